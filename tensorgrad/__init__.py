@@ -1,0 +1,2 @@
+"""tensorgrad"""
+from tensorgrad.tensor import Tensor

@@ -1,0 +1,93 @@
+"""The device switch: what the operations need from a device, and how a device is named.
+
+A backend is a handful of functions: make an array, bring it here or there, run a primitive, wait.
+Everything above it is the same for NumPy arrays on the CPU and CuPy arrays on a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tensorgrad.backend.base import Backend
+from tensorgrad.backend.cpu import CPU
+from tensorgrad.errors import DeviceError
+
+#: Array type -> backend. The CUDA backend enters itself when it is first used.
+BACKENDS: dict[type, Backend] = {CPU.array_type: CPU}
+
+_default: str | None = None
+
+
+def of(array: Any) -> Backend:
+    """The backend an array belongs to."""
+    return BACKENDS[type(array)]
+
+
+def is_array(obj: Any) -> bool:
+    """Whether ``obj`` is an array of a backend in use (a NumPy or a CuPy array)."""
+    return type(obj) in BACKENDS
+
+
+def cuda() -> Backend:
+    """The CUDA backend, imported on first use.
+
+    Raises DeviceError, naming what is missing and the command that installs it.
+    """
+    from tensorgrad.backend.cuda import load
+
+    backend = load()
+    BACKENDS[backend.array_type] = backend
+    return backend
+
+
+def cuda_is_available() -> bool:
+    """Whether CuPy is installed and a tiny launch on the GPU works; the answer is cached."""
+    from tensorgrad.backend.cuda import problem
+
+    return problem() is None
+
+
+def normalize(device: str | None) -> str:
+    """``device`` in full: "cpu" or "cuda:N".
+
+    ``None`` means the default device, "auto" the GPU if one works and else the CPU.
+    Raises DeviceError for an unknown name, or for a GPU that is not there.
+    """
+    if device is None:
+        device = default_device()
+    if device == "cpu":
+        return device
+    if device == "auto":
+        return cuda().current_device() if cuda_is_available() else "cpu"
+    kind, _, number = str(device).partition(":")
+    if kind != "cuda" or (number and not number.isdigit()) or str(device).endswith(":"):
+        raise DeviceError(
+            f'unknown device {device!r}; write "cpu", "cuda", "cuda:1" (a GPU by number) or "auto"'
+        )
+    backend = cuda()
+    if not number:
+        return backend.current_device()
+    backend.check_device(int(number))
+    return f"cuda:{int(number)}"
+
+
+def default_device() -> str:
+    """The device of new tensors: set_default_device, else TENSORGRAD_DEVICE, else "cpu"."""
+    if _default is not None:
+        return _default
+    return normalize(os.environ.get("TENSORGRAD_DEVICE") or "cpu")
+
+
+def set_default_device(device: str | None) -> None:
+    """Make ``device`` the device of new tensors in this process; ``None`` undoes it.
+
+    Raises DeviceError if the device is not there.
+    """
+    global _default
+    _default = None if device is None else normalize(device)
+
+
+def backend_for(device: str) -> Backend:
+    """The backend of a device name as ``normalize`` returns it."""
+    return CPU if device == "cpu" else cuda()

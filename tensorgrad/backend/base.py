@@ -1,0 +1,76 @@
+"""What a device must be able to do. The two devices are cpu.py and cuda.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.dtypes import HALVES, float32
+
+#: How a primitive computes its value: the name of a function that NumPy and CuPy share, or a
+#: function called as ``value(xp, *arrays, **attributes)``.
+Value = str | Callable[..., Any]
+
+
+class Backend:
+    """One kind of device. ``xp`` is its array module and ``array_type`` its array class."""
+
+    name: str
+    xp: ModuleType
+    array_type: type
+
+    def bind(self, value: Value) -> Callable[..., Any]:
+        """``value`` as a function of this device's arrays."""
+        if isinstance(value, str):
+            function: Callable[..., Any] = getattr(self.xp, value)
+            return function
+        return partial(value, self.xp)
+
+    def run(self, function: Callable[..., Any], arrays: Any, attrs: Any, widen: bool) -> Any:
+        """``function(*arrays, **attrs)``.
+
+        With ``widen``, 16-bit floats are computed in float32 and the result is rounded once: no
+        hardware of interest adds in 16 bits, and NumPy's own 16-bit loops are neither faster nor
+        as accurate.
+        """
+        if widen:
+            half = next((a.dtype for a in arrays if getattr(a, "dtype", None) in HALVES), None)
+            if half is not None:
+                wide = [
+                    a.astype(float32) if getattr(a, "dtype", None) in HALVES else a for a in arrays
+                ]
+                y = function(*wide, **attrs)
+                return y.astype(half) if y.dtype == float32 else y
+        return function(*arrays, **attrs)
+
+    def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+        """``obj`` (host data, or an array of this backend) as an array on ``device``."""
+        raise NotImplementedError
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """The array as a NumPy array; shares memory on the CPU, copies from a GPU."""
+        raise NotImplementedError
+
+    def device_of(self, array: Any) -> str:
+        """The name of the device that holds ``array``: "cpu" or "cuda:N"."""
+        raise NotImplementedError
+
+    def current_device(self) -> str:
+        """The device that new arrays of this backend go to."""
+        raise NotImplementedError
+
+    def check_device(self, number: int) -> None:
+        """Raise DeviceError unless there is a device with this number."""
+        raise NotImplementedError
+
+    def memory_owner(self, array: Any) -> Any:
+        """The object that owns the memory of ``array``: the same one for all views of it."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until all work queued on the device is done."""
+        raise NotImplementedError

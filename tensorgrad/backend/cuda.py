@@ -1,0 +1,88 @@
+"""NVIDIA GPUs: CuPy arrays. CuPy is imported here, on first use, and nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.backend.base import Backend
+from tensorgrad.errors import DeviceError
+
+INSTALL = 'pip install "tensorgrad[cuda13]" (CUDA 13) or "tensorgrad[cuda12]" (CUDA 12)'
+
+
+@cache
+def problem() -> str | None:
+    """Why no GPU can be used, with the remedy; ``None`` if a tiny launch on one works.
+
+    A GPU can be present and still unusable (driver too old, no memory, wrong architecture), so
+    the answer comes from a launch, not from a count of devices.
+    """
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        return f"CuPy is not installed ({error}); install it with {INSTALL}"
+    if not cupy.cuda.is_available():
+        return (
+            "CuPy is installed but finds no NVIDIA GPU and driver; check that `nvidia-smi` lists "
+            f"one, install its driver, or use the CuPy for its CUDA version: {INSTALL}"
+        )
+    try:
+        if int((cupy.arange(2, dtype=cupy.float32) + 1).sum()) != 3:
+            return "a test launch on the GPU gave a wrong result; check it with `nvidia-smi`"
+    except Exception as error:  # whatever the driver or the compiler has to say is the answer
+        return f"a test launch on the GPU failed: {error}; {INSTALL}"
+    return None
+
+
+@cache
+def load() -> CudaBackend:
+    """The CUDA backend. Raises DeviceError, with the remedy, if no GPU can be used."""
+    reason = problem()
+    if reason is not None:
+        raise DeviceError(
+            f'device "cuda" cannot be used: {reason}. device="cpu" always works, and '
+            'device="auto" takes the GPU only where there is one'
+        )
+    return CudaBackend()
+
+
+class CudaBackend(Backend):
+    """CuPy arrays in the memory of one of the GPUs."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        self.xp: Any = importlib.import_module("cupy")
+        self.array_type = self.xp.ndarray
+
+    def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+        with self.xp.cuda.Device(int(device.partition(":")[2])):
+            if copy or not isinstance(obj, self.array_type):
+                return self.xp.array(obj, dtype)
+            if self.device_of(obj) != device:
+                return self.xp.array(obj, dtype, copy=True)
+            return self.xp.asarray(obj, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        return array.get()  # type: ignore[no-any-return]
+
+    def device_of(self, array: Any) -> str:
+        return f"cuda:{array.device.id}"
+
+    def current_device(self) -> str:
+        return f"cuda:{self.xp.cuda.runtime.getDevice()}"
+
+    def check_device(self, number: int) -> None:
+        count = self.xp.cuda.runtime.getDeviceCount()
+        if number >= count:
+            raise DeviceError(f'"cuda:{number}" does not exist: there are {count} GPUs, from 0')
+
+    def memory_owner(self, array: Any) -> Any:
+        return array.data.mem
+
+    def synchronize(self) -> None:
+        self.xp.cuda.get_current_stream().synchronize()

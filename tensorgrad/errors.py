@@ -1,0 +1,42 @@
+"""The errors tensorgrad raises where a built-in exception would say too little.
+
+Each one also derives from the built-in class a NumPy or PyTorch user would catch.
+"""
+
+from __future__ import annotations
+
+
+class TensorgradError(Exception):
+    """Base of all errors defined here."""
+
+
+class ShapeError(TensorgradError, ValueError):
+    """Shapes do not fit an operation. Inside a model the message ends with the module's path."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path: list[str] = []
+
+    def add_module(self, name: str) -> None:
+        """Prefix ``name`` to the path of the module in which the error arose."""
+        self.path.insert(0, name)
+
+    def __str__(self) -> str:
+        return f"{self.message} [in module {'.'.join(self.path)}]" if self.path else self.message
+
+
+class DtypeError(TensorgradError, TypeError):
+    """A dtype is unsupported, or two dtypes have no common one."""
+
+
+class DeviceError(TensorgradError, RuntimeError):
+    """A device is missing, or arrays of different devices meet in one operation."""
+
+
+class GradientError(TensorgradError, RuntimeError):
+    """A backward pass is impossible: no graph, a freed graph, or an overwritten value."""
+
+
+class AnomalyError(TensorgradError, ArithmeticError):
+    """The first NaN or Inf, found by ``autograd.detect_anomaly``."""

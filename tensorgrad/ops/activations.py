@@ -1,0 +1,291 @@
+"""The activation functions of neural networks. At a kink the gradient is PyTorch's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad.ops.elementwise import erf, exp, tanh, where
+from tensorgrad.ops.reductions import sum
+from tensorgrad.ops.shaping import normalize_axis
+from tensorgrad.ops.table import elementwise, operation
+from tensorgrad.tape import Primitive, apply
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+
+def _sigmoid_value(xp: Any, x: Any) -> Any:
+    # exp(-x) may overflow to infinity, whose reciprocal is the right 0: no branch is needed, and
+    # the result keeps its relative accuracy for negative x, which tanh(x / 2) / 2 + 1 / 2 loses.
+    with np.errstate(over="ignore"):
+        y = xp.exp(xp.negative(x))
+    if type(y) is np.ndarray:
+        np.add(y, 1, out=y)
+        return np.reciprocal(y, out=y)
+    return 1 / (1 + y)
+
+
+def _sigmoid_reference(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+sigmoid = elementwise(
+    "sigmoid",
+    _sigmoid_value,
+    lambda g, y: g * y * (1.0 - y),
+    "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
+    reference=_sigmoid_reference,
+)
+
+
+def _softplus_value(xp: Any, x: Any) -> Any:
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+
+softplus = elementwise(
+    "softplus",
+    _softplus_value,
+    lambda g, x: g * sigmoid(x),
+    "``log(1 + exp(x))``, without overflow at any ``x``.",
+    reference=lambda x: np.log1p(np.exp(x)),
+    torch="nn.functional.softplus",
+)
+
+
+def _pass_positive_value(xp: Any, g: Any, y: Any) -> Any:
+    return xp.where(y > 0, g, 0)
+
+
+_PASS_POSITIVE = Primitive(
+    "pass_positive",
+    _pass_positive_value,
+    {"g": lambda g, y: _pass_positive(g, y), "y": None},
+    types="same",
+)
+
+
+def _pass_positive(g: Any, y: Any) -> Any:
+    """``g`` where ``y`` is positive, else 0."""
+    return apply(_PASS_POSITIVE, (g, y))
+
+
+relu = elementwise(
+    "relu",
+    lambda xp, x: xp.maximum(x, 0),
+    lambda g, y: _pass_positive(g, y),
+    "``max(x, 0)``; the gradient at 0 is 0.",
+    types="same",
+    avoid=0.0,
+    reference=lambda x: np.maximum(x, 0),
+)
+
+
+def _leaky_value(xp: Any, x: Any, negative_slope: float) -> Any:
+    return xp.where(x > 0, x, x * negative_slope)
+
+
+_LEAKY = Primitive(
+    "leaky_relu",
+    _leaky_value,
+    {"x": lambda g, x, negative_slope: where(x > 0, g, g * negative_slope)},
+    types="float",
+    widen=True,
+)
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4, avoid=0.0)), lambda s: s(s.real(3, 4, avoid=0.0), 0.2)],
+    reference=lambda x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
+    torch="nn.functional.leaky_relu",
+    elementwise=True,
+    primitive=_LEAKY,
+)
+def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
+    """``x`` where positive, else ``negative_slope * x``; at 0 the gradient is the slope."""
+    return apply(_LEAKY, (x,), {"negative_slope": negative_slope})
+
+
+def _elu_value(xp: Any, x: Any, alpha: float) -> Any:
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+
+
+_ELU = Primitive(
+    "elu",
+    _elu_value,
+    {"x": lambda g, x, y, alpha: where(x > 0, g, g * (y + alpha))},
+    types="float",
+    widen=True,
+)
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4, avoid=0.0)), lambda s: s(s.real(3, 4, avoid=0.0), 0.5)],
+    reference=lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    torch="nn.functional.elu",
+    elementwise=True,
+    primitive=_ELU,
+)
+def elu(x: Any, /, alpha: float = 1.0) -> Tensor:
+    """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
+    return apply(_ELU, (x,), {"alpha": alpha})
+
+
+# Klambauer et al., 2017: the fixed point of mean 0 and variance 1
+_SELU_ALPHA = 1.6732632423543772848170429916717
+_SELU_SCALE = 1.0507009873554804934193349852946
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4, avoid=0.0))],
+    reference=lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(x)),
+    elementwise=True,
+)
+def selu(x: Any, /) -> Tensor:
+    """The self-normalising ELU: ``1.0507 * elu(x, 1.6733)`` (Klambauer et al., 2017)."""
+    return elu(x, _SELU_ALPHA) * _SELU_SCALE
+
+
+def _gelu_reference(x: Any, approximate: str = "none") -> Any:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4)), lambda s: s(s.real(3, 4), approximate="tanh")],
+    reference=_gelu_reference,
+    torch="nn.functional.gelu",
+    elementwise=True,
+)
+def gelu(x: Any, /, approximate: str = "none") -> Tensor:
+    """``x * Phi(x)``, Phi being the normal distribution function (Hendrycks and Gimpel, 2016).
+
+    approximate: "none" for the exact function, "tanh" for the paper's approximation of it.
+    """
+    if approximate == "none":
+        return x * (erf(x * math.sqrt(0.5)) + 1.0) * 0.5
+    if approximate == "tanh":
+        inner = (x * x * 0.044715 + 1.0) * x * math.sqrt(2.0 / math.pi)
+        return x * (tanh(inner) + 1.0) * 0.5
+    raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4))],
+    reference=lambda x: x * _sigmoid_reference(x),
+    torch="nn.functional.silu",
+    elementwise=True,
+)
+def silu(x: Any, /) -> Tensor:
+    """``x * sigmoid(x)``, also called swish."""
+    return x * sigmoid(x)
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4))],
+    reference=lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    torch="nn.functional.mish",
+    elementwise=True,
+)
+def mish(x: Any, /) -> Tensor:
+    """``x * tanh(softplus(x))`` (Misra, 2019)."""
+    return x * tanh(softplus(x))
+
+
+def _hardtanh_value(xp: Any, x: Any, min_val: float, max_val: float) -> Any:
+    return xp.minimum(xp.maximum(x, min_val), max_val)
+
+
+_HARDTANH = Primitive(
+    "hardtanh",
+    _hardtanh_value,
+    {
+        "x": lambda g, x, min_val, max_val: where(
+            x > min_val, where(x < max_val, g, 0.0), 0.0
+        )
+    },
+    types="float",
+    widen=True,
+)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4, high=0.9, avoid=-1.0)),
+        lambda s: s(s.real(3, 4, low=0.0, avoid=0.5), -3.0, 0.5),
+    ],
+    reference=lambda x, min_val=-1.0, max_val=1.0: np.clip(x, min_val, max_val),
+    torch="nn.functional.hardtanh",
+    elementwise=True,
+    primitive=_HARDTANH,
+)
+def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """``x`` limited to [min_val, max_val]; on the limits the gradient is 0."""
+    return apply(_HARDTANH, (x,), {"min_val": min_val, "max_val": max_val})
+
+
+# --- over an axis -------------------------------------------------------------------------------
+
+
+def _softmax_value(xp: Any, x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x.copy()
+    e = xp.exp(x - x.max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+def _log_softmax_value(xp: Any, x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x.copy()
+    z = x - x.max(axis=axis, keepdims=True)
+    z -= xp.log(xp.exp(z).sum(axis=axis, keepdims=True))
+    return z
+
+
+_SOFTMAX = Primitive(
+    "softmax",
+    _softmax_value,
+    {"x": lambda g, y, axis: y * (g - sum(g * y, axis=axis, keepdims=True))},
+    types="float",
+    widen=True,
+)
+_LOG_SOFTMAX = Primitive(
+    "log_softmax",
+    _log_softmax_value,
+    {"x": lambda g, y, axis: g - exp(y) * sum(g, axis=axis, keepdims=True)},
+    types="float",
+    widen=True,
+)
+
+
+def _softmax_reference(x: Any, axis: int = -1) -> Any:
+    e = np.exp(x)
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+_ROWS = [
+    lambda s: s(s.real(3, 4), axis=-1),
+    lambda s: s(s.real(2, 3, 4), axis=1),
+    lambda s: s(s.real(5), axis=0),
+    lambda s: s(s.real(0, 4), axis=-1),
+]
+
+
+@operation(cases=_ROWS, reference=_softmax_reference, primitive=_SOFTMAX)
+def softmax(x: Any, /, axis: int = -1) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
+    return apply(_SOFTMAX, (x,), {"axis": normalize_axis("softmax", axis, x)})
+
+
+@operation(
+    cases=_ROWS,
+    reference=lambda x, axis=-1: np.log(_softmax_reference(x, axis)),
+    primitive=_LOG_SOFTMAX,
+)
+def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
+    """``log(softmax(x))`` along ``axis``, without overflow and without cancellation."""
+    return apply(_LOG_SOFTMAX, (x,), {"axis": normalize_axis("log_softmax", axis, x)})

@@ -1,0 +1,479 @@
+"""Elementwise arithmetic, comparison and the functions of calculus: a row of the table each.
+
+A row reads: name, value, gradient rule(s), documentation. ``g`` is the incoming gradient, ``y`` the
+output, ``x`` (or ``x1`` and ``x2``) the input; a rule saves what it names and nothing more. All
+functions take tensors, arrays or scalars, broadcast, and return a tensor of the broadcast shape.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad.dtypes import FLOATS
+from tensorgrad.ops import special
+from tensorgrad.ops.table import elementwise, elementwise2, operation
+from tensorgrad.tape import Primitive, apply, binary
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+INTEGER = {"types": "same"}  # defined on integers too, and keeps their dtype
+LOGICAL: dict[str, Any] = {"types": "bool"}
+
+
+_ZERO = Primitive("zero", "zeros_like", {"x": None})
+
+
+def _zero(g: Any) -> Any:
+    return apply(_ZERO, (g,))
+
+
+# --- arithmetic -------------------------------------------------------------------------------
+
+add = elementwise2(
+    "add", "add", lambda g: g, lambda g: g, "The sum ``x1 + x2``.", first={"low": -3}
+)
+subtract = elementwise2(
+    "subtract", "subtract", lambda g: g, lambda g: -g, "The difference ``x1 - x2``."
+)
+multiply = elementwise2(
+    "multiply",
+    "multiply",
+    lambda g, x2: g * x2,
+    lambda g, x1: g * x1,
+    "The product ``x1 * x2``.",
+)
+divide = elementwise2(
+    "divide",
+    "divide",
+    lambda g, x2: g / x2,
+    lambda g, y, x2: -(g * y) / x2,
+    "The quotient ``x1 / x2``; integers give the default real dtype.",
+    types="float",
+    second={"low": 0.5},
+)
+floor_divide = elementwise2(
+    "floor_divide",
+    "floor_divide",
+    None,
+    None,
+    "The quotient rounded towards minus infinity. Piecewise constant: it carries no gradient.",
+    second={"low": 0.5},
+)
+remainder = elementwise2(
+    "remainder",
+    "remainder",
+    lambda g: g,
+    lambda g, x1, x2: -g * floor_divide(x1, x2),
+    "The remainder ``x1 - floor(x1 / x2) * x2``; it has the sign of ``x2``.",
+    first={"low": 2.1, "high": 2.9},
+    second={"low": 1.1, "high": 1.9},
+)
+negative = elementwise("negative", "negative", lambda g: -g, "``-x``.", **INTEGER)
+positive = elementwise("positive", "positive", lambda g: g, "``+x``, a copy.", **INTEGER)
+square = elementwise("square", "square", lambda g, x: g * x * 2.0, "``x * x``.", **INTEGER)
+reciprocal = elementwise(
+    "reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5
+)
+abs = elementwise(
+    "abs",
+    "abs",
+    lambda g, x: g * sign(x),
+    "The absolute value; the gradient at 0 is 0.",
+    avoid=0.0,
+    **INTEGER,
+)
+sign = elementwise(
+    "sign", "sign", _zero, "-1, 0 or 1; the gradient is 0.", avoid=0.0, **INTEGER
+)
+
+
+def _power_value(xp: Any, x: Any, exponent: float) -> Any:
+    if exponent == 2:
+        return xp.multiply(x, x)
+    if exponent == 0.5:
+        return xp.sqrt(x)
+    return xp.power(x, exponent)
+
+
+def _power_rule(g: Any, x: Any, exponent: float) -> Any:
+    if exponent == 0:
+        return _zero(g)
+    if exponent == 1:
+        return g
+    return g * exponent * pow(x, exponent - 1)
+
+
+_POWER = Primitive(
+    "pow",
+    lambda xp, x1, x2: xp.power(x1, x2),
+    {
+        # x1 ** (x2 - 1) is infinite at x1 == 0 == x2, where the derivative is 0
+        "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
+        # log 0 is infinite where y is 0: the derivative of 0 ** x2 for positive x2 is 0
+        "x2": lambda g, x1, y: g * y * log(where(equal(x1, 0), 1.0, x1)),
+    },
+    types="same",
+    widen=True,
+)
+_POWER_CONSTANT = Primitive(
+    "pow", _power_value, {"x": _power_rule}, types="same", widen=True
+)
+_power_of_tensor = binary(_POWER)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4, low=0.5), s.real(3, 4)),
+        lambda s: s(s.real(2, 3, 1, low=0.5), s.real(4)),
+        lambda s: s(s.real(3, 4), 3),
+        lambda s: s(s.real(3, 4, low=0.5), -1.5),
+        lambda s: s(2.0, s.real(3, 4)),
+        lambda s: s(s.real(3), 0),
+        lambda s: s(s.real(3), 1),
+    ],
+    reference="power",
+    elementwise=True,
+    aliases=("power",),
+    primitive=_POWER,
+)
+def pow(x1: Any, x2: Any, /) -> Tensor:
+    """``x1 ** x2``. A Python number as exponent has a rule of its own, with no logarithm."""
+    if isinstance(x2, int | float) and not isinstance(x2, bool):
+        dtype = getattr(x1, "dtype", None)
+        if dtype in FLOATS or (isinstance(x2, int) and x2 >= 0 and dtype is not None):
+            return apply(_POWER_CONSTANT, (x1,), {"exponent": x2})
+        if dtype is not None:
+            x2 = float(x2)  # integer to a negative power: real, as 1 / x is
+    return _power_of_tensor(x1, x2)
+
+
+# --- exponentials, logarithms, roots ------------------------------------------------------------
+
+exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.")
+expm1 = elementwise(
+    "expm1", "expm1", lambda g, y: g * (y + 1.0), "``exp(x) - 1``, exact for small ``x``."
+)
+exp2 = elementwise("exp2", "exp2", lambda g, y: g * y * math.log(2.0), "``2 ** x``.")
+log = elementwise("log", "log", lambda g, x: g / x, "The natural logarithm.", low=0.3)
+log1p = elementwise(
+    "log1p", "log1p", lambda g, x: g / (x + 1.0), "``log(1 + x)``, exact for small ``x``.", low=-0.7
+)
+log2 = elementwise(
+    "log2", "log2", lambda g, x: g / (x * math.log(2.0)), "The logarithm to base 2.", low=0.3
+)
+log10 = elementwise(
+    "log10", "log10", lambda g, x: g / (x * math.log(10.0)), "The logarithm to base 10.", low=0.3
+)
+logaddexp = elementwise2(
+    "logaddexp",
+    "logaddexp",
+    lambda g, x1, y: g * exp(x1 - y),
+    lambda g, x2, y: g * exp(x2 - y),
+    "``log(exp(x1) + exp(x2))`` without overflow.",
+    types="float",
+)
+sqrt = elementwise("sqrt", "sqrt", lambda g, y: g * 0.5 / y, "The square root.", low=0.3)
+rsqrt = elementwise(
+    "rsqrt",
+    lambda xp, x: xp.reciprocal(xp.sqrt(x)),
+    lambda g, y: g * -0.5 * (y * y * y),
+    "``1 / sqrt(x)``.",
+    low=0.3,
+    reference=lambda x: 1 / np.sqrt(x),
+)
+hypot = elementwise2(
+    "hypot",
+    "hypot",
+    lambda g, x1, y: g * x1 / y,
+    lambda g, x2, y: g * x2 / y,
+    "``sqrt(x1**2 + x2**2)`` without overflow.",
+    types="float",
+    first={"low": 0.5},
+)
+
+# --- trigonometric and hyperbolic ---------------------------------------------------------------
+
+sin = elementwise("sin", "sin", lambda g, x: g * cos(x), "The sine of ``x`` radians.")
+cos = elementwise("cos", "cos", lambda g, x: -g * sin(x), "The cosine of ``x`` radians.")
+tan = elementwise(
+    "tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", low=-1.2, high=1.2
+)
+asin = elementwise(
+    "asin",
+    "arcsin",
+    lambda g, x: g * rsqrt(1.0 - x * x),
+    "The inverse sine, in [-pi/2, pi/2].",
+    low=-0.9,
+    high=0.9,
+    aliases=("arcsin",),
+)
+acos = elementwise(
+    "acos",
+    "arccos",
+    lambda g, x: -g * rsqrt(1.0 - x * x),
+    "The inverse cosine, in [0, pi].",
+    low=-0.9,
+    high=0.9,
+    aliases=("arccos",),
+)
+atan = elementwise(
+    "atan",
+    "arctan",
+    lambda g, x: g / (x * x + 1.0),
+    "The inverse tangent, in (-pi/2, pi/2).",
+    aliases=("arctan",),
+)
+atan2 = elementwise2(
+    "atan2",
+    "arctan2",
+    lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2),
+    lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+    "The angle of the point (x2, x1), in [-pi, pi].",
+    types="float",
+    first={"low": 0.3},
+    aliases=("arctan2",),
+)
+sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.")
+cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.")
+tanh = elementwise(
+    "tanh", "tanh", lambda g, y: g * (1.0 - y * y), "The hyperbolic tangent."
+)
+asinh = elementwise(
+    "asinh",
+    "arcsinh",
+    lambda g, x: g * rsqrt(x * x + 1.0),
+    "The inverse hyperbolic sine.",
+    aliases=("arcsinh",),
+)
+acosh = elementwise(
+    "acosh",
+    "arccosh",
+    lambda g, x: g * rsqrt(x * x - 1.0),
+    "The inverse hyperbolic cosine.",
+    low=1.2,
+    high=3.0,
+    aliases=("arccosh",),
+)
+atanh = elementwise(
+    "atanh",
+    "arctanh",
+    lambda g, x: g / (1.0 - x * x),
+    "The inverse hyperbolic tangent.",
+    low=-0.9,
+    high=0.9,
+    aliases=("arctanh",),
+)
+erf = elementwise(
+    "erf",
+    special.erf,
+    lambda g, x: g * (2.0 / math.sqrt(math.pi)) * exp(-(x * x)),
+    "The error function ``2/sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to ``x``.",
+    reference=lambda x: np.vectorize(math.erf, otypes=[np.float64])(x),
+    torch="special.erf",
+)
+
+# --- rounding (piecewise constant: the gradient is 0) ---------------------------------------------
+
+_STEP: dict[str, Any] = {"types": "same", "low": 0.1, "high": 0.4}
+floor = elementwise("floor", "floor", _zero, "Rounded down; the gradient is 0.", **_STEP)
+ceil = elementwise("ceil", "ceil", _zero, "Rounded up; the gradient is 0.", **_STEP)
+trunc = elementwise("trunc", "trunc", _zero, "Rounded towards 0; the gradient is 0.", **_STEP)
+round = elementwise(
+    "round",
+    "rint",
+    _zero,
+    "Rounded to the nearest integer, halves to even; the gradient is 0.",
+    reference="rint",
+    **_STEP,
+)
+
+# --- comparison and logic -----------------------------------------------------------------------
+
+equal = elementwise2(
+    "equal", "equal", None, None, "``x1 == x2``, elementwise.", torch="eq", **LOGICAL
+)
+not_equal = elementwise2(
+    "not_equal", "not_equal", None, None, "``x1 != x2``, elementwise.", **LOGICAL
+)
+less = elementwise2("less", "less", None, None, "``x1 < x2``, elementwise.", **LOGICAL)
+less_equal = elementwise2(
+    "less_equal", "less_equal", None, None, "``x1 <= x2``, elementwise.", **LOGICAL
+)
+greater = elementwise2("greater", "greater", None, None, "``x1 > x2``, elementwise.", **LOGICAL)
+greater_equal = elementwise2(
+    "greater_equal", "greater_equal", None, None, "``x1 >= x2``, elementwise.", **LOGICAL
+)
+logical_and = elementwise2(
+    "logical_and", "logical_and", None, None, "Both are true (not zero).", **LOGICAL
+)
+logical_or = elementwise2(
+    "logical_or", "logical_or", None, None, "At least one is true (not zero).", **LOGICAL
+)
+logical_xor = elementwise2(
+    "logical_xor", "logical_xor", None, None, "Exactly one is true (not zero).", **LOGICAL
+)
+logical_not = elementwise("logical_not", "logical_not", None, "False (zero).", **LOGICAL)
+isnan = elementwise("isnan", "isnan", None, "Is NaN.", **LOGICAL)
+isinf = elementwise("isinf", "isinf", None, "Is plus or minus infinity.", **LOGICAL)
+isfinite = elementwise("isfinite", "isfinite", None, "Is neither infinite nor NaN.", **LOGICAL)
+
+_BITS = [lambda s: s(s.ints(3, 4, high=9), s.ints(4, high=9))]
+bitwise_and = elementwise2(
+    "bitwise_and", "bitwise_and", None, None, "``x1 & x2`` of integers or truth values.", cases=_BITS
+)
+bitwise_or = elementwise2(
+    "bitwise_or", "bitwise_or", None, None, "``x1 | x2`` of integers or truth values.", cases=_BITS
+)
+bitwise_xor = elementwise2(
+    "bitwise_xor", "bitwise_xor", None, None, "``x1 ^ x2`` of integers or truth values.", cases=_BITS
+)
+bitwise_left_shift = elementwise2(
+    "bitwise_left_shift", "left_shift", None, None, "``x1 << x2`` of integers.", cases=_BITS
+)
+bitwise_right_shift = elementwise2(
+    "bitwise_right_shift", "right_shift", None, None, "``x1 >> x2`` of integers.", cases=_BITS
+)
+
+
+def _invert_value(xp: Any, x: Any) -> Any:
+    return xp.invert(x)
+
+
+_INVERT = Primitive("bitwise_invert", _invert_value, {"x": None})
+
+
+@operation(
+    cases=[lambda s: s(s.ints(3, 4, high=9))],
+    reference="invert",
+    torch="bitwise_not",
+    gradient=False,
+    primitive=_INVERT,
+)
+def bitwise_invert(x: Any, /) -> Tensor:
+    """``~x`` of integers or truth values."""
+    return apply(_INVERT, (x,))
+
+
+# --- selection ----------------------------------------------------------------------------------
+
+
+def _share_value(xp: Any, x1: Any, x2: Any) -> Any:
+    dtype = getattr(x1, "dtype", None) or x2.dtype
+    return xp.greater(x1, x2).astype(dtype) + 0.5 * xp.equal(x1, x2).astype(dtype)
+
+
+# The part of the gradient that goes to x1 where the larger of x1 and x2 was taken: ties share.
+_share_of_larger = binary(
+    Primitive("share_of_larger", _share_value, {"x1": None, "x2": None}, types="same", widen=True)
+)
+maximum = elementwise2(
+    "maximum",
+    "maximum",
+    lambda g, x1, x2: g * _share_of_larger(x1, x2),
+    lambda g, x1, x2: g * _share_of_larger(x2, x1),
+    "The larger of ``x1`` and ``x2``; NaN if either is. At a tie each gets half the gradient.",
+    cases=[
+        lambda s: s(s.real(3, 4, avoid=0.0), 0.0),
+        lambda s: s(s.real(3, 4, high=0.9), s.real(3, 4, low=1.0)),
+        lambda s: s(s.real(2, 3, 1, low=1.0), s.real(4, high=0.9)),
+        lambda s: s(s.real(), s.real(4, low=3.0, high=4.0)),
+    ],
+)
+minimum = elementwise2(
+    "minimum",
+    "minimum",
+    lambda g, x1, x2: g * _share_of_larger(x2, x1),
+    lambda g, x1, x2: g * _share_of_larger(x1, x2),
+    "The smaller of ``x1`` and ``x2``; NaN if either is. At a tie each gets half the gradient.",
+    cases=[
+        lambda s: s(s.real(3, 4, avoid=0.0), 0.0),
+        lambda s: s(s.real(3, 4, high=0.9), s.real(3, 4, low=1.0)),
+        lambda s: s(s.real(2, 3, 1, low=1.0), s.real(4, high=0.9)),
+        lambda s: s(s.real(), s.real(4, low=3.0, high=4.0)),
+    ],
+)
+
+
+def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    return xp.where(condition, x1, x2)
+
+
+_WHERE = Primitive(
+    "where",
+    _where_value,
+    {
+        "condition": None,
+        "x1": lambda g, condition: where(condition, g, 0.0),
+        "x2": lambda g, condition: where(condition, 0.0, g),
+    },
+    types="same",
+    typed=frozenset({1, 2}),
+)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.bools(3, 4), s.real(3, 4), s.real(3, 4)),
+        lambda s: s(s.bools(4), s.real(2, 3, 1), 0.0),
+        lambda s: s(s.bools(3, 1), 1.0, s.real(4)),
+    ],
+    method=False,
+    elementwise=True,
+    primitive=_WHERE,
+)
+def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
+    """``x1`` where ``condition`` is true, else ``x2``; the three broadcast."""
+    return apply(_WHERE, (condition, x1, x2))
+
+
+def _clip_value(xp: Any, x: Any, min: Any, max: Any) -> Any:
+    if min is not None:
+        x = xp.maximum(x, min)
+    return x if max is None else xp.minimum(x, max)
+
+
+def _inside(g: Any, x: Any, min: Any, max: Any) -> Any:
+    if min is not None:
+        g = where(less(x, min), 0.0, g)
+    return g if max is None else where(greater(x, max), 0.0, g)
+
+
+_CLIP = Primitive(
+    "clip",
+    _clip_value,
+    {
+        "x": _inside,
+        "min": lambda g, x, min, max: where(less(x, min), _inside(g, min, None, max), 0.0),
+        "max": lambda g, x, min, max: where(greater(_clip_low(x, min), max), g, 0.0),
+    },
+    types="same",
+    widen=True,
+)
+
+
+def _clip_low(x: Any, min: Any) -> Any:
+    return x if min is None else maximum(x, min)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4, avoid=0.5), None, 0.5),
+        lambda s: s(s.real(3, 4, avoid=-0.5), -0.5),
+        lambda s: s(s.real(3, 4, low=0.1), 0.0, 3.0),
+        lambda s: s(s.real(3, 4), s.real(4, low=-4, high=-2.5), s.real(3, 1, low=2.5, high=4)),
+        lambda s: s(s.real(3, 4), s.real(4, low=2.5, high=3.0), s.real(3, 1, low=3.5, high=4)),
+    ],
+    elementwise=True,
+    aliases=("clamp",),
+    primitive=_CLIP,
+)
+def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
+    """``x`` limited to [min, max]; ``None`` leaves that side open. On a limit the gradient is 1.
+
+    min, max: scalars or tensors that broadcast with ``x``. Where min > max the result is max.
+    """
+    return apply(_CLIP, (x, min, max))

@@ -1,0 +1,167 @@
+"""The table of operations: one row each, from which everything else about an operation follows.
+
+A row is made where the operation is defined. It gives the function, the Tensor method, the cases
+that the tests check (value, first and second gradient, dtypes, devices), the benchmark entry and
+the line in the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tensorgrad.tape import Primitive, binary, unary
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Sampler(Protocol):
+    """Draws the arguments of a case. The tests implement it; the arrays are float64 NumPy."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The call that the case stands for."""
+
+    def real(self, *shape: int, low: float = -2.0, high: float = 2.0, avoid: float = ...) -> Any:
+        """Numbers between ``low`` and ``high``, none within 0.05 of ``avoid`` (a kink)."""
+
+    def distinct(self, *shape: int) -> Any:
+        """Numbers of which no two are equal or close."""
+
+    def ints(self, *shape: int, high: int) -> Any:
+        """int64 numbers in [0, high)."""
+
+    def bools(self, *shape: int) -> Any:
+        """Truth values."""
+
+
+Case = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row. ``reference`` and ``torch`` name the function in NumPy and PyTorch that must agree.
+
+    ``reference`` may also be a function of NumPy arrays. ``None`` means there is none.
+    ``gradient`` is False where the result is an integer or a truth value, or constant.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    cases: Sequence[Case]
+    reference: str | Callable[..., Any] | None
+    torch: str | None
+    gradient: bool
+    method: bool
+    elementwise: bool
+    aliases: tuple[str, ...]
+    primitive: Primitive | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the documentation."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(
+    *,
+    cases: Sequence[Case],
+    reference: str | Callable[..., Any] | None = "",
+    torch: str | None = "",
+    gradient: bool = True,
+    method: bool = True,
+    elementwise: bool = False,
+    aliases: tuple[str, ...] = (),
+    primitive: Primitive | None = None,
+) -> Callable[[F], F]:
+    """Enter the decorated function in the table. An empty ``reference`` or ``torch`` means the
+    function of the same name."""
+
+    def enter(function: F) -> F:
+        name = function.__name__
+        OPERATIONS[name] = Operation(
+            name,
+            function,
+            cases,
+            name if reference == "" else reference,
+            name if torch == "" else torch,
+            gradient,
+            method,
+            elementwise,
+            aliases,
+            primitive,
+        )
+        return function
+
+    return enter
+
+
+def elementwise(
+    name: str,
+    value: Any,
+    rule: Callable[..., Any] | None,
+    doc: str,
+    *,
+    types: str = "float",
+    low: float = -2.0,
+    high: float = 2.0,
+    avoid: float | None = None,
+    **row: Any,
+) -> Callable[[Any], Tensor]:
+    """A row for an elementwise function of one argument; its tests draw from [low, high]."""
+    op = Primitive(name, value, {"x": rule}, types=types, widen=True)
+    call = unary(op)
+    _describe(call, name, doc)
+    limits: dict[str, Any] = {"low": low, "high": high}
+    if avoid is not None:
+        limits["avoid"] = avoid
+    row = {"gradient": rule is not None, **row}
+    return operation(
+        cases=[lambda s: s(s.real(3, 4, **limits))], elementwise=True, primitive=op, **row
+    )(call)
+
+
+def elementwise2(
+    name: str,
+    value: Any,
+    rule1: Callable[..., Any] | None,
+    rule2: Callable[..., Any] | None,
+    doc: str,
+    *,
+    types: str = "same",
+    first: Mapping[str, Any] | None = None,
+    second: Mapping[str, Any] | None = None,
+    cases: Sequence[Case] | None = None,
+    **row: Any,
+) -> Callable[[Any, Any], Tensor]:
+    """A row for an elementwise function of two arguments with broadcasting.
+
+    ``first`` and ``second`` limit what the tests draw for each (``low``, ``high``, ``avoid``).
+    """
+    op = Primitive(name, value, {"x1": rule1, "x2": rule2}, types=types, widen=True)
+    call = binary(op)
+    _describe(call, name, doc)
+    one, two = first or {}, second or {}
+    row = {"gradient": rule1 is not None or rule2 is not None, **row}
+    return operation(
+        cases=cases
+        or [
+            lambda s: s(s.real(3, 4, **one), s.real(3, 4, **two)),
+            lambda s: s(s.real(2, 3, 1, **one), s.real(3, 4, **two)),
+            lambda s: s(s.real(4, **one), s.real(**two)),
+        ],
+        elementwise=True,
+        primitive=op,
+        **row,
+    )(call)
+
+
+def _describe(call: Callable[..., Any], name: str, doc: str) -> None:
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = doc

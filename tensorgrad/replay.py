@@ -1,0 +1,245 @@
+"""The replay of the tape in reverse: gradients.
+
+Entries are visited in descending tape position, from a heap. Whatever used a value has a higher
+position than the value, so a gradient is complete when its entry comes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
+from operator import iadd
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import asarray
+
+from tensorgrad import backend, dtypes
+from tensorgrad.backend import is_array
+from tensorgrad.dtypes import HALVES
+from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.tape import (
+    OVERWRITTEN,
+    Array,
+    Deferred,
+    Leaf,
+    Node,
+    Rule,
+    current_mode,
+    unbroadcast,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+
+def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
+    """Raise GradientError if a value saved by ``node`` was overwritten since."""
+    for name, value in zip(rule.names, saved, strict=True):
+        device = backend.BACKENDS.get(type(value))
+        if device is None:
+            continue
+        entry = OVERWRITTEN.get(id(device.memory_owner(value)))
+        if entry is not None and entry[0] < node.position:
+            what = "its output" if name == "y" else f"its input {name!r}"
+            raise GradientError(
+                f"{node.op.name}{_location(node)} needs {what} (shape {value.shape}) for its "
+                "gradient, but that value was overwritten in place after it was used. Compute "
+                "the new value into a new tensor, or .clone() the old one before overwriting it"
+            )
+
+
+def _location(node: Node) -> str:
+    where = getattr(node, "where", None)
+    return f" ({where})" if where else ""
+
+
+def replay(
+    seeds: Sequence[tuple[Node, Any]],
+    *,
+    lift: bool,
+    retain: bool,
+    targets: Sequence[Node] | None = None,
+) -> dict[Node, Any]:
+    """Propagate gradients from ``seeds``, pairs of an entry and its gradient, down the tape.
+
+    lift: the gradients are tensors and the rules' own computations pass the seam again (higher
+        order, capture); else they are bare arrays.
+    retain: keep the entries usable for another replay.
+    targets: entries whose gradients are wanted; ``None`` means all leaves, which accumulate
+        into their ``.grad``.
+    Returns the gradient of each target that was reached (an empty dict without targets).
+
+    Contributions to a value are added in descending tape position of their consumers, which is
+    the same order in every run.
+    """
+    wanted = None if targets is None else _leading_to([n for n, _ in seeds], targets)
+    goals = frozenset(targets or ())
+    found: dict[Node, Any] = {}
+    gradients: dict[int, Any] = {}  # position -> gradient so far
+    waiting: dict[int, Node] = {}  # position -> entry; the heap holds the same positions
+    heap: list[int] = []
+    added: set[int] = set()  # positions whose gradient is a sum made here, to be added to in place
+    observers = current_mode().observers
+
+    def contribute(node: Node, d: Any) -> None:
+        position = node.position
+        if position in gradients:
+            gradients[position] = gradients[position] + d
+        else:
+            gradients[position] = d
+            waiting[position] = node
+            heappush(heap, position)
+
+    for seed_node, seed in seeds:
+        contribute(seed_node, seed)
+    while heap:
+        position = heappop(heap)
+        node = waiting.pop(position)
+        g = gradients.pop(position)
+        if node.hooks is not None:
+            g = _run_hooks(node, g, lift)
+        if node in goals:
+            found[node] = g
+        edges = node.edges
+        if not edges:
+            if edges is None:
+                raise GradientError(
+                    f"backward a second time through {node.op.name}{_location(node)}: its saved "
+                    "values were freed after the first time. Pass retain_graph=True to the first "
+                    "backward() or grad()"
+                )
+            if type(node) is Leaf:
+                if targets is None:
+                    _accumulate(node, g)
+            elif isinstance(node, Deferred):
+                for inner, d in node.expand(g, retain):
+                    if wanted is not None:
+                        wanted |= _leading_to([inner], targets or ())
+                    contribute(inner, d)
+            continue
+        half = not lift and g.dtype in HALVES
+        for rule, saved, parent in edges:
+            if wanted is not None and parent not in wanted:
+                continue
+            if OVERWRITTEN:
+                _check_saved(node, rule, saved)
+            if lift:
+                d = rule.function(g, *_lifted(node, rule, saved, edges))
+            elif half:
+                d = _in_float32(rule, g, saved)
+            else:
+                d = rule.function(g, *saved)
+            if isinstance(d, np.generic):
+                d = asarray(d)
+            if d.shape != parent.shape:
+                d = unbroadcast(d, parent.shape)
+            for observer in observers:
+                observer.differentiated(node, rule, d)
+            if type(parent) is Leaf and not lift and _is_shared(d, g, saved):
+                d = d.copy()
+            position = parent.position
+            if position in gradients:
+                if position in added and not lift:
+                    gradients[position] = iadd(gradients[position], d)
+                else:
+                    gradients[position] = gradients[position] + d
+                    added.add(position)
+            else:
+                gradients[position] = d
+                waiting[position] = parent
+                heappush(heap, position)
+        if not retain:
+            node.edges = None
+    if not lift:
+        _unshare(found, [seed for _, seed in seeds])
+    return found
+
+
+def _leading_to(roots: Iterable[Node], targets: Sequence[Node]) -> set[Node]:
+    """The entries on a path from ``roots`` to ``targets``."""
+    reachable = set(roots)
+    stack = list(reachable)
+    while stack:
+        for _, _, parent in stack.pop().edges or ():
+            if parent not in reachable:
+                reachable.add(parent)
+                stack.append(parent)
+    wanted = set(targets)
+    for node in sorted(reachable, key=lambda n: -n.position):
+        # What a deferred entry leads to is not known before it is expanded.
+        if isinstance(node, Deferred) or any(p in wanted for _, _, p in node.edges or ()):
+            wanted.add(node)
+    return wanted
+
+
+def _lifted(
+    node: Node, rule: Rule, saved: Sequence[Any], edges: Sequence[Any]
+) -> list[Any]:
+    """The saved arrays as tensors in their place on the tape, so that rules are recorded."""
+    values: list[Any] = []
+    for name, value in zip(rule.names, saved, strict=True):
+        if is_array(value):
+            entry: Node | None = None
+            if name == "y":
+                entry = node
+            else:
+                i = node.op.inputs.index(name)
+                entry = next((p for r, _, p in edges if r.index == i), None)
+            value = wrap(value, entry)
+        elif type(value) is tuple and any(is_array(v) for v in value):
+            value = tuple(wrap(v, None) for v in value)
+        values.append(value)
+    return values
+
+
+def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
+    """The rule on 16-bit floats: computed in float32, rounded once."""
+    half = g.dtype
+    wide = [v.astype(dtypes.float32) if getattr(v, "dtype", None) in HALVES else v for v in saved]
+    d = rule.function(g.astype(dtypes.float32), *wide)
+    return d.astype(half) if d.dtype == dtypes.float32 else d
+
+
+def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
+    for hook in tuple(node.hooks or ()):
+        replaced = hook(g if lift else wrap(g, None))
+        if replaced is not None:
+            if replaced.shape != node.shape:
+                raise ShapeError(
+                    f"a gradient hook must return shape {node.shape}, got {replaced.shape}"
+                )
+            g = replaced if lift else replaced.data
+    if getattr(node, "keeps_grad", False):
+        _accumulate(node, g if lift else g.copy())
+    return g
+
+
+def _is_shared(d: Array, g: Array, saved: Sequence[Any]) -> bool:
+    """Whether a rule handed on memory that it did not allocate itself."""
+    return d is g or d.base is not None or any(d is value for value in saved)
+
+
+def _unshare(found: dict[Node, Any], seeds: Sequence[Any]) -> None:
+    """Copy gradients about to be handed out that share memory with each other or the seeds."""
+    held = {id(backend.of(s).memory_owner(s)) for s in seeds}
+    for node, g in found.items():
+        if not is_array(g):
+            continue
+        owner = id(backend.of(g).memory_owner(g))
+        if owner in held:
+            found[node] = g.copy()
+        held.add(owner)
+
+
+def _accumulate(node: Node, g: Any) -> None:
+    """Add ``g`` to the ``.grad`` of a leaf, or of an entry that keeps its gradient."""
+    held = getattr(node, "grad", None)
+    if held is not None:
+        # Into fresh memory: somebody may hold the old gradient.
+        node.grad = held + g if hasattr(g, "node") else wrap(held.data + g, None)
+    else:
+        node.grad = g if hasattr(g, "node") else wrap(g, None)
+
+

@@ -1,0 +1,566 @@
+"""The tape: the seam that every array computation passes through.
+
+``apply`` runs a primitive on tensors and, where a gradient will be wanted, enters it on the tape;
+``replay`` (replay.py) visits the entries in descending position and applies the gradient rules.
+
+The tape is not a list that somebody has to clear. An entry (``Node``) is referred to by the tensor
+it produced and by the entries computed from that tensor, so it dies with the last of them, by
+reference counting alone. What makes these entries a tape is their position: a number that only
+grows. Replaying in descending position needs neither sorting nor recursion, since whatever used a
+value has a higher position than the value itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from inspect import signature
+from itertools import count
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy import asarray, ndarray
+
+from tensorgrad import backend, dtypes
+from tensorgrad.backend import is_array
+from tensorgrad.backend.base import Backend, Value
+from tensorgrad.backend.cpu import CPU
+from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS
+from tensorgrad.errors import DeviceError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+Array = Any  # np.ndarray or cupy.ndarray
+
+# The next tape position. Positions are counted downwards so that a heap yields the latest first.
+_next_position = count(0, -1).__next__
+
+
+# --- modes ------------------------------------------------------------------------------------
+
+
+class Observer:
+    """Sees every computation that passes the seam: the anomaly check, a recorder, a profiler."""
+
+    def computed(
+        self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
+    ) -> None:
+        """Called after ``op`` gave ``out`` from ``inputs`` (tensors and scalars)."""
+
+    def differentiated(self, node: Node, rule: Rule, gradient: Array) -> None:
+        """Called in reverse replay after ``rule`` of ``node`` gave ``gradient``."""
+
+
+class Mode(NamedTuple):
+    """What the seam does besides computing. Each thread and each asyncio task has its own."""
+
+    grad: bool = True
+    observers: tuple[Observer, ...] = ()
+
+
+MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
+current_mode = MODE.get
+
+
+# --- the entries ------------------------------------------------------------------------------
+
+
+class Rule:
+    """How the gradient of a primitive's output becomes that of its input number ``index``.
+
+    ``function(g, ...)`` says by its parameter names what it needs besides the incoming gradient
+    ``g``: ``y`` (the output), an input by name, ``<input>_shape``, or an attribute by name.
+    Exactly that is saved.
+    """
+
+    __slots__ = ("function", "index", "names", "pick")
+
+    def __init__(self, function: Callable[..., Any], index: int, inputs: Sequence[str]) -> None:
+        self.function = function
+        self.index = index
+        self.names = tuple(signature(function).parameters)[1:]
+        self.pick = _picker(self.names, inputs)
+
+
+def _picker(names: Sequence[str], inputs: Sequence[str]) -> Callable[[tuple[Any, ...], Any], Any]:
+    """A function of ``((y, *arrays), attrs)`` that returns the tuple of the values named."""
+    places: dict[str, Any] = {"y": 0}
+    for i, name in enumerate(inputs):
+        places[name.lstrip("*")] = slice(1 + i, None) if name.startswith("*") else 1 + i
+    if not names:
+        return lambda env, attrs: ()
+    if all(isinstance(places.get(name), int) for name in names):
+        at = [places[name] for name in names]
+        if len(at) == 1:  # itemgetter of one index would not give a tuple; of a slice it does
+            get_one = itemgetter(slice(at[0], at[0] + 1))
+            return lambda env, attrs: get_one(env)
+        get = itemgetter(*at)
+        return lambda env, attrs: get(env)
+
+    def getter(name: str) -> Callable[[tuple[Any, ...], Any], Any]:
+        if name in places:
+            return lambda env, attrs: env[places[name]]
+        if name.endswith("_shape") and name[:-6] in places:
+            return lambda env, attrs: env[places[name[:-6]]].shape
+        if name.endswith("_dtype") and name[:-6] in places:
+            return lambda env, attrs: env[places[name[:-6]]].dtype
+        return lambda env, attrs: attrs[name]
+
+    getters = [getter(name) for name in names]
+    return lambda env, attrs: tuple([get(env, attrs) for get in getters])
+
+
+class Node:
+    """A tape entry: one computed tensor, and an edge to each input that needs a gradient.
+
+    An edge is ``(rule, saved values, entry of the input)``. ``edges`` is ``None`` once a backward
+    pass has used the entry up.
+    """
+
+    __slots__ = ("edges", "grad", "hooks", "keeps_grad", "op", "position", "shape", "where")
+
+    grad: Tensor | None  # unset until there is one, as keeps_grad and where
+    keeps_grad: bool
+    where: str
+
+    def __init__(self, op: Primitive, edges: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+        self.position = _next_position()
+        self.op = op
+        self.edges: tuple[Any, ...] | None = edges
+        self.shape = shape
+        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
+
+
+class Leaf(Node):
+    """The tape entry of a tensor that the user made with ``requires_grad=True``.
+
+    It holds the tensor's ``.grad``, and not the tensor, so that no reference cycle arises.
+    """
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().__init__(LEAF, (), shape)
+        self.dtype = dtype
+        self.grad = None
+
+
+class Deferred(Node):
+    """An entry that stands for a part of the tape which ``expand`` recomputes when needed.
+
+    ``expand(gradient, retain)`` gives pairs of an entry and the gradient that reaches it.
+    """
+
+    __slots__ = ()
+
+    def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
+        """The entries that take this one's place, each with its gradient."""
+        raise NotImplementedError
+
+
+class Primitive:
+    """One row of the table: a name, how to compute the value, and a gradient rule per input.
+
+    value: the name of a function that NumPy and CuPy share, or ``value(xp, *arrays, **attrs)``.
+    rules: input name -> gradient rule, or ``None`` where there is no gradient. The order of the
+        names is the order of the inputs. A last name that starts with ``*`` stands for any number
+        of inputs. Its rule serves each of them, and may name ``index``, the number of the one in
+        question; rules that name the whole tuple are for inputs that need no gradient themselves.
+    types: what the inputs are converted to before the value is computed:
+        ``"same"`` one common dtype; ``"float"`` a common floating dtype; ``"bool"`` like "same",
+        for comparisons; ``"any"`` no conversion.
+    typed: positions of the inputs that take part in the conversion; all if ``None``.
+    widen: compute 16-bit floats in float32 and round once.
+    overwrites: positions of the inputs whose memory the value function writes to.
+    explain: ``explain(*shapes, **attrs)`` says after a failure which shapes would have fitted.
+    """
+
+    __slots__ = (
+        "_cuda", "cpu", "explain", "inputs", "name", "overwrites", "rules", "typed", "types",
+        "value", "variadic", "widen",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        value: Value,
+        rules: Mapping[str, Callable[..., Any] | None],
+        *,
+        types: str = "any",
+        typed: frozenset[int] | None = None,
+        widen: bool = False,
+        overwrites: tuple[int, ...] = (),
+        explain: Callable[..., str] | None = None,
+    ) -> None:
+        self.name = name
+        self.value = value
+        self.inputs = tuple(rules)
+        self.variadic = any(name.startswith("*") for name in self.inputs)
+        self.rules = tuple(
+            None if rule is None else Rule(rule, i, self.inputs)
+            for i, rule in enumerate(rules.values())
+        )
+        self.types = types
+        self.typed = typed
+        self.widen = widen
+        self.overwrites = overwrites
+        self.explain = explain
+        self.cpu = CPU.bind(value)
+        self._cuda: Callable[..., Any] | None = None
+
+    def on(self, device: Backend) -> Callable[..., Any]:
+        """The value as a function of the arrays of ``device``."""
+        if device is CPU:
+            return self.cpu
+        if self._cuda is None:
+            self._cuda = device.bind(self.value)
+        return self._cuda
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}({', '.join(self.inputs)})>"
+
+
+LEAF = Primitive("leaf", "positive", {})
+NO_ATTRS: dict[str, Any] = {}
+_SCALARS = frozenset({float, int, bool})
+
+
+# --- the seam ---------------------------------------------------------------------------------
+
+
+def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_ATTRS) -> Any:
+    """Run one primitive, and enter it on the tape if a gradient may be asked of the result.
+
+    ``inputs`` are tensors, with scalars and arrays among them, and the result is a tensor. Of bare
+    arrays, with no tensor among them, the result is a bare array: so the gradient rules, which are
+    written with the same functions, run on arrays where nothing has to be recorded.
+
+    Raises ShapeError, DtypeError, DeviceError, before anything is changed.
+    """
+    arrays: list[Any] = []
+    dtype = None
+    tensor = False
+    for i, x in enumerate(inputs):
+        if isinstance(x, Tensor):
+            tensor = True
+            a = x.data
+            if type(a) is not ndarray:
+                break
+            if op.types != "any" and (op.typed is None or i in op.typed) and a.dtype is not dtype:
+                if dtype is not None or a.dtype not in WIDE_FLOATS:
+                    break
+                dtype = a.dtype
+            arrays.append(a)
+        elif x is None or type(x) in _SCALARS:
+            arrays.append(x)
+        else:
+            break
+    usual = tensor and len(arrays) == len(inputs) and (dtype is not None or not op.widen)
+    if not usual:
+        if not tensor and not any(isinstance(x, Tensor) for x in inputs):
+            device = next((backend.BACKENDS[type(x)] for x in inputs if is_array(x)), None)
+            if device is None and any(isinstance(x, np.generic) for x in inputs):
+                device = CPU  # what NumPy makes of 0-d arrays
+            if device is not None:
+                return device.run(op.on(device), inputs, attrs, op.widen)
+        inputs = _prepare(op, inputs)
+        arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+    device = backend.BACKENDS[type(next(x.data for x in inputs if isinstance(x, Tensor)))]
+    try:
+        if usual:
+            y = op.cpu(*arrays, **attrs)
+        else:
+            y = device.run(op.on(device), arrays, attrs, op.widen)
+    except (ValueError, IndexError, TypeError) as error:
+        raise _explained(op, arrays, attrs, error) from error
+    if type(y) is not device.array_type:
+        y = device.xp.asarray(y)
+    grad, observers = current_mode()
+    out = new_tensor(Tensor)
+    out.data = y
+    out.node = _entry(op, inputs, arrays, attrs, y) if grad and y.dtype in FLOATS else None
+    for i in op.overwrites:
+        note_overwritten(arrays[i])
+    for observer in observers:
+        observer.computed(op, inputs, attrs, out)
+    return out
+
+
+def _entry(
+    op: Primitive, inputs: Sequence[Any], arrays: Sequence[Any], attrs: Mapping[str, Any], y: Array
+) -> Node | None:
+    """The tape entry of ``y``, or ``None`` if no input needs a gradient."""
+    env = None
+    edges = []
+    last = len(op.rules) - 1
+    for i, x in enumerate(inputs):
+        if isinstance(x, Tensor) and x.node is not None:
+            rule = op.rules[i if i < last else last]
+            if rule is None:
+                continue
+            if env is None:
+                env = (y, *arrays)
+            if op.variadic and i >= last:
+                attrs = {**attrs, "index": i - last}
+            edges.append((rule, rule.pick(env, attrs), x.node))
+    return Node(op, tuple(edges), y.shape) if edges else None
+
+
+def unary(op: Primitive) -> Callable[[Any], Any]:
+    """A function of one argument that applies ``op``: the short way for the usual case.
+
+    The usual case is a tensor of NumPy floats and no observer; anything else goes to ``apply``,
+    which gives the same result. ``binary`` does the same for two arguments. A chain of small
+    operations takes half the time for it.
+    """
+    cpu = op.cpu
+    (rule,) = op.rules
+    pick = None if rule is None else rule.pick
+
+    def call(x: Any, /) -> Any:
+        if isinstance(x, Tensor):
+            a = x.data
+            grad, observers = current_mode()
+            if type(a) is ndarray and a.dtype in WIDE_FLOATS and not observers:
+                y = cpu(a)
+                if type(y) is not ndarray:
+                    y = asarray(y)
+                out = new_tensor(Tensor)
+                out.data = y
+                node = x.node
+                if node is None or pick is None or not grad:
+                    out.node = None
+                else:
+                    out.node = Node(op, ((rule, pick((y, a), NO_ATTRS), node),), y.shape)
+                return out
+        elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
+            return cpu(x)
+        return apply(op, (x,), NO_ATTRS)
+
+    return call
+
+
+def binary(op: Primitive) -> Callable[[Any, Any], Any]:
+    """A function of two arguments that applies ``op``; see ``unary``."""
+    cpu = op.cpu
+    rule1, rule2 = op.rules
+    pick1 = None if rule1 is None else rule1.pick
+    pick2 = None if rule2 is None else rule2.pick
+
+    def call(x1: Any, x2: Any, /) -> Any:
+        node1 = node2 = None
+        if isinstance(x1, Tensor):
+            a = x1.data
+            dtype = a.dtype
+            node1 = x1.node
+            if isinstance(x2, Tensor):
+                b = x2.data
+                node2 = x2.node
+                usual = type(a) is ndarray is type(b) and b.dtype is dtype
+            else:
+                b = x2
+                usual = type(a) is ndarray and type(b) in _SCALARS
+        elif isinstance(x2, Tensor):
+            a = x1
+            b = x2.data
+            dtype = b.dtype
+            node2 = x2.node
+            usual = type(b) is ndarray and type(a) in _SCALARS
+        else:
+            return apply(op, (x1, x2), NO_ATTRS)
+        grad, observers = current_mode()
+        if not usual or observers or dtype not in WIDE_FLOATS:
+            return apply(op, (x1, x2), NO_ATTRS)
+        try:
+            y = cpu(a, b)
+        except ValueError as error:
+            raise _explained(op, (a, b), NO_ATTRS, error) from error
+        if type(y) is not ndarray:
+            y = asarray(y)
+        out = new_tensor(Tensor)
+        out.data = y
+        out.node = None
+        if grad:
+            if node1 is not None and pick1 is not None:
+                env = (y, a, b)
+                if node2 is not None and pick2 is not None:
+                    edges: tuple[Any, ...] = (
+                        (rule1, pick1(env, NO_ATTRS), node1),
+                        (rule2, pick2(env, NO_ATTRS), node2),
+                    )
+                else:
+                    edges = ((rule1, pick1(env, NO_ATTRS), node1),)
+                out.node = Node(op, edges, y.shape)
+            elif node2 is not None and pick2 is not None:
+                out.node = Node(op, ((rule2, pick2((y, a, b), NO_ATTRS), node2),), y.shape)
+        return out
+
+    return call
+
+
+def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
+    """The inputs as tensors of one device and of the dtype that ``op`` computes with.
+
+    Python scalars stay scalars beside a tensor, and take on its dtype.
+    """
+    found: list[Any] = []
+    first: Any = None
+    for x in inputs:
+        if isinstance(x, Tensor):
+            pass
+        elif isinstance(x, np.generic) and not isinstance(x, np.void):
+            x = x.item()
+        elif x is not None and type(x) not in _SCALARS:
+            place = backend.of(x).device_of(x) if is_array(x) else first and first.device
+            x = Tensor(x, device=place, copy=None)
+        if isinstance(x, Tensor):
+            if first is None:
+                first = x
+            elif type(x.data) is not type(first.data) or (
+                type(x.data) is not ndarray and x.device != first.device
+            ):
+                raise DeviceError(
+                    f"{op.name}: all tensors must be on one device, but one is on {first.device} "
+                    f"and another on {x.device}; move one with .to({first.device!r})"
+                )
+        found.append(x)
+    if op.types != "any" or first is None:
+        typed = [
+            i for i, x in enumerate(found)
+            if x is not None and (op.typed is None or i in op.typed)
+        ]  # fmt: skip
+        tensors = [i for i in typed if isinstance(found[i], Tensor)]
+        common = dtypes.promote(
+            [found[i].data.dtype for i in tensors],
+            [found[i] for i in typed if not isinstance(found[i], Tensor)],
+        )
+        if op.types == "float" and common not in FLOATS:
+            common = dtypes.get_default_dtype()
+        for i in tensors:
+            if found[i].data.dtype != common:
+                found[i] = cast(found[i], common)
+        if first is None or not tensors:
+            for i in typed:
+                found[i] = Tensor(found[i], dtype=common, device=first and first.device)
+        elif common in HALVES:
+            # NumPy gives bfloat16 * 2.0 as float32: a scalar must take on the type beforehand.
+            for i in typed:
+                if not isinstance(found[i], Tensor):
+                    found[i] = Tensor(found[i], dtype=common, device=first.device)
+    return found
+
+
+def _explained(
+    op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any], error: Exception
+) -> Exception:
+    """The error that a user should see in place of ``error`` from NumPy or CuPy."""
+    if isinstance(error, ShapeError | DtypeError | DeviceError):
+        return error
+    shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+    got = " and ".join(str(s) for s in shapes)
+    reason = ""
+    if op.explain is not None:
+        reason = op.explain(*shapes, **attrs)
+    elif isinstance(error, ValueError) and op.types != "any" and len(shapes) > 1:
+        reason = (
+            "the shapes must broadcast: counted from the last axis, two sizes are equal or one "
+            "of them is 1"
+        )
+    options = ", ".join(f"{k}={v!r}" for k, v in attrs.items())
+    text = f"{op.name}: {reason or error}; got {got or 'no array'}"
+    if options and not reason:
+        text += f" with {options}"
+    if isinstance(error, IndexError):
+        return IndexError(text)
+    if isinstance(error, TypeError):
+        kinds = ", ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
+        return DtypeError(f"{text} of dtype {kinds}")
+    return ShapeError(text)
+
+
+# --- values overwritten in place ----------------------------------------------------------------
+
+# id of the owner of some memory -> (tape position when it was last overwritten, weak reference).
+# Whether a saved value was overwritten after it was saved is a comparison of positions, so that
+# saving costs nothing and only those who overwrite pay.
+OVERWRITTEN: dict[int, tuple[int, Any]] = {}
+
+
+def note_overwritten(array: Array) -> None:
+    """Remember that the memory of ``array`` has just been written to."""
+    owner = backend.of(array).memory_owner(array)
+    key = id(owner)
+    entry = OVERWRITTEN.get(key)
+    if entry is None:
+        reference = weakref.ref(owner, lambda _: OVERWRITTEN.pop(key, None))
+    else:
+        reference = entry[1]
+    OVERWRITTEN[key] = (_next_position(), reference)
+
+
+def wrap(array: Array, node: Node | None) -> Tensor:
+    """A tensor around ``array``, without copying it."""
+    out = new_tensor(Tensor)
+    out.data = array if is_array(array) else asarray(array)
+    out.node = node
+    return out
+
+
+# --- the three operations the engine itself needs -------------------------------------------------
+
+
+def cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    """``x`` with another dtype; the gradient is cast back."""
+    return apply(CAST, (x,), {"dtype": dtype})
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """``x`` repeated along new and size-1 axes until it has ``shape``."""
+    return apply(BROADCAST_TO, (x,), {"shape": shape})
+
+
+def unbroadcast(d: Any, shape: tuple[int, ...]) -> Any:
+    """``d`` summed over the axes along which a value of ``shape`` was repeated to give its shape.
+
+    Gradient rules contain no shape code: the engine calls this on whatever they return.
+    """
+    return d if d.shape == shape else apply(SUM_TO, (d,), {"shape": shape})
+
+
+def _cast_value(xp: Any, x: Array, dtype: np.dtype[Any]) -> Array:
+    return x.astype(dtype)
+
+
+def _broadcast_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
+    return xp.broadcast_to(x, shape)
+
+
+def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
+    extra = x.ndim - len(shape)
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != x.shape[extra + i]))
+    return xp.add.reduce(x, axis=axes, keepdims=extra == 0).reshape(shape)
+
+
+CAST = Primitive("astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)})
+BROADCAST_TO = Primitive(
+    "broadcast_to",
+    _broadcast_value,
+    {"x": lambda g, x_shape: unbroadcast(g, x_shape)},
+    explain=lambda shape_in, shape: (
+        f"only axes of size 1 and new leading axes can be repeated to get shape {tuple(shape)}"
+    ),
+)
+SUM_TO = Primitive(
+    "sum_to",
+    _sum_to_value,
+    {"x": lambda g, x_shape: broadcast_to(g, x_shape)},
+    types="same",
+    widen=True,
+)
+
+new_tensor = object.__new__
+if not TYPE_CHECKING:
+    Tensor: Any = None  # set by tensor.py: the class needs the operations, and they need this file

@@ -1,0 +1,650 @@
+"""The Tensor: an array, and its entry on the tape.
+
+The operators are written out below; the named methods (``x.exp()``, ``x.sum(axis=0)``) come from
+the table of operations, where each row says whether it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy import ndarray
+
+from tensorgrad import backend, dtypes, ops, tape
+from tensorgrad.backend import is_array
+from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
+from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.replay import replay
+from tensorgrad.tape import Leaf, Node, current_mode, wrap
+
+Scalar = bool | int | float
+
+
+class Tensor:
+    """An n-dimensional array on a device, which remembers how it was computed.
+
+    data: a number, nested sequences, a NumPy or CuPy array, or a tensor. It is copied unless
+        ``copy`` is False (never copy) or None (copy only if needed).
+    dtype: the element type. Left out, it is that of the data; Python floats get the default real
+        dtype (float32), Python integers int64.
+    device: "cpu", "cuda", "cuda:1" or "auto". Left out, it is that of the data, or the default
+        device for data of the host.
+    requires_grad: record what is computed from this tensor, so that ``backward()`` can put the
+        gradient into ``.grad``. Only for floating dtypes.
+
+    Raises DtypeError, DeviceError, or ValueError for ragged data.
+    """
+
+    __slots__ = ("__weakref__", "data", "node")
+
+    data: Any  #: the NumPy or CuPy array
+    node: Node | None  #: the entry on the tape, or None if no gradient is wanted
+
+    def __init__(
+        self,
+        data: Any,
+        dtype: Any = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+        *,
+        copy: bool | None = True,
+    ) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        wanted = None if dtype is None else dtypes.as_dtype(dtype)
+        if device is None:
+            on_gpu = is_array(data) and type(data) is not ndarray
+            place = backend.of(data).device_of(data) if on_gpu else backend.default_device()
+        else:
+            place = backend.normalize(device)
+        if not hasattr(data, "dtype"):
+            data, wanted = _from_python(data, wanted)
+        elif wanted is None:
+            wanted = dtypes.as_dtype(data.dtype)
+        self.data = backend.backend_for(place).asarray(data, wanted, place, copy)
+        self.node = None
+        if requires_grad:
+            self.requires_grad = True
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size along each axis."""
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self.data.size)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the elements take."""
+        return int(self.data.nbytes)
+
+    @property
+    def device(self) -> str:
+        """The device that holds the elements: "cpu" or "cuda:N"."""
+        return "cpu" if type(self.data) is ndarray else backend.of(self.data).device_of(self.data)
+
+    @property
+    def T(self) -> Tensor:
+        """The tensor with its axes in reverse order."""
+        return ops.transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        """The tensor with its last two axes swapped."""
+        return ops.matrix_transpose(self)
+
+    def __len__(self) -> int:
+        if not self.data.ndim:
+            raise TypeError("len() of a 0-d tensor; it holds one number, read it with .item()")
+        return int(self.data.shape[0])
+
+    def __repr__(self) -> str:
+        text = np.array2string(
+            self._host(), separator=", ", prefix="Tensor(", precision=4, threshold=200
+        )
+        parts = [text]
+        if not self.size:
+            parts.append(f"shape={self.shape}")
+        if self.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool):
+            parts.append(f"dtype={self.dtype}")
+        if self.device != "cpu":
+            parts.append(f"device={self.device!r}")
+        if type(self.node) is Leaf:
+            parts.append("requires_grad=True")
+        elif self.node is not None:
+            parts.append(f"from={self.node.op.name}")
+        return f"Tensor({', '.join(parts)})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and not self.ndim else str(self)
+
+    # --- gradients ----------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether what is computed from this tensor is recorded for gradients."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not value:
+            if self.node is not None and type(self.node) is not Leaf:
+                raise GradientError(
+                    f"this tensor was computed by {self.node.op.name}; only a tensor made by the "
+                    "user can stop requiring a gradient. Use .detach()"
+                )
+            self.node = None
+        elif self.node is None:
+            if self.dtype not in dtypes.FLOATS:
+                raise DtypeError(
+                    f"only floating tensors can require a gradient, not {self.dtype}; convert "
+                    "with .astype(tg.float32) first"
+                )
+            self.node = Leaf(self.shape, self.dtype)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set ``requires_grad`` and return the tensor itself."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tensor was made by the user and not by a recorded operation."""
+        return self.node is None or type(self.node) is Leaf
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated by ``backward()``, or None."""
+        return None if self.node is None else getattr(self.node, "grad", None)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if self.node is None:
+            if value is None:
+                return
+            raise GradientError("this tensor does not require a gradient, so it cannot hold one")
+        if value is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
+            raise ShapeError(
+                f"a gradient must have the shape and dtype of its tensor, {self.shape} "
+                f"{self.dtype}; got {value.shape} {value.dtype}"
+            )
+        self.node.grad = value
+
+    def retain_grad(self) -> Tensor:
+        """Keep the gradient of this computed tensor in ``.grad`` too. Returns the tensor."""
+        node = self._recorded("retain_grad")
+        if type(node) is not Leaf:
+            node.keeps_grad = True
+            node.hooks = node.hooks or []  # entries with a list of hooks are looked at closely
+        return self
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call ``hook(gradient)`` in every backward pass that reaches this tensor.
+
+        What it returns, unless ``None``, takes the gradient's place. Returns a function that
+        removes the hook.
+        """
+        node = self._recorded("register_hook")
+        hooks = node.hooks = [] if node.hooks is None else node.hooks
+        hooks.append(hook)
+
+        def remove() -> None:
+            if hook in hooks:
+                hooks.remove(hook)
+
+        return remove
+
+    def _recorded(self, what: str) -> Node:
+        if self.node is None:
+            raise GradientError(f"{what}: this tensor does not require a gradient")
+        return self.node
+
+    def backward(
+        self,
+        gradient: Tensor | ndarray[Any, Any] | None = None,
+        retain_graph: bool = False,
+        create_graph: bool = False,
+    ) -> None:
+        """Add the gradient of this tensor to the ``.grad`` of all leaves it was computed from.
+
+        gradient: the gradient with respect to this tensor, of its shape; needed unless it holds
+            one number, where it is 1.
+        retain_graph: keep the saved values, so that another backward pass can follow.
+        create_graph: record the backward pass itself, for gradients of gradients.
+
+        Raises GradientError if nothing was recorded, or was freed, or a saved value overwritten.
+        """
+        node = self._recorded_for_backward()
+        seed = self._seed(gradient)
+        keep = retain_graph or create_graph
+        if create_graph:
+            replay([(node, seed)], lift=True, retain=keep)
+        else:
+            replay([(node, seed.data)], lift=False, retain=keep)
+
+    def _recorded_for_backward(self) -> Node:
+        if self.node is None:
+            raise GradientError(
+                "backward: nothing was recorded for this tensor. Make a tensor it is computed "
+                "from with requires_grad=True, outside no_grad(), and not through .detach()"
+            )
+        return self.node
+
+    def _seed(self, gradient: Any) -> Tensor:
+        """The gradient to start from: ``gradient`` checked, or 1."""
+        if gradient is None:
+            if self.size != 1:
+                raise GradientError(
+                    f"backward: a tensor of shape {self.shape} needs a gradient of that shape, as "
+                    "in y.backward(tg.ones_like(y)); only of a single number it is 1"
+                )
+            return wrap(backend.of(self.data).xp.ones_like(self.data), None)
+        if not isinstance(gradient, Tensor):
+            gradient = Tensor(gradient, device=self.device, copy=None)
+        if gradient.shape != self.shape:
+            raise ShapeError(
+                f"backward: the gradient must have the tensor's shape {self.shape}; got "
+                f"{gradient.shape}"
+            )
+        if gradient.device != self.device:
+            raise DeviceError(
+                f"backward: the tensor is on {self.device} and the gradient on {gradient.device}"
+            )
+        return gradient if gradient.dtype == self.dtype else gradient.astype(self.dtype)
+
+    def detach(self) -> Tensor:
+        """The same values without history; shares memory."""
+        return wrap(self.data, None)
+
+    # --- to other places ------------------------------------------------------------------------
+
+    def _host(self) -> ndarray[Any, Any]:
+        return backend.of(self.data).to_host(self.data)
+
+    def numpy(self) -> ndarray[Any, Any]:
+        """The values as a NumPy array; shares memory on the CPU, copies from a GPU.
+
+        Raises GradientError for a tensor with a history: say ``.detach().numpy()``.
+        """
+        if self.node is not None and current_mode().grad:
+            raise GradientError(
+                "numpy() would lose the history of a tensor that requires a gradient; write "
+                "x.detach().numpy()"
+            )
+        return self._host()
+
+    def item(self) -> Scalar:
+        """The value of a tensor of one element as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"item() needs exactly one element; shape {self.shape} has {self.size}")
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self._host().tolist()
+
+    def to(self, target: Any = None, *, device: str | None = None, dtype: Any = None) -> Tensor:
+        """The tensor on another device and/or with another dtype; itself if nothing changes.
+
+        ``target`` may be a device name or a dtype: ``x.to("cuda")``, ``x.to(tg.float64)``.
+        Gradients flow back to the tensor where it is.
+        """
+        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda", "auto"):
+            device = target
+        elif target is not None:
+            dtype = target
+        out = self
+        if device is not None:
+            place = backend.normalize(device)
+            if place != self.device:
+                out = ops.to_device(out, place)
+        return out if dtype is None else out.astype(dtype)
+
+    def cpu(self) -> Tensor:
+        """The tensor in the host's memory."""
+        return self.to(device="cpu")
+
+    def cuda(self, number: int | None = None) -> Tensor:
+        """The tensor on a GPU: the current one, or the one with this ``number``."""
+        return self.to(device="cuda" if number is None else f"cuda:{number}")
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The tensor with another dtype; itself if it has it already."""
+        wanted = dtypes.as_dtype(dtype)
+        return self if wanted == self.dtype else tape.cast(self, wanted)
+
+    def float(self) -> Tensor:
+        """The tensor as float32."""
+        return self.astype(dtypes.float32)
+
+    def double(self) -> Tensor:
+        """The tensor as float64."""
+        return self.astype(dtypes.float64)
+
+    def half(self) -> Tensor:
+        """The tensor as float16."""
+        return self.astype(dtypes.float16)
+
+    def long(self) -> Tensor:
+        """The tensor as int64."""
+        return self.astype(dtypes.int64)
+
+    def clone(self) -> Tensor:
+        """A copy in memory of its own; gradients flow through."""
+        return ops.positive(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray[Any, Any]:
+        if self.device != "cpu":
+            raise DeviceError(
+                f"this tensor is on {self.device}; copy it to the host with .cpu() or .numpy()"
+            )
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.node is not None and current_mode().grad:
+            raise GradientError("a tensor that requires a gradient must be exported .detach()ed")
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.data.__dlpack_device__()
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
+            raise ValueError(f"array API version {api_version!r} is not known; 2024.12 is")
+        import tensorgrad
+
+        return tensorgrad
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's functions called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
+        name = _NUMPY_NAMES.get(ufunc.__name__)
+        if method != "__call__" or name is None or options:
+            return NotImplemented
+        return getattr(ops, name)(*inputs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """NumPy's other functions called on tensors, as ``np.sum(x)`` or ``np.where(c, x, y)``."""
+        name = _NUMPY_NAMES.get(function.__name__)
+        if name is None:
+            raise TypeError(
+                f"np.{function.__name__} has no counterpart with gradients in tensorgrad; pass it "
+                "x.detach().numpy() if none is wanted"
+            )
+        return getattr(ops, name)(*args, **kwargs)
+
+    __cuda_array_interface__: ClassVar[Any]
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are not there. The interface must look absent for host data.
+        if name == "__cuda_array_interface__" and type(self.data) is not ndarray:
+            return self.data.__cuda_array_interface__
+        raise AttributeError(f"Tensor has no attribute {name!r}")
+
+    # --- operators ------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return subtract(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return divide(other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return ops.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return ops.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.pow(other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.negative(self)
+
+    def __pos__(self) -> Tensor:
+        return ops.positive(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __invert__(self) -> Tensor:
+        return ops.bitwise_invert(self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return ops.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return ops.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return ops.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return ops.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return ops.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return ops.bitwise_xor(other, self)
+
+    def __lshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_left_shift(self, other)
+
+    def __rshift__(self, other: Any) -> Tensor:
+        return ops.bitwise_right_shift(self, other)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return ops.equal(self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return ops.not_equal(self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return ops.less(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return ops.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return ops.greater(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return ops.greater_equal(self, other)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; say .any() or "
+                ".all()"
+            )
+        return bool(self.data.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> Any:
+        return self.item().__float__()
+
+    def __index__(self) -> int:
+        if self.dtype not in dtypes.INTEGERS or self.ndim:
+            raise TypeError(
+                f"only a 0-d integer tensor can be an index; this is {self.dtype} of shape "
+                f"{self.shape}"
+            )
+        return int(self.data.item())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self.detach() == value).data.any())
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Overwrite the elements at ``index``.
+
+        Where a gradient is being recorded this tensor becomes a new value on the tape; other
+        tensors that shared its memory keep the old one.
+        """
+        if self._is_recorded_with(value):
+            self._refuse_leaf("x[index] = value")
+            out = ops.index_put(self, index, value)
+            self.data, self.node = out.data, out.node
+        else:
+            ops.assign_at(self, index, value)
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrite all elements with those of ``source``, which broadcasts; returns the tensor.
+
+        A tensor that requires a gradient can be overwritten only under ``no_grad()``.
+        """
+        if self.node is not None and current_mode().grad:
+            raise GradientError(
+                "copy_ would overwrite a tensor whose gradient is being recorded; do it under "
+                "tg.no_grad()"
+            )
+        if not isinstance(source, Tensor):
+            source = Tensor(source, device=self.device, copy=None)
+        tape.apply(_COPY, (self, source.to(self.device).detach()))
+        return self
+
+    # ``x += y`` overwrites x where nothing is recorded (an update under no_grad), and otherwise
+    # means ``x = x + y``: the name gets a new tensor, and the old one stays as it was.
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place(add, other, "+=")
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place(subtract, other, "-=")
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place(multiply, other, "*=")
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place(divide, other, "/=")
+
+    def _in_place(self, function: Callable[[Any, Any], Tensor], other: Any, sign: str) -> Tensor:
+        if self._is_recorded_with(other):
+            self._refuse_leaf(f"x {sign} y")
+            return function(self, other)
+        out = function(self, other)
+        if (out.shape, out.dtype) != (self.shape, self.dtype):
+            raise ShapeError(
+                f"x {sign} y: the result {out.shape} {out.dtype} does not fit into x, "
+                f"{self.shape} {self.dtype}; write x = x {sign[0]} y"
+            )
+        return self.copy_(out)
+
+    def _is_recorded_with(self, value: Any) -> bool:
+        if not current_mode().grad:
+            return False
+        return self.node is not None or (isinstance(value, Tensor) and value.node is not None)
+
+    def _refuse_leaf(self, what: str) -> None:
+        if type(self.node) is Leaf:
+            raise GradientError(
+                f"{what}: a leaf that requires a gradient cannot be overwritten while gradients "
+                "are recorded; update it under tg.no_grad()"
+            )
+
+
+def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[Any]]:
+    """Numbers and nested sequences, which may hold tensors, as an array; and the dtype meant."""
+    if isinstance(data, list | tuple) and any(isinstance(x, Tensor) for x in data):
+        data = [x.detach().numpy() if isinstance(x, Tensor) else x for x in data]
+        strong = True
+    else:
+        strong = hasattr(data, "__array__") or hasattr(data, "__dlpack__")
+    try:
+        found = np.asarray(data)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"a tensor needs numbers in a regular shape: {error}") from error
+    if dtype is None:
+        if found.dtype == np.float64 and not strong:
+            dtype = dtypes.get_default_dtype()
+        else:
+            dtype = dtypes.as_dtype(found.dtype)
+    return found, dtype
+
+
+def _copy_value(xp: Any, target: Any, source: Any) -> Any:
+    target[...] = source
+    return target
+
+
+_COPY = tape.Primitive("copy_", _copy_value, {"target": None, "source": None}, overwrites=(0,))
+
+add, subtract, multiply, divide = ops.add, ops.subtract, ops.multiply, ops.divide
+
+# The methods, one for each row of the table that asks for it, and for its other names.
+for _row in OPERATIONS.values():
+    if _row.method:
+        for _name in (_row.name, *_row.aliases):
+            if not hasattr(Tensor, _name):
+                setattr(Tensor, _name, _row.function)
+
+# What NumPy calls the operations: its own names, where the array API chose others.
+_NUMPY_NAMES = {
+    numpy_name: row.name
+    for row in OPERATIONS.values()
+    for numpy_name in (row.name, *row.aliases, row.reference)
+    if isinstance(numpy_name, str)
+}
+
+tape.Tensor = Tensor
