@@ -136,7 +136,7 @@ def replay(
             if d.shape != parent.shape:
                 d = unbroadcast(d, parent.shape)
             for observer in observers:
-                observer.differentiated(node, rule, d)
+                observer.differentiated(node, rule, saved, g, d)
             if type(parent) is Leaf and not lift and _is_shared(d, g, saved):
                 d = d.copy()
             position = parent.position

@@ -15,6 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from inspect import signature
 from itertools import count
 from operator import itemgetter
@@ -50,8 +51,10 @@ class Observer:
     ) -> None:
         """Called after ``op`` gave ``out`` from ``inputs`` (tensors and scalars)."""
 
-    def differentiated(self, node: Node, rule: Rule, gradient: Array) -> None:
-        """Called in reverse replay after ``rule`` of ``node`` gave ``gradient``."""
+    def differentiated(
+        self, node: Node, rule: Rule, saved: Sequence[Any], g: Any, gradient: Any
+    ) -> None:
+        """Called in reverse replay after ``rule`` of ``node`` gave ``gradient`` from ``g``."""
 
 
 class Mode(NamedTuple):
@@ -361,14 +364,14 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
                 node2 = x2.node
                 usual = type(a) is ndarray is type(b) and b.dtype is dtype
             else:
-                b = x2
-                usual = type(a) is ndarray and type(b) in _SCALARS
+                usual = type(a) is ndarray and type(x2) in _SCALARS and dtype in WIDE_FLOATS
+                b = constant(x2, dtype) if usual and x2 else x2
         elif isinstance(x2, Tensor):
-            a = x1
             b = x2.data
             dtype = b.dtype
             node2 = x2.node
-            usual = type(b) is ndarray and type(a) in _SCALARS
+            usual = type(b) is ndarray and type(x1) in _SCALARS and dtype in WIDE_FLOATS
+            a = constant(x1, dtype) if usual and x1 else x1
         else:
             return apply(op, (x1, x2), NO_ATTRS)
         grad, observers = current_mode()
@@ -399,6 +402,15 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
         return out
 
     return call
+
+
+@lru_cache(maxsize=1024)
+def constant(value: float, dtype: np.dtype[Any]) -> ndarray[Any, Any]:
+    """``value`` as a 0-d NumPy array, which a ufunc takes in half the time of a Python number.
+
+    Not for zeros: 0.0 and -0.0 would be one entry.
+    """
+    return asarray(value, dtype)
 
 
 def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.ops.elementwise import erf, exp, tanh, where
+from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.ops.elementwise import erf, exp, keep_where, tanh, where
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import elementwise, operation
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, constant
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -23,7 +24,7 @@ def _sigmoid_value(xp: Any, x: Any) -> Any:
     with np.errstate(over="ignore"):
         y = xp.exp(xp.negative(x))
     if type(y) is np.ndarray:
-        np.add(y, 1, out=y)
+        np.add(y, constant(1.0, y.dtype), out=y)
         return np.reciprocal(y, out=y)
     return 1 / (1 + y)
 
@@ -35,7 +36,7 @@ def _sigmoid_reference(x: Any) -> Any:
 sigmoid = elementwise(
     "sigmoid",
     _sigmoid_value,
-    lambda g, y: g * y * (1.0 - y),
+    lambda g, y: (gy := g * y) - gy * y,
     "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
     reference=_sigmoid_reference,
 )
@@ -56,26 +57,32 @@ softplus = elementwise(
 
 
 def _pass_positive_value(xp: Any, g: Any, y: Any) -> Any:
-    return xp.where(y > 0, g, 0)
+    return keep_where(xp, y > (_ZEROS[y.dtype] if xp is np else 0), g)
 
 
+_ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 _PASS_POSITIVE = Primitive(
     "pass_positive",
     _pass_positive_value,
     {"g": lambda g, y: _pass_positive(g, y), "y": None},
     types="same",
+    widen=True,
 )
 
 
 def _pass_positive(g: Any, y: Any) -> Any:
-    """``g`` where ``y`` is positive, else 0."""
+    """``g`` where ``y`` is positive, else 0; both of one shape."""
     return apply(_PASS_POSITIVE, (g, y))
+
+
+def _relu_value(xp: Any, x: Any) -> Any:
+    return xp.maximum(x, _ZEROS.get(x.dtype, 0) if xp is np else 0)
 
 
 relu = elementwise(
     "relu",
-    lambda xp, x: xp.maximum(x, 0),
-    lambda g, y: _pass_positive(g, y),
+    _relu_value,
+    _pass_positive,
     "``max(x, 0)``; the gradient at 0 is 0.",
     types="same",
     avoid=0.0,

@@ -240,7 +240,11 @@ atan2 = elementwise2(
 sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.")
 cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.")
 tanh = elementwise(
-    "tanh", "tanh", lambda g, y: g * (1.0 - y * y), "The hyperbolic tangent."
+    # g (1 - y**2) without a constant: a number beside an array costs more than a multiplication
+    "tanh",
+    "tanh",
+    lambda g, y: g - g * y * y,
+    "The hyperbolic tangent.",
 )
 asinh = elementwise(
     "asinh",
@@ -398,8 +402,37 @@ minimum = elementwise2(
 )
 
 
+_SIGNED = {4: np.int32, 8: np.int64}
+
+
+def keep_where(xp: Any, condition: Any, x: Any) -> Any:
+    """``x`` where ``condition``, an array of its shape, is true; else 0.
+
+    On the CPU a select with an irregular mask costs a mispredicted branch every second element.
+    A bitwise AND with the mask, spread over the bits of the number, is ten times faster, and
+    unlike a multiplication it makes 0 of infinity too.
+    """
+    if xp is not np or x.size < 2048 or x.dtype.itemsize not in _SIGNED:
+        return xp.where(condition, x, 0)
+    mask = np.negative(condition.view(np.int8))  # 0 or -1, all bits set
+    return np.bitwise_and(x.view(_SIGNED[x.dtype.itemsize]), mask).view(x.dtype)
+
+
 def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    if type(x2) is float and x2 == 0.0 and _fits(condition, x1):
+        return keep_where(xp, condition, x1)
+    if type(x1) is float and x1 == 0.0 and _fits(condition, x2):
+        return keep_where(xp, xp.logical_not(condition), x2)
     return xp.where(condition, x1, x2)
+
+
+def _fits(condition: Any, x: Any) -> bool:
+    """Whether both are arrays of one shape: truth values and floats."""
+    return (
+        getattr(condition, "dtype", None) == np.bool_
+        and getattr(x, "shape", None) == condition.shape
+        and x.dtype in FLOATS
+    )
 
 
 _WHERE = Primitive(

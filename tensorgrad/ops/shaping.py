@@ -17,6 +17,28 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "atleast_1d",
+    "atleast_2d",
+    "broadcast_arrays",
+    "broadcast_to",
+    "concat",
+    "expand_dims",
+    "flatten",
+    "flip",
+    "matrix_transpose",
+    "moveaxis",
+    "permute_dims",
+    "reshape",
+    "roll",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "transpose",
+    "unstack",
+]
+
 Axis = int | Sequence[int] | None
 
 
@@ -97,3 +119,458 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
             f"{shape_of(x)}"
         )
     return apply(_PERMUTE, (x,), {"axes": order})
+
+
+# --- order of the axes --------------------------------------------------------------------------
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(2, 3, 4)),
+        lambda s: s(s.real(2, 3, 4), (1, -1, 0)),
+        lambda s: s(s.real(3)),
+        lambda s: s(s.real()),
+        lambda s: s(s.real(0, 3)),
+    ],
+    torch=None,
+    primitive=_PERMUTE,
+)
+def transpose(x: Any, /, axes: Sequence[int] | None = None) -> Tensor:
+    """``x`` with its axes in the order ``axes``, or reversed if ``None``; a view."""
+    if axes is None:
+        n = len(shape_of(x))
+        return apply(_PERMUTE, (x,), {"axes": tuple(range(n - 1, -1, -1))})
+    return permute_dims(x, axes)
+
+
+@operation(
+    cases=[lambda s: s(s.real(2, 3, 4), 0, -1), lambda s: s(s.real(2, 3), 1, 1)],
+    primitive=_PERMUTE,
+)
+def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
+    """``x`` with two of its axes interchanged; a view."""
+    first, second = normalize_axis("swapaxes", axis1, x), normalize_axis("swapaxes", axis2, x)
+    order = list(range(len(shape_of(x))))
+    order[first], order[second] = second, first
+    return apply(_PERMUTE, (x,), {"axes": tuple(order)})
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(2, 3, 4), 0, -1),
+        lambda s: s(s.real(2, 3, 4), (0, 1), (-1, 0)),
+        lambda s: s(s.real(3, 1), 1, 0),
+    ],
+    primitive=_PERMUTE,
+)
+def moveaxis(
+    x: Any, source: int | Sequence[int], destination: int | Sequence[int], /
+) -> Tensor:
+    """``x`` with the axes ``source`` at ``destination`` and the others in their order; a view."""
+    taken = normalize_axes("moveaxis", (source,) if isinstance(source, int) else source, x)
+    places = normalize_axes(
+        "moveaxis", (destination,) if isinstance(destination, int) else destination, x
+    )
+    if len(taken) != len(places):
+        raise ShapeError(
+            f"moveaxis: source and destination must name equally many axes; got {source} and "
+            f"{destination}"
+        )
+    order = [i for i in range(len(shape_of(x))) if i not in taken]
+    for place, axis in sorted(zip(places, taken, strict=True)):
+        order.insert(place, axis)
+    return apply(_PERMUTE, (x,), {"axes": tuple(order)})
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 4)), lambda s: s(s.real(2, 3, 4)), lambda s: s(s.real(0, 2))],
+    torch=None,
+    primitive=_PERMUTE,
+)
+def matrix_transpose(x: Any, /) -> Tensor:
+    """A matrix, or a stack of them, transposed: the last two axes interchanged; a view."""
+    n = len(shape_of(x))
+    if n < 2:
+        raise ShapeError(
+            f"matrix_transpose: at least two axes are needed; got shape {shape_of(x)}. Give a "
+            "vector an axis first, as in x[:, None]"
+        )
+    return apply(_PERMUTE, (x,), {"axes": (*range(n - 2), n - 1, n - 2)})
+
+
+# --- axes of size 1, and repeating along them ---------------------------------------------------
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(1, 3, 1)),
+        lambda s: s(s.real(1, 3, 1), axis=-1),
+        lambda s: s(s.real(1, 3, 1), axis=(0, 2)),
+        lambda s: s(s.real(1, 0, 1), axis=0),
+    ],
+    primitive=_RESHAPE,
+)
+def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
+    """``x`` without the axes ``axis``, each of size 1; without all such axes if ``None``.
+
+    Raises ShapeError for an axis of another size.
+    """
+    shape = shape_of(x)
+    if axis is None:
+        return apply(_RESHAPE, (x,), {"shape": tuple(n for n in shape if n != 1)})
+    axes = normalize_axes("squeeze", axis, x)
+    for a in axes:
+        if shape[a] != 1:
+            raise ShapeError(
+                f"squeeze: only an axis of size 1 can be left out; axis {a} of shape {shape} has "
+                f"size {shape[a]}"
+            )
+    return apply(_RESHAPE, (x,), {"shape": tuple(n for i, n in enumerate(shape) if i not in axes)})
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), 1),
+        lambda s: s(s.real(3, 4), -1),
+        lambda s: s(s.real(3), (0, 2)),
+        lambda s: s(s.real(), 0),
+    ],
+    torch=None,
+    aliases=("unsqueeze",),
+    primitive=_RESHAPE,
+)
+def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
+    """``x`` with new axes of size 1, at the places ``axis`` of the result; a view."""
+    shape = shape_of(x)
+    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
+    n = len(shape) + len(wanted)
+    places = {normalize_axis("expand_dims", a, x, n) for a in wanted}
+    if len(places) != len(wanted):
+        raise ShapeError(f"expand_dims: an axis is named twice in axis={wanted}")
+    sizes = iter(shape)
+    return apply(
+        _RESHAPE, (x,), {"shape": tuple(1 if i in places else next(sizes) for i in range(n))}
+    )
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 1), (2, 3, 4)),
+        lambda s: s(s.real(), (2,)),
+        lambda s: s(s.real(3), (0, 3)),
+        lambda s: s(s.real(3), (3,)),
+    ],
+    primitive=tape.BROADCAST_TO,
+)
+def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
+    """``x`` repeated along new and size-1 axes until it has ``shape``; a read-only view.
+
+    Raises ShapeError if ``shape`` differs along another axis.
+    """
+    return tape.broadcast_to(x, (shape,) if isinstance(shape, int) else tuple(shape))
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 1), s.real(4)),
+        lambda s: s(s.real(2, 1, 3), s.real(1, 4, 1), s.real()),
+    ],
+    torch="broadcast_tensors",
+    method=False,
+    primitive=tape.BROADCAST_TO,
+)
+def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
+    """The ``arrays``, each repeated to their common shape."""
+    shapes = [shape_of(x) for x in arrays]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            "broadcast_arrays: the shapes must broadcast: counted from the last axis, two sizes "
+            f"are equal or one of them is 1; got {' and '.join(map(str, shapes))}"
+        ) from None
+    return tuple(tape.broadcast_to(x, shape) for x in arrays)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(2, 3, 4)),
+        lambda s: s(s.real(2, 3, 4), 1),
+        lambda s: s(s.real(2, 3, 4), 0, -2),
+        lambda s: s(s.real()),
+        lambda s: s(s.real(0, 3, 2), 1),
+    ],
+    reference=lambda x, start_axis=0, end_axis=-1: x.reshape(
+        x.shape[:start_axis] + (-1 if x.size else 0,) + x.shape[end_axis % max(x.ndim, 1) + 1 :]
+    )
+    if x.size
+    else x.reshape(0, 6),
+    primitive=_RESHAPE,
+)
+def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """``x`` with the axes from ``start_axis`` to ``end_axis``, both included, made one."""
+    shape = shape_of(x)
+    if not shape:
+        return reshape(x, (1,))
+    first = normalize_axis("flatten", start_axis, x)
+    last = normalize_axis("flatten", end_axis, x)
+    if first > last:
+        raise ShapeError(
+            f"flatten: start_axis must not come after end_axis; got {start_axis} and {end_axis} "
+            f"for shape {shape}"
+        )
+    middle = math.prod(shape[first : last + 1])
+    return reshape(x, (*shape[:first], middle, *shape[last + 1 :]))
+
+
+@operation(
+    cases=[lambda s: s(s.real()), lambda s: s(s.real(3)), lambda s: s(s.real(2, 3))],
+    method=False,
+    primitive=_RESHAPE,
+)
+def atleast_1d(x: Any, /) -> Tensor:
+    """``x``, or for a single number a vector of it."""
+    return reshape(x, shape_of(x) or (1,))
+
+
+@operation(
+    cases=[lambda s: s(s.real()), lambda s: s(s.real(3)), lambda s: s(s.real(2, 3))],
+    method=False,
+    primitive=_RESHAPE,
+)
+def atleast_2d(x: Any, /) -> Tensor:
+    """``x`` with leading axes of size 1 until it has two axes."""
+    shape = shape_of(x)
+    return reshape(x, (1,) * (2 - len(shape)) + shape)
+
+
+# --- slices -------------------------------------------------------------------------------------
+
+# What a basic index is made of, in a form that can be hashed (slices cannot before Python 3.12):
+# an integer, None, Ellipsis, or (start, stop, step) for a slice.
+Part = int | tuple[int | None, int | None, int | None] | None | Any
+ALL = (None, None, None)
+
+
+def decoded(index: tuple[Part, ...]) -> tuple[Any, ...]:
+    """The index that NumPy understands."""
+    return tuple([slice(*part) if type(part) is tuple else part for part in index])
+
+
+def _slice_value(xp: Any, x: Any, index: tuple[Part, ...]) -> Any:
+    return x[decoded(index)]
+
+
+def _unslice_value(xp: Any, x: Any, index: tuple[Part, ...], shape: tuple[int, ...]) -> Any:
+    y = xp.zeros(shape, x.dtype)
+    y[decoded(index)] = x
+    return y
+
+
+_SLICE = Primitive(
+    "slice", _slice_value, {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)}
+)
+_UNSLICE = Primitive("unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)})
+
+
+def sliced(x: Any, index: tuple[Part, ...]) -> Any:
+    """The view of ``x`` at a basic index. Ending in an Ellipsis it is a view even if 0-d."""
+    return apply(_SLICE, (x,), {"index": index})
+
+
+def _unslice(g: Any, index: tuple[Part, ...], shape: tuple[int, ...]) -> Any:
+    """Zeros of ``shape`` with ``g`` at a basic index."""
+    return apply(_UNSLICE, (g,), {"index": index, "shape": shape})
+
+
+def along(axis: int, part: Part) -> tuple[Part, ...]:
+    """The index that is ``part`` on ``axis`` and everything elsewhere."""
+    return (*[ALL] * axis, part, ...)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4)),
+        lambda s: s(s.real(3, 4), axis=-1),
+        lambda s: s(s.real(2, 3, 4), axis=(0, 2)),
+        lambda s: s(s.real(0, 4), axis=0),
+        lambda s: s(s.real()),
+    ],
+    torch=None,
+    primitive=_SLICE,
+)
+def flip(x: Any, /, *, axis: Axis = None) -> Tensor:
+    """``x`` with the order along ``axis`` (all axes if ``None``) reversed; a view."""
+    axes = normalize_axes("flip", axis, x)
+    n = len(shape_of(x))
+    return sliced(x, (*[(None, None, -1) if i in axes else ALL for i in range(n)], ...))
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(6, 2), 3),
+        lambda s: s(s.real(2, 6), [1, 4], axis=1),
+        lambda s: s(s.real(2, 6), 2, axis=-1),
+        lambda s: s(s.real(5), [2, 9]),
+    ],
+    reference="split",
+    torch=None,
+    primitive=_SLICE,
+)
+def split(
+    x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0
+) -> tuple[Tensor, ...]:
+    """``x`` cut along ``axis``: into equal parts, or before each of the given indices; views.
+
+    Raises ShapeError if the axis cannot be cut into so many equal parts.
+    """
+    place = normalize_axis("split", axis, x)
+    n = shape_of(x)[place]
+    if isinstance(indices_or_sections, int):
+        parts = indices_or_sections
+        if parts < 1 or n % parts:
+            raise ShapeError(
+                f"split: axis {place} of shape {shape_of(x)} has size {n}, which cannot be cut "
+                f"into {parts} equal parts; give a list of indices at which to cut"
+            )
+        ends = [n // parts * i for i in range(1, parts)]
+    else:
+        ends = [as_int(i) for i in indices_or_sections]
+    bounds: list[int | None] = [0, *ends, None]
+    return tuple(
+        sliced(x, along(place, (start, stop, None)))
+        for start, stop in zip(bounds, bounds[1:], strict=False)
+    )
+
+
+@operation(
+    cases=[lambda s: s(s.real(3, 2)), lambda s: s(s.real(2, 3), axis=-1), lambda s: s(s.real(2))],
+    reference=lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)),
+    torch="unbind",
+    aliases=("unbind",),
+    primitive=_SLICE,
+)
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices of ``x`` along ``axis``, without that axis; views."""
+    place = normalize_axis("unstack", axis, x)
+    return tuple(sliced(x, along(place, i)) for i in range(shape_of(x)[place]))
+
+
+# --- joining ------------------------------------------------------------------------------------
+
+
+def _concat_value(xp: Any, *xs: Any, axis: int, bounds: tuple[int, ...]) -> Any:
+    return xp.concatenate(xs, axis)
+
+
+_CONCAT = Primitive(
+    "concat",
+    _concat_value,
+    {
+        "*xs": lambda g, axis, bounds, index: sliced(
+            g, along(axis, (bounds[index], bounds[index + 1], None))
+        )
+    },
+    types="same",
+    explain=lambda *shapes, axis, bounds: (
+        f"the tensors must have equal sizes along every axis but axis {axis}, the one they are "
+        "joined along"
+    ),
+)
+_STACK = Primitive(
+    "stack",
+    lambda xp, *xs, axis: xp.stack(xs, axis),
+    {"*xs": lambda g, axis, index: sliced(g, along(axis, index))},
+    types="same",
+    explain=lambda *shapes, axis: (
+        "the tensors must have the same shape; concat joins tensors whose sizes differ along one "
+        "axis"
+    ),
+)
+
+
+def _sequence(name: str, arrays: Any) -> Sequence[Any]:
+    found = tuple(arrays)
+    if not found:
+        raise ShapeError(f"{name}: at least one tensor is needed; got none")
+    return found
+
+
+@operation(
+    cases=[
+        lambda s: s([s.real(2, 3), s.real(4, 3)]),
+        lambda s: s([s.real(2, 3), s.real(2, 1), s.real(2, 0)], axis=-1),
+        lambda s: s([s.real(2, 3), s.real(2)], axis=None),
+        lambda s: s([s.real(2)]),
+    ],
+    reference="concatenate",
+    torch=None,
+    method=False,
+    aliases=("concatenate", "cat"),
+    primitive=_CONCAT,
+)
+def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+    """The ``arrays`` joined along ``axis``; flattened first if ``None``. Dtypes promote.
+
+    Raises ShapeError unless all other sizes agree.
+    """
+    xs = _sequence("concat", arrays)
+    if axis is None:
+        xs = [reshape(x, (-1,)) for x in xs]
+        axis = 0
+    place = normalize_axis("concat", axis, xs[0])
+    bounds = [0]
+    for x in xs:
+        shape = shape_of(x)
+        bounds.append(bounds[-1] + (shape[place] if place < len(shape) else 0))
+    return apply(_CONCAT, xs, {"axis": place, "bounds": tuple(bounds)})
+
+
+@operation(
+    cases=[
+        lambda s: s([s.real(2, 3), s.real(2, 3)]),
+        lambda s: s([s.real(2, 3), s.real(2, 3), s.real(2, 3)], axis=-1),
+        lambda s: s([s.real(), s.real()]),
+        lambda s: s([s.real(0, 2)], axis=1),
+    ],
+    method=False,
+    primitive=_STACK,
+)
+def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+    """The ``arrays``, all of one shape, joined along a new ``axis`` of the result."""
+    xs = _sequence("stack", arrays)
+    place = normalize_axis("stack", axis, xs[0], len(shape_of(xs[0])) + 1)
+    return apply(_STACK, xs, {"axis": place})
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), 1),
+        lambda s: s(s.real(3, 4), -5, axis=1),
+        lambda s: s(s.real(3, 4), (1, 2), axis=(0, -1)),
+        lambda s: s(s.real(0, 3), 1, axis=0),
+        lambda s: s(s.real(4), 4),
+    ],
+    torch=None,
+    primitive=_CONCAT,
+)
+def roll(x: Any, /, shift: int | Sequence[int], *, axis: Axis = None) -> Tensor:
+    """``x`` moved by ``shift`` places along ``axis``; what leaves one end enters at the other.
+
+    shift, axis: integers, or tuples of them for several axes. ``None`` rolls the flattened ``x``.
+    """
+    if axis is None:
+        return reshape(roll(reshape(x, (-1,)), shift, axis=0), shape_of(x))
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    shifts = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+    if len(axes) != len(shifts):
+        raise ShapeError(
+            f"roll: shift and axis must name equally many; got shift={shifts} and axis={axes}"
+        )
+    for a, by in zip(axes, shifts, strict=True):
+        place = normalize_axis("roll", a, x)
+        n = shape_of(x)[place]
+        cut = (-by) % n if n else 0
+        head = sliced(x, along(place, (None, cut, None)))
+        x = concat([sliced(x, along(place, (cut, None, None))), head], axis=place)
+    return x  # type: ignore[no-any-return]

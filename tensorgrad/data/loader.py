@@ -1,0 +1,160 @@
+"""DataLoader: a data set in batches, in an order that can be repeated and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from tensorgrad import backend
+from tensorgrad.backend import is_array, philox
+from tensorgrad.data.datasets import ArrayDataset, Dataset, DatasetError, take
+from tensorgrad.ops.random import Generator
+from tensorgrad.tape import wrap
+from tensorgrad.tensor import Tensor
+
+# Each epoch draws from its own stretch of the random stream: 2**24 epochs of 2**40 words.
+_WORDS_PER_EPOCH = 1 << 40
+
+
+class DataLoader:
+    """Iterates over a data set in batches; one pass is an epoch.
+
+    dataset: a TensorDataset or Subset, whose batches are fetched with one indexing operation, or
+        anything with ``len(dataset)`` and ``dataset[i]``, whose examples are stacked.
+    batch_size: examples per batch; 1 is on-line learning, "full" or None the whole data set.
+    shuffle: go through the examples in another random order in each epoch.
+    drop_last: leave out a last batch that is smaller than the others.
+    seed: what the orders follow from: an integer, or a Generator from which one number is drawn
+        now. Left out, it is drawn from the default generator, which ``manual_seed`` sets.
+    device: where the batches go. Left out, arrays on a GPU stay there and others go to the default
+        device.
+
+    A batch is a tuple of tensors [batch, ...] in memory of their own. The order of the examples
+    depends on the seed and the number of the epoch alone: it is the same on every device and does
+    not change when random numbers are drawn elsewhere.
+
+    Raises DatasetError for an empty data set or an unusable batch size, DeviceError for a device
+    that is not there.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int | str | None = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int | Generator | None = None,
+        device: str | None = None,
+    ) -> None:
+        n = len(dataset)
+        if not n:
+            raise DatasetError("DataLoader: the data set holds no examples")
+        if batch_size in ("full", None):
+            batch_size = n
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise DatasetError(
+                f'DataLoader: batch_size must be a whole number from 1, or "full"; got '
+                f"{batch_size!r}"
+            )
+        if drop_last and batch_size > n:
+            raise DatasetError(
+                f"DataLoader: with drop_last, no batch of {batch_size} is left of {n} examples; "
+                "take a smaller batch_size"
+            )
+        self.dataset = dataset
+        self.batch_size = int(batch_size)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.device = None if device is None else backend.normalize(device)
+        self._key = _key(seed) if shuffle else 0
+        self._epoch = 0
+        self._position = 0  # batches of this epoch handed out
+        self._resumed = False
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that is under way or comes next, from 0."""
+        return self._epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of an epoch: of the next one, or the rest of one that was resumed.
+
+        Breaking off ends the epoch.
+        """
+        if self._resumed:
+            self._resumed = False
+        elif self._position:
+            self._epoch += 1
+            self._position = 0
+        return self._batches()
+
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        n, size = len(self.dataset), self.batch_size
+        order = self._order(n)
+        dataset = self.dataset
+        fetch = dataset.take if isinstance(dataset, ArrayDataset) else None
+        place = backend.default_device() if self.device is None else self.device
+        for number in range(self._position, len(self)):
+            chosen = order[number * size : (number + 1) * size]
+            arrays = take(dataset, chosen) if fetch is None else fetch(chosen)
+            # Counted before it is handed out: a state saved while it is used begins after it.
+            self._position = number + 1
+            yield tuple([self._tensor(array, place) for array in arrays])
+        self._epoch += 1
+        self._position = 0
+
+    def _tensor(self, array: Any, place: str) -> Tensor:
+        if type(array) is ndarray and place == "cpu":
+            return wrap(array, None)
+        if self.device is None and type(array) is not ndarray and is_array(array):
+            return wrap(array, None)
+        return Tensor(array, device=place, copy=None)
+
+    def _order(self, n: int) -> ndarray[Any, Any]:
+        """The positions of all examples, in the order of this epoch."""
+        if not self.shuffle:
+            return np.arange(n)
+        words = philox.bits(np, self._key, self._epoch * _WORDS_PER_EPOCH, 2 * n)
+        return np.argsort(words.view(np.uint64), kind="stable")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: what ``load_state_dict`` needs to go on with the same batches.
+
+        Taken while a batch is in use, it counts that batch as done.
+        """
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "key": self._key,
+            "examples": len(self.dataset),
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the loader that gave ``state`` stood, in the middle of an epoch if need be.
+
+        Raises DatasetError, changing nothing, if that loader had another data set or batch size.
+        """
+        own = self.state_dict()
+        for name, text in (("examples", "examples"), ("batch_size", "examples per batch")):
+            if state[name] != own[name]:
+                raise DatasetError(
+                    f"DataLoader: the state is of a loader with {state[name]} {text}, but this one "
+                    f"has {own[name]}; make it with the same data set and batch_size"
+                )
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._key = int(state["key"])
+        self._resumed = True
+
+
+def _key(seed: int | Generator | None) -> int:
+    """The key of the random stream that ``seed`` stands for."""
+    raise AssertionError

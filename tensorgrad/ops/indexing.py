@@ -1,0 +1,525 @@
+"""Indexing: reading and writing by integers, slices, integer arrays and boolean masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import index as as_int
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad import dtypes, tape
+from tensorgrad.backend import is_array
+from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.ops.elementwise import where
+from tensorgrad.ops.shaping import (
+    ALL,
+    Part,
+    along,
+    decoded,
+    expand_dims,
+    normalize_axis,
+    reshape,
+    shape_of,
+    sliced,
+)
+from tensorgrad.ops.table import operation
+from tensorgrad.tape import Primitive, apply
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "assign_at",
+    "gather",
+    "getitem",
+    "index_put",
+    "nonzero",
+    "one_hot",
+    "scatter_add",
+    "take",
+    "take_along_axis",
+]
+
+# Where an index array belongs in a template (see shaping.Part for the other parts).
+ARRAY = "array"
+Template = tuple[Part, ...]
+
+
+# --- the primitives -----------------------------------------------------------------------------
+
+
+def _filled(template: Template, indices: Sequence[Any]) -> tuple[Any, ...]:
+    """The template with its places taken by the index arrays: what NumPy understands."""
+    arrays = iter(indices)
+    return tuple(
+        [
+            next(arrays) if part is ARRAY or part == ARRAY
+            else slice(*part) if type(part) is tuple
+            else part
+            for part in template
+        ]
+    )  # fmt: skip
+
+
+def _index_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
+    return x[_filled(template, indices)]
+
+
+# How many elements to add up at once: the positions, 8 bytes each, should stay in the cache.
+_CHUNK = 1 << 16
+
+
+def _index_add_value(
+    xp: Any, g: Any, *indices: Any, template: Template, shape: tuple[int, ...], distinct: bool
+) -> Any:
+    """Zeros of ``shape`` with ``g`` added at the index, in the order of its elements."""
+    y = xp.zeros(shape, g.dtype)
+    index = _filled(template, indices)
+    if distinct:
+        y[index] = g
+    elif xp is not np:
+        xp.add.at(y, index, g)
+    elif y.size and np.size(g):
+        _add_on_host(y, template, index, np.asarray(g))
+    return y
+
+
+def _add_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> None:
+    # np.add.at with one flat array of positions runs in a tight loop; with an index of several
+    # parts it is 5 to 10 times slower. It adds in order, so the result is reproducible.
+    flat = y.reshape(-1)
+    if template[0] == ARRAY and all(part in (ALL, ...) for part in template[1:]):
+        n = y.shape[0]
+        width = math.prod(y.shape[1:])
+        rows = index[0].reshape(-1)
+        rows = np.where(rows < 0, rows + n, rows) * width
+        g = g.reshape(rows.size, width)
+        if width == 1:
+            np.add.at(flat, rows, g.reshape(-1))
+            return
+        columns = np.arange(width)
+        step = max(1, _CHUNK // width)
+        for start in range(0, rows.size, step):
+            part = slice(start, start + step)
+            positions = rows[part, None] + columns
+            np.add.at(flat, positions.reshape(-1), g[part].reshape(-1))
+        return
+    positions = np.arange(y.size).reshape(y.shape)[index]
+    np.add.at(flat, positions.reshape(-1), g.reshape(-1))
+
+
+def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
+    y = x.copy()
+    y[_filled(template, indices)] = value
+    return y
+
+
+def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
+    x[_filled(template, indices)] = value
+    return x
+
+
+def _last_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
+    index = _filled(template, indices)
+    last = xp.zeros(x.shape, np.int64)
+    there = last[index].shape
+    order = xp.arange(math.prod(there)).reshape(there)
+    last[index] = order
+    return last[index] == order
+
+
+def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
+    d = _index(g, indices, template)
+    if ARRAY in template:  # of several values for one place the last one counts
+        d = where(apply(_IS_LAST, (g, *indices), {"template": template}), d, 0.0)
+    return d
+
+
+_INDEX = Primitive(
+    "getitem",
+    _index_value,
+    {
+        "x": lambda g, x_shape, template, indices: _index_add(g, indices, template, x_shape),
+        "*indices": None,
+    },
+)
+_INDEX_ADD = Primitive(
+    "index_add",
+    _index_add_value,
+    {"g": lambda g, template, indices: _index(g, indices, template), "*indices": None},
+    widen=True,
+)
+_PUT = Primitive(
+    "index_put",
+    _put_value,
+    {
+        "x": lambda g, template, indices: apply(
+            _PUT, (g, 0.0, *indices), {"template": template}
+        ),
+        "value": lambda g, template, indices: _put_value_rule(g, template, indices),
+        "*indices": None,
+    },
+)
+_ASSIGN = Primitive(
+    "assign_at", _assign_value, {"x": None, "value": None, "*indices": None}, overwrites=(0,)
+)
+# Which elements of an index are the last that name their place.
+_IS_LAST = Primitive("is_last", _last_value, {"x": None, "*indices": None})
+_NONZERO = Primitive(
+    "nonzero", lambda xp, x: xp.stack([i.astype(np.int64) for i in x.nonzero()]), {"x": None}
+)
+
+
+def _index(x: Any, indices: Sequence[Any], template: Template) -> Any:
+    return apply(_INDEX, (x, *indices), {"template": template})
+
+
+def _index_add(
+    g: Any,
+    indices: Sequence[Any],
+    template: Template,
+    shape: tuple[int, ...],
+    distinct: bool = False,
+) -> Any:
+    attrs = {"template": template, "shape": shape, "distinct": distinct}
+    return apply(_INDEX_ADD, (g, *indices), attrs)
+
+
+# --- reading an index -----------------------------------------------------------------------------
+
+
+def _parse(name: str, x: Any, index: Any) -> tuple[Template, list[Any], tuple[int, ...]]:
+    """``index`` as a template, the index arrays that belong into it, and where ``x`` first needs
+    a new axis (for each index that is a single truth value)."""
+    parts = index if type(index) is tuple else (index,)
+    shape = shape_of(x)
+    template: list[Part] = []
+    arrays: list[Any] = []
+    new_axes: list[int] = []
+    axis = 0  # of x, counted from the front before an Ellipsis and from the end after it
+    for i, part in enumerate(parts):
+        kind = type(part)
+        if kind is int:
+            template.append(part)
+            axis += 1
+        elif kind is slice:
+            template.append((_bound(part.start), _bound(part.stop), _bound(part.step)))
+            axis += 1
+        elif part is None:
+            template.append(None)
+        elif part is Ellipsis:
+            if Ellipsis in template:
+                raise IndexError(f"{name}: an index can have one Ellipsis (...); got two")
+            template.append(Ellipsis)
+            axis = len(shape) - builtin_sum(_axes_taken(p) for p in parts[i + 1 :])
+        elif kind is bool or (getattr(part, "dtype", None) == dtypes.bool and not part.shape):
+            template.append(ARRAY)
+            arrays.append(np.arange(1 if part else 0))
+            new_axes.append(axis + len(new_axes))
+        elif isinstance(part, np.integer) or (kind is np.ndarray and not part.shape):
+            template.append(as_int(part))
+            axis += 1
+        else:
+            found = _index_arrays(name, part, shape, axis)
+            template.extend([ARRAY] * len(found))
+            arrays.extend(found)
+            axis += len(found)
+    if axis > len(shape):
+        raise IndexError(
+            f"{name}: too many indices; got {axis} for shape {shape} of {len(shape)} axes"
+        )
+    if Ellipsis not in template:
+        template.append(Ellipsis)  # then a single element is a 0-d view and not a scalar
+    return tuple(template), [_beside(x, a) for a in arrays], tuple(new_axes)
+
+
+def builtin_sum(numbers: Any) -> int:
+    """The sum of Python integers."""
+    total = 0
+    for n in numbers:
+        total += n
+    return total
+
+
+def _bound(value: Any) -> int | None:
+    return None if value is None else as_int(value)
+
+
+def _axes_taken(part: Any) -> int:
+    """How many axes of the tensor a part of an index uses up."""
+    if part is None or type(part) is bool:
+        return 0
+    if type(part) in (int, slice):
+        return 1
+    if isinstance(part, list):
+        part = np.asarray(part)
+    if getattr(part, "dtype", None) == dtypes.bool:
+        return len(part.shape)
+    return 1
+
+
+def _index_arrays(name: str, part: Any, shape: tuple[int, ...], axis: int) -> list[Any]:
+    """An integer array as it is; a mask as the integer arrays that name its true elements."""
+    if not hasattr(part, "dtype"):
+        try:
+            part = np.asarray(
+                [p.data if hasattr(p, "node") else p for p in part]
+                if isinstance(part, list | tuple)
+                else part
+            )
+        except ValueError as error:
+            raise IndexError(f"{name}: an index list must be regular: {error}") from error
+        if not part.size:
+            part = part.astype(np.int64)
+    if part.dtype == dtypes.bool:
+        n = len(part.shape)
+        if part.shape != shape[axis : axis + n]:
+            raise IndexError(
+                f"{name}: a mask must have the sizes of the axes it selects from; the mask has "
+                f"shape {part.shape}, and axes {axis} to {axis + n - 1} of {shape} have "
+                f"{shape[axis : axis + n]}"
+            )
+        found = apply(_NONZERO, (part,))
+        return [sliced(found, (i, ...)) for i in range(n)]
+    if part.dtype not in dtypes.INTEGERS:
+        raise IndexError(
+            f"{name}: an index must be an integer, a slice, None, ..., or an array of integers or "
+            f"truth values; got {part.dtype}"
+        )
+    return [part]
+
+
+def _beside(x: Any, indices: Any) -> Any:
+    """Index arrays of the host as tensors on the device of ``x``; others as they are."""
+    if not hasattr(x, "node") or hasattr(indices, "node"):
+        if is_array(x) and type(x) is not np.ndarray and type(indices) is np.ndarray:
+            from tensorgrad import backend
+
+            of = backend.of(x)
+            return of.asarray(indices, None, of.device_of(x), None)
+        return indices
+    if type(x.data) is np.ndarray and type(indices) is np.ndarray:
+        return tape.wrap(indices, None)
+    from tensorgrad.tensor import Tensor
+
+    return Tensor(indices, device=x.device, copy=None)
+
+
+def _with_new_axes(x: Any, new_axes: tuple[int, ...]) -> Any:
+    return expand_dims(x, new_axes) if new_axes else x
+
+
+# --- x[index] -------------------------------------------------------------------------------------
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), 1),
+        lambda s: s(s.real(3, 4), (slice(None), -1)),
+        lambda s: s(s.real(5, 4), (slice(4, 0, -2), None, slice(1, 3))),
+        lambda s: s(s.real(2, 3, 4), (..., 0)),
+        lambda s: s(s.real(3), 2),
+        lambda s: s(s.real(), ()),
+        lambda s: s(s.real(3, 4), (slice(2, 2),)),
+        lambda s: s(s.real(3, 4), [2, 0, 2]),
+        lambda s: s(s.real(3, 4), (np.array([0, 2, 0]), np.array([1, -1, 1]))),
+        lambda s: s(s.real(3, 4), (slice(None), np.array([[0, 3], [3, 3]]))),
+        lambda s: s(s.real(2, 3, 4), (np.array([0, 1, 1]), slice(None), np.array([1, 2, 2]))),
+        lambda s: s(s.real(2, 3, 4), (0, slice(None), np.array([1, 2, 2]))),
+        lambda s: s(s.real(2, 3, 4), (slice(None), np.array([1, 2, 2]), np.array([[3], [0]]))),
+        lambda s: s(s.real(2, 3, 4), (None, np.array([1, 1]), ..., slice(1, 3))),
+        lambda s: s(s.real(2, 3), np.array([[True, False, True], [False, True, False]])),
+        lambda s: s(s.real(2, 3, 2), (slice(None), np.array([True, False, True]))),
+        lambda s: s(s.real(2, 3, 2), (..., np.array([[True, False], [True, True], [False] * 2]))),
+        lambda s: s(s.real(3, 4), np.array([False, False, False])),
+        lambda s: s(s.real(3, 4), True),
+        lambda s: s(s.real(3, 4), (slice(None), False)),
+        lambda s: s(s.real(0, 4), []),
+    ],
+    reference=lambda x, index: x[index],
+    torch=None,
+    method=False,
+    primitive=_INDEX,
+)
+def getitem(x: Any, index: Any, /) -> Tensor:
+    """``x[index]`` by the rules of NumPy.
+
+    Of integers, slices, None and Ellipsis: a view. With arrays or lists of integers or truth
+    values (tensors too): a copy; gradients of an element selected several times add up.
+
+    Raises IndexError naming the index, the axis and its size. A GPU does not look for integers
+    out of range, which wrap around.
+    """
+    kind = type(index)
+    if kind is int:
+        return apply(_SLICE, (x,), {"index": (index, ...)})  # type: ignore[no-any-return]
+    template, indices, new_axes = _parse("getitem", x, index)
+    if not indices:
+        return sliced(x, template)  # type: ignore[no-any-return]
+    return _index(_with_new_axes(x, new_axes), indices, template)  # type: ignore[no-any-return]
+
+
+def _reference_put(x: Any, index: Any, value: Any) -> Any:
+    y = x.copy()
+    y[index] = value
+    return y
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), 1, s.real(4)),
+        lambda s: s(s.real(3, 4), (slice(None), slice(1, 3)), s.real(3, 1)),
+        lambda s: s(s.real(3, 4), [2, 0], s.real(2, 4)),
+        lambda s: s(s.real(3, 4), [2, 0, 2], s.real(3, 4)),
+        lambda s: s(s.real(3, 4), [2, 2], s.real()),
+        lambda s: s(s.real(2, 2), np.array([[True, False], [True, True]]), s.real(3)),
+        lambda s: s(s.real(2, 2), np.array([[True, False], [True, True]]), 0.5),
+        lambda s: s(s.real(3), (slice(0, 0),), s.real(0)),
+        lambda s: s(s.real(), (), s.real()),
+    ],
+    reference=_reference_put,
+    torch=None,
+    method=False,
+    primitive=_PUT,
+)
+def index_put(x: Any, index: Any, value: Any, /) -> Tensor:
+    """A copy of ``x`` with ``x[index] = value``; ``value`` broadcasts and takes on x's dtype.
+
+    Where the index names a place more than once the last value counts, and gets the gradient.
+    """
+    return _store(_PUT, "index_put", x, index, value)  # type: ignore[no-any-return]
+
+
+def assign_at(x: Any, index: Any, value: Any, /) -> Any:
+    """Overwrite ``x[index]`` with ``value`` in the memory of ``x``; nothing is recorded.
+
+    Returns ``x``. For tensors of which no gradient is being recorded; ``index_put`` is the form
+    for the others.
+    """
+    _store(_ASSIGN, "setitem", x, index, value)
+    return x
+
+
+def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
+    template, indices, new_axes = _parse(name, x, index)
+    if hasattr(value, "node") and value.dtype != x.dtype:
+        value = tape.cast(value, x.dtype)
+    elif not hasattr(value, "node") and not isinstance(value, int | float | np.generic):
+        value = _beside(x, np.asarray(value, x.dtype) if type(value) in (list, tuple) else value)
+    if new_axes:
+        # The index is a mask without axes: it is on all of x, or on nothing.
+        wide = apply(op, (expand_dims(x, new_axes), value, *indices), {"template": template})
+        return reshape(wide, shape_of(x))
+    return apply(op, (x, value, *indices), {"template": template})
+
+
+# --- along an axis --------------------------------------------------------------------------------
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.ints(2, high=3), axis=0),
+        lambda s: s(s.real(3, 4), s.ints(2, 5, high=4), axis=-1),
+        lambda s: s(s.real(2, 3, 2), s.ints(5, high=3), axis=1),
+        lambda s: s(s.real(3, 4), s.ints(5, high=12)),
+        lambda s: s(s.real(3, 4), np.array([], np.int64), axis=0),
+        lambda s: s(s.real(3, 4), 2, axis=1),
+    ],
+    torch=None,
+    primitive=_INDEX,
+)
+def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
+    """The slices of ``x`` at ``indices`` along ``axis``; elements of the flattened ``x`` if
+    ``None``.
+
+    indices: integers of any shape, which takes the place of the axis in the result.
+    """
+    if axis is None:
+        x, axis = reshape(x, (-1,)), 0
+    place = normalize_axis("take", axis, x)
+    if type(indices) is int:
+        return sliced(x, along(place, indices))  # type: ignore[no-any-return]
+    return _index(x, [_integers("take", x, indices)], along(place, ARRAY))  # type: ignore[no-any-return]
+
+
+def _integers(name: str, x: Any, indices: Any) -> Any:
+    """``indices`` as an integer array or tensor beside ``x``."""
+    if not hasattr(indices, "dtype"):
+        indices = np.asarray(indices)
+        if not indices.size:
+            indices = indices.astype(np.int64)
+    elif isinstance(indices, np.generic):
+        indices = np.asarray(indices)
+    if indices.dtype not in dtypes.INTEGERS:
+        raise DtypeError(f"{name}: indices must be integers; got {indices.dtype}")
+    return _beside(x, indices)
+
+
+def _along_axis(xp: Any, indices: Any, axis: int) -> tuple[Any, ...]:
+    """The full index that selects ``indices`` along ``axis`` and itself on the others."""
+    n = indices.ndim
+    return tuple(
+        [
+            indices if i == axis
+            else xp.arange(size).reshape((1,) * i + (size,) + (1,) * (n - 1 - i))
+            for i, size in enumerate(indices.shape)
+        ]
+    )  # fmt: skip
+
+
+def _gather_value(xp: Any, x: Any, indices: Any, axis: int) -> Any:
+    return x[_along_axis(xp, indices, axis)]
+
+
+def _scatter_value(
+    xp: Any, src: Any, indices: Any, axis: int, shape: tuple[int, ...], distinct: bool
+) -> Any:
+    y = xp.zeros(shape, src.dtype)
+    index = _along_axis(xp, indices, axis)
+    if distinct:
+        y[index] = src
+    elif xp is not np:
+        xp.add.at(y, index, src)
+    elif indices.size:
+        n = shape[axis]
+        stride = math.prod(shape[axis + 1 :])
+        positions = np.where(indices < 0, indices + n, indices) * stride
+        for i, part in enumerate(index):
+            if i != axis and part.size > 1:
+                positions += part * math.prod(shape[i + 1 :])
+        if indices.min() < -n or indices.max() >= n:
+            raise _out_of_range("scatter_add", indices, axis, n)
+        np.add.at(y.reshape(-1), positions.reshape(-1), src.reshape(-1))
+    return y
+
+
+def _out_of_range(name: str, indices: Any, axis: int, n: int) -> IndexError:
+    bad = next(i for i in indices.reshape(-1).tolist() if not -n <= i < n)
+    return IndexError(f"index {bad} is out of bounds for axis {axis} with size {n}")
+
+
+_GATHER = Primitive(
+    "gather",
+    _gather_value,
+    {
+        "x": lambda g, indices, axis, x_shape, distinct=False: apply(
+            _SCATTER_ADD,
+            (g, indices),
+            {"axis": axis, "shape": x_shape, "distinct": distinct},
+        ),
+        "indices": None,
+    },
+)
+_SCATTER_ADD = Primitive(
+    "scatter_add",
+    _scatter_value,
+    {
+        "src": lambda g, indices, axis, distinct: apply(
+            _GATHER, (g, indices), {"axis": axis, "distinct": distinct}
+        ),
+        "indices": None,
+    },
+    widen=True,
+)

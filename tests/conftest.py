@@ -1,0 +1,56 @@
+"""Shared fixtures: the devices that are there, and numbers that are the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from zlib import crc32
+
+import hypothesis
+import numpy as np
+import pytest
+
+from tensorgrad import dtypes
+from tensorgrad.backend import cuda_is_available, set_default_device
+
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=60
+)
+hypothesis.settings.load_profile("repeatable")
+
+DEVICES = ["cpu"]
+if cuda_is_available():
+    DEVICES.append("cuda")
+
+
+@pytest.fixture(
+    params=[pytest.param(d, marks=pytest.mark.gpu) if d == "cuda" else d for d in DEVICES]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that is there in turn: a test body is written once and runs on all of them."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that depend on the name of the test and on nothing else."""
+    return np.random.default_rng(crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def defaults() -> Iterator[None]:
+    """For tests that change the default dtype or device: puts both back."""
+    before = dtypes.get_default_dtype()
+    yield
+    dtypes.set_default_dtype(before)
+    set_default_device(None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless a marker expression speaks of them."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    reason = pytest.mark.skip(reason="slow; run with -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(reason)
