@@ -26,14 +26,15 @@ def _cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    fields = dict(
-        (part.strip() for part in line.split(":", 1)) for line in reversed(lines) if ":" in line
-    )
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
     family = ", ".join(
         f"{name} {fields[name]}" for name in ("cpu family", "model") if name in fields
     )
-    name = fields.get("model name", platform.machine())
-    return f"{name} ({family})" if family else name
+    model = fields.get("model name", platform.machine())
+    return f"{model} ({family})" if family else model
 
 
 def _memory_gib() -> float | None:
@@ -69,7 +70,7 @@ def environment(threads: int) -> dict[str, Any]:
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "threads": threads,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": ["python", "-m", "bench", *sys.argv[1:]],
         "commit": _commit(),
     }
@@ -87,7 +88,8 @@ def _torch_blas() -> str:
     import torch
 
     lines = torch.__config__.show().splitlines()
-    found = [line.strip(" -") for line in lines if "MKL" in line or "OpenBLAS" in line]
+    names = ("Math Kernel Library", "OpenBLAS", "Accelerate")
+    found = [line.strip(" -") for line in lines if any(name in line for name in names)]
     return found[0] if found else "unknown"
 
 

@@ -31,15 +31,16 @@ class ContestantError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """``build(framework, *arguments)`` of a module, which returns the ``Timed`` work."""
+    """``build(contestant, *arguments)`` of a module, which returns the ``Timed`` work."""
 
     module: str
-    framework: str
+    contestant: str
     arguments: tuple[Any, ...] = ()
 
     def build(self) -> Timed:
         """Import the module and build the work, in the process where this is called."""
-        built: Timed = importlib.import_module(self.module).build(self.framework, *self.arguments)
+        build = importlib.import_module(self.module).build
+        built: Timed = build(self.contestant, *self.arguments)
         return built
 
 

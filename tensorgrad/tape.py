@@ -177,7 +177,8 @@ class Primitive:
         for comparisons; ``"any"`` no conversion.
     typed: positions of the inputs that take part in the conversion; all if ``None``.
     widen: compute 16-bit floats in float32 and round once.
-    overwrites: positions of the inputs whose memory the value function writes to.
+    overwrites: positions of the inputs whose memory the value function writes to, or how to get
+        them from the number of inputs, where that varies. An absent input (``None``) is skipped.
     explain: ``explain(*shapes, **attrs)`` says after a failure which shapes would have fitted.
     """
 
@@ -195,7 +196,7 @@ class Primitive:
         types: str = "any",
         typed: frozenset[int] | None = None,
         widen: bool = False,
-        overwrites: tuple[int, ...] = (),
+        overwrites: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
         explain: Callable[..., str] | None = None,
     ) -> None:
         self.name = name
@@ -213,6 +214,10 @@ class Primitive:
         self.explain = explain
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
+
+    def overwritten(self, count: int) -> Iterable[int]:
+        """The positions written to when there are ``count`` inputs."""
+        return self.overwrites(count) if callable(self.overwrites) else self.overwrites
 
     def on(self, device: Backend) -> Callable[..., Any]:
         """The value as a function of the arrays of ``device``."""
@@ -261,17 +266,17 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             arrays.append(x)
         else:
             break
+    device: Backend = CPU
     usual = tensor and len(arrays) == len(inputs) and (dtype is not None or not op.widen)
     if not usual:
         if not tensor and not any(isinstance(x, Tensor) for x in inputs):
-            device = next((backend.BACKENDS[type(x)] for x in inputs if is_array(x)), None)
-            if device is None and any(isinstance(x, np.generic) for x in inputs):
-                device = CPU  # what NumPy makes of 0-d arrays
-            if device is not None:
+            bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
+            if bare is not None:
+                device = backend.BACKENDS.get(type(bare), CPU)
                 return device.run(op.on(device), inputs, attrs, op.widen)
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-    device = backend.BACKENDS[type(next(x.data for x in inputs if isinstance(x, Tensor)))]
+        device = backend.of(next(a for a in arrays if is_array(a)))
     try:
         if usual:
             y = op.cpu(*arrays, **attrs)
@@ -279,14 +284,16 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             y = device.run(op.on(device), arrays, attrs, op.widen)
     except (ValueError, IndexError, TypeError) as error:
         raise _explained(op, arrays, attrs, error) from error
-    if type(y) is not device.array_type:
+    if type(y) is not ndarray and not is_array(y):  # NumPy makes a scalar of a 0-d array
         y = device.xp.asarray(y)
     grad, observers = current_mode()
     out = new_tensor(Tensor)
     out.data = y
     out.node = _entry(op, inputs, arrays, attrs, y) if grad and y.dtype in FLOATS else None
-    for i in op.overwrites:
-        note_overwritten(arrays[i])
+    if op.overwrites:
+        for i in op.overwritten(len(arrays)):
+            if arrays[i] is not None:
+                note_overwritten(arrays[i])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
     return out

@@ -21,7 +21,7 @@ def along(
     """The derivative of ``f`` at ``at`` along ``direction``: five points, error O(step**4)."""
 
     def moved(by: float) -> float:
-        return f([a + by * d for a, d in zip(at, direction, strict=True)])
+        return f([np.asarray(a + by * d) for a, d in zip(at, direction, strict=True)])
 
     return (8 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12 * step)
 

@@ -129,6 +129,8 @@ class Layout:
 
     def tensor(self, a: Array, device: str) -> Tensor:
         """``a`` as a tensor on ``device`` with this layout there."""
+        if not a.ndim:
+            return Tensor(a, device=device)
         x = Tensor(self.prepare(a), device=device)
         x.data = self.view(x.data, a.shape)
         return x
@@ -163,7 +165,7 @@ LAYOUTS = [
 ]
 
 # Stride 0. Only for arrays that are constant along the last axis.
-REPEATED = Layout("repeated", lambda a: a[..., :1].copy() if a.ndim else a, _repeated)
+REPEATED = Layout("repeated", lambda a: a[..., :1].copy(), _repeated)
 
 
 def outputs(result: Any) -> list[Any]:

@@ -20,7 +20,7 @@ class _Segment:
         self.function = function
         self.args = [_Held(a) if isinstance(a, Tensor) else a for a in args]
         self.kwargs = {k: _Held(a) if isinstance(a, Tensor) else a for k, a in kwargs.items()}
-        self.random_state = random.default_generator().state()
+        self.random_state = random.default_generator.state()
         self.outputs: list[Tensor | None] = []
 
     def take(self, number: int, position: int) -> Tensor:
@@ -33,7 +33,7 @@ class _Segment:
         return out
 
     def _run(self, position: int) -> None:
-        generator = random.default_generator()
+        generator = random.default_generator
         now = generator.state()
         generator.set_state(self.random_state)
         try:

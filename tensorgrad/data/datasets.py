@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy import ndarray
@@ -31,7 +31,9 @@ class Dataset(Protocol):
     """What a DataLoader needs: a length, and the example at a position.
 
     An example is a tuple of tensors, arrays or numbers (or one of them), of which each has the
-    same shape and dtype in every example.
+    same shape and dtype in every example. A data set that also has ``take(indices)``, which gives
+    the examples at integer positions [n] as a tuple of arrays [n, ...] in memory of their own, is
+    read a batch at a time, and not example by example.
     """
 
     def __len__(self) -> int:
@@ -39,14 +41,6 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int, /) -> Any:
         """Example number ``index``."""
-
-
-@runtime_checkable
-class ArrayDataset(Dataset, Protocol):
-    """A data set that can hand out many examples at once, which is what makes loading fast."""
-
-    def take(self, indices: Any) -> Arrays:
-        """The examples at ``indices`` (integers [n]), as arrays [n, ...] in memory of their own."""
 
 
 class TensorDataset:
@@ -117,8 +111,10 @@ def take(dataset: Dataset, indices: ndarray[Any, Any]) -> Arrays:
 
     Raises ShapeError if the examples cannot be stacked.
     """
-    if isinstance(dataset, ArrayDataset):
-        return dataset.take(indices)
+    at_once = getattr(dataset, "take", None)
+    if at_once is not None:
+        found: Arrays = at_once(indices)
+        return found
     rows = [dataset[int(i)] for i in indices]
     rows = [tuple(row) if isinstance(row, tuple | list) else (row,) for row in rows]
     columns = [[_bare(value) for value in column] for column in zip(*rows, strict=True)]
@@ -159,7 +155,7 @@ def random_split(
     n = len(dataset)
     bounds = _bounds(lengths, n)
     generator = seed if isinstance(seed, Generator) else Generator(seed)
-    order = np.asarray(generator.permutation(n))
+    order: ndarray[Any, Any] = generator.permutation(n, device="cpu").data
     if stratify is not None:
         labels = np.asarray(_bare(stratify))
         if labels.shape != (n,):

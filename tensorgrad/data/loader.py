@@ -10,8 +10,8 @@ from numpy import ndarray
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array, philox
-from tensorgrad.data.datasets import ArrayDataset, Dataset, DatasetError, take
-from tensorgrad.ops.random import Generator
+from tensorgrad.data.datasets import Dataset, DatasetError, take
+from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 
@@ -94,17 +94,15 @@ class DataLoader:
         elif self._position:
             self._epoch += 1
             self._position = 0
-        return self._batches()
+        # The order is drawn now, so that a second pass begun meanwhile cannot change it.
+        return self._batches(self._order(len(self.dataset)))
 
-    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
-        n, size = len(self.dataset), self.batch_size
-        order = self._order(n)
-        dataset = self.dataset
-        fetch = dataset.take if isinstance(dataset, ArrayDataset) else None
+    def _batches(self, order: ndarray[Any, Any]) -> Iterator[tuple[Tensor, ...]]:
+        size, dataset = self.batch_size, self.dataset
         place = backend.default_device() if self.device is None else self.device
         for number in range(self._position, len(self)):
             chosen = order[number * size : (number + 1) * size]
-            arrays = take(dataset, chosen) if fetch is None else fetch(chosen)
+            arrays = take(dataset, chosen)
             # Counted before it is handed out: a state saved while it is used begins after it.
             self._position = number + 1
             yield tuple([self._tensor(array, place) for array in arrays])
@@ -122,8 +120,10 @@ class DataLoader:
         """The positions of all examples, in the order of this epoch."""
         if not self.shuffle:
             return np.arange(n)
-        words = philox.bits(np, self._key, self._epoch * _WORDS_PER_EPOCH, 2 * n)
-        return np.argsort(words.view(np.uint64), kind="stable")
+        generator = Generator(self._key)
+        generator.set_state((self._key, self._epoch * _WORDS_PER_EPOCH))
+        order: ndarray[Any, Any] = generator.permutation(n, device="cpu").data
+        return order
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: what ``load_state_dict`` needs to go on with the same batches.
@@ -136,19 +136,22 @@ class DataLoader:
             "key": self._key,
             "examples": len(self.dataset),
             "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the loader that gave ``state`` stood, in the middle of an epoch if need be.
 
-        Raises DatasetError, changing nothing, if that loader had another data set or batch size.
+        Raises DatasetError, changing nothing, if that loader had another data set, batch size,
+        shuffle or drop_last.
         """
         own = self.state_dict()
-        for name, text in (("examples", "examples"), ("batch_size", "examples per batch")):
+        for name in ("examples", "batch_size", "shuffle", "drop_last"):
             if state[name] != own[name]:
                 raise DatasetError(
-                    f"DataLoader: the state is of a loader with {state[name]} {text}, but this one "
-                    f"has {own[name]}; make it with the same data set and batch_size"
+                    f"DataLoader: the state is of a loader with {name} = {state[name]}, but here "
+                    f"it is {own[name]}; make the loader as the one that was saved"
                 )
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         self._key = int(state["key"])
@@ -157,4 +160,7 @@ class DataLoader:
 
 def _key(seed: int | Generator | None) -> int:
     """The key of the random stream that ``seed`` stands for."""
-    raise AssertionError
+    if seed is not None and not isinstance(seed, Generator):
+        return Generator(seed).state()[0]
+    source = default_generator if seed is None else seed
+    return int(philox.bits(np, n=2, **source.advance(2)).view(np.uint64)[0])

@@ -17,7 +17,7 @@ from tensorgrad.ops.shaping import (
     ALL,
     Part,
     along,
-    decoded,
+    broadcast_to,
     expand_dims,
     normalize_axis,
     reshape,
@@ -55,7 +55,7 @@ def _filled(template: Template, indices: Sequence[Any]) -> tuple[Any, ...]:
     arrays = iter(indices)
     return tuple(
         [
-            next(arrays) if part is ARRAY or part == ARRAY
+            next(arrays) if part == ARRAY
             else slice(*part) if type(part) is tuple
             else part
             for part in template
@@ -155,9 +155,7 @@ _PUT = Primitive(
     "index_put",
     _put_value,
     {
-        "x": lambda g, template, indices: apply(
-            _PUT, (g, 0.0, *indices), {"template": template}
-        ),
+        "x": lambda g, template, indices: apply(_PUT, (g, 0.0, *indices), {"template": template}),
         "value": lambda g, template, indices: _put_value_rule(g, template, indices),
         "*indices": None,
     },
@@ -213,7 +211,7 @@ def _parse(name: str, x: Any, index: Any) -> tuple[Template, list[Any], tuple[in
             if Ellipsis in template:
                 raise IndexError(f"{name}: an index can have one Ellipsis (...); got two")
             template.append(Ellipsis)
-            axis = len(shape) - builtin_sum(_axes_taken(p) for p in parts[i + 1 :])
+            axis = len(shape) - sum(_axes_taken(p) for p in parts[i + 1 :])
         elif kind is bool or (getattr(part, "dtype", None) == dtypes.bool and not part.shape):
             template.append(ARRAY)
             arrays.append(np.arange(1 if part else 0))
@@ -233,14 +231,6 @@ def _parse(name: str, x: Any, index: Any) -> tuple[Template, list[Any], tuple[in
     if Ellipsis not in template:
         template.append(Ellipsis)  # then a single element is a 0-d view and not a scalar
     return tuple(template), [_beside(x, a) for a in arrays], tuple(new_axes)
-
-
-def builtin_sum(numbers: Any) -> int:
-    """The sum of Python integers."""
-    total = 0
-    for n in numbers:
-        total += n
-    return total
 
 
 def _bound(value: Any) -> int | None:
@@ -354,11 +344,11 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     """
     kind = type(index)
     if kind is int:
-        return apply(_SLICE, (x,), {"index": (index, ...)})  # type: ignore[no-any-return]
+        return sliced(x, (index, ...))
     template, indices, new_axes = _parse("getitem", x, index)
     if not indices:
-        return sliced(x, template)  # type: ignore[no-any-return]
-    return _index(_with_new_axes(x, new_axes), indices, template)  # type: ignore[no-any-return]
+        return sliced(x, template)
+    return _index(_with_new_axes(x, new_axes), indices, template)
 
 
 def _reference_put(x: Any, index: Any, value: Any) -> Any:
@@ -389,7 +379,7 @@ def index_put(x: Any, index: Any, value: Any, /) -> Tensor:
 
     Where the index names a place more than once the last value counts, and gets the gradient.
     """
-    return _store(_PUT, "index_put", x, index, value)  # type: ignore[no-any-return]
+    return _store(_PUT, "index_put", x, index, value)
 
 
 def assign_at(x: Any, index: Any, value: Any, /) -> Any:
@@ -440,8 +430,8 @@ def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
         x, axis = reshape(x, (-1,)), 0
     place = normalize_axis("take", axis, x)
     if type(indices) is int:
-        return sliced(x, along(place, indices))  # type: ignore[no-any-return]
-    return _index(x, [_integers("take", x, indices)], along(place, ARRAY))  # type: ignore[no-any-return]
+        return sliced(x, along(place, indices))
+    return _index(x, [_integers("take", x, indices)], along(place, ARRAY))
 
 
 def _integers(name: str, x: Any, indices: Any) -> Any:
@@ -469,7 +459,7 @@ def _along_axis(xp: Any, indices: Any, axis: int) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _gather_value(xp: Any, x: Any, indices: Any, axis: int) -> Any:
+def _gather_value(xp: Any, x: Any, indices: Any, axis: int, distinct: bool) -> Any:
     return x[_along_axis(xp, indices, axis)]
 
 
@@ -484,30 +474,23 @@ def _scatter_value(
         xp.add.at(y, index, src)
     elif indices.size:
         n = shape[axis]
-        stride = math.prod(shape[axis + 1 :])
-        positions = np.where(indices < 0, indices + n, indices) * stride
+        if indices.min() < -n or indices.max() >= n:
+            bad = next(i for i in indices.reshape(-1).tolist() if not -n <= i < n)
+            raise IndexError(f"index {bad} is out of bounds for axis {axis} with size {n}")
+        positions = np.where(indices < 0, indices + n, indices) * math.prod(shape[axis + 1 :])
         for i, part in enumerate(index):
             if i != axis and part.size > 1:
                 positions += part * math.prod(shape[i + 1 :])
-        if indices.min() < -n or indices.max() >= n:
-            raise _out_of_range("scatter_add", indices, axis, n)
-        np.add.at(y.reshape(-1), positions.reshape(-1), src.reshape(-1))
+        np.add.at(y.reshape(-1), positions.reshape(-1), np.asarray(src).reshape(-1))
     return y
 
 
-def _out_of_range(name: str, indices: Any, axis: int, n: int) -> IndexError:
-    bad = next(i for i in indices.reshape(-1).tolist() if not -n <= i < n)
-    return IndexError(f"index {bad} is out of bounds for axis {axis} with size {n}")
-
-
-_GATHER = Primitive(
+GATHER = Primitive(
     "gather",
     _gather_value,
     {
-        "x": lambda g, indices, axis, x_shape, distinct=False: apply(
-            _SCATTER_ADD,
-            (g, indices),
-            {"axis": axis, "shape": x_shape, "distinct": distinct},
+        "x": lambda g, indices, axis, x_shape, distinct: apply(
+            _SCATTER_ADD, (g, indices), {"axis": axis, "shape": x_shape, "distinct": distinct}
         ),
         "indices": None,
     },
@@ -517,9 +500,188 @@ _SCATTER_ADD = Primitive(
     _scatter_value,
     {
         "src": lambda g, indices, axis, distinct: apply(
-            _GATHER, (g, indices), {"axis": axis, "distinct": distinct}
+            GATHER, (g, indices), {"axis": axis, "distinct": distinct}
         ),
         "indices": None,
     },
     widen=True,
 )
+
+
+def gathered(x: Any, indices: Any, axis: int, distinct: bool = False) -> Any:
+    """``x`` at ``indices`` along ``axis``; ``distinct`` promises that no element is taken twice."""
+    return apply(GATHER, (x, indices), {"axis": axis, "distinct": distinct})
+
+
+def _check_same_ndim(name: str, x: Any, indices: Any) -> None:
+    if len(shape_of(x)) != len(shape_of(indices)):
+        raise ShapeError(
+            f"{name}: the indices must have as many axes as the tensor; got shape "
+            f"{shape_of(indices)} for {shape_of(x)}"
+        )
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.ints(3, 2, high=4), axis=1),
+        lambda s: s(s.real(3, 4), s.ints(1, 4, high=3), axis=0),
+        lambda s: s(s.real(2, 3, 4), s.ints(2, 3, 4, high=4), axis=-1),
+        lambda s: s(s.real(3), s.ints(5, high=3), axis=0),
+        lambda s: s(s.real(3, 4), np.zeros((3, 0), np.int64), axis=1),
+    ],
+    torch=None,
+    primitive=GATHER,
+)
+def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> Tensor:
+    """The elements ``x[..., indices[..., j, ...], ...]`` along ``axis``, as argsort gives indices.
+
+    The other axes of ``x`` and ``indices`` broadcast.
+    """
+    place = normalize_axis("take_along_axis", axis, x)
+    indices = _integers("take_along_axis", x, indices)
+    _check_same_ndim("take_along_axis", x, indices)
+    own, theirs = list(shape_of(x)), list(indices.shape)
+    n, m = own[place], theirs[place]
+    own[place] = theirs[place] = 1
+    try:
+        common = list(np.broadcast_shapes(tuple(own), tuple(theirs)))
+    except ValueError:
+        raise ShapeError(
+            f"take_along_axis: all axes but axis {place} must broadcast; got shape {shape_of(x)} "
+            f"and indices of shape {indices.shape}"
+        ) from None
+    common[place] = n
+    if tuple(common) != shape_of(x):
+        x = broadcast_to(x, common)
+    common[place] = m
+    if tuple(common) != indices.shape:
+        indices = broadcast_to(indices, common)
+    return gathered(x, indices, place)
+
+
+def _check_within(name: str, shape: tuple[int, ...], indices: Any, axis: int) -> None:
+    if any(m > n for i, (m, n) in enumerate(zip(indices.shape, shape, strict=True)) if i != axis):
+        raise ShapeError(
+            f"{name}: along all axes but axis {axis} the indices may be no longer than the "
+            f"tensor; got indices of shape {indices.shape} for {shape}"
+        )
+
+
+def _gather_reference(x: Any, indices: Any, axis: int) -> Any:
+    cut = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
+    return np.take_along_axis(x[cut], indices, axis)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.ints(3, 2, high=4), 1),
+        lambda s: s(s.real(3, 4), s.ints(2, 3, high=3), 0),
+        lambda s: s(s.real(3), s.ints(5, high=3), 0),
+    ],
+    reference=_gather_reference,
+    torch=None,
+    primitive=GATHER,
+)
+def gather(x: Any, indices: Any, /, axis: int) -> Tensor:
+    """``out[i, j] = x[i, indices[i, j]]`` for axis 1, and so on, as PyTorch's ``gather``.
+
+    indices: with as many axes as ``x``, and along all others no longer than it. The result has
+    the shape of ``indices``.
+    """
+    place = normalize_axis("gather", axis, x)
+    indices = _integers("gather", x, indices)
+    _check_same_ndim("gather", x, indices)
+    _check_within("gather", shape_of(x), indices, place)
+    return gathered(x, indices, place)
+
+
+def _scatter_add_reference(x: Any, indices: Any, src: Any, axis: int) -> Any:
+    y = x.copy()
+    for place in np.ndindex(*indices.shape):
+        target = list(place)
+        target[axis] = indices[place]
+        y[tuple(target)] += src[place]
+    return y
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.ints(3, 2, high=4), s.real(3, 2), 1),
+        lambda s: s(s.real(3, 4), s.ints(2, 3, high=3), s.real(2, 3), 0),
+        lambda s: s(s.real(2, 3, 2), s.ints(2, 5, 2, high=3), s.real(2, 5, 2), 1),
+        lambda s: s(s.real(3), np.zeros(0, np.int64), s.real(0), 0),
+    ],
+    reference=_scatter_add_reference,
+    torch=None,
+    primitive=_SCATTER_ADD,
+)
+def scatter_add(x: Any, indices: Any, src: Any, /, axis: int) -> Tensor:
+    """``x`` with ``out[i, indices[i, j]] += src[i, j]`` for axis 1, and so on, as in PyTorch.
+
+    indices: with as many axes as ``x``, along all others no longer than it. src: of the shape of
+    ``indices``. On the CPU the sums are made in order; on a GPU in no fixed order.
+    """
+    place = normalize_axis("scatter_add", axis, x)
+    indices = _integers("scatter_add", x, indices)
+    _check_same_ndim("scatter_add", x, indices)
+    _check_within("scatter_add", shape_of(x), indices, place)
+    if shape_of(src) != indices.shape:
+        raise ShapeError(
+            f"scatter_add: src must have the shape of the indices; got {shape_of(src)} and "
+            f"{indices.shape}"
+        )
+    attrs = {"axis": place, "shape": shape_of(x), "distinct": False}
+    return x + apply(_SCATTER_ADD, (src, indices), attrs)
+
+
+def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
+    if xp is np and indices.size and (indices.min() < 0 or indices.max() >= n):
+        bad = next(i for i in indices.reshape(-1).tolist() if not 0 <= i < n)
+        raise IndexError(f"index {bad} is out of bounds for {n} classes")
+    return (indices[..., None] == xp.arange(n)).astype(dtype)
+
+
+_ONE_HOT = Primitive("one_hot", _one_hot_value, {"indices": None})
+
+
+@operation(
+    cases=[
+        lambda s: s(s.ints(3, high=4), 4),
+        lambda s: s(s.ints(2, 3, high=4), 5),
+        lambda s: s(np.array(1), 3),
+    ],
+    reference=lambda indices, num_classes: np.eye(num_classes)[indices],
+    torch="nn.functional.one_hot",
+    gradient=False,
+    primitive=_ONE_HOT,
+)
+def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = None) -> Tensor:
+    """For each integer a vector of zeros with a 1 at that place, along a new last axis.
+
+    num_classes: the length of the vectors; one more than the largest integer if ``None``.
+    dtype: of the result; the default real dtype if ``None``.
+
+    Raises IndexError for an integer outside [0, num_classes).
+    """
+    if not hasattr(indices, "dtype"):
+        indices = np.asarray(indices)
+    indices = _integers("one_hot", indices, indices)
+    if num_classes is None:
+        num_classes = int(getattr(indices, "data", indices).max()) + 1 if indices.size else 0
+    wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    return apply(_ONE_HOT, (indices,), {"n": num_classes, "dtype": wanted})
+
+
+@operation(
+    cases=[lambda s: s(s.bools(3, 4)), lambda s: s(s.ints(5, high=2))],
+    torch=None,
+    gradient=False,
+    primitive=_NONZERO,
+)
+def nonzero(x: Any, /) -> tuple[Tensor, ...]:
+    """Where ``x`` is not zero: an integer tensor of positions for each axis."""
+    n = len(shape_of(x))
+    if not n:
+        raise ShapeError("nonzero: at least one axis is needed; got a 0-d tensor")
+    found = apply(_NONZERO, (x,))
+    return tuple(sliced(found, (i, ...)) for i in range(n))

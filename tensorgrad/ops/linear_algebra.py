@@ -136,7 +136,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
     Raises ShapeError naming the axes that must agree.
     """
-    return _matmul(x1, x2)  # type: ignore[no-any-return]
+    return _matmul(x1, x2)
 
 
 # --- linear -------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
 
     x: shape (..., in). weight: (out, in). bias: (out,), or ``None`` for none. Returns (..., out).
     """
-    return apply(_LINEAR, (x, weight, bias))  # type: ignore[no-any-return]
+    return apply(_LINEAR, (x, weight, bias))
 
 
 # --- sums of products -----------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def dot(x1: Any, x2: Any, /) -> Tensor:
 )
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """All products of an element of ``x1`` and one of ``x2``, both flattened: a matrix."""
-    return reshape(x1, (-1, 1)) * reshape(x2, (1, -1))  # type: ignore[no-any-return]
+    return reshape(x1, (-1, 1)) * reshape(x2, (1, -1))
 
 
 @operation(
@@ -384,9 +384,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
         raise ValueError("einsum: at least one operand is needed")
     inputs, output = _parse(subscripts, [shape_of(x) for x in operands])
     _check_sizes(subscripts, inputs, [shape_of(x) for x in operands])
-    current = [
-        _diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)
-    ]
+    current = [_diagonals(x, labels) for x, labels in zip(operands, inputs, strict=True)]
     for pair in _order(current, output):
         taken = [current.pop(i) for i in sorted(pair, reverse=True)][::-1]
         kept = set(output).union(*(labels for _, labels in current))
@@ -397,7 +395,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     x, labels = _summed(current[0], set(output))
     if labels != output:
         x = permute_dims(x, [labels.index(label) for label in output])
-    return x  # type: ignore[no-any-return]
+    return x
 
 
 def _parse(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
@@ -409,9 +407,7 @@ def _parse(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes):
-        raise ValueError(
-            f"einsum: {subscripts!r} is for {len(terms)} operands; got {len(shapes)}"
-        )
+        raise ValueError(f"einsum: {subscripts!r} is for {len(terms)} operands; got {len(shapes)}")
     for term in (*terms, right):
         rest = term.replace("...", "", 1)
         if rest and not (rest.isascii() and rest.isalpha()):
@@ -450,9 +446,7 @@ def _ellipsis(n: int) -> str:
     return "".join(chr(ord("0") + i) for i in range(n - 1, -1, -1))
 
 
-def _check_sizes(
-    subscripts: str, inputs: Sequence[str], shapes: Sequence[tuple[int, ...]]
-) -> None:
+def _check_sizes(subscripts: str, inputs: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> None:
     sizes: dict[str, int] = {}
     for labels, shape in zip(inputs, shapes, strict=True):
         for label, n in zip(labels, shape, strict=True):

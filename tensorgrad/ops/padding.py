@@ -70,9 +70,7 @@ _PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
     torch=None,
     primitive=_PAD,
 )
-def pad(
-    x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0
-) -> Tensor:
+def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Tensor:
     """``x`` with elements added before and after it along each axis, as by NumPy's ``pad``.
 
     pad_width: how many: one number for all sides, ``(before, after)`` for all axes, or one such
@@ -100,7 +98,7 @@ def pad(
                     'repeat; mode "constant" needs nothing'
                 )
             x = take(x, np.pad(np.arange(shape[axis]), pair, mode=mode), axis)  # type: ignore[call-overload]
-    return x  # type: ignore[no-any-return]
+    return x
 
 
 def _pairs(name: str, given: Any, shape: tuple[int, ...], kind: Any) -> tuple[tuple[Any, Any], ...]:
@@ -149,7 +147,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
             f"repeat: repeats must be one number or {shape[place]}, one for each element along "
             f"axis {place} of shape {shape}; got shape {counts.shape}"
         )
-    return take(x, np.repeat(np.arange(shape[place]), counts), place)  # type: ignore[no-any-return]
+    return take(x, np.repeat(np.arange(shape[place]), counts), place)
 
 
 @operation(

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorgrad import dtypes
-from tensorgrad.ops.shaping import Axis, normalize_axes, reshape
+from tensorgrad.ops.elementwise import abs, equal, exp, isfinite, not_equal, pow, where
+from tensorgrad.ops.shaping import (
+    Axis,
+    normalize_axes,
+    normalize_axis,
+    reshape,
+)
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply, broadcast_to, cast
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "std",
+    "sum",
+    "var",
+]
 
 
 def spread(g: Any, x_shape: tuple[int, ...], axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -20,8 +45,13 @@ def spread(g: Any, x_shape: tuple[int, ...], axis: tuple[int, ...], keepdims: bo
     return broadcast_to(g, x_shape)
 
 
-_SUM = Primitive("sum", lambda xp, x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims),
-                 {"x": spread}, types="same", widen=True)
+_SUM = Primitive(
+    "sum",
+    lambda xp, x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims),
+    {"x": spread},
+    types="same",
+    widen=True,
+)
 
 
 @operation(
@@ -34,9 +64,7 @@ _SUM = Primitive("sum", lambda xp, x, axis, keepdims: x.sum(axis=axis, keepdims=
     ],
     primitive=_SUM,
 )
-def sum(
-    x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False
-) -> Tensor:
+def sum(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over ``axis`` (all axes if ``None``); of integers in 64 bits.
 
     dtype: convert to this dtype before adding.
@@ -44,3 +72,384 @@ def sum(
     if dtype is not None:
         x = cast(x, dtypes.as_dtype(dtype))
     return apply(_SUM, (x,), {"axis": normalize_axes("sum", axis, x), "keepdims": keepdims})
+
+
+_CASES = [
+    lambda s: s(s.real(3, 4)),
+    lambda s: s(s.real(2, 3, 4), axis=1),
+    lambda s: s(s.real(2, 3, 4), axis=-1, keepdims=True),
+    lambda s: s(s.real(2, 3, 4), axis=(0, -1)),
+    lambda s: s(s.real(3, 1), axis=1),
+    lambda s: s(s.real()),
+]
+
+
+def _number(shape: tuple[int, ...], axis: tuple[int, ...]) -> int:
+    """How many elements are reduced to one."""
+    return math.prod(shape[a] for a in axis)
+
+
+def _divided(total: Any, number: float) -> Any:
+    if number > 0:
+        return total / number
+    with np.errstate(divide="ignore", invalid="ignore"):  # of no elements the mean is NaN
+        return total / np.maximum(total.dtype.type(number), 0)
+
+
+def _mean_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return _divided(x.sum(axis=axis, keepdims=keepdims), _number(x.shape, axis))
+
+
+_MEAN = Primitive(
+    "mean",
+    _mean_value,
+    {
+        "x": lambda g, x_shape, axis, keepdims: spread(
+            g * (1.0 / (_number(x_shape, axis) or 1)), x_shape, axis, keepdims
+        )
+    },
+    types="float",
+    widen=True,
+)
+
+
+@operation(cases=_CASES, primitive=_MEAN)
+def mean(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
+    """The arithmetic mean over ``axis``; of integers in the default real dtype, of nothing NaN.
+
+    dtype: convert to this dtype before adding.
+    """
+    if dtype is not None:
+        x = cast(x, dtypes.as_dtype(dtype))
+    return apply(_MEAN, (x,), {"axis": normalize_axes("mean", axis, x), "keepdims": keepdims})
+
+
+# --- spread about the mean ------------------------------------------------------------------------
+
+
+def _var_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
+    n = _number(x.shape, axis)
+    d = x - _divided(x.sum(axis=axis, keepdims=True), n)
+    d *= d
+    return _divided(d.sum(axis=axis, keepdims=keepdims), n - correction)
+
+
+def _std_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
+    return xp.sqrt(_var_value(xp, x, axis, keepdims, correction))
+
+
+def _deviation(
+    g: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float, factor: float
+) -> Any:
+    """``g`` times the distance from the mean: the gradient of var up to ``factor``."""
+    n = _number(x.shape, axis) - correction
+    g = g * (factor / n if n > 0 else math.nan)
+    return spread(g, x.shape, axis, keepdims) * (x - mean(x, axis=axis, keepdims=True))
+
+
+def _over(g: Any, y: Any) -> Any:
+    """``g / y``, and 0 where ``y`` is 0."""
+    zero = equal(y, 0)
+    return where(zero, 0.0, g / where(zero, 1.0, y))
+
+
+_VAR = Primitive(
+    "var",
+    _var_value,
+    {
+        "x": lambda g, x, axis, keepdims, correction: _deviation(
+            g, x, axis, keepdims, correction, 2.0
+        )
+    },
+    types="float",
+    widen=True,
+)
+_STD = Primitive(
+    "std",
+    _std_value,
+    {
+        "x": lambda g, x, y, axis, keepdims, correction: _deviation(
+            _over(g, y), x, axis, keepdims, correction, 1.0
+        )
+    },
+    types="float",
+    widen=True,
+)
+_SPREAD_CASES = [
+    lambda s: s(s.distinct(3, 4), correction=0),
+    lambda s: s(s.distinct(2, 3, 4), axis=1, correction=1),
+    lambda s: s(s.distinct(2, 3, 4), axis=(0, -1), correction=0.5, keepdims=True),
+    lambda s: s(s.distinct(5), axis=0, correction=0),
+]
+
+
+def _moment(op: Primitive, x: Any, axis: Axis, correction: float, keepdims: bool) -> Tensor:
+    axes = normalize_axes(op.name, axis, x)
+    return apply(op, (x,), {"axis": axes, "keepdims": keepdims, "correction": correction})
+
+
+@operation(cases=_SPREAD_CASES, primitive=_VAR)
+def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """The mean square distance from the mean; the sum is divided by ``n - correction``.
+
+    correction: 0 for the variance of the numbers themselves, 1 for an unbiased estimate from a
+        sample. The result is NaN or infinite where ``n - correction`` is not positive.
+    """
+    return _moment(_VAR, x, axis, correction, keepdims)
+
+
+@operation(cases=_SPREAD_CASES, primitive=_STD)
+def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """The square root of ``var``; the gradient is 0 where it is 0."""
+    return _moment(_STD, x, axis, correction, keepdims)
+
+
+# --- extremes -------------------------------------------------------------------------------------
+
+
+def _share_value(xp: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if not keepdims:
+        y = y.reshape([1 if i in axis else n for i, n in enumerate(x.shape)])
+    taken = x == y
+    if xp is not np or np.isnan(y).any():
+        taken |= xp.isnan(x) & xp.isnan(y)
+    share = taken.astype(x.dtype)
+    share /= xp.maximum(share.sum(axis=axis, keepdims=True), 1)
+    return share
+
+
+# The part of the gradient that each element gets: what was taken, and ties share evenly.
+_SHARE = Primitive(
+    "share_of_extreme", _share_value, {"x": None, "y": None}, types="same", widen=True
+)
+
+
+def _extreme_rule(g: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    share = apply(_SHARE, (x, y), {"axis": axis, "keepdims": keepdims})
+    return spread(g, x.shape, axis, keepdims) * share
+
+
+def _explain_empty(shape: tuple[int, ...] = (), *, axis: tuple[int, ...], keepdims: bool) -> str:
+    return f"there is no extreme of no elements: axes {axis} of the shape are empty"
+
+
+def _extreme(name: str) -> Primitive:
+    return Primitive(
+        name,
+        lambda xp, x, axis, keepdims: getattr(x, name)(axis=axis, keepdims=keepdims),
+        {"x": _extreme_rule},
+        types="same",
+        widen=True,
+        explain=_explain_empty,
+    )
+
+
+_MAX, _MIN = _extreme("max"), _extreme("min")
+_EXTREME_CASES = [
+    lambda s: s(s.distinct(3, 4)),
+    lambda s: s(s.distinct(2, 3, 4), axis=1),
+    lambda s: s(s.distinct(2, 3, 4), axis=(0, -1), keepdims=True),
+    lambda s: s(s.distinct(3, 1), axis=1),
+    lambda s: s(s.distinct()),
+    lambda s: s(s.distinct(0, 3), axis=1),
+]
+
+
+@operation(cases=_EXTREME_CASES, torch="amax", aliases=("amax",), primitive=_MAX)
+def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """The largest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
+
+    Raises ShapeError if there are no elements to choose from.
+    """
+    return apply(_MAX, (x,), {"axis": normalize_axes("max", axis, x), "keepdims": keepdims})
+
+
+@operation(cases=_EXTREME_CASES, torch="amin", aliases=("amin",), primitive=_MIN)
+def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """The smallest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
+
+    Raises ShapeError if there are no elements to choose from.
+    """
+    return apply(_MIN, (x,), {"axis": normalize_axes("min", axis, x), "keepdims": keepdims})
+
+
+def _place_of_extreme(name: str) -> Primitive:
+    def value(xp: Any, x: Any, axis: int | None, keepdims: bool) -> Any:
+        return getattr(xp, name)(x, axis=axis, keepdims=keepdims)
+
+    return Primitive(name, value, {"x": None}, types="same", widen=True)
+
+
+_ARGMAX, _ARGMIN = _place_of_extreme("argmax"), _place_of_extreme("argmin")
+_PLACE_CASES = [
+    lambda s: s(s.distinct(3, 4)),
+    lambda s: s(s.distinct(3, 4), axis=0),
+    lambda s: s(s.distinct(2, 3, 4), axis=-1, keepdims=True),
+    lambda s: s(s.ints(3, 4, high=3), axis=1),
+    lambda s: s(s.distinct(0, 3), axis=1),
+]
+
+
+def _place(op: Primitive, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+    place = None if axis is None else normalize_axis(op.name, axis, x)
+    return apply(op, (x,), {"axis": place, "keepdims": keepdims})
+
+
+@operation(cases=_PLACE_CASES, torch=None, gradient=False, primitive=_ARGMAX)
+def argmax(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    """Where the largest element is, the first of equal ones; in the flattened ``x`` if ``None``."""
+    return _place(_ARGMAX, x, axis, keepdims)
+
+
+@operation(cases=_PLACE_CASES, torch=None, gradient=False, primitive=_ARGMIN)
+def argmin(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    """Where the smallest element is, the first of equal ones; in the flattened ``x`` if
+    ``None``."""
+    return _place(_ARGMIN, x, axis, keepdims)
+
+
+# --- truth ----------------------------------------------------------------------------------------
+
+
+def _truth_value(name: str) -> Primitive:
+    return Primitive(
+        name,
+        lambda xp, x, axis, keepdims: getattr(xp, name)(x != 0, axis=axis, keepdims=keepdims),
+        {"x": None},
+    )
+
+
+_ALL, _ANY = _truth_value("all"), _truth_value("any")
+_COUNT = Primitive(
+    "count_nonzero",
+    lambda xp, x, axis, keepdims: (x != 0).sum(axis=axis, keepdims=keepdims),
+    {"x": None},
+)
+_TRUTH_CASES = [
+    lambda s: s(s.bools(3, 4)),
+    lambda s: s(s.bools(3, 4), axis=0),
+    lambda s: s(s.ints(2, 3, 4, high=2), axis=(0, -1), keepdims=True),
+    lambda s: s(s.bools(0, 3), axis=0),
+]
+
+
+@operation(cases=_TRUTH_CASES, gradient=False, primitive=_ALL)
+def all(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """Whether all elements over ``axis`` are true (not zero); of none they are."""
+    return apply(_ALL, (x,), {"axis": normalize_axes("all", axis, x), "keepdims": keepdims})
+
+
+@operation(cases=_TRUTH_CASES, gradient=False, primitive=_ANY)
+def any(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """Whether any element over ``axis`` is true (not zero); of none it is not."""
+    return apply(_ANY, (x,), {"axis": normalize_axes("any", axis, x), "keepdims": keepdims})
+
+
+@operation(cases=_TRUTH_CASES, torch=None, gradient=False, primitive=_COUNT)
+def count_nonzero(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """How many elements over ``axis`` are true (not zero)."""
+    axes = normalize_axes("count_nonzero", axis, x)
+    return apply(_COUNT, (x,), {"axis": axes, "keepdims": keepdims})
+
+
+# --- logarithms of sums, norms --------------------------------------------------------------------
+
+
+def _logsumexp_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if not _number(x.shape, axis):
+        return xp.log(x.sum(axis=axis, keepdims=keepdims))
+    top = x.max(axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, top.dtype.type(0))  # -inf - -inf would be NaN
+    with np.errstate(divide="ignore"):
+        y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+    if keepdims:
+        return y
+    return y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+
+
+def _logsumexp_rule(g: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    y = where(isfinite(y), y, 0.0)
+    return spread(g, x.shape, axis, keepdims) * exp(x - spread(y, x.shape, axis, keepdims))
+
+
+_LOGSUMEXP = Primitive(
+    "logsumexp", _logsumexp_value, {"x": _logsumexp_rule}, types="float", widen=True
+)
+
+
+def _logsumexp_reference(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
+
+
+@operation(cases=_CASES, reference=_logsumexp_reference, torch=None, primitive=_LOGSUMEXP)
+def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """``log(sum(exp(x)))`` over ``axis`` without overflow; -inf where all elements are -inf."""
+    axes = normalize_axes("logsumexp", axis, x)
+    return apply(_LOGSUMEXP, (x,), {"axis": axes, "keepdims": keepdims})
+
+
+_NORM = Primitive(
+    "norm",
+    lambda xp, x, axis, keepdims: xp.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
+    {
+        "x": lambda g, x, y, axis, keepdims: spread(_over(g, y), x.shape, axis, keepdims) * x,
+    },
+    types="float",
+    widen=True,
+)
+
+
+def _norm_reference(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.linalg.vector_norm(
+        x, axis=axis, keepdims=keepdims, ord=2 if ord in (None, "fro") else ord
+    )
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4)),
+        lambda s: s(s.real(3, 4, avoid=0.0), 1, axis=0),
+        lambda s: s(s.real(2, 3, 4), 2, axis=-1, keepdims=True),
+        lambda s: s(s.real(2, 3, 4), "fro", axis=(1, 2)),
+        lambda s: s(s.distinct(3, 4), math.inf, axis=1),
+        lambda s: s(s.distinct(3, 4), -math.inf, axis=1),
+        lambda s: s(s.real(3, 4, avoid=0.0), 3, axis=1),
+        lambda s: s(s.real(3, 4, avoid=0.0), 1.5),
+        lambda s: s(s.real(3, avoid=0.0), 0),
+        lambda s: s(s.real(0)),
+    ],
+    reference=_norm_reference,
+    torch=None,
+    primitive=_NORM,
+)
+def norm(
+    x: Any, /, ord: float | str | None = None, axis: Axis = None, *, keepdims: bool = False
+) -> Tensor:
+    """The norm of the vector of all elements over ``axis`` (all axes if ``None``).
+
+    ord: p for ``sum(abs(x)**p) ** (1/p)``; 2 if ``None`` (or "fro", which means the same);
+        infinity and minus infinity for the largest and smallest absolute value; 0 for the number
+        of elements that are not 0.
+
+    The gradient at the zero vector is 0 for the 2-norm and for p > 1. Raises ValueError for any
+    other ``ord``.
+    """
+    axes = normalize_axes("norm", axis, x)
+    if ord is None or ord == 2 or ord == "fro":
+        return apply(_NORM, (x,), {"axis": axes, "keepdims": keepdims})
+    if isinstance(ord, str):
+        raise ValueError(f'norm: ord must be a number, "fro" or None; got {ord!r}')
+    if ord == 0:
+        return sum(cast(not_equal(x, 0), mean(x).dtype), axis=axes, keepdims=keepdims)
+    size = abs(x)
+    if ord == math.inf:
+        return max(size, axis=axes, keepdims=keepdims)
+    if ord == -math.inf:
+        return min(size, axis=axes, keepdims=keepdims)
+    if ord == 1:
+        return sum(size, axis=axes, keepdims=keepdims)
+    total = sum(pow(size, float(ord)), axis=axes, keepdims=keepdims)
+    if ord < 0:
+        return pow(total, 1.0 / ord)
+    zero = equal(total, 0)  # the slope of the root is infinite there
+    return where(zero, 0.0, pow(where(zero, 1.0, total), 1.0 / ord))

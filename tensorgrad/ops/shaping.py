@@ -163,9 +163,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     ],
     primitive=_PERMUTE,
 )
-def moveaxis(
-    x: Any, source: int | Sequence[int], destination: int | Sequence[int], /
-) -> Tensor:
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
     """``x`` with the axes ``source`` at ``destination`` and the others in their order; a view."""
     taken = normalize_axes("moveaxis", (source,) if isinstance(source, int) else source, x)
     places = normalize_axes(
@@ -300,11 +298,13 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
         lambda s: s(s.real()),
         lambda s: s(s.real(0, 3, 2), 1),
     ],
-    reference=lambda x, start_axis=0, end_axis=-1: x.reshape(
-        x.shape[:start_axis] + (-1 if x.size else 0,) + x.shape[end_axis % max(x.ndim, 1) + 1 :]
-    )
-    if x.size
-    else x.reshape(0, 6),
+    reference=lambda x, start_axis=0, end_axis=-1: (
+        x.reshape(
+            x.shape[:start_axis] + (-1 if x.size else 0,) + x.shape[end_axis % max(x.ndim, 1) + 1 :]
+        )
+        if x.size
+        else x.reshape(0, 6)
+    ),
     primitive=_RESHAPE,
 )
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
@@ -417,9 +417,7 @@ def flip(x: Any, /, *, axis: Axis = None) -> Tensor:
     torch=None,
     primitive=_SLICE,
 )
-def split(
-    x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0
-) -> tuple[Tensor, ...]:
+def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """``x`` cut along ``axis``: into equal parts, or before each of the given indices; views.
 
     Raises ShapeError if the axis cannot be cut into so many equal parts.
@@ -573,4 +571,4 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: Axis = None) -> Tensor:
         cut = (-by) % n if n else 0
         head = sliced(x, along(place, (None, cut, None)))
         x = concat([sliced(x, along(place, (cut, None, None))), head], axis=place)
-    return x  # type: ignore[no-any-return]
+    return x

@@ -2,27 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-# Rows without a counterpart in PyTorch, each with the reason. A row that gives ``torch=None`` and
-# is missing here fails the tests, so that the comparison cannot vanish unnoticed.
+import numpy as np
+
+try:
+    import torch
+except ImportError:  # the tests that need it are skipped
+    torch = None  # type: ignore[assignment]
+
+# Rows without a counterpart in PyTorch, each with the reason. A row that has neither a name in
+# PyTorch, nor an adaptor below, nor a reason here fails the tests: no comparison can vanish.
 WITHOUT: dict[str, str] = {}
 
 # Argument names that differ everywhere.
 RENAMED = {"axis": "dim", "keepdims": "keepdim"}
 
-# name of the row -> the call, made with torch tensors in place of arrays
-ADAPTORS: dict[str, Callable[..., Any]] = {}
+
+def has_counterpart(row: Any) -> bool:
+    """Whether the row can be compared with PyTorch."""
+    return row.torch is not None or row.name in ADAPTORS
 
 
 def call(row: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What PyTorch makes of a case of ``row``; the arrays are torch tensors already."""
-    import torch
-
     if row.name in ADAPTORS:
         return ADAPTORS[row.name](*args, **kwargs)
     function: Any = torch
     for name in row.torch.split("."):
         function = getattr(function, name)
     return function(*args, **{RENAMED.get(k, k): v for k, v in kwargs.items()})
+
+
+# --- elementwise ----------------------------------------------------------------------------------
+
+
+def _with_tensors(name: str) -> Callable[..., Any]:
+    def two(a: Any, b: Any) -> Any:
+        return getattr(torch, name)(a, torch.as_tensor(b, dtype=a.dtype))
+
+    return two
+
+
+# --- by position: what NumPy's rules select, PyTorch differentiates ----------------------------------
+
+
+def _positions(x: Any) -> Any:
+    return np.arange(x.numel()).reshape(tuple(x.shape))
+
+
+def _host(index: Any) -> Any:
+    """An index of torch tensors as one of arrays."""
+    if isinstance(index, tuple):
+        return tuple(_host(i) for i in index)
+    return index.numpy() if isinstance(index, torch.Tensor) else index
+
+
+def _selected(x: Any, positions: Any) -> Any:
+    return x.reshape(-1)[torch.as_tensor(np.asarray(positions))]
+
+
+def _getitem(x: Any, index: Any) -> Any:
+    return _selected(x, _positions(x)[_host(index)])
+
+
+def _index_put(x: Any, index: Any, value: Any) -> Any:
+    """The last value named for an element wins, as in NumPy."""
+    index = _host(index)
+    region = np.shape(_positions(x)[index])
+    value = torch.as_tensor(value, dtype=x.dtype).expand(region).reshape(-1)
+    winner = np.full(tuple(x.shape), -1)
+    winner[index] = np.arange(math.prod(region)).reshape(region)
+    if not value.numel():
+        return x.clone()
+    at = torch.as_tensor(winner)
+    return torch.where(at >= 0, value[at.clamp(min=0)], x)
+
+
+def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+    if mode != "constant":
+        return _selected(x, np.pad(_positions(x), pad_width, mode))  # type: ignore[call-overload]
+    inside = np.pad(_positions(x) + 1, pad_width)
+    filled = np.pad(np.zeros(tuple(x.shape)), pad_width, constant_values=constant_values)
+    if not x.numel():
+        return torch.as_tensor(filled)
+    at = torch.as_tensor(inside)
+    picked = x.reshape(-1)[(at - 1).clamp(min=0)]
+    return torch.where(at > 0, picked, torch.as_tensor(filled))
+
+
+def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    return _selected(x, np.take(_positions(x), _host(indices), axis))
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def _axes(axis: Any, n: int) -> Any:
+    if axis is None:
+        return tuple(range(n))
+    return (axis,) if isinstance(axis, int) else tuple(axis)
+
+
+def _expand_dims(x: Any, axis: Any) -> Any:
+    n = x.ndim + len(_axes(axis, 0))
+    for place in sorted(a % n for a in _axes(axis, 0)):
+        x = x.unsqueeze(place)
+    return x
+
+
+def _transpose(x: Any, axes: Any = None) -> Any:
+    return x.permute(tuple(reversed(range(x.ndim))) if axes is None else axes)
+
+
+def _concat(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+    if axis is None:
+        return torch.cat([a.reshape(-1) for a in arrays])
+    return torch.cat(list(arrays), axis)
+
+
+def _meshgrid(*arrays: Any, indexing: str = "xy") -> Any:
+    return torch.meshgrid(*arrays, indexing=indexing)
+
+
+# --- linear algebra -------------------------------------------------------------------------------
+
+
+def _dot(a: Any, b: Any) -> Any:
+    if not (a.ndim and b.ndim):
+        return a * b
+    return torch.tensordot(a, b, dims=([a.ndim - 1], [max(b.ndim - 2, 0)]))
+
+
+def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    if isinstance(axes, int):
+        return torch.tensordot(a, b, dims=axes)
+    one, two = (list(_axes(x, 0)) for x in axes)
+    return torch.tensordot(a, b, dims=(one, two))
+
+
+# --- making tensors -------------------------------------------------------------------------------
+
+
+def _arange(start: float, stop: float | None = None, step: float = 1) -> Any:
+    if stop is None:
+        start, stop = 0, start
+    if (stop - start) * step <= 0:
+        return torch.arange(0)
+    return torch.arange(start, stop, step)
+
+
+def _linspace(start: float, stop: float, num: int, endpoint: bool = True) -> Any:
+    if endpoint:
+        return torch.linspace(start, stop, num, dtype=torch.float64)
+    return torch.linspace(start, stop, num + 1, dtype=torch.float64)[:-1]
+
+
+def _eye(n: int, m: int | None = None, k: int = 0) -> Any:
+    return torch.ones(n, n if m is None else m).triu(k).tril(k)
+
+
+# name of the row -> the call, made with torch tensors in place of arrays
+ADAPTORS: dict[str, Callable[..., Any]] = {
+    "maximum": _with_tensors("maximum"),
+    "minimum": _with_tensors("minimum"),
+    "transpose": _transpose,
+    "matrix_transpose": lambda x: x.mT,
+    "expand_dims": _expand_dims,
+    "flip": lambda x, axis=None: torch.flip(x, _axes(axis, x.ndim)),
+    "split": lambda x, parts, axis=0: torch.tensor_split(x, parts, axis),
+    "concat": _concat,
+    "roll": lambda x, shift, axis=None: torch.roll(x, shift, axis),
+    "meshgrid": _meshgrid,
+    "getitem": _getitem,
+    "index_put": _index_put,
+    "take": _take,
+    "take_along_axis": lambda x, i, axis=-1: torch.take_along_dim(x, i, axis),
+    "gather": lambda x, i, axis: torch.gather(x, axis, i),
+    "scatter_add": lambda x, i, src, axis: torch.scatter_add(x, axis, i, src),
+    "one_hot": lambda x, n: torch.nn.functional.one_hot(x, n).float(),
+    "nonzero": lambda x: torch.nonzero(x, as_tuple=True),
+    "pad": _pad,
+    "repeat": lambda x, n, axis=None: torch.repeat_interleave(x, n, axis),
+    "tril": lambda x, k=0: torch.tril(x, k),
+    "triu": lambda x, k=0: torch.triu(x, k),
+    "diag": lambda x, k=0: torch.diag(x, k),
+    "dot": _dot,
+    "vecdot": lambda a, b, axis=-1: torch.linalg.vecdot(a, b, dim=axis),
+    "tensordot": _tensordot,
+    "trace": lambda x, *where: torch.diagonal(x, *where).sum(-1),
+    "full": lambda shape, value: torch.full((shape,) if isinstance(shape, int) else shape, value),
+    "eye": _eye,
+    "arange": _arange,
+    "linspace": _linspace,
+}

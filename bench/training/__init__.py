@@ -1,0 +1,1 @@
+"""One training step, written for each framework the way its users write it."""

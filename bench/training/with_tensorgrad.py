@@ -1,0 +1,41 @@
+"""tensorgrad, eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorgrad as tg
+from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
+from tensorgrad import nn, optim
+
+
+def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
+    """A call that makes one step and returns the loss."""
+    layers, inputs, wanted = start(network)
+    modules: list[Any] = []
+    with tg.no_grad():
+        for weight, bias in layers:
+            linear = nn.Linear(*weight.shape)
+            linear.weight.copy_(tg.Tensor(weight.T))
+            linear.bias.copy_(tg.Tensor(bias))
+            modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
+    if network.hidden == "relu":
+        modules.pop()
+    model = nn.Sequential(*modules)
+    criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
+    x, target = tg.Tensor(inputs), tg.Tensor(wanted)
+    update: Any
+    if optimizer == "momentum":
+        update = optim.SGD(model.parameters(), lr=MOMENTUM_RATE, momentum=MOMENTUM)
+    else:
+        update = optim.Adam(model.parameters(), lr=ADAM_RATE)
+
+    def step() -> Any:
+        update.zero_grad()
+        loss = criterion(model(x), target)
+        loss.backward()
+        update.step()
+        return loss
+
+    return step

@@ -1,0 +1,42 @@
+"""PyTorch, eager; with ``fused`` optimizers where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
+
+
+def training_step(network: Network, optimizer: str, fused: bool | None = None) -> Callable[[], Any]:
+    """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default."""
+    layers, inputs, wanted = start(network)
+    modules: list[Any] = []
+    with torch.no_grad():
+        for weight, bias in layers:
+            linear = nn.Linear(*weight.shape)
+            linear.weight.copy_(torch.tensor(weight).T)
+            linear.bias.copy_(torch.tensor(bias))
+            modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
+    if network.hidden == "relu":
+        modules.pop()
+    model = nn.Sequential(*modules)
+    criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
+    x, target = torch.tensor(inputs), torch.tensor(wanted)
+    update: Any
+    if optimizer == "momentum":
+        update = optim.SGD(model.parameters(), lr=MOMENTUM_RATE, momentum=MOMENTUM, fused=fused)
+    else:
+        update = optim.Adam(model.parameters(), lr=ADAM_RATE, fused=fused)
+
+    def step() -> Any:
+        update.zero_grad()
+        loss = criterion(model(x), target)
+        loss.backward()
+        update.step()
+        return loss
+
+    return step

@@ -1,0 +1,365 @@
+"""Making tensors: from data, filled with a number, in ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad import backend, dtypes, tape
+from tensorgrad.errors import ShapeError
+from tensorgrad.ops.shaping import reshape, shape_of
+from tensorgrad.ops.table import operation
+from tensorgrad.tape import wrap
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "arange",
+    "asarray",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "linspace",
+    "meshgrid",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+]
+
+Shape = int | Sequence[int]
+
+
+# --- from data ------------------------------------------------------------------------------------
+
+
+def asarray(
+    obj: Any, /, *, dtype: Any = None, device: str | None = None, copy: bool | None = None
+) -> Tensor:
+    """``obj`` as a tensor: a number, nested sequences, a NumPy or CuPy array, or a tensor.
+
+    Python floats get the default real dtype and Python integers int64; arrays keep their dtype.
+    copy: True always copies, False never (and raises ValueError if that is impossible), ``None``
+        only where needed. A tensor that needs no change is returned itself.
+    """
+    from tensorgrad.tensor import Tensor
+
+    if isinstance(obj, Tensor):
+        out = obj.to(device=device, dtype=dtype)
+        if out is not obj and copy is False:
+            raise ValueError(
+                f"asarray: copy=False, but {obj.dtype} on {obj.device} has to be copied to become "
+                f"{out.dtype} on {out.device}"
+            )
+        return out.clone() if copy and out is obj else out
+    return Tensor(obj, dtype=dtype, device=device, copy=copy)
+
+
+def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:
+    """The array of another library that speaks DLPack, as a tensor; shares memory if it can.
+
+    Raises DtypeError for an element type that tensorgrad lacks.
+    """
+    from tensorgrad.tensor import Tensor
+
+    kind, _ = x.__dlpack_device__()
+    # DLPack's numbers: 1 is the CPU, 3 host memory pinned for a GPU, 2 and 13 are CUDA.
+    xp = backend.cuda().xp if int(kind) in (2, 13) else np
+    return Tensor(xp.from_dlpack(x), device=device, copy=copy)
+
+
+# --- filled with a number -------------------------------------------------------------------------
+
+
+def _sizes(name: str, shape: Any) -> tuple[int, ...]:
+    try:
+        sizes = (
+            (int(shape.__index__()),)
+            if hasattr(shape, "__index__")
+            else tuple(int(n.__index__()) for n in shape)
+        )
+    except (AttributeError, TypeError):
+        raise ShapeError(
+            f"{name}: a shape is an integer or a sequence of integers; got {shape!r}"
+        ) from None
+    if any(n < 0 for n in sizes):
+        raise ShapeError(f"{name}: sizes must not be negative; got {sizes}")
+    return sizes
+
+
+def _made(array: Any, device: str | None, requires_grad: bool) -> Tensor:
+    """A tensor around a new array of the host, on the device asked for."""
+    place = backend.normalize(device)
+    if place != "cpu":
+        array = backend.backend_for(place).asarray(array, None, place, None)
+    out = wrap(array, None)
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def _filled(
+    shape: tuple[int, ...], value: Any, dtype: Any, device: str | None, requires_grad: bool
+) -> Tensor:
+    """A tensor of one value, made where it will be; of any values if ``value`` is ``None``."""
+    wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    place = backend.normalize(device)
+    of = backend.backend_for(place)
+    if place == "cpu":
+        array = _fill(np, shape, value, wanted)
+    else:
+        with of.xp.cuda.Device(int(place.partition(":")[2])):  # type: ignore[attr-defined]
+            array = _fill(of.xp, shape, value, wanted)
+    out = wrap(array, None)
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def _fill(xp: Any, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Any:
+    if value is None:
+        return xp.empty(shape, dtype)
+    if isinstance(value, int | float) and value == 0 and math.copysign(1, value) > 0:
+        return xp.zeros(shape, dtype)  # the system hands out zeroed memory
+    return xp.full(shape, value, dtype)
+
+
+def _dtype_of_number(value: Any) -> Any:
+    """The dtype of a tensor of this number: default, int64, bool, or its own."""
+    if isinstance(value, bool):
+        return dtypes.bool
+    if isinstance(value, int):
+        return dtypes.int64
+    if isinstance(value, float):
+        return dtypes.get_default_dtype()
+    return value.dtype
+
+
+@operation(
+    cases=[lambda s: s((2, 3)), lambda s: s(4), lambda s: s(()), lambda s: s((0, 2))],
+    gradient=False,
+    method=False,
+)
+def zeros(
+    shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of zeros, of the default real dtype unless another is given."""
+    return _filled(_sizes("zeros", shape), 0, dtype, device, requires_grad)
+
+
+@operation(
+    cases=[lambda s: s((2, 3)), lambda s: s(4), lambda s: s(())], gradient=False, method=False
+)
+def ones(
+    shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of ones, of the default real dtype unless another is given."""
+    return _filled(_sizes("ones", shape), 1, dtype, device, requires_grad)
+
+
+def empty(
+    shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor whose elements are whatever the memory held."""
+    return _filled(_sizes("empty", shape), None, dtype, device, requires_grad)
+
+
+@operation(
+    cases=[lambda s: s((2, 3), 1.5), lambda s: s(4, -2), lambda s: s((), True)],
+    gradient=False,
+    method=False,
+    torch=None,
+)
+def full(
+    shape: Shape,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of one number; its dtype is that of the number unless another is given."""
+    if hasattr(fill_value, "node"):
+        if dtype is None:
+            dtype = fill_value.dtype
+        device = fill_value.device if device is None else device
+        fill_value = fill_value.item()
+    if dtype is None:
+        dtype = _dtype_of_number(fill_value)
+    return _filled(_sizes("full", shape), fill_value, dtype, device, requires_grad)
+
+
+def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
+    if not hasattr(x, "dtype"):
+        x = asarray(x)
+    if device is None and not isinstance(x, np.ndarray):
+        device = getattr(x, "device", None) if hasattr(x, "node") else asarray(x).device
+    return _filled(shape_of(x), value, x.dtype if dtype is None else dtype, device, requires_grad)
+
+
+@operation(cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))], gradient=False)
+def zeros_like(
+    x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros with the shape, dtype and device of ``x``."""
+    return _like(x, 0, dtype, device, requires_grad)
+
+
+@operation(cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))], gradient=False)
+def ones_like(
+    x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones with the shape, dtype and device of ``x``."""
+    return _like(x, 1, dtype, device, requires_grad)
+
+
+def empty_like(
+    x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor with the shape, dtype and device of ``x``, whose elements are arbitrary."""
+    return _like(x, None, dtype, device, requires_grad)
+
+
+@operation(cases=[lambda s: s(s.real(2, 3), 1.5)], gradient=False)
+def full_like(
+    x: Any,
+    /,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """One number with the shape, dtype and device of ``x``."""
+    return _like(x, fill_value, dtype, device, requires_grad)
+
+
+# --- matrices, ranges and grids -------------------------------------------------------------------
+
+
+@operation(
+    cases=[lambda s: s(3), lambda s: s(2, 4), lambda s: s(3, 3, k=1), lambda s: s(0)],
+    gradient=False,
+    method=False,
+    reference=lambda n_rows, n_cols=None, k=0: np.eye(n_rows, n_cols, k),
+    torch=None,
+)
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A matrix with ones on diagonal ``k`` and zeros elsewhere."""
+    wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    return _made(np.eye(n_rows, n_cols, k, wanted), device, requires_grad)
+
+
+@operation(
+    cases=[
+        lambda s: s(5),
+        lambda s: s(2, 5),
+        lambda s: s(0.0, 1.0, 0.25),
+        lambda s: s(5, 1, -2),
+        lambda s: s(3, 1),
+    ],
+    gradient=False,
+    method=False,
+)
+def arange(
+    start: float,
+    /,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers from ``start`` (0 if it is the only argument) up to but not including ``stop``.
+
+    Integers give int64, real numbers the default real dtype. Raises ValueError for ``step`` 0.
+    """
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
+    real = any(isinstance(n, float) for n in (start, stop, step))
+    wanted = dtypes.as_dtype(dtype) if dtype is not None else dtypes.int64
+    if dtype is None and real:
+        wanted = dtypes.get_default_dtype()
+    # Made in double precision or int64 and rounded once: in 16 bits the sums would drift.
+    found = np.arange(start, stop, step, np.float64 if real else np.int64)
+    return _made(found.astype(wanted), device, requires_grad)
+
+
+@operation(
+    cases=[
+        lambda s: s(0.0, 1.0, 5),
+        lambda s: s(0, 1, 4, endpoint=False),
+        lambda s: s(2.0, -1.0, 1),
+        lambda s: s(0.0, 1.0, 0),
+    ],
+    gradient=False,
+    method=False,
+    torch=None,
+)
+def linspace(
+    start: float,
+    stop: float,
+    /,
+    num: int,
+    *,
+    dtype: Any = None,
+    device: str | None = None,
+    endpoint: bool = True,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``num`` equally spaced numbers from ``start`` to ``stop``, without the latter if
+    ``endpoint`` is False."""
+    wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    found = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    return _made(found.astype(wanted), device, requires_grad)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3), s.real(4)),
+        lambda s: s(s.real(3), s.real(4), indexing="ij"),
+        lambda s: s(s.real(2), s.real(3), s.real(4)),
+        lambda s: s(s.real(2)),
+    ],
+    method=False,
+    torch=None,
+)
+def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
+    """The coordinates of a grid, from a vector for each of its axes.
+
+    indexing: "ij" gives each shape (len(a0), len(a1), ...); "xy" has the first two interchanged.
+    """
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f'meshgrid: indexing must be "xy" or "ij"; got {indexing!r}')
+    n = len(arrays)
+    places = list(range(n))
+    if indexing == "xy" and n > 1:
+        places[0], places[1] = 1, 0
+    shape = [0] * n
+    vectors = []
+    for x, place in zip(arrays, places, strict=True):
+        size = math.prod(shape_of(x))
+        if len(shape_of(x)) > 1:
+            raise ShapeError(f"meshgrid: vectors are needed; got shape {shape_of(x)}")
+        shape[place] = size
+        vectors.append(reshape(x, tuple(size if i == place else 1 for i in range(n))))
+    return tuple(tape.broadcast_to(x, tuple(shape)) for x in vectors)

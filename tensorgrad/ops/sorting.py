@@ -1,0 +1,146 @@
+"""Order: sorting, ranking and searching along an axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad.ops.indexing import GATHER, gathered
+from tensorgrad.ops.shaping import along, normalize_axis, shape_of, sliced
+from tensorgrad.ops.table import operation
+from tensorgrad.tape import Primitive, apply
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+__all__ = ["argsort", "searchsorted", "sort", "topk", "unique_values"]
+
+
+def _argsort_value(xp: Any, x: Any, axis: int, descending: bool) -> Any:
+    if not descending:
+        return xp.argsort(x, axis=axis, kind="stable")
+    # Equal elements must keep their order, so the input is reversed before and the result after.
+    order = xp.flip(xp.argsort(xp.flip(x, axis), axis=axis, kind="stable"), axis)
+    return x.shape[axis] - 1 - order
+
+
+_ARGSORT = Primitive("argsort", _argsort_value, {"x": None}, widen=True)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.distinct(5)),
+        lambda s: s(s.distinct(3, 4), axis=0),
+        lambda s: s(s.distinct(3, 4), axis=-2),
+        lambda s: s(s.ints(9, high=3)),
+        lambda s: s(s.distinct(0, 3)),
+    ],
+    reference=lambda x, axis=-1: np.argsort(x, axis, kind="stable"),
+    torch=None,
+    gradient=False,
+    primitive=_ARGSORT,
+)
+def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The integers that put ``x`` in order along ``axis``; NaN is the largest number.
+
+    The sort is always stable: equal elements keep their order, descending too.
+    """
+    place = normalize_axis("argsort", axis, x)
+    return apply(_ARGSORT, (x,), {"axis": place, "descending": descending})
+
+
+@operation(
+    cases=[
+        lambda s: s(s.distinct(5)),
+        lambda s: s(s.distinct(3, 4), axis=0),
+        lambda s: s(s.distinct(3, 4), axis=-1, descending=True),
+        lambda s: s(s.distinct(2, 0)),
+    ],
+    reference=lambda x, axis=-1, descending=False: (
+        np.flip(np.sort(x, axis), axis) if descending else np.sort(x, axis)
+    ),
+    torch=None,
+    primitive=GATHER,
+)
+def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """``x`` in order along ``axis``; NaN is the largest number. Always stable."""
+    place = normalize_axis("sort", axis, x)
+    order = argsort(x, axis=place, descending=descending)
+    return gathered(x, order, place, distinct=True)
+
+
+def _topk_reference(x: Any, k: int, axis: int = -1, largest: bool = True) -> Any:
+    order = np.argsort(-x if largest else x, axis, kind="stable")
+    order = np.take(order, np.arange(k), axis)
+    return np.take_along_axis(x, order, axis), order
+
+
+@operation(
+    cases=[
+        lambda s: s(s.distinct(5), 2),
+        lambda s: s(s.distinct(3, 4), 3, axis=0),
+        lambda s: s(s.distinct(3, 4), 1, axis=-1, largest=False),
+        lambda s: s(s.distinct(3, 4), 0),
+    ],
+    reference=_topk_reference,
+    torch=None,
+    primitive=GATHER,
+)
+def topk(x: Any, /, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest (or smallest) elements along ``axis`` in order, and where they are.
+
+    Of equal elements the first come first. Raises ValueError if the axis has fewer than ``k``.
+    """
+    place = normalize_axis("topk", axis, x)
+    if not 0 <= k <= shape_of(x)[place]:
+        raise ValueError(
+            f"topk: k must be between 0 and the size of axis {place} of shape {shape_of(x)}; got "
+            f"{k}"
+        )
+    order = argsort(x, axis=place, descending=largest)
+    order = sliced(order, along(place, (None, k, None)))
+    return gathered(x, order, place, distinct=True), order
+
+
+_SEARCHSORTED = Primitive(
+    "searchsorted",
+    lambda xp, x, values, side: xp.searchsorted(x, values, side),
+    {"x": None, "values": None},
+    types="same",
+    widen=True,
+)
+_UNIQUE = Primitive("unique_values", lambda xp, x: xp.unique(x), {"x": None}, widen=True)
+
+
+@operation(
+    cases=[
+        lambda s: s(np.sort(s.distinct(5)), s.real(3)),
+        lambda s: s(np.arange(5.0), np.array([[0.0, 2.0], [4.5, -1.0]]), side="right"),
+    ],
+    gradient=False,
+    method=False,
+    primitive=_SEARCHSORTED,
+)
+def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
+    """Where ``values`` would go into the sorted vector ``x``: before ("left") or after equals."""
+    if len(shape_of(x)) != 1 or side not in ("left", "right"):
+        raise ValueError(
+            f'searchsorted: x must be a vector and side "left" or "right"; got shape '
+            f"{shape_of(x)} and {side!r}"
+        )
+    return apply(_SEARCHSORTED, (x, values), {"side": side})
+
+
+@operation(
+    cases=[lambda s: s(s.ints(9, high=4)), lambda s: s(s.ints(2, 3, high=4))],
+    reference="unique",
+    torch="unique",
+    gradient=False,
+    method=False,
+    aliases=("unique",),
+    primitive=_UNIQUE,
+)
+def unique_values(x: Any, /) -> Tensor:
+    """The different elements of ``x``, in ascending order."""
+    return apply(_UNIQUE, (x,))

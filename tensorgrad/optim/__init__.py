@@ -1,0 +1,18 @@
+"""Optimizers, which turn gradients into new parameters."""
+
+from tensorgrad.optim.adam import Adam, AdamW
+from tensorgrad.optim.adaptive import Adagrad, RMSprop
+from tensorgrad.optim.clip import clip_grad_norm_, clip_grad_value_
+from tensorgrad.optim.optimizer import Optimizer
+from tensorgrad.optim.sgd import SGD
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+]

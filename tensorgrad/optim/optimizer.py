@@ -1,0 +1,352 @@
+"""The base of all optimizers: parameter groups, states, one call per group, saving and loading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tensorgrad import backend
+from tensorgrad.errors import ShapeError
+from tensorgrad.optim.update import Scratch
+from tensorgrad.tape import Primitive, apply, wrap
+from tensorgrad.tensor import Tensor
+
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Group = dict[str, Any]
+
+# The keys of a group that are not options of the update rule.
+_NOT_OPTIONS = ("params", "param_names")
+
+
+class Bundle:
+    """Parameters of a group that are updated by one call.
+
+    They share the dtype, the device and the number of steps taken; each of their states is one
+    flat array, of which ``Optimizer.state`` shows the parts.
+    """
+
+    __slots__ = ("array_type", "dtype", "heads", "params", "scratch")
+
+    def __init__(self, params: list[Tensor], heads: list[Tensor | None], scratch: Scratch) -> None:
+        self.params = params
+        self.heads = heads
+        self.scratch = scratch
+        self.dtype = params[0].data.dtype
+        self.array_type = type(params[0].data)
+
+    def gradients(self) -> list[Tensor] | None:
+        """The gradient of each parameter, or ``None`` if the bundle no longer fits."""
+        found = []
+        for p in self.params:
+            g = p.grad
+            if g is None or type(g.data) is not self.array_type or g.data.dtype != self.dtype:
+                return None
+            found.append(g)
+        return found
+
+
+class Plan:
+    """How the parameters of a group fall into bundles, and which have no gradient now."""
+
+    __slots__ = ("bundles", "idle", "used")
+
+    def __init__(self, bundles: list[Bundle], idle: list[Tensor], used: Sequence[str]) -> None:
+        self.bundles = bundles
+        self.idle = idle
+        self.used = used
+
+    def gradients(self, used: Sequence[str]) -> list[list[Tensor]] | None:
+        """The gradients bundle by bundle, or ``None`` if the plan no longer fits."""
+        if used != self.used:
+            return None
+        for p in self.idle:
+            if p.grad is not None:
+                return None
+        found = []
+        for bundle in self.bundles:
+            gradients = bundle.gradients()
+            if gradients is None:
+                return None
+            found.append(gradients)
+        return found
+
+
+class Optimizer:
+    """Base class of the optimizers; a subclass gives an update rule, or its own ``step``.
+
+    params: the tensors to optimize, leaves with ``requires_grad=True``: tensors, pairs of a name
+        and a tensor (``model.named_parameters()``), or dicts, each with ``"params"`` and options
+        that override the defaults for this group.
+    defaults: the options of the groups that do not set them.
+
+    ``param_groups`` is a list of dicts as in PyTorch; ``group["lr"] = 0.01`` takes effect in the
+    next step. ``state[p]`` shows the state of a parameter; it is read-only in so far as what is
+    put there has no effect (``load_state_dict`` has).
+
+    16-bit parameters have float32 states; their steps are computed in float32 and rounded once.
+
+    Raises ValueError for no parameters, a parameter named twice, an unknown option or one out of
+    its range; TypeError for what is no tensor; and ValueError for tensors that are not leaves.
+    """
+
+    #: the primitive of the update rule, made by ``update_primitive``
+    primitive: ClassVar[Primitive]
+    #: the states of the rule, in the order in which the primitive takes them
+    states: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self._plans: dict[int, Plan] = {}
+        if isinstance(params, Tensor | Mapping):
+            raise TypeError(
+                f"{self._name}: params must be a list of tensors, of (name, tensor) pairs or of "
+                f"dicts, not one {type(params).__name__}; write [it]"
+            )
+        items = list(params)
+        if not items:
+            raise ValueError(
+                f"{self._name}: there is nothing to optimize, the list of parameters is empty; an "
+                "iterator such as model.parameters() can be used up only once"
+            )
+        for group in items if isinstance(items[0], dict) else [{"params": items}]:
+            self.add_param_group(group)  # type: ignore[arg-type]
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group: ``{"params": tensors, option: value, ...}``. Raises as the class does."""
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise ValueError(f'{self._name}: a group must be a dict with "params"; got {group!r}')
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        names = None
+        if params and isinstance(params[0], tuple):
+            names = [name for name, _ in params]
+            params = [p for _, p in params]
+        for i, p in enumerate(params):
+            self._check_parameter(p, names[i] if names else str(i))
+        if len({id(p) for p in params}) != len(params):
+            raise ValueError(f"{self._name}: a parameter is listed twice in one group")
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        if any(id(p) in known for p in params):
+            raise ValueError(f"{self._name}: a parameter is in more than one group")
+        unknown = [k for k in group if k not in self.defaults and k not in _NOT_OPTIONS]
+        if unknown:
+            raise ValueError(
+                f"{self._name}: unknown option {unknown[0]!r}; a group takes "
+                f"{', '.join(self.defaults)}"
+            )
+        new = {**self.defaults, **group, "params": params}
+        if names is not None:
+            new["param_names"] = names
+        self._check_options(new)
+        self.param_groups.append(new)
+
+    def _check_parameter(self, p: Any, name: str) -> None:
+        if not isinstance(p, Tensor):
+            raise TypeError(
+                f"{self._name}: only tensors can be optimized; parameter {name} is a "
+                f"{type(p).__name__}"
+            )
+        if not p.is_leaf:
+            raise ValueError(
+                f"{self._name}: parameter {name} was computed by an operation, and only a tensor "
+                "made by the user can be optimized; use x.detach().requires_grad_()"
+            )
+
+    def _check_options(self, group: Group) -> None:
+        """Raise ValueError for an option out of its range."""
+        for name in ("lr", "eps", "weight_decay", "momentum", "lr_decay"):
+            if name in group:
+                self._check_at_least_0(name, group[name])
+
+    def _check_at_least_0(self, name: str, value: Any) -> None:
+        if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+            raise ValueError(f"{self._name}: {name} must be a number >= 0, got {value!r}")
+
+    def _check_below_1(self, name: str, value: Any) -> None:
+        if not isinstance(value, int | float | np.number) or not 0 <= value < 1:
+            raise ValueError(f"{self._name}: {name} must lie in [0, 1), got {value!r}")
+
+    # --- the step -------------------------------------------------------------------------------
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, before the next ``backward()``.
+
+        set_to_none: False overwrites them with zeros instead, so that every parameter is updated.
+        """
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.copy_(0.0)
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient, by one call for each group.
+
+        More than one call only if the parameters of a group differ in dtype, device or the number
+        of steps they have taken.
+        """
+        for i, group in enumerate(self.param_groups):
+            used = self._used(group)
+            plan = self._plans.get(i)
+            gradients = None if plan is None else plan.gradients(used)
+            if plan is None or gradients is None:
+                plan = self._plans[i] = self._new_plan(group, used)
+                gradients = plan.gradients(used) or []
+            options = self._options(group)
+            for bundle, grads in zip(plan.bundles, gradients):
+                apply(
+                    self.primitive,
+                    [*bundle.heads, *bundle.params, *grads],
+                    {**options, "scratch": bundle.scratch},
+                )
+
+    def _used(self, group: Group) -> Sequence[str]:
+        """The states in use with the options of ``group``, with "step" if steps are counted."""
+        raise NotImplementedError(f"{self._name} must define _used(), or its own step()")
+
+    def _options(self, group: Group) -> dict[str, Any]:
+        """The attributes for the primitive."""
+        return {name: group[name] for name in self.defaults}
+
+    def _initial(self, state: str, group: Group) -> float:
+        """The value with which a state begins."""
+        return 0.0
+
+    def _new_plan(self, group: Group, used: Sequence[str]) -> Plan:
+        """Bundle the parameters that have a gradient now; states go on from where they are."""
+        bundles: dict[tuple[Any, ...], list[Tensor]] = {}
+        idle = []
+        for p in group["params"]:
+            if p.grad is None:
+                idle.append(p)
+                if p in self.state:  # release the flat arrays of the last plan
+                    self.state[p] = {k: _copy(v) for k, v in self.state[p].items()}
+            else:
+                state = self.state.get(p, {})
+                steps = int(state["step"].item()) if "step" in state else 0
+                bundles.setdefault((p.dtype, p.device, steps), []).append(p)
+        return Plan([self._bundle(ps, group, used) for ps in bundles.values()], idle, used)
+
+    def _bundle(self, params: list[Tensor], group: Group, used: Sequence[str]) -> Bundle:
+        # Small parameters first, so that they lie side by side and are gathered into one piece.
+        params = sorted(params, key=lambda p: p.size)
+        device = params[0].device
+        scratch = Scratch([p.shape for p in params], params[0].dtype, device)
+        place = backend.backend_for(device)
+        heads: list[Tensor | None] = []
+        step = None
+        if "step" in used:
+            old = self.state.get(params[0], {}).get("step")
+            count = 0 if old is None else old.item()
+            step = wrap(place.asarray(np.array(count, np.int64), None, device, True), None)
+        heads.append(step)
+        states: dict[str, Any] = {}
+        for name in self.states:
+            if name not in used:
+                heads.append(None)
+                continue
+            flat = states[name] = place.asarray(
+                np.zeros(sum(p.size for p in params), scratch.dtype), None, device, True
+            )
+            heads.append(wrap(flat, None))
+        start = 0
+        for p in params:
+            old_state = self.state.get(p, {})
+            new_state: dict[str, Tensor] = {} if step is None else {"step": step}
+            for name, flat in states.items():
+                view = flat[start : start + p.size].reshape(p.shape)
+                if name in old_state:
+                    view[...] = old_state[name].to(device).data
+                else:
+                    view[...] = self._initial(name, group)
+                new_state[name] = wrap(view, None)
+            if new_state:
+                self.state[p] = new_state
+            else:
+                self.state.pop(p, None)
+            start += p.size
+        return Bundle(params, heads, scratch)
+
+    # --- saving and loading -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on later, as a dict of tensors and numbers.
+
+        ``{"state": {i: {name: tensor}}, "param_groups": [{option: value, "params": [i, ...]}]}``,
+        the parameters being numbered through the groups. The tensors are copies.
+        """
+        number = {p: i for i, p in enumerate(self._all_params())}
+        return {
+            "state": {
+                number[p]: {k: _copy(v) for k, v in self.state[p].items()}
+                for p in sorted(self.state, key=number.__getitem__)
+            },
+            "param_groups": [
+                {**group, "params": [number[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict()`` gave; the parameters must be listed in the same order.
+
+        Nothing is changed unless all fits. Raises ValueError if the groups differ in number or
+        size, ShapeError if a state has another shape than its parameter.
+        """
+        groups, state = state_dict["param_groups"], state_dict["state"]
+        theirs = [len(g["params"]) for g in groups]
+        ours = [len(g["params"]) for g in self.param_groups]
+        if theirs != ours:
+            raise ValueError(
+                f"{self._name}: the groups must have the same numbers of parameters; this "
+                f"optimizer has {ours}, the state has {theirs}"
+            )
+        params = self._all_params()
+        places = [i for g in groups for i in g["params"]]
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        for place, p in zip(places, params, strict=True):
+            # JSON and safetensors know only text as keys.
+            values = state.get(place, state.get(str(place)))
+            if values is None:
+                continue
+            loaded[p] = {k: _copy(Tensor(v, copy=None).to(p.device)) for k, v in values.items()}
+            for name, value in loaded[p].items():
+                if name != "step" and value.shape != p.shape:
+                    raise ShapeError(
+                        f"{self._name}: state {name!r} of parameter {place} must have the "
+                        f"parameter's shape {p.shape}; got {value.shape}"
+                    )
+        merged = [
+            {**ours, **{k: v for k, v in theirs.items() if k in self.defaults}}
+            for ours, theirs in zip(self.param_groups, groups, strict=True)
+        ]
+        for group in merged:
+            self._check_options(group)
+        for group, new in zip(self.param_groups, merged, strict=True):
+            group.update(new)
+        self.state = loaded
+        self._plans.clear()
+
+    def _all_params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def __repr__(self) -> str:
+        lines = []
+        for i, group in enumerate(self.param_groups):
+            options = ", ".join(f"{k}={v!r}" for k, v in group.items() if k not in _NOT_OPTIONS)
+            lines.append(f"  ({i}): {len(group['params'])} parameters, {options}")
+        return f"{self._name}(\n" + "\n".join(lines) + "\n)"
+
+
+def _copy(x: Tensor) -> Tensor:
+    return wrap(x.data.copy(), None)

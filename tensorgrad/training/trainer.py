@@ -1,0 +1,256 @@
+"""The Trainer: epochs of training steps and validation, and the state that resumes them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tensorgrad.autograd.modes import no_grad
+from tensorgrad.data import DataLoader
+from tensorgrad.errors import TensorgradError
+from tensorgrad.nn import Module
+from tensorgrad.ops.random import default_generator
+from tensorgrad.tensor import Tensor
+from tensorgrad.training.callback import Callback
+from tensorgrad.training.metrics import Averages, Metric, resolve
+
+
+class TrainingError(TensorgradError, ArithmeticError):
+    """Training cannot go on: the loss is no longer a finite number."""
+
+
+class Trainer:
+    """Fits a model to data.
+
+    model: a Module, called with all parts of a batch but the last.
+    optimizer: what updates the model's parameters.
+    loss: ``loss(output, target)``, the mean over the batch as a tensor of one element; the target
+        is the last part of a batch.
+    penalty: a function without arguments whose value is added to the loss for the gradient, as
+        ``Penalty(model, l1=1e-4)``. The losses reported are without it.
+    metrics: names ("accuracy") or functions ``metric(output, target)`` -> mean over the batch.
+    scheduler: a learning-rate scheduler, stepped after each epoch.
+    callbacks: called in this order.
+
+    What training gave is in ``history``: one dict for each epoch, with epoch (from 1), lr,
+    train_loss, validation_loss, the metrics likewise, and seconds. ``epoch`` is the number of
+    epochs done; setting ``should_stop`` ends training after the epoch under way.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Any,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        *,
+        penalty: Callable[[], Tensor] | None = None,
+        metrics: Sequence[str | Metric] = ("accuracy",),
+        scheduler: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss = loss
+        self.penalty = penalty
+        self.metrics = resolve(metrics)
+        self.scheduler = scheduler
+        self.callbacks = tuple(callbacks)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.should_stop = False
+        self.between_steps = True
+        self._averages = Averages()
+        self._loader: DataLoader | None = None
+        self._loader_state: Mapping[str, Any] | None = None
+        self._interrupted = False
+
+    @property
+    def running(self) -> dict[str, float]:
+        """The means of the loss and the metrics over the current epoch so far."""
+        return self._averages.means()
+
+    def fit(
+        self,
+        train_loader: DataLoader,
+        validation_loader: DataLoader | None = None,
+        epochs: int = 10,
+    ) -> list[dict[str, float]]:
+        """Train until ``epochs`` epochs are done, those done before included; returns the history.
+
+        Ctrl-C ends training between two steps, so that a checkpoint written then is whole; a
+        second Ctrl-C ends it at once.
+
+        Raises TrainingError when the loss is no longer finite, KeyboardInterrupt after Ctrl-C.
+        """
+        self._loader = train_loader
+        if self._loader_state is not None:
+            train_loader.load_state_dict(self._loader_state)
+            self._loader_state = None
+        try:
+            with self._interrupts_deferred():
+                for callback in self.callbacks:
+                    callback.on_fit_start(self, train_loader, epochs)
+                while self.epoch < epochs and not self.should_stop:
+                    self._run_epoch(train_loader, validation_loader)
+        except BaseException as error:
+            for callback in self.callbacks:
+                callback.on_abort(self, error)
+            raise
+        for callback in self.callbacks:
+            callback.on_fit_end(self)
+        return self.history
+
+    def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """One training step on a batch; returns the loss (without the penalty) and the output."""
+        *inputs, target = batch
+        self.optimizer.zero_grad()
+        output = self.model(*inputs)
+        loss = self.loss(output, target)
+        total = loss if self.penalty is None else loss + self.penalty()
+        total.backward()
+        self.optimizer.step()
+        return loss.detach(), output.detach()
+
+    def evaluate(self, loader: DataLoader) -> dict[str, float]:
+        """The mean loss and metrics over all examples of ``loader``, in evaluation mode.
+
+        Records no gradients and leaves the model in the mode it was in.
+        """
+        averages = Averages()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with no_grad():
+                for *inputs, target in loader:
+                    output = self.model(*inputs)
+                    loss = self.loss(output, target)
+                    averages.add(self._measure(loss, output, target), len(target))
+                    self._stop_if_interrupted()
+        finally:
+            self.model.train(was_training)
+        return averages.means()
+
+    def _run_epoch(self, train_loader: DataLoader, validation_loader: DataLoader | None) -> None:
+        started = time.perf_counter()
+        self.model.train()
+        rate = self.optimizer.param_groups[0]["lr"]
+        done = train_loader.state_dict()["position"]
+        for batch in train_loader:
+            self.between_steps = False
+            loss, output = self.step(*batch)
+            self._averages.add(self._measure(loss, output, batch[-1]), len(batch[-1]))
+            done += 1
+            self.between_steps = True
+            for callback in self.callbacks:
+                callback.on_batch_end(self, done)
+            self._stop_if_interrupted()
+        record: dict[str, float] = {"epoch": self.epoch + 1, "lr": float(rate)}
+        record.update({f"train_{name}": value for name, value in self.running.items()})
+        if not math.isfinite(record["train_loss"]):
+            raise TrainingError(
+                f"the training loss became {record['train_loss']} in epoch {self.epoch + 1}; lower "
+                "the learning rate, or look for the first NaN with autograd.detect_anomaly()"
+            )
+        if validation_loader is not None:
+            figures = self.evaluate(validation_loader)
+            record.update({f"validation_{name}": value for name, value in figures.items()})
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        self.between_steps = False
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self._averages = Averages()
+        self.history.append(record)
+        self.epoch += 1
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, record)
+        self.between_steps = True
+        for callback in self.callbacks:
+            callback.on_epoch_complete(self)
+        self._stop_if_interrupted()
+
+    def _measure(self, loss: Tensor, output: Tensor, target: Tensor) -> dict[str, Any]:
+        figures: dict[str, Any] = {"loss": loss.data}
+        for name, metric in self.metrics.items():
+            value = metric(output, target)
+            figures[name] = value.data if isinstance(value, Tensor) else value
+        return figures
+
+    # --- interruption and resumption --------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _interrupts_deferred(self) -> Iterator[None]:
+        """Let the first Ctrl-C take effect between two steps and not inside one."""
+        self._interrupted = False
+        usual = signal.default_int_handler
+        on_main = threading.current_thread() is threading.main_thread()
+        if not on_main or signal.getsignal(signal.SIGINT) is not usual:
+            yield
+            return
+
+        def note(*_: Any) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, usual)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to end with the same bits as an uninterrupted one.
+
+        It refers to the live parameters: save it before training goes on.
+        """
+        loader_state = self._loader_state
+        if self._loader is not None and loader_state is None:
+            loader_state = self._loader.state_dict()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "loader": loader_state,
+            "random": default_generator.state(),
+            "epoch": self.epoch,
+            "running": self._averages.state_dict(),
+            "history": self.history,
+            "should_stop": self.should_stop,
+            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave, including the state of the random numbers.
+
+        The next ``fit`` goes on from there, in the middle of an epoch if need be. A callback that
+        the saved trainer did not have starts afresh.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self._loader_state = state["loader"]
+        self.epoch = state["epoch"]
+        self._averages.load_state_dict(state["running"])
+        self.history = [dict(record) for record in state["history"]]
+        self.should_stop = state["should_stop"]
+        for name, callback in self._named_callbacks():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+        default_generator.set_state(state["random"])
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        """The callbacks under the names of their classes, numbered from the second of a kind."""
+        seen: dict[str, int] = {}
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name}{seen[name]}"), callback

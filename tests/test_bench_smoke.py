@@ -1,0 +1,95 @@
+"""The benchmark's machinery runs. Nothing here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import SECTIONS, main
+from bench.measure import Pace, calibrate, interleave, ratios, repeated, summary
+from bench.report import Report
+from bench.workers import ContestantError, Job, LocalWorker
+
+
+def test_a_section_runs_and_writes_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    arguments = ["--only", "tape", "--quick", "--together", "--contestants", "tensorgrad,naive"]
+    assert main([*arguments, "--json", str(file)]) == 0
+    results = json.loads(file.read_text())
+    assert results["machine"].keys() >= {"cpu", "cores", "memory_gib"}
+    assert results.keys() >= {"os", "python", "threads", "date", "command", "frameworks"}
+    assert results["frameworks"]["tensorgrad"]["blas"]
+    (section,) = results["sections"]
+    assert section["name"] == "tape"
+    assert not section["wrong"]
+    assert not section["skipped"]
+    assert {row["contestant"] for row in section["rows"]} == {"tensorgrad", "naive"}
+    assert all(row["time"] > 0 for row in section["rows"])
+    assert {bar["passed"] for bar in section["bars"]} <= {True, False}
+    assert len(section["bars"]) == 2
+    printed = capsys.readouterr().out
+    assert "## tape" in printed
+    assert "chain 100" in printed
+
+
+def test_sections_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SECTIONS)
+
+
+def test_unknown_contestants_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--contestants", "tensorgrad,nobody"])
+    assert "nobody" in capsys.readouterr().err
+
+
+class _Clock:
+    """Pretends that a repetition takes ``each`` seconds, longer every time if it ``drifts``."""
+
+    def __init__(self, each: float, drift: float = 1.0) -> None:
+        self.each, self.drift = each, drift
+
+    def seconds(self, repetitions: int) -> float:
+        taken = repetitions * self.each
+        self.each *= self.drift
+        return taken
+
+
+def test_a_slot_is_filled() -> None:
+    assert calibrate(_Clock(0.001), slot=0.02) == 20
+    assert calibrate(_Clock(1.0), slot=0.02) == 1
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    entries = {"a": _Clock(2.0, drift=1.5), "b": _Clock(1.0, drift=1.5)}
+    times = interleave(entries, Pace(rounds=5, slot=0.01, rest=0.0))
+    found = ratios(times["a"], times["b"])
+    assert (found.low, found.middle, found.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert summary([3.0]).middle == 3.0
+
+
+def test_repetitions_are_counted() -> None:
+    calls: list[int] = []
+    assert repeated(lambda: calls.append(1))(7) > 0
+    assert len(calls) == 7
+
+
+def test_a_contestant_that_fails_says_why() -> None:
+    with pytest.raises(ContestantError, match="no_such_network"):
+        LocalWorker().prepare(Job("bench.steps", "numpy", ("no_such_network", "Adam")))
+
+
+def test_bars_say_pass_or_fail() -> None:
+    report = Report("name", "title", "unit")
+    report.judge("met", 1.0, 0.5)
+    report.judge("missed", 1.0, 1.5)
+    report.judge("not measured", 1.0, None)
+    text = report.as_text("torch")
+    assert "PASS  met" in text
+    assert "FAIL  missed" in text
+    assert "not measured" not in text
