@@ -37,14 +37,11 @@ if TYPE_CHECKING:
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
     """Raise GradientError if a value saved by ``node`` was overwritten since."""
     for name, value in zip(rule.names, saved, strict=True):
-        device = backend.BACKENDS.get(type(value))
-        if device is None:
-            continue
-        entry = OVERWRITTEN.get(id(device.memory_owner(value)))
-        if entry is not None and entry[0] < node.position:
+        arrays = value if type(value) is tuple else (value,)
+        if any(was_overwritten(a, node.position) for a in arrays if is_array(a)):
             what = "its output" if name == "y" else f"its input {name!r}"
             raise GradientError(
-                f"{node.op.name}{_location(node)} needs {what} (shape {value.shape}) for its "
+                f"{node.op.name}{_location(node)} needs {what} for its "
                 "gradient, but that value was overwritten in place after it was used. Compute "
                 "the new value into a new tensor, or .clone() the old one before overwriting it"
             )
@@ -93,6 +90,8 @@ def replay(
             heappush(heap, position)
 
     for seed_node, seed in seeds:
+        if type(seed_node) is Leaf or seed_node in goals:
+            seed = seed.clone() if lift else seed.copy()
         contribute(seed_node, seed)
     while heap:
         position = heappop(heap)
@@ -137,8 +136,8 @@ def replay(
                 d = unbroadcast(d, parent.shape)
             for observer in observers:
                 observer.differentiated(node, rule, saved, g, d)
-            if type(parent) is Leaf and not lift and _is_shared(d, g, saved):
-                d = d.copy()
+            if type(parent) is Leaf or parent in goals:
+                d = _own(d, g, saved)
             position = parent.position
             if position in gradients:
                 if position in added and not lift:
@@ -152,8 +151,6 @@ def replay(
                 heappush(heap, position)
         if not retain:
             node.edges = None
-    if not lift:
-        _unshare(found, [seed for _, seed in seeds])
     return found
 
 
@@ -216,21 +213,12 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
     return g
 
 
-def _is_shared(d: Array, g: Array, saved: Sequence[Any]) -> bool:
-    """Whether a rule handed on memory that it did not allocate itself."""
-    return d is g or d.base is not None or any(d is value for value in saved)
-
-
-def _unshare(found: dict[Node, Any], seeds: Sequence[Any]) -> None:
-    """Copy gradients about to be handed out that share memory with each other or the seeds."""
-    held = {id(backend.of(s).memory_owner(s)) for s in seeds}
-    for node, g in found.items():
-        if not is_array(g):
-            continue
-        owner = id(backend.of(g).memory_owner(g))
-        if owner in held:
-            found[node] = g.copy()
-        held.add(owner)
+def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
+    """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
+    if hasattr(d, "node"):
+        shared = d.data.base is not None or any(d.data is getattr(v, "data", v) for v in (g, *saved))
+        return d.clone() if shared else d
+    return d.copy() if d is g or d.base is not None or any(d is v for v in saved) else d
 
 
 def _accumulate(node: Node, g: Any) -> None:

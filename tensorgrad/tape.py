@@ -488,12 +488,12 @@ def _explained(
             "the shapes must broadcast: counted from the last axis, two sizes are equal or one "
             "of them is 1"
         )
+    if isinstance(error, IndexError):
+        return IndexError(f"{op.name}: {error}; got {got}")
     options = ", ".join(f"{k}={v!r}" for k, v in attrs.items())
     text = f"{op.name}: {reason or error}; got {got or 'no array'}"
     if options and not reason:
         text += f" with {options}"
-    if isinstance(error, IndexError):
-        return IndexError(text)
     if isinstance(error, TypeError):
         kinds = ", ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
         return DtypeError(f"{text} of dtype {kinds}")
@@ -518,6 +518,12 @@ def note_overwritten(array: Array) -> None:
     else:
         reference = entry[1]
     OVERWRITTEN[key] = (_next_position(), reference)
+
+
+def was_overwritten(array: Array, position: int) -> bool:
+    """Whether the memory of ``array`` was noted as overwritten after ``position``."""
+    entry = OVERWRITTEN.get(id(backend.of(array).memory_owner(array)))
+    return entry is not None and entry[0] < position
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any
 from tensorgrad.autograd.modes import enable_grad, no_grad
 from tensorgrad.errors import GradientError
 from tensorgrad.ops import random
-from tensorgrad.tape import LEAF, OVERWRITTEN, Deferred, Node, current_mode, wrap
-from tensorgrad import backend
+from tensorgrad.tape import LEAF, Deferred, Node, current_mode, was_overwritten, wrap
 from tensorgrad.tensor import Tensor
 
 
@@ -59,8 +58,7 @@ class _Held:
 def _revive(a: Any, position: int) -> Any:
     if not isinstance(a, _Held):
         return a
-    entry = OVERWRITTEN.get(id(backend.of(a.array).memory_owner(a.array)))
-    if entry is not None and entry[0] < position:
+    if was_overwritten(a.array, position):
         raise GradientError(
             f"checkpoint: an input of shape {a.array.shape} was overwritten in place after the "
             "segment was computed, so it cannot be computed again; .clone() it first"

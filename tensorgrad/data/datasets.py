@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -203,11 +202,9 @@ def digits() -> tuple[ndarray[Any, Any], ndarray[Any, Any]]:
     C. Kaynak (1998), UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, licensed
     CC BY 4.0. Split into images and labels and stored as IDX files; nothing else was changed.
     """
-    folder = files("tensorgrad.data") / "uci_digits"
-    with as_file(folder / "digits-images-idx3-ubyte.gz") as path:
-        images = read_idx(path)
-    with as_file(folder / "digits-labels-idx1-ubyte.gz") as path:
-        labels = read_idx(path)
+    folder = Path(__file__).parent / "uci_digits"
+    images = read_idx(folder / "digits-images-idx3-ubyte.gz")
+    labels = read_idx(folder / "digits-labels-idx1-ubyte.gz")
     return images, labels.astype(np.int64)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.dtypes import WIDE_FLOATS
-from tensorgrad.ops.elementwise import erf, exp, keep_where, tanh, where
+from tensorgrad.ops.elementwise import erf, exp, keep_where, minimum, tanh, where
+from tensorgrad.ops import special
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import elementwise, operation
@@ -122,7 +123,8 @@ def _elu_value(xp: Any, x: Any, alpha: float) -> Any:
 _ELU = Primitive(
     "elu",
     _elu_value,
-    {"x": lambda g, x, y, alpha: where(x > 0, g, g * (y + alpha))},
+    # y + alpha would be shorter, but y rounded to 16 bits leaves a slope far below 0
+    {"x": lambda g, x, alpha: where(x > 0, g, g * alpha * exp(minimum(x, 0.0)))},
     types="float",
     widen=True,
 )
@@ -161,6 +163,36 @@ def _gelu_reference(x: Any, approximate: str = "none") -> Any:
     return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
 
 
+_ROOT_HALF = math.sqrt(0.5)
+_DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
+_TANH_SCALE = math.sqrt(2.0 / math.pi)
+
+
+def _gelu_value(xp: Any, x: Any) -> Any:
+    return 0.5 * x * (special.erf(xp, x * _ROOT_HALF) + 1.0)
+
+
+def _gelu_rule(g: Any, x: Any) -> Any:
+    return g * ((erf(x * _ROOT_HALF) + 1.0) * 0.5 + x * exp(x * x * -0.5) * _DENSITY)
+
+
+def _gelu_tanh_value(xp: Any, x: Any) -> Any:
+    return 0.5 * x * (xp.tanh(x * (x * x * 0.044715 + 1.0) * _TANH_SCALE) + 1.0)
+
+
+def _gelu_tanh_rule(g: Any, x: Any) -> Any:
+    square = x * x
+    t = tanh(x * (square * 0.044715 + 1.0) * _TANH_SCALE)
+    slope = (square * (3 * 0.044715) + 1.0) * _TANH_SCALE
+    return g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * slope * 0.5)
+
+
+_GELU = {
+    "none": Primitive("gelu", _gelu_value, {"x": _gelu_rule}, types="float", widen=True),
+    "tanh": Primitive("gelu", _gelu_tanh_value, {"x": _gelu_tanh_rule}, types="float", widen=True),
+}
+
+
 @operation(
     cases=[lambda s: s(s.real(3, 4)), lambda s: s(s.real(3, 4), approximate="tanh")],
     reference=_gelu_reference,
@@ -172,12 +204,9 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
 
     approximate: "none" for the exact function, "tanh" for the paper's approximation of it.
     """
-    if approximate == "none":
-        return x * (erf(x * math.sqrt(0.5)) + 1.0) * 0.5
-    if approximate == "tanh":
-        inner = (x * x * 0.044715 + 1.0) * x * math.sqrt(2.0 / math.pi)
-        return x * (tanh(inner) + 1.0) * 0.5
-    raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
+    if approximate not in _GELU:
+        raise ValueError(f'gelu: approximate must be "none" or "tanh", not {approximate!r}')
+    return apply(_GELU[approximate], (x,))
 
 
 @operation(

@@ -78,7 +78,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 # --- filled with a number -------------------------------------------------------------------------
 
 
-def _sizes(name: str, shape: Any) -> tuple[int, ...]:
+def sizes_of(name: str, shape: Any) -> tuple[int, ...]:
     try:
         sizes = (
             (int(shape.__index__()),)
@@ -115,7 +115,7 @@ def _filled(
     if place == "cpu":
         array = _fill(np, shape, value, wanted)
     else:
-        with of.xp.cuda.Device(int(place.partition(":")[2])):  # type: ignore[attr-defined]
+        with of.xp.cuda.Device(int(place.partition(":")[2])):
             array = _fill(of.xp, shape, value, wanted)
     out = wrap(array, None)
     if requires_grad:
@@ -151,7 +151,7 @@ def zeros(
     shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of zeros, of the default real dtype unless another is given."""
-    return _filled(_sizes("zeros", shape), 0, dtype, device, requires_grad)
+    return _filled(sizes_of("zeros", shape), 0, dtype, device, requires_grad)
 
 
 @operation(
@@ -161,14 +161,14 @@ def ones(
     shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of ones, of the default real dtype unless another is given."""
-    return _filled(_sizes("ones", shape), 1, dtype, device, requires_grad)
+    return _filled(sizes_of("ones", shape), 1, dtype, device, requires_grad)
 
 
 def empty(
     shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor whose elements are whatever the memory held."""
-    return _filled(_sizes("empty", shape), None, dtype, device, requires_grad)
+    return _filled(sizes_of("empty", shape), None, dtype, device, requires_grad)
 
 
 @operation(
@@ -193,7 +193,7 @@ def full(
         fill_value = fill_value.item()
     if dtype is None:
         dtype = _dtype_of_number(fill_value)
-    return _filled(_sizes("full", shape), fill_value, dtype, device, requires_grad)
+    return _filled(sizes_of("full", shape), fill_value, dtype, device, requires_grad)
 
 
 def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
@@ -300,7 +300,8 @@ def arange(
     if dtype is None and real:
         wanted = dtypes.get_default_dtype()
     # Made in double precision or int64 and rounded once: in 16 bits the sums would drift.
-    found = np.arange(start, stop, step, np.float64 if real else np.int64)
+    numbers: Any = (start, stop, step, np.float64 if real else np.int64)
+    found = np.arange(*numbers)
     return _made(found.astype(wanted), device, requires_grad)
 
 

@@ -288,7 +288,7 @@ ceil = elementwise("ceil", "ceil", _zero, "Rounded up; the gradient is 0.", **_S
 trunc = elementwise("trunc", "trunc", _zero, "Rounded towards 0; the gradient is 0.", **_STEP)
 round = elementwise(
     "round",
-    "rint",
+    lambda xp, x: x.copy() if x.dtype.kind in "iub" else xp.rint(x),
     _zero,
     "Rounded to the nearest integer, halves to even; the gradient is 0.",
     reference="rint",
@@ -500,6 +500,7 @@ def _clip_low(x: Any, min: Any) -> Any:
         lambda s: s(s.real(3, 4), s.real(4, low=-4, high=-2.5), s.real(3, 1, low=2.5, high=4)),
         lambda s: s(s.real(3, 4), s.real(4, low=2.5, high=3.0), s.real(3, 1, low=3.5, high=4)),
     ],
+    reference=lambda x, min=None, max=None: np.clip(x, min, max),
     elementwise=True,
     aliases=("clamp",),
     primitive=_CLIP,

@@ -137,7 +137,7 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
     return d
 
 
-_INDEX = Primitive(
+_INDEX: Primitive = Primitive(
     "getitem",
     _index_value,
     {
@@ -145,13 +145,13 @@ _INDEX = Primitive(
         "*indices": None,
     },
 )
-_INDEX_ADD = Primitive(
+_INDEX_ADD: Primitive = Primitive(
     "index_add",
     _index_add_value,
     {"g": lambda g, template, indices: _index(g, indices, template), "*indices": None},
     widen=True,
 )
-_PUT = Primitive(
+_PUT: Primitive = Primitive(
     "index_put",
     _put_value,
     {
@@ -160,12 +160,12 @@ _PUT = Primitive(
         "*indices": None,
     },
 )
-_ASSIGN = Primitive(
+_ASSIGN: Primitive = Primitive(
     "assign_at", _assign_value, {"x": None, "value": None, "*indices": None}, overwrites=(0,)
 )
 # Which elements of an index are the last that name their place.
-_IS_LAST = Primitive("is_last", _last_value, {"x": None, "*indices": None})
-_NONZERO = Primitive(
+_IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
+_NONZERO: Primitive = Primitive(
     "nonzero", lambda xp, x: xp.stack([i.astype(np.int64) for i in x.nonzero()]), {"x": None}
 )
 
@@ -485,7 +485,7 @@ def _scatter_value(
     return y
 
 
-GATHER = Primitive(
+GATHER: Primitive = Primitive(
     "gather",
     _gather_value,
     {
@@ -495,7 +495,7 @@ GATHER = Primitive(
         "indices": None,
     },
 )
-_SCATTER_ADD = Primitive(
+_SCATTER_ADD: Primitive = Primitive(
     "scatter_add",
     _scatter_value,
     {
@@ -641,7 +641,7 @@ def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
     return (indices[..., None] == xp.arange(n)).astype(dtype)
 
 
-_ONE_HOT = Primitive("one_hot", _one_hot_value, {"indices": None})
+_ONE_HOT: Primitive = Primitive("one_hot", _one_hot_value, {"indices": None})
 
 
 @operation(

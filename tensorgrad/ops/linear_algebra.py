@@ -101,7 +101,7 @@ def _explain_matmul(first: tuple[int, ...] = (), second: tuple[int, ...] = ()) -
     )
 
 
-_MATMUL = Primitive(
+_MATMUL: Primitive = Primitive(
     "matmul",
     _matmul_value,
     {"x1": _matmul_left, "x2": _matmul_right},
@@ -143,10 +143,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
 
 def _linear_value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-    if x.ndim == 2:
-        y = xp.dot(x, weight.T)
-    else:
-        y = _matmul_value(xp, x, weight.T)
+    y = xp.dot(x, weight.T) if x.ndim == 2 else _matmul_value(xp, x, weight.T)
     if bias is not None:
         y += bias
     return y
@@ -171,7 +168,7 @@ def _explain_linear(
     return f"the bias must have the weight's number of output features, shape ({weight[0]},)"
 
 
-_LINEAR = Primitive(
+_LINEAR: Primitive = Primitive(
     "linear",
     _linear_value,
     {"x": lambda g, weight: matmul(g, weight), "weight": _linear_weight, "bias": lambda g: g},

@@ -42,7 +42,7 @@ def _pad_value(
     return y
 
 
-_PAD = Primitive(
+_PAD: Primitive = Primitive(
     "pad",
     _pad_value,
     {
@@ -133,7 +133,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         x, axis = reshape(x, (-1,)), 0
     place = normalize_axis("repeat", axis, x)
     shape = shape_of(x)
-    counts = np.asarray(getattr(repeats, "data", repeats) if hasattr(repeats, "node") else repeats)
+    counts = np.asarray(repeats.tolist() if hasattr(repeats, "node") else repeats)
     if counts.dtype.kind not in "iu" or (counts < 0).any():
         raise ValueError(f"repeat: repeats must be integers from 0; got {repeats}")
     if counts.size == 1:
@@ -174,8 +174,12 @@ def tile(x: Any, repetitions: int | Sequence[int], /) -> Tensor:
 
 # --- triangles and diagonals ----------------------------------------------------------------------
 
-_TRIL = Primitive("tril", lambda xp, x, k: xp.tril(x, k), {"x": lambda g, k: tril(g, k=k)})
-_TRIU = Primitive("triu", lambda xp, x, k: xp.triu(x, k), {"x": lambda g, k: triu(g, k=k)})
+_TRIL: Primitive = Primitive(
+    "tril", lambda xp, x, k: xp.tril(x, k), {"x": lambda g, k: apply(_TRIL, (g,), {"k": k})}
+)
+_TRIU: Primitive = Primitive(
+    "triu", lambda xp, x, k: xp.triu(x, k), {"x": lambda g, k: apply(_TRIU, (g,), {"k": k})}
+)
 _MATRICES = [
     lambda s: s(s.real(3, 4)),
     lambda s: s(s.real(2, 3, 3), k=1),

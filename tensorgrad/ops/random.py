@@ -16,7 +16,7 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import philox
 from tensorgrad.dtypes import FLOATS, HALVES
 from tensorgrad.errors import DtypeError
-from tensorgrad.ops.creation import Shape, _sizes
+from tensorgrad.ops.creation import Shape, sizes_of
 from tensorgrad.ops.indexing import take
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import operation
@@ -121,11 +121,11 @@ def _mask_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
     return kept.astype(x.dtype) * x.dtype.type(scale)
 
 
-_UNIFORM = Primitive("random.uniform", _uniform_value, {"like": None})
-_NORMAL = Primitive("random.normal", _normal_value, {"like": None})
-_RANDINT = Primitive("random.randint", _randint_value, {"like": None})
-_PERMUTATION = Primitive("random.permutation", _permutation_value, {"like": None})
-_MASK = Primitive("random.dropout_mask", _mask_value, {"x": None})
+_UNIFORM: Primitive = Primitive("random.uniform", _uniform_value, {"like": None})
+_NORMAL: Primitive = Primitive("random.normal", _normal_value, {"like": None})
+_RANDINT: Primitive = Primitive("random.randint", _randint_value, {"like": None})
+_PERMUTATION: Primitive = Primitive("random.permutation", _permutation_value, {"like": None})
+_MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None})
 
 
 @cache
@@ -193,7 +193,7 @@ class Generator:
         wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
         if wanted not in FLOATS:
             raise DtypeError(f"{op.name}: a floating dtype is needed; got {wanted}")
-        sizes = _sizes(op.name, shape)
+        sizes = sizes_of(op.name, shape)
         words = 2 if wanted == dtypes.float64 else 1
         attrs = {
             **self.advance(math.prod(sizes) * words),
@@ -254,7 +254,7 @@ class Generator:
             raise ValueError(
                 f"randint: high - low must be between 1 and 2**32; got low={low}, high={high}"
             )
-        sizes = _sizes("randint", shape)
+        sizes = sizes_of("randint", shape)
         attrs = {
             **self.advance(2 * math.prod(sizes)),
             "shape": sizes,

@@ -45,7 +45,7 @@ def _shift_value(xp: Any, x: Any, axis: int, reverse: bool, fill: float) -> Any:
     return y
 
 
-_SHIFT = Primitive(
+_SHIFT: Primitive = Primitive(
     "shift",
     _shift_value,
     {"x": lambda g, axis, reverse: _shifted(g, axis, not reverse)},
@@ -58,40 +58,35 @@ def _shifted(x: Any, axis: int, reverse: bool = False, fill: float = 0.0) -> Any
 
 
 def _recurrence_value(xp: Any, a: Any, b: Any, axis: int, reverse: bool) -> Any:
-    if a.shape != b.shape:
-        a, b = xp.broadcast_arrays(a, b)
+    a, b = xp.moveaxis(a, axis, 0), xp.moveaxis(b, axis, 0)
     y = xp.empty(b.shape, b.dtype)
-    n = b.shape[axis]
+    n = len(y)
     if not y.size:
-        return y
+        return xp.moveaxis(y, 0, axis)
     steps = range(n - 1, -1, -1) if reverse else range(n)
-    a, b, rows = (xp.moveaxis(t, axis, 0) for t in (a, b, y))
-    if y.size < 8 * n and xp is np:
+    if xp is np and y.size < 8 * n:
         # Few numbers in each step: Python's own arithmetic is faster than NumPy's on them.
-        wide = [t.reshape(n, -1).T.tolist() for t in (a, b)]
-        for column, (factors, terms) in enumerate(zip(*wide, strict=True)):
-            s = 0.0
+        rows = y.reshape(n, -1)
+        columns = zip(a.reshape(n, -1).T.tolist(), b.reshape(n, -1).T.tolist(), strict=True)
+        for column, (factors, found) in enumerate(columns):
+            previous = 0.0
+            factors[steps[0]] = 0.0  # what it is must not matter, were it infinite
             for i in steps:
-                terms[i] = s = terms[i] + factors[i] * s
-            rows.reshape(n, -1)[:, column] = terms
-        if not np.shares_memory(rows.reshape(n, -1), y):
-            raise AssertionError
-        return y
-    previous = None
-    for i in steps:
-        if previous is None:
-            rows[i] = b[i]
-        else:
-            rows[i] = a[i] * previous + b[i]
-        previous = rows[i]
-    return y
+                found[i] = previous = found[i] + factors[i] * previous
+            rows[:, column] = found
+    else:
+        before = None
+        for i in steps:
+            y[i] = b[i] if before is None else a[i] * before + b[i]
+            before = y[i]
+    return xp.moveaxis(y, 0, axis)
 
 
 def _adjoint(g: Any, a: Any, axis: int, reverse: bool) -> Any:
     return linear_recurrence(_shifted(a, axis, not reverse), g, axis=axis, reverse=not reverse)
 
 
-_RECURRENCE = Primitive(
+_RECURRENCE: Primitive = Primitive(
     "linear_recurrence",
     _recurrence_value,
     {
@@ -142,16 +137,16 @@ def linear_recurrence(a: Any, b: Any, /, *, axis: int = 0, reverse: bool = False
 # --- cumulative -----------------------------------------------------------------------------------
 
 
-_CUMSUM = Primitive(
+_CUMSUM: Primitive = Primitive(
     "cumulative_sum",
     lambda xp, x, axis: x.cumsum(axis=axis),
-    {"x": lambda g, axis: flip(cumulative_sum(flip(g, axis=axis), axis=axis), axis=axis)},
+    {"x": lambda g, axis: flip(apply(_CUMSUM, (flip(g, axis=axis),), {"axis": axis}), axis=axis)},
     types="same",
     widen=True,
 )
 # dx[i] = (product of what precedes x[i]) * (g[i] + x[i+1] * (g[i+1] + x[i+2] * ...)): there is no
 # division, so zeros among the factors do no harm.
-_CUMPROD = Primitive(
+_CUMPROD: Primitive = Primitive(
     "cumulative_prod",
     lambda xp, x, axis: x.cumprod(axis=axis),
     {
@@ -235,7 +230,7 @@ def _prod_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     return spread(g, x.shape, axis, keepdims) * permute_dims(others, back)
 
 
-_PROD = Primitive(
+_PROD: Primitive = Primitive(
     "prod",
     lambda xp, x, axis, keepdims: x.prod(axis=axis, keepdims=keepdims),
     {"x": _prod_rule},

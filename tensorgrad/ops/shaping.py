@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import index as as_int
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +71,10 @@ def normalize_axes(name: str, axis: Axis, x: Any) -> tuple[int, ...]:
     return (normalize_axis(name, axis, x),)
 
 
-_RESHAPE = Primitive(
+_RESHAPE: Primitive = Primitive(
     "reshape",
     lambda xp, x, shape: x.reshape(shape),
-    {"x": lambda g, x_shape: reshape(g, x_shape)},
+    {"x": lambda g, x_shape: apply(_RESHAPE, (g,), {"shape": x_shape})},
     explain=lambda got, shape: (
         f"{got} has {math.prod(got)} elements, which do not fill shape {tuple(shape)}"
     ),
@@ -89,18 +90,28 @@ _RESHAPE = Primitive(
     ],
     primitive=_RESHAPE,
 )
-def reshape(x: Any, /, shape: int | Sequence[int]) -> Tensor:
+def reshape(x: Any, /, shape: int | Sequence[int], *more: int) -> Tensor:
     """The same elements, in row-major order, with another ``shape``; one size may be -1.
 
-    Shares memory where the layout allows. Raises ShapeError if the number of elements differs.
+    The sizes may also be given one by one, as in ``x.reshape(3, -1)``. Shares memory where the
+    layout allows. Raises ShapeError if the number of elements differs.
     """
-    return apply(_RESHAPE, (x,), {"shape": tuple(shape) if isinstance(shape, Sequence) else shape})
+    return apply(_RESHAPE, (x,), {"shape": _together(shape, more)})
 
 
-_PERMUTE = Primitive(
+def _together(first: int | Sequence[int], more: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes or axes given as one sequence or one by one, as a tuple."""
+    return tuple(first) if isinstance(first, Sequence) else (as_int(first), *more)
+
+
+_PERMUTE: Primitive = Primitive(
     "permute_dims",
     lambda xp, x, axes: x.transpose(axes),
-    {"x": lambda g, axes: permute_dims(g, tuple(sorted(range(len(axes)), key=axes.__getitem__)))},
+    {
+        "x": lambda g, axes: apply(
+            _PERMUTE, (g,), {"axes": tuple(sorted(range(len(axes)), key=axes.__getitem__))}
+        )
+    },
 )
 
 
@@ -108,15 +119,19 @@ _PERMUTE = Primitive(
     cases=[lambda s: s(s.real(2, 3, 4), (2, 0, 1)), lambda s: s(s.real(3, 4), (1, 0))],
     reference="transpose",
     torch="permute",
+    aliases=("permute",),
     primitive=_PERMUTE,
 )
-def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
-    """``x`` with its axes in the order ``axes``, a permutation of all of them; a view."""
-    order = normalize_axes("permute_dims", tuple(axes), x)
+def permute_dims(x: Any, /, axes: int | Sequence[int], *more: int) -> Tensor:
+    """``x`` with its axes in the order ``axes``, a permutation of all of them; a view.
+
+    The axes may also be given one by one, as in ``x.permute_dims(2, 0, 1)``.
+    """
+    order = normalize_axes("permute_dims", _together(axes, more), x)
     if len(order) != len(shape_of(x)):
         raise ShapeError(
-            f"permute_dims: axes must name every axis once; got axes={tuple(axes)} for shape "
-            f"{shape_of(x)}"
+            f"permute_dims: axes must name every axis once; got axes={_together(axes, more)} for "
+            f"shape {shape_of(x)}; to interchange two axes use swapaxes"
         )
     return apply(_PERMUTE, (x,), {"axes": order})
 
@@ -135,12 +150,12 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     torch=None,
     primitive=_PERMUTE,
 )
-def transpose(x: Any, /, axes: Sequence[int] | None = None) -> Tensor:
-    """``x`` with its axes in the order ``axes``, or reversed if ``None``; a view."""
+def transpose(x: Any, /, axes: int | Sequence[int] | None = None, *more: int) -> Tensor:
+    """``x`` with its axes in the order ``axes``, or reversed if ``None``; a view (NumPy's)."""
     if axes is None:
         n = len(shape_of(x))
         return apply(_PERMUTE, (x,), {"axes": tuple(range(n - 1, -1, -1))})
-    return permute_dims(x, axes)
+    return permute_dims(x, axes, *more)
 
 
 @operation(
@@ -299,9 +314,7 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
         lambda s: s(s.real(0, 3, 2), 1),
     ],
     reference=lambda x, start_axis=0, end_axis=-1: (
-        x.reshape(
-            x.shape[:start_axis] + (-1 if x.size else 0,) + x.shape[end_axis % max(x.ndim, 1) + 1 :]
-        )
+        x.reshape((*x.shape[:start_axis], -1, *x.shape[end_axis % max(x.ndim, 1) + 1 :]))
         if x.size
         else x.reshape(0, 6)
     ),
@@ -367,10 +380,10 @@ def _unslice_value(xp: Any, x: Any, index: tuple[Part, ...], shape: tuple[int, .
     return y
 
 
-_SLICE = Primitive(
-    "slice", _slice_value, {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)}
+_SLICE: Primitive = Primitive(
+    "getitem", _slice_value, {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)}
 )
-_UNSLICE = Primitive("unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)})
+_UNSLICE: Primitive = Primitive("unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)})
 
 
 def sliced(x: Any, index: tuple[Part, ...]) -> Any:
@@ -435,10 +448,7 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     else:
         ends = [as_int(i) for i in indices_or_sections]
     bounds: list[int | None] = [0, *ends, None]
-    return tuple(
-        sliced(x, along(place, (start, stop, None)))
-        for start, stop in zip(bounds, bounds[1:], strict=False)
-    )
+    return tuple(sliced(x, along(place, (start, stop, None))) for start, stop in pairwise(bounds))
 
 
 @operation(
@@ -461,7 +471,7 @@ def _concat_value(xp: Any, *xs: Any, axis: int, bounds: tuple[int, ...]) -> Any:
     return xp.concatenate(xs, axis)
 
 
-_CONCAT = Primitive(
+_CONCAT: Primitive = Primitive(
     "concat",
     _concat_value,
     {
@@ -475,7 +485,7 @@ _CONCAT = Primitive(
         "joined along"
     ),
 )
-_STACK = Primitive(
+_STACK: Primitive = Primitive(
     "stack",
     lambda xp, *xs, axis: xp.stack(xs, axis),
     {"*xs": lambda g, axis, index: sliced(g, along(axis, index))},

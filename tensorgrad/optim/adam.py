@@ -34,14 +34,14 @@ def _adam(
     small, rate = numbers.scalar(eps * root), numbers.scalar(lr * root / (1 - beta1**step))
     number = numbers.constant
     keep1, new1, keep2, new2 = number(beta1), number(1 - beta1), number(beta2), number(1 - beta2)
-    if weight_decay:
-        decay = number(lr * weight_decay if decoupled else weight_decay)
+    penalty = number(weight_decay) if weight_decay and not decoupled else None
+    shrink = number(lr * weight_decay) if weight_decay and decoupled else None
 
     def update(p: Any, g: Any, u: Any, w: Any, m: Any, v: Any, v_max: Any) -> None:
         if maximize:
             g = xp.negative(g, out=u)
-        if weight_decay and not decoupled:
-            g = add(multiply(p, decay, out=w), g, out=u)
+        if penalty is not None:
+            g = add(multiply(p, penalty, out=w), g, out=u)
         multiply(m, keep1, out=m)
         add(m, multiply(g, new1, out=w), out=m)
         multiply(v, keep2, out=v)
@@ -51,8 +51,8 @@ def _adam(
             v = xp.maximum(v_max, v, out=v_max)
         add(sqrt(v, out=w), small, out=w)
         multiply(xp.divide(m, w, out=u), rate, out=u)
-        if weight_decay and decoupled:
-            add(u, multiply(p, decay, out=w), out=u)
+        if shrink is not None:
+            add(u, multiply(p, shrink, out=w), out=u)
 
     return update
 

@@ -24,12 +24,13 @@ def _adagrad(
     """The update rule of Adagrad; see the class."""
     multiply, add = xp.multiply, xp.add
     rate = numbers.scalar(lr / (1 + (step - 1) * lr_decay))
-    decay, small = numbers.constant(weight_decay), numbers.constant(eps)
+    small = numbers.constant(eps)
+    decay = numbers.constant(weight_decay) if weight_decay else None
 
     def update(p: Any, g: Any, u: Any, w: Any, total: Any) -> None:
         if maximize:
             g = xp.negative(g, out=u)
-        if weight_decay:
+        if decay is not None:
             g = add(multiply(p, decay, out=w), g, out=u)
         add(total, multiply(g, g, out=w), out=total)
         add(xp.sqrt(total, out=w), small, out=w)
@@ -114,12 +115,13 @@ def _rmsprop(
     multiply, add, sqrt = xp.multiply, xp.add, xp.sqrt
     number = numbers.constant
     keep, new, small, rate = number(alpha), number(1 - alpha), number(eps), number(lr)
-    decay, memory = number(weight_decay), number(momentum)
+    decay = number(weight_decay) if weight_decay else None
+    memory = number(momentum) if momentum else None
 
     def update(p: Any, g: Any, u: Any, w: Any, v: Any, v_step: Any, mean: Any) -> None:
         if maximize:
             g = xp.negative(g, out=u)
-        if weight_decay:
+        if decay is not None:
             g = add(multiply(p, decay, out=w), g, out=u)
         multiply(v, keep, out=v)
         multiply(g, g, out=w)
@@ -134,7 +136,7 @@ def _rmsprop(
             sqrt(v, out=w)
         add(w, small, out=w)
         g = xp.divide(g, w, out=u)
-        if momentum:
+        if memory is not None:
             multiply(v_step, memory, out=v_step)
             g = add(v_step, g, out=v_step)
         multiply(g, rate, out=u)

@@ -41,7 +41,8 @@ class Bundle:
         """The gradient of each parameter, or ``None`` if the bundle no longer fits."""
         found = []
         for p in self.params:
-            g = p.grad
+            node = p.node  # p.grad written out: this runs for every parameter in every step
+            g = None if node is None else node.grad
             if g is None or type(g.data) is not self.array_type or g.data.dtype != self.dtype:
                 return None
             found.append(g)

@@ -24,19 +24,20 @@ def _sgd(
     """The update rule of SGD; see the class."""
     multiply, add = xp.multiply, xp.add
     number = numbers.constant
-    rate, decay, memory = number(lr), number(weight_decay), number(momentum)
+    rate = number(lr)
+    memory = number(momentum) if momentum else None
+    decay = number(weight_decay) if weight_decay else None
     # The first gradient enters the momentum in full, whatever the dampening.
-    damped = dampening != 0 and step != 1
-    share = number(1 - dampening)
+    share = number(1 - dampening) if dampening and step != 1 else None
 
     def update(p: Any, g: Any, u: Any, w: Any, v: Any) -> None:
         if maximize:
             g = xp.negative(g, out=u)
-        if weight_decay:
+        if decay is not None:
             g = add(multiply(p, decay, out=w), g, out=u)
-        if momentum:
+        if memory is not None:
             multiply(v, memory, out=v)
-            add(v, multiply(g, share, out=w) if damped else g, out=v)
+            add(v, g if share is None else multiply(g, share, out=w), out=v)
             g = add(multiply(v, memory, out=w), g, out=u) if nesterov else v
         multiply(g, rate, out=u)
 

@@ -61,7 +61,7 @@ def _host(index: Any) -> Any:
 
 
 def _selected(x: Any, positions: Any) -> Any:
-    return x.reshape(-1)[torch.as_tensor(np.asarray(positions))]
+    return x.reshape(-1)[torch.as_tensor(np.array(positions))]
 
 
 def _getitem(x: Any, index: Any) -> Any:

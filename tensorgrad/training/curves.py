@@ -1,0 +1,156 @@
+"""The curves of a training run as a picture: SVG text, written without a plotting library."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+from tensorgrad.data.files import write_atomically
+from tensorgrad.training.callback import Callback
+
+if TYPE_CHECKING:
+    from tensorgrad.training.trainer import Trainer
+
+Record = Mapping[str, float]
+Points = list[tuple[float, float]]
+
+# The two colours differ in lightness too, so that they can be told apart in any kind of vision.
+_LINES = {"train": "#1d4ed8", "validation": "#ea8a1a"}
+_WIDTH, _HEIGHT = 460, 330  # of a panel, in pixels
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 46, 48  # margins around the plotting area
+
+
+class Curves(Callback):
+    """After each epoch draws the history so far to ``path``, an SVG file replaced in one step."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
+        """Draw the picture."""
+        write_atomically(self.path, draw_curves(trainer.history).encode())
+
+
+def draw_curves(history: Sequence[Record]) -> str:
+    """The history of a Trainer as SVG: one panel for the loss and one for each metric.
+
+    history: a dict for each epoch with "epoch", and "train_<name>" and "validation_<name>" for
+        each figure. Values that are not finite are left out.
+    """
+    names = list(
+        dict.fromkeys(
+            key.partition("_")[2]
+            for record in history
+            for key in record
+            if key.partition("_")[0] in _LINES
+        )
+    )
+    width = _WIDTH * max(1, len(names))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" width="{width}" '
+        f'height="{_HEIGHT}" font-family="Helvetica, Arial, sans-serif" font-size="12" '
+        'fill="#334155">',
+        f"<title>Training curves, {len(history)} epochs</title>",
+        f'<rect width="{width}" height="{_HEIGHT}" fill="#ffffff"/>',
+    ]
+    for i, name in enumerate(names):
+        lines = {part: _points(history, f"{part}_{name}") for part in _LINES}
+        parts += [f'<g transform="translate({i * _WIDTH} 0)">', *_panel(name, lines), "</g>"]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _points(history: Sequence[Record], column: str) -> Points:
+    """The epochs and finite values of one column."""
+    return [
+        (record["epoch"], record[column])
+        for record in history
+        if column in record and math.isfinite(record[column])
+    ]
+
+
+def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
+    """The SVG elements of one panel."""
+    points = [point for line in lines.values() for point in line] or [(1.0, 0.0)]
+    last = max(x for x, _ in points)
+    x_ticks = [x for x in ticks(1, max(last, 2), 8) if x == int(x)]
+    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 5)
+    bottom, top = y_ticks[0], y_ticks[-1]
+    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - 1) / max(last - 1, 1)
+        return (
+            round(_LEFT + across * (right - _LEFT), 2),
+            round(floor - (y - bottom) / (top - bottom) * (floor - _TOP), 2),
+        )
+
+    parts = [f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(name)}</text>']
+    for y in y_ticks:
+        height = at(1, y)[1]
+        parts += [
+            f'<path d="M{_LEFT} {height}H{right}" stroke="#e2e8f0"/>',
+            f'<text x="{_LEFT - 8}" y="{height + 4}" text-anchor="end">{_label(y, y_ticks)}</text>',
+        ]
+    for x in x_ticks:
+        if 1 <= x <= max(last, 2):
+            place = at(x, bottom)[0]
+            parts += [
+                f'<path d="M{place} {floor}v5" stroke="#64748b"/>',
+                f'<text x="{place}" y="{floor + 19}" text-anchor="middle">{int(x)}</text>',
+            ]
+    parts += [
+        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">epoch</text>',
+    ]
+    edge = right
+    for part, line in reversed(lines.items()):
+        if not line:
+            continue
+        colour = _LINES[part]
+        path = " ".join(f"{a},{b}" for a, b in (at(x, y) for x, y in line))
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" '
+            'stroke-linejoin="round" stroke-linecap="round"/>'
+        )
+        if len(line) <= 12:
+            parts += [
+                f'<circle cx="{a}" cy="{b}" r="3" fill="{colour}"/>'
+                for a, b in (at(x, y) for x, y in line)
+            ]
+        text = f"{part} {_short(line[-1][1])}"
+        parts += [
+            f'<text x="{edge}" y="24" text-anchor="end">{text}</text>',
+            f'<path d="M{edge - 6.5 * len(text) - 22} 20h16" stroke="{colour}" stroke-width="3"/>',
+        ]
+        edge -= round(6.5 * len(text) + 36)
+    return parts
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers, ``about`` as many, that reach from at most ``low`` to at least ``high``.
+
+    They are multiples of 1, 2 or 5 times a power of ten.
+    """
+    if not high > low:  # one value: room above and below it
+        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _label(value: float, values: Sequence[float]) -> str:
+    """A tick's number, with as many decimals as the distance to its neighbour needs."""
+    step = values[1] - values[0]
+    if step >= 1e5 or step < 1e-4:
+        return f"{value:.3g}"
+    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
