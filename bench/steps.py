@@ -32,7 +32,7 @@ def build(contestant: str, network: str, optimizer: str) -> Timed:
     module = importlib.import_module(f"bench.training.with_{framework}")
     options = {"fused": True} if fused else {}
     step = module.training_step(NETWORKS[network], optimizer, **options)
-    return Timed(repeated(step), [float(step()) for _ in range(3)])
+    return Timed(repeated(step), [step().item() for _ in range(3)])
 
 
 def run(contest: Contest) -> None:

@@ -59,11 +59,11 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     Raises DtypeError if tensorgrad has no such element type.
     """
     try:
-        found = bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+        found = bfloat16 if dtype == "bfloat16" else np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise DtypeError(f"{dtype!r} is not a dtype; known are {names()}") from None
     if found in ALL:
-        return found.newbyteorder("=")
+        return found
     raise DtypeError(f"dtype {found} is not supported; known are {names()}")
 
 

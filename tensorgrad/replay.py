@@ -27,6 +27,7 @@ from tensorgrad.tape import (
     Rule,
     current_mode,
     unbroadcast,
+    was_overwritten,
     wrap,
 )
 
@@ -38,10 +39,11 @@ def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
     """Raise GradientError if a value saved by ``node`` was overwritten since."""
     for name, value in zip(rule.names, saved, strict=True):
         arrays = value if type(value) is tuple else (value,)
-        if any(was_overwritten(a, node.position) for a in arrays if is_array(a)):
+        stale = [a for a in arrays if is_array(a) and was_overwritten(a, node.position)]
+        if stale:
             what = "its output" if name == "y" else f"its input {name!r}"
             raise GradientError(
-                f"{node.op.name}{_location(node)} needs {what} for its "
+                f"{node.op.name}{_location(node)} needs {what}, of shape {stale[0].shape}, for its "
                 "gradient, but that value was overwritten in place after it was used. Compute "
                 "the new value into a new tensor, or .clone() the old one before overwriting it"
             )

@@ -25,8 +25,8 @@ Scalar = bool | int | float
 class Tensor:
     """An n-dimensional array on a device, which remembers how it was computed.
 
-    data: a number, nested sequences, a NumPy or CuPy array, or a tensor. It is copied unless
-        ``copy`` is False (never copy) or None (copy only if needed).
+    data: a number, nested sequences, a NumPy or CuPy array, or a tensor, whose history is left
+        behind. It is copied unless ``copy`` is False (never copy) or None (only if needed).
     dtype: the element type. Left out, it is that of the data; Python floats get the default real
         dtype (float32), Python integers int64.
     device: "cpu", "cuda", "cuda:1" or "auto". Left out, it is that of the data, or the default
@@ -59,7 +59,7 @@ class Tensor:
             place = backend.of(data).device_of(data) if on_gpu else backend.default_device()
         else:
             place = backend.normalize(device)
-        if not hasattr(data, "dtype"):
+        if not isinstance(getattr(data, "dtype", None), np.dtype):
             data, wanted = _from_python(data, wanted)
         elif wanted is None:
             wanted = dtypes.as_dtype(data.dtype)
@@ -554,10 +554,11 @@ class Tensor:
 
         A tensor that requires a gradient can be overwritten only under ``no_grad()``.
         """
-        if self.node is not None and current_mode().grad:
+        if self._is_recorded_with(source):
             raise GradientError(
-                "copy_ would overwrite a tensor whose gradient is being recorded; do it under "
-                "tg.no_grad()"
+                "copy_ would overwrite a value without recording it, while this tensor or the "
+                "source requires a gradient; do it under tg.no_grad(), .detach() the source, or "
+                "write x[...] = source"
             )
         if not isinstance(source, Tensor):
             source = Tensor(source, device=self.device, copy=None)
@@ -606,11 +607,9 @@ class Tensor:
 
 def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[Any]]:
     """Numbers and nested sequences, which may hold tensors, as an array; and the dtype meant."""
-    if isinstance(data, list | tuple) and any(isinstance(x, Tensor) for x in data):
-        data = [x.detach().numpy() if isinstance(x, Tensor) else x for x in data]
-        strong = True
-    else:
-        strong = hasattr(data, "__array__") or hasattr(data, "__dlpack__")
+    strong = hasattr(data, "__array__") or hasattr(data, "__dlpack__")  # PyTorch's, say
+    if isinstance(data, list | tuple):
+        data, strong = _without_tensors(data)
     try:
         found = np.asarray(data)
     except (ValueError, OverflowError) as error:
@@ -621,6 +620,16 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
         else:
             dtype = dtypes.as_dtype(found.dtype)
     return found, dtype
+
+
+def _without_tensors(data: Any) -> tuple[Any, bool]:
+    """Nested sequences with the tensors in them as arrays; and whether there were any."""
+    if isinstance(data, Tensor):
+        return data._host(), True
+    if not isinstance(data, list | tuple):
+        return data, isinstance(data, ndarray)
+    parts = [_without_tensors(x) for x in data]
+    return [x for x, _ in parts], any(found for _, found in parts)
 
 
 def _copy_value(xp: Any, target: Any, source: Any) -> Any:

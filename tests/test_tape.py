@@ -46,7 +46,7 @@ def without_collector() -> Iterator[None]:
 
 
 def live_nodes() -> int:
-    return sum(isinstance(o, Node) for o in gc.get_objects())
+    return sum(issubclass(type(o), Node) for o in gc.get_objects())
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tensorgrad import backend
@@ -14,7 +14,7 @@ from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import AnomalyError
 from tensorgrad.tape import Mode, Node, Observer, Primitive, Rule
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _user_line() -> str:

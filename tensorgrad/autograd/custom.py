@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from tensorgrad import dtypes
 from tensorgrad.backend.base import Value
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, parameters_of
 
 
 def custom_operation(
@@ -36,6 +35,8 @@ def custom_operation(
     """
     if value is None:
         return lambda function: custom_operation(function, **rules)
+    import inspect  # 10 ms, which a program without custom operations need not spend
+
     parameters = list(inspect.signature(value).parameters)
     takes_xp = parameters[:1] == ["xp"]
     names = parameters[1:] if takes_xp else parameters
@@ -86,7 +87,7 @@ def _check(name: str, rules: Any, names: list[str], options: list[str]) -> None:
     for n, rule in rules.items():
         if rule is None:
             continue
-        wanted = list(inspect.signature(rule).parameters)[1:]
+        wanted = parameters_of(rule)[1:]
         missing = [w for w in wanted if w not in known]
         if missing:
             raise TypeError(

@@ -29,7 +29,7 @@ def is_array(obj: Any) -> bool:
     return type(obj) in BACKENDS
 
 
-def cuda() -> Backend:
+def cuda_backend() -> Backend:
     """The CUDA backend, imported on first use.
 
     Raises DeviceError, naming what is missing and the command that installs it.
@@ -59,13 +59,13 @@ def normalize(device: str | None) -> str:
     if device == "cpu":
         return device
     if device == "auto":
-        return cuda().current_device() if cuda_is_available() else "cpu"
+        return cuda_backend().current_device() if cuda_is_available() else "cpu"
     kind, _, number = str(device).partition(":")
     if kind != "cuda" or (number and not number.isdigit()) or str(device).endswith(":"):
         raise DeviceError(
             f'unknown device {device!r}; write "cpu", "cuda", "cuda:1" (a GPU by number) or "auto"'
         )
-    backend = cuda()
+    backend = cuda_backend()
     if not number:
         return backend.current_device()
     backend.check_device(int(number))
@@ -90,4 +90,4 @@ def set_default_device(device: str | None) -> None:
 
 def backend_for(device: str) -> Backend:
     """The backend of a device name as ``normalize`` returns it."""
-    return CPU if device == "cpu" else cuda()
+    return CPU if device == "cpu" else cuda_backend()

@@ -69,7 +69,7 @@ def _gpu() -> str:
     reason = problem()
     if reason is not None:
         return f"not usable: {reason}"
-    cuda = backend.cuda()
+    cuda = backend.cuda_backend()
     runtime = cuda.xp.cuda.runtime  # type: ignore[attr-defined]
     names = [
         f"cuda:{i} {runtime.getDeviceProperties(i)['name'].decode()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,6 @@ from tensorgrad.training import (
     EarlyStopping,
     History,
     LoadedCheckpoint,
-    Penalty,
     Progress,
     Trainer,
     load_checkpoint,
@@ -79,11 +78,7 @@ def train(given: Mapping[str, Any]) -> None:
         model,
         build_optimizer(model, settings),
         functional.cross_entropy,
-        penalty=(
-            Penalty(model, settings["l1"], settings["l2"])
-            if settings["l1"] or settings["l2"]
-            else None
-        ),
+        penalty=build_penalty(model, settings),
         callbacks=(
             Progress(),
             History(folder / "history.csv"),
@@ -217,6 +212,22 @@ def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
         model.parameters(), lr=rate if settings["lr"] is None else settings["lr"], **options
     )
     return found
+
+
+def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] | None:
+    """The regularizer: L1, L2, both, or None."""
+    l1, l2 = settings["l1"], settings["l2"]
+    if not l1 and not l2:
+        return None
+    weights = [p for p in model.parameters() if p.ndim > 1]
+
+    def penalty() -> Tensor:
+        if not l2:
+            return functional.l1_penalty(weights, l1)
+        squares = functional.l2_penalty(weights, l2)
+        return squares if not l1 else squares + functional.l1_penalty(weights, l1)
+
+    return penalty
 
 
 def _resumed(path: Path, given: Mapping[str, Any]) -> tuple[LoadedCheckpoint, Path]:

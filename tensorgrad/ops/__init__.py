@@ -191,6 +191,7 @@ from tensorgrad.ops.transfer import (
 )
 
 # The same functions by NumPy's and PyTorch's names, as the rows say.
+absolute = abs
 amax = max
 amin = min
 arccos = acos
@@ -215,6 +216,7 @@ unsqueeze = expand_dims
 __all__ = [
     "Generator",
     "abs",
+    "absolute",
     "acos",
     "acosh",
     "add",

@@ -113,7 +113,7 @@ _LEAKY = Primitive(
 )
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
     """``x`` where positive, else ``negative_slope * x``; at 0 the gradient is the slope."""
-    return apply(_LEAKY, (x,), {"negative_slope": negative_slope})
+    return apply(_LEAKY, (x,), {"negative_slope": float(negative_slope)})
 
 
 def _elu_value(xp: Any, x: Any, alpha: float) -> Any:
@@ -139,7 +139,7 @@ _ELU = Primitive(
 )
 def elu(x: Any, /, alpha: float = 1.0) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
-    return apply(_ELU, (x,), {"alpha": alpha})
+    return apply(_ELU, (x,), {"alpha": float(alpha)})
 
 
 # Klambauer et al., 2017: the fixed point of mean 0 and variance 1
@@ -260,7 +260,7 @@ _HARDTANH = Primitive(
 )
 def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """``x`` limited to [min_val, max_val]; on the limits the gradient is 0."""
-    return apply(_HARDTANH, (x,), {"min_val": min_val, "max_val": max_val})
+    return apply(_HARDTANH, (x,), {"min_val": float(min_val), "max_val": float(max_val)})
 
 
 # --- over an axis -------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 
     kind, _ = x.__dlpack_device__()
     # DLPack's numbers: 1 is the CPU, 3 host memory pinned for a GPU, 2 and 13 are CUDA.
-    xp = backend.cuda().xp if int(kind) in (2, 13) else np
+    xp = backend.cuda_backend().xp if int(kind) in (2, 13) else np
     return Tensor(xp.from_dlpack(x), device=device, copy=copy)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
-from tensorgrad.tape import Primitive, apply, binary
+from tensorgrad.tape import Primitive, apply, binary, constant
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -84,6 +84,7 @@ abs = elementwise(
     lambda g, x: g * sign(x),
     "The absolute value; the gradient at 0 is 0.",
     avoid=0.0,
+    aliases=("absolute",),
     **INTEGER,
 )
 sign = elementwise(
@@ -122,6 +123,13 @@ _POWER = Primitive(
 _POWER_CONSTANT = Primitive(
     "pow", _power_value, {"x": _power_rule}, types="same", widen=True
 )
+_POWER_OF_CONSTANT: Primitive = Primitive(
+    "pow",
+    lambda xp, x, base: xp.power(constant(base, x.dtype) if xp is np and base else base, x),
+    {"x": lambda g, y, base: g * y * (math.log(base) if base > 0 else 0.0 if base == 0 else math.nan)},
+    types="float",
+    widen=True,
+)
 _power_of_tensor = binary(_POWER)
 
 
@@ -141,14 +149,25 @@ _power_of_tensor = binary(_POWER)
     primitive=_POWER,
 )
 def pow(x1: Any, x2: Any, /) -> Tensor:
-    """``x1 ** x2``. A Python number as exponent has a rule of its own, with no logarithm."""
-    if isinstance(x2, int | float) and not isinstance(x2, bool):
+    """``x1 ** x2``. A plain number as exponent has a rule of its own, with no logarithm.
+
+    Integers to a negative power give the default real dtype, as ``1 / x`` does.
+    """
+    x1, x2 = plain(x1), plain(x2)
+    if type(x2) is int or type(x2) is float:
         dtype = getattr(x1, "dtype", None)
-        if dtype in FLOATS or (isinstance(x2, int) and x2 >= 0 and dtype is not None):
+        if dtype in FLOATS or (type(x2) is int and x2 >= 0 and dtype is not None):
             return apply(_POWER_CONSTANT, (x1,), {"exponent": x2})
         if dtype is not None:
-            x2 = float(x2)  # integer to a negative power: real, as 1 / x is
+            x2 = float(x2)
+    elif (type(x1) is int or type(x1) is float) and getattr(x2, "dtype", None) in FLOATS:
+        return apply(_POWER_OF_CONSTANT, (x2,), {"base": x1})
     return _power_of_tensor(x1, x2)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as a Python number, which takes on the dtype of what it meets."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 # --- exponentials, logarithms, roots ------------------------------------------------------------
@@ -336,10 +355,22 @@ bitwise_xor = elementwise2(
     "bitwise_xor", "bitwise_xor", None, None, "``x1 ^ x2`` of integers or truth values.", cases=_BITS
 )
 bitwise_left_shift = elementwise2(
-    "bitwise_left_shift", "left_shift", None, None, "``x1 << x2`` of integers.", cases=_BITS
+    "bitwise_left_shift",
+    "left_shift",
+    None,
+    None,
+    "``x1 << x2`` of integers.",
+    cases=_BITS,
+    reference="left_shift",
 )
 bitwise_right_shift = elementwise2(
-    "bitwise_right_shift", "right_shift", None, None, "``x1 >> x2`` of integers.", cases=_BITS
+    "bitwise_right_shift",
+    "right_shift",
+    None,
+    None,
+    "``x1 >> x2`` of integers.",
+    cases=_BITS,
+    reference="right_shift",
 )
 
 

@@ -7,6 +7,7 @@ A generator is a 64-bit key and a position. Every draw is a pure function of the
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ class Generator:
     def seed(self, seed: int | None = None) -> Generator:
         """Start again from ``seed``. Returns the generator."""
         if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+            seed = int.from_bytes(os.urandom(8), "little")
         key = int(seed)
         if not 0 <= key < 2**64:
             raise ValueError(f"a seed is an integer in [0, 2**64); got {seed}")

@@ -8,8 +8,7 @@ the line in the documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tensorgrad.tape import Primitive, binary, unary
 
@@ -41,8 +40,7 @@ class Sampler(Protocol):
 Case = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """A row. ``reference`` and ``torch`` name the function in NumPy and PyTorch that must agree.
 
     ``reference`` may also be a function of NumPy arrays. ``None`` means there is none.

@@ -12,7 +12,6 @@ from tensorgrad.training.curves import Curves, draw_curves
 from tensorgrad.training.early_stopping import EarlyStopping
 from tensorgrad.training.history import History
 from tensorgrad.training.metrics import accuracy
-from tensorgrad.training.penalty import Penalty
 from tensorgrad.training.progress import Progress
 from tensorgrad.training.trainer import Trainer, TrainingError
 
@@ -24,7 +23,6 @@ __all__ = [
     "EarlyStopping",
     "History",
     "LoadedCheckpoint",
-    "Penalty",
     "Progress",
     "Trainer",
     "TrainingError",

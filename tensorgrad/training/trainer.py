@@ -14,7 +14,7 @@ from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
-from tensorgrad.ops.random import default_generator
+from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import Averages, Metric, resolve
@@ -32,7 +32,7 @@ class Trainer:
     loss: ``loss(output, target)``, the mean over the batch as a tensor of one element; the target
         is the last part of a batch.
     penalty: a function without arguments whose value is added to the loss for the gradient, as
-        ``Penalty(model, l1=1e-4)``. The losses reported are without it.
+        ``lambda: l1_penalty(model.parameters(), 1e-4)``. The losses reported are without it.
     metrics: names ("accuracy") or functions ``metric(output, target)`` -> mean over the batch.
     scheduler: a learning-rate scheduler, stepped after each epoch.
     callbacks: called in this order.
@@ -219,7 +219,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "loader": loader_state,
-            "random": default_generator.state(),
+            "random": {name: g.state() for name, g in self._named_generators()},
             "epoch": self.epoch,
             "running": self._averages.state_dict(),
             "history": self.history,
@@ -245,7 +245,16 @@ class Trainer:
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
-        default_generator.set_state(state["random"])
+        for name, generator in self._named_generators():
+            generator.set_state(state["random"][name])
+
+    def _named_generators(self) -> Iterator[tuple[str, Generator]]:
+        """The default generator, and those that modules of the model have for themselves."""
+        yield "default", default_generator
+        for path, module in self.model.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Generator):
+                    yield f"model.{path}.{name}", value
 
     def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
         """The callbacks under the names of their classes, numbered from the second of a kind."""

@@ -36,7 +36,7 @@ def test_tensor_dataset_rows() -> None:
     assert isinstance(row, Tensor) and row.tolist() == [6, 7, 8] and label.item() == 0
     assert dataset[1:3][0].shape == (2, 3)
     assert [part.tolist() for part in dataset[[3, 0]]] == [[[9, 10, 11], [0, 1, 2]], [2, 3]]
-    assert dataset.arrays[0] is x  # kept, not copied
+    assert np.shares_memory(dataset.arrays[0], x)  # kept, not copied
 
 
 def test_tensor_dataset_takes_lists() -> None:

@@ -114,6 +114,17 @@ def test_softmax_family_is_stable(shift: float, name: str, device: str) -> None:
     np.testing.assert_allclose(g, p, atol=4 * eps)
 
 
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("shift", [-BIG, 0.0, BIG])
+def test_logaddexp_shares_the_gradient_of_equals(shift: float, name: str, device: str) -> None:
+    dtype = dtypes.as_dtype(name)
+    a, b = (Tensor([shift], dtype=dtype, device=device, requires_grad=True) for _ in range(2))
+    tg.logaddexp(a, b).backward()
+    for x in (a, b):
+        assert x.grad is not None
+        assert float(x.grad) == pytest.approx(0.5, abs=4 * ROUNDOFF[name])
+
+
 def test_masked_softmax(device: str) -> None:
     """Minus infinity masks an entry, in value and gradient, as attention needs it."""
     values = [[0.0, -math.inf, 1.0], [-math.inf, 2.0, -math.inf]]

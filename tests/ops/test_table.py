@@ -222,8 +222,6 @@ def test_gradient(row: Operation, number: int, device: str, rng: np.random.Gener
     inputs, leaves = call.tensors(device, requires_grad=True)
     found = gradients(row, inputs, leaves, weights)
     assert_slope(f, call.arrays(), found, rng)
-    if any(w.size for w in weights):
-        assert any(x.grad is not None for x in leaves), "no input has a gradient"
 
 
 def first_gradients(

@@ -143,6 +143,64 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return torch.tensordot(a, b, dims=(one, two))
 
 
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    order = 2 if ord in (None, "fro") else ord
+    return torch.linalg.vector_norm(x, order, axis, keepdims)
+
+
+# --- along axes -----------------------------------------------------------------------------------
+
+
+def _logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return torch.logsumexp(x, _axes(axis, x.ndim), keepdims)
+
+
+def _place_of(name: str) -> Callable[..., Any]:
+    def place(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+        return getattr(torch, name)(x, axis, keepdims)
+
+    return place
+
+
+def _count_nonzero(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return (x != 0).sum(_axes(axis, x.ndim), keepdim=keepdims)
+
+
+def _prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    for place in sorted((a % x.ndim for a in _axes(axis, x.ndim)), reverse=True):
+        x = x.prod(place, keepdim=keepdims)
+    return x
+
+
+def _cumulative(name: str, start: float) -> Callable[..., Any]:
+    def run(x: Any, axis: int | None = None, include_initial: bool = False) -> Any:
+        place = 0 if axis is None else axis
+        if include_initial:
+            first = torch.full_like(x.narrow(place, 0, 1), start)
+            x = torch.cat([first, x], place)
+        return getattr(torch, name)(x, place)
+
+    return run
+
+
+def _linear_recurrence(a: Any, b: Any, axis: int = 0, reverse: bool = False) -> Any:
+    factors, terms = list(a.unbind(axis)), list(b.unbind(axis))
+    if reverse:
+        factors, terms = factors[::-1], terms[::-1]
+    sums = terms[:1]
+    for factor, term in zip(factors[1:], terms[1:], strict=True):
+        sums.append(term + factor * sums[-1])
+    return torch.stack(sums[::-1] if reverse else sums, axis)
+
+
+def _sort(x: Any, axis: int = -1, descending: bool = False) -> Any:
+    return torch.sort(x, dim=axis, descending=descending, stable=True).values
+
+
+def _argsort(x: Any, axis: int = -1, descending: bool = False) -> Any:
+    return torch.sort(x, dim=axis, descending=descending, stable=True).indices
+
+
 # --- making tensors -------------------------------------------------------------------------------
 
 
@@ -193,6 +251,18 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "vecdot": lambda a, b, axis=-1: torch.linalg.vecdot(a, b, dim=axis),
     "tensordot": _tensordot,
     "trace": lambda x, *where: torch.diagonal(x, *where).sum(-1),
+    "norm": _norm,
+    "logsumexp": _logsumexp,
+    "argmax": _place_of("argmax"),
+    "argmin": _place_of("argmin"),
+    "count_nonzero": _count_nonzero,
+    "prod": _prod,
+    "cumulative_sum": _cumulative("cumsum", 0.0),
+    "cumulative_prod": _cumulative("cumprod", 1.0),
+    "linear_recurrence": _linear_recurrence,
+    "sort": _sort,
+    "argsort": _argsort,
+    "topk": lambda x, k, axis=-1, largest=True: tuple(torch.topk(x, k, axis, largest)),
     "full": lambda shape, value: torch.full((shape,) if isinstance(shape, int) else shape, value),
     "eye": _eye,
     "arange": _arange,

@@ -1,0 +1,124 @@
+"""Activation functions as modules, for use in Sequential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tensorgrad.nn.module import Module
+from tensorgrad.ops import activations as functions
+from tensorgrad.ops import elementwise
+from tensorgrad.tensor import Tensor
+
+
+def _module(name: str, function: Callable[[Any], Any]) -> type[Module]:
+    """A module class that applies ``function``, which takes nothing but the input."""
+    doc = (function.__doc__ or "").strip()
+
+    def forward(self: Module, x: Tensor) -> Tensor:
+        return function(x)  # type: ignore[no-any-return]
+
+    forward.__doc__ = f"``{function.__name__}(x)``, of the shape of ``x``."
+    body = {"forward": forward, "__doc__": doc, "__module__": __name__}
+    return type(name, (Module,), body)
+
+
+Sigmoid = _module("Sigmoid", functions.sigmoid)
+Tanh = _module("Tanh", elementwise.tanh)
+ReLU = _module("ReLU", functions.relu)
+SELU = _module("SELU", functions.selu)
+SiLU = _module("SiLU", functions.silu)
+Softplus = _module("Softplus", functions.softplus)
+Mish = _module("Mish", functions.mish)
+
+
+class LeakyReLU(Module):
+    """``x`` where positive, else ``negative_slope * x``."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``leaky_relu(x, negative_slope)``, of the shape of ``x``."""
+        return functions.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``elu(x, alpha)``, of the shape of ``x``."""
+        return functions.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class GELU(Module):
+    """``x * Phi(x)``, Phi being the normal distribution function (Hendrycks and Gimpel, 2016).
+
+    approximate: "none", or "tanh" for the paper's approximation.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f'GELU: approximate must be "none" or "tanh", got {approximate!r}')
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``gelu(x, approximate)``, of the shape of ``x``."""
+        return functions.gelu(x, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class Hardtanh(Module):
+    """``x`` limited to [min_val, max_val]. Raises ValueError unless min_val < max_val."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        if not min_val < max_val:
+            raise ValueError(f"Hardtanh: min_val must be below max_val, got {min_val}, {max_val}")
+        self.min_val = min_val
+        self.max_val = max_val
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``hardtanh(x, min_val, max_val)``, of the shape of ``x``."""
+        return functions.hardtanh(x, self.min_val, self.max_val)
+
+    def extra_repr(self) -> str:
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+
+class Softmax(Module):
+    """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``softmax(x, axis)``, of the shape of ``x``."""
+        return functions.softmax(x, self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
+class LogSoftmax(Module):
+    """``log(softmax(x))`` along ``axis``, without overflow."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``log_softmax(x, axis)``, of the shape of ``x``."""
+        return functions.log_softmax(x, self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"

@@ -1,0 +1,97 @@
+"""Modules made of modules: Sequential and ModuleList."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+
+from tensorgrad.nn.module import Module
+
+L = TypeVar("L", bound="_List")
+
+
+class _List(Module):
+    """Modules in order, which are attributes named "0", "1", ... unless they have other names."""
+
+    def _add(self, name: str, module: Any) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"{type(self).__name__}: {name} must be a module, not {type(module).__name__}"
+            )
+        self.add_module(name, module)
+
+    def _all(self) -> list[tuple[str, Module]]:
+        # Not named_children(), which leaves out the second place of a module that has two.
+        return [(n, m) for n, m in vars(self).items() if isinstance(m, Module)]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter([module for _, module in self._all()])
+
+    @overload
+    def __getitem__(self: L, index: slice) -> L: ...
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    def __getitem__(self: L, index: int | slice) -> L | Module:
+        """A module by its place; of a slice, a container with those modules, which are shared."""
+        modules = self._all()
+        if isinstance(index, slice):
+            part = type(self)()
+            for i, (name, module) in enumerate(modules[index]):
+                part._add(str(i) if name.isdigit() else name, module)
+            return part
+        if not -len(modules) <= index < len(modules):
+            raise IndexError(
+                f"{type(self).__name__} holds {len(modules)} modules; there is no number {index}"
+            )
+        return modules[index][1]
+
+    def append(self: L, module: Module) -> L:
+        """Add a module at the end; returns the container. Raises TypeError for anything else."""
+        self._add(str(len(self)), module)
+        return self
+
+    def extend(self: L, modules: Iterable[Module]) -> L:
+        """Add several modules at the end; returns the container."""
+        for module in modules:
+            self.append(module)
+        return self
+
+
+class Sequential(_List):
+    """Modules of which each is called with the output of the one before.
+
+    modules: the modules, named "0", "1", ...; or one dict of names and modules.
+
+    ``model[1]`` is the second module, ``model[:2]`` a Sequential of the first two.
+    Raises TypeError for what is no module, ValueError for a name that cannot be an attribute.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            for name, module in modules[0].items():
+                self._add(name, module)
+        else:
+            for i, item in enumerate(modules):
+                self._add(str(i), item)
+
+    def forward(self, x: Any) -> Any:
+        """The output of the last module."""
+        for module in vars(self).values():
+            if isinstance(module, Module):
+                x = module(x)
+        return x
+
+
+class ModuleList(_List):
+    """A list of modules whose parameters belong to the module that holds the list.
+
+    In a plain Python list they would not be found. It is not called itself.
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        self.extend(modules)

@@ -1,0 +1,299 @@
+"""Functions of neural networks under PyTorch's names: activations, losses, penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.dtypes import INTEGERS
+from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.ops.activations import (
+    elu,
+    gelu,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    mish,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+)
+from tensorgrad.ops.elementwise import abs, square, tanh
+from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.linear_algebra import linear
+from tensorgrad.ops.random import dropout
+from tensorgrad.ops.reductions import mean, sum
+from tensorgrad.ops.shaping import moveaxis, reshape, shape_of
+from tensorgrad.tape import Primitive, apply
+from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "gelu",
+    "hardtanh",
+    "l1_loss",
+    "l1_penalty",
+    "l2_penalty",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def _nll_value(xp: Any, log_p: Any, labels: Any, reduction: str) -> Any:
+    n, classes = log_p.shape
+    if xp is np:  # reading the answer from a GPU would wait for it
+        _check_labels(labels, classes)
+    picked = log_p[xp.arange(n), labels]
+    if reduction == "none":
+        return -picked
+    total = xp.add.reduce(picked)
+    return -total / n if reduction == "mean" else -total
+
+
+def _nll_gradient_value(
+    xp: Any, g: Any, labels: Any, shape: tuple[int, int], reduction: str
+) -> Any:
+    n = shape[0]
+    d = xp.zeros(shape, g.dtype)
+    d[xp.arange(n), labels] = -g / n if reduction == "mean" else -g
+    return d
+
+
+def _check_labels(labels: Any, classes: int) -> None:
+    # Seen as unsigned, a negative number is a large one: one pass finds both kinds.
+    seen = labels.view(f"u{labels.itemsize}")
+    if seen.size and np.maximum.reduce(seen) >= classes:
+        place = int(np.argmax(seen >= classes))
+        raise IndexError(
+            f"a label must lie between 0 and {classes - 1}, the number of classes being "
+            f"{classes}; label number {place} is {labels[place]}"
+        )
+
+
+# The pick is linear in log_p, so each of the two is the gradient rule of the other.
+_NLL: Primitive = Primitive(
+    "nll_loss",
+    _nll_value,
+    {
+        "log_p": lambda g, labels, log_p_shape, reduction: apply(
+            _NLL_GRADIENT, (g, labels), {"shape": log_p_shape, "reduction": reduction}
+        ),
+        "labels": None,
+    },
+    types="float",
+    typed=frozenset({0}),
+    widen=True,
+)
+_NLL_GRADIENT: Primitive = Primitive(
+    "nll_loss_gradient",
+    _nll_gradient_value,
+    {
+        "g": lambda g, labels, reduction: apply(_NLL, (g, labels), {"reduction": reduction}),
+        "labels": None,
+    },
+    types="float",
+    typed=frozenset({0}),
+    widen=True,
+)
+
+
+def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The negative log-likelihood of the right classes: ``-input[i, target[i]]``.
+
+    input: logarithms of probabilities, shape (N, C), (C,), or (N, C, d1, ...).
+    target: integers from 0 to C - 1, the shape of ``input`` without the axis of the classes.
+    reduction: "mean" or "sum" over all labels, giving shape (); "none" gives that of ``target``.
+
+    Raises DtypeError for labels that are not integers, ShapeError for shapes that do not fit (or
+    no label to take the mean of), IndexError for a label out of range (not looked for on a GPU),
+    ValueError for another reduction.
+    """
+    return _nll("nll_loss", input, target, reduction)
+
+
+def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of classes: ``nll_loss(log_softmax(input), target)``.
+
+    input: logits, shape (N, C), (C,), or (N, C, d1, ...).
+    target, reduction and errors: as in ``nll_loss``. There is no overflow at any logits.
+    """
+    return _nll("cross_entropy", input, target, reduction, logits=True)
+
+
+def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        input = Tensor(input, copy=None)
+    if not isinstance(target, Tensor):
+        target = Tensor(target, device=input.device, copy=None)
+    shape, labels_shape = input.shape, target.shape
+    if target.data.dtype not in INTEGERS:
+        raise DtypeError(
+            f"{name}: target must hold the numbers of the classes, as integers; got "
+            f"{target.dtype} of shape {labels_shape}. Convert labels with .astype(tg.int64), "
+            "and probabilities or one-hot rows with .argmax(axis=1)"
+        )
+    if len(shape) == 2:
+        batch = shape[:1]
+    elif shape:
+        batch = shape[:1] + shape[2:] if len(shape) > 1 else ()
+        rows = reshape(moveaxis(input, 1, -1), (-1, shape[1])) if batch else reshape(input, (1, -1))
+        input, target = rows, reshape(target, (-1,))
+    else:
+        raise ShapeError(f"{name}: input must have an axis for the classes; got shape ()")
+    if labels_shape != batch:
+        raise ShapeError(
+            f"{name}: for input of shape {shape}, (batch, classes, ...), target must have shape "
+            f"{batch}; got {labels_shape}"
+        )
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
+    if reduction == "mean" and 0 in batch:
+        raise ShapeError(f"{name}: the mean needs at least one label; target has shape {batch}")
+    log_p = log_softmax(input) if logits else input
+    loss: Tensor = apply(_NLL, (log_p, target), {"reduction": reduction})
+    return reshape(loss, batch) if reduction == "none" and len(shape) != 2 else loss
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _paired(name: str, input: Any, target: Any) -> None:
+    if shape_of(input) != shape_of(target):
+        raise ShapeError(
+            f"{name}: input and target must have the same shape; got {shape_of(input)} and "
+            f"{shape_of(target)}. Bring one to the other's with reshape or broadcast_to"
+        )
+
+
+def _reduced(name: str, each: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return mean(each)
+    if reduction == "sum":
+        return sum(each)
+    if reduction == "none":
+        return each
+    raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
+
+
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The squared error of ``input`` (outputs o) and ``target`` (t), tensors of one shape.
+
+    reduction, for N examples along axis 0 and c outputs each:
+        "mean"           sum (t - o)**2 / (c N)     PyTorch's default
+        "sum"            sum (t - o)**2
+        "none"           each (t - o)**2, in the shape of the input
+        "half_sum"       sum (t - o)**2 / 2         whose derivative by o is o - t
+        "half_mean"      sum (t - o)**2 / (2 N)     the empirical risk of the former
+        "half_mean_all"  sum (t - o)**2 / (2 c N)
+
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    _paired("mse_loss", input, target)
+    each = square(input - target)
+    if reduction == "half_sum":
+        return sum(each) * 0.5
+    if reduction == "half_mean_all":
+        return mean(each) * 0.5
+    if reduction == "half_mean":
+        n = shape_of(each)[0] if shape_of(each) else 1
+        return sum(each) * (0.5 / n)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            'mse_loss: reduction must be "mean", "sum", "none", "half_sum", "half_mean" or '
+            f'"half_mean_all", got {reduction!r}'
+        )
+    return _reduced("mse_loss", each, reduction)
+
+
+def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The absolute error ``|input - target|`` of tensors of one shape.
+
+    reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    _paired("l1_loss", input, target)
+    return _reduced("l1_loss", abs(input - target), reduction)
+
+
+def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of ``sigmoid(input)`` and ``target``, probabilities in [0, 1].
+
+    Computed as ``(1 - t) * x + softplus(-x)``, which neither overflows nor cancels.
+
+    input, target: tensors of one shape. reduction: "mean" or "sum" over all elements, or "none".
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    name = "binary_cross_entropy_with_logits"
+    _paired(name, input, target)
+    if not isinstance(input, Tensor):
+        input = Tensor(input, copy=None)
+    return _reduced(name, (1.0 - target) * input + softplus(-input), reduction)
+
+
+# --- penalties ------------------------------------------------------------------------------------
+
+
+def _penalised(name: str, parameters: Any, biases: bool) -> list[Tensor]:
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    chosen = [p for p in parameters if biases or p.ndim > 1]
+    if not chosen:
+        raise ValueError(
+            f"{name}: there is nothing to penalise among {len(parameters)} parameters; those of "
+            "one axis are taken for biases, and count only with biases=True"
+        )
+    return chosen
+
+
+def l1_penalty(
+    parameters: Tensor | Iterable[Tensor], strength: float, biases: bool = False
+) -> Tensor:
+    """``strength * sum |w|`` over the weights, to be added to a loss (Tibshirani, 1996).
+
+    parameters: tensors, as from ``model.parameters()``; those with two axes or more are weights.
+    biases: penalise the others as well.
+
+    Raises ValueError if there is nothing to penalise.
+    """
+    parts = [sum(abs(p)) for p in _penalised("l1_penalty", parameters, biases)]
+    return _total(parts) * strength
+
+
+def l2_penalty(
+    parameters: Tensor | Iterable[Tensor], strength: float, biases: bool = False
+) -> Tensor:
+    """``strength * sum w**2`` over the weights, to be added to a loss.
+
+    Its gradient is ``2 * strength * w``: the weight decay of ``optim.SGD(weight_decay=d)`` is that
+    of strength ``d / 2``. Arguments and errors as in ``l1_penalty``.
+    """
+    parts = [sum(square(p)) for p in _penalised("l2_penalty", parameters, biases)]
+    return _total(parts) * strength
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

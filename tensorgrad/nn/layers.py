@@ -1,0 +1,113 @@
+"""The basic layers: Linear, Dropout, Flatten, Identity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tensorgrad.nn import init
+from tensorgrad.nn.module import Module, Parameter
+from tensorgrad.ops.creation import empty
+from tensorgrad.ops.linear_algebra import linear
+from tensorgrad.ops.random import Generator, dropout
+from tensorgrad.ops.shaping import flatten
+from tensorgrad.tensor import Tensor
+
+
+class Linear(Module):
+    """``y = x @ weight.T + bias``: from shape (..., in_features) to (..., out_features).
+
+    bias: False for a layer without.
+    device, dtype: of the parameters; the defaults if ``None``.
+    generator: the source of the initial values; the default one if ``None``.
+
+    weight (out_features, in_features) and bias (out_features,) begin spread evenly over
+    ``1 / sqrt(in_features)`` to both sides of 0, as in PyTorch: Kaiming's with a = sqrt(5).
+
+    Raises ValueError for sizes that are not positive integers.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+        generator: Generator | None = None,
+    ) -> None:
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"Linear: {name} must be a positive integer, got {size!r}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(empty((out_features, in_features), device=device, dtype=dtype))
+        self.bias = Parameter(empty((out_features,), device=device, dtype=dtype)) if bias else None
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: Generator | None = None) -> None:
+        """Draw new initial values."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
+        if self.bias is not None:
+            limit = 1 / math.sqrt(self.in_features)
+            init.uniform_(self.bias, -limit, limit, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (..., in_features) -> (..., out_features)."""
+        return linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Identity(Module):
+    """Returns its input. Any arguments are taken, so that it can stand in for another module."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def forward(self, x: Any) -> Any:
+        """``x``."""
+        return x
+
+
+class Flatten(Module):
+    """Makes one axis of the axes from ``start_axis`` to ``end_axis``; keeps the batch by default."""
+
+    def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
+        self.start_axis = start_axis
+        self.end_axis = end_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (N, a, b, ...) -> (N, a * b * ...)."""
+        return flatten(x, self.start_axis, self.end_axis)
+
+    def extra_repr(self) -> str:
+        return f"start_axis={self.start_axis}, end_axis={self.end_axis}"
+
+
+class Dropout(Module):
+    """In training, sets each element to 0 with probability ``p`` and scales the others up.
+
+    p: the probability, in [0, 1].
+    generator: the source of the masks; the default one if ``None``.
+
+    Srivastava et al., 2014, in the form that scales by 1 / (1 - p) in training and leaves ``eval``
+    alone. Raises ValueError for another ``p``.
+    """
+
+    def __init__(self, p: float = 0.5, generator: Generator | None = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must lie in [0, 1], got {p!r}")
+        self.p = p
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` with elements left out; ``x`` itself after ``eval()``."""
+        return dropout(x, self.p, self.training, generator=self.generator)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

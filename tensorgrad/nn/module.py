@@ -1,0 +1,424 @@
+"""Parameter and Module: what a model is made of, and how it is walked, moved, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tensorgrad import dtypes
+from tensorgrad.autograd.modes import no_grad
+from tensorgrad.errors import ShapeError
+from tensorgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tensorgrad.nn.summary import Summary
+
+M = TypeVar("M", bound="Module")
+T = TypeVar("T")
+
+
+class Parameter(Tensor):
+    """A tensor that a module trains: assigned to an attribute, it is one of its parameters.
+
+    data: a tensor, whose memory is shared, or anything else a tensor is made from, which is copied.
+    requires_grad: False for a frozen parameter.
+
+    Raises DtypeError for integer data with ``requires_grad``.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(
+            data, requires_grad=requires_grad, copy=None if isinstance(data, Tensor) else True
+        )
+
+    def __repr__(self) -> str:
+        return "Parameter" + super().__repr__().removeprefix("Tensor")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        # An entry of its own on the tape, not a copy of the old one; the gradient stays behind.
+        return Parameter(self.data.copy(), self.requires_grad)
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict(state, strict=False)`` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base class of models and their layers.
+
+    A subclass defines ``forward``; the module is then called like a function. Its parameters,
+    buffers and submodules are those of its attributes that hold one, in the order in which they
+    were first assigned. ``super().__init__()`` need not be called.
+    """
+
+    training: bool = True  #: whether dropout and the like behave as in training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The output; to be defined by the subclass."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define forward(); a module needs one to be called"
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward(...)``; a ShapeError raised inside gets the path of the module it arose in."""
+        try:
+            return self.forward(*args, **kwargs)
+        except ShapeError as error:
+            self._add_path(error)
+            raise
+
+    def _add_path(self, error: ShapeError) -> None:
+        # A module does not know its name: the one above it, which the error passes next, does.
+        notes = vars(error)
+        inner = notes.get("module")
+        for name, module in self.named_modules():
+            if module is inner and inner is not self:
+                error.add_module(name)
+                break
+        notes["module"] = self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if (
+            isinstance(value, Tensor)
+            and not isinstance(value, Parameter)
+            and isinstance(vars(self).get(name), Parameter)
+        ):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a parameter, and a plain tensor in its place "
+                "would not be trained; assign nn.Parameter(x), or None first"
+            )
+        object.__setattr__(self, name, value)
+
+    # --- parts --------------------------------------------------------------------------------
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Keep ``tensor`` as attribute ``name``: state that is moved and saved, but not trained.
+
+        persistent: whether ``state_dict()`` contains it.
+
+        Raises ValueError for a name that is taken, TypeError for what is no tensor.
+        """
+        _check_name(self, name, "buffer")
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
+        vars(self).setdefault("_persistent", {})[name] = persistent
+        setattr(self, name, tensor)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Keep ``param`` as attribute ``name``; the same as assigning it, but the name is checked.
+
+        Raises ValueError for a name that is taken, TypeError for what is no parameter.
+        """
+        _check_name(self, name, "parameter")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(
+                f"parameter {name!r} must be an nn.Parameter or None, not {type(param).__name__}"
+            )
+        setattr(self, name, param)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Keep ``module`` as attribute ``name``, which may be any text without a dot.
+
+        Raises ValueError for a name that is taken, TypeError for what is no module.
+        """
+        _check_name(self, name, "module")
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"module {name!r} must be a Module or None, not {type(module).__name__}")
+        setattr(self, name, module)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules held by this one directly, with their names; a shared one once."""
+        seen: set[int] = set()
+        for name, value in vars(self).items():
+            if isinstance(value, Module) and id(value) not in seen:
+                seen.add(id(value))
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        """The modules held by this one directly."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(
+        self, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module (under the name ``prefix``) and all inside it, in order of definition.
+
+        remove_duplicate: give a module that has several names only once.
+        """
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            path, module = stack.pop()
+            if remove_duplicate:
+                if id(module) in seen:
+                    continue
+                seen.add(id(module))
+            yield path, module
+            inner = [(n, m) for n, m in vars(module).items() if isinstance(m, Module)]
+            stack.extend((_join(path, n), m) for n, m in reversed(inner))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside it."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """The parameters with their paths, in order of definition, a module's own ones first.
+
+        recurse: those of the modules inside, too.
+        remove_duplicate: give a parameter that has several names only once.
+        """
+
+        def own(module: Module) -> Iterator[tuple[str, Parameter]]:
+            return ((n, p) for n, p in vars(module).items() if isinstance(p, Parameter))
+
+        return self._walk(own, prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters, each one once."""
+        return (p for _, p in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The buffers with their paths; see named_parameters."""
+
+        def own(module: Module) -> Iterator[tuple[str, Tensor]]:
+            names = vars(module).get("_persistent", ())
+            return ((n, vars(module)[n]) for n in names if vars(module).get(n) is not None)
+
+        return self._walk(own, prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers, each one once."""
+        return (b for _, b in self.named_buffers(recurse=recurse))
+
+    def _walk(
+        self,
+        own: Callable[[Module], Iterator[tuple[str, T]]],
+        prefix: str,
+        recurse: bool,
+        remove_duplicate: bool,
+    ) -> Iterator[tuple[str, T]]:
+        """What ``own`` gives for each module, with its path."""
+        seen: set[int] = set()
+        modules = self.named_modules(prefix, remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in modules:
+            for name, value in own(module):
+                if remove_duplicate:
+                    if id(value) in seen:
+                        continue
+                    seen.add(id(value))
+                yield _join(path, name), value
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a path such as ``"net.2.fc1"``. Raises AttributeError if there is none."""
+        module = self
+        for name in target.split(".") if target else ():
+            inner = vars(module).get(name)
+            if not isinstance(inner, Module):
+                known = ", ".join(n for n, _ in module.named_children()) or "none"
+                raise AttributeError(
+                    f"{type(self).__name__} has no module {target!r}: there is no {name!r} in "
+                    f"{type(module).__name__}, whose modules are: {known}"
+                )
+            module = inner
+        return module
+
+    # --- changes to all of it -------------------------------------------------------------------
+
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn`` on every module inside and then on this one; returns the module."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def train(self: M, mode: bool = True) -> M:
+        """Switch to the behaviour of training (or of use, if ``mode`` is False); returns self."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Switch to the behaviour of use: no dropout; returns the module."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Freeze all parameters, or thaw them; returns the module."""
+        for p in self.parameters():
+            p.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters; with ``set_to_none=False``, overwrite by 0."""
+        for p in self.parameters():
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                p.grad.copy_(0.0)
+
+    def to(self: M, target: Any = None, *, device: str | None = None, dtype: Any = None) -> M:
+        """Move to another device and/or give floating parameters and buffers another dtype.
+
+        The parameters stay the same objects, so an optimizer made before goes on with them.
+        ``target`` may be a device name or a dtype. Returns the module.
+
+        Raises DeviceError for a device that is not there, DtypeError for a dtype not floating.
+        """
+        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda", "auto"):
+            device = target
+        elif target is not None:
+            dtype = target
+        if dtype is not None:
+            dtype = dtypes.as_dtype(dtype)
+            if dtype not in dtypes.FLOATS:
+                raise dtypes.DtypeError(
+                    f"a module can only be converted to a floating dtype, not {dtype}"
+                )
+        for tensor in (*self.parameters(), *self.buffers()):
+            _convert(tensor, device, dtype if tensor.dtype in dtypes.FLOATS else None)
+        return self
+
+    def cpu(self: M) -> M:
+        """Move to the host's memory; returns the module."""
+        return self.to(device="cpu")
+
+    def cuda(self: M, device: int | None = None) -> M:
+        """Move to a GPU, the one with this number if given; returns the module."""
+        return self.to(device="cuda" if device is None else f"cuda:{device}")
+
+    def float(self: M) -> M:
+        """Convert to float32; returns the module."""
+        return self.to(dtype=dtypes.float32)
+
+    def double(self: M) -> M:
+        """Convert to float64; returns the module."""
+        return self.to(dtype=dtypes.float64)
+
+    def half(self: M) -> M:
+        """Convert to float16; returns the module."""
+        return self.to(dtype=dtypes.float16)
+
+    # --- saving and loading -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Path -> tensor of all parameters and persistent buffers.
+
+        The tensors share the memory of the model, so later training changes them; clone what is
+        to be kept. A shared parameter appears under each of its names.
+        """
+        return {name: tensor.detach() for name, tensor in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for path, module in self.named_modules(remove_duplicate=False):
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    found[_join(path, name)] = value
+            for name, persistent in vars(module).get("_persistent", {}).items():
+                value = vars(module).get(name)
+                if persistent and value is not None:
+                    found[_join(path, name)] = value
+        return found
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Overwrite parameters and buffers with ``state_dict``, path -> tensor or array.
+
+        The values are converted to the dtype and device of the model.
+        strict: whether missing and unexpected paths are errors.
+
+        Returns the paths missing and unexpected. Raises ShapeError if a shape differs, or
+        ValueError if only paths do, listing all that is wrong; nothing is loaded then.
+        """
+        own = self._state()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        values = {
+            name: value if isinstance(value, Tensor) else Tensor(value, copy=None)
+            for name, value in state_dict.items()
+            if name in own
+        }
+        misfits = [
+            f"{name}: the model has shape {own[name].shape}, the state {value.shape}"
+            for name, value in values.items()
+            if value.shape != own[name].shape
+        ]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        problems += misfits
+        if problems:
+            text = f"{type(self).__name__}.load_state_dict: " + "; ".join(problems)
+            if not misfits:
+                raise ValueError(f"{text}. strict=False passes over paths that do not match")
+            raise ShapeError(text)
+        with no_grad():
+            for name, value in values.items():
+                own[name].copy_(value)
+        return IncompatibleKeys(missing, unexpected)
+
+    # --- descriptions -----------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the brackets: the arguments the module was made with."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [
+            f"({name}): {module!r}".replace("\n", "\n  ")
+            for name, module in vars(self).items()
+            if isinstance(module, Module)
+        ]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        body = "\n  ".join([extra, *lines] if extra else lines)
+        return f"{type(self).__name__}(\n  {body}\n)"
+
+    def summary(self, input_shape: Any = None, dtype: Any = None) -> Summary:
+        """A table of the modules: types, output shapes, numbers of parameters, bytes.
+
+        input_shape: the shape of the input, batch included, or a list of such shapes for several
+            inputs. Zeros are run through the model to see the output shapes, which are left out
+            if it is ``None``.
+        dtype: of the zeros; that of the first parameter by default.
+        """
+        from tensorgrad.nn.summary import summarize
+
+        return summarize(self, input_shape, dtype)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _check_name(module: Module, name: str, kind: str) -> None:
+    if not isinstance(name, str) or not name or "." in name:
+        raise ValueError(f"the name of a {kind} must be text without a dot, got {name!r}")
+    if hasattr(module, name):
+        raise ValueError(f"{type(module).__name__} already has an attribute {name!r}")
+
+
+def _convert(tensor: Tensor, device: str | None, dtype: Any) -> None:
+    """Move or convert ``tensor`` and its gradient, keeping the object."""
+    new = tensor.detach().to(device=device, dtype=dtype)
+    if new.data is tensor.data:
+        return
+    grad = tensor.grad
+    trained = tensor.requires_grad
+    tensor.node = None  # the old entry speaks of the old dtype
+    tensor.data = new.data
+    if trained:
+        tensor.requires_grad = True
+        tensor.grad = None if grad is None else grad.detach().to(device=device, dtype=dtype)
