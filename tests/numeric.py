@@ -28,7 +28,8 @@ def along(
 
 def directions(rng: np.random.Generator, like: Sequence[Array]) -> list[Array]:
     """A random direction, no component of which is nearly zero."""
-    return [np.asarray(rng.choice([-1.0, 1.0], a.shape) * rng.uniform(0.3, 1, a.shape)) for a in like]
+    signs = [rng.choice([-1.0, 1.0], a.shape) for a in like]
+    return [np.asarray(s * rng.uniform(0.3, 1, s.shape)) for s in signs]
 
 
 def assert_slope(

@@ -112,7 +112,7 @@ def test_data_that_is_no_numbers(data: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["complex128", "float128", "nonsense", object, "int4"])
 def test_unknown_dtype_is_answered_with_the_known(dtype: Any) -> None:
-    with pytest.raises(DtypeError, match="bfloat16, bool, float16, float32, float64, int16"):
+    with pytest.raises(DtypeError, match=r"bfloat16, bool, float16, float32, float64, int16"):
         Tensor([1], dtype=dtype)
 
 
@@ -210,7 +210,7 @@ def test_reading_errors() -> None:
         iter(Tensor(1.0))
     with pytest.raises(TypeError, match="float32"):
         operator.index(Tensor(1.0))
-    assert [10, 20, 30][Tensor(1)] == 20  # type: ignore[call-overload]
+    assert [10, 20, 30][Tensor(1)] == 20
 
 
 def test_sequence_behaviour() -> None:
@@ -430,7 +430,7 @@ def test_comparison_with_strangers() -> None:
             found = Tensor([1.0]) == other
         except (TypeError, ValueError):
             continue
-        assert found is False or found is NotImplemented or not bool(found)
+        assert not bool(found)
 
 
 PROMOTIONS = [

@@ -237,10 +237,32 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _reduced("l1_loss", abs(input - target), reduction)
 
 
+def _bce_value(xp: Any, x: Any, t: Any) -> Any:
+    # Three terms none of which is negative: nothing cancels, and exp has no argument above 0.
+    y = xp.maximum(x, 0) * (1 - t)
+    y += xp.maximum(-x, 0) * t
+    y += xp.log1p(xp.exp(-xp.abs(x)))
+    return y
+
+
+# sigmoid(x) - t would cancel where the output is right, for t = 1.
+_BCE = Primitive(
+    "binary_cross_entropy_with_logits",
+    _bce_value,
+    {
+        "x": lambda g, x, t: g * ((1.0 - t) * sigmoid(x) - t * sigmoid(-x)),
+        "t": lambda g, x: -g * x,
+    },
+    types="float",
+    widen=True,
+)
+
+
 def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The cross-entropy of ``sigmoid(input)`` and ``target``, probabilities in [0, 1].
 
-    Computed as ``(1 - t) * x + softplus(-x)``, which neither overflows nor cancels.
+    ``-t * log(sigmoid(x)) - (1 - t) * log(1 - sigmoid(x))``, without overflow or cancellation in
+    value and gradient.
 
     input, target: tensors of one shape. reduction: "mean" or "sum" over all elements, or "none".
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
@@ -249,7 +271,7 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "
     _paired(name, input, target)
     if not isinstance(input, Tensor):
         input = Tensor(input, copy=None)
-    return _reduced(name, (1.0 - target) * input + softplus(-input), reduction)
+    return _reduced(name, apply(_BCE, (input, target)), reduction)
 
 
 # --- penalties ------------------------------------------------------------------------------------

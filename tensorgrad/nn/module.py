@@ -29,9 +29,12 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(
-            data, requires_grad=requires_grad, copy=None if isinstance(data, Tensor) else True
-        )
+        if isinstance(data, Tensor):
+            self.data = data.data
+            self.node = None
+            self.requires_grad = requires_grad
+        else:
+            super().__init__(data, requires_grad=requires_grad)
 
     def __repr__(self) -> str:
         return "Parameter" + super().__repr__().removeprefix("Tensor")

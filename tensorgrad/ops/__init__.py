@@ -156,6 +156,7 @@ from tensorgrad.ops.reductions import (
 from tensorgrad.ops.scans import (
     cumulative_prod,
     cumulative_sum,
+    linear_recurrence,
     prod,
 )
 from tensorgrad.ops.shaping import (
@@ -305,6 +306,7 @@ __all__ = [
     "less",
     "less_equal",
     "linear",
+    "linear_recurrence",
     "linspace",
     "log",
     "log1p",

@@ -327,8 +327,9 @@ def linspace(
     endpoint: bool = True,
     requires_grad: bool = False,
 ) -> Tensor:
-    """``num`` equally spaced numbers from ``start`` to ``stop``, without the latter if
-    ``endpoint`` is False."""
+    """``num`` equally spaced numbers from ``start`` to ``stop``.
+
+    Without the latter if ``endpoint`` is False."""
     wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     found = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
     return _made(found.astype(wanted), device, requires_grad)

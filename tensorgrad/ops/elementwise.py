@@ -170,6 +170,12 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _logistic(x: Any) -> Any:
+    from tensorgrad.ops.activations import sigmoid  # which is built on this file
+
+    return sigmoid(x)
+
+
 # --- exponentials, logarithms, roots ------------------------------------------------------------
 
 exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.")
@@ -190,8 +196,9 @@ log10 = elementwise(
 logaddexp = elementwise2(
     "logaddexp",
     "logaddexp",
-    lambda g, x1, y: g * exp(x1 - y),
-    lambda g, x2, y: g * exp(x2 - y),
+    # not exp(x1 - y): at large arguments the rounding of y would change it by a factor
+    lambda g, x1, x2: g * _logistic(x1 - x2),
+    lambda g, x1, x2: g * _logistic(x2 - x1),
     "``log(exp(x1) + exp(x2))`` without overflow.",
     types="float",
 )

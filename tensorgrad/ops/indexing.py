@@ -421,8 +421,9 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
     primitive=_INDEX,
 )
 def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
-    """The slices of ``x`` at ``indices`` along ``axis``; elements of the flattened ``x`` if
-    ``None``.
+    """The slices of ``x`` at ``indices`` along ``axis``.
+
+    Elements of the flattened ``x`` if ``axis`` is ``None``.
 
     indices: integers of any shape, which takes the place of the axis in the result.
     """

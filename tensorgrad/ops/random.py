@@ -328,8 +328,9 @@ def seed(seed: int | None = None) -> Generator:
 def dropout(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
 ) -> Tensor:
-    """``x`` with each element set to 0 with probability ``p`` and the others scaled by
-    ``1 / (1 - p)``, so that the mean stays (Srivastava et al., 2014, inverted).
+    """``x`` with each element set to 0 with probability ``p``, at random.
+
+    The others are scaled by ``1 / (1 - p)``, so that the mean stays (Srivastava et al., 2014).
 
     Returns ``x`` itself if not ``training`` or ``p`` is 0. Raises ValueError for p outside [0, 1].
     """

@@ -303,8 +303,9 @@ def argmax(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Ten
 
 @operation(cases=_PLACE_CASES, torch=None, gradient=False, primitive=_ARGMIN)
 def argmin(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
-    """Where the smallest element is, the first of equal ones; in the flattened ``x`` if
-    ``None``."""
+    """Where the smallest element is, the first of equal ones.
+
+    In the flattened ``x`` if ``axis`` is ``None``."""
     return _place(_ARGMIN, x, axis, keepdims)
 
 
@@ -358,8 +359,7 @@ def count_nonzero(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Te
 def _logsumexp_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     if not _number(x.shape, axis):
         return xp.full_like(x.sum(axis=axis, keepdims=keepdims), -math.inf)
-    top = x.max(axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, top.dtype.type(0))  # -inf - -inf would be NaN
+    top = _finite_top(xp, x, axis)
     with np.errstate(divide="ignore"):
         y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
     if keepdims:
@@ -367,9 +367,23 @@ def _logsumexp_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> 
     return y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
 
 
-def _logsumexp_rule(g: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    y = where(equal(y, -math.inf), 0.0, y)  # of -inf - -inf there is no value
-    return spread(g, x.shape, axis, keepdims) * exp(x - spread(y, x.shape, axis, keepdims))
+def _finite_top(xp: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    top = x.max(axis=axis, keepdims=True)
+    return xp.where(xp.isfinite(top), top, top.dtype.type(0))  # -inf - -inf would be NaN
+
+
+# Without a gradient: a shift changes nothing in the quotient below, whatever it depends on.
+_TOP: Primitive = Primitive("finite_top", _finite_top, {"x": None}, types="float", widen=True)
+
+
+def _logsumexp_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    # Not exp(x - y): at 1e4 the rounding of y alone would change it by a factor.
+    if not _number(x.shape, axis):
+        return x * 0.0
+    e = exp(x - apply(_TOP, (x,), {"axis": axis}))
+    total = sum(e, axis=axis, keepdims=True)
+    share = e / where(equal(total, 0.0), 1.0, total)
+    return spread(g, x.shape, axis, keepdims) * share
 
 
 _LOGSUMEXP: Primitive = Primitive(

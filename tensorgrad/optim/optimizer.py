@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -101,7 +102,7 @@ class Optimizer:
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self._plans: dict[int, Plan] = {}
         if isinstance(params, Tensor | Mapping):
             raise TypeError(
@@ -230,11 +231,11 @@ class Optimizer:
         for p in group["params"]:
             if p.grad is None:
                 idle.append(p)
-                if p in self.state:  # release the flat arrays of the last plan
-                    self.state[p] = {k: _copy(v) for k, v in self.state[p].items()}
+                # A copy releases the flat arrays of the last plan.
+                self.state[p] = {k: _copy(v) for k, v in self.state[p].items()}
             else:
-                state = self.state.get(p, {})
-                steps = int(state["step"].item()) if "step" in state else 0
+                step = self.state[p].get("step")
+                steps = 0 if step is None else int(step)
                 bundles.setdefault((p.dtype, p.device, steps), []).append(p)
         return Plan([self._bundle(ps, group, used) for ps in bundles.values()], idle, used)
 
@@ -247,8 +248,8 @@ class Optimizer:
         heads: list[Tensor | None] = []
         step = None
         if "step" in used:
-            old = self.state.get(params[0], {}).get("step")
-            count = 0 if old is None else old.item()
+            old = self.state[params[0]].get("step")
+            count = 0 if old is None else int(old)
             step = wrap(place.asarray(np.array(count, np.int64), None, device, True), None)
         heads.append(step)
         states: dict[str, Any] = {}
@@ -262,7 +263,7 @@ class Optimizer:
             heads.append(wrap(flat, None))
         start = 0
         for p in params:
-            old_state = self.state.get(p, {})
+            old_state = self.state[p]
             new_state: dict[str, Tensor] = {} if step is None else {"step": step}
             for name, flat in states.items():
                 view = flat[start : start + p.size].reshape(p.shape)
@@ -271,10 +272,7 @@ class Optimizer:
                 else:
                     view[...] = self._initial(name, group)
                 new_state[name] = wrap(view, None)
-            if new_state:
-                self.state[p] = new_state
-            else:
-                self.state.pop(p, None)
+            self.state[p] = new_state
             start += p.size
         return Bundle(params, heads, scratch)
 
@@ -289,8 +287,9 @@ class Optimizer:
         number = {p: i for i, p in enumerate(self._all_params())}
         return {
             "state": {
-                number[p]: {k: _copy(v) for k, v in self.state[p].items()}
-                for p in sorted(self.state, key=number.__getitem__)
+                i: {k: _copy(v) for k, v in self.state[p].items()}
+                for p, i in number.items()
+                if self.state[p]
             },
             "param_groups": [
                 {**group, "params": [number[p] for p in group["params"]]}
@@ -314,7 +313,7 @@ class Optimizer:
             )
         params = self._all_params()
         places = [i for g in groups for i in g["params"]]
-        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        loaded: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         for place, p in zip(places, params, strict=True):
             # JSON and safetensors know only text as keys.
             values = state.get(place, state.get(str(place)))

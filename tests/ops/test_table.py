@@ -24,7 +24,7 @@ EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
 WITHOUT_REFERENCE: dict[str, str] = {}
 
 
-def every_case(wanted: Callable[[Operation], bool] = lambda row: True) -> Any:
+def every_case(wanted: Callable[[Operation], bool] = lambda row: True) -> pytest.MarkDecorator:
     """Parametrise a test over all cases of the rows that are ``wanted``."""
     return pytest.mark.parametrize(
         ("row", "number"),
