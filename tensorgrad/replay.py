@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy import asarray
 
-from tensorgrad import backend, dtypes
+from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.tape import (
-    OVERWRITTEN,
     Array,
     Deferred,
     Leaf,
@@ -32,7 +31,7 @@ from tensorgrad.tape import (
 )
 
 if TYPE_CHECKING:
-    from tensorgrad.tensor import Tensor
+    pass
 
 
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
@@ -113,7 +112,10 @@ def replay(
                 )
             if type(node) is Leaf:
                 if targets is None:
-                    _accumulate(node, g)
+                    if node.grad is None and not lift:
+                        node.grad = wrap(g, None)
+                    else:
+                        _accumulate(node, g)
             elif isinstance(node, Deferred):
                 for inner, d in node.expand(g, retain):
                     if wanted is not None:
@@ -124,7 +126,7 @@ def replay(
         for rule, saved, parent in edges:
             if wanted is not None and parent not in wanted:
                 continue
-            if OVERWRITTEN:
+            if position > tape.LAST_OVERWRITE:
                 _check_saved(node, rule, saved)
             if lift:
                 d = rule.function(g, *_lifted(node, rule, saved, edges))
@@ -140,17 +142,17 @@ def replay(
                 observer.differentiated(node, rule, saved, g, d)
             if type(parent) is Leaf or parent in goals:
                 d = _own(d, g, saved)
-            position = parent.position
-            if position in gradients:
-                if position in added and not lift:
-                    gradients[position] = iadd(gradients[position], d)
+            at = parent.position
+            if at in gradients:
+                if at in added and not lift:
+                    gradients[at] = iadd(gradients[at], d)
                 else:
-                    gradients[position] = gradients[position] + d
-                    added.add(position)
+                    gradients[at] = gradients[at] + d
+                    added.add(at)
             else:
-                gradients[position] = d
-                waiting[position] = parent
-                heappush(heap, position)
+                gradients[at] = d
+                waiting[at] = parent
+                heappush(heap, at)
         if not retain:
             node.edges = None
     return found
@@ -218,7 +220,8 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
     if hasattr(d, "node"):
-        shared = d.data.base is not None or any(d.data is getattr(v, "data", v) for v in (g, *saved))
+        others = [getattr(v, "data", v) for v in (g, *saved)]
+        shared = d.data.base is not None or any(d.data is v for v in others)
         return d.clone() if shared else d
     return d.copy() if d is g or d.base is not None or any(d is v for v in saved) else d
 

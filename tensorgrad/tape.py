@@ -15,7 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from operator import itemgetter
 from types import FunctionType
@@ -79,13 +79,15 @@ class Rule:
     Exactly that is saved.
     """
 
-    __slots__ = ("function", "index", "names", "pick")
+    __slots__ = ("function", "get", "index", "names", "pick")
 
     def __init__(self, function: Callable[..., Any], index: int, inputs: Sequence[str]) -> None:
         self.function = function
         self.index = index
         self.names = parameters_of(function)[1:]
-        self.pick = _picker(self.names, inputs)
+        #: ``get((y, *arrays))`` gives the values named, if all are arrays; else it is None and
+        #: ``pick((y, *arrays), attrs)`` does.
+        self.get, self.pick = _pickers(self.names, inputs)
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -98,20 +100,24 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(signature(function).parameters)
 
 
-def _picker(names: Sequence[str], inputs: Sequence[str]) -> Callable[[tuple[Any, ...], Any], Any]:
-    """A function of ``((y, *arrays), attrs)`` that returns the tuple of the values named."""
+def _nothing(env: tuple[Any, ...]) -> tuple[Any, ...]:
+    return ()
+
+
+def _pickers(
+    names: Sequence[str], inputs: Sequence[str]
+) -> tuple[Callable[[Any], Any] | None, Callable[[Any, Any], Any]]:
+    """How to pick the values named, as a tuple; see Rule."""
     places: dict[str, Any] = {"y": 0}
     for i, name in enumerate(inputs):
         places[name.lstrip("*")] = slice(1 + i, None) if name.startswith("*") else 1 + i
+    get: Callable[[Any], Any] | None = None
     if not names:
-        return lambda env, attrs: ()
-    if all(isinstance(places.get(name), int) for name in names):
+        get = _nothing
+    elif all(isinstance(places.get(name), int) for name in names):
         at = [places[name] for name in names]
-        if len(at) == 1:  # itemgetter of one index would not give a tuple; of a slice it does
-            get_one = itemgetter(slice(at[0], at[0] + 1))
-            return lambda env, attrs: get_one(env)
-        get = itemgetter(*at)
-        return lambda env, attrs: get(env)
+        # itemgetter of one index would not give a tuple; of a slice it does
+        get = itemgetter(*at) if len(at) > 1 else itemgetter(slice(at[0], at[0] + 1))
 
     def getter(name: str) -> Callable[[tuple[Any, ...], Any], Any]:
         if name in places:
@@ -123,7 +129,7 @@ def _picker(names: Sequence[str], inputs: Sequence[str]) -> Callable[[tuple[Any,
         return lambda env, attrs: attrs[name]
 
     getters = [getter(name) for name in names]
-    return lambda env, attrs: tuple([get(env, attrs) for get in getters])
+    return get, lambda env, attrs: tuple([one(env, attrs) for one in getters])
 
 
 class Node:
@@ -258,16 +264,25 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
 
     Raises ShapeError, DtypeError, DeviceError, before anything is changed.
     """
+    if type(inputs[0]) is ndarray:  # a gradient rule at work
+        for x in inputs:
+            if type(x) is not ndarray and type(x) not in _SCALARS:
+                break
+            if op.widen and type(x) is ndarray and x.dtype in HALVES:
+                break
+        else:
+            return op.cpu(*inputs, **attrs)
     arrays: list[Any] = []
     dtype = None
     tensor = False
-    for i, x in enumerate(inputs):
+    converts, typed = op.types != "any", op.typed
+    for x in inputs:
         if isinstance(x, Tensor):
             tensor = True
             a = x.data
             if type(a) is not ndarray:
                 break
-            if op.types != "any" and (op.typed is None or i in op.typed) and a.dtype is not dtype:
+            if converts and a.dtype is not dtype and (typed is None or len(arrays) in typed):
                 if dtype is not None or a.dtype not in WIDE_FLOATS:
                     break
                 dtype = a.dtype
@@ -301,9 +316,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     out.data = y
     out.node = _entry(op, inputs, arrays, attrs, y) if grad and y.dtype in FLOATS else None
     if op.overwrites:
-        for i in op.overwritten(len(arrays)):
-            if arrays[i] is not None:
-                note_overwritten(arrays[i])
+        numbers = op.overwritten(len(arrays))
+        note_overwritten([arrays[i] for i in numbers if arrays[i] is not None])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
     return out
@@ -325,7 +339,8 @@ def _entry(
                 env = (y, *arrays)
             if op.variadic and i >= last:
                 attrs = {**attrs, "index": i - last}
-            edges.append((rule, rule.pick(env, attrs), x.node))
+            get = rule.get
+            edges.append((rule, rule.pick(env, attrs) if get is None else get(env), x.node))
     return Node(op, tuple(edges), y.shape) if edges else None
 
 
@@ -338,7 +353,7 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     """
     cpu = op.cpu
     (rule,) = op.rules
-    pick = None if rule is None else rule.pick
+    pick = _without_options(rule)
 
     def call(x: Any, /) -> Any:
         if isinstance(x, Tensor):
@@ -354,7 +369,7 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                 if node is None or pick is None or not grad:
                     out.node = None
                 else:
-                    out.node = Node(op, ((rule, pick((y, a), NO_ATTRS), node),), y.shape)
+                    out.node = Node(op, ((rule, pick((y, a)), node),), y.shape)
                 return out
         elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
             return cpu(x)
@@ -363,12 +378,18 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     return call
 
 
+def _without_options(rule: Rule | None) -> Callable[[Any], Any] | None:
+    """How to pick what ``rule`` names, for a primitive without attributes."""
+    if rule is None:
+        return None
+    return rule.get or (lambda env: rule.pick(env, NO_ATTRS))
+
+
 def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     """A function of two arguments that applies ``op``; see ``unary``."""
     cpu = op.cpu
     rule1, rule2 = op.rules
-    pick1 = None if rule1 is None else rule1.pick
-    pick2 = None if rule2 is None else rule2.pick
+    pick1, pick2 = _without_options(rule1), _without_options(rule2)
 
     def call(x1: Any, x2: Any, /) -> Any:
         node1 = node2 = None
@@ -408,14 +429,14 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
                 env = (y, a, b)
                 if node2 is not None and pick2 is not None:
                     edges: tuple[Any, ...] = (
-                        (rule1, pick1(env, NO_ATTRS), node1),
-                        (rule2, pick2(env, NO_ATTRS), node2),
+                        (rule1, pick1(env), node1),
+                        (rule2, pick2(env), node2),
                     )
                 else:
-                    edges = ((rule1, pick1(env, NO_ATTRS), node1),)
+                    edges = ((rule1, pick1(env), node1),)
                 out.node = Node(op, edges, y.shape)
             elif node2 is not None and pick2 is not None:
-                out.node = Node(op, ((rule2, pick2((y, a, b), NO_ATTRS), node2),), y.shape)
+                out.node = Node(op, ((rule2, pick2((y, a, b)), node2),), y.shape)
         return out
 
     return call
@@ -425,9 +446,11 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
 def constant(value: float, dtype: np.dtype[Any]) -> ndarray[Any, Any]:
     """``value`` as a 0-d NumPy array, which a ufunc takes in half the time of a Python number.
 
-    Not for zeros: 0.0 and -0.0 would be one entry.
+    Not for zeros: 0.0 and -0.0 would be one entry. The array is read-only, being shared.
     """
-    return asarray(value, dtype)
+    found = asarray(value, dtype)
+    found.flags.writeable = False
+    return found
 
 
 def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
@@ -516,22 +539,34 @@ def _explained(
 
 # --- values overwritten in place ----------------------------------------------------------------
 
-# id of the owner of some memory -> (tape position when it was last overwritten, weak reference).
+# id of the owner of some memory -> [tape position when it was last overwritten, weak reference].
 # Whether a saved value was overwritten after it was saved is a comparison of positions, so that
 # saving costs nothing and only those who overwrite pay.
-OVERWRITTEN: dict[int, tuple[int, Any]] = {}
+OVERWRITTEN: dict[int, list[Any]] = {}
+
+# When anything was last overwritten. Entries made since then need not be looked at: in training,
+# where every step ends with overwriting the parameters, that is all of them.
+LAST_OVERWRITE = 0
 
 
-def note_overwritten(array: Array) -> None:
-    """Remember that the memory of ``array`` has just been written to."""
-    owner = backend.of(array).memory_owner(array)
-    key = id(owner)
-    entry = OVERWRITTEN.get(key)
-    if entry is None:
-        reference = weakref.ref(owner, lambda _: OVERWRITTEN.pop(key, None))
-    else:
-        reference = entry[1]
-    OVERWRITTEN[key] = (_next_position(), reference)
+def note_overwritten(arrays: Iterable[Array]) -> None:
+    """Remember that the memory of ``arrays`` has just been written to."""
+    global LAST_OVERWRITE
+    LAST_OVERWRITE = now = _next_position()
+    for array in arrays:
+        owner = array
+        if type(array) is not ndarray or array.base is not None:
+            owner = backend.of(array).memory_owner(array)
+        key = id(owner)
+        entry = OVERWRITTEN.get(key)
+        if entry is not None:
+            entry[0] = now
+        else:
+            OVERWRITTEN[key] = [now, weakref.ref(owner, partial(_forget, key))]
+
+
+def _forget(key: int, _: Any) -> None:
+    OVERWRITTEN.pop(key, None)
 
 
 def was_overwritten(array: Array, position: int) -> bool:
@@ -579,8 +614,10 @@ def _broadcast_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
 
 def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     extra = x.ndim - len(shape)
+    if xp is np and extra == 1 and x.shape[1:] == shape:  # the gradient of a bias
+        return np.add.reduce(x, axis=0)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != x.shape[extra + i]))
-    return xp.add.reduce(x, axis=axes, keepdims=extra == 0).reshape(shape)
+    return x.sum(axis=axes).reshape(shape)
 
 
 CAST = Primitive("astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)})

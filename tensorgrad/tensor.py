@@ -255,6 +255,8 @@ class Tensor:
                     f"backward: a tensor of shape {self.shape} needs a gradient of that shape, as "
                     "in y.backward(tg.ones_like(y)); only of a single number it is 1"
                 )
+            if type(self.data) is ndarray and not self.data.ndim:
+                return wrap(tape.constant(1.0, self.data.dtype), None)
             return wrap(backend.of(self.data).xp.ones_like(self.data), None)
         if not isinstance(gradient, Tensor):
             gradient = Tensor(gradient, device=self.device, copy=None)

@@ -1,4 +1,4 @@
-"""The tape and its replay: memory, depth, what is saved, what is detected, whose the gradients are."""
+"""The tape and its replay: memory, depth, what is saved, what is detected, who owns gradients."""
 
 from __future__ import annotations
 
@@ -677,7 +677,7 @@ def test_results_of_grad_are_the_callers_own() -> None:
 
 def test_one_tensor_used_twice_by_one_operation() -> None:
     x = leaf([2.0, 3.0])
-    for f, wanted in (
+    cases: list[tuple[Callable[[], Tensor], list[float]]] = [
         (lambda: x * x, [4, 6]),
         (lambda: x + x, [2, 2]),
         (lambda: x - x, [0, 0]),
@@ -686,7 +686,8 @@ def test_one_tensor_used_twice_by_one_operation() -> None:
         (lambda: tg.concat([x, x, x]), [3, 3]),
         (lambda: tg.where(x > 2.5, x, x), [1, 1]),
         (lambda: tg.einsum("i,i,i->i", x, x, x), [12, 27]),
-    ):
+    ]
+    for f, wanted in cases:
         x.grad = None
         tg.sum(f()).backward()
         assert gradient(x).tolist() == wanted

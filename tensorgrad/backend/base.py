@@ -38,11 +38,15 @@ class Backend:
         as accurate.
         """
         if widen:
-            half = next((a.dtype for a in arrays if getattr(a, "dtype", None) in HALVES), None)
+            half = None
+            wide = []
+            for a in arrays:
+                dtype = getattr(a, "dtype", None)
+                if dtype in HALVES:
+                    half = dtype
+                    a = a.astype(float32)
+                wide.append(a)
             if half is not None:
-                wide = [
-                    a.astype(float32) if getattr(a, "dtype", None) in HALVES else a for a in arrays
-                ]
                 y = function(*wide, **attrs)
                 return y.astype(half) if y.dtype == float32 else y
         return function(*arrays, **attrs)

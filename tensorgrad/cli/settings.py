@@ -8,11 +8,11 @@ from typing import Any
 DEFAULTS: dict[str, Any] = {
     "data": None,
     "batch_size": 32,
-    "hidden": [128],
+    "hidden": [256],
     "activation": "relu",
     "init": "he",
     "dropout": 0.2,
-    "epochs": 40,
+    "epochs": 60,
     "optimizer": "adam",
     "lr": None,
     "momentum": None,

@@ -48,7 +48,6 @@ __all__ = [
     "NLLLoss",
     "Parameter",
     "ReLU",
-    "SELU",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -16,7 +16,8 @@ def _module(name: str, function: Callable[[Any], Any]) -> type[Module]:
     doc = (function.__doc__ or "").strip()
 
     def forward(self: Module, x: Tensor) -> Tensor:
-        return function(x)  # type: ignore[no-any-return]
+        out: Tensor = function(x)
+        return out
 
     forward.__doc__ = f"``{function.__name__}(x)``, of the shape of ``x``."
     body = {"forward": forward, "__doc__": doc, "__module__": __name__}
@@ -35,6 +36,8 @@ Mish = _module("Mish", functions.mish)
 class LeakyReLU(Module):
     """``x`` where positive, else ``negative_slope * x``."""
 
+    _shown = ("negative_slope",)
+
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
@@ -42,12 +45,11 @@ class LeakyReLU(Module):
         """``leaky_relu(x, negative_slope)``, of the shape of ``x``."""
         return functions.leaky_relu(x, self.negative_slope)
 
-    def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}"
-
 
 class ELU(Module):
     """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
+
+    _shown = ("alpha",)
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
@@ -56,15 +58,14 @@ class ELU(Module):
         """``elu(x, alpha)``, of the shape of ``x``."""
         return functions.elu(x, self.alpha)
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"
-
 
 class GELU(Module):
     """``x * Phi(x)``, Phi being the normal distribution function (Hendrycks and Gimpel, 2016).
 
     approximate: "none", or "tanh" for the paper's approximation.
     """
+
+    _shown = ("approximate",)
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -75,12 +76,11 @@ class GELU(Module):
         """``gelu(x, approximate)``, of the shape of ``x``."""
         return functions.gelu(x, self.approximate)
 
-    def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}"
-
 
 class Hardtanh(Module):
     """``x`` limited to [min_val, max_val]. Raises ValueError unless min_val < max_val."""
+
+    _shown = ("min_val", "max_val")
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         if not min_val < max_val:
@@ -92,12 +92,11 @@ class Hardtanh(Module):
         """``hardtanh(x, min_val, max_val)``, of the shape of ``x``."""
         return functions.hardtanh(x, self.min_val, self.max_val)
 
-    def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}"
-
 
 class Softmax(Module):
     """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
+
+    _shown = ("axis",)
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
@@ -106,12 +105,11 @@ class Softmax(Module):
         """``softmax(x, axis)``, of the shape of ``x``."""
         return functions.softmax(x, self.axis)
 
-    def extra_repr(self) -> str:
-        return f"axis={self.axis}"
-
 
 class LogSoftmax(Module):
     """``log(softmax(x))`` along ``axis``, without overflow."""
+
+    _shown = ("axis",)
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
@@ -119,6 +117,3 @@ class LogSoftmax(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``log_softmax(x, axis)``, of the shape of ``x``."""
         return functions.log_softmax(x, self.axis)
-
-    def extra_repr(self) -> str:
-        return f"axis={self.axis}"

@@ -23,11 +23,13 @@ from tensorgrad.ops.activations import (
     softmax,
     softplus,
 )
-from tensorgrad.ops.elementwise import abs, square, tanh
+from tensorgrad.ops.elementwise import abs as absolute
+from tensorgrad.ops.elementwise import square, tanh
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.random import dropout
-from tensorgrad.ops.reductions import mean, sum
+from tensorgrad.ops.reductions import mean
+from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import moveaxis, reshape, shape_of
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
@@ -68,8 +70,8 @@ def _nll_value(xp: Any, log_p: Any, labels: Any, reduction: str) -> Any:
     picked = log_p[xp.arange(n), labels]
     if reduction == "none":
         return -picked
-    total = xp.add.reduce(picked)
-    return -total / n if reduction == "mean" else -total
+    found = xp.add.reduce(picked)
+    return -found / n if reduction == "mean" else -found
 
 
 def _nll_gradient_value(
@@ -191,7 +193,7 @@ def _reduced(name: str, each: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return mean(each)
     if reduction == "sum":
-        return sum(each)
+        return total(each)
     if reduction == "none":
         return each
     raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
@@ -213,12 +215,12 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     _paired("mse_loss", input, target)
     each = square(input - target)
     if reduction == "half_sum":
-        return sum(each) * 0.5
+        return total(each) * 0.5
     if reduction == "half_mean_all":
         return mean(each) * 0.5
     if reduction == "half_mean":
         n = shape_of(each)[0] if shape_of(each) else 1
-        return sum(each) * (0.5 / n)
+        return total(each) * (0.5 / n)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(
             'mse_loss: reduction must be "mean", "sum", "none", "half_sum", "half_mean" or '
@@ -234,7 +236,7 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     _paired("l1_loss", input, target)
-    return _reduced("l1_loss", abs(input - target), reduction)
+    return _reduced("l1_loss", absolute(input - target), reduction)
 
 
 def _bce_value(xp: Any, x: Any, t: Any) -> Any:
@@ -298,8 +300,8 @@ def l1_penalty(
 
     Raises ValueError if there is nothing to penalise.
     """
-    parts = [sum(abs(p)) for p in _penalised("l1_penalty", parameters, biases)]
-    return _total(parts) * strength
+    parts = [total(absolute(p)) for p in _penalised("l1_penalty", parameters, biases)]
+    return _added(parts) * strength
 
 
 def l2_penalty(
@@ -310,12 +312,12 @@ def l2_penalty(
     Its gradient is ``2 * strength * w``: the weight decay of ``optim.SGD(weight_decay=d)`` is that
     of strength ``d / 2``. Arguments and errors as in ``l1_penalty``.
     """
-    parts = [sum(square(p)) for p in _penalised("l2_penalty", parameters, biases)]
-    return _total(parts) * strength
+    parts = [total(square(p)) for p in _penalised("l2_penalty", parameters, biases)]
+    return _added(parts) * strength
 
 
-def _total(parts: list[Tensor]) -> Tensor:
-    total = parts[0]
+def _added(parts: list[Tensor]) -> Tensor:
+    found = parts[0]
     for part in parts[1:]:
-        total = total + part
-    return total
+        found = found + part
+    return found

@@ -57,6 +57,7 @@ class Linear(Module):
         return linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
+        """The sizes, and whether there is a bias."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
@@ -75,7 +76,9 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Makes one axis of the axes from ``start_axis`` to ``end_axis``; keeps the batch by default."""
+    """Makes one axis of those from ``start_axis`` to ``end_axis``; the batch stays by default."""
+
+    _shown = ("start_axis", "end_axis")
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
         self.start_axis = start_axis
@@ -84,9 +87,6 @@ class Flatten(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (N, a, b, ...) -> (N, a * b * ...)."""
         return flatten(x, self.start_axis, self.end_axis)
-
-    def extra_repr(self) -> str:
-        return f"start_axis={self.start_axis}, end_axis={self.end_axis}"
 
 
 class Dropout(Module):
@@ -99,6 +99,8 @@ class Dropout(Module):
     alone. Raises ValueError for another ``p``.
     """
 
+    _shown = ("p",)
+
     def __init__(self, p: float = 0.5, generator: Generator | None = None) -> None:
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must lie in [0, 1], got {p!r}")
@@ -108,6 +110,3 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` with elements left out; ``x`` itself after ``eval()``."""
         return dropout(x, self.p, self.training, generator=self.generator)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

@@ -11,6 +11,7 @@ from tensorgrad.tensor import Tensor
 
 
 class _Loss(Module):
+    _shown = ("reduction",)
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -19,9 +20,6 @@ class _Loss(Module):
     def forward(self, input: Any, target: Any) -> Tensor:
         """The loss of ``input`` against ``target``."""
         return type(self).function(input, target, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}"
 
 
 class CrossEntropyLoss(_Loss):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
-from tensorgrad.errors import ShapeError
+from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Module:
     """
 
     training: bool = True  #: whether dropout and the like behave as in training
+    _shown: ClassVar[tuple[str, ...]] = ()  # the attributes that repr() shows
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The output; to be defined by the subclass."""
@@ -108,7 +109,9 @@ class Module:
         """
         _check_name(self, name, "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}")
+            raise TypeError(
+                f"buffer {name!r} must be a Tensor or None, not {type(tensor).__name__}"
+            )
         vars(self).setdefault("_persistent", {})[name] = persistent
         setattr(self, name, tensor)
 
@@ -131,7 +134,9 @@ class Module:
         """
         _check_name(self, name, "module")
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"module {name!r} must be a Module or None, not {type(module).__name__}")
+            raise TypeError(
+                f"module {name!r} must be a Module or None, not {type(module).__name__}"
+            )
         setattr(self, name, module)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -282,9 +287,7 @@ class Module:
         if dtype is not None:
             dtype = dtypes.as_dtype(dtype)
             if dtype not in dtypes.FLOATS:
-                raise dtypes.DtypeError(
-                    f"a module can only be converted to a floating dtype, not {dtype}"
-                )
+                raise DtypeError(f"a module can only be converted to a floating dtype, not {dtype}")
         for tensor in (*self.parameters(), *self.buffers()):
             _convert(tensor, device, dtype if tensor.dtype in dtypes.FLOATS else None)
         return self
@@ -375,7 +378,7 @@ class Module:
 
     def extra_repr(self) -> str:
         """What ``repr`` shows between the brackets: the arguments the module was made with."""
-        return ""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
 
     def __repr__(self) -> str:
         lines = [

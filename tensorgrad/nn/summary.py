@@ -83,9 +83,7 @@ def summarize(module: Module, input_shape: Any = None, dtype: Any = None) -> Sum
     )
 
 
-def _output_shapes(
-    module: Module, input_shape: Any, dtype: Any
-) -> dict[int, tuple[int, ...]]:
+def _output_shapes(module: Module, input_shape: Any, dtype: Any) -> dict[int, tuple[int, ...]]:
     """id of a module -> the shape of what it returned when zeros were run through the model."""
     first = next(module.parameters(), None)
     if dtype is None:

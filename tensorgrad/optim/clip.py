@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from tensorgrad.tape import Primitive, apply, wrap
+from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
 
@@ -21,9 +21,7 @@ def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
     return powers ** (1.0 / norm_type)
 
 
-_TOTAL_NORM = Primitive(
-    "total_norm", _total_norm_value, {"*grads": None}, types="same", widen=True
-)
+_TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None}, types="same", widen=True)
 
 
 def _scale_value(xp: Any, norm: Any, *grads: Any, max_norm: float) -> Any:

@@ -15,7 +15,7 @@ from tensorgrad.optim.update import Scratch
 from tensorgrad.tape import Primitive, apply, wrap
 from tensorgrad.tensor import Tensor
 
-Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Params = Iterable[Tensor | tuple[str, Tensor] | Mapping[str, Any]]
 Group = dict[str, Any]
 
 # The keys of a group that are not options of the update rule.
@@ -115,8 +115,11 @@ class Optimizer:
                 f"{self._name}: there is nothing to optimize, the list of parameters is empty; an "
                 "iterator such as model.parameters() can be used up only once"
             )
-        for group in items if isinstance(items[0], dict) else [{"params": items}]:
-            self.add_param_group(group)  # type: ignore[arg-type]
+        groups: list[Any] = [{"params": items}]
+        if isinstance(items[0], Mapping):
+            groups = items
+        for group in groups:
+            self.add_param_group(group)
 
     @property
     def _name(self) -> str:

@@ -52,8 +52,8 @@ class SGD(Optimizer):
 
     With g the gradient, plus ``weight_decay * p`` where that is set::
 
-        v <- momentum * v + (1 - dampening) * g        (v <- g in the first step)
-        p <- p - lr * v                                 or, with nesterov, p - lr * (g + momentum * v)
+        v <- momentum * v + (1 - dampening) * g     (v <- g in the first step)
+        p <- p - lr * v                             (with nesterov, - lr * (g + momentum * v))
 
     With a constant rate this is the lectures' ``dw(t) = lr * delta * x + momentum * dw(t-1)``.
 

@@ -11,6 +11,7 @@ are cut into chunks that stay in the cache between the passes of the rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tensorgrad.tape import Primitive, constant
 #: to ``g``. ``step`` counts from 1, and is ``None`` where the optimizer keeps no count.
 Rule = Callable[..., Callable[..., None]]
 
-# Elements of a piece: 128 KiB of float32 for each of up to seven operands, of which a pass uses three.
+# Elements of a piece: 128 KiB of float32 for each operand, of which a pass of the rule uses three.
 # Measured on matrices of 784 x 128 and 512 x 512: half of it costs more calls, twice of it gains
 # nothing more.
 CHUNK = 1 << 15
@@ -120,8 +121,7 @@ def _pieces(sizes: Sequence[int], chunk: int) -> list[Piece]:
                 parts = -(-size // chunk)
                 bounds = [size * k // parts for k in range(parts + 1)]
                 piece.chunks = [
-                    (slice(start + a, start + b), slice(a, b))
-                    for a, b in zip(bounds, bounds[1:], strict=False)
+                    (slice(start + a, start + b), slice(a, b)) for a, b in pairwise(bounds)
                 ]
             pieces.append(piece)
         start += size

@@ -21,7 +21,7 @@ def weight(*more: int, dtype: Any = "float64") -> Tensor:
     return Tensor(np.zeros((OUT, IN, *more)), dtype=dtype)
 
 
-def filled(name: str, shape: tuple[int, ...] = (), **options: Any) -> np.ndarray[Any, Any]:
+def filled(name: str, shape: tuple[int, ...] = (), **options: Any) -> Any:
     t = weight(*shape)
     assert getattr(init, name)(t, generator=Generator(7), **options) is t
     return t.numpy()
@@ -108,7 +108,7 @@ def test_errors() -> None:
     for name in ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"):
         with pytest.raises(ShapeError, match=rf"{name}: .*two axes.* got shape \(3,\)"):
             getattr(init, name)(bias)
-    with pytest.raises(ValueError, match='mode must be "fan_in" or "fan_out", got "?\'?both'):
+    with pytest.raises(ValueError, match=r"mode must be .*, got 'both'"):
         init.kaiming_normal_(weight(), mode="both")
-    with pytest.raises(ValueError, match="nonlinearity must be one of .* got 'swish'"):
+    with pytest.raises(ValueError, match=r"nonlinearity must be one of .* got 'swish'"):
         init.calculate_gain("swish")

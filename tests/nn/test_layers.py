@@ -55,7 +55,7 @@ def test_linear_arguments() -> None:
     with pytest.raises(ValueError, match="in_features must be a positive integer, got 0"):
         nn.Linear(0, 3)
     wrong: Any = 2.0
-    with pytest.raises(ValueError, match="out_features must be a positive integer, got 2.0"):
+    with pytest.raises(ValueError, match=r"out_features must be a positive integer, got 2\.0"):
         nn.Linear(2, wrong)
 
 

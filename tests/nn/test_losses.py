@@ -11,7 +11,7 @@ import pytest
 from tensorgrad import Tensor, nn
 from tensorgrad.autograd import gradcheck, gradgradcheck
 from tensorgrad.errors import DtypeError, ShapeError
-from tensorgrad.nn import functional as F
+from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.tape import MODE, Observer, current_mode
 
 Array = np.ndarray[Any, Any]
@@ -103,7 +103,7 @@ def test_cross_entropy_at_extreme_logits() -> None:
     assert loss.item() == 1e4
     loss.backward()
     assert x.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), [[0, 0, 0], [-0.5, 0.5, 0]])
+    np.testing.assert_allclose(x.grad.numpy(), [[0.0, 0.0, 0.0], [-0.5, 0.5, 0.0]])
 
 
 def test_cross_entropy_in_16_bits() -> None:
@@ -128,8 +128,8 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: F.cross_entropy(LOGITS, [0, 1]),
         ShapeError,
-        r"^cross_entropy: for input of shape \(3, 4\), \(batch, classes, \.\.\.\), target must have "
-        r"shape \(3,\); got \(2,\)$",
+        r"^cross_entropy: for input of shape \(3, 4\), \(batch, classes, \.\.\.\), target must "
+        r"have shape \(3,\); got \(2,\)$",
     ),
     (
         lambda: F.cross_entropy(LOGITS, [0, 4, 2]),
@@ -150,7 +150,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ShapeError,
         r"mse_loss: input and target must have the same shape; got \(3, 1\) and \(3,\)",
     ),
-    (lambda: F.mse_loss(LOGITS, LOGITS, "half"), ValueError, '"half_mean_all", got \'half\''),
+    (lambda: F.mse_loss(LOGITS, LOGITS, "half"), ValueError, "\"half_mean_all\", got 'half'"),
     (lambda: F.l1_loss(LOGITS, LOGITS, "half"), ValueError, "l1_loss: reduction .* got 'half'"),
     (lambda: F.l1_loss(LOGITS, Tensor(1.0)), ShapeError, "l1_loss: input and target"),
     (lambda: F.binary_cross_entropy_with_logits(LOGITS, Tensor(1.0)), ShapeError, "same shape"),
@@ -176,9 +176,7 @@ def test_losses_of_numbers_agree_with_torch(
     values, target = rng.standard_normal((4, 3)) * 3, rng.uniform(0, 1, (4, 3))
     check_against_torch(
         lambda x: getattr(F, name)(x, Tensor(target), reduction),
-        lambda z: getattr(torch.nn.functional, name)(
-            z, torch.tensor(target), reduction=reduction
-        ),
+        lambda z: getattr(torch.nn.functional, name)(z, torch.tensor(target), reduction=reduction),
         values,
     )
     x, t = Tensor(values, requires_grad=True), Tensor(target, requires_grad=True)

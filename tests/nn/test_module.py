@@ -14,6 +14,8 @@ from tensorgrad.ops.random import Generator
 
 
 class Block(nn.Module):
+    mean: Tensor
+
     def __init__(self, n: int = 3) -> None:
         self.fc1 = nn.Linear(n, 4)
         self.scale = nn.Parameter(np.ones(4))
@@ -60,7 +62,9 @@ def test_modules() -> None:
     assert [n for n, _ in net.named_children()] == ["first", "net", "last"]
     assert list(net.children()) == [net.first, net.net, net.last]
     assert len(list(net.modules())) == 9
-    assert net.get_submodule("net.2.fc1") is net.net[2].fc1
+    block = net.net[2]
+    assert isinstance(block, Block)
+    assert net.get_submodule("net.2.fc1") is block.fc1
     assert net.get_submodule("") is net
     with pytest.raises(AttributeError, match="no '7' in Sequential, whose modules are: 0, 1, 2"):
         net.get_submodule("net.7.fc1")
@@ -303,7 +307,9 @@ def test_summary() -> None:
 
 def test_a_shape_error_names_the_module() -> None:
     net = Net()
-    net.net[2].fc1 = nn.Linear(7, 4)
+    block = net.get_submodule("net.2")
+    assert isinstance(block, Block)
+    block.fc1 = nn.Linear(7, 4)
     with pytest.raises(ShapeError, match=r"\[in module net\.2\.fc1\]$"):
         net(Tensor(np.zeros((2, 3), np.float32)))
     block = Block()

@@ -131,12 +131,12 @@ def test_masked_softmax(device: str) -> None:
     e = 1 / (1 + math.e)
     w = Tensor([[3.0, 5.0, 0.0], [1.0, 1.0, 1.0]], dtype=np.float64, device=device)
     y, g = with_gradient(lambda x: tg.softmax(x, axis=-1) * w, values, np.float64, device)
-    np.testing.assert_allclose(y, [[3 * e, 0, 0], [0, 1, 0]], atol=1e-15)
+    np.testing.assert_allclose(y, [[3 * e, 0.0, 0.0], [0.0, 1.0, 0.0]], atol=1e-15)
     slope = 3 * e * (1 - e)
-    np.testing.assert_allclose(g, [[slope, 0, -slope], [0, 0, 0]], atol=1e-15)
+    np.testing.assert_allclose(g, [[slope, 0.0, -slope], [0.0] * 3], atol=1e-15)
     y, g = with_gradient(lambda x: tg.logsumexp(x, axis=-1), values, np.float64, device)
     np.testing.assert_allclose(y, [math.log(1 + math.e), 2])
-    np.testing.assert_allclose(g, [[e, 0, 1 - e], [0, 1, 0]], atol=1e-15)
+    np.testing.assert_allclose(g, [[e, 0.0, 1 - e], [0.0, 1.0, 0.0]], atol=1e-15)
 
 
 # --- kinks ----------------------------------------------------------------------------------------
@@ -436,9 +436,7 @@ def test_boolean_indexing(shape: tuple[int, ...], data: st.DataObject, as_tensor
     assert_indexing(shape, mask, as_tensors)
 
 
-@given(
-    SMALL.filter(bool).flatmap(lambda s: st.tuples(st.just(s), mixed_indices(s))), st.booleans()
-)
+@given(SMALL.filter(bool).flatmap(lambda s: st.tuples(st.just(s), mixed_indices(s))), st.booleans())
 def test_mixed_indexing(drawn: tuple[tuple[int, ...], Any], as_tensors: bool) -> None:
     assert_indexing(*drawn, as_tensors)
 

@@ -46,7 +46,7 @@ def _with_tensors(name: str) -> Callable[..., Any]:
     return two
 
 
-# --- by position: NumPy's rules select, PyTorch differentiates -------------------------------------
+# --- by position: NumPy's rules select, PyTorch differentiates ------------------------------------
 
 
 def _positions(x: Any) -> Any:
