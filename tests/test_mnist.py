@@ -38,7 +38,7 @@ def parts(examples: int) -> tuple[TensorDataset, TensorDataset]:
     """So many training examples, and all test examples, with pixels in [0, 1]."""
     data = mnist()
 
-    def part(images: np.ndarray, labels: np.ndarray) -> TensorDataset:  # type: ignore[type-arg]
+    def part(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
         return TensorDataset(images.reshape(len(images), -1) / np.float32(255), labels)
 
     return (
@@ -74,7 +74,8 @@ def accuracy_after(
 def test_files_are_mnist() -> None:
     """Counts, shapes and classes of the original."""
     data = mnist()
-    assert data.train_images.shape == (60_000, 28, 28) and data.train_images.dtype == np.uint8
+    assert data.train_images.shape == (60_000, 28, 28)
+    assert data.train_images.dtype == np.uint8
     assert data.test_images.shape == (10_000, 28, 28)
     assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert np.bincount(data.test_labels)[[0, 9]].tolist() == [980, 1009]

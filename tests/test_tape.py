@@ -301,6 +301,15 @@ def test_second_backward_through_a_shared_part() -> None:
         tg.sum(shared * 2).backward()
 
 
+def test_grad_through_a_freed_part() -> None:
+    """It must not pass for a part that leads nowhere."""
+    x = leaf([1.0, 2.0])
+    shared = tg.exp(x)
+    tg.sum(shared).backward()
+    with pytest.raises(GradientError, match=r"exp.*retain_graph"):
+        tg.autograd.grad(tg.sum(shared * 2), x)
+
+
 def test_retained_graph_gives_the_same_again() -> None:
     x = leaf([1.0, 2.0])
     y = tg.sum(tg.exp(x) * x)
@@ -598,6 +607,38 @@ def test_hook_must_keep_the_shape() -> None:
         tg.sum(y).backward()
 
 
+def test_hook_keeps_the_dtype() -> None:
+    x = leaf([1.0, 2.0], np.float32)
+    y = x * 2
+    y.register_hook(lambda g: g.double())
+    try:
+        tg.sum(y * y).backward()
+    except TypeError:
+        return
+    assert x.grad is not None
+    assert x.grad.dtype == np.float32
+
+
+def test_what_a_leaf_hook_kept_is_its_own() -> None:
+    x = leaf([1.0, 2.0])
+    kept: list[Tensor] = []
+    x.register_hook(lambda g: kept.append(g))
+    tg.sum(x * 3).backward()
+    assert x.grad is not None
+    with tg.no_grad():
+        x.grad *= 10.0
+    assert kept[0].tolist() == [3, 3]
+
+
+def test_kept_gradients_are_writable() -> None:
+    for create_graph in (False, True):
+        x = leaf([1.0, 2.0])
+        y = (x * 1.0).retain_grad()
+        tg.sum(y).backward(create_graph=create_graph)
+        assert gradient(y).flags.writeable
+        assert not np.shares_memory(gradient(y), gradient(x))
+
+
 def test_what_a_hook_kept_does_not_change() -> None:
     x = leaf([1.0, 2.0])
     kept: list[Tensor] = []
@@ -715,6 +756,16 @@ def test_modes_nest() -> None:
             assert (x * 1).requires_grad
         assert not (x * 1).requires_grad
     assert (x * 1).requires_grad
+
+
+def test_create_graph_inside_no_grad() -> None:
+    """It is an explicit request to record."""
+    x = leaf(2.0)
+    y = x * x * x
+    with tg.no_grad():
+        (g,) = tg.autograd.grad(y, x, create_graph=True)
+    (h,) = tg.autograd.grad(g, x)
+    assert h.item() == 12
 
 
 def test_modes_end_with_an_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import os
 import pickle
@@ -638,13 +639,41 @@ def test_gradients_flow_through_conversions() -> None:
     assert x.grad.tolist() == [2, 4]
 
 
-def test_pickling_is_refused_or_faithful() -> None:
-    x = Tensor([1.0, 2.0])
+COPIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda x: pickle.loads(pickle.dumps(x)),  # type: ignore[no-any-return,unused-ignore]
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_are_tensors_of_their_own(way: str) -> None:
+    """With an entry on the tape of their own: gradients must not be mixed up."""
+    duplicate = COPIES[way]
+    plain = Tensor([1, 2], "int8")
+    assert duplicate(plain).tolist() == [1, 2]
+    assert duplicate(plain).dtype == np.int8
+    x = leaf([1.0, 2.0])
+    z = duplicate(x)
+    assert z.requires_grad
+    assert z.is_leaf
+    assert not np.shares_memory(z.data, x.data)
+    tg.sum(x * 2 + z * 3).backward()
+    assert x.grad is not None
+    assert z.grad is not None
+    assert x.grad.tolist() == [2, 2]
+    assert z.grad.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copying_a_computed_tensor(way: str) -> None:
+    """It loses its history or is refused; it never shares the entry on the tape."""
+    y = leaf([1.0, 2.0]) * 2
     try:
-        y = pickle.loads(pickle.dumps(x))
-    except TypeError:
+        z = COPIES[way](y)
+    except (GradientError, TypeError, pickle.PicklingError):
         return
-    assert y.tolist() == x.tolist()
+    assert z.tolist() == [2, 4]
+    assert z.is_leaf
 
 
 # --- what errors say ------------------------------------------------------------------------------

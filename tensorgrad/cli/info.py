@@ -60,7 +60,7 @@ def _cores() -> str:
 
 def _blas() -> str:
     """The library that computes NumPy's matrix products."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
@@ -70,7 +70,7 @@ def _gpu() -> str:
     if reason is not None:
         return f"not usable: {reason}"
     cuda = backend.cuda_backend()
-    runtime = cuda.xp.cuda.runtime  # type: ignore[attr-defined]
+    runtime = cuda.xp.cuda.runtime
     names = [
         f"cuda:{i} {runtime.getDeviceProperties(i)['name'].decode()}"
         for i in range(runtime.getDeviceCount())

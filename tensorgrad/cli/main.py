@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             info(**args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, as head, has seen enough
-        sys.stdout = None  # type: ignore[assignment]  # or Python tries to flush it at exit
+        sys.stdout = None  # or Python tries to flush it at exit
         return 0
     except (TensorgradError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 DEFAULTS: dict[str, Any] = {
     "data": None,
     "batch_size": 32,
-    "hidden": [256],
+    "hidden": [128],
     "activation": "relu",
     "init": "he",
     "dropout": 0.2,

@@ -69,8 +69,7 @@ def train(given: Mapping[str, Any]) -> None:
     data = load_data(settings)
     default_generator.seed(settings["seed"])
     model = build_model(data.inputs, data.classes, settings)
-    if device != "cpu":
-        model.to(device)
+    model.to(device)
     folder = folder or _new_folder(settings["out"], data.name)
     settings["out"] = str(folder)
     stopping = EarlyStopping(settings["patience"])
@@ -148,7 +147,7 @@ def load_data(settings: Settings) -> Data:
         images, labels = digits()
         whole = _dataset(images / np.float32(16), labels, device)
         parts = random_split(whole, (0.7, 0.15, 0.15), seed, stratify=labels)
-        return Data("digits", *parts, inputs=64, classes=10)
+        return Data("digits", parts[0], parts[1], parts[2], inputs=64, classes=10)
     folder = Path(settings["data"])
     found = idx_folder(folder)
     if found.train_images.shape[1:] != found.test_images.shape[1:]:
@@ -165,10 +164,15 @@ def load_data(settings: Settings) -> Data:
     largest = float(max(found.train_images.max(), 1))
     whole = _dataset(found.train_images / np.float32(largest), found.train_labels, device)
     test = _dataset(found.test_images / np.float32(largest), found.test_labels, device)
-    parts = random_split(whole, (0.85, 0.15), seed, stratify=found.train_labels)
-    classes = 1 + int(max(found.train_labels.max(), found.test_labels.max()))
-    name = folder.resolve().name or "data"
-    return Data(name, *parts, test, math.prod(found.train_images.shape[1:]), max(classes, 2))
+    rest, validation = random_split(whole, (0.85, 0.15), seed, stratify=found.train_labels)
+    return Data(
+        folder.resolve().name or "data",
+        rest,
+        validation,
+        test,
+        inputs=math.prod(found.train_images.shape[1:]),
+        classes=max(2, 1 + int(max(found.train_labels.max(), found.test_labels.max()))),
+    )
 
 
 def _dataset(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], device: str) -> Any:
@@ -201,7 +205,8 @@ def _initialise(layer: nn.Linear, init: str) -> None:
         nn.init.xavier_uniform_(layer.weight)
     else:
         nn.init.uniform_(layer.weight, -0.05, 0.05)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:

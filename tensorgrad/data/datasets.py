@@ -237,18 +237,16 @@ def idx_folder(path: str | os.PathLike[str]) -> ImageFolder:
         )
     stems = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images", "labels")]
     found = [_find(folder, stem) for stem in stems]
-    missing = [
-        f"{stem}-{_suffix(stem)}[.gz]" for stem, file in zip(stems, found, strict=True) if not file
-    ]
-    if missing:
+    files = [file for file in found if file is not None]
+    if len(files) < len(stems):
+        missing = [f"{s}-{_suffix(s)}[.gz]" for s, f in zip(stems, found, strict=True) if not f]
         there = sorted(entry.name for entry in folder.iterdir())[:8]
         raise DatasetError(
             f"{folder}: missing {', '.join(missing)}; put them there. The folder holds "
             f"{', '.join(there) or 'nothing'}"
         )
-    arrays = []
-    for images, labels in zip(found[::2], found[1::2], strict=True):
-        assert images is not None and labels is not None
+    arrays: list[ndarray[Any, Any]] = []
+    for images, labels in zip(files[::2], files[1::2], strict=True):
         arrays += _pair(images, labels)
     return ImageFolder(*arrays)
 

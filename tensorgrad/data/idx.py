@@ -21,7 +21,7 @@ from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
 
 #: Type code in the magic number -> element type, as it lies in the file.
-_TYPES = {
+_TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
     0x0B: np.dtype(">i2"),

@@ -107,7 +107,7 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
         f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">epoch</text>',
     ]
     edge = right
-    for part, line in reversed(lines.items()):
+    for part, line in reversed(list(lines.items())):
         if not line:
             continue
         colour = _LINES[part]

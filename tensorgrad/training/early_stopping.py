@@ -34,7 +34,9 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
     ) -> None:
         if patience is not None and patience < 1:
-            raise TensorgradError(f"EarlyStopping: patience must be at least 1, or None; got {patience}")
+            raise TensorgradError(
+                f"EarlyStopping: patience must be at least 1, or None; got {patience}"
+            )
         if mode not in (None, "min", "max"):
             raise TensorgradError(f'EarlyStopping: mode must be "min" or "max"; got {mode!r}')
         self.patience = patience
@@ -57,7 +59,9 @@ class EarlyStopping(Callback):
         if not self.best_epoch or self.sign * (self.best - value) > self.min_delta:
             self.best, self.best_epoch = value, trainer.epoch
             if self.restore_best:
-                self._weights = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
+                self._weights = {
+                    k: v.detach().clone() for k, v in trainer.model.state_dict().items()
+                }
         elif self.patience is not None and trainer.epoch - self.best_epoch >= self.patience:
             trainer.should_stop = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy import ndarray
@@ -40,7 +40,7 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
 _BY_NAME: dict[str, Metric] = {"accuracy": accuracy}
 
 
-def resolve(metrics: tuple[str | Metric, ...]) -> dict[str, Metric]:
+def resolve(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
     """The metrics by name; a function goes by its own name.
 
     Raises TensorgradError for a name that is not known.

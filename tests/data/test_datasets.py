@@ -33,7 +33,9 @@ def test_tensor_dataset_rows() -> None:
     dataset = TensorDataset(x, Tensor(y))
     assert len(dataset) == 4
     row, label = dataset[2]
-    assert isinstance(row, Tensor) and row.tolist() == [6, 7, 8] and label.item() == 0
+    assert isinstance(row, Tensor)
+    assert row.tolist() == [6, 7, 8]
+    assert label.item() == 0
     assert dataset[1:3][0].shape == (2, 3)
     assert [part.tolist() for part in dataset[[3, 0]]] == [[[9, 10, 11], [0, 1, 2]], [2, 3]]
     assert np.shares_memory(dataset.arrays[0], x)  # kept, not copied
@@ -46,7 +48,9 @@ def test_tensor_dataset_takes_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    "arrays", [(), (np.zeros(3), np.zeros(4)), (np.zeros(3), np.float32(1))], ids=["no", "3-4", "0-d"]
+    "arrays",
+    [(), (np.zeros(3), np.zeros(4)), (np.zeros(3), np.float32(1))],
+    ids=["no", "3-4", "0-d"],
 )
 def test_tensor_dataset_refuses(arrays: Any) -> None:
     """Lengths must agree; the message names the shapes."""
@@ -58,7 +62,8 @@ def test_subset() -> None:
     """Positions of positions."""
     dataset = TensorDataset(np.arange(10))
     inner = Subset(Subset(dataset, [9, 7, 5, 3]), [1, 3])
-    assert len(inner) == 2 and inner[1][0].item() == 3
+    assert len(inner) == 2
+    assert inner[1][0].item() == 3
     assert inner.take(np.array([1, 0]))[0].tolist() == [3, 7]
     with pytest.raises(IndexError, match="below 10"):
         Subset(dataset, [10])
@@ -112,8 +117,11 @@ def test_random_split_refuses(lengths: Any) -> None:
 def test_digits() -> None:
     """1,797 images of 0 to 16, all ten classes, in less than 100 kB, with their attribution."""
     images, labels = digits()
-    assert images.shape == (1797, 8, 8) and images.dtype == np.uint8 and images.max() == 16
-    assert labels.shape == (1797,) and labels.dtype == np.int64
+    assert images.shape == (1797, 8, 8)
+    assert images.dtype == np.uint8
+    assert images.max() == 16
+    assert labels.shape == (1797,)
+    assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert labels[:10].tolist() == list(range(10))
     assert images[0, 0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
@@ -138,8 +146,10 @@ def folder(tmp_path: Path) -> Path:
 def test_idx_folder(folder: Path) -> None:
     """All four arrays, whatever the style of the names."""
     found = idx_folder(folder)
-    assert found.train_images.shape == (5, 2, 3) and found.train_images.dtype == np.uint8
-    assert found.test_labels.tolist() == [0, 1] and found.test_labels.dtype == np.int64
+    assert found.train_images.shape == (5, 2, 3)
+    assert found.train_images.dtype == np.uint8
+    assert found.test_labels.tolist() == [0, 1]
+    assert found.test_labels.dtype == np.int64
 
 
 def test_idx_folder_lists_all_that_is_missing(folder: Path) -> None:
@@ -160,9 +170,10 @@ def test_idx_folder_lists_all_that_is_missing(folder: Path) -> None:
 def test_idx_folder_checks_the_parts_against_each_other(folder: Path) -> None:
     """Counts that differ, and images in place of labels."""
     write_idx(folder / "train-labels.idx1-ubyte", np.arange(4, dtype=np.uint8))
-    with pytest.raises(DatasetError, match="5 images .* 4 labels"):
+    with pytest.raises(DatasetError, match=r"5 images .* 4 labels"):
         idx_folder(folder)
     shutil.copy(folder / "t10k-images.idx3-ubyte.gz", folder / "train-labels.idx1-ubyte")
     with pytest.raises(IdxError, match="mixed up"):
         idx_folder(folder)
-    assert issubclass(IdxError, TensorgradError) and issubclass(DatasetError, TensorgradError)
+    assert issubclass(IdxError, TensorgradError)
+    assert issubclass(DatasetError, TensorgradError)

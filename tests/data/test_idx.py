@@ -31,7 +31,8 @@ def test_round_trip(tmp_path: Path, dtype: str, shape: tuple[int, ...], name: st
     array = (np.arange(np.prod(shape, dtype=int)) - 3).astype(dtype).reshape(shape)
     write_idx(tmp_path / name, array)
     found = read_idx(tmp_path / name)
-    assert found.dtype == array.dtype and found.dtype.isnative
+    assert found.dtype == array.dtype
+    assert found.dtype.isnative
     np.testing.assert_array_equal(found, array)
     found[...] = 0  # in memory of its own
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
@@ -40,7 +41,9 @@ def test_round_trip(tmp_path: Path, dtype: str, shape: tuple[int, ...], name: st
 def test_bytes_are_those_of_the_format(tmp_path: Path) -> None:
     """Big-endian sizes and elements, the last axis fastest."""
     write_idx(tmp_path / "a", np.array([[1, 2, 3], [4, 5, -6]], np.int16))
-    assert (tmp_path / "a").read_bytes() == header(0x0B, 2, 3) + struct.pack(">6h", 1, 2, 3, 4, 5, -6)
+    assert (tmp_path / "a").read_bytes() == header(0x0B, 2, 3) + struct.pack(
+        ">6h", 1, 2, 3, 4, 5, -6
+    )
 
 
 def test_same_array_same_bytes(tmp_path: Path) -> None:

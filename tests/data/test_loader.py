@@ -1,4 +1,4 @@
-"""The DataLoader: one path for every batch size, orders that can be repeated and resumed (D2, D3)."""
+"""The DataLoader: one path for every batch size, orders that can be repeated (D2, D3)."""
 
 from __future__ import annotations
 
@@ -47,13 +47,15 @@ def test_every_example_once(n: int, size: int, shuffle: bool, drop: bool) -> Non
 def test_full_batch(size: Any) -> None:
     """One batch with everything."""
     loader = DataLoader(numbers(7), size, shuffle=True, seed=3)
-    assert len(loader) == 1 and [len(batch) for batch in epoch(loader)] == [7]
+    assert len(loader) == 1
+    assert [len(batch) for batch in epoch(loader)] == [7]
 
 
 def test_parts_stay_together() -> None:
     """The arrays of a data set are put into the same order."""
     for x, y in DataLoader(numbers(50), 8, shuffle=True, seed=0):
-        assert isinstance(x, Tensor) and y.dtype == np.float32
+        assert isinstance(x, Tensor)
+        assert y.dtype == np.float32
         np.testing.assert_array_equal(y.numpy(), x.numpy().astype(np.float32) ** 2)
 
 
@@ -106,7 +108,8 @@ def test_breaking_off_ends_the_epoch() -> None:
     orders = [epoch(loader) for _ in range(2)]
     loader = DataLoader(numbers(40), 4, shuffle=True, seed=5)
     next(iter(loader))
-    assert loader.epoch == 0 and loader.state_dict()["position"] == 1
+    assert loader.epoch == 0
+    assert loader.state_dict()["position"] == 1
     assert epoch(loader) == orders[1]
     assert loader.epoch == 2
 
@@ -141,8 +144,13 @@ def test_any_sequence_of_examples_is_a_data_set() -> None:
     """Examples are stacked; a number counts as an example of one part."""
     pairs = [(np.full(2, i, np.float32), i) for i in range(5)]
     (x, y), *_ = DataLoader(pairs, 3)
-    assert x.shape == (3, 2) and x.dtype == np.float32 and y.tolist() == [0, 1, 2]
-    assert [b.tolist() for (b,) in DataLoader(Subset(range(10, 15), [4, 0, 2]), 2)] == [[14, 10], [12]]
+    assert x.shape == (3, 2)
+    assert x.dtype == np.float32
+    assert y.tolist() == [0, 1, 2]
+    assert [b.tolist() for (b,) in DataLoader(Subset(range(10, 15), [4, 0, 2]), 2)] == [
+        [14, 10],
+        [12],
+    ]
     with pytest.raises(ShapeError, match="agree in shape"):
         list(DataLoader([(np.zeros(2),), (np.zeros(3),)], 2))
 

@@ -49,7 +49,7 @@ def test_every_dtype(tmp_path: Path, dtype: Any) -> None:
 
 def test_nested_state_and_configuration(tmp_path: Path) -> None:
     """What optimizers and loaders save: keys that are numbers, tuples, None, extreme numbers."""
-    state = {
+    state: Any = {
         "optimizer": {"state": {0: {"step": 3, "m": Tensor([1.5, -0.0])}, 1: {}}, "lr": 1e-3},
         "betas": (0.9, 0.999),
         "key": 2**64 - 1,
@@ -71,9 +71,11 @@ def test_nested_state_and_configuration(tmp_path: Path) -> None:
 
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=3)
-    | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=3)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=10,
 )
 

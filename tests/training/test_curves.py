@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ElementTree
 from typing import Any
@@ -34,10 +35,11 @@ def history(n: int) -> list[dict[str, float]]:
 
 def lines(svg: str) -> list[list[tuple[float, float]]]:
     """The points of every curve in the picture."""
-    return [
-        [tuple(map(float, point.split(","))) for point in element.attrib["points"].split()]
-        for element in ElementTree.fromstring(svg).iter(f"{SVG}polyline")
-    ]  # type: ignore[misc]
+    found = []
+    for element in ElementTree.fromstring(svg).iter(f"{SVG}polyline"):
+        pairs = [point.split(",") for point in element.attrib["points"].split()]
+        found.append([(float(x), float(y)) for x, y in pairs])
+    return found
 
 
 def texts(svg: str) -> list[str]:
@@ -49,18 +51,24 @@ def test_one_panel_for_each_figure() -> None:
     """Loss and accuracy, each with a line for training and one for validation, and a legend."""
     svg = draw_curves(history(20))
     found = lines(svg)
-    assert len(found) == 4 and all(len(line) == 20 for line in found)
+    assert len(found) == 4
+    assert all(len(line) == 20 for line in found)
     words = texts(svg)
-    assert words.count("epoch") == 2 and "loss" in words and "accuracy" in words
-    assert "train 0.1000" in words and "validation 0.1250" in words
-    assert "seconds" not in svg and "lr" not in words
+    assert words.count("epoch") == 2
+    assert "loss" in words
+    assert "accuracy" in words
+    assert "train 0.1000" in words
+    assert "validation 0.1250" in words
+    assert "seconds" not in svg
+    assert "lr" not in words
 
 
 def test_points_lie_where_the_values_are() -> None:
     """Epochs run from the left edge to the right, large values lie high."""
     validation, train = lines(draw_curves(history(10)))[:2]
-    assert train[0][0] == 62 and train[-1][0] == 444
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(train, train[1:], strict=False))
+    assert train[0][0] == 62
+    assert train[-1][0] == 444
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(train))
     assert all(v[1] < t[1] for v, t in zip(validation, train, strict=True))
     # Between two of the ticks 0, 0.5, ..., 2.5: 2 lies at 4/5 of the height from 282 up to 46.
     assert train[0][1] == pytest.approx(282 - 0.8 * (282 - 46))
@@ -83,8 +91,10 @@ def test_is_well_formed_whatever_comes(records: Any) -> None:
     svg = draw_curves(records)
     for line in lines(svg):
         for x, y in line:
-            assert 62 <= x <= 444 and 46 <= y <= 282
-    assert "nan" not in svg and "inf" not in svg
+            assert 62 <= x <= 444
+            assert 46 <= y <= 282
+    assert "nan" not in svg
+    assert "inf" not in svg
 
 
 @given(
@@ -99,6 +109,8 @@ def test_ticks(low: float, span: float, about: int) -> None:
         return
     found = ticks(low, high, about)
     slack = (high - low) * 1e-6 + 1e-11
-    assert found[0] <= low + slack and found[-1] >= high - slack
-    assert found == sorted(set(found)) and 2 <= len(found) <= about + 3
+    assert found[0] <= low + slack
+    assert found[-1] >= high - slack
+    assert found == sorted(set(found))
+    assert 2 <= len(found) <= about + 3
     assert found[0] > low - (found[1] - found[0]) - slack

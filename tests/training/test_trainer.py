@@ -109,13 +109,14 @@ def test_evaluation_leaves_no_trace() -> None:
         trainer.model.train(mode)
         trainer.evaluate(loaders()[1])
         assert trainer.model.training is mode
-    assert default_generator.state() == state and bits(trainer) == before
+    assert default_generator.state() == state
+    assert bits(trainer) == before
     assert all(p.grad is None for p in trainer.model.parameters())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, "full"])
 def test_step_is_what_one_would_write(batch_size: Any) -> None:
-    """On-line, mini-batch and full-batch: the loop below and the Trainer give the same bits (D2)."""
+    """On-line, mini-batch, full-batch: the Trainer and the loop below give the same bits (D2)."""
 
     def model() -> tuple[nn.Module, SGD]:
         default_generator.seed(0)
@@ -169,7 +170,8 @@ def test_own_metrics() -> None:
     data = TensorDataset(X, X @ np.ones((5, 1), np.float32))
     trainer = Trainer(model, SGD(model.parameters(), lr=0.1), functional.mse_loss, metrics=[worst])
     history = trainer.fit(DataLoader(data, 20, seed=0), epochs=30)
-    assert history[-1]["train_worst"] < 0.1 and "train_accuracy" not in history[0]
+    assert history[-1]["train_worst"] < 0.1
+    assert "train_accuracy" not in history[0]
     with pytest.raises(TensorgradError, match="known are accuracy"):
         Trainer(model, trainer.optimizer, functional.mse_loss, metrics=["f1"])
 
@@ -187,7 +189,7 @@ def test_accuracy() -> None:
 
 
 class Scripted(Callback):
-    """Writes the validation losses of a script into the records, before other callbacks see them."""
+    """Writes validation losses of its own into the records, before other callbacks see them."""
 
     def __init__(self, losses: Sequence[float]) -> None:
         self.losses = losses
@@ -204,7 +206,9 @@ def test_early_stopping() -> None:
     stop = EarlyStopping(patience=3)
     trainer = new_trainer([script, stop])
     trainer.fit(*loaders(), epochs=8)
-    assert trainer.epoch == 6 and stop.best_epoch == 3 and stop.best == 3
+    assert trainer.epoch == 6
+    assert stop.best_epoch == 3
+    assert stop.best == 3
     assert bits(trainer) == script.seen[2] != script.seen[5]
 
 
@@ -214,19 +218,23 @@ def test_early_stopping_variants() -> None:
     stop = EarlyStopping(patience=2, min_delta=0.5, restore_best=False)
     trainer = new_trainer([script, stop])
     trainer.fit(*loaders(), epochs=5)
-    assert trainer.epoch == 3 and stop.best_epoch == 1 and bits(trainer) == script.seen[-1]
+    assert trainer.epoch == 3
+    assert stop.best_epoch == 1
+    assert bits(trainer) == script.seen[-1]
 
     script = Scripted([1, 2, 3, 2, 1])
     stop = EarlyStopping(patience=None, mode="max")
     trainer = new_trainer([script, stop])
     trainer.fit(*loaders(), epochs=5)
-    assert trainer.epoch == 5 and stop.best_epoch == 3 and bits(trainer) == script.seen[2]
+    assert trainer.epoch == 5
+    assert stop.best_epoch == 3
+    assert bits(trainer) == script.seen[2]
     assert EarlyStopping(monitor="validation_accuracy").sign == -1
     with pytest.raises(TensorgradError, match="validation loader"):
         new_trainer([EarlyStopping()]).fit(loaders()[0], epochs=1)
     for wrong in ({"patience": 0}, {"mode": "best"}):
         with pytest.raises(TensorgradError, match="EarlyStopping"):
-            EarlyStopping(**wrong)  # type: ignore[arg-type]
+            EarlyStopping(**wrong)
 
 
 class StopAfter(Callback):
@@ -282,7 +290,8 @@ def test_longer_run_in_two_parts(tmp_path: Path, every: int) -> None:
     resumed.load_state_dict(load_checkpoint(path).state)
     assert resumed.epoch == 4
     resumed.fit(*loaders(), epochs=7)
-    assert bits(resumed) == bits(whole) and figures(resumed) == figures(whole)
+    assert bits(resumed) == bits(whole)
+    assert figures(resumed) == figures(whole)
     again = new_trainer()
     again.fit(*loaders(), epochs=4)
     again.fit(*loaders(), epochs=4)  # nothing more to do
@@ -355,8 +364,10 @@ def test_progress_without_a_terminal() -> None:
     out = io.StringIO()
     new_trainer([Progress(out)]).fit(*loaders(), epochs=3)
     lines = out.getvalue().splitlines()
-    assert len(lines) == 3 and "\r" not in out.getvalue()
-    assert lines[1].startswith("epoch 2/3  train: loss ") and "validation: loss" in lines[1]
+    assert len(lines) == 3
+    assert "\r" not in out.getvalue()
+    assert lines[1].startswith("epoch 2/3  train: loss ")
+    assert "validation: loss" in lines[1]
 
 
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,9 +378,12 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     new_trainer([Progress(out)]).fit(*loaders(), epochs=2)
     drawn = out.getvalue().split("\r")
     live = [line for line in drawn if "examples/s" in line]
-    assert len(live) == 12 and all("loss" in line and "left" in line for line in live)
-    assert "[" + "=" * 20 + "]" in live[5] and "0:00 left" in live[-1]
-    assert drawn[-1].count("\n") == 1 and drawn[-1].startswith("epoch 2/2")
+    assert len(live) == 12
+    assert all("loss" in line and "left" in line for line in live)
+    assert "[" + "=" * 20 + "]" in live[5]
+    assert "0:00 left" in live[-1]
+    assert drawn[-1].count("\n") == 1
+    assert drawn[-1].startswith("epoch 2/2")
     assert all(len(line) < 120 for line in live)
 
 
