@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from operator import iadd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,7 +144,7 @@ def replay(
             at = parent.position
             if at in gradients:
                 if at in added and not lift:
-                    gradients[at] = iadd(gradients[at], d)
+                    gradients[at] += d
                 else:
                     gradients[at] = gradients[at] + d
                     added.add(at)
@@ -175,9 +174,7 @@ def _leading_to(roots: Iterable[Node], targets: Sequence[Node]) -> set[Node]:
     return wanted
 
 
-def _lifted(
-    node: Node, rule: Rule, saved: Sequence[Any], edges: Sequence[Any]
-) -> list[Any]:
+def _lifted(node: Node, rule: Rule, saved: Sequence[Any], edges: Sequence[Any]) -> list[Any]:
     """The saved arrays as tensors in their place on the tape, so that rules are recorded."""
     values: list[Any] = []
     for name, value in zip(rule.names, saved, strict=True):
@@ -234,5 +231,3 @@ def _accumulate(node: Node, g: Any) -> None:
         node.grad = held + g if hasattr(g, "node") else wrap(held.data + g, None)
     else:
         node.grad = g if hasattr(g, "node") else wrap(g, None)
-
-

@@ -616,7 +616,8 @@ def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     extra = x.ndim - len(shape)
     if xp is np and extra == 1 and x.shape[1:] == shape:  # the gradient of a bias
         return np.add.reduce(x, axis=0)
-    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != x.shape[extra + i]))
+    kept = x.shape[extra:]
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != kept[i]))
     return x.sum(axis=axes).reshape(shape)
 
 

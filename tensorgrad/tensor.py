@@ -7,7 +7,7 @@ the table of operations, where each row says whether it is one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy import ndarray
@@ -73,17 +73,17 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The size along each axis."""
-        return self.data.shape  # type: ignore[no-any-return]
+        return self.data.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The element type."""
-        return self.data.dtype  # type: ignore[no-any-return]
+        return self.data.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.data.ndim  # type: ignore[no-any-return]
+        return self.data.ndim
 
     @property
     def size(self) -> int:
@@ -295,8 +295,10 @@ class Tensor:
     def item(self) -> Scalar:
         """The value of a tensor of one element as a Python number."""
         if self.size != 1:
-            raise ValueError(f"item() needs exactly one element; shape {self.shape} has {self.size}")
-        return self.data.item()  # type: ignore[no-any-return]
+            raise ValueError(
+                f"item() needs exactly one element; shape {self.shape} has {self.size}"
+            )
+        return self.data.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
@@ -658,4 +660,4 @@ _NUMPY_NAMES = {
     if isinstance(numpy_name, str)
 }
 
-tape.Tensor = Tensor
+tape.Tensor = Tensor  # type: ignore[attr-defined]

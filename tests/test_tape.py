@@ -6,7 +6,6 @@ import gc
 import operator
 import sys
 import threading
-import time
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
@@ -162,16 +161,13 @@ def test_a_long_chain_of_second_gradients() -> None:
     assert h.item() == pytest.approx(3.0)
 
 
-@pytest.mark.slow
 def test_a_million_entries() -> None:
     x = leaf([1.0])
     y = x
     for _ in range(500_000):
         y = (y + 1.0) - 1.0
-    started = time.perf_counter()
     y.backward()
     assert gradient(x).tolist() == [1]
-    assert time.perf_counter() - started < 60
 
 
 def test_each_entry_is_visited_once() -> None:

@@ -112,5 +112,3 @@ def _careful(name: str, n: str, rule: Callable[..., Any]) -> Callable[..., Any]:
         return d
 
     return checked
-
-

@@ -175,9 +175,7 @@ def jvp(
     return _detached(outputs, create_graph), _like(outputs, tangents)
 
 
-def jacobian(
-    function: Callable[..., Tensor], inputs: Tensors, create_graph: bool = False
-) -> Any:
+def jacobian(function: Callable[..., Tensor], inputs: Tensors, create_graph: bool = False) -> Any:
     """All derivatives of ``function(*inputs)``: output shape followed by input shape.
 
     One tensor for a single input, a tuple of them for a sequence of inputs. One reverse pass per
@@ -204,9 +202,7 @@ def jacobian(
     return _like(inputs, parts)
 
 
-def hessian(
-    function: Callable[..., Tensor], inputs: Tensors, create_graph: bool = False
-) -> Any:
+def hessian(function: Callable[..., Tensor], inputs: Tensors, create_graph: bool = False) -> Any:
     """The second derivatives of a function that returns a single number.
 
     For one input of shape ``s`` a tensor of shape ``s + s``; for a sequence a tuple of tuples,

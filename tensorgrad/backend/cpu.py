@@ -18,29 +18,36 @@ class CpuBackend(Backend):
     array_type = np.ndarray
 
     def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+        """``obj`` as an array on ``device``; see Backend."""
         if not isinstance(obj, np.ndarray) and hasattr(obj, "get") and hasattr(obj, "device"):
             obj = obj.get()  # a CuPy array: the transfer that was asked for
         return np.array(obj, dtype, copy=copy, order="K", subok=False)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        return array  # type: ignore[no-any-return]
+        """The array as a NumPy array; see Backend."""
+        return array
 
     def device_of(self, array: Any) -> str:
+        """The name of the device that holds ``array``."""
         return "cpu"
 
     def current_device(self) -> str:
+        """The device that new arrays go to."""
         return "cpu"
 
     def check_device(self, number: int) -> None:
+        """Raise DeviceError unless there is a device with this number."""
         if number:
             raise DeviceError(f"there is one CPU device, not number {number}")
 
     def memory_owner(self, array: Any) -> Any:
+        """What owns the memory of ``array``; see Backend."""
         while type(array.base) is np.ndarray:
             array = array.base
         return array
 
     def synchronize(self) -> None:
+        """Wait until all queued work is done."""
         return
 
 

@@ -60,6 +60,7 @@ class CudaBackend(Backend):
         self.array_type = self.xp.ndarray
 
     def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+        """``obj`` as an array on ``device``; see Backend."""
         with self.xp.cuda.Device(int(device.partition(":")[2])):
             if copy or not isinstance(obj, self.array_type):
                 return self.xp.array(obj, dtype)
@@ -68,21 +69,27 @@ class CudaBackend(Backend):
             return self.xp.asarray(obj, dtype)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        return array.get()  # type: ignore[no-any-return]
+        """The array as a NumPy array; see Backend."""
+        return array.get()
 
     def device_of(self, array: Any) -> str:
+        """The name of the device that holds ``array``."""
         return f"cuda:{array.device.id}"
 
     def current_device(self) -> str:
+        """The device that new arrays go to."""
         return f"cuda:{self.xp.cuda.runtime.getDevice()}"
 
     def check_device(self, number: int) -> None:
+        """Raise DeviceError unless there is a device with this number."""
         count = self.xp.cuda.runtime.getDeviceCount()
         if number >= count:
             raise DeviceError(f'"cuda:{number}" does not exist: there are {count} GPUs, from 0')
 
     def memory_owner(self, array: Any) -> Any:
+        """What owns the memory of ``array``; see Backend."""
         return array.data.mem
 
     def synchronize(self) -> None:
+        """Wait until all queued work is done."""
         self.xp.cuda.get_current_stream().synchronize()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.dtypes import WIDE_FLOATS
-from tensorgrad.ops.elementwise import erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops import special
+from tensorgrad.ops.elementwise import erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import elementwise, operation
@@ -238,11 +238,7 @@ def _hardtanh_value(xp: Any, x: Any, min_val: float, max_val: float) -> Any:
 _HARDTANH = Primitive(
     "hardtanh",
     _hardtanh_value,
-    {
-        "x": lambda g, x, min_val, max_val: where(
-            x > min_val, where(x < max_val, g, 0.0), 0.0
-        )
-    },
+    {"x": lambda g, x, min_val, max_val: where(x > min_val, where(x < max_val, g, 0.0), 0.0)},
     types="float",
     widen=True,
 )

@@ -5,6 +5,9 @@ output, ``x`` (or ``x1`` and ``x2``) the input; a rule saves what it names and n
 functions take tensors, arrays or scalars, broadcast, and return a tensor of the broadcast shape.
 """
 
+# Rules name operations that are defined further down, which mypy cannot follow inside a lambda.
+# mypy: disable-error-code="has-type"
+
 from __future__ import annotations
 
 import math
@@ -20,7 +23,7 @@ from tensorgrad.tape import Primitive, apply, binary, constant
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-INTEGER = {"types": "same"}  # defined on integers too, and keeps their dtype
+INTEGER: dict[str, Any] = {"types": "same"}  # defined on integers too, and keeps their dtype
 LOGICAL: dict[str, Any] = {"types": "bool"}
 
 
@@ -75,9 +78,7 @@ remainder = elementwise2(
 negative = elementwise("negative", "negative", lambda g: -g, "``-x``.", **INTEGER)
 positive = elementwise("positive", "positive", lambda g: g, "``+x``, a copy.", **INTEGER)
 square = elementwise("square", "square", lambda g, x: g * x * 2.0, "``x * x``.", **INTEGER)
-reciprocal = elementwise(
-    "reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5
-)
+reciprocal = elementwise("reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5)
 abs = elementwise(
     "abs",
     "abs",
@@ -87,9 +88,7 @@ abs = elementwise(
     aliases=("absolute",),
     **INTEGER,
 )
-sign = elementwise(
-    "sign", "sign", _zero, "-1, 0 or 1; the gradient is 0.", avoid=0.0, **INTEGER
-)
+sign = elementwise("sign", "sign", _zero, "-1, 0 or 1; the gradient is 0.", avoid=0.0, **INTEGER)
 
 
 def _power_value(xp: Any, x: Any, exponent: float) -> Any:
@@ -120,17 +119,21 @@ _POWER = Primitive(
     types="same",
     widen=True,
 )
-_POWER_CONSTANT = Primitive(
-    "pow", _power_value, {"x": _power_rule}, types="same", widen=True
-)
+_POWER_CONSTANT = Primitive("pow", _power_value, {"x": _power_rule}, types="same", widen=True)
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
     lambda xp, x, base: xp.power(constant(base, x.dtype) if xp is np and base else base, x),
-    {"x": lambda g, y, base: g * y * (math.log(base) if base > 0 else 0.0 if base == 0 else math.nan)},
+    {"x": lambda g, y, base: g * y * _log_of_base(base)},
     types="float",
     widen=True,
 )
 _power_of_tensor = binary(_POWER)
+
+
+def _log_of_base(base: float) -> float:
+    if base > 0:
+        return math.log(base)
+    return 0.0 if base == 0 else math.nan  # of 0 ** x the slope is 0, of (-1) ** x there is none
 
 
 @operation(
@@ -225,9 +228,7 @@ hypot = elementwise2(
 
 sin = elementwise("sin", "sin", lambda g, x: g * cos(x), "The sine of ``x`` radians.")
 cos = elementwise("cos", "cos", lambda g, x: -g * sin(x), "The cosine of ``x`` radians.")
-tan = elementwise(
-    "tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", low=-1.2, high=1.2
-)
+tan = elementwise("tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", low=-1.2, high=1.2)
 asin = elementwise(
     "asin",
     "arcsin",
@@ -353,13 +354,23 @@ isfinite = elementwise("isfinite", "isfinite", None, "Is neither infinite nor Na
 
 _BITS = [lambda s: s(s.ints(3, 4, high=9), s.ints(4, high=9))]
 bitwise_and = elementwise2(
-    "bitwise_and", "bitwise_and", None, None, "``x1 & x2`` of integers or truth values.", cases=_BITS
+    "bitwise_and",
+    "bitwise_and",
+    None,
+    None,
+    "``x1 & x2`` of integers or truth values.",
+    cases=_BITS,
 )
 bitwise_or = elementwise2(
     "bitwise_or", "bitwise_or", None, None, "``x1 | x2`` of integers or truth values.", cases=_BITS
 )
 bitwise_xor = elementwise2(
-    "bitwise_xor", "bitwise_xor", None, None, "``x1 ^ x2`` of integers or truth values.", cases=_BITS
+    "bitwise_xor",
+    "bitwise_xor",
+    None,
+    None,
+    "``x1 ^ x2`` of integers or truth values.",
+    cases=_BITS,
 )
 bitwise_left_shift = elementwise2(
     "bitwise_left_shift",

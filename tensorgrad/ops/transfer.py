@@ -15,7 +15,7 @@ def _transfer_value(xp: Any, x: Any, source: str, target: str) -> Any:
     return backend.backend_for(target).asarray(x, x.dtype, target, None)
 
 
-_TRANSFER = Primitive(
+_TRANSFER: Primitive = Primitive(
     "to_device",
     _transfer_value,
     {"x": lambda g, source, target: apply(_TRANSFER, (g,), {"source": target, "target": source})},
@@ -24,4 +24,4 @@ _TRANSFER = Primitive(
 
 def to_device(x: Tensor, device: str) -> Tensor:
     """``x`` on another device, as ``backend.normalize`` names it; the gradient goes back."""
-    return apply(_TRANSFER, (x,), {"source": x.device, "target": device})  # type: ignore[no-any-return]
+    return apply(_TRANSFER, (x,), {"source": x.device, "target": device})

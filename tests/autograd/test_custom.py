@@ -66,9 +66,7 @@ def test_keeps_name_documentation_and_signature() -> None:
 
 
 def test_a_float64_gradient_is_cast_back() -> None:
-    widening = custom_operation(
-        lambda x: x * 1, x=lambda g: np.float64(2.0) * g.astype(np.float64)
-    )
+    widening = custom_operation(lambda x: x * 1, x=lambda g: np.float64(2.0) * g.astype(np.float64))
     x = Tensor([1.0, 2.0], requires_grad=True)
     widening(x).sum().backward()
     assert x.grad is not None

@@ -1,0 +1,1 @@
+"""A stand-in for CuPy on machines without a GPU; see cupy_standin.py."""

@@ -1,0 +1,47 @@
+"""What the README shows works as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tensorgrad as tg
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_python_examples_run_in_order() -> None:
+    names: dict[str, object] = {"tg": tg}
+    shown = [b for b in blocks("python") if not b.startswith("exp = elementwise")]
+    assert len(shown) >= 3
+    for block in shown:
+        exec(compile(block, "README.md", "exec"), names)
+    loss, h = names["loss"], names["h"]
+    assert isinstance(loss, tg.Tensor)
+    assert loss.item() < 1e-3
+    assert isinstance(h, tg.Tensor)
+    assert h.tolist() == [[6.0, 0.0], [0.0, 12.0]]
+
+
+def test_there_are_two_commands_that_make_their_own_environment() -> None:
+    commands = [line for b in blocks("sh") for line in b.splitlines() if "venv .venv" in line]
+    assert [line.rpartition("&&")[2].split()[0] for line in commands] == [
+        ".venv/bin/tensorgrad",
+        ".venv/bin/python",
+    ]
+
+
+def test_the_row_shown_is_the_row_in_the_table() -> None:
+    (row,) = [b for b in blocks("python") if b.startswith("exp = elementwise")]
+    source = (Path(tg.__file__).parent / "ops" / "elementwise.py").read_text()
+    assert row.strip() in source
+
+
+def test_no_licence_is_claimed() -> None:
+    text = README.read_text()
+    assert "The owner has not chosen a licence yet" in text
+    assert "license" not in (README.parent / "pyproject.toml").read_text()
