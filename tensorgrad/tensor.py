@@ -354,6 +354,15 @@ class Tensor:
         """A copy in memory of its own; gradients flow through."""
         return ops.positive(self)
 
+    def __reduce__(self) -> Any:
+        """For ``copy`` and ``pickle``: the values in memory of their own, with a new entry."""
+        if not self.is_leaf:
+            raise GradientError(
+                "a computed tensor cannot be copied together with its history; .detach() it, or "
+                ".clone() it to stay connected"
+            )
+        return _rebuild, (type(self), self._host(), self.device, self.requires_grad)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray[Any, Any]:
         if self.device != "cpu":
             raise DeviceError(
@@ -624,6 +633,12 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
         else:
             dtype = dtypes.as_dtype(found.dtype)
     return found, dtype
+
+
+def _rebuild(kind: type[Tensor], array: Any, device: str, requires_grad: bool) -> Tensor:
+    out = object.__new__(kind)
+    Tensor.__init__(out, array, device=device, requires_grad=requires_grad)
+    return out
 
 
 def _without_tensors(data: Any) -> tuple[Any, bool]:

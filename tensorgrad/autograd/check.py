@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.autograd.functional import Tensors, _as_tuple, _grad_or_zeros
-from tensorgrad.autograd.modes import enable_grad, no_grad
+from tensorgrad.autograd.modes import enable_grad
 from tensorgrad.errors import GradientError
 from tensorgrad.tensor import Tensor
 
@@ -50,14 +50,15 @@ def gradcheck(
     devices = [x.device for x in ins]
 
     def evaluate(shift: dict[int, np.ndarray[Any, Any]], scale: float) -> list[Any]:
-        moved = [
-            Tensor(p + scale * shift[i] if i in shift else p, device=d)
-            for i, (p, d) in enumerate(zip(points, devices))
-        ]
-        with no_grad():
-            return [
-                o.cpu().numpy().astype(np.float64) for o in _as_tuple("outputs", function(*moved))
+        with enable_grad():  # the function may itself take gradients
+            moved = [
+                Tensor(
+                    p + scale * shift[i] if i in shift else p, device=d, requires_grad=i in checked
+                )
+                for i, (p, d) in enumerate(zip(points, devices))
             ]
+            outputs = _as_tuple("outputs", function(*moved))
+        return [o.detach().cpu().numpy().astype(np.float64) for o in outputs]
 
     with enable_grad():
         leaves = [
@@ -146,18 +147,12 @@ def gradgradcheck(
     weights: list[Tensor] = []
 
     def gradient(*args: Tensor) -> tuple[Tensor, ...]:
-        with enable_grad():
-            args = tuple(
-                a if a.requires_grad or i not in checked else a.detach().requires_grad_()
-                for i, a in enumerate(args)
+        outs = _as_tuple("outputs", function(*args))
+        if not weights:
+            weights.extend(
+                Tensor(rng.standard_normal(o.shape), dtype=o.dtype, device=o.device) for o in outs
             )
-            outs = _as_tuple("outputs", function(*args))
-            if not weights:
-                weights.extend(
-                    Tensor(rng.standard_normal(o.shape), dtype=o.dtype, device=o.device)
-                    for o in outs
-                )
-            return _grad_or_zeros(outs, [args[i] for i in checked], weights, True)
+        return _grad_or_zeros(outs, [args[i] for i in checked], weights, True)
 
     return gradcheck(
         gradient, ins, eps=eps, atol=atol, rtol=rtol, seed=seed, raise_exception=raise_exception

@@ -121,6 +121,91 @@ _NLL_GRADIENT: Primitive = Primitive(
 )
 
 
+# Cross-entropy from logits: softmax is computed again for the gradient, which takes less time than
+# keeping log_softmax as an entry of its own, and no memory.
+
+
+def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
+    n, classes = logits.shape
+    if xp is np:
+        _check_labels(labels, classes)
+        z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+        picked = z[np.arange(n), labels]
+        each = np.log(np.add.reduce(np.exp(z, out=z), axis=1))
+    else:
+        z = logits - logits.max(axis=1, keepdims=True)
+        picked = z[xp.arange(n), labels]
+        each = xp.log(xp.exp(z).sum(axis=1))
+    each -= picked
+    if reduction == "none":
+        return each
+    found = xp.add.reduce(each)
+    return found / n if reduction == "mean" else found
+
+
+def _cross_entropy_gradient_value(xp: Any, g: Any, logits: Any, labels: Any, reduction: str) -> Any:
+    n = len(logits)
+    if xp is np:
+        d = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+        np.exp(d, out=d)
+        total_of_rows = np.add.reduce(d, axis=1, keepdims=True)
+    else:
+        d = xp.exp(logits - logits.max(axis=1, keepdims=True))
+        total_of_rows = d.sum(axis=1, keepdims=True)
+    d /= total_of_rows
+    d[xp.arange(n), labels] -= 1
+    d *= _weight(g, n, reduction)
+    return d
+
+
+def _weight(g: Any, n: int, reduction: str) -> Any:
+    """What each row counts for in the gradient."""
+    if reduction == "none":
+        return g[:, None]
+    return g / n if reduction == "mean" else g
+
+
+def _excess(logits: Any, labels: Any) -> Any:
+    """By how much each probability is too large: softmax minus one-hot labels."""
+    return softmax(logits) - one_hot(labels, logits.shape[1], dtype=logits.dtype)
+
+
+def _softmax_rule(h: Any, g: Any, logits: Any, reduction: str) -> Any:
+    p = softmax(logits)
+    h = h * _weight(g, logits.shape[0], reduction)
+    return p * (h - total(h * p, axis=1, keepdims=True))
+
+
+_CROSS_ENTROPY: Primitive = Primitive(
+    "cross_entropy",
+    _cross_entropy_value,
+    {
+        "logits": lambda g, logits, labels, reduction: apply(
+            _CROSS_ENTROPY_GRADIENT, (g, logits, labels), {"reduction": reduction}
+        ),
+        "labels": None,
+    },
+    types="float",
+    typed=frozenset({0}),
+    widen=True,
+)
+_CROSS_ENTROPY_GRADIENT: Primitive = Primitive(
+    "cross_entropy_gradient",
+    _cross_entropy_gradient_value,
+    {
+        "g": lambda h, logits, labels, reduction: (
+            total(h * _excess(logits, labels), axis=1)
+            / (logits.shape[0] if reduction == "mean" else 1)
+        ),
+        "logits": _softmax_rule,
+        "labels": None,
+    },
+    types="float",
+    typed=frozenset({0, 1}),
+    widen=True,
+)
+
+
 def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The negative log-likelihood of the right classes: ``-input[i, target[i]]``.
 
@@ -173,8 +258,8 @@ def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = Fals
         raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
     if reduction == "mean" and 0 in batch:
         raise ShapeError(f"{name}: the mean needs at least one label; target has shape {batch}")
-    log_p = log_softmax(input) if logits else input
-    loss: Tensor = apply(_NLL, (log_p, target), {"reduction": reduction})
+    op = _CROSS_ENTROPY if logits else _NLL
+    loss: Tensor = apply(op, (input, target), {"reduction": reduction})
     return reshape(loss, batch) if reduction == "none" and len(shape) != 2 else loss
 
 
