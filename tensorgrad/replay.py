@@ -11,13 +11,14 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy import asarray
+from numpy import asarray, ndarray
 
 from tensorgrad import dtypes, tape
-from tensorgrad.backend import is_array
+from tensorgrad.backend import cuda_backend, is_array, several_gpus
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.tape import (
+    MODE,
     Array,
     Deferred,
     Leaf,
@@ -61,8 +62,8 @@ def replay(
 ) -> dict[Node, Any]:
     """Propagate gradients from ``seeds``, pairs of an entry and its gradient, down the tape.
 
-    lift: the gradients are tensors and the rules' own computations pass the seam again (higher
-        order, capture); else they are bare arrays.
+    lift: the gradients are tensors and the rules' own computations pass the seam again and are
+        recorded (higher order); else they are bare arrays.
     retain: keep the entries usable for another replay.
     targets: entries whose gradients are wanted; ``None`` means all leaves, which accumulate
         into their ``.grad``.
@@ -71,6 +72,27 @@ def replay(
     Contributions to a value are added in descending tape position of their consumers, which is
     the same order in every run.
     """
+    if not lift and several_gpus():
+        # The rules run on bare arrays, so that the device they lie on has to be made current here.
+        with cuda_backend().at(cuda_backend().current_device()):
+            return _replay(seeds, lift, retain, targets, True)
+    return _replay(seeds, lift, retain, targets, False)
+
+
+def _replay(
+    seeds: Sequence[tuple[Node, Any]],
+    lift: bool,
+    retain: bool,
+    targets: Sequence[Node] | None,
+    several: bool,
+) -> dict[Node, Any]:
+    """``replay``; with ``several``, on the device of each gradient in turn."""
+    if lift and not current_mode().grad:
+        with_grad = MODE.set(current_mode()._replace(grad=True))
+        try:
+            return replay(seeds, lift=lift, retain=retain, targets=targets)
+        finally:
+            MODE.reset(with_grad)
     wanted = None if targets is None else _leading_to([n for n, _ in seeds], targets)
     goals = frozenset(targets or ())
     found: dict[Node, Any] = {}
@@ -91,12 +113,14 @@ def replay(
 
     for seed_node, seed in seeds:
         if type(seed_node) is Leaf or seed_node in goals:
-            seed = seed.clone() if lift else seed.copy()
+            seed = seed.clone() if lift else wrap(seed, None).clone().data
         contribute(seed_node, seed)
     while heap:
         position = heappop(heap)
         node = waiting.pop(position)
         g = gradients.pop(position)
+        if several:
+            _use_device_of(g)
         if node.hooks is not None:
             g = _run_hooks(node, g, lift)
         if node in goals:
@@ -143,11 +167,15 @@ def replay(
                 d = _own(d, g, saved)
             at = parent.position
             if at in gradients:
+                if several:
+                    _use_device_of(d)
                 if at in added and not lift:
                     gradients[at] += d
                 else:
                     gradients[at] = gradients[at] + d
                     added.add(at)
+                if several:
+                    _use_device_of(g)
             else:
                 gradients[at] = d
                 waiting[at] = parent
@@ -155,6 +183,11 @@ def replay(
         if not retain:
             node.edges = None
     return found
+
+
+def _use_device_of(array: Array) -> None:
+    if not isinstance(array, ndarray | np.generic):
+        array.device.use()
 
 
 def _leading_to(roots: Iterable[Node], targets: Sequence[Node]) -> set[Node]:
@@ -169,7 +202,9 @@ def _leading_to(roots: Iterable[Node], targets: Sequence[Node]) -> set[Node]:
     wanted = set(targets)
     for node in sorted(reachable, key=lambda n: -n.position):
         # What a deferred entry leads to is not known before it is expanded.
-        if isinstance(node, Deferred) or any(p in wanted for _, _, p in node.edges or ()):
+        # A freed one is to be arrived at, so that it can complain.
+        unknown = isinstance(node, Deferred) or node.edges is None
+        if unknown or any(p in wanted for _, _, p in node.edges or ()):
             wanted.add(node)
     return wanted
 
@@ -208,9 +243,13 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
                 raise ShapeError(
                     f"a gradient hook must return shape {node.shape}, got {replaced.shape}"
                 )
+            if replaced.dtype != g.dtype:
+                replaced = replaced.astype(g.dtype)
             g = replaced if lift else replaced.data
     if getattr(node, "keeps_grad", False):
-        _accumulate(node, g if lift else g.copy())
+        _accumulate(node, g.clone() if lift else g.copy())
+    if type(node) is Leaf and node.hooks:  # a hook may have kept the one it was shown
+        g = g.clone() if lift else g.copy()
     return g
 
 

@@ -257,7 +257,7 @@ class Tensor:
                 )
             if type(self.data) is ndarray and not self.data.ndim:
                 return wrap(tape.constant(1.0, self.data.dtype), None)
-            return wrap(backend.of(self.data).xp.ones_like(self.data), None)
+            return ops.ones_like(self)
         if not isinstance(gradient, Tensor):
             gradient = Tensor(gradient, device=self.device, copy=None)
         if gradient.shape != self.shape:
@@ -544,7 +544,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self.detach() == value).data.any())
+        return bool(ops.any(self.detach() == value))
 
     def __getitem__(self, index: Any) -> Tensor:
         return ops.getitem(self, index)

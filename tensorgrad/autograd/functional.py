@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorgrad import backend, ops
+from tensorgrad import ops
 from tensorgrad.autograd.modes import enable_grad
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.replay import replay
@@ -24,7 +24,7 @@ def _as_tuple(name: str, value: Tensors) -> tuple[Tensor, ...]:
 
 
 def _zeros_like(x: Tensor) -> Tensor:
-    return wrap(backend.of(x.data).xp.zeros_like(x.data), None)
+    return ops.zeros_like(x)
 
 
 def grad(
@@ -189,7 +189,7 @@ def jacobian(function: Callable[..., Tensor], inputs: Tensors, create_graph: boo
         rows: list[tuple[Tensor, ...]] = []
         for i in range(out.size):
             weight = _zeros_like(out)
-            weight.data.reshape(-1)[i] = 1
+            ops.assign_at(ops.reshape(weight, (-1,)), i, 1.0)
             rows.append(_grad_or_zeros([out], ins, [weight], create_graph, True))
         parts = []
         for k, x in enumerate(ins):

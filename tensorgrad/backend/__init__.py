@@ -29,6 +29,11 @@ def is_array(obj: Any) -> bool:
     return type(obj) in BACKENDS
 
 
+def several_gpus() -> bool:
+    """Whether the CUDA backend is in use and there is more than one GPU."""
+    return len(BACKENDS) > 1 and any(b.several for b in BACKENDS.values())
+
+
 def cuda_backend() -> Backend:
     """The CUDA backend, imported on first use.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,8 @@ class Backend:
     name: str
     xp: ModuleType
     array_type: type
+    #: whether there is more than one such device, so that the current one may be another
+    several: bool = False
 
     def bind(self, value: Value) -> Callable[..., Any]:
         """``value`` as a function of this device's arrays."""
@@ -74,6 +77,10 @@ class Backend:
     def memory_owner(self, array: Any) -> Any:
         """The object that owns the memory of ``array``: the same one for all views of it."""
         raise NotImplementedError
+
+    def at(self, device: str) -> AbstractContextManager[Any]:
+        """A context in which new arrays of this backend, and kernels, go to ``device``."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -58,15 +60,15 @@ class CudaBackend(Backend):
     def __init__(self) -> None:
         self.xp: Any = importlib.import_module("cupy")
         self.array_type = self.xp.ndarray
+        self.several = self.xp.cuda.runtime.getDeviceCount() > 1
 
     def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
         """``obj`` as an array on ``device``; see Backend."""
-        with self.xp.cuda.Device(int(device.partition(":")[2])):
-            if copy or not isinstance(obj, self.array_type):
-                return self.xp.array(obj, dtype)
-            if self.device_of(obj) != device:
-                return self.xp.array(obj, dtype, copy=True)
-            return self.xp.asarray(obj, dtype)
+        here = isinstance(obj, self.array_type) and self.device_of(obj) == device
+        if copy is False and not here:
+            raise ValueError(f"copy=False, but the data has to be copied to be on {device}")
+        with self.at(device):
+            return self.xp.array(obj, dtype, copy=copy if here else True)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """The array as a NumPy array; see Backend."""
@@ -88,7 +90,23 @@ class CudaBackend(Backend):
 
     def memory_owner(self, array: Any) -> Any:
         """What owns the memory of ``array``; see Backend."""
-        return array.data.mem
+        # Not array.data.mem: there are no weak references to CuPy's memory objects. The base of
+        # any view is the array that the memory was allocated for.
+        return array if array.base is None else array.base
+
+    def run(self, function: Callable[..., Any], arrays: Any, attrs: Any, widen: bool) -> Any:
+        """``function(*arrays, **attrs)`` on the device of the arrays; see Backend."""
+        if self.several:  # a kernel runs on the current device, wherever its arrays are
+            for a in arrays:
+                if isinstance(a, self.array_type):
+                    with a.device:
+                        return super().run(function, arrays, attrs, widen)
+        return super().run(function, arrays, attrs, widen)
+
+    def at(self, device: str) -> AbstractContextManager[Any]:
+        """A context in which new arrays and kernels go to ``device``."""
+        context: AbstractContextManager[Any] = self.xp.cuda.Device(int(device.partition(":")[2]))
+        return context
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""

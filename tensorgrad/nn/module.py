@@ -41,7 +41,7 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         # An entry of its own on the tape, not a copy of the old one; the gradient stays behind.
-        return Parameter(self.data.copy(), self.requires_grad)
+        return Parameter(self.detach().clone(), self.requires_grad)
 
 
 class IncompatibleKeys(NamedTuple):

@@ -37,7 +37,7 @@ def _sigmoid_reference(x: Any) -> Any:
 sigmoid = elementwise(
     "sigmoid",
     _sigmoid_value,
-    lambda g, y: (gy := g * y) - gy * y,
+    lambda g, y: g * y * (1.0 - y),
     "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
     reference=_sigmoid_reference,
 )

@@ -2,7 +2,8 @@
 
 A row reads: name, value, gradient rule(s), documentation. ``g`` is the incoming gradient, ``y`` the
 output, ``x`` (or ``x1`` and ``x2``) the input; a rule saves what it names and nothing more. All
-functions take tensors, arrays or scalars, broadcast, and return a tensor of the broadcast shape.
+functions take tensors, beside which there may be arrays and scalars, broadcast, and return a
+tensor of the broadcast shape. Of bare arrays they return a bare array, as NumPy would.
 """
 
 # Rules name operations that are defined further down, which mypy cannot follow inside a lambda.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import FLOATS
+from tensorgrad.dtypes import FLOATS, float32
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply, binary, constant
@@ -113,12 +114,18 @@ _POWER = Primitive(
     {
         # x1 ** (x2 - 1) is infinite at x1 == 0 == x2, where the derivative is 0
         "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
-        # log 0 is infinite where y is 0: the derivative of 0 ** x2 for positive x2 is 0
-        "x2": lambda g, x1, y: g * y * log(where(equal(x1, 0), 1.0, x1)),
+        "x2": lambda g, x1, y: g * y * _log_or_nan(x1),
     },
     types="same",
     widen=True,
 )
+
+
+def _log_or_nan(x: Any) -> Any:
+    """The logarithm of a base: 0 for 0, since ``0 ** x2`` stays 0; NaN for a negative one."""
+    return log(where(greater(x, 0), x, 1.0)) + where(less(x, 0), math.nan, 0.0)
+
+
 _POWER_CONSTANT = Primitive("pow", _power_value, {"x": _power_rule}, types="same", widen=True)
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
@@ -462,7 +469,7 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     unlike a multiplication it makes 0 of infinity too.
     """
     if xp is not np or x.size < 2048 or x.dtype.itemsize not in _SIGNED:
-        return xp.where(condition, x, 0)
+        return _select(xp, condition, x, 0)
     mask = np.negative(condition.view(np.int8))  # 0 or -1, all bits set
     return np.bitwise_and(x.view(_SIGNED[x.dtype.itemsize]), mask).view(x.dtype)
 
@@ -472,7 +479,14 @@ def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
         return keep_where(xp, condition, x1)
     if type(x1) is float and x1 == 0.0 and _fits(condition, x2):
         return keep_where(xp, xp.logical_not(condition), x2)
-    return xp.where(condition, x1, x2)
+    return _select(xp, condition, x1, x2)
+
+
+def _select(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    y = xp.where(condition, x1, x2)
+    if xp is not np and y.dtype == float32:  # CuPy's where gives that of bfloat16
+        y = y.astype(getattr(x1, "dtype", None) or x2.dtype, copy=False)
+    return y
 
 
 def _fits(condition: Any, x: Any) -> bool:

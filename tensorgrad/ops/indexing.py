@@ -111,23 +111,34 @@ def _add_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> 
 
 
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
-    y = x.copy()
-    y[_filled(template, indices)] = value
-    return y
+    return _assign_value(xp, x.copy(), value, *indices, template=template)
 
 
 def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
-    x[_filled(template, indices)] = value
+    index = _filled(template, indices)
+    if xp is not np and indices and getattr(value, "ndim", 0):
+        # Of several values for one place CuPy stores any: all are made the last one.
+        last, order = _last_of(xp, x, index)
+        value = xp.broadcast_to(value, order.shape).reshape(-1)[last]
+    x[index] = value
     return x
 
 
 def _last_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
-    index = _filled(template, indices)
+    last, order = _last_of(xp, x, _filled(template, indices))
+    return last == order
+
+
+def _last_of(xp: Any, x: Any, index: tuple[Any, ...]) -> tuple[Any, Any]:
+    """For each element of the index the number of the last one for the same place; its own."""
     last = xp.zeros(x.shape, np.int64)
     there = last[index].shape
     order = xp.arange(math.prod(there)).reshape(there)
-    last[index] = order
-    return last[index] == order
+    if xp is np:
+        last[index] = order
+    else:
+        xp.maximum.at(last, index, order)
+    return last[index], order
 
 
 def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
@@ -230,7 +241,7 @@ def _parse(name: str, x: Any, index: Any) -> tuple[Template, list[Any], tuple[in
         )
     if Ellipsis not in template:
         template.append(Ellipsis)  # then a single element is a 0-d view and not a scalar
-    return tuple(template), [_beside(x, a) for a in arrays], tuple(new_axes)
+    return tuple(template), [beside(x, a) for a in arrays], tuple(new_axes)
 
 
 def _bound(value: Any) -> int | None:
@@ -281,8 +292,8 @@ def _index_arrays(name: str, part: Any, shape: tuple[int, ...], axis: int) -> li
     return [part]
 
 
-def _beside(x: Any, indices: Any) -> Any:
-    """Index arrays of the host as tensors on the device of ``x``; others as they are."""
+def beside(x: Any, indices: Any) -> Any:
+    """Arrays of the host as tensors on the device of ``x``; others as they are."""
     if not hasattr(x, "node") or hasattr(indices, "node"):
         if is_array(x) and type(x) is not np.ndarray and type(indices) is np.ndarray:
             from tensorgrad import backend
@@ -397,7 +408,7 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
     if hasattr(value, "node") and value.dtype != x.dtype:
         value = tape.cast(value, x.dtype)
     elif not hasattr(value, "node") and not isinstance(value, int | float | np.generic):
-        value = _beside(x, np.asarray(value, x.dtype) if type(value) in (list, tuple) else value)
+        value = beside(x, np.asarray(value, x.dtype) if type(value) in (list, tuple) else value)
     if new_axes:
         # The index is a mask without axes: it is on all of x, or on nothing.
         wide = apply(op, (expand_dims(x, new_axes), value, *indices), {"template": template})
@@ -445,7 +456,7 @@ def _integers(name: str, x: Any, indices: Any) -> Any:
         indices = np.asarray(indices)
     if indices.dtype not in dtypes.INTEGERS:
         raise DtypeError(f"{name}: indices must be integers; got {indices.dtype}")
-    return _beside(x, indices)
+    return beside(x, indices)
 
 
 def _along_axis(xp: Any, indices: Any, axis: int) -> tuple[Any, ...]:

@@ -175,10 +175,15 @@ def tile(x: Any, repetitions: int | Sequence[int], /) -> Tensor:
 # --- triangles and diagonals ----------------------------------------------------------------------
 
 _TRIL: Primitive = Primitive(
-    "tril", lambda xp, x, k: xp.tril(x, k), {"x": lambda g, k: apply(_TRIL, (g,), {"k": k})}
+    "tril",
+    # CuPy's gives float32 of bfloat16
+    lambda xp, x, k: xp.tril(x, k).astype(x.dtype, copy=False),
+    {"x": lambda g, k: apply(_TRIL, (g,), {"k": k})},
 )
 _TRIU: Primitive = Primitive(
-    "triu", lambda xp, x, k: xp.triu(x, k), {"x": lambda g, k: apply(_TRIU, (g,), {"k": k})}
+    "triu",
+    lambda xp, x, k: xp.triu(x, k).astype(x.dtype, copy=False),
+    {"x": lambda g, k: apply(_TRIU, (g,), {"k": k})},
 )
 _MATRICES = [
     lambda s: s(s.real(3, 4)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.reductions import spread
 from tensorgrad.ops.shaping import (
     Axis,
@@ -184,7 +185,7 @@ def _cumulative(
     if include_initial:
         shape = list(shape_of(y))
         shape[place] = 1
-        y = concat([np.full(shape, initial, y.dtype), y], axis=place)
+        y = concat([beside(y, np.full(shape, initial, y.dtype)), y], axis=place)
     return y
 
 

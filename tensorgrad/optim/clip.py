@@ -6,14 +6,19 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tensorgrad.dtypes import HALVES, float32
+from tensorgrad.errors import GradientError
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
 
 def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
+    # In 16 bits the sum of the squares would soon be infinite.
+    grads = tuple([g.astype(float32) if g.dtype in HALVES else g for g in grads if g.size])
+    if not grads:
+        return xp.zeros((), float32)
     if norm_type == math.inf:
-        parts = [xp.abs(g).max() for g in grads if g.size]
-        return xp.asarray(max(parts) if len(parts) == 1 else xp.stack(parts).max())
+        return xp.stack([xp.abs(g).max() for g in grads]).max()
     if norm_type == 2:
         flat = [g.reshape(-1) for g in grads]
         return xp.sqrt(sum(xp.dot(g, g) for g in flat))
@@ -21,13 +26,13 @@ def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
     return powers ** (1.0 / norm_type)
 
 
-_TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None}, types="same", widen=True)
+_TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None})
 
 
 def _scale_value(xp: Any, norm: Any, *grads: Any, max_norm: float) -> Any:
     factor = xp.minimum(max_norm / (norm + 1e-6), 1.0)
     for g in grads:
-        xp.multiply(g, factor.astype(g.dtype), out=g)
+        xp.multiply(g, factor, out=g)
     return grads[0]
 
 
@@ -69,8 +74,9 @@ def clip_grad_norm_(
     norm_type: p of the p-norm; ``math.inf`` for the largest magnitude.
     error_if_nonfinite: raise an error if the norm is NaN or infinite, and change nothing.
 
-    Returns the norm before clipping, a 0-d tensor.
-    Raises ValueError for a negative ``max_norm``, a ``norm_type`` not above 0, or as said above.
+    Returns the norm before clipping, a 0-d tensor, float32 for 16-bit gradients.
+    Raises ValueError for a negative ``max_norm`` or a ``norm_type`` not above 0; GradientError as
+    said above.
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be a number >= 0, got {max_norm!r}")
@@ -81,7 +87,7 @@ def clip_grad_norm_(
         return Tensor(0.0)
     norm: Tensor = apply(_TOTAL_NORM, grads, {"norm_type": float(norm_type)}).detach()
     if error_if_nonfinite and not math.isfinite(norm.item()):
-        raise ValueError(
+        raise GradientError(
             f"clip_grad_norm_: the norm of the gradients is {norm.item()}, so they cannot be "
             "scaled; tg.autograd.detect_anomaly() finds where it came from"
         )

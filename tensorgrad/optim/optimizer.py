@@ -44,7 +44,8 @@ class Bundle:
         for p in self.params:
             node = p.node  # p.grad written out: this runs for every parameter in every step
             g = None if node is None else node.grad
-            if g is None or type(g.data) is not self.array_type or g.data.dtype != self.dtype:
+            a = p.data
+            if g is None or type(a) is not self.array_type or a.dtype != self.dtype:
                 return None
             found.append(g)
         return found
@@ -53,16 +54,22 @@ class Bundle:
 class Plan:
     """How the parameters of a group fall into bundles, and which have no gradient now."""
 
-    __slots__ = ("bundles", "idle", "used")
+    __slots__ = ("bundles", "count", "idle", "params", "used")
 
-    def __init__(self, bundles: list[Bundle], idle: list[Tensor], used: Sequence[str]) -> None:
+    def __init__(
+        self, params: list[Tensor], bundles: list[Bundle], idle: list[Tensor], used: Sequence[str]
+    ) -> None:
+        self.params = params
+        self.count = len(params)
         self.bundles = bundles
         self.idle = idle
         self.used = used
 
-    def gradients(self, used: Sequence[str]) -> list[list[Tensor]] | None:
-        """The gradients bundle by bundle, or ``None`` if the plan no longer fits."""
-        if used != self.used:
+    def gradients(self, group: Group, used: Sequence[str]) -> list[list[Tensor]] | None:
+        """The gradients bundle by bundle, or ``None`` if the plan no longer fits the group."""
+        if used != self.used or group["params"] is not self.params:
+            return None
+        if len(self.params) != self.count:
             return None
         for p in self.idle:
             if p.grad is not None:
@@ -203,10 +210,11 @@ class Optimizer:
         for i, group in enumerate(self.param_groups):
             used = self._used(group)
             plan = self._plans.get(i)
-            gradients = None if plan is None else plan.gradients(used)
+            gradients = None if plan is None else plan.gradients(group, used)
             if plan is None or gradients is None:
                 plan = self._plans[i] = self._new_plan(group, used)
-                gradients = plan.gradients(used) or []
+                gradients = plan.gradients(group, used)
+                assert gradients is not None  # it was made for what is there
             options = self._options(group)
             for bundle, grads in zip(plan.bundles, gradients):
                 apply(
@@ -240,7 +248,8 @@ class Optimizer:
                 step = self.state[p].get("step")
                 steps = 0 if step is None else int(step)
                 bundles.setdefault((p.dtype, p.device, steps), []).append(p)
-        return Plan([self._bundle(ps, group, used) for ps in bundles.values()], idle, used)
+        made = [self._bundle(ps, group, used) for ps in bundles.values()]
+        return Plan(group["params"], made, idle, used)
 
     def _bundle(self, params: list[Tensor], group: Group, used: Sequence[str]) -> Bundle:
         # Small parameters first, so that they lie side by side and are gathered into one piece.
@@ -270,10 +279,11 @@ class Optimizer:
             new_state: dict[str, Tensor] = {} if step is None else {"step": step}
             for name, flat in states.items():
                 view = flat[start : start + p.size].reshape(p.shape)
-                if name in old_state:
-                    view[...] = old_state[name].to(device).data
-                else:
-                    view[...] = self._initial(name, group)
+                with place.at(device):
+                    if name in old_state:
+                        view[...] = old_state[name].to(device).data
+                    else:
+                        view[...] = self._initial(name, group)
                 new_state[name] = wrap(view, None)
             self.state[p] = new_state
             start += p.size
@@ -352,4 +362,4 @@ class Optimizer:
 
 
 def _copy(x: Tensor) -> Tensor:
-    return wrap(x.data.copy(), None)
+    return x.detach().clone()

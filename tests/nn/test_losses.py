@@ -259,7 +259,8 @@ def test_cross_entropy_to_third_order(rng: np.random.Generator, reduction: str) 
     def of_the_gradient(x: Tensor) -> Tensor:
         loss = F.cross_entropy(x, target, reduction=reduction).sum()
         (g,) = grad(loss, x, create_graph=True)
-        return (g * g * g).sum()
+        out: Tensor = (g * g * g).sum()
+        return out
 
     x = Tensor(values, dtype="float64", requires_grad=True)
     assert gradcheck(of_the_gradient, x)
