@@ -76,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{machine['cpu']}, {machine['cores']} cores, {settings.threads} threads, "
         f"load {machine['load_average_before']}, {results['python']}, {results['date']}\n"
     )
+    load = machine["load_average_before"]
+    if load is not None and load > machine["cores"] / 4:
+        print(
+            "Other work is running here. Threads that wait for one another suffer from it far more "
+            "than single ones, so\ncompare with --threads 1, or on an idle machine.\n"
+        )
     frameworks: dict[str, Any] = {}
     reports: list[Report] = []
     for name in options.only or SECTIONS:

@@ -120,6 +120,7 @@ class Contest:
                     case,
                     contestant,
                     summary(seconds).middle * factor,
+                    min(seconds) * factor,
                     ratios(seconds, reference) if compared and reference else None,
                 )
             )

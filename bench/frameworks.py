@@ -88,7 +88,8 @@ def _load_autograd() -> Framework:
     import autograd.numpy as anp
 
     def differentiated(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
-        both = autograd.value_and_grad(f)
+        module: Any = autograd  # whose names are not declared
+        both = module.value_and_grad(f)
         return lambda: both(x)
 
     functions = _functions(

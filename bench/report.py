@@ -7,28 +7,36 @@ from typing import Any
 
 from bench.measure import Summary
 
+#: Quartiles further apart than this factor make a verdict worthless.
+UNSTEADY = 1.5
+
 
 @dataclass(frozen=True)
 class Row:
     """One contestant in one case.
 
-    time: the median, in the section's unit.
+    time, least: the median and the least of the rounds, in the section's unit.
     ratio: to the reference, by rounds; ``None`` for the reference itself or where it is missing.
     """
 
     case: str
     contestant: str
     time: float
+    least: float
     ratio: Summary | None = None
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that the project holds itself to: ``value`` must be at most ``limit``."""
+    """A figure that the project holds itself to: ``value`` must be at most ``limit``.
+
+    steady: whether the rounds agree well enough for the verdict to mean something.
+    """
 
     what: str
     limit: float
     value: float
+    steady: bool = True
 
     @property
     def passed(self) -> bool:
@@ -61,16 +69,19 @@ class Report:
         """Note who or what is left out, and why, in a case or altogether."""
         self.skipped.setdefault(what, []).extend([] if case is None else [case])
 
-    def judge(self, what: str, limit: float, value: float | None) -> None:
-        """Hold ``value`` against a limit, if there is a value."""
+    def judge(
+        self, what: str, limit: float, value: float | None, spread: Summary | None = None
+    ) -> None:
+        """Hold ``value`` against a limit, if there is a value; ``spread`` is that of its rounds."""
         if value is not None:
-            self.bars.append(Bar(what, limit, value))
+            steady = spread is None or spread.high <= UNSTEADY * spread.low
+            self.bars.append(Bar(what, limit, value, steady))
 
     def judge_ratio(self, case: str, limit: float, contestant: str = "tensorgrad") -> None:
         """Hold the ratio of a contestant to the reference against a limit."""
         row = self.row(case, contestant)
         if row is not None and row.ratio is not None:
-            self.judge(f"{case}, ratio to the reference", limit, row.ratio.middle)
+            self.judge(f"{case}, ratio to the reference", limit, row.ratio.middle, row.ratio)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -92,7 +103,8 @@ class Report:
         lines += [f"- WRONG: {reason}" for reason in self.wrong]
         for bar in self.bars:
             verdict = "PASS" if bar.passed else "FAIL"
-            lines.append(f"- {verdict}  {bar.what}: {bar.value:.3g}, bar {bar.limit:.3g}")
+            doubt = "" if bar.steady else "; unsteady, so repeat it on an idle machine"
+            lines.append(f"- {verdict}  {bar.what}: {bar.value:.3g}, bar {bar.limit:.3g}{doubt}")
         return "\n".join(lines) + "\n"
 
 

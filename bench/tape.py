@@ -149,9 +149,12 @@ def run(contest: Contest) -> None:
         few = times.get((f"{kind} {SMALLEST}", "tensorgrad"))
         many = times.get((f"{kind} {largest}", "tensorgrad"))
         if few and many:
-            growth = ratios(many, few).middle * SMALLEST / largest
+            growth = ratios(many, few)
             contest.report.judge(
-                f"{kind}: time per node at {largest:,} over that at {SMALLEST}", BAR, growth
+                f"{kind}: time per node at {largest:,} over that at {SMALLEST}",
+                BAR,
+                growth.middle * SMALLEST / largest,
+                growth,
             )
     if "naive" in who:
         contest.report.notes.append("naive: one expansion of the chain rule per weight")

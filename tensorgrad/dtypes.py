@@ -35,6 +35,7 @@ HALVES = frozenset({float16, bfloat16})
 WIDE_FLOATS = frozenset({float32, float64})
 INTEGERS = frozenset({int8, int16, int32, int64, uint8, uint16, uint32, uint64})
 ALL = FLOATS | INTEGERS | {bool}
+_SINGLE = {dtype: dtype for dtype in ALL}  # NumPy makes equal dtypes that are other objects
 
 _default = float32
 
@@ -62,8 +63,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         found = bfloat16 if dtype == "bfloat16" else np.dtype(dtype).newbyteorder("=")
     except TypeError:
         raise DtypeError(f"{dtype!r} is not a dtype; known are {names()}") from None
-    if found in ALL:
-        return found
+    if found in _SINGLE:
+        return _SINGLE[found]
     raise DtypeError(f"dtype {found} is not supported; known are {names()}")
 
 

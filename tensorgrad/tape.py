@@ -410,6 +410,8 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             node2 = x2.node
             usual = type(b) is ndarray and type(x1) in _SCALARS and dtype in WIDE_FLOATS
             a = constant(x1, dtype) if usual and x1 else x1
+        elif type(x1) is ndarray is type(x2) and x1.dtype in WIDE_FLOATS and x2.dtype is x1.dtype:
+            return cpu(x1, x2)
         else:
             return apply(op, (x1, x2), NO_ATTRS)
         grad, observers = current_mode()
@@ -601,7 +603,11 @@ def unbroadcast(d: Any, shape: tuple[int, ...]) -> Any:
 
     Gradient rules contain no shape code: the engine calls this on whatever they return.
     """
-    return d if d.shape == shape else apply(SUM_TO, (d,), {"shape": shape})
+    if d.shape == shape:
+        return d
+    if type(d) is ndarray and d.dtype in WIDE_FLOATS:
+        return _sum_to_value(np, d, shape)
+    return apply(SUM_TO, (d,), {"shape": shape})
 
 
 def _cast_value(xp: Any, x: Array, dtype: np.dtype[Any]) -> Array:

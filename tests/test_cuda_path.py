@@ -1,4 +1,4 @@
-"""The engine's CUDA path, run on a stand-in for CuPy in the host's memory (standin/cupy_standin.py).
+"""The engine's CUDA path, run on a stand-in for CuPy: standin/cupy_standin.py.
 
 None of this ran on a GPU. It shows that the engine asks of CuPy only what CuPy 14.2 offers, keeps
 arrays of the host out of its functions, stays on the right device, reads no memory that was not
@@ -10,7 +10,6 @@ much memory is needed, and whether CuPy's kernels compile and are right.
 from __future__ import annotations
 
 import inspect
-import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,8 @@ from tensorgrad import Tensor, backend, data, dtypes, nn, optim
 from tensorgrad.cli.main import main
 from tensorgrad.errors import DeviceError, GradientError
 from tensorgrad.ops.table import OPERATIONS, Operation
+from tensorgrad.training import Trainer
+from tensorgrad.training.checkpoint import load_checkpoint, save_checkpoint
 
 ROWS = list(OPERATIONS.values())
 EVERY_CASE = pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def _fresh_log(installed: Standin) -> None:
     log.clear()
 
 
-# --- the stand-in itself ----------------------------------------------------------------------------
+# --- the stand-in itself --------------------------------------------------------------------------
 
 
 def test_record_is_of_the_installed_cupy() -> None:
@@ -220,3 +221,383 @@ def test_operation(row: Operation, number: int, dtype: Any) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
 def test_operation_in_16_bits(row: Operation, dtype: Any) -> None:
     compare(row, 0, dtype)
+
+
+SECOND: list[Callable[[Tensor], Tensor]] = [
+    lambda x: tg.tanh(x) * x,
+    lambda x: tg.softmax(x, axis=1) * x,
+    lambda x: x[[0, 2, 0]] ** 3,
+    lambda x: tg.matmul(x, x.T).exp(),
+    lambda x: tg.where(x > 0, x * x, tg.sin(x)),
+    lambda x: nn.functional.cross_entropy(x * x, Tensor([1, 0, 2], device=x.device)),
+    lambda x: tg.cumulative_prod(x, axis=1),
+    lambda x: tg.sort(x * x, axis=0),
+    lambda x: tg.logsumexp(x, axis=0).pow(2.5),
+]
+
+
+@pytest.mark.parametrize("function", SECOND)
+def test_second_order(function: Callable[[Tensor], Tensor], rng: np.random.Generator) -> None:
+    values = rng.uniform(0.2, 1.5, (3, 4))
+    found = []
+    for device in ("cpu", "cuda"):
+        x = Tensor(values, device=device, requires_grad=True)
+        (g,) = tg.autograd.grad(tg.sum(function(x)), x, create_graph=True)
+        (h,) = tg.autograd.grad(tg.sum(g * g), x)
+        found.append(h)
+    assert found[1].device == "cuda:0"
+    assert_agree(found[1], found[0], 1e-12)
+
+
+def test_derivatives_of_functions(rng: np.random.Generator) -> None:
+    values = rng.uniform(0.5, 1.5, 3)
+
+    def function(x: Tensor) -> Tensor:
+        return tg.stack([x[0] * x[1], x[2] ** 2])
+
+    for device in ("cpu", "cuda", "cuda:1"):
+        x = Tensor(values, device=device)
+        a, b, c = values
+        np.testing.assert_allclose(
+            host(tg.autograd.jacobian(function, x)), [[b, a, 0], [0, 0, 2 * c]]
+        )
+        hessian = tg.autograd.hessian(lambda t: tg.sum(function(t)), x)
+        np.testing.assert_allclose(host(hessian), [[0, 1, 0], [1, 0, 0], [0, 0, 2]])
+
+
+# --- random numbers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_random_numbers_are_those_of_the_cpu(dtype: str) -> None:
+    drawn: list[list[Tensor]] = []
+    for device in ("cpu", "cuda", "cuda:1"):
+        generator = tg.random.Generator(7)
+        draws = [
+            generator.uniform((3, 5), -1.0, 2.0, dtype=dtype, device=device),
+            generator.normal((7,), 1.0, 2.0, dtype=dtype, device=device),
+            generator.randint(3, 900, (4, 2), device=device),
+            generator.permutation(11, device=device),
+            generator.bernoulli(0.3, (9,), dtype=dtype, device=device),
+            tg.dropout(tg.ones((6, 6), dtype=dtype, device=device), 0.4, generator=generator),
+        ]
+        assert all(x.device.startswith(device) for x in draws)
+        drawn.append(draws)
+    for x, *others in zip(*drawn, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(host(other), host(x))
+
+
+# --- between host and devices ---------------------------------------------------------------------
+
+
+def test_transfers_carry_gradients() -> None:
+    x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    there = (x * 2).cuda()
+    assert (there.device, there.dtype) == ("cuda:0", x.dtype)
+    other = (there * there).cuda(1)
+    assert other.device == "cuda:1"
+    back = tg.exp(other * 0.01).cpu()
+    loss = tg.sum(back) + tg.sum(there.to("cpu", dtype=tg.float64))
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad.device == "cpu"
+    values = np.array([1.0, 2.0, 3.0])
+    wanted = np.exp(0.04 * values**2) * 0.08 * values + 2
+    np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-6)
+    assert there.cuda() is there
+    assert there.to("cuda:0").to("cuda") is there
+
+
+def test_gradients_meet_on_the_device_of_the_tensor() -> None:
+    """A tensor used on two devices: its gradients are added where it is."""
+    x = Tensor([1.0, 2.0], device="cuda:1", requires_grad=True)
+    y = x * 3.0
+    total = tg.sum(y.to("cuda:0") * 2.0) + tg.sum(y.to("cuda:0")) + tg.sum(y * y).to("cuda:0")
+    total.backward()
+    assert x.grad is not None
+    assert x.grad.device == "cuda:1"
+    np.testing.assert_allclose(host(x.grad), 9 + 18 * np.array([1.0, 2.0]))
+
+
+def test_work_stays_on_the_second_device(rng: np.random.Generator) -> None:
+    """Also where the current device is the first: operations, gradients, sums, optimizer."""
+    x = Tensor(rng.normal(size=(4, 3)), device="cuda:1", requires_grad=True)
+    loss = tg.mean(tg.softmax(x, axis=1) ** 2 + x) + tg.sum(x[[0, 0, 1]])
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert x.grad is not None
+    assert {loss.device, x.grad.device, x.clone().device, tg.zeros_like(x).device} == {"cuda:1"}
+    for make in (optim.SGD, optim.Adam):
+        step = make([x], lr=0.1)
+        step.step()
+        assert {t.device for t in step.state[x].values()} <= {"cuda:1"}
+        step.load_state_dict(step.state_dict())
+        step.step()
+    assert x.device == "cuda:1"
+    assert host(tg.asarray(1.0, device="cuda:1") * x).shape == (4, 3)
+
+
+def test_mixing_devices_is_refused() -> None:
+    cpu, gpu = Tensor([1.0]), Tensor([1.0], device="cuda")
+    second = Tensor([1.0], device="cuda:1")
+    for one, other in [(cpu, gpu), (gpu, cpu), (gpu, second), (second, gpu), (second, cpu)]:
+        for mix in (
+            lambda a, b: a + b,
+            lambda a, b: tg.concat([a, b]),
+            lambda a, b: tg.where(a > 0, a, b),
+            lambda a, b: tg.matmul(a, b),
+            lambda a, b: (a * 1.0).backward(b) if a.requires_grad_() else None,
+        ):
+            with pytest.raises(DeviceError) as caught:
+                mix(one.detach(), other)
+            assert one.device in str(caught.value)
+            assert other.device in str(caught.value)
+    with pytest.raises(DeviceError, match=r"cpu.*cuda:0|cuda:0.*cpu"):
+        gpu + np.ones(1, np.float32)
+    with pytest.raises(DeviceError, match=r'"cuda:2" does not exist: there are 2 GPUs'):
+        Tensor(1.0, device="cuda:2")
+    with pytest.raises(DeviceError, match="cuda:0"):
+        np.asarray(gpu)
+
+
+def test_making_tensors_from_arrays(installed: Standin) -> None:
+    xp: Any = installed
+    array = xp.arange(3, dtype=xp.float32)
+    shared = Tensor(array, copy=None)
+    assert shared.data is array
+    assert shared.device == "cuda:0"
+    assert Tensor(array).data.data.mem is not array.data.mem
+    assert Tensor(array, device="cuda:1").device == "cuda:1"
+    assert Tensor(array, device="cpu").tolist() == [0, 1, 2]
+    assert Tensor(array, dtype="bfloat16").dtype == dtypes.bfloat16
+    with pytest.raises(ValueError, match="copy"):
+        Tensor(np.ones(2), device="cuda", copy=False)
+    with pytest.raises(ValueError, match="copy"):
+        Tensor(array, dtype=tg.float64, copy=False)
+    assert tg.arange(3, device="cuda").device == "cuda:0"
+    assert str(Tensor([1.5], device="cuda")) == "Tensor([1.5], device='cuda:0')"
+    assert Tensor(array, copy=None).__cuda_array_interface__["shape"] == (3,)
+    assert tg.from_dlpack(array).data.data.mem is array.data.mem
+    assert tg.from_dlpack(Tensor(array, copy=None)).device == "cuda:0"
+
+
+def test_default_device(defaults: None) -> None:
+    backend.set_default_device("cuda:1")
+    assert Tensor([1.0]).device == "cuda:1"
+    assert tg.random.normal((2,)).device == "cuda:1"
+    backend.set_default_device("auto")
+    assert tg.zeros(2).device == "cuda:0"
+
+
+def test_info_names_the_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not main(["info"])
+    shown = capsys.readouterr().out
+    assert "cuda:0 stand-in for a GPU, cuda:1 stand-in for a GPU" in shown
+
+
+# --- values overwritten ---------------------------------------------------------------------------
+
+
+def test_overwriting() -> None:
+    x = Tensor(np.arange(12.0).reshape(3, 4), device="cuda")
+    x[1] = 5.0
+    x[:, 0] = Tensor([7.0, 8.0, 9.0], device="cuda")
+    x[[2, 2], [3, 3]] = Tensor([-1.0, -2.0], device="cuda")
+    x[x == 5.0] = 0.5
+    x[0, 1:3] = np.array([1.25, 2.25]).tolist()
+    wanted = [[7, 1.25, 2.25, 3], [8, 0.5, 0.5, 0.5], [9, 9, 10, -2]]
+    np.testing.assert_array_equal(host(x), wanted)
+    memory = x.data
+    x += 1.0
+    x *= Tensor([2.0], device="cuda")
+    assert x.data is memory
+    x.copy_(np.ones(4))
+    np.testing.assert_array_equal(host(x), np.ones((3, 4)))
+    y = Tensor([1.0, 2.0, 3.0], device="cuda", requires_grad=True)
+    z = y * 2
+    z[[1, 1]] = tg.stack([y[0], y[2]])
+    z.backward(Tensor([1.0, 10.0, 100.0], device="cuda"))
+    assert y.grad is not None
+    np.testing.assert_array_equal(host(y.grad), [2, 0, 210])
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_overwritten_values_are_noticed(device: str) -> None:
+    x = Tensor([1.0, 2.0], device=device, requires_grad=True)
+    for spoil in (
+        lambda t: t.copy_(0.0),
+        lambda t: t.detach().reshape(2, 1)[1:].copy_(5.0),
+        lambda t: t.__setitem__(0, 3.0),
+        lambda t: t.__iadd__(1.0),
+    ):
+        w = Tensor([3.0, 4.0], device=device)
+        y = tg.sum(x * w)
+        spoil(w)
+        with pytest.raises(GradientError, match="multiply needs its input 'x2'"):
+            y.backward()
+    tg.sum(x * w).backward()
+
+
+def test_memory_is_recognised_by_its_array() -> None:
+    """CuPy's memory objects cannot be referred to weakly, its arrays can: on CuPy itself."""
+    import subprocess
+    import sys
+
+    code = """
+import weakref
+import cupy
+from cupy.cuda import memory
+held = memory.UnownedMemory(4096, 64, None, 0)  # never read: there need not be a device
+x = cupy.ndarray((2, 8), "float32", memory.MemoryPointer(held, 0))
+views = x[1:], x.T, x.reshape(-1)[2:], x[0, 0], cupy.broadcast_to(x[0], (3, 8)), x.view("int32")
+assert x.base is None and all(v.base is x for v in views)
+assert weakref.ref(x)() is x
+try:
+    weakref.ref(x.data.mem)
+except TypeError:
+    print("as expected")
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if "No module named 'cupy'" in found.stderr:
+        pytest.skip("CuPy is not installed")
+    assert found.stdout == "as expected\n", found.stderr
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def network() -> nn.Module:
+    tg.manual_seed(3)
+    return nn.Sequential(
+        nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.25), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
+def batches(device: str) -> data.DataLoader:
+    rng = np.random.default_rng(5)
+    examples = rng.normal(size=(12, 5)).astype(np.float32), rng.integers(0, 3, 12)
+    return data.DataLoader(
+        data.TensorDataset(*examples), batch_size=4, shuffle=True, seed=1, device=device
+    )
+
+
+OPTIMIZERS: list[Callable[[Any], optim.Optimizer]] = [
+    lambda params: optim.SGD(params, lr=0.1),
+    lambda params: optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    lambda params: optim.Adam(params, lr=0.01, amsgrad=True, weight_decay=0.01),
+    lambda params: optim.AdamW(params, lr=0.01),
+    lambda params: optim.RMSprop(params, lr=0.01),
+    lambda params: optim.Adagrad(params, lr=0.1),
+]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_training_agrees(make: Callable[[Any], optim.Optimizer], device: str) -> None:
+    losses, ends = [], []
+    for place in ("cpu", device):
+        model = network().to(place)
+        optimizer = make(model.parameters())
+        seen = []
+        for x, t in batches(place):
+            assert x.device.startswith(place)
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), t)
+            loss.backward()
+            optim.clip_grad_norm_(model.parameters(), 1.0)
+            optim.clip_grad_value_(model.parameters(), 0.4)
+            optimizer.step()
+            seen.append(loss.item())
+        losses.append(seen)
+        ends.append([host(p) for p in model.parameters()])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-6)
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def synchronized(make: Callable[[Any], optim.Optimizer]) -> dict[str, int]:
+    """What made the host wait in the second step of a training, and nobody had asked for."""
+    model = network().cuda()
+    optimizer = make(model.parameters())
+    for i, (x, t) in enumerate(batches("cuda")):
+        if i == 2:
+            break
+        log.clear()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), t).backward()
+        optim.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return dict(log.syncs)
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    assert synchronized(lambda params: optim.SGD(params, lr=0.1, momentum=0.9)) == {}
+    assert synchronized(lambda params: optim.RMSprop(params, lr=0.1)) == {}
+
+
+def test_adam_waits_once_for_its_step_count() -> None:
+    """Its count lies on the device and is read in every step: once for each group."""
+    assert synchronized(lambda params: optim.Adam(params, lr=0.1)) == {"int": 1}
+
+
+def test_states_travel(tmp_path: Path) -> None:
+    model = network().cuda()
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    for x, t in batches("cuda"):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), t).backward()
+        optimizer.step()
+    assert {v.device for v in model.state_dict().values()} == {"cuda:0"}
+    for place in ("cpu", "cuda", "cuda:1"):
+        other = network().to(place)
+        other.load_state_dict(model.state_dict())
+        continued = optim.Adam(other.parameters(), lr=0.5)
+        continued.load_state_dict(optimizer.state_dict())
+        assert continued.param_groups[0]["lr"] == 0.01
+        for p, q in zip(other.parameters(), model.parameters(), strict=True):
+            assert p.device.startswith(place)
+            np.testing.assert_array_equal(host(p), host(q))
+            found = host(continued.state[p]["exp_avg"])
+            np.testing.assert_array_equal(found, host(optimizer.state[q]["exp_avg"]))
+    save_checkpoint(tmp_path / "model", {"model": model.state_dict()})
+    read = load_checkpoint(tmp_path / "model").state["model"]
+    for name, value in model.state_dict().items():
+        assert read[name].device == "cpu"
+        np.testing.assert_array_equal(host(read[name]), host(value))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_trainer(device: str) -> None:
+    ends = []
+    for place in ("cpu", device):
+        model = network().to(place)
+        trainer = Trainer(
+            model,
+            optim.SGD(model.parameters(), lr=0.1),
+            nn.functional.cross_entropy,
+            metrics=["accuracy"],
+        )
+        log.clear()
+        record = trainer.fit(batches(place), epochs=2)[-1]
+        ends.append((record["train_loss"], record["train_accuracy"]))
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5)
+    # The figures of an epoch are read when it ends, not after each batch.
+    assert dict(log.syncs) == {"float": 2 * 3 * 2}
+
+
+def test_moving_a_model_after_a_step() -> None:
+    """The optimizer goes on with its state on the other device."""
+    ends = []
+    for first, second in (("cpu", "cpu"), ("cuda", "cuda:1"), ("cpu", "cuda"), ("cuda:1", "cpu")):
+        model = network().to(first).eval()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for place in (first, second):
+            model.to(place)
+            for x, t in batches(place):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), t).backward()
+                optimizer.step()
+        ends.append(np.concatenate([host(p).reshape(-1) for p in model.parameters()]))
+    for end in ends[1:]:
+        np.testing.assert_allclose(end, ends[0], rtol=2e-5, atol=2e-6)

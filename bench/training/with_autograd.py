@@ -30,7 +30,8 @@ def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
     """A call that makes one step and returns the loss."""
     layers, x, target = start(network)
     update = UPDATES[optimizer]([array for layer in layers for array in layer])
-    both = autograd.value_and_grad(lambda p: _loss(network, p, x, target))
+    module: Any = autograd  # whose names are not declared
+    both = module.value_and_grad(lambda p: _loss(network, p, x, target))
 
     def step() -> Any:
         loss, gradients = both(layers)

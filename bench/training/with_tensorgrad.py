@@ -16,7 +16,7 @@ def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
     modules: list[Any] = []
     with tg.no_grad():
         for weight, bias in layers:
-            linear = nn.Linear(*weight.shape)
+            linear: Any = nn.Linear(*weight.shape)
             linear.weight.copy_(tg.Tensor(weight.T))
             linear.bias.copy_(tg.Tensor(bias))
             modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]

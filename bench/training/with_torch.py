@@ -17,7 +17,7 @@ def training_step(network: Network, optimizer: str, fused: bool | None = None) -
     modules: list[Any] = []
     with torch.no_grad():
         for weight, bias in layers:
-            linear = nn.Linear(*weight.shape)
+            linear: Any = nn.Linear(*weight.shape)
             linear.weight.copy_(torch.tensor(weight).T)
             linear.bias.copy_(torch.tensor(bias))
             modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]

@@ -99,7 +99,7 @@ class CudaBackend(Backend):
         if self.several:  # a kernel runs on the current device, wherever its arrays are
             for a in arrays:
                 if isinstance(a, self.array_type):
-                    with a.device:
+                    with self.at(self.device_of(a)):
                         return super().run(function, arrays, attrs, widen)
         return super().run(function, arrays, attrs, widen)
 

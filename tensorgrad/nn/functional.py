@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,12 +126,18 @@ _NLL_GRADIENT: Primitive = Primitive(
 # keeping log_softmax as an entry of its own, and no memory.
 
 
+@lru_cache(maxsize=32)
+def _row_starts(n: int, classes: int) -> Any:
+    """Where the rows of an (n, classes) array begin in memory: one index is quicker than two."""
+    return np.arange(0, n * classes, classes)
+
+
 def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
     n, classes = logits.shape
     if xp is np:
         _check_labels(labels, classes)
         z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-        picked = z[np.arange(n), labels]
+        picked = z.reshape(-1)[_row_starts(n, classes) + labels]
         each = np.log(np.add.reduce(np.exp(z, out=z), axis=1))
     else:
         z = logits - logits.max(axis=1, keepdims=True)
@@ -153,7 +160,10 @@ def _cross_entropy_gradient_value(xp: Any, g: Any, logits: Any, labels: Any, red
         d = xp.exp(logits - logits.max(axis=1, keepdims=True))
         total_of_rows = d.sum(axis=1, keepdims=True)
     d /= total_of_rows
-    d[xp.arange(n), labels] -= 1
+    if xp is np:
+        d.reshape(-1)[_row_starts(*logits.shape) + labels] -= 1
+    else:
+        d[xp.arange(n), labels] -= 1
     d *= _weight(g, n, reduction)
     return d
 

@@ -468,8 +468,10 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     A bitwise AND with the mask, spread over the bits of the number, is ten times faster, and
     unlike a multiplication it makes 0 of infinity too.
     """
-    if xp is not np or x.size < 2048 or x.dtype.itemsize not in _SIGNED:
-        return _select(xp, condition, x, 0)
+    if xp is not np:
+        return _select_on_gpu(xp, condition, x, 0)
+    if x.size < 2048 or x.dtype.itemsize not in _SIGNED:
+        return np.where(condition, x, 0)
     mask = np.negative(condition.view(np.int8))  # 0 or -1, all bits set
     return np.bitwise_and(x.view(_SIGNED[x.dtype.itemsize]), mask).view(x.dtype)
 
@@ -479,13 +481,14 @@ def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
         return keep_where(xp, condition, x1)
     if type(x1) is float and x1 == 0.0 and _fits(condition, x2):
         return keep_where(xp, xp.logical_not(condition), x2)
-    return _select(xp, condition, x1, x2)
+    return np.where(condition, x1, x2) if xp is np else _select_on_gpu(xp, condition, x1, x2)
 
 
-def _select(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
+def _select_on_gpu(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
     y = xp.where(condition, x1, x2)
-    if xp is not np and y.dtype == float32:  # CuPy's where gives that of bfloat16
-        y = y.astype(getattr(x1, "dtype", None) or x2.dtype, copy=False)
+    if y.dtype == float32:  # CuPy's where gives that of bfloat16
+        wanted = getattr(x1, "dtype", None) or getattr(x2, "dtype", float32)
+        y = y.astype(wanted, copy=False)
     return y
 
 

@@ -116,9 +116,10 @@ def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -
 
 def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
     index = _filled(template, indices)
-    if xp is not np and indices and getattr(value, "ndim", 0):
+    if xp is not np and indices and hasattr(value, "shape") and value.shape:
         # Of several values for one place CuPy stores any: all are made the last one.
         last, order = _last_of(xp, x, index)
+        value = value.reshape(value.shape[max(0, value.ndim - order.ndim) :])
         value = xp.broadcast_to(value, order.shape).reshape(-1)[last]
     x[index] = value
     return x

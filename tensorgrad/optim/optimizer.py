@@ -29,7 +29,7 @@ class Bundle:
     flat array, of which ``Optimizer.state`` shows the parts.
     """
 
-    __slots__ = ("array_type", "dtype", "heads", "params", "scratch")
+    __slots__ = ("array_type", "device", "dtype", "heads", "params", "scratch")
 
     def __init__(self, params: list[Tensor], heads: list[Tensor | None], scratch: Scratch) -> None:
         self.params = params
@@ -37,6 +37,8 @@ class Bundle:
         self.scratch = scratch
         self.dtype = params[0].data.dtype
         self.array_type = type(params[0].data)
+        #: the GPU; on the CPU the type of the arrays says enough
+        self.device = None if params[0].device == "cpu" else params[0].device
 
     def gradients(self) -> list[Tensor] | None:
         """The gradient of each parameter, or ``None`` if the bundle no longer fits."""
@@ -46,6 +48,8 @@ class Bundle:
             g = None if node is None else node.grad
             a = p.data
             if g is None or type(a) is not self.array_type or a.dtype != self.dtype:
+                return None
+            if self.device is not None and p.device != self.device:
                 return None
             found.append(g)
         return found

@@ -26,10 +26,12 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     """
     scores, wanted = output.data, target.data
     if scores.ndim and scores.shape[-1] > 1:
-        if wanted.shape == scores.shape:
-            wanted = wanted.argmax(-1)
-        if wanted.shape == scores.shape[:-1]:
-            return (scores.argmax(-1) == wanted).mean(dtype=backend.of(scores).xp.float64)
+        of = backend.of(scores)
+        with of.at(output.device):
+            if wanted.shape == scores.shape:
+                wanted = wanted.argmax(-1)
+            if wanted.shape == scores.shape[:-1]:
+                return (scores.argmax(-1) == wanted).mean(dtype=of.xp.float64)
     raise ShapeError(
         "accuracy: the output must have shape (batch, classes), with two classes or more, and the "
         f"target (batch,) or that of the output; got {output.shape} and {target.shape}. For other "

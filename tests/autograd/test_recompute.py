@@ -55,7 +55,7 @@ def test_second_order() -> None:
     def segment(a: Tensor) -> Tensor:
         return ops.exp(a) * a
 
-    def second(function: Callable[[Tensor], Tensor]) -> np.ndarray:  # type: ignore[type-arg]
+    def second(function: Callable[[Tensor], Tensor]) -> np.ndarray:
         (g,) = grad(function(x).sum(), x, create_graph=True)
         (h,) = grad((g * g).sum(), x)
         return h.numpy()
@@ -98,7 +98,7 @@ def test_dropout_draws_the_same_mask_again() -> None:
 
 
 def test_what_happens_inside_is_not_stored() -> None:
-    kept: list[weakref.ref[np.ndarray]] = []  # type: ignore[type-arg]
+    kept: list[weakref.ref[np.ndarray]] = []
 
     def segment(a: Tensor) -> Tensor:
         inner = ops.exp(a)

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
+
 from standin import record
 
 Host = np.ndarray[Any, Any]
@@ -246,8 +247,8 @@ class ndarray:
     def get(
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> Host:
-        assert stream is None and out is None and blocking, "not in the stand-in"
-        return np.array(self._fetched("get"), order=order)  # type: ignore[call-overload]
+        assert (stream, out, blocking) == (None, None, True), "not in the stand-in"
+        return np.array(self._fetched("get"), order=_order(order))
 
     def item(self) -> Any:
         if self.size != 1:
@@ -261,7 +262,8 @@ class ndarray:
         if self.size > 1:
             raise ValueError("The truth value of an array with more than one element is ambiguous")
         if not self.size:
-            warnings.warn("The truth value of an empty array is ambiguous", DeprecationWarning)
+            text = "The truth value of an empty array is ambiguous"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
             return False
         return bool(self._fetched("bool").item())
 
@@ -295,7 +297,12 @@ class ndarray:
         }
 
     def __dlpack__(
-        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+        self,
+        *,
+        stream: Any = None,
+        max_version: Any = None,
+        dl_device: Any = None,
+        copy: Any = None,
     ) -> Capsule:
         if copy is True:
             raise BufferError("copy=True only supported for copy to CPU.")
@@ -354,12 +361,12 @@ class ndarray:
         if not copy and wanted == self.dtype and order in ("K", "A"):
             return self
         with np.errstate(all="ignore"):
-            return _launched((self,), self._a.astype(wanted, order=order))  # type: ignore[call-overload]
+            return _launched((self,), np.array(self._a.astype(wanted), order=_order(order)))
 
     def copy(self, order: str = "C") -> ndarray:
         """A copy on the current device, wherever the array is: the one way between devices."""
         log.launches += 1
-        return _made(self._a.copy(order=order))  # type: ignore[call-overload]
+        return _made(np.array(self._a, order=_order(order)))
 
     __copy__ = copy
 
@@ -416,9 +423,14 @@ class ndarray:
         return own(*args, **kwargs)
 
 
+def _order(order: str) -> Any:
+    """The name of a memory layout, of a type that NumPy's annotations accept."""
+    return order
+
+
 def _garbage(shape: Any, dtype: Any, order: str = "C") -> Host:
     """Memory as it may be found: NaN, -1 and True."""
-    a: Host = np.empty(shape, dtype, order)  # type: ignore[call-overload]
+    a: Host = np.empty(shape, dtype, _order(order))
     if a.dtype == np.bool_:
         a.fill(True)
     else:
@@ -540,7 +552,7 @@ class Ufunc:
             raise TypeError(f"Wrong arguments {unknown}")
         if not self.nin <= len(args) <= self.nin + self.nout:
             raise TypeError(f"Wrong number of arguments for {self.__name__!r}.")
-        assert self.nout == 1 and "_where" not in kwargs, "not in the stand-in"
+        assert (self.nout, kwargs.get("_where")) == (1, None), "not in the stand-in"
         inputs = args[: self.nin]
         out = kwargs.get("out", args[self.nin] if len(args) > self.nin else None)
         for x in inputs:
@@ -586,8 +598,9 @@ class Ufunc:
             fitting = (loop for loop in self.loops if _takes(loop[0], found))
             self._chosen[key] = next(fitting, None)
         if self._chosen[key] is None:
-            raise TypeError(f"Wrong type ({[t for t, _ in found]}) of arguments for {self.__name__}")
-        return self._chosen[key]  # type: ignore[no-any-return]
+            kinds = [t for t, _ in found]
+            raise TypeError(f"Wrong type ({kinds}) of arguments for {self.__name__}")
+        return self._chosen[key]
 
     # --- methods ---
 
@@ -596,7 +609,12 @@ class Ufunc:
             raise NotImplementedError(f"`cupy_{self.__name__}.{method}` is not supported yet")
 
     def reduce(
-        self, array: ndarray, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: Any = False
+        self,
+        array: ndarray,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: bool = False,
     ) -> Any:
         self._check("reduce")
         method = {"add": "sum", "multiply": "prod"}[self.__name__]
@@ -635,7 +653,7 @@ def _takes(wanted: list[np.dtype[Any]], found: list[tuple[np.dtype[Any], type | 
 
 @cache
 def _ufunc(name: str) -> Ufunc:
-    computes = {
+    computes: dict[str, Callable[..., Any]] = {
         "inner.where": np.where,
         "inner.clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
         "special.erf": np.vectorize(math.erf, otypes=[np.float64]),
@@ -645,10 +663,9 @@ def _ufunc(name: str) -> Ufunc:
 
 def _operated(ufunc: np.ufunc, x: Any, y: Any) -> Any:
     """``x`` operator ``y``, by the detour over NumPy that CuPy takes too."""
-    for one, other in ((x, y), (y, x)):
-        if isinstance(one, ndarray) and isinstance(other, ndarray) or _is_scalar(other):
-            return getattr(MODULE, ufunc.__name__)(x, y)
     other = y if isinstance(x, ndarray) else x
+    if isinstance(other, ndarray) or _is_scalar(other):
+        return getattr(MODULE, ufunc.__name__)(x, y)
     if getattr(other, "__array_ufunc__", ...) is None:
         return NotImplemented
     return ufunc(x, y)
@@ -752,7 +769,8 @@ def _computed(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -
         _check_device(inputs)
     with np.errstate(all="ignore"):
         found = _wrapped(function(*plain, **options), inputs)
-    copied = isinstance(found, ndarray) and found.base is None and all(found is not x for x in inputs)
+    new = isinstance(found, ndarray) and found.base is None
+    copied = new and all(found is not x for x in inputs)
     if copied and name in _VIEWS:
         _check_device(inputs)
     if copied or name not in _VIEWS:
@@ -802,10 +820,10 @@ def _array(
     *,
     blocking: bool = False,
 ) -> ndarray:
-    assert not subok and not ndmin, "not in the stand-in"
+    assert (subok, ndmin) == (False, 0), "not in the stand-in"
     if not isinstance(obj, ndarray):
         log.uploads += 1
-        return _made(np.array(obj, dtype, copy=True, order=order))  # type: ignore[call-overload]
+        return _made(np.array(obj, dtype, copy=True, order=_order(order)))
     if obj._memory.device_id != _Current.number:
         obj = obj.copy(order)
         copy = copy or None
@@ -830,13 +848,13 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 
 def _tril(m: Any, k: int = 0) -> ndarray:
-    mask = _launched((m,), np.tri(*m.shape[-2:], k=k, dtype=np.bool_))
-    return _where(mask, m, m.dtype.type(0))  # type: ignore[no-any-return]
+    mask = _launched((m,), np.tri(m.shape[-2], m.shape[-1], k, np.bool_))
+    return _where(mask, m, m.dtype.type(0))
 
 
 def _triu(m: Any, k: int = 0) -> ndarray:
-    mask = _launched((m,), np.tri(*m.shape[-2:], k=k - 1, dtype=np.bool_))
-    return _where(mask, m.dtype.type(0), m)  # type: ignore[no-any-return]
+    mask = _launched((m,), np.tri(m.shape[-2], m.shape[-1], k - 1, np.bool_))
+    return _where(mask, m.dtype.type(0), m)
 
 
 def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray:
@@ -850,7 +868,7 @@ def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray
 def _empty_like(
     prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:
-    like = np.empty_like(prototype._a, dtype, order, shape=shape)  # type: ignore[call-overload]
+    like = np.empty_like(prototype._a, dtype, _order(order), shape=shape)
     a = _garbage(like.size, like.dtype)
     return _made(np.lib.stride_tricks.as_strided(a, like.shape, like.strides) if a.size else like)
 
@@ -900,9 +918,9 @@ class Standin(ModuleType):
         if name in SURFACE.ufuncs:
             return _ufunc(name)
         if name in SURFACE.functions:
-            found = self.__dict__[name] = _function(name)
-            return found
-        found = getattr(np, name, None)
+            function = self.__dict__[name] = _function(name)
+            return function
+        found: Any = getattr(np, name, None)
         if isinstance(found, type) and issubclass(found, np.generic):
             return found
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")

@@ -32,8 +32,7 @@ REDUCING = ("add", "multiply")
 # ufuncs behind functions: their loops decide the dtype of the result.
 INNER = {"where": "cupy._sorting.search._where_ufunc"}
 # clip's is a part of compiled code that Python cannot see: _clip in _core/_routines_math.pyx.
-CLIP = tuple("???->? bbb->b BBB->B hhh->h HHH->H iii->i III->I lll->l LLL->L qqq->q QQQ->Q "
-             "eee->e fff->f ddd->d".split())  # fmt: skip
+CLIP = ("???->?", *(f"{c * 3}->{c}" for c in "bBhHiIlLqQefd"))
 
 
 class Ufunc(NamedTuple):
@@ -125,7 +124,7 @@ def _function_parameters(function: Any) -> list[str]:
     for p in parameters:
         if p.kind is p.KEYWORD_ONLY and "*" not in "".join(parts):
             parts.append("*")
-        mark = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        mark = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
         parts.append(mark + p.name + ("" if p.default is p.empty else "="))
     return parts
 
@@ -137,7 +136,7 @@ def _method_parameters(method: Any) -> list[str]:
 
 
 def _parse(line: str) -> list[str]:
-    """The parameters in a line such as ``_ndarray_base.sum(self, int axis=-1) -> _ndarray_base``."""
+    """The parameters in a line such as ``_ndarray_base.sort(self, int axis=-1, kind=None)``."""
     inside = line.partition("(")[2].rpartition(")")[0]
     parts = []
     for part in inside.split(", ") if inside else []:
