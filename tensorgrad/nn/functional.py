@@ -128,8 +128,12 @@ _NLL_GRADIENT: Primitive = Primitive(
 
 @lru_cache(maxsize=32)
 def _row_starts(n: int, classes: int) -> Any:
-    """Where the rows of an (n, classes) array begin in memory: one index is quicker than two."""
     return np.arange(0, n * classes, classes)
+
+
+def _places(labels: Any, n: int, classes: int) -> Any:
+    """Where the labels are in a flat (n, classes) array: one index is quicker than two."""
+    return _row_starts(n, classes) + labels.astype(np.int64, copy=False)
 
 
 def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
@@ -137,7 +141,7 @@ def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> A
     if xp is np:
         _check_labels(labels, classes)
         z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-        picked = z.reshape(-1)[_row_starts(n, classes) + labels]
+        picked = z.reshape(-1)[_places(labels, n, classes)]
         each = np.log(np.add.reduce(np.exp(z, out=z), axis=1))
     else:
         z = logits - logits.max(axis=1, keepdims=True)
@@ -153,7 +157,8 @@ def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> A
 def _cross_entropy_gradient_value(xp: Any, g: Any, logits: Any, labels: Any, reduction: str) -> Any:
     n = len(logits)
     if xp is np:
-        d = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+        # in row-major order, so that the flat view below is one
+        d = np.subtract(logits, np.maximum.reduce(logits, axis=1, keepdims=True), order="C")
         np.exp(d, out=d)
         total_of_rows = np.add.reduce(d, axis=1, keepdims=True)
     else:
@@ -161,7 +166,7 @@ def _cross_entropy_gradient_value(xp: Any, g: Any, logits: Any, labels: Any, red
         total_of_rows = d.sum(axis=1, keepdims=True)
     d /= total_of_rows
     if xp is np:
-        d.reshape(-1)[_row_starts(*logits.shape) + labels] -= 1
+        d.reshape(-1)[_places(labels, *d.shape)] -= 1
     else:
         d[xp.arange(n), labels] -= 1
     d *= _weight(g, n, reduction)

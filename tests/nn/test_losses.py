@@ -265,3 +265,16 @@ def test_cross_entropy_to_third_order(rng: np.random.Generator, reduction: str) 
     x = Tensor(values, dtype="float64", requires_grad=True)
     assert gradcheck(of_the_gradient, x)
     assert gradgradcheck(of_the_gradient, x)
+
+
+def test_cross_entropy_of_other_layouts_and_label_types(rng: np.random.Generator) -> None:
+    values, labels = classes(rng, (6, 4))
+    wanted = Tensor(values, requires_grad=True)
+    F.cross_entropy(wanted, Tensor(labels)).backward()
+    for kind in ("int8", "uint8", "uint64"):
+        x = Tensor(np.asfortranarray(values), requires_grad=True)
+        assert not x.data.flags.c_contiguous
+        F.cross_entropy(x, Tensor(labels, dtype=kind)).backward()
+        assert x.grad is not None
+        assert wanted.grad is not None
+        np.testing.assert_array_equal(x.grad.numpy(), wanted.grad.numpy())
