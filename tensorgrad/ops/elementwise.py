@@ -123,7 +123,7 @@ _POWER = Primitive(
 
 def _log_or_nan(x: Any) -> Any:
     """The logarithm of a base: 0 for 0, since ``0 ** x2`` stays 0; NaN for a negative one."""
-    return log(where(greater(x, 0), x, 1.0)) + where(less(x, 0), math.nan, 0.0)
+    return where(less(x, 0), math.nan, log(where(greater(x, 0), x, 1.0)))
 
 
 _POWER_CONSTANT = Primitive("pow", _power_value, {"x": _power_rule}, types="same", widen=True)
