@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy import asarray, ndarray
@@ -29,10 +29,6 @@ from tensorgrad.tape import (
     was_overwritten,
     wrap,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
     """Raise GradientError if a value saved by ``node`` was overwritten since."""
@@ -99,17 +95,28 @@ def _replay(
     gradients: dict[int, Any] = {}  # position -> gradient so far
     waiting: dict[int, Node] = {}  # position -> entry; the heap holds the same positions
     heap: list[int] = []
+    leaves: list[Leaf] = []  # they come last, so that after an error no .grad is changed
     added: set[int] = set()  # positions whose gradient is a sum made here, to be added to in place
     observers = current_mode().observers
+    special = lift or several or wanted is not None or bool(observers)
 
     def contribute(node: Node, d: Any) -> None:
-        position = node.position
-        if position in gradients:
-            gradients[position] = gradients[position] + d
+        at = node.position
+        if at not in gradients:
+            gradients[at] = d
+            if type(node) is Leaf:
+                leaves.append(node)
+            else:
+                waiting[at] = node
+                heappush(heap, at)
+            return
+        if several:
+            _use_device_of(d)
+        if at in added and not lift:
+            gradients[at] += d
         else:
-            gradients[position] = d
-            waiting[position] = node
-            heappush(heap, position)
+            gradients[at] = gradients[at] + d
+            added.add(at)
 
     for seed_node, seed in seeds:
         if type(seed_node) is Leaf or seed_node in goals:
@@ -123,66 +130,68 @@ def _replay(
             _use_device_of(g)
         if node.hooks is not None:
             g = _run_hooks(node, g, lift)
-        if node in goals:
+        if goals and node in goals:
             found[node] = g
         edges = node.edges
-        if not edges:
-            if edges is None:
-                raise GradientError(
-                    f"backward a second time through {node.op.name}{_location(node)}: its saved "
-                    "values were freed after the first time. Pass retain_graph=True to the first "
-                    "backward() or grad()"
-                )
-            if type(node) is Leaf:
-                if targets is None:
-                    if node.grad is None and not lift:
-                        node.grad = wrap(g, None)
-                    else:
-                        _accumulate(node, g)
-            elif isinstance(node, Deferred):
-                for inner, d in node.expand(g, retain):
-                    if wanted is not None:
-                        wanted |= _leading_to([inner], targets or ())
-                    contribute(inner, d)
+        if edges is None:
+            raise GradientError(
+                f"backward a second time through {node.op.name}{_location(node)}: its saved "
+                "values were freed after the first time. Pass retain_graph=True to the first "
+                "backward() or grad()"
+            )
+        if isinstance(node, Deferred):
+            for inner, d in node.expand(g, retain):
+                if wanted is not None:
+                    wanted |= _leading_to([inner], targets or ())
+                contribute(inner, d)
             continue
-        half = not lift and g.dtype in HALVES
+        usual = not special and position <= tape.LAST_OVERWRITE and g.dtype not in HALVES
         for rule, saved, parent in edges:
-            if wanted is not None and parent not in wanted:
-                continue
-            if position > tape.LAST_OVERWRITE:
-                _check_saved(node, rule, saved)
-            if lift:
-                d = rule.function(g, *_lifted(node, rule, saved, edges))
-            elif half:
-                d = _in_float32(rule, g, saved)
-            else:
+            if usual:
                 d = rule.function(g, *saved)
-            if isinstance(d, np.generic):
+            elif wanted is None or parent in wanted:
+                d = _differentiated(node, rule, saved, g, lift)
+                for observer in observers:
+                    observer.differentiated(node, rule, saved, g, d)
+            else:
+                continue
+            if type(d) is not ndarray and isinstance(d, np.generic):
                 d = asarray(d)
             if d.shape != parent.shape:
                 d = unbroadcast(d, parent.shape)
-            for observer in observers:
-                observer.differentiated(node, rule, saved, g, d)
-            if type(parent) is Leaf or parent in goals:
+            if type(parent) is Leaf or (goals and parent in goals):
                 d = _own(d, g, saved)
             at = parent.position
-            if at in gradients:
-                if several:
-                    _use_device_of(d)
-                if at in added and not lift:
-                    gradients[at] += d
-                else:
-                    gradients[at] = gradients[at] + d
-                    added.add(at)
-                if several:
-                    _use_device_of(g)
-            else:
+            if at not in gradients and type(parent) is not Leaf:  # as contribute does, in place
                 gradients[at] = d
                 waiting[at] = parent
                 heappush(heap, at)
+            else:
+                contribute(parent, d)
+                if several:
+                    _use_device_of(g)
         if not retain:
             node.edges = None
+    for leaf in leaves:
+        g = gradients.pop(leaf.position)
+        if leaf.hooks is not None:
+            g = _run_hooks(leaf, g, lift)
+        if leaf in goals:
+            found[leaf] = g
+        elif targets is None:
+            _accumulate(leaf, g)
     return found
+
+
+def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: bool) -> Any:
+    """What ``rule`` makes of ``g``, in the cases that need a closer look."""
+    if node.position > tape.LAST_OVERWRITE:
+        _check_saved(node, rule, saved)
+    if lift:
+        return rule.function(g, *_lifted(node, rule, saved))
+    if g.dtype in HALVES:
+        return _in_float32(rule, g, saved)
+    return rule.function(g, *saved)
 
 
 def _use_device_of(array: Array) -> None:
@@ -209,22 +218,22 @@ def _leading_to(roots: Iterable[Node], targets: Sequence[Node]) -> set[Node]:
     return wanted
 
 
-def _lifted(node: Node, rule: Rule, saved: Sequence[Any], edges: Sequence[Any]) -> list[Any]:
+def _lifted(node: Node, rule: Rule, saved: Sequence[Any]) -> list[Any]:
     """The saved arrays as tensors in their place on the tape, so that rules are recorded."""
-    values: list[Any] = []
+    entries: dict[str, Node] = {"y": node}
+    for other, _, parent in node.edges or ():
+        entries[node.op.inputs[other.index]] = parent
+    values: dict[str, Any] = {}
     for name, value in zip(rule.names, saved, strict=True):
         if is_array(value):
-            entry: Node | None = None
-            if name == "y":
-                entry = node
-            else:
-                i = node.op.inputs.index(name)
-                entry = next((p for r, _, p in edges if r.index == i), None)
-            value = wrap(value, entry)
+            value = wrap(value, entries.get(name))
         elif type(value) is tuple and any(is_array(v) for v in value):
             value = tuple(wrap(v, None) for v in value)
-        values.append(value)
-    return values
+        values[name] = value
+    residual = node.op.residual
+    if residual is not None and "r" in values:
+        values["r"] = residual(*[values[name] for name in tape.parameters_of(residual)])
+    return list(values.values())
 
 
 def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
@@ -264,9 +273,11 @@ def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
 
 def _accumulate(node: Node, g: Any) -> None:
     """Add ``g`` to the ``.grad`` of a leaf, or of an entry that keeps its gradient."""
+    gradient = wrap(g, None) if is_array(g) else g
     held = getattr(node, "grad", None)
-    if held is not None:
-        # Into fresh memory: somebody may hold the old gradient.
-        node.grad = held + g if hasattr(g, "node") else wrap(held.data + g, None)
+    if held is None:
+        node.grad = gradient
+    elif gradient.node is None:
+        node.grad = wrap(held.data + gradient.data, None)  # fresh: somebody may hold the old one
     else:
-        node.grad = g if hasattr(g, "node") else wrap(g, None)
+        node.grad = held + gradient

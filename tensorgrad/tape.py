@@ -196,11 +196,14 @@ class Primitive:
     overwrites: positions of the inputs whose memory the value function writes to, or how to get
         them from the number of inputs, where that varies. An absent input (``None``) is skipped.
     explain: ``explain(*shapes, **attrs)`` says after a failure which shapes would have fitted.
+    residual: given where the value function returns a pair: the value, and something it had to
+        compute on the way that the rules may name ``r``. When rules are recorded themselves, it
+        is this function of what the rule names besides.
     """
 
     __slots__ = (
-        "_cuda", "cpu", "explain", "inputs", "name", "overwrites", "rules", "typed", "types",
-        "value", "variadic", "widen",
+        "_cuda", "cpu", "explain", "inputs", "name", "overwrites", "residual", "rules", "typed",
+        "types", "value", "variadic", "widen",
     )  # fmt: skip
 
     def __init__(
@@ -214,6 +217,7 @@ class Primitive:
         widen: bool = False,
         overwrites: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
         explain: Callable[..., str] | None = None,
+        residual: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -228,6 +232,7 @@ class Primitive:
         self.widen = widen
         self.overwrites = overwrites
         self.explain = explain
+        self.residual = residual
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
 
@@ -271,7 +276,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             if op.widen and type(x) is ndarray and x.dtype in HALVES:
                 break
         else:
-            return op.cpu(*inputs, **attrs)
+            y = op.cpu(*inputs, **attrs)
+            return y if op.residual is None else y[0]
     arrays: list[Any] = []
     dtype = None
     tensor = False
@@ -298,7 +304,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
             if bare is not None:
                 device = backend.BACKENDS.get(type(bare), CPU)
-                return device.run(op.on(device), inputs, attrs, op.widen)
+                y = device.run(op.on(device), inputs, attrs, op.widen)
+                return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         device = backend.of(next(a for a in arrays if is_array(a)))
@@ -309,6 +316,9 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             y = device.run(op.on(device), arrays, attrs, op.widen)
     except (ValueError, IndexError, TypeError) as error:
         raise _explained(op, arrays, attrs, error) from error
+    if op.residual is not None:
+        y, residual = y
+        attrs = {**attrs, "r": residual}
     if type(y) is not ndarray and not is_array(y):  # NumPy makes a scalar of a 0-d array
         y = device.xp.asarray(y)
     grad, observers = current_mode()

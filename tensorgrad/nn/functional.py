@@ -31,7 +31,7 @@ from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
-from tensorgrad.ops.shaping import moveaxis, reshape, shape_of
+from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
@@ -122,8 +122,7 @@ _NLL_GRADIENT: Primitive = Primitive(
 )
 
 
-# Cross-entropy from logits: softmax is computed again for the gradient, which takes less time than
-# keeping log_softmax as an entry of its own, and no memory.
+# Cross-entropy from logits. The probabilities, computed on the way, are kept for the gradient.
 
 
 @lru_cache(maxsize=32)
@@ -140,79 +139,70 @@ def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> A
     n, classes = logits.shape
     if xp is np:
         _check_labels(labels, classes)
-        z = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-        picked = z.reshape(-1)[_places(labels, n, classes)]
-        each = np.log(np.add.reduce(np.exp(z, out=z), axis=1))
-    else:
-        z = logits - logits.max(axis=1, keepdims=True)
-        picked = z[xp.arange(n), labels]
-        each = xp.log(xp.exp(z).sum(axis=1))
-    each -= picked
-    if reduction == "none":
-        return each
-    found = xp.add.reduce(each)
-    return found / n if reduction == "mean" else found
-
-
-def _cross_entropy_gradient_value(xp: Any, g: Any, logits: Any, labels: Any, reduction: str) -> Any:
-    n = len(logits)
-    if xp is np:
         # in row-major order, so that the flat view below is one
-        d = np.subtract(logits, np.maximum.reduce(logits, axis=1, keepdims=True), order="C")
-        np.exp(d, out=d)
-        total_of_rows = np.add.reduce(d, axis=1, keepdims=True)
+        p = np.subtract(logits, np.maximum.reduce(logits, axis=1, keepdims=True), order="C")
+        picked = p.reshape(-1)[_places(labels, n, classes)]
+        np.exp(p, out=p)
+        sums = np.add.reduce(p, axis=1, keepdims=True)
     else:
-        d = xp.exp(logits - logits.max(axis=1, keepdims=True))
-        total_of_rows = d.sum(axis=1, keepdims=True)
-    d /= total_of_rows
+        p = logits - logits.max(axis=1, keepdims=True)
+        picked = p[xp.arange(n), labels]
+        p = xp.exp(p)
+        sums = p.sum(axis=1, keepdims=True)
+    p /= sums
+    each = xp.log(sums.reshape(-1)) - picked
+    if reduction == "none":
+        return each, p
+    found = xp.add.reduce(each)
+    return (found / n if reduction == "mean" else found), p
+
+
+def _cross_entropy_gradient_value(xp: Any, g: Any, p: Any, labels: Any, reduction: str) -> Any:
+    n = len(p)
+    weight = _weight(g, n, reduction)
+    d = xp.multiply(p, weight)
     if xp is np:
-        d.reshape(-1)[_places(labels, *d.shape)] -= 1
+        flat = d.reshape(-1)
+        flat[_places(labels, *d.shape)] -= weight.reshape(-1)
     else:
-        d[xp.arange(n), labels] -= 1
-    d *= _weight(g, n, reduction)
+        d[xp.arange(n), labels] -= weight.reshape(-1)
     return d
 
 
 def _weight(g: Any, n: int, reduction: str) -> Any:
     """What each row counts for in the gradient."""
     if reduction == "none":
-        return g[:, None]
+        return expand_dims(g, -1)
     return g / n if reduction == "mean" else g
 
 
-def _excess(logits: Any, labels: Any) -> Any:
-    """By how much each probability is too large: softmax minus one-hot labels."""
-    return softmax(logits) - one_hot(labels, logits.shape[1], dtype=logits.dtype)
-
-
-def _softmax_rule(h: Any, g: Any, logits: Any, reduction: str) -> Any:
-    p = softmax(logits)
-    h = h * _weight(g, logits.shape[0], reduction)
-    return p * (h - total(h * p, axis=1, keepdims=True))
+def _gradient_by_weight(h: Any, p: Any, labels: Any, reduction: str) -> Any:
+    excess = p - one_hot(labels, p.shape[1], dtype=p.dtype)
+    rows = total(h * excess, axis=1)
+    return rows / p.shape[0] if reduction == "mean" else rows
 
 
 _CROSS_ENTROPY: Primitive = Primitive(
     "cross_entropy",
     _cross_entropy_value,
     {
-        "logits": lambda g, logits, labels, reduction: apply(
-            _CROSS_ENTROPY_GRADIENT, (g, logits, labels), {"reduction": reduction}
+        "logits": lambda g, r, logits, labels, reduction: apply(
+            _CROSS_ENTROPY_GRADIENT, (g, r, labels), {"reduction": reduction}
         ),
         "labels": None,
     },
     types="float",
     typed=frozenset({0}),
     widen=True,
+    residual=lambda logits: softmax(logits),
 )
+# Linear in g, and in p, so that its own rules are short.
 _CROSS_ENTROPY_GRADIENT: Primitive = Primitive(
     "cross_entropy_gradient",
     _cross_entropy_gradient_value,
     {
-        "g": lambda h, logits, labels, reduction: (
-            total(h * _excess(logits, labels), axis=1)
-            / (logits.shape[0] if reduction == "mean" else 1)
-        ),
-        "logits": _softmax_rule,
+        "g": _gradient_by_weight,
+        "p": lambda h, g, p_shape, reduction: h * _weight(g, p_shape[0], reduction),
         "labels": None,
     },
     types="float",
