@@ -179,7 +179,10 @@ def _replay(
         if leaf in goals:
             found[leaf] = g
         elif targets is None:
-            _accumulate(leaf, g)
+            if leaf.grad is None and not lift:
+                leaf.grad = wrap(g, None)
+            else:
+                _accumulate(leaf, g)
     return found
 
 
@@ -264,11 +267,16 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
 
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
-    if hasattr(d, "node"):
+    if not is_array(d):
         others = [getattr(v, "data", v) for v in (g, *saved)]
         shared = d.data.base is not None or any(d.data is v for v in others)
         return d.clone() if shared else d
-    return d.copy() if d is g or d.base is not None or any(d is v for v in saved) else d
+    if d is g or d.base is not None:
+        return d.copy()
+    for value in saved:
+        if d is value:
+            return d.copy()
+    return d
 
 
 def _accumulate(node: Node, g: Any) -> None:

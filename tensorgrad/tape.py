@@ -202,7 +202,7 @@ class Primitive:
     """
 
     __slots__ = (
-        "_cuda", "cpu", "explain", "inputs", "name", "overwrites", "residual", "rules", "typed",
+        "_cuda", "cpu", "explain", "has_rules", "inputs", "name", "overwrites", "residual", "rules", "typed",
         "types", "value", "variadic", "widen",
     )  # fmt: skip
 
@@ -227,6 +227,7 @@ class Primitive:
             None if rule is None else Rule(rule, i, self.inputs)
             for i, rule in enumerate(rules.values())
         )
+        self.has_rules = any(rule is not None for rule in self.rules)
         self.types = types
         self.typed = typed
         self.widen = widen
@@ -324,7 +325,9 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     grad, observers = current_mode()
     out = new_tensor(Tensor)
     out.data = y
-    out.node = _entry(op, inputs, arrays, attrs, y) if grad and y.dtype in FLOATS else None
+    out.node = None
+    if grad and op.has_rules and y.dtype in FLOATS:
+        out.node = _entry(op, inputs, arrays, attrs, y)
     if op.overwrites:
         numbers = op.overwritten(len(arrays))
         note_overwritten([arrays[i] for i in numbers if arrays[i] is not None])
@@ -590,7 +593,7 @@ def was_overwritten(array: Array, position: int) -> bool:
 def wrap(array: Array, node: Node | None) -> Tensor:
     """A tensor around ``array``, without copying it."""
     out = new_tensor(Tensor)
-    out.data = array if is_array(array) else asarray(array)
+    out.data = array if type(array) is ndarray or is_array(array) else asarray(array)
     out.node = node
     return out
 

@@ -233,11 +233,10 @@ class Tensor:
         """
         node = self._recorded_for_backward()
         seed = self._seed(gradient)
-        keep = retain_graph or create_graph
         if create_graph:
-            replay([(node, seed)], lift=True, retain=keep)
+            replay([(node, seed)], lift=True, retain=True)
         else:
-            replay([(node, seed.data)], lift=False, retain=keep)
+            replay([(node, seed.data)], lift=False, retain=retain_graph)
 
     def _recorded_for_backward(self) -> Node:
         if self.node is None:
@@ -250,13 +249,14 @@ class Tensor:
     def _seed(self, gradient: Any) -> Tensor:
         """The gradient to start from: ``gradient`` checked, or 1."""
         if gradient is None:
+            data = self.data
+            if type(data) is ndarray and not data.ndim:
+                return wrap(tape.constant(1.0, data.dtype), None)
             if self.size != 1:
                 raise GradientError(
                     f"backward: a tensor of shape {self.shape} needs a gradient of that shape, as "
                     "in y.backward(tg.ones_like(y)); only of a single number it is 1"
                 )
-            if type(self.data) is ndarray and not self.data.ndim:
-                return wrap(tape.constant(1.0, self.data.dtype), None)
             return ops.ones_like(self)
         if not isinstance(gradient, Tensor):
             gradient = Tensor(gradient, device=self.device, copy=None)

@@ -239,7 +239,7 @@ def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = Fals
         input = Tensor(input, copy=None)
     if not isinstance(target, Tensor):
         target = Tensor(target, device=input.device, copy=None)
-    shape, labels_shape = input.shape, target.shape
+    shape, labels_shape = input.data.shape, target.data.shape
     if target.data.dtype not in INTEGERS:
         raise DtypeError(
             f"{name}: target must hold the numbers of the classes, as integers; got "

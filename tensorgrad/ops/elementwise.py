@@ -465,15 +465,15 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     """``x`` where ``condition``, an array of its shape, is true; else 0.
 
     On the CPU a select with an irregular mask costs a mispredicted branch every second element.
-    A bitwise AND with the mask, spread over the bits of the number, is ten times faster, and
-    unlike a multiplication it makes 0 of infinity too.
+    Multiplying the bits of the number, as an integer, by 0 or 1 is ten times faster, and unlike a
+    multiplication of the number itself it makes 0 of infinity too.
     """
     if xp is not np:
         return _select_on_gpu(xp, condition, x, 0)
-    if x.size < 2048 or x.dtype.itemsize not in _SIGNED:
+    bits = _SIGNED.get(x.dtype.itemsize)
+    if bits is None:
         return np.where(condition, x, 0)
-    mask = np.negative(condition.view(np.int8))  # 0 or -1, all bits set
-    return np.bitwise_and(x.view(_SIGNED[x.dtype.itemsize]), mask).view(x.dtype)
+    return np.multiply(x.view(bits), condition).view(x.dtype)
 
 
 def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:

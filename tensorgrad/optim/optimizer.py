@@ -47,7 +47,7 @@ class Bundle:
             node = p.node  # p.grad written out: this runs for every parameter in every step
             g = None if node is None else node.grad
             a = p.data
-            if g is None or type(a) is not self.array_type or a.dtype != self.dtype:
+            if g is None or type(a) is not self.array_type or a.dtype is not self.dtype:
                 return None
             if self.device is not None and p.device != self.device:
                 return None
