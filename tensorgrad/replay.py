@@ -155,10 +155,10 @@ def _replay(
                     observer.differentiated(node, rule, saved, g, d)
             else:
                 continue
-            if type(d) is not ndarray and isinstance(d, np.generic):
-                d = asarray(d)
             if d.shape != parent.shape:
                 d = unbroadcast(d, parent.shape)
+            if type(d) is not ndarray and isinstance(d, np.generic):
+                d = asarray(d)  # NumPy makes a scalar of a 0-d array
             if type(parent) is Leaf or (goals and parent in goals):
                 d = _own(d, g, saved)
             at = parent.position
