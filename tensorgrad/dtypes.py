@@ -30,12 +30,16 @@ bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
 
-FLOATS = frozenset({float16, bfloat16, float32, float64})
+FLOATS: frozenset[np.dtype[Any]] = frozenset({float16, bfloat16, float32, float64})
 HALVES = frozenset({float16, bfloat16})
 WIDE_FLOATS = frozenset({float32, float64})
-INTEGERS = frozenset({int8, int16, int32, int64, uint8, uint16, uint32, uint64})
+INTEGERS: frozenset[np.dtype[Any]] = frozenset(
+    {int8, int16, int32, int64, uint8, uint16, uint32, uint64}
+)
 ALL = FLOATS | INTEGERS | {bool}
-_SINGLE = {dtype: dtype for dtype in ALL}  # NumPy makes equal dtypes that are other objects
+_SINGLE: dict[np.dtype[Any], np.dtype[Any]] = {
+    dtype: dtype for dtype in ALL
+}  # NumPy makes equal dtypes that are other objects
 
 _default = float32
 

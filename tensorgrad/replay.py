@@ -30,6 +30,7 @@ from tensorgrad.tape import (
     wrap,
 )
 
+
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
     """Raise GradientError if a value saved by ``node`` was overwritten since."""
     for name, value in zip(rule.names, saved, strict=True):
@@ -98,6 +99,7 @@ def _replay(
     leaves: list[Leaf] = []  # they come last, so that after an error no .grad is changed
     added: set[int] = set()  # positions whose gradient is a sum made here, to be added to in place
     observers = current_mode().observers
+    last_overwrite = tape.LAST_OVERWRITE
     special = lift or several or wanted is not None or bool(observers)
 
     def contribute(node: Node, d: Any) -> None:
@@ -126,12 +128,14 @@ def _replay(
         position = heappop(heap)
         node = waiting.pop(position)
         g = gradients.pop(position)
-        if several:
-            _use_device_of(g)
-        if node.hooks is not None:
+        usual = position <= last_overwrite
+        if special or node.hooks is not None:
+            usual = usual and not special and g.dtype not in HALVES
+            if several:
+                _use_device_of(g)
             g = _run_hooks(node, g, lift)
-        if goals and node in goals:
-            found[node] = g
+            if node in goals:
+                found[node] = g
         edges = node.edges
         if edges is None:
             raise GradientError(
@@ -139,13 +143,13 @@ def _replay(
                 "values were freed after the first time. Pass retain_graph=True to the first "
                 "backward() or grad()"
             )
-        if isinstance(node, Deferred):
+        if not edges and isinstance(node, Deferred):
             for inner, d in node.expand(g, retain):
                 if wanted is not None:
                     wanted |= _leading_to([inner], targets or ())
                 contribute(inner, d)
+            last_overwrite = tape.LAST_OVERWRITE
             continue
-        usual = not special and position <= tape.LAST_OVERWRITE and g.dtype not in HALVES
         for rule, saved, parent in edges:
             if usual:
                 d = rule.function(g, *saved)
@@ -159,17 +163,20 @@ def _replay(
                 d = unbroadcast(d, parent.shape)
             if type(d) is not ndarray and isinstance(d, np.generic):
                 d = asarray(d)  # NumPy makes a scalar of a 0-d array
-            if type(parent) is Leaf or (goals and parent in goals):
-                d = _own(d, g, saved)
             at = parent.position
-            if at not in gradients and type(parent) is not Leaf:  # as contribute does, in place
-                gradients[at] = d
-                waiting[at] = parent
-                heappush(heap, at)
-            else:
+            if at in added and usual:
+                gradients[at] += d
+            elif at in gradients:
                 contribute(parent, d)
                 if several:
                     _use_device_of(g)
+            elif type(parent) is Leaf:
+                gradients[at] = _own(d, g, saved)
+                leaves.append(parent)
+            else:
+                gradients[at] = _own(d, g, saved) if special and parent in goals else d
+                waiting[at] = parent
+                heappush(heap, at)
         if not retain:
             node.edges = None
     for leaf in leaves:

@@ -150,6 +150,7 @@ class Node:
         self.op = op
         self.edges: tuple[Any, ...] | None = edges
         self.shape = shape
+        #: a list, even if it is empty, makes the replay look closely at the entry
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
 
 
@@ -174,6 +175,10 @@ class Deferred(Node):
     """
 
     __slots__ = ()
+
+    def __init__(self, op: Primitive, edges: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+        super().__init__(op, edges, shape)
+        self.hooks = []
 
     def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
         """The entries that take this one's place, each with its gradient."""
@@ -202,8 +207,8 @@ class Primitive:
     """
 
     __slots__ = (
-        "_cuda", "cpu", "explain", "has_rules", "inputs", "name", "overwrites", "residual", "rules", "typed",
-        "types", "value", "variadic", "widen",
+        "_cuda", "cpu", "explain", "has_rules", "inputs", "name", "overwrites", "residual",
+        "rules", "typed", "types", "value", "variadic", "widen",
     )  # fmt: skip
 
     def __init__(
@@ -354,7 +359,12 @@ def _entry(
                 attrs = {**attrs, "index": i - last}
             get = rule.get
             edges.append((rule, rule.pick(env, attrs) if get is None else get(env), x.node))
-    return Node(op, tuple(edges), y.shape) if edges else None
+    if not edges:
+        return None
+    node = Node(op, tuple(edges), y.shape)
+    if y.dtype in HALVES:
+        node.hooks = []  # its rules are computed in float32
+    return node
 
 
 def unary(op: Primitive) -> Callable[[Any], Any]:
@@ -367,6 +377,7 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     cpu = op.cpu
     (rule,) = op.rules
     pick = _without_options(rule)
+    saves = rule is not None and bool(rule.names)
 
     def call(x: Any, /) -> Any:
         if isinstance(x, Tensor):
@@ -382,7 +393,8 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                 if node is None or pick is None or not grad:
                     out.node = None
                 else:
-                    out.node = Node(op, ((rule, pick((y, a)), node),), y.shape)
+                    saved = pick((y, a)) if saves else ()
+                    out.node = Node(op, ((rule, saved, node),), y.shape)
                 return out
         elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
             return cpu(x)
@@ -402,7 +414,10 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     """A function of two arguments that applies ``op``; see ``unary``."""
     cpu = op.cpu
     rule1, rule2 = op.rules
-    pick1, pick2 = _without_options(rule1), _without_options(rule2)
+    assert (rule1 is None) is (rule2 is None), "give both inputs a gradient rule, or neither"
+    pick1: Any = _without_options(rule1)
+    pick2: Any = _without_options(rule2)
+    has_rules = op.has_rules
 
     def call(x1: Any, x2: Any, /) -> Any:
         node1 = node2 = None
@@ -438,20 +453,18 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             y = asarray(y)
         out = new_tensor(Tensor)
         out.data = y
-        out.node = None
-        if grad:
-            if node1 is not None and pick1 is not None:
-                env = (y, a, b)
-                if node2 is not None and pick2 is not None:
-                    edges: tuple[Any, ...] = (
-                        (rule1, pick1(env), node1),
-                        (rule2, pick2(env), node2),
-                    )
-                else:
-                    edges = ((rule1, pick1(env), node1),)
-                out.node = Node(op, edges, y.shape)
-            elif node2 is not None and pick2 is not None:
-                out.node = Node(op, ((rule2, pick2((y, a, b)), node2),), y.shape)
+        if not grad or (node1 is None and node2 is None) or not has_rules:
+            out.node = None
+            return out
+        env = (y, a, b)
+        edges: tuple[Any, ...]
+        if node1 is None:
+            edges = ((rule2, pick2(env), node2),)
+        elif node2 is None:
+            edges = ((rule1, pick1(env), node1),)
+        else:
+            edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
+        out.node = Node(op, edges, y.shape)
         return out
 
     return call

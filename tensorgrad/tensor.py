@@ -414,26 +414,22 @@ class Tensor:
 
     # --- operators ------------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Tensor:
-        return add(self, other)
+    __add__ = ops.add
 
     def __radd__(self, other: Any) -> Tensor:
         return add(other, self)
 
-    def __sub__(self, other: Any) -> Tensor:
-        return subtract(self, other)
+    __sub__ = ops.subtract
 
     def __rsub__(self, other: Any) -> Tensor:
         return subtract(other, self)
 
-    def __mul__(self, other: Any) -> Tensor:
-        return multiply(self, other)
+    __mul__ = ops.multiply
 
     def __rmul__(self, other: Any) -> Tensor:
         return multiply(other, self)
 
-    def __truediv__(self, other: Any) -> Tensor:
-        return divide(self, other)
+    __truediv__ = ops.divide
 
     def __rtruediv__(self, other: Any) -> Tensor:
         return divide(other, self)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import FLOATS, float32
+from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply, binary, constant
@@ -423,7 +423,9 @@ def bitwise_invert(x: Any, /) -> Tensor:
 
 def _share_value(xp: Any, x1: Any, x2: Any) -> Any:
     dtype = getattr(x1, "dtype", None) or x2.dtype
-    return xp.greater(x1, x2).astype(dtype) + 0.5 * xp.equal(x1, x2).astype(dtype)
+    # 2, 1 or 0 halves: x1 counts when it is larger, and once more when it is not smaller
+    halves = xp.add(xp.greater(x1, x2), xp.greater_equal(x1, x2), dtype=dtype)
+    return halves * (constant(0.5, dtype) if xp is np else 0.5)
 
 
 # The part of the gradient that goes to x1 where the larger of x1 and x2 was taken: ties share.
@@ -459,6 +461,7 @@ minimum = elementwise2(
 
 
 _SIGNED = {4: np.int32, 8: np.int64}
+ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 
 
 def keep_where(xp: Any, condition: Any, x: Any) -> Any:
@@ -471,8 +474,8 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     if xp is not np:
         return _select_on_gpu(xp, condition, x, 0)
     bits = _SIGNED.get(x.dtype.itemsize)
-    if bits is None:
-        return np.where(condition, x, 0)
+    if bits is None or x.size <= 512:
+        return np.where(condition, x, ZEROS.get(x.dtype, 0))
     return np.multiply(x.view(bits), condition).view(x.dtype)
 
 
@@ -506,12 +509,19 @@ _WHERE = Primitive(
     _where_value,
     {
         "condition": None,
-        "x1": lambda g, condition: where(condition, g, 0.0),
-        "x2": lambda g, condition: where(condition, 0.0, g),
+        "x1": lambda g, condition: _kept(g, condition, True),
+        "x2": lambda g, condition: _kept(g, condition, False),
     },
     types="same",
     typed=frozenset({1, 2}),
 )
+
+
+def _kept(g: Any, condition: Any, when: bool) -> Any:
+    """``g`` where ``condition`` is ``when``, else 0."""
+    if type(g) is np.ndarray and type(condition) is np.ndarray and _fits(condition, g):
+        return keep_where(np, condition if when else np.logical_not(condition), g)
+    return where(condition, g, 0.0) if when else where(condition, 0.0, g)
 
 
 @operation(
