@@ -124,10 +124,17 @@ def _replay(
         if type(seed_node) is Leaf or seed_node in goals:
             seed = seed.clone() if lift else wrap(seed, None).clone().data
         contribute(seed_node, seed)
-    while heap:
-        position = heappop(heap)
-        node = waiting.pop(position)
-        g = gradients.pop(position)
+    # The entry to visit next, where no other is waiting: a chain needs neither heap nor dicts.
+    ahead: Node | None = None
+    ahead_g: Any = None
+    while heap or ahead is not None:
+        if ahead is not None:
+            node, g, ahead = ahead, ahead_g, None
+            position = node.position
+        else:
+            position = heappop(heap)
+            node = waiting.pop(position)
+            g = gradients.pop(position)
         usual = position <= last_overwrite
         if special or node.hooks is not None:
             usual = usual and not special and g.dtype not in HALVES
@@ -164,19 +171,22 @@ def _replay(
             if type(d) is not ndarray and isinstance(d, np.generic):
                 d = asarray(d)  # NumPy makes a scalar of a 0-d array
             at = parent.position
-            if at in added and usual:
-                gradients[at] += d
-            elif at in gradients:
+            if ahead is not None and type(parent) is not Leaf:
+                contribute(ahead, ahead_g)
+                ahead = None
+            if at in gradients:
                 contribute(parent, d)
                 if several:
                     _use_device_of(g)
             elif type(parent) is Leaf:
                 gradients[at] = _own(d, g, saved)
                 leaves.append(parent)
+            elif special:
+                contribute(parent, _own(d, g, saved) if parent in goals else d)
+            elif heap:
+                contribute(parent, d)
             else:
-                gradients[at] = _own(d, g, saved) if special and parent in goals else d
-                waiting[at] = parent
-                heappush(heap, at)
+                ahead, ahead_g = parent, d
         if not retain:
             node.edges = None
     for leaf in leaves:

@@ -13,6 +13,7 @@ from tensorgrad.training.early_stopping import EarlyStopping
 from tensorgrad.training.history import History
 from tensorgrad.training.metrics import accuracy
 from tensorgrad.training.progress import Progress
+from tensorgrad.training.regions import draw_regions
 from tensorgrad.training.trainer import Trainer, TrainingError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "TrainingError",
     "accuracy",
     "draw_curves",
+    "draw_regions",
     "load_checkpoint",
     "save_checkpoint",
 ]

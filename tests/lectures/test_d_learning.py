@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from sampler import Array, host
 import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
 from tensorgrad.data import DataLoader, TensorDataset
+from tensorgrad.errors import ShapeError
 from tensorgrad.ops.random import Generator
+from tensorgrad.training import draw_regions
 
 EXACT = 1e-10
 
@@ -370,3 +373,39 @@ def test_D11_a_network_with_a_hidden_layer_can() -> None:
         near = XOR[:, None] + np.array([[0.05, 0.05], [-0.05, 0.05], [0.05, -0.05]])
         regions = host(tg.sigmoid(model(Tensor(near)))) > 0.5
     np.testing.assert_array_equal(regions[..., 0], np.repeat(TARGET > 0.5, 3, axis=1))
+
+
+def test_D11_picture_of_the_regions() -> None:
+    """Of the perceptron one straight border; of the network a region in the middle or a band."""
+    network = nn.Sequential(
+        nn.Linear(2, 8, generator=Generator(1)),
+        nn.Tanh(),
+        nn.Linear(8, 1, generator=Generator(2)),
+    )
+    learn_xor(network, 500)
+    labels = TARGET[:, 0].astype(int)
+    picture = ElementTree.fromstring(draw_regions(network, XOR, labels, resolution=40))
+    circles = [e for e in picture if e.tag.endswith("circle")]
+    rects = [e for e in picture if e.tag.endswith("rect")][1:]
+    assert len(circles) == 4
+    assert len({e.attrib["fill"] for e in rects}) == 2
+    below = {}  # the colour of the region under each point
+    for circle in circles:
+        x, y = float(circle.attrib["cx"]), float(circle.attrib["cy"])
+        (under,) = [
+            e.attrib["fill"]
+            for e in rects
+            if 0 <= x - float(e.attrib["x"]) < float(e.attrib["width"])
+            and 0 <= y - float(e.attrib["y"]) < float(e.attrib["height"])
+        ]
+        below.setdefault(circle.attrib["fill"], set()).add(under)
+    # each class of points lies in regions of one colour, and the two colours differ
+    assert [len(found) for found in below.values()] == [1, 1]
+    assert len(set.union(*below.values())) == 2
+
+
+def test_D11_picture_refuses_other_shapes() -> None:
+    with pytest.raises(ShapeError, match=r"\(n, 2\)"):
+        draw_regions(nn.Linear(3, 1), np.zeros((4, 3)), np.zeros(4, int))
+    with pytest.raises(ShapeError, match="scores of shape"):
+        draw_regions(lambda x: x.sum(), XOR, TARGET[:, 0].astype(int))
