@@ -345,20 +345,21 @@ def _entry(
     op: Primitive, inputs: Sequence[Any], arrays: Sequence[Any], attrs: Mapping[str, Any], y: Array
 ) -> Node | None:
     """The tape entry of ``y``, or ``None`` if no input needs a gradient."""
-    env = None
+    env = (y, *arrays)
     edges = []
-    last = len(op.rules) - 1
-    for i, x in enumerate(inputs):
-        if isinstance(x, Tensor) and x.node is not None:
-            rule = op.rules[i if i < last else last]
-            if rule is None:
-                continue
-            if env is None:
-                env = (y, *arrays)
-            if op.variadic and i >= last:
-                attrs = {**attrs, "index": i - last}
-            get = rule.get
-            edges.append((rule, rule.pick(env, attrs) if get is None else get(env), x.node))
+    rules: Iterable[Rule | None] = op.rules
+    if op.variadic:
+        fixed = len(op.rules) - 1
+        rules = (*op.rules[:fixed], *[op.rules[fixed]] * (len(inputs) - fixed))
+    for i, (rule, x) in enumerate(zip(rules, inputs)):
+        if rule is None or not isinstance(x, Tensor) or x.node is None:
+            continue
+        if rule.get is not None:
+            edges.append((rule, rule.get(env), x.node))
+            continue
+        if op.variadic and i >= fixed:
+            attrs = {**attrs, "index": i - fixed}
+        edges.append((rule, rule.pick(env, attrs), x.node))
     if not edges:
         return None
     node = Node(op, tuple(edges), y.shape)
