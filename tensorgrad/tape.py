@@ -328,7 +328,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     if type(y) is not ndarray and not is_array(y):  # NumPy makes a scalar of a 0-d array
         y = device.xp.asarray(y)
     grad, observers = current_mode()
-    out = new_tensor(Tensor)
+    out = new_object(Tensor)
     out.data = y
     out.node = None
     if grad and op.has_rules and y.dtype in FLOATS:
@@ -388,14 +388,19 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                 y = cpu(a)
                 if type(y) is not ndarray:
                     y = asarray(y)
-                out = new_tensor(Tensor)
+                out = new_object(Tensor)
                 out.data = y
                 node = x.node
                 if node is None or pick is None or not grad:
                     out.node = None
                 else:
                     saved = pick((y, a)) if saves else ()
-                    out.node = Node(op, ((rule, saved, node),), y.shape)
+                    out.node = entry = new_object(Node)  # Node(...) written out: it is quicker
+                    entry.position = _next_position()
+                    entry.op = op
+                    entry.edges = ((rule, saved, node),)
+                    entry.shape = y.shape
+                    entry.hooks = None
                 return out
         elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
             return cpu(x)
@@ -452,7 +457,7 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             raise _explained(op, (a, b), NO_ATTRS, error) from error
         if type(y) is not ndarray:
             y = asarray(y)
-        out = new_tensor(Tensor)
+        out = new_object(Tensor)
         out.data = y
         if not grad or (node1 is None and node2 is None) or not has_rules:
             out.node = None
@@ -465,7 +470,12 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             edges = ((rule1, pick1(env), node1),)
         else:
             edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
-        out.node = Node(op, edges, y.shape)
+        out.node = entry = new_object(Node)
+        entry.position = _next_position()
+        entry.op = op
+        entry.edges = edges
+        entry.shape = y.shape
+        entry.hooks = None
         return out
 
     return call
@@ -606,7 +616,7 @@ def was_overwritten(array: Array, position: int) -> bool:
 
 def wrap(array: Array, node: Node | None) -> Tensor:
     """A tensor around ``array``, without copying it."""
-    out = new_tensor(Tensor)
+    out = new_object(Tensor)
     out.data = array if type(array) is ndarray or is_array(array) else asarray(array)
     out.node = node
     return out
@@ -671,6 +681,6 @@ SUM_TO = Primitive(
     widen=True,
 )
 
-new_tensor = object.__new__
+new_object = object.__new__
 if not TYPE_CHECKING:
     Tensor: Any = None  # set by tensor.py: the class needs the operations, and they need this file
