@@ -120,6 +120,10 @@ def describe(framework: str) -> dict[str, Any]:
     about["numpy"] = np.__version__
     if framework == "numpy":
         return {"version": np.__version__, **about}
+    if framework == "tensorgrad":
+        import tensorgrad
+
+        return {"version": tensorgrad.__version__, **about}
     try:
         version: str | None = metadata.version(framework)
     except metadata.PackageNotFoundError:

@@ -170,23 +170,19 @@ def _replay(
                 d = unbroadcast(d, parent.shape)
             if type(d) is not ndarray and isinstance(d, np.generic):
                 d = asarray(d)  # NumPy makes a scalar of a 0-d array
-            at = parent.position
-            if ahead is not None and type(parent) is not Leaf:
-                contribute(ahead, ahead_g)
-                ahead = None
-            if at in gradients:
-                contribute(parent, d)
-                if several:
-                    _use_device_of(g)
-            elif type(parent) is Leaf:
-                gradients[at] = _own(d, g, saved)
-                leaves.append(parent)
+            if type(parent) is Leaf:
+                contribute(parent, d if parent.position in gradients else _own(d, g, saved))
             elif special:
                 contribute(parent, _own(d, g, saved) if parent in goals else d)
-            elif heap:
-                contribute(parent, d)
-            else:
+            elif ahead is None and not heap:
                 ahead, ahead_g = parent, d
+            else:
+                if ahead is not None:
+                    contribute(ahead, ahead_g)
+                    ahead = None
+                contribute(parent, d)
+            if several:
+                _use_device_of(g)
         if not retain:
             node.edges = None
     for leaf in leaves:

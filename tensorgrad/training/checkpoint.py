@@ -8,7 +8,6 @@ the metadata, beside the configuration, the versions and a checksum over all of 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -54,11 +53,9 @@ class LoadedCheckpoint(NamedTuple):
 
 def versions() -> dict[str, str]:
     """The versions that a result may depend on: of Python, NumPy and tensorgrad."""
-    try:
-        own = importlib.metadata.version("tensorgrad")
-    except importlib.metadata.PackageNotFoundError:
-        own = "not installed (run from its sources)"
-    return {"tensorgrad": own, "numpy": np.__version__, "python": platform.python_version()}
+    from tensorgrad import __version__
+
+    return {"tensorgrad": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def save_checkpoint(
