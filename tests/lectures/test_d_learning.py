@@ -389,7 +389,7 @@ def test_D11_picture_of_the_regions() -> None:
     rects = [e for e in picture if e.tag.endswith("rect")][1:]
     assert len(circles) == 4
     assert len({e.attrib["fill"] for e in rects}) == 2
-    below = {}  # the colour of the region under each point
+    below: dict[str, set[str]] = {}  # the colour of the region under each point
     for circle in circles:
         x, y = float(circle.attrib["cx"]), float(circle.attrib["cy"])
         (under,) = [
