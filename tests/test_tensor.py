@@ -738,7 +738,7 @@ def test_missing_gpu_is_named_with_the_remedy() -> None:
         lambda: Tensor([1.0]).cuda(),
         lambda: tg.zeros(3, device="cuda"),
     ]
-    remedy = r'"cuda".*(CuPy|GPU).*pip install "tensorgrad\[cuda1'
+    remedy = r'"cuda".*(CuPy|GPU).*pip install "cupy-cuda1[23]x\[ctk\]'
     for ask in ways + ways:
         with pytest.raises(DeviceError, match=remedy):
             ask()

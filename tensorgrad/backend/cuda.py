@@ -13,7 +13,7 @@ import numpy as np
 from tensorgrad.backend.base import Backend
 from tensorgrad.errors import DeviceError
 
-INSTALL = 'pip install "tensorgrad[cuda13]" (CUDA 13) or "tensorgrad[cuda12]" (CUDA 12)'
+INSTALL = 'pip install "cupy-cuda13x[ctk]" (CUDA 13) or "cupy-cuda12x[ctk]" (CUDA 12)'
 
 
 @cache
