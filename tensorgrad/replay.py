@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import asarray, ndarray
 
-from tensorgrad import dtypes, tape
+from tensorgrad import backend, dtypes, tape
 from tensorgrad.backend import cuda_backend, is_array, several_gpus
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
@@ -136,6 +136,7 @@ def _replay(
             node = waiting.pop(position)
             g = gradients.pop(position)
         usual = position <= last_overwrite
+        together = None  # the gradients of all inputs, from one kernel
         if special or node.hooks is not None:
             usual = usual and not special and g.dtype not in HALVES
             if several:
@@ -143,6 +144,9 @@ def _replay(
             g = _run_hooks(node, g, lift)
             if node in goals:
                 found[node] = g
+            if node.op.kernel is not None and type(g) is not ndarray and not lift and node.edges:
+                together = _together(node, g, wanted)
+                usual = usual and together is None
         edges = node.edges
         if edges is None:
             raise GradientError(
@@ -161,7 +165,10 @@ def _replay(
             if usual:
                 d = rule.function(g, *saved)
             elif wanted is None or parent in wanted:
-                d = _differentiated(node, rule, saved, g, lift)
+                if together is None:
+                    d = _differentiated(node, rule, saved, g, lift)
+                else:
+                    d = together[rule.index]
                 for observer in observers:
                     observer.differentiated(node, rule, saved, g, d)
             else:
@@ -208,6 +215,19 @@ def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: 
     if g.dtype in HALVES:
         return _in_float32(rule, g, saved)
     return rule.function(g, *saved)
+
+
+def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] | None:
+    """The gradients of all inputs of the entry's operation, if one kernel computes them."""
+    needed = [False] * len(node.op.inputs)
+    values: dict[str, Any] = {}
+    for rule, saved, parent in node.edges or ():
+        if node.position > tape.LAST_OVERWRITE:
+            _check_saved(node, rule, saved)
+        values.update(zip(rule.names, saved))
+        needed[rule.index] = wanted is None or parent in wanted
+    gradients: Sequence[Any] | None = backend.of(g).gradients(node.op, g, needed, values)
+    return gradients
 
 
 def _use_device_of(array: Array) -> None:

@@ -204,11 +204,13 @@ class Primitive:
     residual: given where the value function returns a pair: the value, and something it had to
         compute on the way that the rules may name ``r``. When rules are recorded themselves, it
         is this function of what the rule names besides.
+    kernel: the name under which backend/launch has hand-written CUDA kernels for the value, for
+        all gradients at once, or for both. The value and the rules above remain the definition.
     """
 
     __slots__ = (
-        "_cuda", "cpu", "explain", "has_rules", "inputs", "name", "overwrites", "residual",
-        "rules", "typed", "types", "value", "variadic", "widen",
+        "_cuda", "cpu", "explain", "has_rules", "inputs", "kernel", "name", "overwrites",
+        "residual", "rules", "typed", "types", "value", "variadic", "widen",
     )  # fmt: skip
 
     def __init__(
@@ -223,6 +225,7 @@ class Primitive:
         overwrites: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
         explain: Callable[..., str] | None = None,
         residual: Callable[..., Any] | None = None,
+        kernel: str | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -239,6 +242,7 @@ class Primitive:
         self.overwrites = overwrites
         self.explain = explain
         self.residual = residual
+        self.kernel = kernel
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
 
@@ -310,7 +314,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
             if bare is not None:
                 device = backend.BACKENDS.get(type(bare), CPU)
-                y = device.run(op.on(device), inputs, attrs, op.widen)
+                y = device.run(op, inputs, attrs)
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
@@ -319,7 +323,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         if usual:
             y = op.cpu(*arrays, **attrs)
         else:
-            y = device.run(op.on(device), arrays, attrs, op.widen)
+            y = device.run(op, arrays, attrs)
     except (ValueError, IndexError, TypeError) as error:
         raise _explained(op, arrays, attrs, error) from error
     if op.residual is not None:
@@ -363,8 +367,8 @@ def _entry(
     if not edges:
         return None
     node = Node(op, tuple(edges), y.shape)
-    if y.dtype in HALVES:
-        node.hooks = []  # its rules are computed in float32
+    if y.dtype in HALVES or (op.kernel is not None and type(y) is not ndarray):
+        node.hooks = []  # its rules are computed in float32, or by a kernel
     return node
 
 

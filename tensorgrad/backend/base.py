@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
@@ -33,14 +33,15 @@ class Backend:
             return function
         return partial(value, self.xp)
 
-    def run(self, function: Callable[..., Any], arrays: Any, attrs: Any, widen: bool) -> Any:
-        """``function(*arrays, **attrs)``.
+    def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+        """The value of the primitive ``op``: a function of arrays of this device, and options.
 
-        With ``widen``, 16-bit floats are computed in float32 and the result is rounded once: no
+        With ``op.widen``, 16-bit floats are computed in float32 and the result is rounded once: no
         hardware of interest adds in 16 bits, and NumPy's own 16-bit loops are neither faster nor
         as accurate.
         """
-        if widen:
+        function = op.on(self)
+        if op.widen:
             half = None
             wide = []
             for a in arrays:
@@ -55,6 +56,15 @@ class Backend:
                     return y[0].astype(half), *y[1:]
                 return y.astype(half) if y.dtype == float32 else y
         return function(*arrays, **attrs)
+
+    def gradients(self, op: Any, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Any:
+        """The gradients of all inputs of ``op`` at once, where a kernel of this device gives them.
+
+        g: the gradient of the result. needed: for each input, whether its gradient is wanted.
+        saved: what the gradient rules name. Returns one gradient per input (anything where it is
+        not needed), or ``None`` where there is no such kernel, so that the rules have to be used.
+        """
+        return None
 
     def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
         """``obj`` (host data, or an array of this backend) as an array on ``device``."""

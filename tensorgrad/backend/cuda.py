@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -61,6 +62,12 @@ class CudaBackend(Backend):
         self.xp: Any = importlib.import_module("cupy")
         self.array_type = self.xp.ndarray
         self.several = self.xp.cuda.runtime.getDeviceCount() > 1
+        from tensorgrad.backend import launch  # what launches kernels is of use only here
+
+        self._forward, self._backward = launch.FORWARD, launch.BACKWARD
+        #: whether the hand-written kernels are used; without them CuPy's own functions compute
+        #: everything, which tells a wrong kernel from a wrong formula
+        self.kernels = os.environ.get("TENSORGRAD_KERNELS", "1") != "0"
 
     def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
         """``obj`` as an array on ``device``; see Backend."""
@@ -94,14 +101,31 @@ class CudaBackend(Backend):
         # any view is the array that the memory was allocated for.
         return array if array.base is None else array.base
 
-    def run(self, function: Callable[..., Any], arrays: Any, attrs: Any, widen: bool) -> Any:
-        """``function(*arrays, **attrs)`` on the device of the arrays; see Backend."""
+    def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+        """The value of ``op``, by its kernel if it has one that fits; see Backend."""
         if self.several:  # a kernel runs on the current device, wherever its arrays are
             for a in arrays:
                 if isinstance(a, self.array_type):
                     with self.at(self.device_of(a)):
-                        return super().run(function, arrays, attrs, widen)
-        return super().run(function, arrays, attrs, widen)
+                        return self._run(op, arrays, attrs)
+        return self._run(op, arrays, attrs)
+
+    def _run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+        if op.kernel is not None and self.kernels:
+            launcher = self._forward.get(op.kernel)
+            if launcher is not None:
+                y = launcher(self.xp, *arrays, **attrs)
+                if y is not NotImplemented:
+                    return y
+        return super().run(op, arrays, attrs)
+
+    def gradients(self, op: Any, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Any:
+        """The gradients of all inputs by one kernel, if there is one that fits; see Backend."""
+        launcher = self._backward.get(op.kernel) if self.kernels else None
+        if launcher is None:
+            return None
+        found = launcher(self.xp, g, needed, **saved)
+        return None if found is NotImplemented else found
 
     def at(self, device: str) -> AbstractContextManager[Any]:
         """A context in which new arrays and kernels go to ``device``."""

@@ -50,6 +50,7 @@ sigmoid = elementwise(
     lambda g, y: g * y * (1.0 - y),
     "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
     reference=_sigmoid_reference,
+    kernel="sigmoid",
 )
 
 
@@ -99,6 +100,7 @@ relu = elementwise(
     types="same",
     avoid=0.0,
     reference=lambda x: np.maximum(x, 0),
+    kernel="relu",
 )
 
 

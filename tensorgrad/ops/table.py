@@ -110,10 +110,11 @@ def elementwise(
     low: float = -2.0,
     high: float = 2.0,
     avoid: float | None = None,
+    kernel: str | None = None,
     **row: Any,
 ) -> Callable[[Any], Tensor]:
     """A row for an elementwise function of one argument; its tests draw from [low, high]."""
-    op = Primitive(name, value, {"x": rule}, types=types, widen=True)
+    op = Primitive(name, value, {"x": rule}, types=types, widen=True, kernel=kernel)
     call = unary(op)
     _describe(call, name, doc)
     limits: dict[str, Any] = {"low": low, "high": high}

@@ -26,6 +26,10 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
+try:
+    from emulator import emulator
+except ImportError:
+    emulator = None
 from standin import record
 
 Host = np.ndarray[Any, Any]
@@ -892,6 +896,57 @@ _OWN: dict[str, Callable[..., Any]] = {
 # --- the modules ----------------------------------------------------------------------------------
 
 
+# --- kernels ----------------------------------------------------------------------------------
+
+
+class RawModule:
+    """CUDA source, compiled for the CPU by the emulator on first use."""
+
+    def __init__(
+        self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc"
+    ) -> None:
+        assert isinstance(options, tuple), "CuPy wants a tuple"
+        assert backend == "nvrtc", "not in the stand-in"
+        self.code = code
+        self.options = options
+
+    def get_function(self, name: str) -> RawFunction:
+        return RawFunction(emulator.load(self.code, self.options).get_function(name))
+
+
+class RawFunction:
+    """A kernel of a module. Arrays of the host and of other devices are refused."""
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        *,
+        shared_mem: int = 0,
+    ) -> None:
+        passed = []
+        for a in args:
+            if isinstance(a, np.ndarray):
+                raise TypeError(f"Unsupported type {type(a)}")
+            if isinstance(a, ndarray):
+                _check_device((a,))
+                a = a._a
+            passed.append(a)
+        log.launches += 1
+        self._kernel(grid, block, passed, shared_mem)
+
+
+def RawKernel(  # noqa: N802
+    code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc"
+) -> RawFunction:
+    """A module of one kernel."""
+    return RawModule(code=code, options=options, backend=backend).get_function(name)
+
+
 class Standin(ModuleType):
     """The module ``cupy``: what CuPy has, and an AttributeError for what it has not."""
 
@@ -900,6 +955,8 @@ class Standin(ModuleType):
         self.__version__ = f"{SURFACE.version.removeprefix('CuPy ')}+standin"
         self.__path__: list[str] = []
         self.ndarray = ndarray
+        self.RawModule = RawModule
+        self.RawKernel = RawKernel
         self.cuda = ModuleType("cupy.cuda")
         self.cuda.__dict__.update(
             Device=Device,

@@ -1,0 +1,32 @@
+"""How the kernels are launched: one file for each family, a launcher for each row with a kernel.
+
+A row of the table names its kernel; here the name leads to functions that take the row's arrays,
+choose the grid, make the outputs and launch. A launcher that finds its kernel unfit (an integer
+dtype, an axis it does not serve) returns ``NotImplemented``, and the row's own value or rules are
+used. Imported by the CUDA backend alone.
+"""
+
+from __future__ import annotations
+
+from tensorgrad.backend.launch import (
+    activation,
+    bias_activation,
+    indexing,
+    normalization,
+    optimizer,
+    random,
+    rows,
+)
+from tensorgrad.backend.launch.common import BACKWARD, FORWARD
+
+__all__ = [
+    "BACKWARD",
+    "FORWARD",
+    "activation",
+    "bias_activation",
+    "indexing",
+    "normalization",
+    "optimizer",
+    "random",
+    "rows",
+]
