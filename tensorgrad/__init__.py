@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from tensorgrad import autograd
 from tensorgrad.autograd import enable_grad, is_grad_enabled, no_grad
-from tensorgrad.backend import cuda_is_available, default_device, set_default_device
+from tensorgrad.backend import (
+    cuda_is_available,
+    default_device,
+    get_float32_matmul_precision,
+    set_default_device,
+    set_float32_matmul_precision,
+)
 from tensorgrad.dtypes import (
     bfloat16,
     bool,
@@ -339,6 +345,7 @@ __all__ = [
     "gather",
     "gelu",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "getitem",
     "greater",
     "greater_equal",
@@ -419,6 +426,7 @@ __all__ = [
     "searchsorted",
     "selu",
     "set_default_device",
+    "set_float32_matmul_precision",
     "set_default_dtype",
     "sigmoid",
     "sign",

@@ -53,6 +53,9 @@ class Tensor:
     ) -> None:
         if isinstance(data, Tensor):
             data = data.data
+        elif not is_array(data) and hasattr(data, "__cuda_array_interface__"):
+            # PyTorch's, Numba's, or the first array of CuPy that we meet: shared, as asarray does.
+            data = backend.cuda_backend().xp.asarray(data)
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
         if device is None:
             on_gpu = is_array(data) and type(data) is not ndarray

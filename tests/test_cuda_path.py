@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulator import emulator
 from sampler import Array, draw, host, outputs
 from standin import cupy_standin, record
 from standin.cupy_standin import Standin, log
@@ -37,9 +38,14 @@ EVERY_CASE = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> Iterator[Standin]:
-    with cupy_standin.installed() as module:
+@pytest.fixture(scope="module", autouse=True, params=["kernels", "CuPy alone"])
+def installed(request: pytest.FixtureRequest) -> Iterator[Standin]:
+    """With the hand-written kernels, run by the emulator, and with CuPy's functions alone."""
+    kernels = request.param == "kernels"
+    reason = emulator.available()
+    if kernels and reason is not None:
+        pytest.skip(reason)
+    with cupy_standin.installed(kernels) as module:
         yield module
 
 
@@ -370,6 +376,36 @@ def test_mixing_devices_is_refused() -> None:
         Tensor(1.0, device="cuda:2")
     with pytest.raises(DeviceError, match="cuda:0"):
         np.asarray(gpu)
+
+
+def test_precision_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 is off unless asked for, and refused where there is none."""
+    assert tg.get_float32_matmul_precision() == "highest"
+    tg.set_float32_matmul_precision("high")
+    assert tg.get_float32_matmul_precision() == "high"
+    tg.set_float32_matmul_precision("highest")
+    assert tg.get_float32_matmul_precision() == "highest"
+    with pytest.raises(ValueError, match="highest"):
+        tg.set_float32_matmul_precision("medium")
+    monkeypatch.setattr(cupy_standin.Device, "compute_capability", "75")
+    with pytest.raises(DeviceError, match=r"8\.0"):
+        tg.set_float32_matmul_precision("high")
+
+
+def test_shares_memory_with_whatever_speaks_the_interface(installed: Standin) -> None:
+    """An array that is not CuPy's, such as PyTorch's, and one that comes before any other."""
+
+    class Foreign:
+        def __init__(self, array: Any) -> None:
+            self.__cuda_array_interface__ = array.__cuda_array_interface__
+
+    array = installed.arange(4, dtype=np.float32)
+    x = Tensor(Foreign(array), copy=None)
+    array += 1
+    assert x.device == "cuda:0"
+    assert x.tolist() == [1, 2, 3, 4]
+    backend.BACKENDS.pop(installed.ndarray)
+    assert tg.exp(array).device == "cuda:0"
 
 
 def test_making_tensors_from_arrays(installed: Standin) -> None:

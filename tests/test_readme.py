@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator import emulator
+from standin import cupy_standin
 
 import tensorgrad as tg
 
@@ -16,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_python_examples_run_in_order() -> None:
     names: dict[str, object] = {"tg": tg}
-    shown = [b for b in blocks("python") if not b.startswith("exp = elementwise")]
+    shown = [b for b in blocks("python") if not b.startswith(("exp = elementwise", "import cupy"))]
     assert len(shown) >= 3
     for block in shown:
         exec(compile(block, "README.md", "exec"), names)
@@ -25,6 +31,28 @@ def test_the_python_examples_run_in_order() -> None:
     assert loss.item() < 1e-3
     assert isinstance(h, tg.Tensor)
     assert h.tolist() == [[6.0, 0.0], [0.0, 12.0]]
+
+
+def test_the_kernel_of_a_users_own_runs() -> None:
+    """On the stand-in for CuPy: the kernel is run by the emulator, and the rule stays the CPU's."""
+    reason = emulator.available()
+    if reason is not None:
+        pytest.skip(reason)
+    (operation,) = [b for b in blocks("python") if "@custom_operation" in b]
+    (kernel,) = [b for b in blocks("python") if b.startswith("import cupy")]
+    names: dict[str, Any] = {"tg": tg}
+    numbers = np.linspace(-3, 3, 1000, dtype=np.float32)
+    with cupy_standin.installed():
+        exec(compile(operation + kernel, "README.md", "exec"), names)
+        before = cupy_standin.log.launches
+        x = tg.tensor(numbers, device="cuda", requires_grad=True)
+        y = names["softsign"](x)
+        assert cupy_standin.log.launches == before + 1
+        y.sum().backward()
+        np.testing.assert_allclose(y.detach().cpu().numpy(), numbers / (1 + abs(numbers)), 1e-6)
+        np.testing.assert_allclose(x.grad.cpu().numpy(), (1 + abs(numbers)) ** -2.0, 1e-6)
+    on_host = names["softsign"](tg.tensor(numbers))
+    np.testing.assert_allclose(on_host.numpy(), numbers / (1 + abs(numbers)), 1e-6)
 
 
 def test_there_are_two_commands_that_make_their_own_environment() -> None:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tensorgrad import dtypes
 from tensorgrad.backend.base import Value
 from tensorgrad.tape import Primitive, apply, parameters_of
@@ -31,6 +33,11 @@ def custom_operation(
         def cube(x):
             return x**3
 
+    ``cube.cuda(function)``, also a decorator, makes ``function`` compute the value on CUDA, from
+    CuPy arrays in the place of ``value``: there a kernel of one's own can be launched. A rule gets
+    a kernel by calling another custom operation. The dtypes and strides are those of the caller's
+    arrays, so a kernel that wants others has to convert.
+
     Raises TypeError if a rule names something that is not there.
     """
     if value is None:
@@ -45,11 +52,17 @@ def custom_operation(
     options = [n for n in names if n not in rules]
     _check(name, rules, names, options)
 
-    def compute(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+    def called(function: Callable[..., Any], arrays: Any, attrs: Any) -> Any:
         arguments = dict(zip(inputs, arrays)) | attrs
         positional = [arguments[n] for n in names if n not in keyword_only]
-        keywords = {n: arguments[n] for n in keyword_only}
-        return value(xp, *positional, **keywords) if takes_xp else value(*positional, **keywords)
+        return function(*positional, **{n: arguments[n] for n in keyword_only})
+
+    kernels: list[Callable[..., Any]] = []
+
+    def compute(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        if kernels and xp is not np:
+            return called(kernels[-1], arrays, attrs)
+        return called(functools.partial(value, xp) if takes_xp else value, arrays, attrs)
 
     signature = inspect.signature(value)
     keyword_only = [
@@ -71,7 +84,12 @@ def custom_operation(
         given = bound.arguments
         return apply(op, [given[n] for n in inputs], {n: given[n] for n in options})
 
+    def cuda(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        kernels.append(kernel)
+        return kernel
+
     call.primitive = op  # type: ignore[attr-defined]
+    call.cuda = cuda  # type: ignore[attr-defined]
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 

@@ -25,6 +25,8 @@ class Backend:
     array_type: type
     #: whether there is more than one such device, so that the current one may be another
     several: bool = False
+    #: whether float32 matrix products may be less exact than float32
+    tf32: bool = False
 
     def bind(self, value: Value) -> Callable[..., Any]:
         """``value`` as a function of this device's arrays."""

@@ -127,6 +127,27 @@ class CudaBackend(Backend):
         found = launcher(self.xp, g, needed, **saved)
         return None if found is NotImplemented else found
 
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 matrix products may round their factors to TF32 (10 bits).
+
+        CuPy's own setting, one for the process: off unless set here or by CUPY_TF32=1. Setting it
+        raises DeviceError if the GPU has no TF32 (before compute capability 8.0).
+        """
+        products = importlib.import_module("cupy._core._routines_linalg")
+        return bool(products.get_compute_type(np.dtype(np.float32)) == products.COMPUTE_TYPE_TF32)
+
+    @tf32.setter
+    def tf32(self, allowed: bool) -> None:
+        products = importlib.import_module("cupy._core._routines_linalg")
+        if allowed and int(self.xp.cuda.Device().compute_capability) < 80:
+            raise DeviceError(
+                "TF32 needs a GPU of compute capability 8.0 or above; the current one has "
+                f"{self.xp.cuda.Device().compute_capability}. Leave the precision at \"highest\""
+            )
+        kind = products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT
+        products.set_compute_type(np.dtype(np.float32), kind)
+
     def at(self, device: str) -> AbstractContextManager[Any]:
         """A context in which new arrays and kernels go to ``device``."""
         context: AbstractContextManager[Any] = self.xp.cuda.Device(int(device.partition(":")[2]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class DataLoader:
         now. Left out, it is drawn from the default generator, which ``manual_seed`` sets.
     device: where the batches go. Left out, arrays on a GPU stay there and others go to the default
         device.
+    prefetch: how many batches are under way to a GPU while one is in use. They travel through
+        pinned memory on a stream of their own, so that copying and computing overlap. 0 sends
+        each batch when it is asked for. Without effect on the CPU.
 
     A batch is a tuple of tensors [batch, ...] in memory of their own. The order of the examples
     depends on the seed and the number of the epoch alone: it is the same on every device and does
@@ -48,6 +51,7 @@ class DataLoader:
         drop_last: bool = False,
         seed: int | Generator | None = None,
         device: str | None = None,
+        prefetch: int = 1,
     ) -> None:
         n = len(dataset)
         if not n:
@@ -64,8 +68,13 @@ class DataLoader:
                 f"DataLoader: with drop_last, no batch of {batch_size} is left of {n} examples; "
                 "take a smaller batch_size"
             )
+        if not isinstance(prefetch, int | np.integer) or prefetch < 0:
+            raise DatasetError(
+                f"DataLoader: prefetch must be a whole number from 0; got {prefetch!r}"
+            )
         self.dataset = dataset
         self.batch_size = int(batch_size)
+        self.prefetch = int(prefetch)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.device = None if device is None else backend.normalize(device)
@@ -98,16 +107,29 @@ class DataLoader:
         return self._batches(self._order(len(self.dataset)))
 
     def _batches(self, order: ndarray[Any, Any]) -> Iterator[tuple[Tensor, ...]]:
-        size, dataset = self.batch_size, self.dataset
         place = backend.default_device() if self.device is None else self.device
-        for number in range(self._position, len(self)):
-            chosen = order[number * size : (number + 1) * size]
-            arrays = take(dataset, chosen)
+        first = self._position
+        batches = self._sent(order, place)
+        for number, batch in enumerate(batches, first):
             # Counted before it is handed out: a state saved while it is used begins after it.
             self._position = number + 1
-            yield tuple([self._tensor(array, place) for array in arrays])
+            yield batch
         self._epoch += 1
         self._position = 0
+
+    def _sent(self, order: ndarray[Any, Any], place: str) -> Iterator[tuple[Tensor, ...]]:
+        """The rest of the epoch's batches, on the device ``place``."""
+        fetched = self._fetched(order)
+        if place == "cpu" or not self.prefetch:
+            return (tuple([self._tensor(array, place) for array in arrays]) for arrays in fetched)
+        from tensorgrad.data.prefetch import sent_ahead
+
+        return sent_ahead(fetched, place, self.prefetch)
+
+    def _fetched(self, order: ndarray[Any, Any]) -> Iterator[Sequence[Any]]:
+        size = self.batch_size
+        for number in range(self._position, len(self)):
+            yield take(self.dataset, order[number * size : (number + 1) * size])
 
     def _tensor(self, array: Any, place: str) -> Tensor:
         if type(array) is ndarray and place == "cpu":

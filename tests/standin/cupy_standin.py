@@ -19,7 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
@@ -80,6 +80,8 @@ class Device:
         self.id = _Current.number if device is None else int(device)
         self._before: list[int] = []
 
+    compute_capability = "90"
+
     def use(self) -> Device:
         if not 0 <= self.id < DEVICES:
             raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
@@ -137,12 +139,54 @@ class MemoryPointer:
 
 
 class Stream:
-    """A queue of work, which here is always done."""
+    """A queue of work. On the default stream everything is done at once; on another, copies are
+    done as late as can be: when somebody waits for them."""
 
     ptr = 0
 
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self._queue: list[Callable[[], None]] = []
+        self._begun = 0
+
+    def record(self, event: Event | None = None) -> Event:
+        event = Event() if event is None else event
+        event._at = self, self._begun + len(self._queue)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        if event._at is not None and event._at[0] is not self:
+            event._finish()
+
     def synchronize(self) -> None:
         log.syncs["synchronize"] += 1
+        self._run(self._begun + len(self._queue))
+
+    def _run(self, until: int) -> None:
+        while self._begun < until:
+            self._begun += 1
+            self._queue.pop(0)()
+
+
+class Event:
+    """A place in a stream."""
+
+    def __init__(self) -> None:
+        self._at: tuple[Stream, int] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._at is None or self._at[0]._begun >= self._at[1]
+
+    def synchronize(self) -> None:
+        log.syncs["event"] += 1
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._at is not None:
+            self._at[0]._run(self._at[1])
+
+
+DEFAULT_STREAM = Stream()
 
 
 class Capsule:
@@ -253,6 +297,18 @@ class ndarray:
     ) -> Host:
         assert (stream, out, blocking) == (None, None, True), "not in the stand-in"
         return np.array(self._fetched("get"), order=_order(order))
+
+    def set(self, arr: Host, stream: Stream | None = None) -> None:
+        if not isinstance(arr, np.ndarray):
+            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+        if arr.dtype != self.dtype or arr.shape != self.shape:
+            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+        _check_device((self,))
+        if stream is None:
+            log.uploads += 1
+            self._a[...] = arr
+        else:  # as late as it may be, from what the source holds then
+            stream._queue.append(partial(self.set, arr))
 
     def item(self) -> Any:
         if self.size != 1:
@@ -840,7 +896,20 @@ def _array(
 def _asarray(
     a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False
 ) -> ndarray:
+    if not isinstance(a, ndarray) and hasattr(a, "__cuda_array_interface__"):
+        a = _of_interface(a.__cuda_array_interface__)
     return _array(a, dtype, copy, order or "K")
+
+
+def _of_interface(interface: dict[str, Any]) -> ndarray:
+    """The array that another library describes, sharing its memory."""
+
+    class Described:
+        __array_interface__ = {k: interface[k] for k in ("shape", "typestr", "strides", "data")} | {
+            "version": 3
+        }
+
+    return _made(np.asarray(Described()))
 
 
 def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -893,10 +962,7 @@ _OWN: dict[str, Callable[..., Any]] = {
 }
 
 
-# --- the modules ----------------------------------------------------------------------------------
-
-
-# --- kernels ----------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 class RawModule:
@@ -947,6 +1013,9 @@ def RawKernel(  # noqa: N802
     return RawModule(code=code, options=options, backend=backend).get_function(name)
 
 
+# --- the modules ----------------------------------------------------------------------------------
+
+
 class Standin(ModuleType):
     """The module ``cupy``: what CuPy has, and an AttributeError for what it has not."""
 
@@ -961,7 +1030,9 @@ class Standin(ModuleType):
         self.cuda.__dict__.update(
             Device=Device,
             is_available=lambda: True,
-            get_current_stream=Stream,
+            Stream=Stream,
+            Event=Event,
+            get_current_stream=lambda: DEFAULT_STREAM,
             runtime=SimpleNamespace(
                 getDevice=lambda: _Current.number,
                 setDevice=lambda number: Device(number).use() and None,
@@ -989,21 +1060,41 @@ class Standin(ModuleType):
 MODULE = Standin()
 
 
+def _empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> Host:
+    return _garbage(shape, dtype, order)
+
+
 def _modules() -> dict[str, ModuleType]:
     special = ModuleType("cupyx.scipy.special")
     special.__dict__["erf"] = _ufunc("special.erf")
+    products = ModuleType("cupy._core._routines_linalg")
+    compute_type = {"f": 1}
+    products.__dict__.update(
+        COMPUTE_TYPE_DEFAULT=1,
+        COMPUTE_TYPE_TF32=7,
+        get_compute_type=lambda dtype: compute_type[dtype.char],
+        set_compute_type=lambda dtype, kind: compute_type.update({np.dtype(dtype).char: kind}),
+    )
+    cupyx = ModuleType("cupyx")
+    cupyx.__dict__["empty_pinned"] = _empty_pinned
     return {
         "cupy": MODULE,
         "cupy.cuda": MODULE.cuda,
-        "cupyx": ModuleType("cupyx"),
+        "cupy._core": ModuleType("cupy._core"),
+        "cupy._core._routines_linalg": products,
+        "cupyx": cupyx,
         "cupyx.scipy": ModuleType("cupyx.scipy"),
         "cupyx.scipy.special": special,
     }
 
 
 @contextmanager
-def installed() -> Iterator[Standin]:
-    """Make the stand-in what ``import cupy`` gives; afterwards everything is as it was before."""
+def installed(kernels: bool = True) -> Iterator[Standin]:
+    """Make the stand-in what ``import cupy`` gives; afterwards everything is as it was before.
+
+    kernels: run the hand-written kernels, through the emulator. Where that lacks a compiler, and
+    without this, CuPy's functions compute everything.
+    """
     from tensorgrad import backend
 
     modules = _modules()
@@ -1013,6 +1104,7 @@ def installed() -> Iterator[Standin]:
     sys.modules.update(modules)
     log.clear()
     try:
+        backend.cuda_backend().kernels = kernels and emulator.available() is None
         yield MODULE
     finally:
         _Current.number = 0
