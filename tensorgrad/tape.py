@@ -345,6 +345,20 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     return out
 
 
+def apply_update(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> None:
+    """``apply`` for a primitive that overwrites tensors of one device and has no rules.
+
+    Its inputs are tensors and ``None``. The usual case, on the CPU without an observer, takes a
+    short way: an optimizer has many inputs, and nothing about them needs to be found out.
+    """
+    if type(inputs[-1].data) is not ndarray or current_mode().observers:
+        apply(op, inputs, attrs)
+        return
+    arrays = [x if x is None else x.data for x in inputs]
+    op.cpu(*arrays, **attrs)
+    note_overwritten([a for i in op.overwritten(len(arrays)) if (a := arrays[i]) is not None])
+
+
 def _entry(
     op: Primitive, inputs: Sequence[Any], arrays: Sequence[Any], attrs: Mapping[str, Any], y: Array
 ) -> Node | None:

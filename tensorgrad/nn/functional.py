@@ -84,9 +84,12 @@ def _nll_gradient_value(
     return d
 
 
+_UNSIGNED = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}
+
+
 def _check_labels(labels: Any, classes: int) -> None:
     # Seen as unsigned, a negative number is a large one: one pass finds both kinds.
-    seen = labels.view(f"u{labels.itemsize}")
+    seen = labels.view(_UNSIGNED[labels.itemsize])
     if seen.size and np.maximum.reduce(seen) >= classes:
         place = int(np.argmax(seen >= classes))
         raise IndexError(

@@ -12,7 +12,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
 from tensorgrad.optim.update import Scratch
-from tensorgrad.tape import Primitive, apply, wrap
+from tensorgrad.tape import Primitive, apply_update, wrap
 from tensorgrad.tensor import Tensor
 
 Params = Iterable[Tensor | tuple[str, Tensor] | Mapping[str, Any]]
@@ -221,7 +221,7 @@ class Optimizer:
                 assert gradients is not None  # it was made for what is there
             options = self._options(group)
             for bundle, grads in zip(plan.bundles, gradients):
-                apply(
+                apply_update(
                     self.primitive,
                     [*bundle.heads, *bundle.params, *grads],
                     {**options, "scratch": bundle.scratch},
