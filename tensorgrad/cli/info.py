@@ -8,6 +8,8 @@ import platform
 import numpy as np
 
 from tensorgrad import backend, dtypes
+from tensorgrad.backend import kernels
+from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
 from tensorgrad.errors import DeviceError
 from tensorgrad.ops.table import OPERATIONS
@@ -26,6 +28,7 @@ def info(operations: bool = False) -> None:
         ("BLAS of NumPy", _blas()),
         ("cpu", "usable"),
         ("cuda", _gpu()),
+        *_gpu_details(),
         ("default device", _default_device()),
         ("default dtype", str(dtypes.get_default_dtype())),
     ]
@@ -69,13 +72,41 @@ def _gpu() -> str:
     reason = problem()
     if reason is not None:
         return f"not usable: {reason}"
-    cuda = backend.cuda_backend()
-    runtime = cuda.xp.cuda.runtime
+    runtime = cuda_backend().xp.cuda.runtime
     names = [
         f"cuda:{i} {runtime.getDeviceProperties(i)['name'].decode()}"
         for i in range(runtime.getDeviceCount())
     ]
     return f"usable: {', '.join(names)}"
+
+
+def _gpu_details() -> list[tuple[str, str]]:
+    """Memory, products and kernels of the current GPU; nothing where none can be used."""
+    if problem() is not None:
+        return []
+    cuda = cuda_backend()
+    free, total = cuda.xp.cuda.runtime.memGetInfo()
+    pool = cuda.xp.get_default_memory_pool()
+    limit = pool.get_limit()
+    return [
+        ("memory of the GPU", f"{_gib(free)} free of {_gib(total)}"),
+        (
+            "memory pool",
+            f"CuPy's: {_gib(pool.used_bytes())} in use, {_gib(pool.total_bytes())} held, "
+            + (f"at most {_gib(limit)}" if limit else "no limit; CUPY_GPU_MEMORY_LIMIT sets one"),
+        ),
+        ("float32 products", "TF32" if cuda.tf32 else "float32 throughout, no TF32"),
+        (
+            "kernels",
+            f"{len(kernels.families())} families, compiled on first use"
+            if cuda.kernels
+            else "switched off by TENSORGRAD_KERNELS=0",
+        ),
+    ]
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def _default_device() -> str:

@@ -579,6 +579,7 @@ inline Thread& choose() {
 
 #if defined(CUDA_ON_CPU_ASAN)
 #define __shared__ static
+inline void find_shared_memory() {}
 inline void poison_shared_memory() {}
 #else
 #define __shared__ static thread_local
@@ -604,13 +605,15 @@ inline int find_segment(dl_phdr_info* module, size_t, void* found) {
 }
 
 inline Segment shared_memory;
+inline thread_local volatile char in_segment;
 
-inline void poison_shared_memory() {
-  // Found anew for each launch, which may come from another thread; there is none until a first
-  // access, so the very first block of a thread may see zeros.
-  if (shared_memory.size == 0) dl_iterate_phdr(find_segment, &shared_memory);
-  if (shared_memory.size != 0) memset(shared_memory.start, 0xff, shared_memory.size);
+// Once per launch: each of the system's threads has a segment of its own, from its first access on.
+inline void find_shared_memory() {
+  in_segment = 0;
+  shared_memory = {};
+  dl_iterate_phdr(find_segment, &shared_memory);
 }
+inline void poison_shared_memory() { memset(shared_memory.start, 0xff, shared_memory.size); }
 #endif
 
 // --- launching -----------------------------------------------------------------------------------
@@ -659,28 +662,36 @@ inline std::string refused(const unsigned* grid, const unsigned* block, unsigned
   return "";
 }
 
-// Runs `body(arguments)` once per thread. shape: the grid's x, y, z and the block's.
-inline const char* launch(const char* kernel, const unsigned* shape, unsigned largest, int schedule,
-                          void (*body)(void*), void* arguments) {
+// What comes with a launch from outside.
+struct Request {
+  unsigned shape[6];  // the grid's x, y, z and the block's
+  int schedule;
+  int room;     // how long an error may be
+  char* error;  // it is empty if there was none
+  void** values;
+};
+
+// Runs `body(arguments)` once per thread, or writes why it did not.
+inline void launch(const char* kernel, Request& request, unsigned largest, void (*body)(void*),
+                   void* arguments) {
   const std::lock_guard<std::mutex> lock(one_launch);
-  static std::string message;
+  const unsigned* shape = request.shape;
   context.kernel = kernel;
   context.error = refused(shape, shape + 3, largest);
   context.switches = 0;
   if (!context.error.empty()) {
-    message = std::string(kernel) + ": invalid configuration: " + context.error;
-    return message.c_str();
+    snprintf(request.error, request.room, "%s: invalid configuration: %s", kernel,
+             context.error.c_str());
+    return;
   }
   context.grid = {shape[0], shape[1], shape[2]};
   context.block = {shape[3], shape[4], shape[5]};
   context.threads = int(shape[3] * shape[4] * shape[5]);
-  context.schedule = schedule;
-  context.random = 0x9e3779b97f4a7c15u * uint64_t(schedule + 1);
+  context.schedule = request.schedule;
+  context.random = 0x9e3779b97f4a7c15u * uint64_t(request.schedule + 1);
   context.body = body;
   context.arguments = arguments;
-#if !defined(CUDA_ON_CPU_ASAN)
-  shared_memory = {};
-#endif
+  find_shared_memory();
   for (int i = 0; i < context.threads; ++i) {
     context.thread[i].index = {i % shape[3], i / shape[3] % shape[4], i / shape[3] / shape[4]};
     context.thread[i].state = State::fresh;
@@ -692,26 +703,24 @@ inline const char* launch(const char* kernel, const unsigned* shape, unsigned la
                            unsigned(at / shape[0] / shape[1])};
     run_block();
   }
-  if (context.error.empty()) return nullptr;
+  if (context.error.empty()) return;
   // Some threads are left in the middle: their stacks begin anew.
   context.idle = context.stacks;
   for (Stack* stack : context.stacks) stack->prepared = false;
-  message = context.error;
-  return message.c_str();
+  snprintf(request.error, request.room, "%s", context.error.c_str());
 }
 
 template <typename... P, size_t... I>
-const char* call(const char* name, void (*kernel)(P...), unsigned largest, const unsigned* shape,
-                 int schedule, void* const* values, std::index_sequence<I...>) {
-  auto body = [&] { kernel(*static_cast<std::remove_cv_t<P>*>(values[I])...); };
+void call(const char* name, void (*kernel)(P...), unsigned largest, Request& request,
+          std::index_sequence<I...>) {
+  auto body = [&] { kernel(*static_cast<std::remove_cv_t<P>*>(request.values[I])...); };
   auto run = [](void* pointer) { (*static_cast<decltype(body)*>(pointer))(); };
-  return launch(name, shape, largest, schedule, run, &body);
+  launch(name, request, largest, run, &body);
 }
 
 template <typename... P>
-const char* call(const char* name, void (*kernel)(P...), unsigned largest, const unsigned* shape,
-                 int schedule, void* const* values) {
-  return call(name, kernel, largest, shape, schedule, values, std::index_sequence_for<P...>{});
+void call(const char* name, void (*kernel)(P...), unsigned largest, Request& request) {
+  call(name, kernel, largest, request, std::index_sequence_for<P...>{});
 }
 
 inline std::string demangled(const std::type_info& type) {
@@ -730,17 +739,19 @@ std::string parameters(void (*)(P...)) {
 
 }  // namespace cuda_on_cpu
 
-#define CUDA_ON_CPU_KERNEL(name, largest)                                                       \
-  extern "C" __attribute__((visibility("default"))) const char* cuda_on_cpu_launch_##name(      \
-      const unsigned* shape, int schedule, void* const* values) {                               \
-    return cuda_on_cpu::call(#name, &name, unsigned(largest), shape, schedule, values);         \
-  }                                                                                             \
-  extern "C" __attribute__((visibility("default"))) const char* cuda_on_cpu_parameters_##name() { \
-    static const std::string types = cuda_on_cpu::parameters(&name);                            \
-    return types.c_str();                                                                       \
+#define CUDA_ON_CPU_PUBLIC extern "C" __attribute__((visibility("default"), used))
+
+#define CUDA_ON_CPU_KERNEL(name, largest)                                         \
+  CUDA_ON_CPU_PUBLIC void cuda_on_cpu_launch_##name(cuda_on_cpu::Request* request) { \
+    cuda_on_cpu::call(#name, &name, unsigned(largest), *request);                 \
+  }                                                                               \
+  CUDA_ON_CPU_PUBLIC const char* cuda_on_cpu_parameters_##name() {                \
+    static const std::string types = cuda_on_cpu::parameters(&name);              \
+    return types.c_str();                                                         \
   }
 
-extern "C" __attribute__((visibility("default"))) inline unsigned long long cuda_on_cpu_switches() {
+// How often the last launch has gone from the scheduler to a thread.
+CUDA_ON_CPU_PUBLIC inline unsigned long long cuda_on_cpu_switches() {
   return cuda_on_cpu::context.switches;
 }
 
@@ -805,10 +816,9 @@ CUDA_ON_CPU_CHECK __ubsan_handle_negate_overflow(void* data, uintptr_t) {
 #define __global__
 #define __device__
 #define __host__
-#define __constant__ static const
+#define __constant__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
-#define __restrict__ __restrict
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 

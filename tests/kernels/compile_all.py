@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 from tensorgrad.backend import kernels
@@ -94,6 +94,7 @@ class Result:
         ]
 
 
+_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _FUNCTION = re.compile(r"Function properties for (\w+)")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -104,24 +105,32 @@ _WARNING = re.compile(r"^.*\bwarning\b.*$", re.MULTILINE | re.IGNORECASE)
 def parse(log: str) -> dict[str, Usage]:
     """What ptxas says of each function in a log written with ``--ptxas-options=-v``.
 
+    Registers and shared memory are stated of kernels alone. A function that is called, as the slow
+    paths of sin and pow in double precision are, uses those of its kernel and has 0 here.
+
     Raises ValueError if the log is not of the expected form: numbers that went unread must not
     pass for zeros.
     """
     found: dict[str, Usage] = {}
-    name, stack = "", None
+    entries = set(_ENTRY.findall(log))
+    name = ""
     for line in log.splitlines():
         if function := _FUNCTION.search(line):
-            name, stack = function[1], None
-        elif numbers := _STACK.search(line):
-            stack = [int(n) for n in numbers.groups()]
+            name = function[1]
+        elif stack := _STACK.search(line):
+            if not name:
+                raise ValueError(f"a stack frame of no known function in the log: {line!r}")
+            found[name] = Usage(0, 0, *(int(n) for n in stack.groups()))
         elif used := _USED.search(line):
-            if not name or stack is None:
-                raise ValueError(f"registers of no known function in the log: {line!r}")
+            if name not in found or name not in entries:
+                raise ValueError(f"registers of no known kernel in the log: {line!r}")
             shared = _SHARED.search(line)
-            found[name] = Usage(int(used[1]), int(shared[1]) if shared else 0, *stack)
+            registers, smem = int(used[1]), int(shared[1]) if shared else 0
+            found[name] = replace(found[name], registers=registers, shared=smem)
             name = ""
-    if name:
-        raise ValueError(f"the log does not say how many registers {name} uses")
+    for name in entries:
+        if name not in found or found[name].registers == 0:
+            raise ValueError(f"the log does not say how many registers {name} uses")
     return found
 
 

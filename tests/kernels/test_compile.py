@@ -38,6 +38,8 @@ ptxas info    : Compiling entry function 'wide' for 'sm_90'
 ptxas info    : Function properties for wide
 ptxas         .     104 bytes stack frame, 108 bytes spill stores, 112 bytes spill loads
 ptxas info    : Used 255 registers, used 0 barriers, 104 bytes cumulative stack size
+ptxas info    : Function properties for called
+ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
 """
 
 

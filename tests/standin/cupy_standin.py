@@ -26,10 +26,7 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-try:
-    from emulator import emulator
-except ImportError:
-    emulator = None
+from emulator import emulator
 from standin import record
 
 Host = np.ndarray[Any, Any]
@@ -983,7 +980,7 @@ class RawModule:
 class RawFunction:
     """A kernel of a module. Arrays of the host and of other devices are refused."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: emulator.Kernel) -> None:
         self._kernel = kernel
 
     def __call__(
@@ -1026,6 +1023,9 @@ class Standin(ModuleType):
         self.ndarray = ndarray
         self.RawModule = RawModule
         self.RawKernel = RawKernel
+        self.get_default_memory_pool = lambda: SimpleNamespace(
+            used_bytes=lambda: 1 << 30, total_bytes=lambda: 2 << 30, get_limit=lambda: 0
+        )
         self.cuda = ModuleType("cupy.cuda")
         self.cuda.__dict__.update(
             Device=Device,
@@ -1038,6 +1038,7 @@ class Standin(ModuleType):
                 setDevice=lambda number: Device(number).use() and None,
                 getDeviceCount=lambda: DEVICES,
                 getDeviceProperties=lambda number: {"name": b"stand-in for a GPU"},
+                memGetInfo=lambda: (3 << 30, 4 << 30),
                 CUDARuntimeError=CUDARuntimeError,
             ),
         )
