@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,7 @@ def test_the_log_is_read() -> None:
     assert compile_all.parse(LOG) == {
         "tile": compile_all.Usage(64, 16896, 0, 0, 0),
         "wide": compile_all.Usage(255, 0, 104, 108, 112),
+        "called": compile_all.Usage(0, 0, 8, 4, 12),
     }
     assert compile_all.parse("") == {}
 
@@ -65,7 +67,7 @@ def test_the_log_is_read() -> None:
 @pytest.mark.parametrize("lost", ["Used 255", "Function properties for wide", "104 bytes stack"])
 def test_a_log_of_another_form_is_refused(lost: str) -> None:
     log = "\n".join(line for line in LOG.splitlines() if lost not in line)
-    with pytest.raises(ValueError, match=r"255 registers|how many registers wide"):
+    with pytest.raises(ValueError, match=r"255 registers|how many registers wide|104 bytes"):
         compile_all.parse(log)
 
 
@@ -99,6 +101,19 @@ def test_a_frame_without_spills_is_a_note() -> None:
 
 
 @needs_nvrtc
+def test_functions_that_are_called_are_read_too() -> None:
+    result = compile_all.compile_source(
+        'extern "C" __global__ void f(double* y) { y[threadIdx.x] = sin(y[threadIdx.x]); }',
+        "float64",
+        75,
+        expected=("f",),
+    )
+    assert result.failures() == []
+    assert len(result.usage) > 1
+    assert result.usage["f"].registers > 0
+
+
+@needs_nvrtc
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -122,6 +137,9 @@ def test_a_kernel_that_is_not_in_the_cubin_is_a_failure() -> None:
     )
     assert list(compile_all.machine_code(result.cubin)) == ["many_values"]
     assert result.failures() == ["many has no code in the result"]
+    other = compile_all.compile_source(MANY_VALUES.replace("many", "more"), "float32", 75)
+    swapped = replace(result, cubin=other.cubin, expected=("many_values",))
+    assert swapped.failures() == ["many_values has no code in the result"]
 
 
 @needs_nvrtc

@@ -956,6 +956,9 @@ _OWN: dict[str, Callable[..., Any]] = {
     "tril": _tril,
     "triu": _triu,
     "from_dlpack": _from_dlpack,
+    "ascontiguousarray": lambda a, dtype=None: (
+        a if a.flags.c_contiguous and dtype in (None, a.dtype) else a.astype(dtype or a.dtype, "C")
+    ),
 }
 
 
