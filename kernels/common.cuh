@@ -140,7 +140,7 @@ __device__ __forceinline__ index_t thread_count() { return index_t(gridDim.x) * 
 
 // --- reductions ----------------------------------------------------------------------------------
 
-constexpr uint32 WHOLE_WARP = 0xffffffffu;
+[[maybe_unused]] constexpr uint32 WHOLE_WARP = 0xffffffffu;
 
 struct Sum {
   template <typename R>

@@ -10,7 +10,7 @@ from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network,
 from tensorgrad import nn, optim
 
 
-def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
+def training_step(network: Network, optimizer: str, device: str = "cpu") -> Callable[[], Any]:
     """A call that makes one step and returns the loss."""
     layers, inputs, wanted = start(network)
     modules: list[Any] = []
@@ -22,9 +22,9 @@ def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
             modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
     if network.hidden == "relu":
         modules.pop()
-    model = nn.Sequential(*modules)
+    model = nn.Sequential(*modules).to(device)
     criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
-    x, target = tg.Tensor(inputs), tg.Tensor(wanted)
+    x, target = tg.Tensor(inputs, device=device), tg.Tensor(wanted, device=device)
     update: Any
     if optimizer == "momentum":
         update = optim.SGD(model.parameters(), lr=MOMENTUM_RATE, momentum=MOMENTUM)

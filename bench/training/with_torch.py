@@ -11,7 +11,9 @@ from torch import nn, optim
 from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
 
 
-def training_step(network: Network, optimizer: str, fused: bool | None = None) -> Callable[[], Any]:
+def training_step(
+    network: Network, optimizer: str, fused: bool | None = None, device: str = "cpu"
+) -> Callable[[], Any]:
     """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default."""
     layers, inputs, wanted = start(network)
     modules: list[Any] = []
@@ -23,9 +25,9 @@ def training_step(network: Network, optimizer: str, fused: bool | None = None) -
             modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
     if network.hidden == "relu":
         modules.pop()
-    model = nn.Sequential(*modules)
+    model = nn.Sequential(*modules).to(device)
     criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
-    x, target = torch.tensor(inputs), torch.tensor(wanted)
+    x, target = torch.tensor(inputs, device=device), torch.tensor(wanted, device=device)
     update: Any
     if optimizer == "momentum":
         update = optim.SGD(model.parameters(), lr=MOMENTUM_RATE, momentum=MOMENTUM, fused=fused)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend
+from tensorgrad.backend.base import Backend
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 
@@ -93,7 +94,7 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Host:
 
 
 def _handed_out(
-    cuda: backend.Backend, batch: _Batch, device: str, free: deque[_Batch]
+    cuda: Backend, batch: _Batch, device: str, free: deque[_Batch]
 ) -> tuple[Tensor, ...]:
     """The tensors of a batch, for use on the current stream from now on."""
     with cuda.at(device):

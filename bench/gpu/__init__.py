@@ -1,0 +1,1 @@
+"""What has to be shown on a machine with an NVIDIA GPU: see __main__.py."""

@@ -1,0 +1,43 @@
+"""The GPU benchmark, rehearsed on the stand-in: what it would run on a GPU runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from emulator import emulator
+from standin import cupy_standin
+
+from bench.gpu import bandwidth
+
+N = 1 << 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> Iterator[None]:
+    reason = emulator.available()
+    if reason is not None:
+        pytest.skip(reason)
+    with cupy_standin.installed():
+        yield
+
+
+@pytest.mark.parametrize("make", [bandwidth.cases, bandwidth.fused_cases])
+def test_every_case_is_one_pass(make: object) -> None:
+    """A case launches its kernel, and no more than a small second stage besides."""
+    for case in make(N):  # type: ignore[operator]
+        case.run()
+        cupy_standin.log.clear()
+        case.run()
+        assert 1 <= cupy_standin.log.launches <= 3, case.name
+        assert not cupy_standin.log.syncs, case.name
+
+
+def test_updates_are_one_launch() -> None:
+    """Whatever the number of parameters."""
+    for case in bandwidth.update_cases(N, 20):
+        case.run()
+        cupy_standin.log.clear()
+        case.run()
+        assert cupy_standin.log.launches <= (3 if "norm" in case.name else 1), case.name
+        assert not cupy_standin.log.syncs, case.name
