@@ -10,6 +10,7 @@ RUN pip install numpy==2.4.6 ml_dtypes==0.6.0 safetensors==0.8.0
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY tensorgrad ./tensorgrad
+COPY kernels ./kernels
 RUN pip install --no-deps . && useradd --create-home --uid 1000 user
 USER user
 WORKDIR /home/user

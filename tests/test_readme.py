@@ -50,6 +50,7 @@ def test_the_kernel_of_a_users_own_runs() -> None:
         assert cupy_standin.log.launches == before + 1
         y.sum().backward()
         np.testing.assert_allclose(y.detach().cpu().numpy(), numbers / (1 + abs(numbers)), 1e-6)
+        assert x.grad is not None
         np.testing.assert_allclose(x.grad.cpu().numpy(), (1 + abs(numbers)) ** -2.0, 1e-6)
     on_host = names["softsign"](tg.tensor(numbers))
     np.testing.assert_allclose(on_host.numpy(), numbers / (1 + abs(numbers)), 1e-6)

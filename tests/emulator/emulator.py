@@ -1,12 +1,12 @@
 """Runs the CUDA kernels on the CPU, called like CuPy's ``RawModule``.
 
-``load(source, options)`` has g++ compile the source together with ``cuda_on_cpu.h``, in which every
-thread of a block is a fiber. Launches run under a schedule: which thread goes on at each switch.
-An error in synchronization shows under some of them, so tests run a kernel under all
-``SCHEDULES``. Errors are raised: barriers that not all threads reach, launches over the limits,
-arguments of the wrong type, misaligned accesses, indices outside arrays of known size, signed
-overflow. Accesses outside the arguments' memory need AddressSanitizer: run the tests in a process
-with ``sanitizer_env()``.
+``load(source, options)`` has g++ compile the source together with ``cuda_on_cpu.h`` and
+``cuda_on_cpu.cpp``, where every thread of a block is a fiber. Launches run under a schedule:
+which thread goes on at each switch. An error in synchronization shows under some of them, so tests
+run a kernel under all ``SCHEDULES``. Errors are raised: barriers that not all threads reach,
+launches over the limits, arguments of the wrong type, misaligned accesses, indices outside arrays
+of known size, signed overflow. Accesses outside the arguments' memory need AddressSanitizer: run
+the tests in a process with ``sanitizer_env()``.
 
 What it cannot show: faults of streams, events and lifetimes; races that need more than a switch at
 a barrier, a shuffle or a vote, above all between blocks; the GPU's rounding and the values of its
@@ -51,6 +51,7 @@ SCHEDULES = (0, 1, 2, 3, 4, 5)
 schedule = 0
 
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_RUNTIME = Path(__file__).with_name("cuda_on_cpu.cpp")
 _FLAGS = (
     "-std=c++17", "-O1", "-fPIC", "-w",
     "-ffp-contract=off",
@@ -58,11 +59,11 @@ _FLAGS = (
     # Variables of templates belong to one library, even if another has some of the same name.
     "-fno-gnu-unique", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
 )  # fmt: skip
+#: the compiler's own checks, and the emulator's stand-in for the library that they call
 _CHECKS = (
-    "-fsanitize=alignment,null,bounds,integer-divide-by-zero,shift-exponent,"
-    "signed-integer-overflow",
-    "-DCUDA_ON_CPU_CHECKS",
+    "-fsanitize=alignment,null,bounds,integer-divide-by-zero,shift-exponent,signed-integer-overflow"
 )
+_STAND_IN = "-DCUDA_ON_CPU_CHECKS"
 #: options of NVRTC that mean nothing here
 _IGNORED = re.compile(r"--?(std|gpu-architecture|arch|fmad|generate-line-info|lineinfo|w)\b")
 _KERNEL = re.compile(
@@ -299,18 +300,22 @@ def _load(source: str, options: tuple[str, ...], extra: str) -> Module:
     # A launch bound may have a second number, which limits nothing.
     exports = [f"CUDA_ON_CPU_KERNEL({n}, {b.partition(',')[0] or 1024})" for n, b in kernels]
     text = "\n".join([source, *exports, ""])
-    return Module(ctypes.CDLL(str(_compiled(text, _flags(options, extra)))), names)
-
-
-def _flags(options: tuple[str, ...], extra: str) -> list[str]:
     more = shlex.split(extra)
-    flags = [*_FLAGS, *(() if any("-fsanitize=" in flag for flag in more) else _CHECKS)]
+    sanitized = any(flag.startswith("-fsanitize=") for flag in more)
+    flags = [*_FLAGS, *more]
+    # The runtime is the same for all kernels, and worth optimizing.
+    runtime_flags = [*flags, "-O2", *(() if sanitized else (_STAND_IN,))]
+    runtime = _built(_RUNTIME.read_text(), runtime_flags, ".o")
+    kernel_flags = [*flags, *_definitions(options), *(() if sanitized else (_CHECKS,))]
+    library = _built(text, kernel_flags, ".so", runtime, more)
+    return Module(ctypes.CDLL(str(library)), names)
+
+
+def _definitions(options: tuple[str, ...]) -> list[str]:
     for option in options:
-        if option.startswith("-D"):
-            flags.append(option)
-        elif not _IGNORED.match(option):
+        if not option.startswith("-D") and not _IGNORED.match(option):
             raise ValueError(f"the emulator does not know the option {option!r}")
-    return flags + more
+    return [option for option in options if option.startswith("-D")]
 
 
 @cache
@@ -329,22 +334,34 @@ def _folder() -> Path:
     return path
 
 
-def _compiled(text: str, flags: list[str]) -> Path:
-    """The library of a C++ text, compiled unless it is there. Several processes may do so."""
-    parts = (text, _HEADER.read_text(), _version(), *flags)
+def _built(
+    text: str,
+    flags: list[str],
+    suffix: str,
+    runtime: Path | None = None,
+    linked: Sequence[str] = (),
+) -> Path:
+    """What a C++ text is compiled to, or linked with ``runtime``; compiled unless it is there.
+
+    Several processes may do so at a time.
+    """
+    parts = (text, _HEADER.read_text(), _version(), str(runtime and runtime.name), *flags)
     folder, key = _folder(), hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    library = folder / f"{key}.so"
-    if library.exists():
-        return library
+    target = folder / f"{key}{suffix}"
+    if target.exists():
+        return target
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        cpp, built = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
+        cpp, built = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.o")
         cpp.write_text(text)
-        _gcc(*flags, "-include", str(_HEADER), "-c", str(cpp), "-o", f"{built}.o")
-        # The emulator stands in for the library of its checks: they must not link it.
-        linked = [f for f in flags if f.startswith("-fsanitize") and f not in _CHECKS]
-        _gcc("-shared", *linked, "-o", str(built), f"{built}.o")
-        os.replace(built, library)
-    return library
+        header = (f"-I{_HEADER.parent}", "-include", str(_HEADER))
+        _gcc(*flags, *header, "-c", str(cpp), "-o", str(built))
+        if runtime is not None:
+            # Not with _CHECKS, which would link the library that the runtime stands in for.
+            library = Path(scratch, "kernels.so")
+            _gcc("-shared", *linked, "-o", str(library), str(built), str(runtime))
+            built = library
+        os.replace(built, target)
+    return target
 
 
 def _gcc(*arguments: str) -> None:

@@ -15,9 +15,9 @@ from standin import cupy_standin
 
 from tensorgrad.backend import cuda_is_available, kernels
 
-_OTHER = os.environ.get("TENSORGRAD_TEST_KERNELS")
-if _OTHER is not None:  # sources with a planted bug: see mutate.py
-    kernels.folder = lambda: Path(_OTHER)
+if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see mutate.py
+    _other = Path(os.environ["TENSORGRAD_TEST_KERNELS"])
+    kernels.folder = lambda: _other
 
 WHERE = [pytest.param(n, id=f"schedule{n}") for n in emulator.SCHEDULES]
 if cuda_is_available():

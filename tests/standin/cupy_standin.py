@@ -1100,6 +1100,7 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
     without this, CuPy's functions compute everything.
     """
     from tensorgrad import backend
+    from tensorgrad.backend import cuda
 
     modules = _modules()
     before = {name: sys.modules.get(name) for name in modules}
@@ -1108,7 +1109,8 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
     sys.modules.update(modules)
     log.clear()
     try:
-        backend.cuda_backend().kernels = kernels and emulator.available() is None
+        cuda.load().kernels = kernels and emulator.available() is None
+        backend.cuda_backend()
         yield MODULE
     finally:
         _Current.number = 0
