@@ -422,7 +422,7 @@ uint64_t exchange(int line, Kind kind, unsigned mask, uint64_t value, int source
 // 2  all threads take turns, each to its next barrier or warp's operation, in order
 // 3  likewise; warps, lanes and blocks backwards
 // 4, 6, 8...  at each switch any ready thread, by chance; the number is the seed
-// 5, 7, 9...  each warp runs until it waits at a barrier; warps and lanes by chance; blocks backwards
+// 5, 7, 9...  each warp runs until it waits at a barrier, by chance; blocks backwards
 
 bool backwards() { return context.schedule & 1; }
 

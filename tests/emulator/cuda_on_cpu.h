@@ -178,9 +178,9 @@ const char* parameters(void (*)(P...)) {
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 
-// The thread-local variables of a library are its __shared__ ones, so they are a segment that can be
-// found and filled with 0xff (NaN, -1) before each block. The address sanitizer does not watch that
-// segment: under it they are plain statics, and keep their values.
+// The thread-local variables of a library are its __shared__ ones, so they are a segment that can
+// be found and filled with 0xff (NaN, -1) before each block. The address sanitizer does not watch
+// that segment: under it they are plain statics, and keep their values.
 #if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
 #else
