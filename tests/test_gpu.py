@@ -1,0 +1,135 @@
+"""What only a GPU can show: sharing memory with PyTorch, streams, size, the pool, TF32.
+
+Skipped where there is none. The rest of the suite runs on the GPU as one more device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from tensorgrad import nn, optim
+from tensorgrad.backend import cuda_backend, cuda_is_available
+from tensorgrad.data import DataLoader, TensorDataset
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not cuda_is_available(), reason="there is no NVIDIA GPU"),
+]
+
+
+def torch_with_cuda() -> Any:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch has no CUDA")
+    return torch
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64"])
+def test_dlpack_with_torch_shares_memory(dtype: str) -> None:
+    torch = torch_with_cuda()
+    theirs = torch.arange(6, device="cuda").to(getattr(torch, dtype)).reshape(2, 3)
+    ours = tg.from_dlpack(theirs)
+    assert ours.device == "cuda:0"
+    assert ours.dtype == getattr(tg, dtype)
+    assert ours.data.data.ptr == theirs.data_ptr()
+    back = torch.from_dlpack(ours)
+    assert back.data_ptr() == theirs.data_ptr()
+    theirs += 1
+    assert ours.tolist() == back.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_cuda_array_interface_with_torch_shares_memory() -> None:
+    torch = torch_with_cuda()
+    theirs = torch.arange(4.0, device="cuda")
+    ours = tg.Tensor(theirs, copy=None)
+    assert ours.data.data.ptr == theirs.data_ptr()
+    back = torch.as_tensor(ours, device="cuda")
+    assert back.data_ptr() == theirs.data_ptr()
+
+
+def test_work_goes_to_the_current_stream() -> None:
+    """In CuPy's current stream, and only there: it is all done when that one is."""
+    cupy = cuda_backend().xp
+    x = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    expected = np.tanh(x @ x / 20)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        y = tg.tensor(x, device="cuda")
+        y = tg.tanh(y @ y / 20.0)
+        stream.synchronize()
+        np.testing.assert_allclose(y.data.get(stream=stream), expected, atol=1e-4)
+
+
+def test_more_than_2_to_the_31_elements() -> None:
+    cupy = cuda_backend().xp
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    if free < 14 << 30:
+        pytest.skip("14 GiB of the GPU's memory are needed")
+    n = (1 << 31) + 5
+    x = tg.zeros((n,), dtype=tg.float16, device="cuda")
+    x.data[-3:] = cupy.asarray([-1, 2, 3], cupy.float16)
+    y = tg.relu(x)
+    assert y.data[-4:].get().tolist() == [0, 0, 2, 3]
+    del x, y
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+def train(device: str, steps: int = 20) -> tuple[list[float], list[np.ndarray[Any, Any]]]:
+    tg.manual_seed(0)
+    draw = np.random.default_rng(0)
+    data = TensorDataset(
+        draw.normal(size=(256, 20)).astype(np.float32), draw.integers(0, 5, 256)
+    )  # fmt: skip
+    model = nn.Sequential(
+        nn.Linear(20, 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 32), nn.ReLU(),
+        nn.Linear(32, 5),
+    ).to(device)  # fmt: skip
+    update = optim.Adam(model.parameters(), lr=1e-2)
+    criterion = nn.CrossEntropyLoss()
+    losses = []
+    for _ in range(steps // 4):
+        for x, t in DataLoader(data, 64, True, seed=1, device=device):
+            update.zero_grad()
+            loss = criterion(model(x), t)
+            loss.backward()
+            update.step()
+            losses.append(loss.item())
+    return losses, [p.detach().cpu().numpy() for p in model.parameters()]
+
+
+def test_training_repeats_bit_for_bit_and_follows_the_cpu() -> None:
+    first, weights = train("cuda")
+    second, again = train("cuda")
+    assert first == second
+    for a, b in zip(weights, again):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(first, train("cpu")[0], rtol=2e-3)
+
+
+def test_the_pool_does_not_grow() -> None:
+    """A step leaves nothing behind on the GPU."""
+    pool = cuda_backend().xp.get_default_memory_pool()
+    train("cuda")
+    before = pool.used_bytes()
+    train("cuda", 40)
+    assert pool.used_bytes() <= before + (1 << 16)
+
+
+def test_tf32_is_what_was_asked_for() -> None:
+    """With it, products of float32 are rounded to 10 bits, and not otherwise."""
+    x = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    exact = x.astype(np.float64) @ x
+    y = tg.tensor(x, device="cuda")
+    before = tg.get_float32_matmul_precision()
+    try:
+        tg.set_float32_matmul_precision("highest")
+        error = abs((y @ y).cpu().numpy() - exact).max()
+        assert error < 1e-4
+        tg.set_float32_matmul_precision("high")
+        assert abs((y @ y).cpu().numpy() - exact).max() > 10 * error
+    finally:
+        tg.set_float32_matmul_precision(before)
