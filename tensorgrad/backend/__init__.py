@@ -104,8 +104,10 @@ def set_float32_matmul_precision(precision: str) -> None:
     precision: "highest" for float32 throughout, the default; "high" lets the tensor cores round the
         factors to TF32, with 10 bits of fraction in place of 23, which is several times as fast.
 
-    The setting is CuPy's, for the whole process; CUPY_TF32=1 in the environment makes "high" the
-    default. Raises ValueError for another word, DeviceError where there is no GPU or it has no TF32.
+    The setting is CuPy's, for the whole process and for products of two matrices; CUPY_TF32=1 in
+    the environment makes "high" the default.
+
+    Raises ValueError for another word, DeviceError where there is no GPU or it has no TF32.
     """
     if precision not in ("highest", "high"):
         raise ValueError(f'precision must be "highest" or "high", got {precision!r}')

@@ -143,7 +143,7 @@ class CudaBackend(Backend):
         if allowed and int(self.xp.cuda.Device().compute_capability) < 80:
             raise DeviceError(
                 "TF32 needs a GPU of compute capability 8.0 or above; the current one has "
-                f"{self.xp.cuda.Device().compute_capability}. Leave the precision at \"highest\""
+                f'{self.xp.cuda.Device().compute_capability}. Leave the precision at "highest"'
             )
         kind = products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT
         products.set_compute_type(np.dtype(np.float32), kind)

@@ -117,3 +117,32 @@ class LogSoftmax(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``log_softmax(x, axis)``, of the shape of ``x``."""
         return functions.log_softmax(x, self.axis)
+
+
+#: The name of an activation for ``bias_activation``, and its options.
+Fused = tuple[str, dict[str, float]]
+
+_FUSED: dict[type[Module], str] = {
+    Sigmoid: "sigmoid",
+    Tanh: "tanh",
+    ReLU: "relu",
+    SiLU: "silu",
+    Softplus: "softplus",
+}
+
+
+def fused(module: Module | None) -> Fused | None:
+    """What computes ``module`` together with the bias before it; ``None`` if nothing does.
+
+    Nothing does for a class of the user's own, or where somebody watches what the module does.
+    """
+    if module is None or "forward" in vars(module):
+        return None
+    if type(module) is LeakyReLU:
+        return "leaky_relu", {"negative_slope": module.negative_slope}
+    if type(module) is ELU:
+        return "elu", {"alpha": module.alpha}
+    if type(module) is GELU:
+        return ("gelu" if module.approximate == "none" else "gelu_tanh"), {}
+    name = _FUSED.get(type(module))
+    return None if name is None else (name, {})

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from numpy import ndarray
+
+from tensorgrad.nn.activations import fused
+from tensorgrad.nn.layers import Linear
 from tensorgrad.nn.module import Module
+from tensorgrad.tensor import Tensor
 
 L = TypeVar("L", bound="_List")
 
@@ -67,7 +72,8 @@ class Sequential(_List):
 
     modules: the modules, named "0", "1", ...; or one dict of names and modules.
 
-    ``model[1]`` is the second module, ``model[:2]`` a Sequential of the first two.
+    ``model[1]`` is the second module, ``model[:2]`` a Sequential of the first two. On a GPU a
+    Linear layer with a bias and the activation after it are computed in one pass over the data.
     Raises TypeError for what is no module, ValueError for a name that cannot be an attribute.
     """
 
@@ -81,9 +87,25 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """The output of the last module."""
+        if type(x) is Tensor and type(x.data) is not ndarray:
+            return self._forward_on_gpu(x)
         for module in vars(self).values():
             if isinstance(module, Module):
                 x = module(x)
+        return x
+
+    def _forward_on_gpu(self, x: Any) -> Any:
+        modules = [m for m in vars(self).values() if isinstance(m, Module)]
+        done = False
+        for module, following in zip(modules, [*modules[1:], None]):
+            if done:  # along with the one before
+                done = False
+                continue
+            activation = None
+            if type(module) is Linear and module.bias is not None:
+                activation = fused(following)
+            done = activation is not None
+            x = module(x, activation=activation) if done else module(x)
         return x
 
 

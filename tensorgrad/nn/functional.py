@@ -11,6 +11,7 @@ import numpy as np
 from tensorgrad.dtypes import INTEGERS
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.activations import (
+    bias_activation,
     elu,
     gelu,
     hardtanh,
@@ -36,6 +37,7 @@ from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
 __all__ = [
+    "bias_activation",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
@@ -190,7 +192,10 @@ _CROSS_ENTROPY: Primitive = Primitive(
     _cross_entropy_value,
     {
         "logits": lambda g, r, logits, labels, reduction: apply(
-            _CROSS_ENTROPY_GRADIENT, (g, r, labels), {"reduction": reduction}
+            _CROSS_ENTROPY_GRADIENT,
+            # The kernel's value leaves two numbers per row in r, for the kernel of the gradient.
+            (g, r if r.ndim == 2 else softmax(logits), labels),
+            {"reduction": reduction},
         ),
         "labels": None,
     },
@@ -198,6 +203,7 @@ _CROSS_ENTROPY: Primitive = Primitive(
     typed=frozenset({0}),
     widen=True,
     residual=lambda logits: softmax(logits),
+    kernel="cross_entropy",
 )
 # Linear in g, and in p, so that its own rules are short.
 _CROSS_ENTROPY_GRADIENT: Primitive = Primitive(
@@ -233,6 +239,8 @@ def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
     input: logits, shape (N, C), (C,), or (N, C, d1, ...).
     target, reduction and errors: as in ``nll_loss``. There is no overflow at any logits.
+
+    On a GPU a label out of range makes its loss and its row of the gradient NaN.
     """
     return _nll("cross_entropy", input, target, reduction, logits=True)
 

@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from tensorgrad.nn import init
+from tensorgrad.nn.activations import Fused
 from tensorgrad.nn.module import Module, Parameter
+from tensorgrad.ops.activations import bias_activation
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.random import Generator, dropout
@@ -52,8 +54,15 @@ class Linear(Module):
             limit = 1 / math.sqrt(self.in_features)
             init.uniform_(self.bias, -limit, limit, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` (..., in_features) -> (..., out_features)."""
+    def forward(self, x: Tensor, activation: Fused | None = None) -> Tensor:
+        """``x`` (..., in_features) -> (..., out_features).
+
+        activation: what ``fused`` says of an activation module to come, applied here in one pass
+            with the bias.
+        """
+        if activation is not None and self.bias is not None:
+            name, options = activation
+            return bias_activation(linear(x, self.weight), self.bias, name, **options)
         return linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:

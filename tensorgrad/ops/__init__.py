@@ -6,6 +6,7 @@ linear_algebra, reductions, scans, creation, random.
 
 from tensorgrad.ops import random, special
 from tensorgrad.ops.activations import (
+    bias_activation,
     elu,
     gelu,
     hardtanh,
@@ -246,6 +247,7 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "bernoulli",
+    "bias_activation",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",

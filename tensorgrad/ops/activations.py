@@ -15,7 +15,7 @@ from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
-from tensorgrad.ops.table import elementwise, operation
+from tensorgrad.ops.table import OPERATIONS, elementwise, operation
 from tensorgrad.tape import Primitive, apply, constant
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ softplus = elementwise(
     "``log(1 + exp(x))``, without overflow at any ``x``.",
     reference=lambda x: np.log1p(np.exp(x)),
     torch="nn.functional.softplus",
+    kernel="softplus",
 )
 
 
@@ -114,6 +115,7 @@ _LEAKY = Primitive(
     {"x": lambda g, x, negative_slope: where(x > 0, g, g * negative_slope)},
     types="float",
     widen=True,
+    kernel="leaky_relu",
 )
 
 
@@ -140,6 +142,7 @@ _ELU = Primitive(
     {"x": lambda g, x, alpha: where(x > 0, g, g * alpha * exp(minimum(x, 0.0)))},
     types="float",
     widen=True,
+    kernel="elu",
 )
 
 
@@ -201,8 +204,17 @@ def _gelu_tanh_rule(g: Any, x: Any) -> Any:
 
 
 _GELU = {
-    "none": Primitive("gelu", _gelu_value, {"x": _gelu_rule}, types="float", widen=True),
-    "tanh": Primitive("gelu", _gelu_tanh_value, {"x": _gelu_tanh_rule}, types="float", widen=True),
+    "none": Primitive(
+        "gelu", _gelu_value, {"x": _gelu_rule}, types="float", widen=True, kernel="gelu"
+    ),
+    "tanh": Primitive(
+        "gelu",
+        _gelu_tanh_value,
+        {"x": _gelu_tanh_rule},
+        types="float",
+        widen=True,
+        kernel="gelu_tanh",
+    ),
 }
 
 
@@ -222,15 +234,24 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
     return apply(_GELU[approximate], (x,))
 
 
-@operation(
-    cases=[lambda s: s(s.real(3, 4))],
+def _silu_value(xp: Any, x: Any) -> Any:
+    return x * _sigmoid_value(xp, x)
+
+
+def _silu_rule(g: Any, x: Any) -> Any:
+    s = sigmoid(x)
+    return g * (s * (1.0 + x * (1.0 - s)))
+
+
+silu = elementwise(
+    "silu",
+    _silu_value,
+    _silu_rule,
+    "``x * sigmoid(x)``, also called swish.",
     reference=lambda x: x * _sigmoid_reference(x),
     torch="nn.functional.silu",
-    elementwise=True,
+    kernel="silu",
 )
-def silu(x: Any, /) -> Tensor:
-    """``x * sigmoid(x)``, also called swish."""
-    return x * sigmoid(x)
 
 
 @operation(
@@ -272,6 +293,106 @@ def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     return apply(_HARDTANH, (x,), {"min_val": float(min_val), "max_val": float(max_val)})
 
 
+# --- with a bias --------------------------------------------------------------------------------
+
+
+def _with_bias(name: str, op: Primitive | None) -> Primitive:
+    """The row of ``name(z + bias)``, from the value and the rule of ``name`` itself.
+
+    A kernel computes it in one pass over the data, and both gradients in another.
+    """
+    assert op is not None
+    (inner,) = op.rules
+    assert inner is not None
+    f = inner.function
+
+    def value(xp: Any, z: Any, bias: Any, **options: Any) -> Any:
+        y = z + bias
+        return getattr(xp, op.value)(y) if isinstance(op.value, str) else op.value(xp, y, **options)
+
+    rule: Any
+    bias_rule: Any = None
+    if "y" in inner.names:
+        rule = lambda g, y: f(g, y)  # noqa: E731
+        bias_rule = lambda g, y, bias_shape: f(g, y)  # noqa: E731  (a kernel wants the shape)
+    elif "negative_slope" in inner.names:
+        rule = lambda g, z, bias, negative_slope: f(g, z + bias, negative_slope)  # noqa: E731
+    elif "alpha" in inner.names:
+        rule = lambda g, z, bias, alpha: f(g, z + bias, alpha)  # noqa: E731
+    else:
+        rule = lambda g, z, bias: f(g, z + bias)  # noqa: E731
+    return Primitive(
+        f"bias_{name}", value, {"z": rule, "bias": bias_rule or rule}, types="float", widen=True,
+        kernel=f"bias_{name}",
+    )  # fmt: skip
+
+
+_WITH_BIAS = {
+    name: _with_bias(name, row)
+    for name, row in {
+        "sigmoid": OPERATIONS["sigmoid"].primitive,
+        "tanh": OPERATIONS["tanh"].primitive,
+        "relu": OPERATIONS["relu"].primitive,
+        "leaky_relu": _LEAKY,
+        "elu": _ELU,
+        "gelu": _GELU["none"],
+        "gelu_tanh": _GELU["tanh"],
+        "silu": OPERATIONS["silu"].primitive,
+        "softplus": OPERATIONS["softplus"].primitive,
+    }.items()
+}
+_OPTIONS = {"leaky_relu": {"negative_slope": 0.01}, "elu": {"alpha": 1.0}}
+
+
+def _bias_reference(z: Any, bias: Any, activation: str, **options: Any) -> Any:
+    if activation == "gelu_tanh":
+        return _gelu_reference(z + bias, "tanh")
+    reference: Any = OPERATIONS[activation].reference
+    function = getattr(np, reference) if isinstance(reference, str) else reference
+    return function(z + bias, **options)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.real(4), "sigmoid"),
+        lambda s: s(s.real(3, 4), s.real(4), "tanh"),
+        lambda s: s(s.real(2, 3, 4), s.real(4), "gelu"),
+        lambda s: s(s.real(3, 4), s.real(4), "gelu_tanh"),
+        lambda s: s(s.real(3, 4), s.real(4), "silu"),
+        lambda s: s(s.real(3, 4), s.real(4), "softplus"),
+        lambda s: s(s.real(4, low=1.0), s.real(4, low=-0.9, high=0.9), "relu"),
+        lambda s: s(s.real(3, 4, high=-1.0), s.real(4, low=-0.9, high=0.9), "elu", alpha=0.5),
+        lambda s: s(s.real(3, 4, high=-1.0), s.real(4, high=0.9), "leaky_relu"),
+    ],
+    reference=_bias_reference,
+    torch=None,
+    method=False,
+)
+def bias_activation(z: Any, bias: Any, /, activation: str, **options: float) -> Tensor:
+    """``activation(z + bias)``: on a GPU one pass over the data, and one for both gradients.
+
+    z: shape (..., n). bias: (n,), or whatever broadcasts with ``z``.
+    activation: "sigmoid", "tanh", "relu", "leaky_relu" (option ``negative_slope``), "elu" (option
+        ``alpha``), "gelu", "gelu_tanh", "silu" or "softplus".
+
+    Raises ValueError for another activation or option.
+    """
+    op = _WITH_BIAS.get(activation)
+    if op is None:
+        raise ValueError(
+            f"bias_activation: activation must be one of {', '.join(_WITH_BIAS)}; got "
+            f"{activation!r}"
+        )
+    known = _OPTIONS.get(activation, {})
+    unknown = set(options) - set(known)
+    if unknown:
+        raise ValueError(
+            f"bias_activation: {activation} takes {', '.join(known) or 'no option'}; got "
+            f"{', '.join(sorted(unknown))}"
+        )
+    return apply(op, (z, bias), {k: float(options.get(k, v)) for k, v in known.items()})
+
+
 # --- over an axis -------------------------------------------------------------------------------
 
 
@@ -306,6 +427,7 @@ _SOFTMAX = Primitive(
     {"x": lambda g, y, axis: y * (g - sum(g * y, axis=axis, keepdims=True))},
     types="float",
     widen=True,
+    kernel="softmax",
 )
 _LOG_SOFTMAX = Primitive(
     "log_softmax",
@@ -313,6 +435,7 @@ _LOG_SOFTMAX = Primitive(
     {"x": lambda g, y, axis: g - exp(y) * sum(g, axis=axis, keepdims=True)},
     types="float",
     widen=True,
+    kernel="log_softmax",
 )
 
 

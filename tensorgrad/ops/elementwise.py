@@ -279,6 +279,7 @@ tanh = elementwise(
     "tanh",
     lambda g, y: g - g * y * y,
     "The hyperbolic tangent.",
+    kernel="tanh",
 )
 asinh = elementwise(
     "asinh",

@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
 
 
 def planted(mutant: Mutant) -> str:
-    """The text of the file with the bug in it. Raises ValueError if there is no one place for it."""
+    """The text of the file with the bug in it. Raises ValueError unless it has one place there."""
     text = (SOURCES / mutant.file).read_text()
     if text.count(mutant.old) != 1:
         raise ValueError(
@@ -118,7 +118,7 @@ def main() -> int:
             mutant = verdict.mutant
             print(
                 f"{'killed' if verdict.killed_by else 'SURVIVED':8}  {mutant.file:18} "
-                f"{mutant.kind:24} {verdict.seconds:5.0f} s  {verdict.killed_by or mutant.survives}",
+                f"{mutant.kind:24} {verdict.seconds:4.0f} s  {verdict.killed_by or mutant.survives}",
                 flush=True,
             )
     killed = sum(bool(v.killed_by) for v in verdicts)

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
-
 from emulator import emulator
+
 from standin import record
 
 Host = np.ndarray[Any, Any]
@@ -968,9 +968,7 @@ _OWN: dict[str, Callable[..., Any]] = {
 class RawModule:
     """CUDA source, compiled for the CPU by the emulator on first use."""
 
-    def __init__(
-        self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc"
-    ) -> None:
+    def __init__(self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> None:
         assert isinstance(options, tuple), "CuPy wants a tuple"
         assert backend == "nvrtc", "not in the stand-in"
         self.code = code
@@ -1006,7 +1004,7 @@ class RawFunction:
         self._kernel(grid, block, passed, shared_mem)
 
 
-def RawKernel(  # noqa: N802
+def RawKernel(
     code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc"
 ) -> RawFunction:
     """A module of one kernel."""

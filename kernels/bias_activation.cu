@@ -1,0 +1,230 @@
+// Bias and activation in one pass over the data, forward and backward.
+//
+// z is [rows, columns], row-major, bias [columns]. The gradient of the bias, the column sums of dz,
+// is reduced in the pass that makes dz: each thread walks down the rows and keeps the sums of its
+// columns in registers; it writes them to partial [strips, columns], which a second, small kernel
+// (sums.cu) adds. An atomic addition would save the second kernel, but its order, and so the last bits of the
+// result, would differ from run to run.
+#include "common.cuh"
+#include "math.cuh"
+#include "functions.cuh"
+
+// Elements that one thread has in a row: a pack, where all rows begin at a multiple of 16 bytes.
+template <int width>
+struct alignas(width * sizeof(T)) Part {
+  T at[width];
+};
+
+template <int width>
+__device__ __forceinline__ Part<width> read(const T* p) {
+  return *reinterpret_cast<const Part<width>*>(p);
+}
+template <int width>
+__device__ __forceinline__ void write(T* p, const Part<width>& part) {
+  *reinterpret_cast<Part<width>*>(p) = part;
+}
+
+// Where a thread works: `across` threads of a block lie along a row, and the others of the block on
+// the rows below. Blocks are numbered tile by tile along a row, strip by strip downwards.
+struct Place {
+  index_t column, row, step;
+
+  __device__ __forceinline__ Place(int width, int across, index_t tiles) {
+    const int down = blockDim.x / across;
+    column = ((blockIdx.x % tiles) * across + threadIdx.x % across) * width;
+    row = (blockIdx.x / tiles) * down + threadIdx.x / across;
+    step = (gridDim.x / tiles) * down;
+  }
+};
+
+// y = f(z + bias)
+template <int width, typename Function>
+__device__ __forceinline__ void forward_parts(Function f, const T* __restrict__ z,
+                                              const T* __restrict__ bias, T* __restrict__ y,
+                                              index_t rows, index_t columns, int across,
+                                              index_t tiles) {
+  const Place at(width, across, tiles);
+  if (at.column >= columns) return;
+  A b[width];
+#pragma unroll
+  for (int k = 0; k < width; ++k) b[k] = widen(bias[at.column + k]);
+#pragma unroll 4
+  for (index_t r = at.row; r < rows; r += at.step) {
+    const Part<width> in = read<width>(z + r * columns + at.column);
+    Part<width> out;
+#pragma unroll
+    for (int k = 0; k < width; ++k) out.at[k] = narrow<T>(f.value(widen(in.at[k]) + b[k]));
+    write<width>(y + r * columns + at.column, out);
+  }
+}
+
+template <typename Function>
+__device__ __forceinline__ void forward(Function f, const T* z, const T* bias, T* y, index_t rows,
+                                        index_t columns, int across, index_t tiles, int packed) {
+  if (packed)
+    forward_parts<Pack<T>::size>(f, z, bias, y, rows, columns, across, tiles);
+  else
+    forward_parts<1>(f, z, bias, y, rows, columns, across, tiles);
+}
+
+// dz = g * f'(z + bias), and the sum of each thread's own elements of a column.
+//
+// saved is the result y, or z where the derivative is of the argument.
+template <int width, typename Function>
+__device__ __forceinline__ void backward_parts(Function f, const T* __restrict__ g,
+                                               const T* __restrict__ saved,
+                                               const T* __restrict__ bias, T* __restrict__ dz,
+                                               A* __restrict__ partial, index_t rows,
+                                               index_t columns, int across, index_t tiles) {
+  const Place at(width, across, tiles);
+  if (at.column >= columns) return;
+  A b[width], sum[width];
+#pragma unroll
+  for (int k = 0; k < width; ++k) {
+    b[k] = Function::from_result ? A(0) : widen(bias[at.column + k]);
+    sum[k] = A(0);
+  }
+#pragma unroll 4
+  for (index_t r = at.row; r < rows; r += at.step) {
+    const Part<width> in = read<width>(g + r * columns + at.column);
+    const Part<width> held = read<width>(saved + r * columns + at.column);
+    Part<width> out;
+#pragma unroll
+    for (int k = 0; k < width; ++k) {
+      const A s = Function::from_result ? widen(held.at[k]) : widen(held.at[k]) + b[k];
+      const A d = f.gradient(widen(in.at[k]), s);
+      out.at[k] = narrow<T>(d);
+      sum[k] += d;
+    }
+    write<width>(dz + r * columns + at.column, out);
+  }
+#pragma unroll
+  for (int k = 0; k < width; ++k) partial[at.row * columns + at.column + k] = sum[k];
+}
+
+template <typename Function>
+__device__ __forceinline__ void backward(Function f, const T* g, const T* saved, const T* bias,
+                                         T* dz, A* partial, index_t rows, index_t columns,
+                                         int across, index_t tiles, int packed) {
+  if (packed)
+    backward_parts<Pack<T>::size>(f, g, saved, bias, dz, partial, rows, columns, across, tiles);
+  else
+    backward_parts<1>(f, g, saved, bias, dz, partial, rows, columns, across, tiles);
+}
+
+extern "C" __global__ void bias_sigmoid_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Sigmoid<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_sigmoid_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Sigmoid<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_tanh_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Tanh<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_tanh_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Tanh<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_relu_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Relu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_relu_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Relu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_leaky_relu_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(LeakyRelu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_leaky_relu_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(LeakyRelu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_elu_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Elu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_elu_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Elu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_gelu_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Gelu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_gelu_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Gelu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_gelu_tanh_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(GeluTanh<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_gelu_tanh_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(GeluTanh<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_silu_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Silu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_silu_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Silu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
+
+extern "C" __global__ void bias_softplus_forward(const T* z, const T* bias, T* y, A parameter,
+                                            index_t rows, index_t columns, int across,
+                                            index_t tiles, int packed) {
+  forward(Softplus<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
+}
+extern "C" __global__ void bias_softplus_backward(const T* g, const T* saved, const T* bias, T* dz,
+                                             A* partial, A parameter, index_t rows,
+                                             index_t columns, int across, index_t tiles,
+                                             int packed) {
+  backward(Softplus<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
+           packed);
+}
