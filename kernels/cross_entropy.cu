@@ -7,6 +7,9 @@
 // `_long` for rows of any length, a block to each.
 //
 // A label out of range makes the loss of its row NaN, and the gradient of the row too.
+//
+// The bounds say that one block on a multiprocessor is enough: else the compiler spills registers
+// to make room for more.
 #include "rows.cuh"
 
 __device__ __forceinline__ bool in_range(index_t label, index_t columns) {
@@ -101,7 +104,8 @@ __device__ __forceinline__ A weight_of(const T* g, index_t step, index_t divisor
 
 // v = exp(v - most) / sum * weight, less the weight at the place `label` of the tile.
 template <bool packed, typename Team>
-__device__ __forceinline__ void slopes(A (&v)[TILE], Team team, A most, A sum, A weight, int label) {
+__device__ __forceinline__ void slopes(A (&v)[TILE], Team team, A most, A sum, A weight,
+                                       int label) {
   const A scale = A(1) / sum;
 #pragma unroll
   for (int k = 0; k < TILE; ++k) {

@@ -1,9 +1,10 @@
 // Rows of a matrix in row-major order, read into registers in tiles and reduced.
 //
-// A tile is what a team of threads holds at once: TILE elements of a row to each thread. A team is some
-// lanes of a warp, where rows are short, or a block. Rows are read 16 bytes at a time (`packed`)
-// where every row begins at a multiple of 16 bytes, else one element at a time; in both cases
-// neighbouring threads read neighbouring addresses, and a thread's loads do not wait for each other.
+// A tile is what a team of threads holds at once: TILE elements of a row to each thread. A team is
+// some lanes of a warp, where rows are short, or a block. Rows are read 16 bytes at a time
+// (`packed`) where every row begins at a multiple of 16 bytes, else one element at a time; in both
+// cases neighbouring threads read neighbouring addresses, and a thread's loads do not wait for each
+// other.
 #pragma once
 #include "common.cuh"
 
@@ -45,8 +46,8 @@ struct Block {
 __device__ __forceinline__ Block this_block() { return {int(blockDim.x), int(threadIdx.x)}; }
 
 // Calls work(team, row, live) for rows shared out among teams of `size` lanes. All lanes of a warp
-// call it equally often; where there is no row left for a team, it is not live and `row` is one
-// that exists.
+// call it equally often, as they shuffle together; where there is no row left for a team, it is not
+// live, and `row` is one that exists.
 template <typename Work>
 __device__ __forceinline__ void rows_by_lanes(index_t rows, int size, Work work) {
   const int lane = threadIdx.x & 31, per_warp = 32 / size;
@@ -97,7 +98,8 @@ __device__ __forceinline__ void load_tile(const T* __restrict__ from, int n, Tea
 }
 
 template <bool packed, typename Team>
-__device__ __forceinline__ void store_tile(T* __restrict__ to, int n, Team team, const A (&v)[TILE]) {
+__device__ __forceinline__ void store_tile(T* __restrict__ to, int n, Team team,
+                                           const A (&v)[TILE]) {
   constexpr int pack = Pack<T>::size;
   if constexpr (packed) {
 #pragma unroll

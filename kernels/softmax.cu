@@ -1,8 +1,11 @@
 // Softmax and its logarithm along the rows of a matrix, and their gradients from the result.
 //
 // Three kernels for each, by the length of the rows: `_short` for rows that some lanes of a warp
-// hold in registers, `_row` for those that a block holds, `_long` for any, by a block that reads the
-// row twice. The first two read and write every number once.
+// hold in registers, `_row` for those that a block holds, `_long` for any, by a block that reads
+// the row twice. The first two read and write every number once.
+//
+// The bounds say that one block on a multiprocessor is enough: else the compiler spills registers
+// to make room for more.
 #include "rows.cuh"
 
 // --- values --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tensorgrad.nn.losses import (
     NLLLoss,
 )
 from tensorgrad.nn.module import Module, Parameter
+from tensorgrad.nn.normalization import LayerNorm, RMSNorm
 
 __all__ = [
     "ELU",
@@ -38,6 +39,7 @@ __all__ = [
     "Hardtanh",
     "Identity",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -47,6 +49,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "SiLU",

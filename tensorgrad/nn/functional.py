@@ -29,6 +29,7 @@ from tensorgrad.ops.elementwise import abs as absolute
 from tensorgrad.ops.elementwise import square, tanh
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
+from tensorgrad.ops.normalization import layer_norm, rms_norm
 from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
@@ -47,6 +48,7 @@ __all__ = [
     "l1_loss",
     "l1_penalty",
     "l2_penalty",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
@@ -55,6 +57,7 @@ __all__ = [
     "nll_loss",
     "one_hot",
     "relu",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

@@ -125,6 +125,7 @@ from tensorgrad.ops.linear_algebra import (
     trace,
     vecdot,
 )
+from tensorgrad.ops.normalization import layer_norm, rms_norm
 from tensorgrad.ops.padding import (
     diag,
     diagonal,
@@ -304,6 +305,7 @@ __all__ = [
     "isinf",
     "isnan",
     "kron",
+    "layer_norm",
     "leaky_relu",
     "less",
     "less_equal",
@@ -354,6 +356,7 @@ __all__ = [
     "repeat",
     "repeat_interleave",
     "reshape",
+    "rms_norm",
     "roll",
     "round",
     "rsqrt",

@@ -34,7 +34,7 @@ def reference(name: str, x: Host, axis: int = -1) -> Host:
         return e / s if name == "softmax" else z - np.log(s)
 
 
-def gradient(name: str, g: Host, y: Host, axis: int = -1) -> tuple[Host, Host]:
+def gradient(name: str, g: Host, y: Host, axis: int = -1) -> tuple[Host, Any]:
     """The gradient from the result, and what its terms amount to."""
     if name == "softmax":
         d = y * (g - (g * y).sum(axis=axis, keepdims=True))
@@ -50,12 +50,13 @@ def check(cuda: Cuda, name: str, x: tg.Tensor, g: tg.Tensor, dtype: str, axis: i
     # 16-bit results are rounded once; others also have the roundings of x - most and of exp
     rounding = 1.01 if dtype in ("float16", "bfloat16") else 8.0
     exact = as_float64(x)
-    scale = None
+    scale: Any = None
     if name == "log_softmax":
         scale = abs(exact - exact.max(axis=axis, keepdims=True)) + 1.0
     assert_close(y, reference(name, exact, axis), dtype, rounding=rounding, scale=scale)
     d, scale = gradient(name, as_float64(g), as_float64(y), axis)
-    assert x.grad is not None and x.grad.dtype == x.dtype
+    assert x.grad is not None
+    assert x.grad.dtype == x.dtype
     assert_close(x.grad, d, dtype, rounding=rounding, scale=scale)
 
 
@@ -98,6 +99,32 @@ def test_only_one_is_aligned(cuda: Cuda, what: str, name: str, rng: np.random.Ge
         x = cuda.tensor(rng.normal(size=shape), offset=int(what == "x"), requires_grad=True)
         g = cuda.tensor(rng.normal(size=shape), offset=int(what == "g"))
         check(cuda, name, x, g, "float32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alignment_of_each_array(cuda: Cuda, name: str, rng: np.random.Generator) -> None:
+    """Launched directly, as the engine's own results are always aligned."""
+    for rows, columns in ((3, 64), (2, 512), (1, 4608)):
+        kind = variant(columns, "float32")
+        last = (32,) if kind == "short" else ()
+        block = (256,) if kind == "short" else (64,) if kind == "row" else (512,)
+        host = rng.normal(size=(2, rows, columns))
+        for way, count in (("forward", 2), ("backward", 3)):
+            found = []
+            for shifted in (None, *range(count)):
+                arrays = [
+                    cuda.tensor(host[i] if i < count - 1 else 0 * host[0], "float32",
+                                int(i == shifted)).data
+                    for i in range(count)
+                ]  # fmt: skip
+                common.launch(
+                    cuda.xp, "softmax", f"{name}_{way}_{kind}", np.dtype("float32"), (1,),
+                    *arrays, rows, columns, *last, block=block,
+                )  # fmt: skip
+                found.append(arrays[-1].get())
+            assert found[0].any()
+            for other in found[1:]:  # the elements are added in another order
+                np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [10, 300, 5000])
@@ -191,7 +218,9 @@ def test_empty(cuda: Cuda, name: str, shape: tuple[int, ...]) -> None:
     x = cuda.tensor(np.zeros(shape), requires_grad=True)
     y = getattr(tg, name)(x)
     y.backward(cuda.tensor(np.zeros(shape)))
-    assert y.shape == shape and x.grad is not None and x.grad.shape == shape
+    assert y.shape == shape
+    assert x.grad is not None
+    assert x.grad.shape == shape
     assert not cuda.launched
 
 

@@ -223,7 +223,15 @@ def _eye(n: int, m: int | None = None, k: int = 0) -> Any:
 
 
 # name of the row -> the call, made with torch tensors in place of arrays
+def _bias_activation(z: Any, bias: Any, name: str, **options: Any) -> Any:
+    if name == "gelu_tanh":
+        return torch.nn.functional.gelu(z + bias, approximate="tanh")
+    function: Any = getattr(torch.nn.functional, name)
+    return function(z + bias, **options)
+
+
 ADAPTORS: dict[str, Callable[..., Any]] = {
+    "bias_activation": _bias_activation,
     "maximum": _with_tensors("maximum"),
     "minimum": _with_tensors("minimum"),
     "transpose": _transpose,

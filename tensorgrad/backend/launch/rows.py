@@ -20,7 +20,7 @@ from tensorgrad.backend.launch.common import (
     launch,
 )
 
-#: Threads at most of a block that has a row; a row of more elements than they hold is read tile by
+#: Threads at most of a block that has a row; of more elements than they hold, a row is read tile by
 #: tile.
 _MOST_THREADS = 512
 
@@ -31,7 +31,7 @@ def _tile(dtype: np.dtype[Any]) -> int:
 
 
 def _lanes(columns: int, tile: int) -> int:
-    """How many lanes of a warp share a row: the power of two that gives each half a tile or less."""
+    """How many lanes of a warp share a row: a power of two that gives each half a tile or less."""
     return min(32, 1 << (-(-2 * columns // tile) - 1).bit_length())
 
 
@@ -40,7 +40,7 @@ def _threads(columns: int, tile: int) -> int:
     return min(_MOST_THREADS, -(-columns // (32 * tile)) * 32)
 
 
-def _by_rows(
+def by_rows(
     xp: Any,
     family: str,
     name: str,
@@ -92,7 +92,7 @@ def _value(name: str) -> Callable[..., Any]:
             columns = x.shape[-1]
             rows = x.size // columns
             args = (x, y, rows, columns)
-            _by_rows(
+            by_rows(
                 xp, "softmax", f"{name}_forward", x.dtype, rows, columns, *args, one_tile="_row"
             )
         return _back(xp, y, axis)
@@ -110,7 +110,7 @@ def _gradient(name: str) -> Callable[..., Any]:
             columns = g.shape[-1]
             rows = g.size // columns
             args = (g, y, d, rows, columns)
-            _by_rows(
+            by_rows(
                 xp, "softmax", f"{name}_backward", g.dtype, rows, columns, *args, one_tile="_row"
             )
         return (_back(xp, d, axis),)
@@ -155,12 +155,12 @@ def _cross_entropy(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
     partial = xp.empty(blocks_for(rows * THREADS), arithmetic) if reduced else r
     args = (logits, labels, r, partial, loss, rows, columns, int(reduced))
     name = "cross_entropy_forward"
-    blocks = _by_rows(xp, "cross_entropy", name, dtype, rows, columns, *args, suffix=suffix)
+    blocks = by_rows(xp, "cross_entropy", name, dtype, rows, columns, *args, suffix=suffix)
     if reduced:
         divisor = rows if reduction == "mean" else 1
         block = (min(1024, -(-blocks // 32) * 32),)
-        args = (partial, loss, blocks, divisor)
-        launch(xp, "cross_entropy", "cross_entropy_total", dtype, (1,), *args, block=block)
+        sums = (partial, loss, blocks, divisor)
+        launch(xp, "cross_entropy", "cross_entropy_total", dtype, (1,), *sums, block=block)
     return loss, r
 
 
@@ -178,5 +178,5 @@ def _cross_entropy_gradient(
     divisor = rows if reduction == "mean" else 1
     args = (g, logits, labels, r, d, rows, columns, step, divisor)
     name = "cross_entropy_backward"
-    _by_rows(xp, "cross_entropy", name, d.dtype, rows, columns, *args, suffix=suffix)
+    by_rows(xp, "cross_entropy", name, d.dtype, rows, columns, *args, suffix=suffix)
     return d, None
