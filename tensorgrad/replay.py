@@ -144,7 +144,7 @@ def _replay(
             g = _run_hooks(node, g, lift)
             if node in goals:
                 found[node] = g
-            if node.op.kernel is not None and type(g) is not ndarray and not lift and node.edges:
+            if node.op.kernel is not None and not lift and not _on_host(g) and node.edges:
                 together = _together(node, g, wanted)
                 usual = usual and together is None
         edges = node.edges
@@ -217,6 +217,10 @@ def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: 
     return rule.function(g, *saved)
 
 
+def _on_host(g: Any) -> bool:
+    return isinstance(g, ndarray | np.generic)
+
+
 def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] | None:
     """The gradients of all inputs of the entry's operation, if one kernel computes them."""
     needed = [False] * len(node.op.inputs)
@@ -231,7 +235,7 @@ def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] |
 
 
 def _use_device_of(array: Array) -> None:
-    if not isinstance(array, ndarray | np.generic):
+    if not _on_host(array):
         array.device.use()
 
 

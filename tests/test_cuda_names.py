@@ -41,6 +41,10 @@ def names_asked_of_xp() -> set[str]:
 NAMES = sorted(names_asked_of_xp())
 
 
+# asked for in code that runs on a GPU only
+CUPY_ALONE = {"RawModule", "get_default_memory_pool"}
+
+
 def lookup(module: Any, name: str) -> Any:
     for part in name.split("."):
         module = getattr(module, part)
@@ -56,5 +60,5 @@ def test_the_scan_finds_names() -> None:
 def test_name_exists(name: str) -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     lookup(cupy, name)
-    if not name.startswith("cuda"):
+    if not name.startswith("cuda") and name not in CUPY_ALONE:
         lookup(np, name)

@@ -122,10 +122,14 @@ def _mask_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
     return kept.astype(x.dtype) * x.dtype.type(scale)
 
 
-_UNIFORM: Primitive = Primitive("random.uniform", _uniform_value, {"like": None})
-_NORMAL: Primitive = Primitive("random.normal", _normal_value, {"like": None})
-_RANDINT: Primitive = Primitive("random.randint", _randint_value, {"like": None})
-_PERMUTATION: Primitive = Primitive("random.permutation", _permutation_value, {"like": None})
+def _draw(name: str, value: Any) -> Primitive:
+    return Primitive(name, value, {"like": None}, kernel=name)
+
+
+_UNIFORM = _draw("random.uniform", _uniform_value)
+_NORMAL = _draw("random.normal", _normal_value)
+_RANDINT = _draw("random.randint", _randint_value)
+_PERMUTATION = _draw("random.permutation", _permutation_value)
 _MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None})
 
 
@@ -313,6 +317,29 @@ def seed(seed: int | None = None) -> Generator:
 # --- dropout --------------------------------------------------------------------------------------
 
 
+def _dropout_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
+    mask = _mask_value(xp, x, key, position, p)
+    return x * mask, mask
+
+
+def _dropout_rule(g: Any, r: Any, key: int, position: int, p: float) -> Any:
+    # A kernel keeps no mask, and under create_graph none is at hand: it is drawn once more.
+    mask = r
+    if mask is None:
+        mask = apply(_MASK, (g,), {"key": key, "position": position, "p": p})
+    return g * mask
+
+
+_DROPOUT = Primitive(
+    "dropout",
+    _dropout_value,
+    {"x": _dropout_rule},
+    widen=True,
+    residual=lambda key, position, p: None,
+    kernel="dropout",
+)
+
+
 @operation(
     cases=[
         lambda s: s(s.real(3, 4), 0.0),
@@ -323,7 +350,7 @@ def seed(seed: int | None = None) -> Generator:
     reference=lambda x, p=0.5, training=True: x * 0.0 if training and p == 1 else x,
     torch="nn.functional.dropout",
     elementwise=True,
-    primitive=_MASK,
+    primitive=_DROPOUT,
 )
 def dropout(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
@@ -340,4 +367,4 @@ def dropout(
         return x
     source = default_generator if generator is None else generator
     attrs = {**source.advance(math.prod(shape_of(x))), "p": float(p)}
-    return x * apply(_MASK, (x,), attrs)
+    return apply(_DROPOUT, (x,), attrs)

@@ -116,9 +116,10 @@ def main() -> int:
         for verdict in pool.map(tried, chosen, tests):
             verdicts.append(verdict)
             mutant = verdict.mutant
+            found = verdict.killed_by or mutant.survives
             print(
                 f"{'killed' if verdict.killed_by else 'SURVIVED':8}  {mutant.file:18} "
-                f"{mutant.kind:24} {verdict.seconds:4.0f} s  {verdict.killed_by or mutant.survives}",
+                f"{mutant.kind:24} {verdict.seconds:4.0f} s  {found}",
                 flush=True,
             )
     killed = sum(bool(v.killed_by) for v in verdicts)
