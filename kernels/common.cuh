@@ -126,6 +126,12 @@ struct alignas(16) Pack {
   E at[size];
 };
 
+// Four neighbouring elements, read or written at once: 16 bytes of float, 8 of the 16-bit floats.
+template <typename E>
+struct alignas(4 * sizeof(E) < 16 ? 4 * sizeof(E) : 16) Quad {
+  E at[4];
+};
+
 template <typename E>
 __device__ __forceinline__ bool aligned16(const E* pointer) {
   return (uint64(pointer) & 15u) == 0;

@@ -86,9 +86,3 @@ __device__ __forceinline__ void for_words(uint64 key, uint64 position, index_t n
     }
   }
 }
-
-// Four neighbouring elements, read or written at once: 16 bytes of float, 8 of the 16-bit floats.
-template <typename E>
-struct alignas(4 * sizeof(E) < 16 ? 4 * sizeof(E) : 16) Quad {
-  E at[4];
-};

@@ -26,7 +26,7 @@ def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
     return powers ** (1.0 / norm_type)
 
 
-_TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None})
+_TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None}, kernel="total_norm")
 
 
 def _scale_value(xp: Any, norm: Any, *grads: Any, max_norm: float) -> Any:
@@ -41,6 +41,7 @@ _SCALE = Primitive(
     _scale_value,
     {"norm": None, "*grads": None},
     overwrites=lambda count: range(1, count),
+    kernel="clip_grad_norm_",
 )
 
 
@@ -50,7 +51,9 @@ def _limit_value(xp: Any, *grads: Any, clip_value: float) -> Any:
     return grads[0]
 
 
-_LIMIT = Primitive("clip_grad_value_", _limit_value, {"*grads": None}, overwrites=range)
+_LIMIT = Primitive(
+    "clip_grad_value_", _limit_value, {"*grads": None}, overwrites=range, kernel="clip_grad_value_"
+)
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

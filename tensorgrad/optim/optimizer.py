@@ -274,11 +274,10 @@ class Optimizer:
                 heads.append(None)
                 continue
             flat = states[name] = place.asarray(
-                np.zeros(sum(p.size for p in params), scratch.dtype), None, device, True
+                np.zeros(scratch.total, scratch.dtype), None, device, True
             )
             heads.append(wrap(flat, None))
-        start = 0
-        for p in params:
+        for p, start in zip(params, scratch.starts):
             old_state = self.state[p]
             new_state: dict[str, Tensor] = {} if step is None else {"step": step}
             for name, flat in states.items():
@@ -290,7 +289,6 @@ class Optimizer:
                         view[...] = self._initial(name, group)
                 new_state[name] = wrap(view, None)
             self.state[p] = new_state
-            start += p.size
         return Bundle(params, heads, scratch)
 
     # --- saving and loading -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ are cut into chunks that stay in the cache between the passes of the rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ Rule = Callable[..., Callable[..., None]]
 # Measured on matrices of 784 x 128 and 512 x 512: half of it costs more calls, twice of it gains
 # nothing more.
 CHUNK = 1 << 15
+
+# On a GPU a parameter's state begins at a multiple of so many elements, for 16-byte accesses.
+ROOM = 8
 
 
 class Numbers:
@@ -76,7 +79,10 @@ class Scratch:
     They belong to one optimizer, so two threads never meet in them.
     """
 
-    __slots__ = ("buffers", "casts", "dtype", "numbers", "pieces", "whole")
+    __slots__ = (
+        "_buffers", "casts", "device", "dtype", "numbers", "pieces", "place", "shapes", "starts",
+        "total", "whole",
+    )  # fmt: skip
 
     def __init__(
         self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype[Any], device: str
@@ -87,23 +93,43 @@ class Scratch:
         self.casts = self.dtype != dtype
         on_host = place.xp is np
         self.numbers = Numbers(self.dtype, on_host)
-        sizes = [int(np.prod(shape)) for shape in shapes]
+        room = [int(np.prod(shape)) for shape in shapes]
+        if not on_host:
+            room = [-(-size // ROOM) * ROOM for size in room]
+        #: where each parameter's part of a state begins, and the elements of a state
+        *self.starts, self.total = accumulate(room, initial=0)
         # Elsewhere than on the host a chunk would only mean more launches.
-        self.pieces = _pieces(sizes, CHUNK if on_host else max(sizes))
+        self.pieces = _pieces(room, CHUNK if on_host else max(room))
         #: whether one piece covers everything, so that the states need not be cut
         self.whole = len(self.pieces) == 1 and not self.pieces[0].chunks
+        self.place = device
+        self.shapes = shapes
+        self._buffers: tuple[Any, ...] | None = None
+        #: what the launcher of a kernel keeps of the bundle
+        self.device: Any = None
+
+    @property
+    def buffers(self) -> tuple[Any, ...]:
+        """The gradients, the values, the step, and one for the rule; a kernel needs none."""
+        if self._buffers is None:
+            self._buffers = self._new_buffers()
+        return self._buffers
+
+    def _new_buffers(self) -> tuple[Any, ...]:
+        place = backend.backend_for(self.place)
         longest = 0
         for piece in self.pieces:
             parts = [at for at, _ in piece.chunks] or [piece.at]
             longest = max(longest, *(part.stop - part.start for part in parts))
-        #: the gradients, the values, the step, and one for the rule
-        self.buffers = tuple(
-            place.asarray(np.zeros(longest, self.dtype), None, device, True) for _ in range(4)
+        buffers = tuple(
+            place.asarray(np.zeros(longest, self.dtype), None, self.place, True) for _ in range(4)
         )
         for piece in self.pieces:
             if not piece.chunks:
-                own = shapes[piece.first : piece.stop]
-                piece.gs, piece.ps, piece.us = (_shaped(b, own) for b in self.buffers[:3])
+                own = self.shapes[piece.first : piece.stop]
+                starts = [s - piece.at.start for s in self.starts[piece.first : piece.stop]]
+                piece.gs, piece.ps, piece.us = (_shaped(b, own, starts) for b in buffers[:3])
+        return buffers
 
 
 def _pieces(sizes: Sequence[int], chunk: int) -> list[Piece]:
@@ -128,15 +154,12 @@ def _pieces(sizes: Sequence[int], chunk: int) -> list[Piece]:
     return pieces
 
 
-def _shaped(buffer: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
-    """Consecutive parts of ``buffer`` in the given shapes."""
-    views = []
-    start = 0
-    for shape in shapes:
-        size = int(np.prod(shape))
-        views.append(buffer[start : start + size].reshape(shape))
-        start += size
-    return views
+def _shaped(buffer: Any, shapes: Sequence[tuple[int, ...]], starts: Sequence[int]) -> list[Any]:
+    """Parts of ``buffer`` in the given shapes."""
+    return [
+        buffer[start : start + int(np.prod(shape))].reshape(shape)
+        for shape, start in zip(shapes, starts)
+    ]
 
 
 def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
@@ -159,6 +182,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
             step[()] = count
         update = rule(xp, scratch.numbers, count, **options)
         reads_values = options["weight_decay"] != 0
+        buffers = scratch.buffers
         for piece in scratch.pieces:
             if piece.chunks:
                 p, g = params[piece.first], grads[piece.first]
@@ -171,10 +195,10 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
                 for view, p in zip(piece.ps, own):
                     view[...] = p
             if scratch.whole:
-                g, p, u, w = scratch.buffers
+                g, p, u, w = buffers
                 update(p, g, u, w, *flat)
             else:
-                g, p, u, w = _cut(scratch.buffers, slice(piece.at.stop - piece.at.start))
+                g, p, u, w = _cut(buffers, slice(piece.at.stop - piece.at.start))
                 update(p, g, u, w, *_cut(flat, piece.at))
             for p, u in zip(own, piece.us):
                 xp.subtract(p, u, out=p)
@@ -183,7 +207,9 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
     def overwritten(count: int) -> Iterable[int]:
         return range(1 + states + (count - 1 - states) // 2)
 
-    return Primitive(name, value, {"step": None, "*arrays": None}, overwrites=overwritten)
+    return Primitive(
+        name, value, {"step": None, "*arrays": None}, overwrites=overwritten, kernel=name
+    )
 
 
 def _in_chunks(
