@@ -8,6 +8,7 @@
 #include "common.cuh"
 #include "math.cuh"
 #include "functions.cuh"
+#include "place.cuh"
 
 // Elements that one thread has in a row: a pack, where all rows begin at a multiple of 16 bytes.
 template <int width>
@@ -23,19 +24,6 @@ template <int width>
 __device__ __forceinline__ void write(T* p, const Part<width>& part) {
   *reinterpret_cast<Part<width>*>(p) = part;
 }
-
-// Where a thread works: `across` threads of a block lie along a row, and the others of the block on
-// the rows below. Blocks are numbered tile by tile along a row, strip by strip downwards.
-struct Place {
-  index_t column, row, step;
-
-  __device__ __forceinline__ Place(int width, int across, index_t tiles) {
-    const int down = blockDim.x / across;
-    column = ((blockIdx.x % tiles) * across + threadIdx.x % across) * width;
-    row = (blockIdx.x / tiles) * down + threadIdx.x / across;
-    step = (gridDim.x / tiles) * down;
-  }
-};
 
 // y = f(z + bias)
 template <int width, typename Function>

@@ -9,6 +9,7 @@
 // mean and scale (1 / standard deviation, or 1 / root mean square) have one number for each row. RMS
 // norm is layer norm with the mean taken for 0.
 #include "rows.cuh"
+#include "place.cuh"
 
 // What a kernel gets besides the arrays that it reads and writes row by row.
 struct Parameters {
@@ -190,28 +191,25 @@ __device__ __forceinline__ void gradient_long(const T* g, const T* x, const A* m
 // --- the gradients of weight and bias ------------------------------------------------------------
 
 // weights[strip, c] and biases[strip, c] are the sums over the strip's rows of g * z and of g, with
-// z = (x - mean) * scale. `across` threads of a block lie along a row, the others below them.
+// z = (x - mean) * scale.
 template <bool centred>
 __device__ __forceinline__ void parameters(const T* __restrict__ g, const T* __restrict__ x,
                                            const A* __restrict__ mean, const A* __restrict__ scale,
                                            A* __restrict__ weights, A* __restrict__ biases,
                                            index_t rows, index_t columns, int across,
                                            index_t tiles) {
-  const int down = blockDim.x / across;
-  const index_t c = (blockIdx.x % tiles) * across + threadIdx.x % across;
-  const index_t first = (blockIdx.x / tiles) * down + threadIdx.x / across;
-  const index_t step = (gridDim.x / tiles) * down;
-  if (c >= columns) return;
+  const Place at(1, across, tiles);
+  if (at.column >= columns) return;
   A weight = A(0), bias = A(0);
 #pragma unroll 4
-  for (index_t r = first; r < rows; r += step) {
-    const A d = widen(g[r * columns + c]);
+  for (index_t r = at.row; r < rows; r += at.step) {
+    const A d = widen(g[r * columns + at.column]);
     const A m = centred ? mean[r] : A(0);
-    weight += d * ((widen(x[r * columns + c]) - m) * scale[r]);
+    weight += d * ((widen(x[r * columns + at.column]) - m) * scale[r]);
     bias += d;
   }
-  weights[first * columns + c] = weight;
-  biases[first * columns + c] = bias;
+  weights[at.row * columns + at.column] = weight;
+  biases[at.row * columns + at.column] = bias;
 }
 
 // --- kernels -------------------------------------------------------------------------------------

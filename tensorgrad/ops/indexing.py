@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
+from tensorgrad.backend.templates import ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
 from tensorgrad.ops.shaping import (
@@ -42,29 +43,14 @@ __all__ = [
     "take_along_axis",
 ]
 
-# Where an index array belongs in a template (see shaping.Part for the other parts).
-ARRAY = "array"
 Template = tuple[Part, ...]
 
 
 # --- the primitives -----------------------------------------------------------------------------
 
 
-def _filled(template: Template, indices: Sequence[Any]) -> tuple[Any, ...]:
-    """The template with its places taken by the index arrays: what NumPy understands."""
-    arrays = iter(indices)
-    return tuple(
-        [
-            next(arrays) if part == ARRAY
-            else slice(*part) if type(part) is tuple
-            else part
-            for part in template
-        ]
-    )  # fmt: skip
-
-
 def _index_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
-    return x[_filled(template, indices)]
+    return x[filled(template, indices)]
 
 
 # How many elements to add up at once: the positions, 8 bytes each, should stay in the cache.
@@ -76,7 +62,7 @@ def _index_add_value(
 ) -> Any:
     """Zeros of ``shape`` with ``g`` added at the index, in the order of its elements."""
     y = xp.zeros(shape, g.dtype)
-    index = _filled(template, indices)
+    index = filled(template, indices)
     if distinct:
         y[index] = g
     elif xp is not np:
@@ -115,7 +101,7 @@ def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -
 
 
 def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
-    index = _filled(template, indices)
+    index = filled(template, indices)
     if xp is not np and indices and hasattr(value, "shape") and value.shape:
         # Of several values for one place CuPy stores any: all are made the last one.
         last, order = _last_of(xp, x, index)
@@ -126,7 +112,7 @@ def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template
 
 
 def _last_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
-    last, order = _last_of(xp, x, _filled(template, indices))
+    last, order = _last_of(xp, x, filled(template, indices))
     return last == order
 
 
@@ -156,12 +142,14 @@ _INDEX: Primitive = Primitive(
         "x": lambda g, x_shape, template, indices: _index_add(g, indices, template, x_shape),
         "*indices": None,
     },
+    kernel="getitem",
 )
 _INDEX_ADD: Primitive = Primitive(
     "index_add",
     _index_add_value,
     {"g": lambda g, template, indices: _index(g, indices, template), "*indices": None},
     widen=True,
+    kernel="index_add",
 )
 _PUT: Primitive = Primitive(
     "index_put",
@@ -460,27 +448,15 @@ def _integers(name: str, x: Any, indices: Any) -> Any:
     return beside(x, indices)
 
 
-def _along_axis(xp: Any, indices: Any, axis: int) -> tuple[Any, ...]:
-    """The full index that selects ``indices`` along ``axis`` and itself on the others."""
-    n = indices.ndim
-    return tuple(
-        [
-            indices if i == axis
-            else xp.arange(size).reshape((1,) * i + (size,) + (1,) * (n - 1 - i))
-            for i, size in enumerate(indices.shape)
-        ]
-    )  # fmt: skip
-
-
 def _gather_value(xp: Any, x: Any, indices: Any, axis: int, distinct: bool) -> Any:
-    return x[_along_axis(xp, indices, axis)]
+    return x[along_axis(xp, indices, axis)]
 
 
 def _scatter_value(
     xp: Any, src: Any, indices: Any, axis: int, shape: tuple[int, ...], distinct: bool
 ) -> Any:
     y = xp.zeros(shape, src.dtype)
-    index = _along_axis(xp, indices, axis)
+    index = along_axis(xp, indices, axis)
     if distinct:
         y[index] = src
     elif xp is not np:
@@ -518,6 +494,7 @@ _SCATTER_ADD: Primitive = Primitive(
         "indices": None,
     },
     widen=True,
+    kernel="scatter_add",
 )
 
 
@@ -632,7 +609,7 @@ def scatter_add(x: Any, indices: Any, src: Any, /, axis: int) -> Tensor:
     """``x`` with ``out[i, indices[i, j]] += src[i, j]`` for axis 1, and so on, as in PyTorch.
 
     indices: with as many axes as ``x``, along all others no longer than it. src: of the shape of
-    ``indices``. On the CPU the sums are made in order; on a GPU in no fixed order.
+    ``indices``. The sums are made in an order that does not change from run to run.
     """
     place = normalize_axis("scatter_add", axis, x)
     indices = _integers("scatter_add", x, indices)

@@ -1,1 +1,99 @@
-"""Being written."""
+"""Rows taken and added by index: kernels/indexing.cu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.backend.kernels import arithmetic
+from tensorgrad.backend.launch.bias_activation import Layout, aligned
+from tensorgrad.backend.launch.common import contiguous, fits, forward, launch
+from tensorgrad.backend.templates import ARRAY, along_axis, filled
+
+#: Contributions to a thread: PIECE in kernels/indexing.cu.
+PIECE = 128
+
+
+def _by_rows(template: Sequence[Any], indices: Sequence[Any]) -> bool:
+    """Whether the index is one array on the first axis, and all of the others."""
+    whole = ((None, None, None), Ellipsis)
+    return len(indices) == 1 and template[0] == ARRAY and all(p in whole for p in template[1:])
+
+
+@forward("getitem")
+def _taken(xp: Any, x: Any, *indices: Any, template: Sequence[Any]) -> Any:
+    if not fits(xp, x) or not _by_rows(template, indices):
+        return NotImplemented
+    (index,) = indices
+    x = contiguous(xp, x)
+    out = xp.empty(index.shape + x.shape[1:], x.dtype)
+    if not x.size or not out.size:
+        return NotImplemented  # CuPy says what is wrong, if anything is
+    name = "take_rows_32" if index.dtype == np.int32 else "take_rows_64"
+    if index.dtype not in (np.int32, np.int64):
+        index = index.astype(np.int64)
+    index = contiguous(xp, index)
+    columns = math.prod(x.shape[1:])
+    at = Layout(index.size, columns, x.dtype, aligned(columns, x, out))
+    launch(
+        xp, "indexing", name, x.dtype, at.grid, x, index, out, index.size, x.shape[0], columns,
+        np.int32(at.across), at.tiles, np.int32(at.packed),
+    )  # fmt: skip
+    return out
+
+
+def _added(xp: Any, g: Any, rows: Any, shape: tuple[int, ...], columns: int) -> Any:
+    """Zeros of ``shape`` with row i of ``g`` added to row ``rows[i]``, of ``columns`` elements."""
+    y = xp.zeros(shape, g.dtype)
+    n = rows.size
+    if not n or not columns or not y.size:
+        return y
+    order = xp.argsort(rows, kind="stable")
+    in_order = rows[order]
+    pieces = -(-n // PIECE)
+    first, last = (xp.empty((pieces, columns), arithmetic(g.dtype)) for _ in range(2))
+    at = Layout(pieces, columns, g.dtype, packed=False)
+    place = (np.int32(at.across), at.tiles)
+    g = contiguous(xp, g)
+    launch(
+        xp, "indexing", "add_pieces", g.dtype, at.grid, g, order, in_order, y, first, last, n,
+        columns, *place,
+    )  # fmt: skip
+    launch(
+        xp, "indexing", "join_pieces", g.dtype, at.grid, in_order, first, last, y, n, columns,
+        *place,
+    )  # fmt: skip
+    return y
+
+
+def _positions(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+    """The places that ``index`` names in an array of ``shape``, in row-major order."""
+    return xp.arange(math.prod(shape)).reshape(shape)[index]
+
+
+@forward("index_add")
+def _index_added(
+    xp: Any, g: Any, *indices: Any, template: Sequence[Any], shape: tuple[int, ...], distinct: bool
+) -> Any:
+    if distinct or not fits(xp, g):
+        return NotImplemented
+    if _by_rows(template, indices) and shape[0]:
+        rows = indices[0].reshape(-1).astype(np.int64, copy=False) % shape[0]
+        return _added(xp, g, rows, shape, math.prod(shape[1:]))
+    places = _positions(xp, shape, filled(template, indices))
+    if places.shape != g.shape:
+        g = xp.broadcast_to(g, places.shape)
+    return _added(xp, g, places.reshape(-1), shape, 1)
+
+
+@forward("scatter_add")
+def _scattered(
+    xp: Any, src: Any, indices: Any, axis: int, shape: tuple[int, ...], distinct: bool
+) -> Any:
+    if distinct or not fits(xp, src) or not src.size:
+        return NotImplemented
+    places = _positions(xp, shape, along_axis(xp, indices, axis))
+    return _added(xp, src, places.reshape(-1), shape, 1)
