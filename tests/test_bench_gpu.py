@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from emulator import emulator
@@ -23,13 +23,15 @@ def _installed() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("make", [bandwidth.cases, bandwidth.fused_cases])
-def test_every_case_is_one_pass(make: object) -> None:
-    """A case launches its kernel, and no more than a small second stage besides."""
-    for case in make(N):  # type: ignore[operator]
+def test_every_case_is_one_pass(make: Callable[[int], list[bandwidth.Case]]) -> None:
+    """A case launches its kernel, and no more than small second stages besides."""
+    for case in make(N):
         case.run()
         cupy_standin.log.clear()
         case.run()
-        assert 1 <= cupy_standin.log.launches <= 3, case.name
+        # rows to be added up are sorted first
+        most = 6 if case.name == "take rows backward" else 4
+        assert 1 <= cupy_standin.log.launches <= most, case.name
         assert not cupy_standin.log.syncs, case.name
 
 

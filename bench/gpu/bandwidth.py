@@ -79,18 +79,16 @@ def cases(n: int = ELEMENTS) -> list[Case]:
 
 def fused_cases(n: int = ELEMENTS) -> list[Case]:
     """Bias and activation in one pass, with the bias gradient reduced in the same pass."""
-    from tensorgrad.nn.functional import _bias_activation  # what Sequential runs after a product
-
     columns = min(1024, n // 4)
     z, g = _tensor(n // columns, columns, requires_grad=True), _tensor(n // columns, columns)
     bias = _tensor(columns, requires_grad=True)
     found = []
     for name in ("relu", "sigmoid", "gelu"):
-        y = _bias_activation(z, bias, name)
+        y = tg.bias_activation(z, bias, name)
         found.append(
             Case(
                 f"bias + {name} forward",
-                tg.no_grad()(lambda name=name: _bias_activation(z, bias, name)),
+                tg.no_grad()(lambda name=name: tg.bias_activation(z, bias, name)),
                 8 * n,
             )
         )

@@ -1,4 +1,4 @@
-"""Every kernel compiles for every architecture without spills or warnings; no GPU is needed."""
+"""Every kernel compiles without spills or warnings; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill lo
 @pytest.mark.parametrize("dtype", kernels.TYPES)
 @pytest.mark.parametrize("family", kernels.families())
 def test_family_compiles_without_spills_or_warnings(family: str, dtype: str) -> None:
+    """For one architecture; compile_all.py, which .ci/run calls besides, does it for all."""
     assert kernels.kernel_names(family)
-    for arch in ARCHITECTURES:
-        result = compile_all.compile_family((family, dtype, arch))
-        assert result.failures() == [], result.title
-        assert set(kernels.kernel_names(family)) <= set(result.usage)
+    result = compile_all.compile_family((family, dtype, 90))
+    assert result.failures() == [], result.title
+    assert set(kernels.kernel_names(family)) <= set(result.usage)
 
 
 def test_the_log_is_read() -> None:

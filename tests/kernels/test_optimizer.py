@@ -73,7 +73,7 @@ def test_adam_by_the_formula(cuda: Cuda, rng: np.random.Generator) -> None:
     start, grads = rng.normal(size=50), [rng.normal(size=50) for _ in range(5)]
     (p,), _ = trained(lambda p: optim.Adam(p, lr=0.1), [start], [[g] for g in grads], "cuda",
                       "float64")  # fmt: skip
-    x, m, v, lr = start, 0.0, 0.0, 0.1
+    x, m, v, lr = start, 0 * start, 0 * start, 0.1
     for t, g in enumerate(grads, 1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         x = x - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
@@ -223,7 +223,7 @@ def test_limiting(cuda: Cuda, offset: int, rng: np.random.Generator) -> None:
 
 def test_training_agrees_with_the_cpu(cuda: Cuda, tmp_path: Path) -> None:
     """Forward, loss, backward, clipping and Adam: every kernel at work in one small network."""
-    losses = {}
+    losses: dict[str, list[float]] = {}
     draw = np.random.default_rng(0)
     x = draw.normal(size=(40, 6)).astype(np.float32)
     t = draw.integers(0, 3, 40)
@@ -233,7 +233,7 @@ def test_training_agrees_with_the_cpu(cuda: Cuda, tmp_path: Path) -> None:
             nn.Linear(6, 16), nn.GELU(), nn.LayerNorm(16), nn.Dropout(0.2), nn.Linear(16, 3)
         ).to(device)
         update = optim.AdamW(model.parameters(), lr=0.02)
-        found = losses[device] = []
+        found = losses.setdefault(device, [])
         for _ in range(8):
             update.zero_grad()
             inputs, labels = tg.tensor(x, device=device), tg.tensor(t, device=device)

@@ -107,7 +107,7 @@ def test_dropout(cuda: Cuda, dtype: str, n: int, offset: int, rng: np.random.Gen
     twin = x.detach().cpu()
     twin.requires_grad = True
     for p, position in ((0.3, 0), (0.5, 1), (0.9, 6), (1.0, 0), (1e-9, 3)):
-        found = []
+        found: list[tuple[Any, Any]] = []
         for t, d in ((x, g), (twin, g.cpu())):
             t.grad = None
             generator = tg.Generator(0)
