@@ -23,24 +23,12 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from emulator import emulator  # noqa: E402
+from kernels.mutants import MUTANTS, TESTS_OF, Mutant  # noqa: E402
 
 SOURCES = TESTS.parent / "kernels"
 #: A mutant that runs longer hangs, and is found by that.
 LIMIT = 300.0
 WANTED = 0.95
-
-
-class Mutant(NamedTuple):
-    """A bug: in ``file``, ``old``, which occurs there once, becomes ``new``.
-
-    survives: why no test can find it, where that is so.
-    """
-
-    kind: str
-    file: str
-    old: str
-    new: str
-    survives: str = ""
 
 
 class Verdict(NamedTuple):
@@ -99,8 +87,6 @@ def _fails(tests: list[str], environment: dict[str, str]) -> str:
 
 def main() -> int:
     """Try all mutants, or those whose file or kind contains the argument."""
-    from mutants import MUTANTS, TESTS_OF  # beside this file
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")

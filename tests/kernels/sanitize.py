@@ -25,6 +25,7 @@ def main() -> int:
         print(reason)
         return 1
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    # Two schedules of six: each takes ten times as long as without the sanitizers.
     given = sys.argv[1:] or [str(TESTS / "kernels"), "-k", "schedule0 or schedule3"]
     environment = {**os.environ, **emulator.sanitizer_env()}
     return subprocess.run([*command, *given], cwd=TESTS.parent, env=environment).returncode

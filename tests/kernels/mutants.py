@@ -1,0 +1,367 @@
+"""The bugs that mutate.py plants, and the tests that have to find them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A bug: in ``file``, ``old``, which occurs there once, becomes ``new``.
+
+    survives: why no test can find it, where that is so.
+    """
+
+    kind: str
+    file: str
+    old: str
+    new: str
+    survives: str = ""
+
+
+#: The tests of each file, the quickest to tell first.
+TESTS_OF: dict[str, list[str]] = {
+    "common.cuh": ["test_softmax.py", "test_activation.py", "test_optimizer.py"],
+    "rows.cuh": ["test_softmax.py", "test_cross_entropy.py"],
+    "elementwise.cuh": ["test_activation.py"],
+    "functions.cuh": ["test_activation.py", "test_bias_activation.py"],
+    "math.cuh": ["test_activation.py"],
+    "place.cuh": ["test_bias_activation.py", "test_indexing.py"],
+    "philox.cuh": ["test_random.py"],
+    "many.cuh": ["test_optimizer.py"],
+    "activation.cu": ["test_activation.py"],
+    "bias_activation.cu": ["test_bias_activation.py"],
+    "sums.cu": ["test_bias_activation.py"],
+    "softmax.cu": ["test_softmax.py"],
+    "cross_entropy.cu": ["test_cross_entropy.py"],
+    "normalization.cu": ["test_normalization.py"],
+    "random.cu": ["test_random.py"],
+    "dropout.cu": ["test_random.py"],
+    "optimizer.cu": ["test_optimizer.py"],
+    "gradient_norm.cu": ["test_optimizer.py"],
+    "indexing.cu": ["test_indexing.py"],
+}
+
+MUTANTS: list[Mutant] = [
+    # --- reductions within a block
+    Mutant(
+        "missing barrier",
+        "common.cuh",
+        "  __syncthreads();  // the last call's results may still be being read\n",
+        "",
+    ),
+    Mutant(
+        "missing barrier",
+        "common.cuh",
+        "  if (lane == 0) partial[warp] = value;\n  __syncthreads();\n",
+        "  if (lane == 0) partial[warp] = value;\n",
+    ),
+    Mutant("wrong lane", "common.cuh", "if (lane == 0) partial", "if (lane == 1) partial"),
+    Mutant(
+        "dropped step", "common.cuh", "for (int offset = 16; offset", "for (int offset = 8; offset"
+    ),
+    Mutant("wrong identity", "common.cuh", "return -infinity<R>();", "return R(0);"),
+    Mutant("wrong identity", "common.cuh", "    return R(0);\n", "    return R(1);\n"),
+    Mutant("guard off by one", "common.cuh", "value = lane < warps ?", "value = lane <= warps ?"),
+    Mutant("wrong rounding", "common.cuh", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
+    Mutant(
+        "alignment ignored", "common.cuh", "return (uint64(pointer) & 15u) == 0;", "return true;"
+    ),
+    Mutant("wrong shift", "common.cuh", "uint32(x.bits) << 16", "uint32(x.bits) << 15"),
+    # --- rows in registers
+    Mutant("dropped step", "rows.cuh", "offset = size >> 1;", "offset = size >> 2;"),
+    Mutant(
+        "missing grid stride",
+        "rows.cuh",
+        "first < rows; first += step",
+        "first < rows; first += rows",
+    ),
+    Mutant(
+        "wrong stride",
+        "rows.cuh",
+        "(k / pack * size + thread) * pack + k % pack",
+        "(k / pack * size + thread) * pack",
+    ),
+    Mutant(
+        "wrong tile",
+        "rows.cuh",
+        "work(start, left < whole ? int(left) : whole);",
+        "work(start, whole);",
+    ),
+    Mutant(
+        "dropped term", "rows.cuh", "sum = sum * exp(most - greater) + part;", "sum = sum + part;"
+    ),
+    Mutant(
+        "swapped operand", "rows.cuh", "sum * exp(most - greatest)", "sum * exp(greatest - most)"
+    ),
+    # --- element by element
+    Mutant(
+        "dropped tail",
+        "elementwise.cuh",
+        "    done = packs * size;\n  }\n  for (index_t i = done + thread_number(); i < n; i += thread_count())\n    y[i]",
+        "    done = n;\n  }\n  for (index_t i = done + thread_number(); i < n; i += thread_count())\n    y[i]",
+    ),
+    Mutant(
+        "alignment ignored",
+        "elementwise.cuh",
+        "if (aligned16(g) && aligned16(s) && aligned16(d))",
+        "if (aligned16(g) && aligned16(d))",
+    ),
+    Mutant(
+        "swapped operand",
+        "elementwise.cuh",
+        "d[i] = narrow<T>(function(widen(g[i]), widen(s[i])));",
+        "d[i] = narrow<T>(function(widen(s[i]), widen(g[i])));",
+    ),
+    Mutant(
+        "guard off by one",
+        "elementwise.cuh",
+        "i < n; i += thread_count())\n    y[i]",
+        "i <= n; i += thread_count())\n    y[i]",
+    ),
+    Mutant(
+        "wrong sign", "functions.cuh", "return g * y * (R(1) - y);", "return g * y * (R(1) + y);"
+    ),
+    Mutant("kink", "functions.cuh", "return y > R(0) ? g : R(0);", "return y >= R(0) ? g : R(0);"),
+    Mutant(
+        "select to product",
+        "functions.cuh",
+        "return y > R(0) ? g : R(0);",
+        "return g * R(y > R(0));",
+    ),
+    Mutant("dropped term", "functions.cuh", "s * (R(1) + x * (R(1) - s))", "s * (R(1) + x)"),
+    Mutant(
+        "overflow",
+        "math.cuh",
+        "return relu(x) + log1p(exp(-fabs(x)));",
+        "return log(R(1) + exp(x));",
+    ),
+    Mutant(
+        "NaN lost",
+        "math.cuh",
+        "return x > R(0) || x != x ? x : R(0);",
+        "return x > R(0) ? x : R(0);",
+    ),
+    Mutant("wrong constant", "math.cuh", "R(0.134145)", "R(0.044715)"),
+    # --- bias and activation
+    Mutant(
+        "wrong stride",
+        "place.cuh",
+        "step = (gridDim.x / tiles) * down;",
+        "step = gridDim.x * down;",
+    ),
+    Mutant(
+        "wrong place",
+        "place.cuh",
+        "+ threadIdx.x % across) * width",
+        "+ threadIdx.x / across) * width",
+    ),
+    Mutant("dropped term", "bias_activation.cu", "      sum[k] += d;\n", "      sum[k] = d;\n"),
+    Mutant(
+        "wrong index",
+        "bias_activation.cu",
+        "partial[at.row * columns + at.column + k] = sum[k];",
+        "partial[at.row * columns + at.column] = sum[k];",
+    ),
+    Mutant(
+        "bias left out", "bias_activation.cu", "widen(held.at[k]) + b[k];", "widen(held.at[k]);"
+    ),
+    Mutant(
+        "missing guard",
+        "bias_activation.cu",
+        "  const Place at(width, across, tiles);\n  if (at.column >= columns) return;\n  A b[width];\n",
+        "  const Place at(width, across, tiles);\n  A b[width];\n",
+    ),
+    Mutant(
+        "missing barrier",
+        "sums.cu",
+        "    sums[warp][lane] = sum;\n    __syncthreads();\n",
+        "    sums[warp][lane] = sum;\n",
+    ),
+    Mutant(
+        "missing barrier",
+        "sums.cu",
+        "    __syncthreads();  // before the next columns overwrite the sums\n",
+        "",
+    ),
+    Mutant("dropped part", "sums.cu", "for (int w = 1; w < 8; ++w)", "for (int w = 1; w < 7; ++w)"),
+    # --- softmax and cross-entropy
+    Mutant("wrong sign", "softmax.cu", "return y * (g - total);", "return y * (g + total);"),
+    Mutant("dropped term", "softmax.cu", "return g - exp(y) * total;", "return g - y * total;"),
+    Mutant("greatest not subtracted", "softmax.cu", "Op::keep(v[k] - of.most)", "Op::keep(v[k])"),
+    Mutant(
+        "guard off by one",
+        "cross_entropy.cu",
+        "return label >= 0 && label < columns;",
+        "return label >= 0 && label <= columns;",
+    ),
+    Mutant(
+        "missing guard",
+        "cross_entropy.cu",
+        "return label >= 0 && label < columns;",
+        "return label < columns;",
+    ),
+    Mutant(
+        "divisor left out",
+        "cross_entropy.cu",
+        "return widen(g[row * step]) / A(divisor);",
+        "return widen(g[row * step]);",
+    ),
+    Mutant(
+        "wrong index", "cross_entropy.cu", "  r[rows + row] = of.sum;\n", "  r[row + 1] = of.sum;\n"
+    ),
+    Mutant("wrong thread", "cross_entropy.cu", "if (live && team.thread == 0)", "if (live)"),
+    # --- norms
+    Mutant(
+        "padding counted", "normalization.cu", "if (within(k, n, team, packed)) sum +=", "sum +="
+    ),
+    Mutant(
+        "wrong divisor",
+        "normalization.cu",
+        "const A s = A(1) / sqrt(squares / A(columns) + eps);",
+        "const A s = A(1) / sqrt(squares / A(columns - 1) + eps);",
+    ),
+    Mutant(
+        "dropped term",
+        "normalization.cu",
+        "h[k] = s * (h[k] - average - z[k] * slope);\n  store_tile",
+        "h[k] = s * (h[k] - z[k] * slope);\n  store_tile",
+    ),
+    Mutant(
+        "padding counted",
+        "normalization.cu",
+        "team, m, z);  // padded with the mean, so that z is 0 there",
+        "team, A(0), z);",
+        survives="h, by which z is multiplied, is 0 there as well",
+    ),
+    Mutant(
+        "wrong start",
+        "normalization.cu",
+        "load_tile<packed>(p.bias + start, n,",
+        "load_tile<packed>(p.bias, n,",
+    ),
+    Mutant(
+        "mean left out",
+        "normalization.cu",
+        "weight += d * ((widen(x[r * columns + at.column]) - m) * scale[r]);",
+        "weight += d * (widen(x[r * columns + at.column]) * scale[r]);",
+    ),
+    # --- random numbers
+    Mutant("wrong constant", "philox.cuh", "0xBB67AE85u", "0xBB67AE84u"),
+    Mutant("round left out", "philox.cuh", "round < 10", "round < 9"),
+    Mutant("index truncated", "philox.cuh", "c1 = uint32(counter >> 32)", "c1 = 0"),
+    Mutant(
+        "wrong word",
+        "philox.cuh",
+        "skip + j < 4 ? first.at[(skip + j) & 3] : second.at[(skip + j) & 3]",
+        "first.at[(skip + j) & 3]",
+    ),
+    Mutant("guard missing", "philox.cuh", "if (i >= 0 && i < n) work(", "if (i < n) work("),
+    Mutant("wrong branch", "random.cu", "normal_from(u, a, p & 1)", "normal_from(u, a, !(p & 1))"),
+    Mutant(
+        "log of 0", "random.cu", "(double(w.at[0]) + 1.0) * 0x1p-32", "double(w.at[0]) * 0x1p-32"
+    ),
+    Mutant(
+        "wrong bits",
+        "random.cu",
+        "uint64(w.at[1]) << 32 | w.at[0];",
+        "uint64(w.at[0]) << 32 | w.at[1];",
+    ),
+    Mutant(
+        "guard off by one",
+        "dropout.cu",
+        "word >= threshold ?",
+        "word > threshold ?",
+        survives="one word in 2**32 is the threshold itself; none of those drawn is",
+    ),
+    Mutant("wrong selection", "dropout.cu", "word >= threshold ?", "word < threshold ?"),
+    # --- optimizers and gradient norms
+    Mutant(
+        "dropped tail",
+        "many.cuh",
+        "n = left < CHUNK ? int(left) : CHUNK;",
+        "n = left < CHUNK ? int(left) & ~3 : CHUNK;",
+    ),
+    Mutant(
+        "wrong tensor",
+        "many.cuh",
+        "many.pointers[kinds * tensor + kind]",
+        "many.pointers[tensor + kind]",
+    ),
+    Mutant(
+        "wrong state",
+        "optimizer.cu",
+        "const index_t at = starts[chunk.tensor] + chunk.begin;",
+        "const index_t at = starts[chunk.tensor];",
+    ),
+    Mutant(
+        "alignment ignored",
+        "optimizer.cu",
+        "  if (aligned_quad(p) && aligned_quad(g)) {\n",
+        "  if (aligned_quad(p)) {\n",
+    ),
+    Mutant(
+        "step too early",
+        "optimizer.cu",
+        "if (atomicAdd(ticket, 1u) == gridDim.x - 1) {",
+        "if (atomicAdd(ticket, 1u) == 0) {",
+    ),
+    Mutant("ticket not returned", "optimizer.cu", "      *ticket = 0;\n", ""),
+    Mutant(
+        "missing barrier",
+        "optimizer.cu",
+        "    numbers[1] = A(eps * root);\n  }\n  __syncthreads();\n",
+        "    numbers[1] = A(eps * root);\n  }\n",
+    ),
+    Mutant(
+        "swapped operand",
+        "optimizer.cu",
+        "nesterov ? e.first * memory + g : e.first",
+        "nesterov ? g * memory + e.first : e.first",
+    ),
+    Mutant(
+        "sign",
+        "optimizer.cu",
+        "    A g = maximize ? -e.g : e.g;\n    if (has_decay)",
+        "    A g = e.g;\n    if (has_decay)",
+    ),
+    Mutant(
+        "wrong bias correction",
+        "optimizer.cu",
+        "1 - pow(beta1, double(now))",
+        "1 - pow(beta2, double(now))",
+    ),
+    Mutant(
+        "NaN lost",
+        "gradient_norm.cu",
+        "const A factor = wanted > A(1) ? A(1) : wanted;",
+        "const A factor = wanted < A(1) ? wanted : A(1);",
+    ),
+    Mutant(
+        "dropped tail",
+        "gradient_norm.cu",
+        "for (int i = done + threadIdx.x; i < chunk.n; i += blockDim.x) sum +=",
+        "for (int i = chunk.n; i < chunk.n; i += blockDim.x) sum +=",
+    ),
+    # --- rows by index
+    Mutant("negative index", "indexing.cu", "    if (row < 0) row += rows;\n", ""),
+    Mutant("wrong stride", "indexing.cu", "to = i * columns + at.column;", "to = i * columns;"),
+    Mutant("run not closed", "indexing.cu", "        in_first = false;\n", ""),
+    Mutant(
+        "run begins twice",
+        "indexing.cu",
+        "const bool begins = piece == 0 || sorted[begin - 1] != head;",
+        "const bool begins = true;",
+    ),
+    Mutant(
+        "run cut short",
+        "indexing.cu",
+        "      if (sorted[stop - 1] != tail) break;\n",
+        "      break;\n",
+    ),
+    Mutant(
+        "sum not cleared",
+        "indexing.cu",
+        "        destination = next;\n        sum = A(0);\n",
+        "        destination = next;\n",
+    ),
+]

@@ -1,0 +1,20 @@
+"""The bugs that mutate.py plants can all be planted."""
+
+from __future__ import annotations
+
+import pytest
+from kernels.mutants import MUTANTS, TESTS_OF, Mutant
+from kernels.mutate import SOURCES, TESTS, planted
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.kind}")
+def test_there_is_one_place_for_it(mutant: Mutant) -> None:
+    assert planted(mutant) != (SOURCES / mutant.file).read_text()
+
+
+def test_all_files_and_many_kinds() -> None:
+    assert {path.name for path in SOURCES.glob("*.cu*")} == set(TESTS_OF) == {
+        m.file for m in MUTANTS
+    } | {"activation.cu"}  # which is nothing but calls
+    assert len(MUTANTS) >= 40
+    assert all((TESTS / "kernels" / test).exists() for tests in TESTS_OF.values() for test in tests)
