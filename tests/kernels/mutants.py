@@ -55,7 +55,12 @@ MUTANTS: list[Mutant] = [
         "  if (lane == 0) partial[warp] = value;\n  __syncthreads();\n",
         "  if (lane == 0) partial[warp] = value;\n",
     ),
-    Mutant("wrong lane", "common.cuh", "if (lane == 0) partial", "if (lane == 1) partial"),
+    Mutant(
+        "wrong place",
+        "common.cuh",
+        "if (lane == 0) partial[warp] = value;",
+        "partial[lane] = value;",
+    ),
     Mutant(
         "dropped step", "common.cuh", "for (int offset = 16; offset", "for (int offset = 8; offset"
     ),
@@ -271,7 +276,6 @@ MUTANTS: list[Mutant] = [
         "dropout.cu",
         "word >= threshold ?",
         "word > threshold ?",
-        survives="one word in 2**32 is the threshold itself; none of those drawn is",
     ),
     Mutant("wrong selection", "dropout.cu", "word >= threshold ?", "word < threshold ?"),
     # --- optimizers and gradient norms

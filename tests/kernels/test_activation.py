@@ -115,3 +115,14 @@ def test_kernels_can_be_switched_off(cuda: Cuda, monkeypatch: pytest.MonkeyPatch
     x = cuda.tensor([1.0], requires_grad=True)
     tg.sigmoid(x).backward()
     assert not cuda.launched
+
+
+@pytest.mark.parametrize(("x_offset", "g_offset"), [(1, 0), (0, 1)])
+def test_alignment_of_each_array(
+    cuda: Cuda, x_offset: int, g_offset: int, rng: np.random.Generator
+) -> None:
+    """16 bytes at a time only if all arrays begin there, and not just some."""
+    x = cuda.tensor(rng.normal(size=1003), offset=x_offset, requires_grad=True)
+    tg.softplus(x).backward(cuda.tensor(np.ones(1003), offset=g_offset))
+    assert x.grad is not None
+    assert_close(x.grad, sigmoid(as_float64(x)), "float32", scale=1.0)

@@ -13,8 +13,10 @@ def test_there_is_one_place_for_it(mutant: Mutant) -> None:
 
 
 def test_all_files_and_many_kinds() -> None:
-    assert {path.name for path in SOURCES.glob("*.cu*")} == set(TESTS_OF) == {
-        m.file for m in MUTANTS
-    } | {"activation.cu"}  # which is nothing but calls
+    assert (
+        {path.name for path in SOURCES.glob("*.cu*")}
+        == set(TESTS_OF)
+        == {m.file for m in MUTANTS} | {"activation.cu"}
+    )  # which is nothing but calls
     assert len(MUTANTS) >= 40
     assert all((TESTS / "kernels" / test).exists() for tests in TESTS_OF.values() for test in tests)

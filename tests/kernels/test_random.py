@@ -159,3 +159,21 @@ def test_the_mask_is_the_same_for_rules_and_kernel(
     for gradient in (plain, ruled, first, again):
         np.testing.assert_allclose(as_float64(gradient), 2 * as_float64(x) * kept)
     np.testing.assert_allclose(as_float64(second), 2 * kept)
+
+
+def test_normal_of_a_small_word(cuda: Cuda) -> None:
+    """Where the logarithm is steep: at the smallest of half a million words."""
+    from tensorgrad.backend import philox
+
+    place = 2 * int(philox.bits(np, 7, 0, 1 << 20)[0::2].argmin())
+    ours, theirs = both(lambda g, d: g.normal((2,), device=d), 7, place)
+    assert (abs(ours - theirs) <= 2 * EPSILON["float32"] * abs(theirs)).all()
+
+
+def test_dropout_keeps_a_word_at_the_threshold(cuda: Cuda) -> None:
+    from tensorgrad.backend import philox
+
+    word = int(philox.bits(np, 7, 0, 1)[0])
+    generator = tg.Generator(7)
+    y = tg.dropout(cuda.tensor(np.ones(8)), word / 2.0**32, generator=generator)
+    assert as_float64(y)[0] != 0

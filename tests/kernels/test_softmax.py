@@ -252,3 +252,13 @@ def test_same_bits(cuda: Cuda, name: str) -> None:
             assert x.grad is not None
             bits += [as_float64(y).tobytes(), as_float64(x.grad).tobytes()]
         assert SEEN.setdefault((name, cuda.real), bits) == bits
+
+
+@pytest.mark.parametrize("columns", [20, 300, 5000])
+def test_far_below_zero(cuda: Cuda, columns: int, rng: np.random.Generator) -> None:
+    """Nothing but the row's own elements has a say in the greatest of them."""
+    x = cuda.tensor(rng.normal(size=(2, columns)) - 3000.0)
+    exact = as_float64(x)
+    exact = np.exp(exact - exact.max(1, keepdims=True))
+    exact /= exact.sum(1, keepdims=True)
+    np.testing.assert_allclose(as_float64(tg.softmax(x)), exact, rtol=1e-5)
