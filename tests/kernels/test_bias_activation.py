@@ -156,3 +156,11 @@ def test_shape_errors_name_the_layer(cuda: Cuda) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(5, 2), nn.ReLU()).to("cuda")
     with pytest.raises(tg.errors.ShapeError, match="2"):
         model(cuda.tensor(np.ones((2, 4))))
+
+
+def test_a_number_for_either(cuda: Cuda) -> None:
+    """A number broadcasts, without the kernel."""
+    x = cuda.tensor([-1.0, 2.0])
+    assert as_float64(tg.bias_activation(x, 0.5, "relu")).tolist() == [0, 2.5]
+    assert as_float64(tg.bias_activation(0.5, x, "relu")).tolist() == [0, 2.5]
+    assert not cuda.launched

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tensorgrad.backend import kernels
-from tensorgrad.backend.kernels import TYPES
+from tensorgrad.dtypes import FLOATS
 
 Launcher = TypeVar("Launcher", bound=Callable[..., Any])
 
@@ -46,9 +46,9 @@ def _entered(registry: dict[str, Callable[..., Any]], name: str) -> Callable[[La
 def fits(xp: Any, *arrays: Any) -> bool:
     """Whether all are arrays of one floating dtype that the kernels are compiled for."""
     first = arrays[0]
-    return all(isinstance(a, xp.ndarray) and a.dtype == first.dtype for a in arrays) and (
-        str(first.dtype) in TYPES
-    )
+    if not all(isinstance(a, xp.ndarray) and a.dtype == first.dtype for a in arrays):
+        return False
+    return first.dtype in FLOATS
 
 
 def contiguous(xp: Any, array: Any) -> Any:
