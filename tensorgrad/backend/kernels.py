@@ -24,7 +24,7 @@ _KERNEL = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([^)]*\
 
 
 def folder() -> Path:
-    """Where the sources lie: beside this package in a wheel, beside it in the repository."""
+    """Where the sources lie: inside this package in a wheel, beside it in the repository."""
     package = Path(__file__).parent.parent
     inside = package / "kernels"
     return inside if inside.is_dir() else package.parent / "kernels"
