@@ -14,6 +14,7 @@ launch or of an alignment. Kernels of our own are not run here.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
 from collections import Counter
@@ -1098,19 +1099,24 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
     without this, CuPy's functions compute everything.
     """
     from tensorgrad import backend
-    from tensorgrad.backend import cuda
 
     modules = _modules()
+    asked = os.environ.get("TENSORGRAD_KERNELS")
     before = {name: sys.modules.get(name) for name in modules}
     backends = dict(backend.BACKENDS)
     _forget()
     sys.modules.update(modules)
     log.clear()
     try:
-        cuda.load().kernels = kernels and emulator.available() is None
+        # Through the environment, so that a backend made anew has it too.
+        used = kernels and emulator.available() is None
+        os.environ["TENSORGRAD_KERNELS"] = "1" if used else "0"
         backend.cuda_backend()
         yield MODULE
     finally:
+        os.environ.pop("TENSORGRAD_KERNELS")
+        if asked is not None:
+            os.environ["TENSORGRAD_KERNELS"] = asked
         _Current.number = 0
         for name, module in before.items():
             if module is None:
