@@ -127,15 +127,16 @@ def _replay(
     # The entry to visit next, where no other is waiting: a chain needs neither heap nor dicts.
     ahead: Node | None = None
     ahead_g: Any = None
-    while heap or ahead is not None:
+    while True:
         if ahead is not None:
             node, g, ahead = ahead, ahead_g, None
-            position = node.position
+        elif heap:
+            at = heappop(heap)
+            node = waiting.pop(at)
+            g = gradients.pop(at)
         else:
-            position = heappop(heap)
-            node = waiting.pop(position)
-            g = gradients.pop(position)
-        usual = position <= last_overwrite
+            break
+        usual = node.position <= last_overwrite
         together = None  # the gradients of all inputs, from one kernel
         if special or node.hooks is not None:
             usual = usual and not special and g.dtype not in HALVES
@@ -173,12 +174,20 @@ def _replay(
                     observer.differentiated(node, rule, saved, g, d)
             else:
                 continue
-            if d.shape != parent.shape:
-                d = unbroadcast(d, parent.shape)
+            shape = parent.shape
+            if d.shape != shape:
+                d = unbroadcast(d, shape)
             if type(d) is not ndarray and isinstance(d, np.generic):
                 d = asarray(d)  # NumPy makes a scalar of a 0-d array
             if type(parent) is Leaf:
-                contribute(parent, d if parent.position in gradients else _own(d, g, saved))
+                at = parent.position
+                if at in gradients:
+                    contribute(parent, d)
+                else:
+                    if lift or d is g or d.base is not None or saved:
+                        d = _own(d, g, saved)
+                    gradients[at] = d
+                    leaves.append(parent)
             elif special:
                 contribute(parent, _own(d, g, saved) if parent in goals else d)
             elif ahead is None and not heap:
@@ -193,16 +202,16 @@ def _replay(
         if not retain:
             node.edges = None
     for leaf in leaves:
-        g = gradients.pop(leaf.position)
+        g = gradients[leaf.position]
         if leaf.hooks is not None:
             g = _run_hooks(leaf, g, lift)
-        if leaf in goals:
-            found[leaf] = g
-        elif targets is None:
+        if targets is None:
             if leaf.grad is None and not lift:
                 leaf.grad = wrap(g, None)
             else:
                 _accumulate(leaf, g)
+        elif leaf in goals:
+            found[leaf] = g
     return found
 
 

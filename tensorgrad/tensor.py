@@ -234,12 +234,16 @@ class Tensor:
 
         Raises GradientError if nothing was recorded, or was freed, or a saved value overwritten.
         """
-        node = self._recorded_for_backward()
-        seed = self._seed(gradient)
+        node = self._recorded_for_backward() if self.node is None else self.node
+        data = self.data
         if create_graph:
-            replay([(node, seed)], lift=True, retain=True)
+            replay([(node, self._seed(gradient))], lift=True, retain=True)
+            return
+        if gradient is None and type(data) is ndarray and not data.ndim:
+            seed = tape.constant(1.0, data.dtype)
         else:
-            replay([(node, seed.data)], lift=False, retain=retain_graph)
+            seed = self._seed(gradient).data
+        replay([(node, seed)], lift=False, retain=retain_graph)
 
     def _recorded_for_backward(self) -> Node:
         if self.node is None:

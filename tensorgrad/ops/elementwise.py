@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32
+from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, int32, int64
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply, binary, constant
@@ -461,7 +461,7 @@ minimum = elementwise2(
 )
 
 
-_SIGNED = {4: np.int32, 8: np.int64}
+_SIGNED = {4: int32, 8: int64}
 ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 
 

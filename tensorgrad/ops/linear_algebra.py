@@ -22,7 +22,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
 )
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, binary
+from tensorgrad.tape import Primitive, binary, ternary
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -152,13 +152,21 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
 
 def _linear_value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-    y = (product if x.ndim == 2 else _matmul_value)(xp, x, weight.T)
+    y = product(xp, x, weight.T) if x.ndim == 2 else _matmul_value(xp, x, weight.T)
     if bias is not None:
         y += bias
     return y
 
 
+def _linear_x(g: Any, weight: Any) -> Any:
+    if type(g) is np.ndarray and g.ndim == 2:  # the usual case, without the way through the seam
+        return np.dot(g, weight)
+    return matmul(g, weight)
+
+
 def _linear_weight(g: Any, x: Any) -> Any:
+    if type(g) is np.ndarray and g.ndim == 2:
+        return np.dot(g.T, x)
     if x.ndim == 1:
         return expand_dims(g, -1) * x
     return _transposed_product(g, x)
@@ -180,11 +188,12 @@ def _explain_linear(
 _LINEAR: Primitive = Primitive(
     "linear",
     _linear_value,
-    {"x": lambda g, weight: matmul(g, weight), "weight": _linear_weight, "bias": lambda g: g},
+    {"x": _linear_x, "weight": _linear_weight, "bias": lambda g: g},
     types="same",
     widen=True,
     explain=_explain_linear,
 )
+_linear = ternary(_LINEAR)
 
 
 @operation(
@@ -205,7 +214,7 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
 
     x: shape (..., in). weight: (out, in). bias: (out,), or ``None`` for none. Returns (..., out).
     """
-    return apply(_LINEAR, (x, weight, bias))
+    return _linear(x, weight, bias)
 
 
 # --- sums of products -----------------------------------------------------------------------------

@@ -31,8 +31,9 @@ class Bundle:
 
     __slots__ = ("array_type", "device", "dtype", "heads", "params", "scratch")
 
-    def __init__(self, params: list[Tensor], heads: list[Tensor | None], scratch: Scratch) -> None:
+    def __init__(self, params: list[Tensor], heads: list[Any], scratch: Scratch) -> None:
         self.params = params
+        #: the step count and the states, as arrays; ``None`` for what is not in use
         self.heads = heads
         self.scratch = scratch
         self.dtype = params[0].data.dtype
@@ -40,19 +41,22 @@ class Bundle:
         #: the GPU; on the CPU the type of the arrays says enough
         self.device = None if params[0].device == "cpu" else params[0].device
 
-    def gradients(self) -> list[Tensor] | None:
-        """The gradient of each parameter, or ``None`` if the bundle no longer fits."""
-        found = []
+    def operands(self) -> list[Any] | None:
+        """The arrays for the primitive, or ``None`` if the bundle no longer fits."""
+        dtype, array_type = self.dtype, self.array_type
+        values = []
+        gradients = []
         for p in self.params:
             node = p.node  # p.grad written out: this runs for every parameter in every step
             g = None if node is None else node.grad
             a = p.data
-            if g is None or type(a) is not self.array_type or a.dtype is not self.dtype:
+            if g is None or type(a) is not array_type or a.dtype is not dtype:
                 return None
             if self.device is not None and p.device != self.device:
                 return None
-            found.append(g)
-        return found
+            values.append(a)
+            gradients.append(g.data)
+        return [*self.heads, *values, *gradients]
 
 
 class Plan:
@@ -69,21 +73,20 @@ class Plan:
         self.idle = idle
         self.used = used
 
-    def gradients(self, group: Group, used: Sequence[str]) -> list[list[Tensor]] | None:
-        """The gradients bundle by bundle, or ``None`` if the plan no longer fits the group."""
-        if used != self.used or group["params"] is not self.params:
-            return None
-        if len(self.params) != self.count:
+    def operands(self, group: Group, used: Sequence[str]) -> list[list[Any]] | None:
+        """The arrays bundle by bundle, or ``None`` if the plan no longer fits the group."""
+        params = group["params"]
+        if params is not self.params or len(params) != self.count or used != self.used:
             return None
         for p in self.idle:
             if p.grad is not None:
                 return None
         found = []
         for bundle in self.bundles:
-            gradients = bundle.gradients()
-            if gradients is None:
+            operands = bundle.operands()
+            if operands is None:
                 return None
-            found.append(gradients)
+            found.append(operands)
         return found
 
 
@@ -201,7 +204,8 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
-                    p.grad = None
+                    if p.node is not None:
+                        p.node.grad = None
                 elif p.grad is not None:
                     p.grad.copy_(0.0)
 
@@ -214,18 +218,16 @@ class Optimizer:
         for i, group in enumerate(self.param_groups):
             used = self._used(group)
             plan = self._plans.get(i)
-            gradients = None if plan is None else plan.gradients(group, used)
-            if plan is None or gradients is None:
+            operands = None if plan is None else plan.operands(group, used)
+            if plan is None or operands is None:
                 plan = self._plans[i] = self._new_plan(group, used)
-                gradients = plan.gradients(group, used)
-                assert gradients is not None  # it was made for what is there
+                operands = plan.operands(group, used)
+                assert operands is not None  # it was made for what is there
             options = self._options(group)
-            for bundle, grads in zip(plan.bundles, gradients):
-                apply_update(
-                    self.primitive,
-                    [*bundle.heads, *bundle.params, *grads],
-                    {**options, "scratch": bundle.scratch},
-                )
+            for bundle, arrays in zip(plan.bundles, operands):
+                options["scratch"] = bundle.scratch
+                written = len(arrays) - len(bundle.params)
+                apply_update(self.primitive, arrays, options, written)
 
     def _used(self, group: Group) -> Sequence[str]:
         """The states in use with the options of ``group``, with "step" if steps are counted."""
@@ -261,13 +263,13 @@ class Optimizer:
         device = params[0].device
         scratch = Scratch([p.shape for p in params], params[0].dtype, device)
         place = backend.backend_for(device)
-        heads: list[Tensor | None] = []
+        heads: list[Any] = []
         step = None
         if "step" in used:
             old = self.state[params[0]].get("step")
             count = 0 if old is None else int(old)
             step = wrap(place.asarray(np.array(count, np.int64), None, device, True), None)
-        heads.append(step)
+        heads.append(None if step is None else step.data)
         states: dict[str, Any] = {}
         for name in self.states:
             if name not in used:
@@ -276,7 +278,7 @@ class Optimizer:
             flat = states[name] = place.asarray(
                 np.zeros(scratch.total, scratch.dtype), None, device, True
             )
-            heads.append(wrap(flat, None))
+            heads.append(flat)
         for p, start in zip(params, scratch.starts):
             old_state = self.state[p]
             new_state: dict[str, Tensor] = {} if step is None else {"step": step}

@@ -80,8 +80,8 @@ class Scratch:
     """
 
     __slots__ = (
-        "_buffers", "casts", "device", "dtype", "numbers", "pieces", "place", "shapes", "starts",
-        "total", "whole",
+        "_buffers", "casts", "device", "dtype", "numbers", "options", "pieces", "place", "shapes",
+        "starts", "total", "update", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +105,9 @@ class Scratch:
         self.place = device
         self.shapes = shapes
         self._buffers: tuple[Any, ...] | None = None
+        #: the rule bound to these options: it stays the same where no steps are counted
+        self.options: dict[str, Any] | None = None
+        self.update: Any = None
         #: what the launcher of a kernel keeps of the bundle
         self.device: Any = None
 
@@ -180,7 +183,10 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         if step is not None:
             count = int(step) + 1
             step[()] = count
-        update = rule(xp, scratch.numbers, count, **options)
+        update = scratch.update
+        if count is not None or scratch.options != options:
+            update = scratch.update = rule(xp, scratch.numbers, count, **options)
+            scratch.options = options
         reads_values = options["weight_decay"] != 0
         buffers = scratch.buffers
         for piece in scratch.pieces:
