@@ -76,6 +76,9 @@ def replay(
     return _replay(seeds, lift, retain, targets, False)
 
 
+_NONE: frozenset[Node] = frozenset()
+
+
 def _replay(
     seeds: Sequence[tuple[Node, Any]],
     lift: bool,
@@ -91,7 +94,7 @@ def _replay(
         finally:
             MODE.reset(with_grad)
     wanted = None if targets is None else _leading_to([n for n, _ in seeds], targets)
-    goals = frozenset(targets or ())
+    goals = frozenset(targets) if targets else _NONE
     found: dict[Node, Any] = {}
     gradients: dict[int, Any] = {}  # position -> gradient so far
     waiting: dict[int, Node] = {}  # position -> entry; the heap holds the same positions
@@ -120,13 +123,16 @@ def _replay(
             gradients[at] = gradients[at] + d
             added.add(at)
 
-    for seed_node, seed in seeds:
-        if type(seed_node) is Leaf or seed_node in goals:
-            seed = seed.clone() if lift else wrap(seed, None).clone().data
-        contribute(seed_node, seed)
     # The entry to visit next, where no other is waiting: a chain needs neither heap nor dicts.
     ahead: Node | None = None
     ahead_g: Any = None
+    if len(seeds) == 1 and not special and type(seeds[0][0]) is not Leaf:
+        ((ahead, ahead_g),) = seeds
+    else:
+        for seed_node, seed in seeds:
+            if type(seed_node) is Leaf or seed_node in goals:
+                seed = seed.clone() if lift else wrap(seed, None).clone().data
+            contribute(seed_node, seed)
     while True:
         if ahead is not None:
             node, g, ahead = ahead, ahead_g, None
@@ -184,9 +190,7 @@ def _replay(
                 if at in gradients:
                     contribute(parent, d)
                 else:
-                    if lift or d is g or d.base is not None or saved:
-                        d = _own(d, g, saved)
-                    gradients[at] = d
+                    gradients[at] = _own(d, g, saved)
                     leaves.append(parent)
             elif special:
                 contribute(parent, _own(d, g, saved) if parent in goals else d)
@@ -313,7 +317,7 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
 
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
-    if not is_array(d):
+    if type(d) is not ndarray and not is_array(d):
         others = [getattr(v, "data", v) for v in (g, *saved)]
         shared = d.data.base is not None or any(d.data is v for v in others)
         return d.clone() if shared else d

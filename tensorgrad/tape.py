@@ -330,7 +330,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         out.node = _entry(op, inputs, arrays, attrs, y)
     if op.overwrites:
         numbers = op.overwritten(len(arrays))
-        note_overwritten([arrays[i] for i in numbers if arrays[i] is not None])
+        note_overwritten([arrays[i] for i in numbers])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
     return out
@@ -348,7 +348,7 @@ def apply_update(
         apply(op, [None if a is None else wrap(a, None) for a in arrays], attrs)
         return
     op.cpu(*arrays, **attrs)
-    note_overwritten([a for a in arrays[:written] if a is not None])
+    note_overwritten(arrays[:written])
 
 
 def _entry(
@@ -422,6 +422,44 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     return call
 
 
+
+
+def labelled(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
+    """A function of a tensor, of labels without a gradient, and of attributes; see ``unary``."""
+    cpu = op.cpu
+    rule = op.rules[0]
+    assert rule is not None, "the first input must have a gradient rule"
+    get, pick = rule.get, rule.pick
+    residual = op.residual is not None
+
+    def call(x: Any, labels: Any, attrs: Mapping[str, Any], /) -> Any:
+        a, b = x.data, labels.data
+        grad, observers = current_mode()
+        if not type(a) is ndarray is type(b) or a.dtype not in WIDE_FLOATS or observers:
+            return apply(op, (x, labels), attrs)
+        try:
+            y = cpu(a, b, **attrs)
+        except (ValueError, IndexError) as error:
+            raise _explained(op, (a, b), attrs, error) from error
+        if residual:
+            y, r = y
+            attrs = {**attrs, "r": r}
+        out = new_object(Tensor)
+        out.data = y = y if type(y) is ndarray else asarray(y)
+        node = x.node
+        if node is None or not grad:
+            out.node = None
+        else:
+            saved = pick((y, a, b), attrs) if get is None else get((y, a, b))
+            out.node = entry = new_object(Node)
+            entry.position = _next_position()
+            entry.op = op
+            entry.edges = ((rule, saved, node),)
+            entry.shape = y.shape
+            entry.hooks = None
+        return out
+
+    return call
 
 
 def binary(op: Primitive) -> Callable[[Any, Any], Any]:
@@ -647,11 +685,13 @@ OVERWRITTEN: dict[int, list[Any]] = {}
 LAST_OVERWRITE = 0
 
 
-def note_overwritten(arrays: Iterable[Array]) -> None:
-    """Remember that the memory of ``arrays`` has just been written to."""
+def note_overwritten(arrays: Iterable[Array | None]) -> None:
+    """Remember that the memory of ``arrays`` has just been written to; ``None`` is passed over."""
     global LAST_OVERWRITE
     LAST_OVERWRITE = now = _next_position()
     for array in arrays:
+        if array is None:
+            continue
         owner = array
         if type(array) is not ndarray or array.base is not None:
             owner = backend.of(array).memory_owner(array)

@@ -34,7 +34,7 @@ from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
-from tensorgrad.tape import Primitive, apply, constant, row_sums
+from tensorgrad.tape import Primitive, apply, constant, labelled, row_sums
 from tensorgrad.tensor import Tensor
 
 __all__ = [
@@ -194,6 +194,10 @@ _CROSS_ENTROPY: Primitive = Primitive(
 )
 
 
+_nll_of_logarithms, _cross_entropy = labelled(_NLL), labelled(_CROSS_ENTROPY)
+_REDUCTIONS = {name: {"reduction": name} for name in ("mean", "sum", "none")}
+
+
 def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The negative log-likelihood of the right classes: ``-input[i, target[i]]``.
 
@@ -244,12 +248,12 @@ def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = Fals
             f"{name}: for input of shape {shape}, (batch, classes, ...), target must have shape "
             f"{batch}; got {labels_shape}"
         )
-    if reduction not in ("mean", "sum", "none"):
+    if reduction not in _REDUCTIONS:
         raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
     if reduction == "mean" and 0 in batch:
         raise ShapeError(f"{name}: the mean needs at least one label; target has shape {batch}")
-    op = _CROSS_ENTROPY if logits else _NLL
-    loss: Tensor = apply(op, (input, target), {"reduction": reduction})
+    compute = _cross_entropy if logits else _nll_of_logarithms
+    loss: Tensor = compute(input, target, _REDUCTIONS[reduction])
     return reshape(loss, batch) if reduction == "none" and len(shape) != 2 else loss
 
 
@@ -296,7 +300,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     if reduction == "half_mean":
         n = shape_of(each)[0] if shape_of(each) else 1
         return total(each) * (0.5 / n)
-    if reduction not in ("mean", "sum", "none"):
+    if reduction not in _REDUCTIONS:
         raise ValueError(
             'mse_loss: reduction must be "mean", "sum", "none", "half_sum", "half_mean" or '
             f'"half_mean_all", got {reduction!r}'

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, int32, int64
+from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply, binary, constant
@@ -461,7 +461,7 @@ minimum = elementwise2(
 )
 
 
-_SIGNED = {4: int32, 8: int64}
+_BITS = {float32: int32, float64: int64}
 ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 
 
@@ -474,10 +474,11 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     """
     if xp is not np:
         return _select_on_gpu(xp, condition, x, 0)
-    bits = _SIGNED.get(x.dtype.itemsize)
+    dtype = x.dtype
+    bits = _BITS.get(dtype)
     if bits is None or x.size <= 512:
-        return np.where(condition, x, ZEROS.get(x.dtype, 0))
-    return np.multiply(x.view(bits), condition).view(x.dtype)
+        return np.where(condition, x, ZEROS.get(dtype, 0))
+    return np.multiply(x.view(bits), condition).view(dtype)
 
 
 def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:

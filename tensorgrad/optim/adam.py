@@ -13,7 +13,6 @@ from tensorgrad.optim.update import Numbers, update_primitive
 def _adam(
     xp: Any,
     numbers: Numbers,
-    step: int,
     *,
     lr: float,
     betas: tuple[float, float],
@@ -30,14 +29,14 @@ def _adam(
     """
     multiply, add, sqrt = xp.multiply, xp.add, xp.sqrt
     beta1, beta2 = betas
-    root = math.sqrt(1 - beta2**step)
-    small, rate = numbers.scalar(eps * root), numbers.scalar(lr * root / (1 - beta1**step))
-    number = numbers.constant
+    number, scalar = numbers.constant, numbers.scalar
     keep1, new1, keep2, new2 = number(beta1), number(1 - beta1), number(beta2), number(1 - beta2)
     penalty = number(weight_decay) if weight_decay and not decoupled else None
     shrink = number(lr * weight_decay) if weight_decay and decoupled else None
 
-    def update(p: Any, g: Any, u: Any, w: Any, m: Any, v: Any, v_max: Any) -> None:
+    def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any, v_max: Any) -> None:
+        root = math.sqrt(1 - beta2**step)
+        small, rate = scalar(eps * root), scalar(lr * root / (1 - beta1**step))
         if maximize:
             g = xp.negative(g, out=u)
         if penalty is not None:

@@ -12,7 +12,6 @@ from tensorgrad.optim.update import Numbers, update_primitive
 def _adagrad(
     xp: Any,
     numbers: Numbers,
-    step: int,
     *,
     lr: float,
     lr_decay: float,
@@ -23,11 +22,11 @@ def _adagrad(
 ) -> Callable[..., None]:
     """The update rule of Adagrad; see the class."""
     multiply, add = xp.multiply, xp.add
-    rate = numbers.scalar(lr / (1 + (step - 1) * lr_decay))
     small = numbers.constant(eps)
     decay = numbers.constant(weight_decay) if weight_decay else None
 
-    def update(p: Any, g: Any, u: Any, w: Any, total: Any) -> None:
+    def update(step: int, p: Any, g: Any, u: Any, w: Any, total: Any) -> None:
+        rate = numbers.scalar(lr / (1 + (step - 1) * lr_decay))
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:
@@ -101,7 +100,6 @@ class Adagrad(Optimizer):
 def _rmsprop(
     xp: Any,
     numbers: Numbers,
-    step: int | None,
     *,
     lr: float,
     alpha: float,
@@ -118,7 +116,9 @@ def _rmsprop(
     decay = number(weight_decay) if weight_decay else None
     memory = number(momentum) if momentum else None
 
-    def update(p: Any, g: Any, u: Any, w: Any, v: Any, v_step: Any, mean: Any) -> None:
+    def update(
+        step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any, v_step: Any, mean: Any
+    ) -> None:
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:

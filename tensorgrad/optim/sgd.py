@@ -12,7 +12,6 @@ from tensorgrad.optim.update import Numbers, update_primitive
 def _sgd(
     xp: Any,
     numbers: Numbers,
-    step: int | None,
     *,
     lr: float,
     momentum: float,
@@ -27,17 +26,18 @@ def _sgd(
     rate = number(lr)
     memory = number(momentum) if momentum else None
     decay = number(weight_decay) if weight_decay else None
-    # The first gradient enters the momentum in full, whatever the dampening.
-    share = number(1 - dampening) if dampening and step != 1 else None
+    share = number(1 - dampening) if dampening else None
 
-    def update(p: Any, g: Any, u: Any, w: Any, v: Any) -> None:
+    def update(step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any) -> None:
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:
             g = add(multiply(p, decay, out=w), g, out=u)
         if memory is not None:
             multiply(v, memory, out=v)
-            add(v, g if share is None else multiply(g, share, out=w), out=v)
+            # The first gradient enters the momentum in full, whatever the dampening.
+            whole = share is None or step == 1
+            add(v, g if whole else multiply(g, share, out=w), out=v)
             g = add(multiply(v, memory, out=w), g, out=u) if nesterov else v
         multiply(g, rate, out=u)
 

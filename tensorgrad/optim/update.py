@@ -11,6 +11,7 @@ are cut into chunks that stay in the cache between the passes of the rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from tensorgrad import backend
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.tape import Primitive, constant
 
-#: ``rule(xp, numbers, step, **options)`` gives ``update(p, g, u, w, *states)``, which advances the
+#: ``rule(xp, numbers, **options)`` gives ``update(step, p, g, u, w, *states)``, which advances the
 #: states in place, writes the step to ``u`` and may use ``w`` for what it likes. It must not write
 #: to ``g``. ``step`` counts from 1, and is ``None`` where the optimizer keeps no count.
 Rule = Callable[..., Callable[..., None]]
@@ -105,7 +106,7 @@ class Scratch:
         self.place = device
         self.shapes = shapes
         self._buffers: tuple[Any, ...] | None = None
-        #: the rule bound to these options: it stays the same where no steps are counted
+        #: the rule bound to these options
         self.options: dict[str, Any] | None = None
         self.update: Any = None
         #: what the launcher of a kernel keeps of the bundle
@@ -184,15 +185,15 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
             count = int(step) + 1
             step[()] = count
         update = scratch.update
-        if count is not None or scratch.options != options:
-            update = scratch.update = rule(xp, scratch.numbers, count, **options)
+        if scratch.options != options:
+            update = scratch.update = rule(xp, scratch.numbers, **options)
             scratch.options = options
         reads_values = options["weight_decay"] != 0
         buffers = scratch.buffers
         for piece in scratch.pieces:
             if piece.chunks:
                 p, g = params[piece.first], grads[piece.first]
-                _in_chunks(xp, update, piece, scratch, flat, p, g, reads_values)
+                _in_chunks(xp, partial(update, count), piece, scratch, flat, p, g, reads_values)
                 continue
             own = params[piece.first : piece.stop]
             for view, g in zip(piece.gs, grads[piece.first : piece.stop]):
@@ -202,10 +203,10 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
                     view[...] = p
             if scratch.whole:
                 g, p, u, w = buffers
-                update(p, g, u, w, *flat)
+                update(count, p, g, u, w, *flat)
             else:
                 g, p, u, w = _cut(buffers, slice(piece.at.stop - piece.at.start))
-                update(p, g, u, w, *_cut(flat, piece.at))
+                update(count, p, g, u, w, *_cut(flat, piece.at))
             for p, u in zip(own, piece.us):
                 xp.subtract(p, u, out=p)
         return params[0]
