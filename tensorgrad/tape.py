@@ -422,8 +422,6 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     return call
 
 
-
-
 def labelled(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
     """A function of a tensor, of labels without a gradient, and of attributes; see ``unary``."""
     cpu = op.cpu
