@@ -15,7 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import count
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,8 +119,14 @@ def _pickers(
     # As one expression it takes a third of the time that a call for each name would.
     body = "(" + "".join(text + ", " for text in texts) + ")"
     if "attrs" in body:
-        return None, eval(f"lambda env, attrs: {body}")
-    return eval(f"lambda env: {body}"), None
+        return None, _evaluated(f"lambda env, attrs: {body}")
+    return _evaluated(f"lambda env: {body}"), None
+
+
+@cache
+def _evaluated(expression: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = eval(expression)
+    return function
 
 
 class Node:
@@ -361,7 +367,7 @@ def _entry(
     fixed = len(rules)
     if op.variadic:
         fixed -= 1
-        rules = (*rules[:fixed], *rules[fixed:] * (len(inputs) - fixed))
+        rules = (*rules[:fixed], *[rules[fixed]] * (len(inputs) - fixed))
     for i, x in enumerate(inputs):
         rule = rules[i]
         if rule is None or not isinstance(x, Tensor) or x.node is None:

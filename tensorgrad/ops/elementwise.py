@@ -461,7 +461,7 @@ minimum = elementwise2(
 )
 
 
-_BITS = {float32: int32, float64: int64}
+_AS_INTEGER = {float32: int32, float64: int64}
 ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 
 
@@ -475,7 +475,7 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     if xp is not np:
         return _select_on_gpu(xp, condition, x, 0)
     dtype = x.dtype
-    bits = _BITS.get(dtype)
+    bits = _AS_INTEGER.get(dtype)
     if bits is None or x.size <= 512:
         return np.where(condition, x, ZEROS.get(dtype, 0))
     return np.multiply(x.view(bits), condition).view(dtype)
