@@ -5,6 +5,22 @@ Each one also derives from the built-in class a NumPy or PyTorch user would catc
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+def user_line() -> str:
+    """The line outside this package that led here: "file:12: z = log(x)"."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(name, number).strip()
+    return f"{name}:{number}" + (f": {text}" if text else "")
+
 
 class TensorgradError(Exception):
     """Base of all errors defined here."""
@@ -40,3 +56,7 @@ class GradientError(TensorgradError, RuntimeError):
 
 class AnomalyError(TensorgradError, ArithmeticError):
     """The first NaN or Inf, found by ``autograd.detect_anomaly``."""
+
+
+class CompileError(TensorgradError, RuntimeError):
+    """A function cannot become a program, or a program no longer does what the function does."""

@@ -69,11 +69,36 @@ def replay(
     Contributions to a value are added in descending tape position of their consumers, which is
     the same order in every run.
     """
+    watchers = current_mode().observers
+    if watchers and not lift and any(o.records for o in watchers):
+        return _recorded(seeds, retain, targets)
     if not lift and several_gpus():
         # The rules run on bare arrays, so that the device they lie on has to be made current here.
         with cuda_backend().at(cuda_backend().current_device()):
             return _replay(seeds, lift, retain, targets, True)
+    if lift and not current_mode().grad:
+        with_grad = MODE.set(current_mode()._replace(grad=True))
+        try:
+            return _replay(seeds, lift, retain, targets, False)
+        finally:
+            MODE.reset(with_grad)
     return _replay(seeds, lift, retain, targets, False)
+
+
+def _recorded(
+    seeds: Sequence[tuple[Node, Any]], retain: bool, targets: Sequence[Node] | None
+) -> dict[Node, Any]:
+    """``replay`` on bare arrays while somebody records what passes the seam.
+
+    The rules are given tensors without a history, so that each of their operations passes it.
+    """
+    without = MODE.set(current_mode()._replace(grad=False))
+    try:
+        tensors = [(node, wrap(seed, None)) for node, seed in seeds]
+        found = _replay(tensors, True, retain, targets, False)
+        return {node: g.data for node, g in found.items()}
+    finally:
+        MODE.reset(without)
 
 
 _NONE: frozenset[Node] = frozenset()
@@ -87,12 +112,6 @@ def _replay(
     several: bool,
 ) -> dict[Node, Any]:
     """``replay``; with ``several``, on the device of each gradient in turn."""
-    if lift and not current_mode().grad:
-        with_grad = MODE.set(current_mode()._replace(grad=True))
-        try:
-            return replay(seeds, lift=lift, retain=retain, targets=targets)
-        finally:
-            MODE.reset(with_grad)
     wanted = None if targets is None else _leading_to([n for n, _ in seeds], targets)
     goals = frozenset(targets) if targets else _NONE
     found: dict[Node, Any] = {}
@@ -224,10 +243,21 @@ def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: 
     if node.position > tape.LAST_OVERWRITE:
         _check_saved(node, rule, saved)
     if lift:
-        return rule.function(g, *_lifted(node, rule, saved))
+        if current_mode().grad:
+            return rule.function(g, *_lifted(node, rule, saved))
+        saved = [_without_history(v) for v in saved]
     if g.dtype in HALVES:
         return _in_float32(rule, g, saved)
     return rule.function(g, *saved)
+
+
+def _without_history(value: Any) -> Any:
+    """Arrays as tensors that nothing led to; anything else as it is."""
+    if is_array(value):
+        return wrap(value, None)
+    if type(value) is tuple and any(is_array(v) for v in value):
+        return tuple(_without_history(v) for v in value)
+    return value
 
 
 def _on_host(g: Any) -> bool:
@@ -332,10 +362,14 @@ def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
 def _accumulate(node: Node, g: Any) -> None:
     """Add ``g`` to the ``.grad`` of a leaf, or of an entry that keeps its gradient."""
     gradient = wrap(g, None) if is_array(g) else g
+    watchers = current_mode().observers
+    if type(node) is Leaf:
+        for observer in watchers:
+            observer.changed_gradient(node)
     held = getattr(node, "grad", None)
     if held is None:
         node.grad = gradient
-    elif gradient.node is None:
+    elif gradient.node is None and not watchers:
         node.grad = wrap(held.data + gradient.data, None)  # fresh: somebody may hold the old one
     else:
         node.grad = held + gradient

@@ -51,6 +51,7 @@ class Tensor:
         *,
         copy: bool | None = True,
     ) -> None:
+        source = data
         if isinstance(data, Tensor):
             data = data.data
         elif not is_array(data) and hasattr(data, "__cuda_array_interface__"):
@@ -68,6 +69,8 @@ class Tensor:
             wanted = dtypes.as_dtype(data.dtype)
         self.data = backend.backend_for(place).asarray(data, wanted, place, copy)
         self.node = None
+        for observer in current_mode().observers:
+            observer.created(self, source)
         if requires_grad:
             self.requires_grad = True
 
@@ -120,7 +123,7 @@ class Tensor:
 
     def __repr__(self) -> str:
         text = np.array2string(
-            self._host(), separator=", ", prefix="Tensor(", precision=4, threshold=200
+            self._host("repr()"), separator=", ", prefix="Tensor(", precision=4, threshold=200
         )
         parts = [text]
         if not self.size:
@@ -188,6 +191,9 @@ class Tensor:
                 f"a gradient must have the shape and dtype of its tensor, {self.shape} "
                 f"{self.dtype}; got {value.shape} {value.dtype}"
             )
+        if type(self.node) is Leaf:
+            for observer in current_mode().observers:
+                observer.changed_gradient(self.node)
         self.node.grad = value
 
     def retain_grad(self) -> Tensor:
@@ -284,8 +290,13 @@ class Tensor:
 
     # --- to other places ------------------------------------------------------------------------
 
-    def _host(self) -> ndarray[Any, Any]:
+    def _host(self, how: str = "numpy()") -> ndarray[Any, Any]:
+        self._read(how)
         return backend.of(self.data).to_host(self.data)
+
+    def _read(self, how: str) -> None:
+        for observer in current_mode().observers:
+            observer.read(self, how)
 
     def numpy(self) -> ndarray[Any, Any]:
         """The values as a NumPy array; shares memory on the CPU, copies from a GPU.
@@ -305,11 +316,12 @@ class Tensor:
             raise ValueError(
                 f"item() needs exactly one element; shape {self.shape} has {self.size}"
             )
+        self._read("item()")
         return self.data.item()
 
     def tolist(self) -> Any:
         """The values as nested Python lists."""
-        return self._host().tolist()
+        return self._host("tolist()").tolist()
 
     def to(self, target: Any = None, *, device: str | None = None, dtype: Any = None) -> Tensor:
         """The tensor on another device and/or with another dtype; itself if nothing changes.
@@ -380,6 +392,7 @@ class Tensor:
     def __dlpack__(self, **options: Any) -> Any:
         if self.node is not None and current_mode().grad:
             raise GradientError("a tensor that requires a gradient must be exported .detach()ed")
+        self._read("__dlpack__()")
         return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
@@ -527,6 +540,7 @@ class Tensor:
                 f"the truth value of a tensor of shape {self.shape} is ambiguous; say .any() or "
                 ".all()"
             )
+        self._read("bool()")
         return bool(self.data.item())
 
     def __int__(self) -> int:
@@ -541,6 +555,7 @@ class Tensor:
                 f"only a 0-d integer tensor can be an index; this is {self.dtype} of shape "
                 f"{self.shape}"
             )
+        self._read("int()")
         return int(self.data.item())
 
     def __iter__(self) -> Iterator[Tensor]:

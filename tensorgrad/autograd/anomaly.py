@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import linecache
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import _SetMode
 from tensorgrad.dtypes import FLOATS
-from tensorgrad.errors import AnomalyError
+from tensorgrad.errors import AnomalyError, user_line
 from tensorgrad.tape import Mode, Node, Observer, Primitive, Rule
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def _user_line() -> str:
-    """The line outside this package that led here: "file:12: z = log(x)"."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    name, number = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(name, number).strip()
-    return f"{name}:{number}" + (f": {text}" if text else "")
 
 
 def _bad(x: Any) -> str | None:
@@ -62,7 +47,7 @@ class _Watch(Observer):
         self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any
     ) -> None:
         bad = _bad(out)
-        where = _user_line()
+        where = user_line()
         if out.node is not None:
             out.node.where = where
         if bad is not None:

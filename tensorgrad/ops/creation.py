@@ -12,7 +12,7 @@ from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.shaping import reshape, shape_of
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import wrap
+from tensorgrad.tape import current_mode, wrap
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -99,7 +99,12 @@ def _made(array: Any, device: str | None, requires_grad: bool) -> Tensor:
     place = backend.normalize(device)
     if place != "cpu":
         array = backend.backend_for(place).asarray(array, None, place, None)
-    out = wrap(array, None)
+    return _announced(wrap(array, None), requires_grad)
+
+
+def _announced(out: Tensor, requires_grad: bool) -> Tensor:
+    for observer in current_mode().observers:
+        observer.created(out, None)
     if requires_grad:
         out.requires_grad = True
     return out
@@ -117,10 +122,7 @@ def _filled(
     else:
         with of.xp.cuda.Device(int(place.partition(":")[2])):
             array = _fill(of.xp, shape, value, wanted)
-    out = wrap(array, None)
-    if requires_grad:
-        out.requires_grad = True
-    return out
+    return _announced(wrap(array, None), requires_grad)
 
 
 def _fill(xp: Any, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Any:

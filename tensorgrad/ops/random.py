@@ -21,7 +21,7 @@ from tensorgrad.ops.creation import Shape, sizes_of
 from tensorgrad.ops.indexing import take
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, cast, wrap
+from tensorgrad.tape import Primitive, apply, cast, current_mode, wrap
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -182,6 +182,8 @@ class Generator:
 
     def advance(self, words: int) -> dict[str, int]:
         """Use up ``words`` 32-bit words of the stream; the key and position where they begin."""
+        for observer in current_mode().observers:
+            observer.drew(self, words)
         attrs = {"key": self._key, "position": self._position}
         self._position += -(-words // 4) * 4
         return attrs

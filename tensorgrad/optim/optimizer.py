@@ -12,7 +12,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
 from tensorgrad.optim.update import Scratch
-from tensorgrad.tape import Primitive, apply_update, wrap
+from tensorgrad.tape import Primitive, apply_update, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
 Params = Iterable[Tensor | tuple[str, Tensor] | Mapping[str, Any]]
@@ -201,10 +201,13 @@ class Optimizer:
 
         set_to_none: False overwrites them with zeros instead, so that every parameter is updated.
         """
+        observers = current_mode().observers
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
                     if p.node is not None:
+                        for observer in observers:
+                            observer.changed_gradient(p.node)
                         p.node.grad = None
                 elif p.grad is not None:
                     p.grad.copy_(0.0)
@@ -224,7 +227,9 @@ class Optimizer:
                 operands = plan.operands(group, used)
                 assert operands is not None  # it was made for what is there
             options = self._options(group)
-            for bundle, arrays in zip(plan.bundles, operands):
+            for j, (bundle, arrays) in enumerate(zip(plan.bundles, operands)):
+                for observer in current_mode().observers:
+                    observer.updating(self, i, j)
                 options["scratch"] = bundle.scratch
                 written = len(arrays) - len(bundle.params)
                 apply_update(self.primitive, arrays, options, written)

@@ -1,0 +1,220 @@
+"""A captured computation: instructions over values, and how they meet the outside.
+
+A program is what a step did, written down once: every instruction is a primitive of the table with
+its inputs, its attributes and the values it gave. Values are assigned once. Where an instruction
+overwrites memory (an optimizer, ``copy_``), what is there afterwards is a new value, which lives in
+the place of the old one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.tape import Primitive
+
+#: Where a value comes from: given to the step, kept outside it, made by it, or always the same.
+ROLES = ("argument", "external", "temporary", "constant")
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One array of a program: its number, shape and dtype, and where it comes from.
+
+    fetch: of an external value, how to get the array that it is now.
+    array: the array itself, of a constant; of an external value, the one seen at capture.
+    before: the value in whose place it lies, if it was made by overwriting that one.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    role: str = "temporary"
+    label: str = ""
+    fetch: Callable[[], Any] | None = None
+    array: Any = None
+    before: Value | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def place(self) -> Value:
+        """The value in whose memory it lies: itself, or the first of those it was made from."""
+        value = self
+        while value.before is not None:
+            value = value.before
+        return value
+
+    def __repr__(self) -> str:
+        return f"%{self.number}"
+
+
+@dataclass(eq=False, slots=True)
+class Instruction:
+    """``outputs = op(inputs; attrs)``.
+
+    inputs: values, numbers and ``None``.
+    attrs: the attributes. live: how to get those that are other ones in every replay (the learning
+        rate of an optimizer, the position of a generator), which take the place of what is there.
+    outputs: the result; what it leaves for the gradient rules besides, where it does; and the new
+        values of the inputs that it overwrites.
+    residual: how many outputs, after the first, belong to the residual.
+    written: the input positions that the last outputs overwrite.
+    where: the line of the user's code.
+    """
+
+    op: Primitive
+    inputs: tuple[Any, ...]
+    attrs: dict[str, Any]
+    outputs: list[Value]
+    live: Callable[[], Mapping[str, Any]] | None = None
+    residual: int = 0
+    written: tuple[int, ...] = ()
+    where: str = ""
+
+    def values(self) -> list[Value]:
+        """The inputs that are values."""
+        return [v for v in self.inputs if type(v) is Value]
+
+
+@dataclass(eq=False, slots=True)
+class Program:
+    """Instructions in order, and what goes in and out.
+
+    arguments: the tensors given to the step, in order.
+    results: what the step returns, in order.
+    gradients: leaves of the tape, and the value that each has as its gradient in the end, or
+        ``None`` where it has none.
+    aliased: a value was overwritten of whose memory another value is a view, so that the
+        instructions have to run on that very memory, in this very order.
+    """
+
+    arguments: list[Value] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)
+    gradients: list[tuple[Any, Value | None]] = field(default_factory=list)
+    aliased: bool = False
+
+    def copy(self, instructions: list[Instruction]) -> Program:
+        """The same program with other instructions."""
+        return Program(
+            self.arguments, instructions, self.results, list(self.gradients), self.aliased
+        )
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return iter(self.instructions)
+
+    def values(self) -> list[Value]:
+        """All values, each once, in the order in which they first appear."""
+        found: dict[Value, None] = dict.fromkeys(self.arguments)
+        for i in self.instructions:
+            found.update(dict.fromkeys(i.values()))
+            found.update(dict.fromkeys(i.outputs))
+        found.update(dict.fromkeys(self.kept()))
+        return list(found)
+
+    def kept(self) -> list[Value]:
+        """The values that somebody sees after a replay: results, gradients, overwritten state."""
+        found: dict[Value, None] = dict.fromkeys(self.results)
+        found.update({v: None for _, v in self.gradients if v is not None})
+        found.update(dict.fromkeys(self.updates().values()))
+        return list(found)
+
+    def updates(self) -> dict[Value, Value]:
+        """The external values and arguments that are overwritten, and the last value of each."""
+        found = {}
+        for i in self.instructions:
+            for v in i.outputs:
+                if v.before is not None and v.place.role in ("external", "argument"):
+                    found[v.place] = v
+        return found
+
+    def __str__(self) -> str:
+        lines = [f"{_typed(v)} = argument {k}" for k, v in enumerate(self.arguments)]
+        for v in self.values():
+            if v.role in ("external", "constant"):
+                lines.append(f"{_typed(v)} = {v.role} {v.label}".rstrip())
+        for i in self.instructions:
+            attrs = {k: v for k, v in i.attrs.items() if _shown(v)}
+            options = "".join(f", {k}={v!r}" for k, v in attrs.items())
+            given = ", ".join(map(_operand, i.inputs))
+            gives = ", ".join(map(_typed, i.outputs))
+            over = "".join(f"  # over {v.before}" for v in i.outputs if v.before is not None)
+            lines.append(f"{gives} = {i.op.name}({given}{options}){over}")
+        for leaf, value in self.gradients:
+            lines.append(f"gradient of a leaf {leaf.shape} = {value}")
+        return "\n".join([*lines, f"return {', '.join(map(repr, self.results))}"])
+
+    def to_json(self) -> str:
+        """The program as JSON: values with role, shape and dtype, instructions, results.
+
+        It is for reading: arrays and live attributes are named, not contained.
+        """
+        values = [
+            {
+                "number": v.number,
+                "role": v.role,
+                "label": v.label,
+                "shape": list(v.shape),
+                "dtype": str(v.dtype),
+                "over": None if v.before is None else v.before.number,
+            }
+            for v in self.values()
+        ]
+        instructions = [
+            {
+                "op": i.op.name,
+                "inputs": [x.number if type(x) is Value else {"number": x} for x in i.inputs],
+                "attrs": {k: repr(v) for k, v in i.attrs.items() if _shown(v)},
+                "outputs": [v.number for v in i.outputs],
+                "where": i.where,
+            }
+            for i in self.instructions
+        ]
+        whole = {
+            "arguments": [v.number for v in self.arguments],
+            "values": values,
+            "instructions": instructions,
+            "results": [v.number for v in self.results],
+            "gradients": [None if v is None else v.number for _, v in self.gradients],
+        }
+        return json.dumps(whole, indent=1)
+
+    def to_dot(self) -> str:
+        """The program as a graph in the DOT language, for Graphviz."""
+        lines = ["digraph program {", "  node [shape=box, fontname=monospace];"]
+        for v in self.values():
+            if v.role != "temporary":
+                text = f"{v.role} {v.label}\\n{v.shape} {v.dtype}".replace('"', "'")
+                lines.append(f'  v{v.number} [label="{text}", style=rounded];')
+        made = {v: f"i{k}" for k, i in enumerate(self.instructions) for v in i.outputs}
+        for k, i in enumerate(self.instructions):
+            first = i.outputs[0]
+            lines.append(f'  i{k} [label="{i.op.name}\\n{first.shape} {first.dtype}"];')
+            lines += [f"  {made.get(v, f'v{v.number}')} -> i{k};" for v in i.values()]
+        for k, v in enumerate(self.results):
+            lines.append(f'  r{k} [label="result {k}", style=rounded];')
+            lines.append(f"  {made.get(v, f'v{v.number}')} -> r{k};")
+        return "\n".join([*lines, "}"])
+
+
+def _typed(v: Value) -> str:
+    return f"%{v.number}: {v.dtype}{list(v.shape)}"
+
+
+def _operand(x: Any) -> str:
+    return repr(x)
+
+
+def _shown(attr: Any) -> bool:
+    """Whether an attribute says something about the computation to a reader."""
+    if isinstance(attr, Sequence | int | float | None | np.dtype):
+        return True
+    return isinstance(attr, Mapping)
