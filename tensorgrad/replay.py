@@ -365,7 +365,7 @@ def _accumulate(node: Node, g: Any) -> None:
     watchers = current_mode().observers
     if type(node) is Leaf:
         for observer in watchers:
-            observer.changed_gradient(node)
+            observer.changed_gradient(node, False)
     held = getattr(node, "grad", None)
     if held is None:
         node.grad = gradient

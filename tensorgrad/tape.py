@@ -77,8 +77,8 @@ class Observer:
     def entered(self, module: Any) -> None:
         """Called before a module is called."""
 
-    def changed_gradient(self, leaf: Leaf) -> None:
-        """Called when the ``.grad`` of ``leaf`` is about to become another one."""
+    def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
+        """Called when the ``.grad`` of ``leaf`` is about to be replaced (``cleared``) or added to."""
 
 
 class Mode(NamedTuple):

@@ -193,7 +193,7 @@ class Tensor:
             )
         if type(self.node) is Leaf:
             for observer in current_mode().observers:
-                observer.changed_gradient(self.node)
+                observer.changed_gradient(self.node, True)
         self.node.grad = value
 
     def retain_grad(self) -> Tensor:

@@ -18,6 +18,15 @@ M = TypeVar("M", bound="Module")
 T = TypeVar("T")
 
 
+class _Changes:
+    """How often an attribute of any module was assigned: whoever keeps something looks again."""
+
+    count = 0
+
+
+changes = _Changes()
+
+
 class Parameter(Tensor):
     """A tensor that a module trains: assigned to an attribute, it is one of its parameters.
 
@@ -100,6 +109,7 @@ class Module:
                 "would not be trained; assign nn.Parameter(x), or None first"
             )
         object.__setattr__(self, name, value)
+        changes.count += 1
 
     # --- parts --------------------------------------------------------------------------------
 

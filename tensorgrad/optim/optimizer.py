@@ -207,7 +207,7 @@ class Optimizer:
                 if set_to_none:
                     if p.node is not None:
                         for observer in observers:
-                            observer.changed_gradient(p.node)
+                            observer.changed_gradient(p.node, True)
                         p.node.grad = None
                 elif p.grad is not None:
                     p.grad.copy_(0.0)

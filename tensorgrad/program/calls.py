@@ -1,0 +1,162 @@
+"""The executor that is always there: a flat list of calls to the values of the primitives.
+
+On the CPU NumPy's universal functions write into arrays that are allocated once; everything else
+is called as eager mode calls it, without the tape. It runs on CUDA arrays too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import backend
+from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import CPU
+from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.tape import note_overwritten
+
+Step = Callable[[list[Any]], None]
+
+
+class Calls:
+    """Runs a program call by call."""
+
+    name = "numpy"
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._number: dict[Value, int] = {}
+        self._slots: list[Any] = []
+        self._held_ids: set[int] = set()  # arrays that serve every replay
+        self._kept = set(program.kept())
+        self._external = [v for v in program.values() if v.role == "external"]
+        for v in program.arguments:
+            self._slot(v)
+        for v in program.values():
+            at = self._slot(v)
+            if v.role == "constant":
+                self._slots[at] = v.array
+                self._held_ids.add(id(v.array))
+        overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
+        self._fresh = [
+            (self._slot(v), v) for v in program.values() if v.role == "constant" and v in overwritten
+        ]
+        self._reusable = not program.aliased and not overwritten.intersection(
+            v for v in program.values() if v.role == "temporary"
+        )
+        self._steps = [self._bound(i) for i in program]
+        self._fetch = [(self._slot(v), v) for v in self._external]
+        self._arguments = [self._slot(v) for v in program.arguments]
+        self._outputs = [self._slot(v) for v in program.results]
+        self._gradients = [
+            None if v is None else self._slot(v) for _, v in program.gradients
+        ]
+
+    def _slot(self, v: Value) -> int:
+        v = v.place
+        if v not in self._number:
+            self._number[v] = len(self._slots)
+            self._slots.append(None)
+        return self._number[v]
+
+    def _bound(self, i: Instruction) -> Step:
+        """An instruction as a function of the slots."""
+        op, attrs, live = i.op, i.attrs, i.live
+        given = [self._slot(x) if type(x) is Value else None for x in i.inputs]
+        fixed = list(i.inputs)
+        out = self._slot(i.outputs[0])
+        host = all(isinstance(v.dtype, np.dtype) for v in i.values())
+        ufunc = getattr(np, op.value) if isinstance(op.value, str) else None
+        first = i.outputs[0]
+        if (
+            isinstance(ufunc, np.ufunc)
+            and host
+            and not attrs
+            and self._reusable
+            and first not in self._kept
+            and first.dtype in WIDE_FLOATS
+            and all(v.dtype is first.dtype for v in i.values())
+        ):
+            return self._into_buffer(ufunc, i, out)
+        several = [self._slot(v) for v in i.outputs[1 : 1 + i.residual]]
+        copies = [k for k in range(len(i.outputs)) if i.outputs[k].before is not None]
+        written = [given[k] for k in i.written]
+        gives_first = not copies or 0 not in copies
+
+        def step(slots: list[Any]) -> None:
+            arrays = [fixed[k] if at is None else slots[at] for k, at in enumerate(given)]
+            place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
+            options = attrs if live is None else {**attrs, **live()}
+            y = place.run(op, arrays, options)
+            if several:
+                y, r = y
+                parts = r if isinstance(r, tuple) else (r,)
+                for at, part in zip(several, [a for a in parts if is_array(a)]):
+                    slots[at] = part
+            elif op.residual is not None:
+                y = y[0]
+            if gives_first:
+                slots[out] = y if is_array(y) else place.xp.asarray(y)
+            if written:
+                note_overwritten([slots[at] for at in written if at is not None])
+
+        return step
+
+    def _into_buffer(self, ufunc: np.ufunc, i: Instruction, out: int) -> Step:
+        first = i.outputs[0]
+        buffer = np.empty(first.shape, first.dtype)
+        self._held_ids.add(id(buffer))
+        if len(i.inputs) == 1:
+            (a,) = (self._slot(v) for v in i.values())
+
+            def one(slots: list[Any]) -> None:
+                slots[out] = ufunc(slots[a], out=buffer)
+
+            return one
+        values = [
+            self._slot(x) if type(x) is Value else self._held(np.asarray(x, first.dtype))
+            for x in i.inputs
+        ]
+        a, b = values
+
+        def two(slots: list[Any]) -> None:
+            slots[out] = ufunc(slots[a], slots[b], out=buffer)
+
+        return two
+
+    def _held(self, array: Any) -> int:
+        self._slots.append(array)
+        return len(self._slots) - 1
+
+    def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results and the gradients, in memory that nobody else refers to."""
+        slots = self._slots
+        for at, v in self._fetch:
+            slots[at] = v.fetch()  # type: ignore[misc]
+        for at, v in self._fresh:
+            slots[at] = v.array.copy()
+        for at, array in zip(self._arguments, arguments):
+            slots[at] = array
+        for step in self._steps:
+            step(slots)
+        taken: set[int] = set(self._held_ids)
+        taken.update(id(slots[at]) for at, _ in self._fetch)
+        taken.update(map(id, arguments))
+
+        def own(at: int) -> Any:
+            array = slots[at]
+            if array.base is not None or id(array) in taken:
+                return array.copy()
+            taken.add(id(array))
+            return array
+
+        results = [own(at) for at in self._outputs]
+        gradients = [None if at is None else own(at) for at in self._gradients]
+        return results, gradients
+
+    def lines(self) -> list[str]:
+        """What ran where, for the report."""
+        return [f"{len(self._steps)} calls"]

@@ -1,0 +1,332 @@
+"""Capture: one real call of a function, written down as a program.
+
+The function runs as usual, on the real arguments, while every computation passes the seam and is
+recorded: forward, gradient rules, optimizer updates. Arrays are told apart by identity, so that
+``detach``, a value saved for a gradient rule, or a parameter met in two places need nothing special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import backend
+from tensorgrad.backend import is_array
+from tensorgrad.errors import CompileError, user_line
+from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.tape import CAST, MODE, Leaf, Observer, Primitive, current_mode
+from tensorgrad.tensor import Tensor
+
+# Operations whose result's shape depends on the numbers in their inputs.
+_DATA_DEPENDENT = frozenset({"nonzero", "unique_values"})
+# Optimizer options that a program takes anew in every replay; others belong to its signature.
+LIVE_OPTIONS = ("lr",)
+
+
+class Recorder(Observer):
+    """Writes down what passes the seam; see the module."""
+
+    records = True
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        self.program = Program()
+        self.modules: dict[int, Any] = {}
+        #: (optimizer, number of the group, number of the bundle) of every update
+        self.updates: list[tuple[Any, int, int]] = []
+        #: tensors from outside, each with the value that it has there
+        self.externals: list[tuple[Tensor, Value]] = []
+        #: generators, and how many words of each the step uses up
+        self.words: dict[Any, int] = {}
+        self.leaves: dict[Leaf, Any] = {}  # with the gradient that each had at first
+        #: leaves whose gradient the step changes, and whether it does so by replacing it first
+        self.touched: dict[Leaf, bool] = {}
+        self.at_first: dict[Leaf, Value] = {}  # leaves whose gradient from before is used
+        self._count = 0
+        self._current: dict[int, Value] = {}  # id of an array -> the value that it holds now
+        self._alive: list[Any] = []  # keeps these ids valid
+        self._owners: dict[int, int] = {}  # id of a memory owner -> how many arrays show it
+        self._began: dict[Any, tuple[int, int]] = {}  # generators, and their states at the start
+        self._draws: dict[tuple[int, int], Drawn] = {}  # by key and position
+        self._saved: list[tuple[Any, Any]] = []  # arrays overwritten, and what was in them
+        self._update: tuple[Any, int, int] | None = None
+        for k, tensor in enumerate(arguments):
+            self.program.arguments.append(self._new(tensor.data, "argument", f"{k}"))
+            self._note_leaf(tensor)
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def _new(self, array: Any, role: str, label: str = "", fetch: Any = None) -> Value:
+        value = Value(self._count, array.shape, array.dtype, role, label, fetch)
+        if role == "constant":
+            value.array = array.copy()
+        elif role == "external":
+            value.array = array
+        self._count += 1
+        self._current[id(array)] = value
+        self._alive.append(array)
+        owner = id(backend.of(array).memory_owner(array))
+        self._owners[owner] = self._owners.get(owner, 0) + 1
+        return value
+
+    def known(self, array: Any) -> Value | None:
+        """The value that ``array`` holds now, if it was met before."""
+        return self._current.get(id(array))
+
+    def constant(self, array: Any, label: str = "") -> Value:
+        """A value that is the same in every replay."""
+        return self.known(array) or self._new(array, "constant", label)
+
+    def _value(self, x: Any) -> Any:
+        """What stands for an operand."""
+        if not isinstance(x, Tensor):
+            return x
+        found = self.known(x.data)
+        return self._external(x) if found is None else found
+
+    def _external(self, tensor: Tensor) -> Value:
+        """A tensor that was there before the step."""
+        array = tensor.data
+        for leaf in list(self.leaves):
+            grad = leaf.grad
+            if grad is not None and grad.data is array:
+                value = self._new(array, "external", "gradient")
+                value.fetch = lambda: leaf.grad.data  # type: ignore[union-attr]
+                self.at_first[leaf] = value
+                return value
+        value = self._new(array, "external", fetch=lambda: tensor.data)
+        self.externals.append((tensor, value))
+        self._note_leaf(tensor)
+        return value
+
+    def _note_leaf(self, tensor: Tensor) -> None:
+        leaf = tensor.node
+        if type(leaf) is Leaf and leaf not in self.leaves:
+            self.leaves[leaf] = leaf.grad
+
+    # --- what the seam says ----------------------------------------------------------------------
+
+    def computed(
+        self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
+    ) -> None:
+        """Write an instruction; see Observer."""
+        if op.name in _DATA_DEPENDENT:
+            raise _refused(
+                f"the shape of what {op.name} gives depends on the numbers in its input",
+                "compute with a mask of fixed shape, as in tg.where(mask, x, 0.0), or call it "
+                "outside the compiled function",
+            )
+        if op.name in ("getitem", "index_put", "assign_at"):
+            masks = [x for x in inputs[1:] if isinstance(x, Tensor) and x.dtype == np.bool_]
+            if masks and op.name == "getitem":
+                raise _refused(
+                    "the shape of x[mask] depends on the numbers in the mask",
+                    "use tg.where(mask, x, 0.0), which keeps the shape",
+                )
+        values = tuple(map(self._value, inputs))
+        attrs = dict(attrs)
+        outputs: list[Value] = []
+        residual = attrs.pop("r", None) if op.residual is not None else None
+        live = self._live(op, attrs)
+        written = tuple(op.overwritten(len(inputs))) if op.overwrites else ()
+        written = tuple(k for k in written if values[k] is not None)
+        if not written or not any(out.data is inputs[k].data for k in written):
+            outputs.append(self._new(out.data, "temporary"))
+        instruction = Instruction(op, values, attrs, outputs, live, where=user_line())
+        if residual is not None:
+            parts = [a for a in _parts(residual) if is_array(a)]
+            for array in parts:
+                outputs.append(self.known(array) or self._new(array, "temporary"))
+            instruction.residual = len(parts)
+        if written:
+            instruction.written = written
+            for k in written:
+                outputs.append(self._overwritten(inputs[k].data, values[k]))
+        self.program.instructions.append(instruction)
+
+    def _overwritten(self, array: Any, before: Value) -> Value:
+        owner = backend.of(array).memory_owner(array)
+        if self._owners.get(id(owner), 0) > 1 or owner is not array:
+            self.program.aliased = True
+        value = Value(self._count, array.shape, array.dtype, "temporary", before=before)
+        self._count += 1
+        self._current[id(array)] = value
+        return value
+
+    def _live(self, op: Primitive, attrs: dict[str, Any]) -> Callable[[], Mapping[str, Any]] | None:
+        if "position" in attrs and "key" in attrs:
+            return self._draws.get((attrs["key"], attrs["position"]))
+        if self._update is not None and "scratch" in attrs:
+            optimizer, number, _ = self._update
+            self._update = None
+            return Options(optimizer, number, {k: attrs[k] for k in LIVE_OPTIONS if k in attrs})
+        return None
+
+    def overwriting(self, arrays: Sequence[Any]) -> None:
+        """Keep what is about to be overwritten, in case that the step fails; see Observer."""
+        for array in arrays:
+            if array is None:
+                continue
+            found = self.known(array)
+            outside = found is None or found.place.role in ("external", "argument")
+            if outside and not any(a is array for a, _ in self._saved):
+                self._saved.append((array, array.copy()))
+
+    def created(self, tensor: Tensor, source: Any) -> None:
+        """A tensor made inside the step: filled, or from numbers, or a copy; see Observer."""
+        array = tensor.data
+        if self.known(array) is not None:
+            return
+        if isinstance(source, Tensor):
+            copied = self._value(source)
+            out = self._new(array, "temporary")
+            op, attrs = _POSITIVE, {}
+            if array.dtype != source.dtype:
+                op, attrs = CAST, {"dtype": array.dtype}
+            self.program.instructions.append(
+                Instruction(op, (copied,), attrs, [out], where=user_line())
+            )
+        elif is_array(source) or hasattr(source, "__array__") and not np.isscalar(source):
+            raise _refused(
+                f"a tensor is made from an array of shape {np.shape(source)} inside the compiled "
+                "function, which a replay would not see change",
+                "pass the tensor as an argument, or make it once outside",
+            )
+        else:
+            self.constant(array)
+
+    def read(self, tensor: Tensor, how: str) -> None:
+        """Refuse it; see Observer."""
+        raise _refused(
+            f"{how} reads the value of a tensor of shape {tensor.shape}, and what Python does with "
+            "it would not be repeated",
+            "return the tensor and read it outside, or choose with tg.where instead of if",
+        )
+
+    def drew(self, generator: Any, words: int) -> None:
+        """Remember where the generator stood; see Observer."""
+        key, position = generator.state()
+        start = self._began.setdefault(generator, (key, position))[1]
+        self._draws[key, position] = Drawn(generator, position - start)
+
+    def updating(self, optimizer: Any, number: int, bundle: int) -> None:
+        """Remember whose update comes; see Observer."""
+        self._update = (optimizer, number, bundle)
+        self.updates.append(self._update)
+        of = optimizer._plans[number].bundles[bundle]
+        for p in of.params:
+            self._note_leaf(p)
+            if self.known(p.data) is None:
+                self._external(p)
+        names = [n for n in ("step", *optimizer.states)]
+        for name, array in zip(names, of.heads):
+            if array is not None and self.known(array) is None:
+                value = self._new(array, "external", name)
+                # The bundle is part of what has to be the same for a replay.
+                value.fetch = lambda array=array: array  # type: ignore[misc]
+
+    def entered(self, module: Any) -> None:
+        """Remember the module; see Observer."""
+        self.modules[id(module)] = module
+
+    def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
+        """Remember the leaf, and the gradient that it had; see Observer."""
+        self.leaves.setdefault(leaf, leaf.grad)
+        if leaf not in self.touched:
+            self.touched[leaf] = cleared
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def finish(self, results: Sequence[Tensor]) -> Program:
+        """The program, once the function has returned ``results``."""
+        program = self.program
+        program.results = [self._value(t) for t in results]
+        for leaf in self.touched:
+            grad = leaf.grad
+            value = None if grad is None else self.known(grad.data)
+            if grad is None or (value is not None and value.role == "temporary"):
+                program.gradients.append((leaf, value))
+        for generator, (key, start) in self._began.items():
+            now = generator.state()
+            if now[0] != key:
+                raise _refused(
+                    "a generator is seeded inside the compiled function",
+                    "seed it outside, before the call",
+                )
+            self.words[generator] = now[1] - start
+        return program
+
+    def undo(self) -> None:
+        """Put everything outside the step back to what it was."""
+        for array, saved in reversed(self._saved):
+            with suppress(ValueError):
+                array[...] = saved
+        for leaf, grad in self.leaves.items():
+            leaf.grad = grad
+        for generator, state in self._began.items():
+            generator.set_state(state)
+
+
+class Drawn:
+    """The position of a draw: that of its generator at the start of the replay, and some more."""
+
+    __slots__ = ("generator", "offset")
+
+    def __init__(self, generator: Any, offset: int) -> None:
+        self.generator = generator
+        self.offset = offset
+
+    def __call__(self) -> Mapping[str, Any]:
+        key, position = self.generator.state()
+        return {"key": key, "position": position + self.offset}
+
+
+class Options:
+    """The options of an optimizer's group that a schedule may change."""
+
+    __slots__ = ("group", "names", "optimizer")
+
+    def __init__(self, optimizer: Any, number: int, attrs: Mapping[str, Any]) -> None:
+        self.optimizer = optimizer
+        self.group = optimizer.param_groups[number]
+        self.names = tuple(attrs)
+
+    def __call__(self) -> Mapping[str, Any]:
+        return {name: self.group[name] for name in self.names}
+
+
+def _parts(residual: Any) -> Sequence[Any]:
+    return residual if isinstance(residual, tuple) else (residual,)
+
+
+def _refused(what: str, remedy: str) -> CompileError:
+    return CompileError(f"this cannot be compiled: {what}. At {user_line()}. Remedy: {remedy}")
+
+
+_POSITIVE = OPERATIONS["positive"].primitive
+
+
+def capture(
+    function: Callable[[], Any], recorder: Recorder, tensors_of: Callable[[Any], Sequence[Tensor]]
+) -> tuple[Program, Any]:
+    """Call ``function`` while ``recorder`` writes down what it does; the program, and its result.
+
+    tensors_of: the tensors in what the function returned, in order.
+
+    If the function fails, everything it overwrote outside is put back, and the error goes on.
+    """
+    mode = current_mode()
+    token = MODE.set(mode._replace(observers=(*mode.observers, recorder)))
+    try:
+        try:
+            result = function()
+        finally:
+            MODE.reset(token)
+        program = recorder.finish(tensors_of(result))
+    except BaseException:
+        recorder.undo()
+        raise
+    return program, result

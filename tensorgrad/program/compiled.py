@@ -1,0 +1,322 @@
+"""``tensorgrad.compile``: functions whose later calls replay a program."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+
+from tensorgrad import backend, dtypes
+from tensorgrad.errors import CompileError
+from tensorgrad.program.calls import Calls
+from tensorgrad.program.capture import Recorder, capture
+from tensorgrad.program.guards import Guards
+from tensorgrad.program.passes import simplified
+from tensorgrad.program.program import Program
+from tensorgrad.tape import MODE, Leaf, current_mode, note_overwritten, wrap
+from tensorgrad.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXECUTORS = ("auto", "native", "numpy")
+
+
+class _Leaf(NamedTuple):
+    """The place of a tensor in a tree of arguments or results."""
+
+    number: int
+
+
+class Entry:
+    """One captured program with what it needs to be replayed."""
+
+    def __init__(
+        self, program: Program, executor: Any, guards: Guards, recorder: Recorder, tree: Any
+    ) -> None:
+        self.program = program
+        self.executor = executor
+        self.guards = guards
+        self.words = tuple(recorder.words.items())
+        self.tree = tree
+        self.leaves = [leaf for leaf, _ in program.gradients]
+        self.replays = 0
+
+    def replay(self, arrays: Sequence[Any]) -> Any:
+        """Run the program and put everything where eager mode would have left it."""
+        results, gradients = self.executor.run(arrays)
+        for leaf, gradient in zip(self.leaves, gradients):
+            leaf.grad = None if gradient is None else wrap(gradient, None)
+        for generator, words in self.words:
+            key, position = generator.state()
+            generator.set_state((key, position + words))
+        self.replays += 1
+        return _unflatten(self.tree, results)
+
+
+class Compiled:
+    """A function that captures what it does at its first call and replays it at later ones.
+
+    Made by ``tensorgrad.compile``, which says what holds for it.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], executor: str, verify: int, limit: int
+    ) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self._executor = executor
+        self._verify = verify
+        self._limit = limit
+        self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
+        self._lock = threading.RLock()
+        #: how often the function was captured
+        self.captures = 0
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``function(*args, **kwargs)``, replayed if it was called like this before."""
+        mode = current_mode()
+        if any(o.records for o in mode.observers):
+            return self.function(*args, **kwargs)  # part of what is being captured
+        tensors: list[Tensor] = []
+        if not kwargs and all([type(a) is Tensor for a in args]):
+            tensors = list(args)
+            tree: Any = len(args)
+        else:
+            tree = _flatten((args, kwargs), tensors)
+        key = (
+            tree,
+            tuple([(t.data.shape, t.data.dtype, type(t.data), type(t.node)) for t in tensors]),
+            mode.grad,
+            dtypes.get_default_dtype(),
+        )
+        with self._lock:
+            entries = self._entries.get(key)
+            if entries is not None and not mode.observers:
+                for entry in entries:
+                    if entry.guards.hold():
+                        if self._verify and entry.replays % self._verify == self._verify - 1:
+                            return self._verified(entry, tensors, args, kwargs)
+                        return entry.replay([t.data for t in tensors])
+            elif mode.observers:
+                return self.function(*args, **kwargs)  # an anomaly check wants to see it all
+            return self._capture(key, tensors, args, kwargs)
+
+    def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        recorder = Recorder(tensors)
+        found: list[Tensor] = []
+        trees: list[Any] = []
+
+        def tensors_of(result: Any) -> list[Tensor]:
+            trees.append(_flatten(result, found, constants=True))
+            return found
+
+        program, result = capture(
+            lambda: self.function(*args, **kwargs), recorder, tensors_of
+        )
+        start = time.perf_counter()
+        program = simplified(program)
+        executor = _executor(self._executor, program)
+        executor.seconds = time.perf_counter() - start
+        entry = Entry(program, executor, Guards(self.function, recorder), recorder, trees[0])
+        self.captures += 1
+        self._entries.setdefault(key, []).insert(0, entry)
+        self._entries.move_to_end(key)
+        while sum(map(len, self._entries.values())) > self._limit:
+            oldest = next(iter(self._entries))
+            self._entries[oldest].pop()
+            if not self._entries[oldest]:
+                del self._entries[oldest]
+        return result
+
+    def _verified(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Replay, run the function on the same state, and compare all that either left behind."""
+        state = _State(entry, tensors)
+        before = state.copy()
+        replayed = entry.replay([t.data for t in tensors])
+        after = state.copy()
+        state.restore(before)
+        result = self.function(*args, **kwargs)
+        eager = state.copy()
+        seen: list[Tensor] = []
+        wanted: list[Tensor] = []
+        _flatten(replayed, seen, constants=True)
+        _flatten(result, wanted, constants=True)
+        pairs = [(f"result {k}", a.data, b.data) for k, (a, b) in enumerate(zip(seen, wanted))]
+        pairs += [(name, after[name], eager[name]) for name in eager]
+        for name, a, b in pairs:
+            problem = _difference(a, b)
+            if problem:
+                raise CompileError(
+                    f"a replay does not do what the function does: {name} {problem}. The function "
+                    "depends on something that changed and that a program cannot see; pass it as "
+                    "an argument. The state is now that of the function, not of the replay"
+                )
+        return result
+
+    def program(self) -> Program:
+        """The program that was used last. Raises CompileError before the first call."""
+        return self._last().program
+
+    def _last(self) -> Entry:
+        for entries in reversed(self._entries.values()):
+            return entries[0]
+        raise CompileError("nothing was captured yet; call the function first")
+
+    def report(self) -> str:
+        """What runs where, for the program that was used last."""
+        entry = self._last()
+        executor = entry.executor
+        head = (
+            f"executor {executor.name}, {len(entry.program.instructions)} instructions, compiled "
+            f"in {executor.seconds:.3f} s, {entry.replays} replays"
+        )
+        return "\n".join([head, *executor.lines()])
+
+
+def _executor(wanted: str, program: Program) -> Any:
+    return Calls(program)
+
+
+class _State:
+    """Everything a program can change outside itself, by name."""
+
+    def __init__(self, entry: Entry, tensors: Sequence[Tensor]) -> None:
+        program = entry.program
+        self.leaves = entry.leaves
+        self.generators = [g for g, _ in entry.words]
+        self.arrays = {
+            f"the {v.role} {v.label or v!r} of shape {v.shape}": (
+                v.fetch if v.fetch is not None else lambda k=int(v.label): tensors[k].data  # type: ignore[misc]
+            )
+            for v in program.updates()
+        }
+
+    def copy(self) -> dict[str, Any]:
+        """A copy of all of it."""
+        found: dict[str, Any] = {name: fetch().copy() for name, fetch in self.arrays.items()}
+        for k, leaf in enumerate(self.leaves):
+            grad = leaf.grad
+            found[f"gradient {k}"] = None if grad is None else grad.data.copy()
+        for k, generator in enumerate(self.generators):
+            found[f"the state of generator {k}"] = generator.state()
+        return found
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put it back."""
+        for name, fetch in self.arrays.items():
+            array = fetch()
+            array[...] = saved[name]
+            note_overwritten([array])
+        for k, leaf in enumerate(self.leaves):
+            grad = saved[f"gradient {k}"]
+            leaf.grad = None if grad is None else wrap(grad.copy(), None)
+        for k, generator in enumerate(self.generators):
+            generator.set_state(saved[f"the state of generator {k}"])
+
+
+def _difference(a: Any, b: Any) -> str:
+    """How two arrays differ beyond rounding; empty if they do not."""
+    if a is None or b is None or isinstance(a, tuple):
+        return "" if (a is None) == (b is None) and (a is None or a == b) else f"is {a}, not {b}"
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
+    x, y = (backend.of(v).to_host(v) for v in (a, b))
+    if x.dtype not in dtypes.FLOATS:
+        return "" if np.array_equal(x, y) else "differs"
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    wide = 1e-9 if a.dtype == np.float64 else 1e-4 if a.dtype == np.float32 else 3e-2
+    scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
+    if np.allclose(x, y, rtol=wide * 10, atol=wide * max(scale, 1e-6), equal_nan=True):
+        return ""
+    return f"differs by up to {np.nanmax(np.abs(x - y)):.3g}, its largest magnitude being {scale:.3g}"
+
+
+def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:
+    """The structure of nested tuples, lists and dicts, with the tensors taken out.
+
+    constants: other objects are kept as they are; else they have to be hashable.
+    """
+    if isinstance(obj, Tensor):
+        tensors.append(obj)
+        return _Leaf(len(tensors) - 1)
+    if isinstance(obj, tuple | list):
+        parts = tuple([_flatten(x, tensors, constants) for x in obj])
+        return (type(obj), parts)
+    if isinstance(obj, dict):
+        return (dict, tuple([(k, _flatten(v, tensors, constants)) for k, v in obj.items()]))
+    if not constants:
+        try:
+            hash(obj)
+        except TypeError:
+            kind = "NumPy array" if isinstance(obj, np.ndarray) else type(obj).__name__
+            raise CompileError(
+                f"a compiled function takes tensors, hashable constants, and tuples, lists and "
+                f"dicts of them; got a {kind}. Make a tensor of it, as in tg.Tensor(x)"
+            ) from None
+    return (None, type(obj), obj)
+
+
+def _unflatten(tree: Any, arrays: Sequence[Any]) -> Any:
+    if type(tree) is _Leaf:
+        return wrap(arrays[tree.number], None)
+    kind = tree[0]
+    if kind is None:
+        return tree[2]
+    if kind is dict:
+        return {k: _unflatten(v, arrays) for k, v in tree[1]}
+    parts = [_unflatten(t, arrays) for t in tree[1]]
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+
+
+@overload
+def compile(
+    function: Callable[..., Any], *, executor: str = ..., verify: int | bool = ..., limit: int = ...
+) -> Compiled: ...
+
+
+@overload
+def compile(
+    function: None = None, *, executor: str = ..., verify: int | bool = ..., limit: int = ...
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    executor: str = "auto",
+    verify: int | bool = False,
+    limit: int = 8,
+) -> Any:
+    """A function that runs as a program: captured at the first call, replayed at later ones.
+
+    The first call with given shapes, dtypes and constants runs as usual and is recorded, the
+    gradients and optimizer updates in it included. Later calls replay the record without the
+    Python in between. Parameters, optimizer states, ``.grad`` and generators are left as the
+    function itself would have left them; what else Python does in it (printing, counting, appending
+    to a list) happens only at capture. What it returns has no history.
+
+    function: any function of tensors, hashable constants, and tuples, lists and dicts of them; a
+        module too. Used as a decorator it may be left out.
+    executor: "numpy", "native" (C, needs a compiler), or "auto" for the best that is there.
+    verify: n compares every n-th replay with the function itself (True: each one).
+    limit: how many programs are kept; the oldest goes first.
+
+    Raises CompileError if something in the function cannot be captured, and says where.
+    """
+    if executor not in EXECUTORS:
+        raise ValueError(f"compile: executor must be one of {', '.join(EXECUTORS)}; got {executor!r}")
+    if limit < 1:
+        raise ValueError(f"compile: limit must be at least 1, got {limit}")
+    if function is None:
+        return functools.partial(compile, executor=executor, verify=verify, limit=limit)
+    if not callable(function):
+        raise TypeError(f"compile: a function is needed, got {type(function).__name__}")
+    return Compiled(function, executor, int(verify), limit)

@@ -1,0 +1,185 @@
+"""What has to be the same for a replay to be right, besides the arguments' shapes and dtypes.
+
+A program holds what Python decided while it was captured: which modules are in training mode, what
+the closure's numbers were, which tensors the parameters are. All of it is looked at again before
+every replay, and where anything differs the function is captured once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+from tensorgrad.nn.module import Module, changes
+from tensorgrad.program.capture import LIVE_OPTIONS, Recorder
+from tensorgrad.tensor import Tensor
+
+_SCALARS = (int, float, str, bool, type(None), complex, bytes)
+_MISSING = object()
+
+
+class Guards:
+    """The conditions of one program; ``hold()`` says whether they are met."""
+
+    __slots__ = ("_cells", "_dicts", "_gradients", "_modules", "_seen", "_tensors", "_updates")
+
+    def __init__(self, function: Callable[..., Any], recorder: Recorder) -> None:
+        self._cells: list[tuple[Any, Any]] = []
+        self._dicts: list[tuple[Mapping[str, Any], str, Any]] = []
+        modules = dict(recorder.modules)
+        for holder, name, value in _watched(function):
+            if isinstance(value, Module):
+                modules.setdefault(id(value), value)
+            if name is None:
+                self._cells.append((holder, _snapshot(value)))
+            else:
+                self._dicts.append((holder, name, _snapshot(value)))
+        for module in list(modules.values()):
+            for inner in module.modules():
+                modules.setdefault(id(inner), inner)
+        # Scalars, submodules and parameters of the modules; looked at when any module changed.
+        self._modules = [
+            (vars(m), name, _snapshot(value))
+            for m in modules.values()
+            for name, value in [*vars(m).items(), ("training", m.training)]
+        ]
+        self._seen = changes.count
+        self._tensors = [(t, t.node, v.shape, v.dtype) for t, v in recorder.externals]
+        self._gradients = [
+            (leaf, recorder.leaves[leaf] is None)
+            for leaf, cleared in recorder.touched.items()
+            if not cleared or leaf in recorder.at_first
+        ]
+        self._updates = []
+        for optimizer, number, bundle in recorder.updates:
+            plan = optimizer._plans[number]
+            group = optimizer.param_groups[number]
+            fixed = {k: group[k] for k in optimizer.defaults if k not in LIVE_OPTIONS}
+            params = tuple(map(id, group["params"]))
+            heads = tuple(map(id, plan.bundles[bundle].heads))
+            self._updates.append(
+                (optimizer, number, bundle, plan, group, fixed, params, heads, plan.bundles[bundle])
+            )
+
+    def hold(self) -> bool:
+        """Whether everything is as it was."""
+        if self._seen != changes.count:
+            for attributes, name, value in self._modules:
+                now = attributes.get(name, _MISSING)
+                if now is _MISSING and name == "training":
+                    now = True
+                if now is not value and not _same(now, value):
+                    return False
+            self._seen = changes.count
+        for tensor, node, shape, dtype in self._tensors:
+            a = tensor.data
+            if tensor.node is not node or a.shape != shape or a.dtype is not dtype:
+                return False
+        for cell, value in self._cells:
+            if cell.cell_contents is not value and not _same(cell.cell_contents, value):
+                return False
+        for holder, name, value in self._dicts:
+            now = holder.get(name, _MISSING)
+            if now is not value and not _same(now, value):
+                return False
+        for leaf, empty in self._gradients:
+            if (leaf.grad is None) is not empty:
+                return False
+        for optimizer, number, j, plan, group, fixed, params, heads, bundle in self._updates:
+            if optimizer._plans.get(number) is not plan or plan.bundles[j] is not bundle:
+                return False
+            if optimizer.param_groups[number] is not group:
+                return False
+            if tuple(map(id, group["params"])) != params or tuple(map(id, bundle.heads)) != heads:
+                return False
+            for name, value in fixed.items():
+                if group[name] is not value and group[name] != value:
+                    return False
+        return True
+
+
+def _snapshot(value: Any) -> Any:
+    """What to compare with later: a copy of plain data, and else the object itself."""
+    if isinstance(value, list | dict | set) and _plain(value):
+        return _copied(value)
+    return value
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(_copied(v) for v in value)
+    return value
+
+
+def _plain(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, _SCALARS):
+        return True
+    if not depth:
+        return False
+    if isinstance(value, dict):
+        return len(value) <= 100 and all(
+            _plain(k, 0) and _plain(v, depth - 1) for k, v in value.items()
+        )
+    if isinstance(value, list | tuple | set):
+        return len(value) <= 100 and all(_plain(v, depth - 1) for v in value)
+    return False
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Whether plain data is equal; of anything else, whether it is the same object."""
+    if now is then:
+        return True
+    return type(now) is type(then) and _plain(now) and _plain(then) and bool(now == then)
+
+
+def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
+    """What a function can see without being given it: its cells, the globals that it names, and
+    the attributes of the objects that it is bound to; and what the functions among them see."""
+    seen: set[int] = set()
+    stack = [function]
+    while stack:
+        f = stack.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        if isinstance(f, MethodType):
+            stack += [f.__func__, f.__self__]
+            continue
+        if not isinstance(f, FunctionType):
+            if not isinstance(f, Module | Tensor | type | ModuleType) and hasattr(f, "__dict__"):
+                for name, value in vars(f).items():
+                    yield vars(f), name, value
+            call = getattr(type(f), "__call__", None)
+            if isinstance(call, FunctionType) and not _ours(call):
+                stack.append(call)
+            continue
+        if _ours(f):
+            continue
+        for cell in f.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+            yield cell, None, value
+            if isinstance(value, FunctionType | MethodType):
+                stack.append(value)
+        for name in f.__code__.co_names:
+            if name in f.__globals__:
+                value = f.__globals__[name]
+                if isinstance(value, ModuleType) or _ours(value):
+                    continue
+                yield f.__globals__, name, value
+                if isinstance(value, FunctionType | MethodType):
+                    stack.append(value)
+        for value in f.__defaults__ or ():
+            if isinstance(value, FunctionType | MethodType):
+                stack.append(value)
+        stack += [c for c in f.__code__.co_consts if isinstance(c, FunctionType)]
+
+
+def _ours(f: Any) -> bool:
+    """Whether it belongs to this package, whose functions keep no state."""
+    return str(getattr(f, "__module__", "")).partition(".")[0] in ("tensorgrad", "numpy")

@@ -1,0 +1,95 @@
+"""Passes: small functions from program to program. None of them changes what a program computes.
+
+A program in which memory is shared between values of which one is overwritten is left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorgrad import backend
+from tensorgrad.backend import is_array
+from tensorgrad.program.program import Instruction, Program, Value
+
+
+def without_dead_code(program: Program) -> Program:
+    """Drop the instructions of which nobody sees anything."""
+    if program.aliased:
+        return program
+    needed = set(program.kept())
+    live: list[Instruction] = []
+    for i in reversed(program.instructions):
+        if any(v in needed for v in i.outputs):
+            needed.update(i.values())
+            live.append(i)
+    return program.copy(live[::-1])
+
+
+def with_shared(program: Program) -> Program:
+    """Compute what several instructions compute alike only once."""
+    if program.aliased:
+        return program
+    same: dict[Value, Value] = {}
+    known: dict[Any, Instruction] = {}
+    left: list[Instruction] = []
+    taken = set(program.kept()) | {v.before for i in program for v in i.outputs if v.before}
+    for i in program:
+        inputs = tuple(same.get(x, x) if type(x) is Value else x for x in i.inputs)
+        i = Instruction(
+            i.op, inputs, i.attrs, i.outputs, i.live, i.residual, i.written, i.where
+        )
+        key = _key(i)
+        first = known.get(key) if key is not None else None
+        # What is seen from outside, or overwritten later, needs memory of its own.
+        if first is not None and not taken.intersection([*i.outputs, *first.outputs]):
+            same.update(zip(i.outputs, first.outputs))
+            continue
+        if key is not None:
+            known.setdefault(key, i)
+        left.append(i)
+    return program.copy(left)
+
+
+def _key(i: Instruction) -> Any:
+    """What makes two instructions alike; ``None`` if nothing does."""
+    if i.written:
+        return None
+    try:
+        live = None if i.live is None else (i.live.generator, i.live.offset)  # type: ignore[attr-defined]
+        attrs = tuple(sorted(i.attrs.items())) if live is None else ()
+        key = (i.op, tuple((type(x), x) for x in i.inputs), attrs, live, len(i.outputs))
+        hash(key)
+    except (TypeError, AttributeError):
+        return None
+    return key
+
+
+def folded(program: Program) -> Program:
+    """Compute now what depends on constants alone."""
+    if program.aliased:
+        return program
+    constant: dict[Value, Any] = {v: v.array for v in program.values() if v.role == "constant"}
+    overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
+    left: list[Instruction] = []
+    for i in program:
+        fixed = i.live is None and not i.written and "key" not in i.attrs and i.values()
+        if not fixed or not all(v in constant and v.place not in overwritten for v in i.values()):
+            left.append(i)
+            continue
+        arrays = [constant[x] if type(x) is Value else x for x in i.inputs]
+        place = backend.of(next(a for a in arrays if is_array(a)))
+        made = place.run(i.op, arrays, i.attrs)
+        parts = [made] if i.op.residual is None else [made[0], *_flat(made[1])]
+        for v, array in zip(i.outputs, parts, strict=True):
+            v.role = "constant"
+            v.array = constant[v] = place.xp.asarray(array)
+    return program.copy(left)
+
+
+def _flat(residual: Any) -> list[Any]:
+    return [a for a in (residual if isinstance(residual, tuple) else (residual,)) if is_array(a)]
+
+
+def simplified(program: Program) -> Program:
+    """All passes in order."""
+    return without_dead_code(with_shared(folded(program)))
