@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.errors import CompileError
+from tensorgrad.program import native
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.guards import Guards
@@ -182,7 +183,18 @@ class Compiled:
 
 
 def _executor(wanted: str, program: Program) -> Any:
-    return Calls(program)
+    """The executor asked for, or the best one for the program."""
+    host = all(v.array is None or type(v.array) is np.ndarray for v in program.values())
+    if wanted == "numpy" or (wanted == "auto" and (native.compiler() is None or not host)):
+        return Calls(program)
+    try:
+        return native.Native(program)
+    except CompileError as error:
+        if wanted == "native" and native.compiler() is None:
+            raise
+        made = Calls(program)
+        made.reason = str(error)
+        return made
 
 
 class _State:

@@ -1,0 +1,295 @@
+/* What generated programs are made of: functions of single numbers that the compiler can put into
+ * vector registers, small matrix products, and the links to BLAS and to the threads.
+ *
+ * The float32 functions have the errors stated beside them, in units in the last place, over all
+ * arguments (tests/program/test_math.py). NaN, infinities, subnormal numbers and the sign of zero are
+ * as IEEE 754 wants them. The coefficients were fitted for this file: least squares on Chebyshev
+ * points, reweighted until the error was level. */
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define TG static inline __attribute__((always_inline))
+
+TG float tg_bits(int32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+TG int32_t tg_as_int(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+TG float tg_power_of_2(int32_t n) { return tg_bits((n + 127) << 23); }
+
+/* Plain ones, for both types. */
+#define TG_BOTH(T, s, e)                                                                           \
+    TG T tg_abs_##s(T x) { return fabs##e(x); }                                                    \
+    TG T tg_sqrt_##s(T x) { return sqrt##e(x); }                                                   \
+    TG T tg_floor_##s(T x) { return floor##e(x); }                                                 \
+    TG T tg_ceil_##s(T x) { return ceil##e(x); }                                                   \
+    TG T tg_trunc_##s(T x) { return trunc##e(x); }                                                 \
+    TG T tg_rint_##s(T x) { return rint##e(x); }                                                   \
+    TG T tg_max_##s(T a, T b) { return a > b || a != a ? a : b; }                                  \
+    TG T tg_min_##s(T a, T b) { return a < b || a != a ? a : b; }                                  \
+    TG T tg_sign_##s(T x) { return x != x ? x : (T)((x > 0) - (x < 0)); }                          \
+    TG int tg_finite_##s(T x) { return x - x == 0; }                                               \
+    TG T tg_sin_##s(T x) { return sin##e(x); }                                                     \
+    TG T tg_cos_##s(T x) { return cos##e(x); }                                                     \
+    TG T tg_tan_##s(T x) { return tan##e(x); }                                                     \
+    TG T tg_asin_##s(T x) { return asin##e(x); }                                                   \
+    TG T tg_acos_##s(T x) { return acos##e(x); }                                                   \
+    TG T tg_atan_##s(T x) { return atan##e(x); }                                                   \
+    TG T tg_atan2_##s(T x, T y) { return atan2##e(x, y); }                                         \
+    TG T tg_hypot_##s(T x, T y) { return hypot##e(x, y); }                                         \
+    TG T tg_sinh_##s(T x) { return sinh##e(x); }                                                   \
+    TG T tg_cosh_##s(T x) { return cosh##e(x); }                                                   \
+    TG T tg_asinh_##s(T x) { return asinh##e(x); }                                                 \
+    TG T tg_acosh_##s(T x) { return acosh##e(x); }                                                 \
+    TG T tg_atanh_##s(T x) { return atanh##e(x); }                                                 \
+    TG T tg_exp2_##s(T x) { return exp2##e(x); }                                                   \
+    TG T tg_log2_##s(T x) { return log2##e(x); }                                                   \
+    TG T tg_log10_##s(T x) { return log10##e(x); }                                                 \
+    TG T tg_pow_##s(T x, T y) { return pow##e(x, y); }
+
+TG_BOTH(float, f, f)
+TG_BOTH(double, d, )
+
+TG double tg_exp_d(double x) { return exp(x); }
+TG double tg_expm1_d(double x) { return expm1(x); }
+TG double tg_log_d(double x) { return log(x); }
+TG double tg_log1p_d(double x) { return log1p(x); }
+TG double tg_tanh_d(double x) { return tanh(x); }
+TG double tg_erf_d(double x) { return erf(x); }
+TG double tg_sigmoid_d(double x) { return 1 / (1 + exp(-x)); }
+
+/* exp(r) - 1 for |r| <= ln(2) / 2. */
+TG float tg_expm1_near(float r) {
+    float p = 0.00019920957856811583f;
+    p = p * r + 0.001394838560372591f;
+    p = p * r + 0.00833326019346714f;
+    p = p * r + 0.04166623577475548f;
+    p = p * r + 0.1666666716337204f;
+    p = p * r + 0.5f;
+    return p * (r * r) + r;
+}
+
+/* x = n ln 2 + r; ln 2 in two parts, of which n times the first is exact. */
+TG float tg_reduce(float x, float *n) {
+    *n = rintf(x * 1.44269504f);
+    float r = x - *n * 0.693359375f;
+    return r + *n * 2.12194440e-4f;
+}
+
+/* 1 ulp. Scaled in two steps, so that it reaches the largest numbers and underflows gradually. */
+TG float tg_exp_f(float x) {
+    float c = x > 89.0f ? 89.0f : x, n;
+    c = c < -104.0f ? -104.0f : c;
+    float p = tg_expm1_near(tg_reduce(c, &n)) + 1.0f;
+    int32_t whole = (int32_t)n, half = whole >> 1;
+    return p * tg_power_of_2(half) * tg_power_of_2(whole - half);
+}
+
+/* 2 ulp: 2^n (exp(r) - 1) + (2^n - 1). */
+TG float tg_expm1_f(float x) {
+    float c = x > 88.0f ? 88.0f : x, n;
+    c = c < -30.0f ? -30.0f : c;
+    float p = tg_expm1_near(tg_reduce(c, &n)), s = tg_power_of_2((int32_t)n);
+    float near = s * p + (s - 1.0f);
+    near = x == 0.0f ? x : near;
+    return x > 87.0f ? tg_exp_f(x) : near;
+}
+
+/* 1 ulp: x = m 2^n with m between sqrt(1/2) and sqrt(2). */
+TG float tg_log_f(float x) {
+    int small = x < FLT_MIN;
+    float y = small ? x * 33554432.0f : x; /* 2^25 */
+    int32_t bits = tg_as_int(y) - 0x3f3504f3;
+    int32_t n = bits >> 23;
+    float f = tg_bits((bits & 0x7fffff) + 0x3f3504f3) - 1.0f;
+    float e = (float)(small ? n - 25 : n);
+    float p = 0.06915368139743805f;
+    p = p * f - 0.11789807677268982f;
+    p = p * f + 0.11872976273298264f;
+    p = p * f - 0.1238434836268425f;
+    p = p * f + 0.14218658208847046f;
+    p = p * f - 0.16669251024723053f;
+    p = p * f + 0.20002226531505585f;
+    p = p * f - 0.24999986588954926f;
+    p = p * f + 0.3333331048488617f;
+    float s = f * f;
+    float y1 = p * (s * f) - e * 2.12194440e-4f - 0.5f * s;
+    float result = y1 + f + e * 0.693359375f;
+    result = x == 0.0f ? -INFINITY : result;
+    result = x < 0.0f ? NAN : result;
+    return x - x != 0.0f && !(x < 0.0f) ? x : result; /* infinity and NaN */
+}
+
+/* 3 ulp: what rounding 1 + x lost is put back (Hewlett-Packard's formula). */
+TG float tg_log1p_f(float x) {
+    float u = 1.0f + x;
+    float y = tg_log_f(u) * (x / (u - 1.0f));
+    y = u == 1.0f ? x : y;
+    return x == INFINITY ? x : y;
+}
+
+TG float tg_sigmoid_f(float x) { return 1.0f / (1.0f + tg_exp_f(-x)); }
+
+/* 2 ulp: near zero a polynomial, where the exponential form would cancel. */
+TG float tg_tanh_f(float x) {
+    float a = fabsf(x), s = x * x;
+    float p = -0.005717036779969931f;
+    p = p * s + 0.020650578662753105f;
+    p = p * s - 0.05374349653720856f;
+    p = p * s + 0.13331490755081177f;
+    p = p * s - 0.3333328366279602f;
+    float near = p * (s * x) + x;
+    float far = copysignf(1.0f - 2.0f / (tg_exp_f(a + a) + 1.0f), x);
+    return a < 0.625f ? near : x != x ? x : far;
+}
+
+/* 1 ulp: x P(x^2) / Q(x^2) in float64, rounded once; the coefficients of ops/special.py. */
+TG float tg_erf_f(float x) {
+    double c = x > 4.0f ? 4.0f : x;
+    c = c < -4.0 ? -4.0 : c;
+    double s = c * c;
+    double p = -1.3202355612352765e-08;
+    p = p * s + 4.684802195264565e-06;
+    p = p * s + 0.0003796096144624759;
+    p = p * s + 0.003849608753114666;
+    p = p * s + 0.05431691559778851;
+    p = p * s + 0.18520309414173608;
+    p = p * s + 1.128379169378379;
+    double q = 6.311080557005392e-05;
+    q = q * s + 0.001307570251008126;
+    q = q * s + 0.0154620873500427;
+    q = q * s + 0.11395838208457491;
+    q = q * s + 0.49746538257616524;
+    q = q * s + 1.0;
+    return (float)(c * p / q);
+}
+
+/* --- labels --- */
+
+TG int tg_outside(const int64_t *labels, long count, int64_t classes) {
+    int bad = 0;
+    for (long i = 0; i < count; i++) bad |= (uint64_t)labels[i] >= (uint64_t)classes;
+    return bad;
+}
+
+/* --- links, filled in by the loader --- */
+
+typedef void (*tg_task)(void **table, long begin, long end);
+typedef void (*tg_sgemm_t)(int, int, int, int64_t, int64_t, int64_t, float, const float *, int64_t,
+                           const float *, int64_t, float, float *, int64_t);
+typedef void (*tg_dgemm_t)(int, int, int, int64_t, int64_t, int64_t, double, const double *,
+                           int64_t, const double *, int64_t, double, double *, int64_t);
+
+static tg_sgemm_t tg_sgemm_;
+static tg_dgemm_t tg_dgemm_;
+static void (*tg_parallel_)(tg_task, void **, long, long);
+
+void tg_link(void *sgemm, void *dgemm, void *parallel) {
+    tg_sgemm_ = (tg_sgemm_t)sgemm;
+    tg_dgemm_ = (tg_dgemm_t)dgemm;
+    tg_parallel_ = (void (*)(tg_task, void **, long, long))parallel;
+}
+
+TG void tg_parallel(tg_task task, void **table, long size, long piece) {
+    if (piece < size) tg_parallel_(task, table, size, piece);
+    else task(table, 0, size);
+}
+
+/* C [m, n] with rows ldc apart = op(A) op(B), row-major; op transposes where flagged. */
+TG void tg_sgemm_part(long m, long n, long k, int ta, long lda, int tb, long ldb, const float *A,
+                      const float *B, float *C, long ldc) {
+    tg_sgemm_(101, 111 + ta, 111 + tb, m, n, k, 1.0f, A, lda, B, ldb, 0.0f, C, ldc);
+}
+
+TG void tg_dgemm_part(long m, long n, long k, int ta, long lda, int tb, long ldb, const double *A,
+                      const double *B, double *C, long ldc) {
+    tg_dgemm_(101, 111 + ta, 111 + tb, m, n, k, 1.0, A, lda, B, ldb, 0.0, C, ldc);
+}
+
+TG void tg_sgemm(long m, long n, long k, int ta, long lda, int tb, long ldb, const float *A,
+                 const float *B, float *C) {
+    tg_sgemm_part(m, n, k, ta, lda, tb, ldb, A, B, C, n);
+}
+
+TG void tg_dgemm(long m, long n, long k, int ta, long lda, int tb, long ldb, const double *A,
+                 const double *B, double *C) {
+    tg_dgemm_part(m, n, k, ta, lda, tb, ldb, A, B, C, n);
+}
+
+/* --- small products, all sizes known when compiling --- */
+
+#if defined(__AVX512F__)
+#define TG_LANES 16
+#define TG_TILE 8
+#elif defined(__AVX2__)
+#define TG_LANES 8
+#define TG_TILE 4
+#else
+#define TG_LANES 4
+#define TG_TILE 4
+#endif
+
+typedef float tg_vector __attribute__((vector_size(4 * TG_LANES), aligned(4), may_alias));
+
+/* `rows` rows of C from row i on, `wide` vectors from column j on, added up in registers. */
+TG void tg_block(const int rows, const int wide, long i, long j, long n, long k, int ta, long lda,
+                 const float *A, const float *B, long ldb, float *C) {
+    tg_vector sum[TG_TILE][2];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < wide; v++) sum[r][v] = (tg_vector){0};
+    for (long l = 0; l < k; l++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            float a = ta ? A[l * lda + i + r] : A[(i + r) * lda + l];
+#pragma GCC unroll 2
+            for (int v = 0; v < wide; v++)
+                sum[r][v] += a * *(const tg_vector *)(B + l * ldb + j + v * TG_LANES);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < wide; v++) {
+            long at = j + v * TG_LANES;
+            if (at + TG_LANES <= n) *(tg_vector *)(C + (i + r) * n + at) = sum[r][v];
+            else
+                for (long c = at; c < n; c++) C[(i + r) * n + c] = sum[r][v][c - at];
+        }
+}
+
+TG void tg_strip(const int wide, long j, long m, long n, long k, int ta, long lda, const float *A,
+                 const float *B, long ldb, float *C) {
+    long i = 0;
+    for (; i + TG_TILE <= m; i += TG_TILE)
+        tg_block(TG_TILE, wide, i, j, n, k, ta, lda, A, B, ldb, C);
+    for (; i + 2 <= m; i += 2) tg_block(2, wide, i, j, n, k, ta, lda, A, B, ldb, C);
+    for (; i < m; i++) tg_block(1, wide, i, j, n, k, ta, lda, A, B, ldb, C);
+}
+
+/* C [m, n] = op(A) op(B), row-major. B is packed where its rows are no whole vectors. */
+TG void tg_small(long m, long n, long k, int ta, long lda, int tb, long ldb, const float *A,
+                 const float *B, float *C) {
+    const long padded = (n + TG_LANES - 1) / TG_LANES * TG_LANES;
+    const int packed = tb || padded != n;
+    float pack[packed ? k * padded : 1] __attribute__((aligned(64)));
+    const float *P = B;
+    if (packed) {
+        for (long l = 0; l < k; l++) {
+            for (long c = 0; c < n; c++) pack[l * padded + c] = tb ? B[c * ldb + l] : B[l * ldb + c];
+            for (long c = n; c < padded; c++) pack[l * padded + c] = 0.0f;
+        }
+        P = pack;
+        ldb = padded;
+    }
+    long j = 0;
+    for (; j + 2 * TG_LANES <= padded; j += 2 * TG_LANES)
+        tg_strip(2, j, m, n, k, ta, lda, A, P, ldb, C);
+    if (j < padded) tg_strip(1, j, m, n, k, ta, lda, A, P, ldb, C);
+}

@@ -1,0 +1,649 @@
+"""The third form of a program: C.
+
+Every unit becomes a function of pointers. Names are given in the order of use, so that units that
+do the same with other memory have the same text, which is compiled once. A nest is written in
+phases: statements for the row, a loop over the columns, and again, since a number that is known
+only at the end of a row (a sum) can be used on the same row in the next phase.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.program.loops import Call, Check, Map, Product, Reduce, Storage, View
+from tensorgrad.program.lower import C_TYPES
+from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
+
+# What is computed a second time in a later phase rather than kept, in additions.
+_CHEAP = 6
+# Elements of a row of which copies are kept on the stack; of a longer row they go to memory.
+_KEPT = 4096
+# Work, in additions, of a piece of a nest that is shared out among threads. It takes about 10 us,
+# of which waking a thread is a tenth.
+_PIECE = 1 << 17
+# Products with fewer multiplications than this are written out instead of left to BLAS.
+SMALL = 150_000
+_PACKED = 1 << 14  # and whose second factor has at most so many elements
+
+
+def literal(x: Any, ctype: str) -> str:
+    """A number in C."""
+    x = float(x) if not isinstance(x, bool) else int(x)
+    if ctype == "float" and math.isfinite(x):
+        with np.errstate(over="ignore"):
+            x = float(np.float32(x))
+    if x != x:
+        return "NAN"
+    if math.isinf(x):
+        return "INFINITY" if x > 0 else "(-INFINITY)"
+    if "int" in ctype:
+        text = str(int(x))
+    else:
+        text = repr(float(x)) + ("f" if ctype == "float" else "")
+    return f"({text})" if text.startswith("-") else text
+
+
+@dataclass(slots=True)
+class Function:
+    """The text of a unit's functions, with ``@`` for its name, and what it is called with.
+
+    size, piece: how far its loop runs, and how much of it one piece of parallel work takes; one
+        piece takes it all where that is not worth it.
+    partial: elements that each piece needs for partial results, by C type.
+    """
+
+    text: str
+    storages: list[Storage]
+    size: int
+    piece: int
+    partial: list[tuple[str, int]]
+
+
+class NestWriter:
+    """Writes one nest."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest = nest
+        self.dims = nest.dims
+        self.columns = nest.dims[-1]
+        self.rows = math.prod(nest.dims[:-1])
+        self.phase: dict[Map | Reduce, int] = {}
+        for m in nest.members:
+            self._set_phase(m)
+        self.last = max(self.phase.values())
+        self.flat = self._is_flat()
+        if self.flat:
+            self.columns, self.rows = self.rows * self.columns, 1
+        n = self.last + 1
+        self.row: list[list[str]] = [[] for _ in range(n)]
+        self.column: list[list[str]] = [[] for _ in range(n)]
+        self.row_end: list[list[str]] = [[] for _ in range(n)]
+        self.clauses: list[list[str]] = [[] for _ in range(n)]
+        self.head: list[str] = []
+        self.before: list[str] = []
+        self.late: list[str] = []
+        self.names: dict[Any, str] = {}
+        self.pointers: dict[Storage, str] = {}
+        self.kept: dict[Map | Reduce, str] = {}
+        self.partial: list[tuple[str, int]] = []
+        self.begin: list[str] = []
+        self.combine: list[str] = []
+        self.accumulators: dict[Reduce, str] = {}
+        self.indices: set[int] = set()
+
+    # --- phases -----------------------------------------------------------------------------------
+
+    def _set_phase(self, m: Map | Reduce) -> None:
+        phase = 0
+        for source in self.nest.sources[m]:
+            if source is not None:
+                later = type(source) is Reduce and self.nest.level[source] == ROW
+                phase = max(phase, self.phase[source] + later)
+        self.phase[m] = phase
+
+    def _is_flat(self) -> bool:
+        """Whether rows and columns can be one loop: nothing in the nest knows of rows."""
+        for m in self.nest.members:
+            if self.nest.level[m] == ROW or type(m) is Map and "{column}" in m.text:
+                return False
+            if type(m) is Reduce and (self.nest.level[m] != LATE or _kept_axes(m.out)):
+                return False
+            if self.nest.level[m] == FULL:
+                for view in [*m.views, m.out]:
+                    strides = self.nest.access(view, FULL)[2]
+                    if any(strides) and not _linear(self.dims, strides, 1):
+                        return False
+        return True
+
+    # --- operands ---------------------------------------------------------------------------------
+
+    def _pointer(self, storage: Storage) -> str:
+        return self.pointers.setdefault(storage, f"p{len(self.pointers)}")
+
+    def _name(self, key: Any, prefix: str) -> str:
+        return self.names.setdefault(key, f"{prefix}{len(self.names)}")
+
+    def _row_base(self, view: View, strides: tuple[int, ...]) -> str:
+        """The offset of a row's first element, in C."""
+        rows = strides[:-1]
+        text = "" if not view.offset else str(view.offset)
+        if self.flat or not any(rows):
+            return text or "0"
+        terms = [text] if text else []
+        if _linear(self.dims[:-1], rows, None):
+            step = next(s for n, s in zip(reversed(self.dims[:-1]), reversed(rows)) if n != 1)
+            terms.append(f"r * {step}")
+        else:
+            for axis, step in enumerate(rows):
+                if step:
+                    self.indices.add(axis)
+                    terms.append(f"i{axis} * {step}")
+        return " + ".join(terms)
+
+    def _element(self, view: View, level: str, phase: int, write: bool = False) -> str:
+        """The element of ``view`` at the current point, as an expression that can be assigned."""
+        pointer = self._pointer(view.storage)
+        strides = self.nest.access(view, level)[2]
+        if level == LATE:
+            return f"{pointer}[{view.offset}]"
+        base = self._row_base(view, strides)
+        step = strides[-1]
+        if self.flat:
+            step = 1 if any(strides) else 0
+            if any(strides):
+                step = next(
+                    s for n, s in zip(reversed(self.dims), reversed(strides)) if n != 1
+                )
+        if not step:
+            return f"{pointer}[{base}]"
+        key = (view.storage, base)
+        name = self.names.get(key)
+        if name is None:
+            name = self._name(key, "q")
+            const = "" if view.storage in self.written else "const "
+            at = f"{pointer} + {base}" if base != "0" else pointer
+            target = self.row[0] if not self.flat else self.head
+            self.row_pointers.append(
+                (target is self.head, f"{const}{_ctype(view)} *const {name} = {at};")
+            )
+        return f"{name}[c]" if step == 1 else f"{name}[c * {step}]"
+
+    def _operand(self, m: Map | Reduce, k: int, level: str, phase: int) -> str:
+        """View number ``k`` of ``m`` at the current point."""
+        source = self.nest.sources[m][k]
+        if source is not None:
+            return self._value(source, level, phase)
+        view = m.views[k]
+        strides = self.nest.access(view, level)[2]
+        constant = level == LATE or not any(strides)
+        by_row = not constant and not strides[-1] and not self.flat
+        if constant:
+            place = self.late if level == LATE else self.before
+            key: Any = ("load", view.storage, view.offset, level == LATE)
+        elif by_row or level == ROW:
+            place, key = self.row[0], ("load", view.storage, view.offset, strides, "row")
+            if view.storage in self.written:
+                place, key = self.row[phase], (*key, phase)
+        else:
+            place, key = self.column[phase], ("load", view.storage, view.offset, strides, phase)
+        if key not in self.names:
+            text = self._element(view, level, phase)
+            name = self._name(key, "v")
+            place.append(f"const {_ctype(view)} {name} = {text};")
+        return self.names[key]
+
+    def _value(self, m: Map | Reduce, reader: str, phase: int) -> str:
+        """What ``m`` computes, for a reader in ``phase``."""
+        if type(m) is Reduce:
+            return self.accumulators[m]
+        assert type(m) is Map
+        level = self.nest.level[m]
+        if level == LATE:
+            key: Any = (m, "late")
+            if key not in self.names:
+                text = self._text(m, LATE, 0)
+                name = self._name(key, "v")
+                self.late.append(f"const {_ctype(m.out)} {name} = {text};")
+            return self.names[key]
+        at = self.phase[m]
+        if level == ROW:
+            key = (m, "row")
+            if key not in self.names:
+                text = self._text(m, ROW, at)
+                name = self._name(key, "v")
+                self.row[at].append(f"const {_ctype(m.out)} {name} = {text};")
+            return self.names[key]
+        if at < phase and self._cost(m) > _CHEAP:
+            if m in self.nest.stored or self.columns > _KEPT:
+                self.nest.stored.add(m)
+                return self._loaded(m, phase)
+            if m not in self.kept:
+                self.kept[m] = f"k{len(self.kept)}"
+            return f"{self.kept[m]}[c]"
+        key = (m, phase)
+        if key not in self.names:
+            text = self._text(m, FULL, phase)
+            name = self._name(key, "v")
+            self.column[phase].append(f"const {_ctype(m.out)} {name} = {text};")
+        return self.names[key]
+
+    def _loaded(self, m: Map, phase: int) -> str:
+        """A value that an earlier phase stored, read back."""
+        self.written.add(m.out.storage)
+        key = ("again", m, phase)
+        if key not in self.names:
+            text = self._element(m.out, FULL, phase)
+            name = self._name(key, "v")
+            self.column[phase].append(f"const {_ctype(m.out)} {name} = {text};")
+        return self.names[key]
+
+    def _cost(self, m: Map | Reduce) -> int:
+        if type(m) is Reduce:
+            return 0
+        assert type(m) is Map
+        inner = [s for s in self.nest.sources[m] if s is not None and self.nest.level[s] == FULL]
+        return m.cost + sum(self._cost(s) for s in inner) + (len(m.views) - len(inner))
+
+    def _text(self, m: Map, level: str, phase: int) -> str:
+        """The expression of ``m``."""
+        ctype = _ctype(m.out)
+        of_views = [v for v in m.views if v.dtype.kind == "f"] or m.views
+        kind = _ctype(of_views[0]) if ctype == "uint8_t" and of_views else ctype
+        given = []
+        k = 0
+        for x in m.inputs:
+            if isinstance(x, View):
+                given.append(self._operand(m, k, level, phase))
+                k += 1
+            else:
+                given.append(literal(x, kind))
+        return m.text.format(*given, column="c")
+
+    # --- statements -------------------------------------------------------------------------------
+
+    def _reduce(self, m: Reduce) -> None:
+        level = FULL if m.x.size == math.prod(self.dims) and self._reads_full(m) else ROW
+        phase = self.phase[m]
+        ctype = _ctype(m.out)
+        x = self._operand(m, 0, level, phase)
+        if self.nest.level[m] == ROW:
+            acc = self.accumulators[m]
+            self._accumulate(m.kind, acc, x, ctype, phase)
+            if m in self.nest.stored:
+                target = self._element(m.out, ROW, phase)
+                self.row_end[phase].append(f"{target} = {acc};")
+            return
+        if _kept_axes(m.out):  # over all axes but the last
+            n = len(self.partial)
+            self.partial.append((ctype, self.columns))
+            part = f"a{n}"
+            start = _neutral(m.kind)
+            self.begin.append(f"for (long c = 0; c < {self.columns}; c++) {part}[c] = {start};")
+            self.column[phase].append(_step(m.kind, f"{part}[c]", x, ctype))
+            if m in self.nest.stored:
+                target = self._pointer(m.out.storage)
+                self.combine += [
+                    f"for (long c = 0; c < {self.columns}; c++) {{",
+                    f"    {ctype} s = a{n}[c];",
+                    f"    for (long k = 1; k < pieces; k++) "
+                    f"{_step(m.kind, 's', f'a{n}[k * {self.columns} + c]', ctype)}",
+                    f"    {target}[c] = s;",
+                    "}",
+                ]
+            return
+        n = len(self.partial)
+        self.partial.append((ctype, 1))
+        wide = "double" if m.kind == "+" else ctype
+        total = f"t{n}"
+        self.begin.append(f"{wide} {total} = {_neutral(m.kind)};")
+        if level == FULL:
+            acc = self._name((m, "partial"), "s")
+            self._accumulate(m.kind, acc, x, ctype, phase)
+            self.row_end[phase].append(_step(m.kind, total, acc, wide))
+        else:
+            self.row[phase].append(_step(m.kind, total, x, wide))
+        self.row_last.append(f"a{n}[0] = ({ctype}){total};")
+        acc = self.accumulators[m]
+        self.combine += [
+            f"{wide} {acc}w = a{n}[0];",
+            f"for (long k = 1; k < pieces; k++) {_step(m.kind, acc + 'w', f'a{n}[k]', wide)}",
+            f"const {ctype} {acc} = ({ctype}){acc}w;",
+        ]
+        if m in self.nest.stored:
+            self.late.append(f"{self._element(m.out, LATE, 0)} = {acc};")
+
+    def _reads_full(self, m: Reduce) -> bool:
+        return tuple(n for n in m.x.shape if n != 1) == self.dims
+
+    def _accumulate(self, kind: str, acc: str, x: str, ctype: str, phase: int) -> None:
+        """Into ``acc``, over the columns of one phase."""
+        if kind in ("max", "min"):
+            # The vector units drop NaN: they are counted apart, and put in at the end of the row.
+            self.row[phase].append(f"{ctype} {acc}m = {_neutral(kind)}; int {acc}n = 0;")
+            sign = ">" if kind == "max" else "<"
+            self.column[phase].append(f"{acc}m = {x} {sign} {acc}m ? {x} : {acc}m;")
+            self.column[phase].append(f"{acc}n |= {x} != {x};")
+            self.clauses[phase] += [f"reduction({kind}:{acc}m)", f"reduction(|:{acc}n)"]
+            self.row_end[phase].append(f"const {ctype} {acc} = {acc}n ? NAN : {acc}m;")
+            return
+        self.row[phase].append(f"{ctype} {acc} = {_neutral(kind)};")
+        self.column[phase].append(f"{acc} {kind}= {x};")
+        self.clauses[phase].append(f"reduction({kind}:{acc})")
+
+    def _store(self, m: Map) -> None:
+        level = self.nest.level[m]
+        phase = self.phase[m]
+        if level == LATE:
+            name = self._value(m, LATE, 0)
+            self.late.append(f"{self._element(m.out, LATE, 0)} = {name};")
+            return
+        name = self._value(m, level, phase)
+        place = self.row[phase] if level == ROW else self.column_end[phase]
+        place.append(f"{self._element(m.out, level, phase)} = {name};")
+
+    def write(self) -> Function:
+        """The text."""
+        nest = self.nest
+        self.written = {m.out.storage for m in nest.stored}
+        self.row_pointers: list[tuple[bool, str]] = []
+        self.column_end: list[list[str]] = [[] for _ in range(self.last + 1)]
+        self.row_last: list[str] = []
+        for m in nest.members:
+            if type(m) is Reduce:
+                self.accumulators[m] = self._name((m, "sum"), "s")
+        # What a later phase stores first may have to be kept by an earlier one: last to first.
+        for phase in range(self.last, -1, -1):
+            for m in nest.members:
+                if self.phase[m] == phase and type(m) is Reduce:
+                    self._reduce(m)
+            for m in nest.members:
+                if self.phase[m] == phase and type(m) is Map and m in nest.stored:
+                    self._store(m)
+            for m, name in list(self.kept.items()):
+                if self.phase[m] == phase:
+                    self.column_end[phase].append(f"{name}[c] = {self._value(m, FULL, phase)};")
+        return self._assemble()
+
+    def _assemble(self) -> Function:
+        size = self.columns if self.flat else self.rows
+        piece = self._piece(size)
+        body: list[str] = []
+        for m, name in self.kept.items():
+            body.append(f"{_ctype(m.out)} {name}[{self.columns}] __attribute__((aligned(64)));")
+        body += self.begin + self.before
+        body += [text for head, text in self.row_pointers if head]
+        if not self.flat:
+            body.append("for (long r = begin; r < end; r++) {")
+            body += [f"    {text}" for text in self._row_indices()]
+            body += [f"    {text}" for head, text in self.row_pointers if not head]
+        pad = "" if self.flat else "    "
+        for phase in range(self.last + 1):
+            body += [pad + text for text in self.row[phase]]
+            inner = self.column[phase] + self.column_end[phase]
+            if inner:
+                clauses = " ".join(self.clauses[phase])
+                body.append(f"#pragma omp simd {clauses}".rstrip())
+                limits = "c = begin; c < end" if self.flat else f"c = 0; c < {self.columns}"
+                body.append(f"{pad}for (long {limits}; c++) {{")
+                body += [f"{pad}    {text}" for text in inner]
+                body.append(f"{pad}}}")
+            body += [pad + text for text in self.row_end[phase]]
+        if not self.flat:
+            body.append("}")
+        body += self.row_last
+        types = {s: C_TYPES[s.dtype] for s in self.pointers}
+        pointers = [
+            f"{'' if s in self.written else 'const '}{types[s]} *restrict {name}"
+            for s, name in self.pointers.items()
+        ]
+        parts = [f"{ctype} *restrict a{k}" for k, (ctype, _) in enumerate(self.partial)]
+        params = ", ".join([*pointers, *parts])
+        text = (
+            f"static __attribute__((noinline)) void @({params}, long begin, long end) {{\n    "
+            + "\n    ".join(body)
+            + "\n}\n"
+        )
+        end = self.combine + self.late
+        if end:
+            text += (
+                f"static __attribute__((noinline)) void @_end({params}, long pieces) {{\n    "
+                + "\n    ".join(end)
+                + "\n}\n"
+            )
+        return Function(text, list(self.pointers), size, piece, self.partial)
+
+    def _row_indices(self) -> list[str]:
+        """The index along each leading axis that somebody asks for, from the number of the row."""
+        found = []
+        leading = self.dims[:-1]
+        for axis in sorted(self.indices):
+            below = math.prod(leading[axis + 1 :])
+            text = f"r / {below}" if below != 1 else "r"
+            if axis:
+                text = f"{text} % {leading[axis]}" if below == 1 else f"({text}) % {leading[axis]}"
+            found.append(f"const long i{axis} = {text};")
+        return found
+
+    def _piece(self, size: int) -> int:
+        work = sum(m.cost if type(m) is Map else 1 for m in self.nest.members)
+        work += len(self.pointers)
+        total = work * self.rows * self.columns
+        pieces = total // _PIECE
+        if pieces < 2 or size < 2:
+            return size
+        # Partial results are combined one after the other: few pieces, and the same ones always.
+        widest = max((n for _, n in self.partial), default=0)
+        pieces = min(pieces, size, 64 if not widest else max(2, min(16, (1 << 16) // widest)))
+        piece = -(-size // pieces)
+        return -(-piece // 16) * 16 if self.flat else piece
+
+
+def _ctype(view: View) -> str:
+    return C_TYPES[view.dtype]
+
+
+def _kept_axes(view: View) -> bool:
+    return any(n != 1 for n in view.shape)
+
+
+def _linear(dims: tuple[int, ...], strides: tuple[int, ...], last: int | None) -> bool:
+    """Whether the elements along these axes lie at equal distances, one after the other."""
+    axes = [(n, s) for n, s in zip(dims, strides) if n != 1]
+    if last is not None and axes and axes[-1][1] != last:
+        return False
+    return all(s == n2 * s2 for (_, s), (n2, s2) in zip(axes, axes[1:]))
+
+
+def _neutral(kind: str) -> str:
+    return {"+": "0", "*": "1", "max": "(-INFINITY)", "min": "INFINITY"}[kind]
+
+
+def _step(kind: str, acc: str, x: str, ctype: str) -> str:
+    if kind in ("+", "*"):
+        return f"{acc} {kind}= {x};"
+    sign = ">" if kind == "max" else "<"
+    return f"{acc} = {x} {sign} {acc} || {x} != {x} ? {x} : {acc};"
+
+
+def write_nest(nest: Nest) -> Function:
+    """The functions of a nest."""
+    return NestWriter(nest).write()
+
+
+def product_of(op: Product) -> tuple[int, int, int, int]:
+    """Stack, rows, inner size and columns of a product."""
+    *batch, m, n = op.out.shape
+    return math.prod(batch), m, op.a.shape[-1], n
+
+
+def is_small(op: Product) -> bool:
+    """Whether a product is written out."""
+    _, m, k, n = product_of(op)
+    return (
+        m * k * n <= SMALL and k * -(-n // 16) * 16 <= _PACKED and op.out.dtype == np.float32
+    )
+
+
+@dataclass(slots=True)
+class Source:
+    """C text; steps are numbers of segments and calls in turn. parts names the units of segments."""
+
+    text: str
+    steps: list[int | Call]
+    checks: list[Check]
+    parts: list[list[str]]
+
+
+def write(
+    schedule: Schedule, slot: Callable[[Storage], int], scratch: Callable[[int], int], threads: int
+) -> Source:
+    """The program in C. slot: the number of a storage in the table of pointers.
+
+    scratch: the number of a piece of memory of so many bytes, which a unit has for itself.
+    """
+    functions: dict[str, str] = {}
+    steps: list[int | Call] = []
+    segments: list[list[str]] = []
+    parts: list[list[str]] = []
+    tasks: list[str] = []
+    checks: list[Check] = []
+
+    def segment() -> list[str]:
+        if not steps or type(steps[-1]) is not int:
+            steps.append(len(segments))
+            segments.append([])
+            parts.append([])
+        return segments[-1]
+
+    def nest_call(nest: Nest) -> None:
+        made = write_nest(nest)
+        name = functions.setdefault(made.text, f"f{len(functions)}")
+        pieces = -(-made.size // made.piece)
+        if threads == 1 and not made.partial:
+            pieces = 1
+        pointers = [f"P[{slot(s)}]" for s in made.storages]
+        bytes_of = {"float": 4, "double": 8, "int32_t": 4, "int64_t": 8, "uint8_t": 1}
+        slots = [scratch(pieces * n * bytes_of[ctype]) for ctype, n in made.partial]
+        lines = segment()
+        whole = [f"P[{k}]" for k in slots]
+        if pieces == 1:
+            lines.append(f"{name}({', '.join([*pointers, *whole])}, 0, {made.size});")
+        else:
+            t = f"t{len(tasks)}"
+            at = [
+                f"({ctype} *)P[{k}] + begin / {made.piece} * {n}"
+                for k, (ctype, n) in zip(slots, made.partial)
+            ]
+            tasks.append(
+                f"static void {t}(void **P, long begin, long end) {{ "
+                f"{name}({', '.join([*pointers, *at])}, begin, end); }}"
+            )
+            lines.append(f"tg_parallel({t}, P, {made.size}, {made.piece});")
+        if "@_end" in made.text:
+            lines.append(f"{name}_end({', '.join([*pointers, *whole])}, {pieces});")
+        parts[-1].append(f"nest {list(nest.dims)} of {len(nest.members)}")
+
+    for unit in schedule.units:
+        if type(unit) is Nest:
+            nest_call(unit)
+            continue
+        op = unit.operation  # type: ignore[union-attr]
+        if type(op) is Call:
+            steps.append(op)
+        elif type(op) is Check:
+            v = op.labels
+            rows, step = v.size, max(v.strides, default=1) if v.size > 1 else 1
+            checks.append(op)
+            segment().append(
+                f"if (tg_outside((const int64_t *)P[{slot(v.storage)}] + {v.offset}, {rows}, {step}, "
+                f"{op.classes})) return {len(checks)};"
+            )
+        else:
+            assert type(op) is Product
+            _write_product(op, slot, segment(), tasks, functions)
+            parts[-1].append("product {} x {} x {} x {}".format(*product_of(op)))
+    lines = ['#include "support.h"', ""]
+    lines += [text.replace("@", name) for text, name in functions.items()]
+    lines += tasks
+    lines += [
+        f"int segment{k}(void **P) {{\n    " + "\n    ".join([*calls, "return 0;"]) + "\n}"
+        for k, calls in enumerate(segments)
+    ]
+    return Source("\n".join(lines) + "\n", steps, checks, parts)
+
+
+def _write_product(
+    op: Product,
+    slot: Callable[[Storage], int],
+    lines: list[str],
+    tasks: list[str],
+    functions: dict[str, str],
+) -> None:
+    batch, m, k, n = product_of(op)
+    ctype = _ctype(op.out)
+
+    def layout(view: View) -> tuple[int, int]:
+        """Whether it lies transposed, and its leading dimension."""
+        (rows, columns), (r, c) = view.shape[-2:], view.strides[-2:]
+        if c == 1 or columns == 1:
+            if r >= columns or rows == 1:
+                return 0, max(r, columns, 1) if rows != 1 else columns
+        return 1, max(c, rows) if columns != 1 else rows
+
+    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+    a = f"(const {ctype} *)P[{slot(op.a.storage)}] + {op.a.offset}"
+    b = f"(const {ctype} *)P[{slot(op.b.storage)}] + {op.b.offset}"
+    c = f"({ctype} *)P[{slot(op.out.storage)}] + {op.out.offset}"
+    if is_small(op):
+        text = (
+            f"static __attribute__((noinline)) void @(const float *A, const float *B, float *C) {{\n"
+            f"    tg_small({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);\n}}\n"
+        )
+        call = functions.setdefault(text, f"f{len(functions)}")
+        if batch == 1:
+            lines.append(f"{call}({a}, {b}, {c});")
+            return
+        inner = f"{call}(A, B, C);"
+    else:
+        ending = "s" if ctype == "float" else "d"
+        inner = f"tg_{ending}gemm({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);"
+        if batch == 1:
+            # Cut along the longer side of the result, so that the smaller factor is packed twice.
+            t = f"t{len(tasks)}"
+            if m >= n:
+                shifted = f"{a} + begin * {1 if ta else lda}, {b}, {c} + begin * {n}"
+                sizes = f"end - begin, {n}, {k}"
+            else:
+                shifted = f"{a}, {b} + begin * {ldb if tb else 1}, {c} + begin"
+                sizes = f"{m}, end - begin, {k}"
+            size = max(m, n)
+            piece = -(-size // 32) * 16 if m * n * k > 1_000_000 else size
+            tasks.append(
+                f"static void {t}(void **P, long begin, long end) {{ tg_{ending}gemm_part({sizes}, "
+                f"{ta}, {lda}, {tb}, {ldb}, {shifted}, {n}); }}"
+            )
+            lines.append(f"tg_parallel({t}, P, {size}, {piece});")
+            return
+    t = f"t{len(tasks)}"
+    dims = op.out.shape[:-2]
+    terms_a, terms_b, below = [], [], batch
+    for axis, size in enumerate(dims):
+        below //= size
+        index = f"(i / {below} % {size})"
+        terms_a.append(f"{index} * {op.a.strides[axis]}")
+        terms_b.append(f"{index} * {op.b.strides[axis]}")
+    tasks.append(
+        f"static void {t}(void **P, long begin, long end) {{\n"
+        f"    for (long i = begin; i < end; i++) {{\n"
+        f"        const {ctype} *A = {a} + {' + '.join(terms_a)};\n"
+        f"        const {ctype} *B = {b} + {' + '.join(terms_b)};\n"
+        f"        {ctype} *C = {c} + i * {m * n};\n"
+        f"        {inner}\n    }}\n}}"
+    )
+    piece = batch if m * n * k * batch < 300_000 else max(1, -(-batch // 8))
+    lines.append(f"tg_parallel({t}, P, {batch}, {piece});")

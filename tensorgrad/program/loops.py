@@ -1,0 +1,234 @@
+"""The second form of a program: maps, reductions and matrix products over views of memory.
+
+Where the first form says which primitives run, this one says what they do to single numbers. A
+value is a view: a storage with an offset and a stride for each axis, so that transposing, slicing
+and broadcasting cost nothing. Whatever has no such description stays a call of its primitive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.program.program import Instruction, Value
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """A piece of memory: of an argument, of something outside, of a constant, or temporary."""
+
+    number: int
+    size: int
+    dtype: np.dtype[Any]
+    role: str
+    value: Value | None = None  # of which it is the memory, unless it is temporary
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes."""
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"m{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Some elements of a storage: a shape, and where its elements lie, counted in elements."""
+
+    storage: Storage
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self.storage.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie side by side, in row-major order."""
+        return all(
+            n == 1 or s == t for n, s, t in zip(self.shape, self.strides, strides_of(self.shape))
+        )
+
+    def broadcast(self, shape: tuple[int, ...]) -> View:
+        """Repeated along new axes, and along those of size 1."""
+        missing = len(shape) - len(self.shape)
+        strides = (0,) * missing + tuple(
+            0 if n == 1 else s for n, s in zip(self.shape, self.strides)
+        )
+        return View(self.storage, shape, strides, self.offset)
+
+    def permute(self, axes: Sequence[int]) -> View:
+        """The axes in another order."""
+        shape = tuple(self.shape[a] for a in axes)
+        return View(self.storage, shape, tuple(self.strides[a] for a in axes), self.offset)
+
+    def reshape(self, shape: tuple[int, ...]) -> View | None:
+        """The same elements in row-major order with another shape, if that is a view."""
+        if self.contiguous:
+            return View(self.storage, shape, strides_of(shape), self.offset)
+        # Axes that lie side by side count as one; each group has to be cut up on its own.
+        old = [(n, s) for n, s in zip(self.shape, self.strides) if n != 1]
+        strides: list[int] = []
+        k = 0
+        left = 1  # elements of the current group still to be given out
+        step = 0
+        for n in shape:
+            if n == 1:
+                strides.append(0)
+                continue
+            if left == 1:
+                if k >= len(old):
+                    return None
+                left, step = old[k]
+                while k + 1 < len(old) and old[k][1] == old[k + 1][0] * old[k + 1][1]:
+                    k += 1
+                    left *= old[k][0]
+                    step = old[k][1]
+                k += 1
+            if left % n:
+                return None
+            left //= n
+            strides.append(left * step)
+        return View(self.storage, shape, tuple(strides), self.offset)
+
+    def slice(self, index: Sequence[Any]) -> View:
+        """A basic index: slices, integers and None, one Ellipsis at most."""
+        taken = sum(i is not None and i is not ... for i in index)
+        rest = (slice(None),) * (len(self.shape) - taken)
+        if ... in index:
+            at = list(index).index(...)
+            index = (*index[:at], *rest, *index[at + 1 :])
+        else:
+            index = (*index, *rest)
+        shape, strides, offset, axis = [], [], self.offset, 0
+        for i in index:
+            if i is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            n, s = self.shape[axis], self.strides[axis]
+            axis += 1
+            if isinstance(i, slice):
+                start, stop, step = i.indices(n)
+                count = len(range(start, stop, step))
+                shape.append(count)
+                strides.append(s * step)
+                offset += start * s if count else 0
+            else:
+                offset += (i % n) * s
+        return View(self.storage, tuple(shape), tuple(strides), offset)
+
+
+def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of elements in row-major order."""
+    found = [1] * len(shape)
+    for k in range(len(shape) - 2, -1, -1):
+        found[k] = found[k + 1] * shape[k + 1]
+    return tuple(found)
+
+
+@dataclass(eq=False, slots=True)
+class Map:
+    """``out[i] = expression of inputs[i]`` at every place, the inputs being broadcast.
+
+    text: the expression in C, with {0}, {1}, ... for the inputs; ``{column}`` for the index along
+        the last axis.
+    cost: about how many additions it takes as long as; it decides what is computed twice.
+    """
+
+    out: View
+    inputs: tuple[Any, ...]  # views and numbers
+    text: str
+    cost: int = 1
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The inputs that are views."""
+        return [x for x in self.inputs if isinstance(x, View)]
+
+
+@dataclass(eq=False, slots=True)
+class Reduce:
+    """``out = x`` reduced over some axes by "+", "*", "max" or "min"; the axes stay, of size 1."""
+
+    out: View
+    x: View
+    kind: str
+    axes: tuple[int, ...]
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The input."""
+        return [self.x]
+
+
+@dataclass(eq=False, slots=True)
+class Product:
+    """``out = a @ b``, of stacks of matrices: (..., m, k) and (..., k, n), the leading axes alike."""
+
+    out: View
+    a: View
+    b: View
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """Both factors."""
+        return [self.a, self.b]
+
+
+@dataclass(eq=False, slots=True)
+class Check:
+    """Labels have to lie in [0, classes), else the program stops before anything is changed."""
+
+    labels: View
+    classes: int
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The labels."""
+        return [self.labels]
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """An instruction left to its primitive, and why. inputs and outputs are views."""
+
+    instruction: Instruction
+    inputs: tuple[Any, ...]
+    outputs: tuple[View, ...]
+    reason: str
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The inputs that are views."""
+        return [x for x in self.inputs if isinstance(x, View)]
+
+
+@dataclass(eq=False, slots=True)
+class Scalar:
+    """A number that is another one in every replay (a learning rate), put into ``out`` before."""
+
+    out: View
+    instruction: Instruction
+    name: str
+
+
+Operation = Map | Reduce | Product | Check | Call

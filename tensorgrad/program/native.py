@@ -1,0 +1,407 @@
+"""The native executor: a whole program as C, built by the system's compiler and kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import CPU
+from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.errors import CompileError
+from tensorgrad.program import c_source
+from tensorgrad.program.loops import Call, Product, Storage, View
+from tensorgrad.program.lower import C_TYPES, Lowering
+from tensorgrad.program.nests import Nest, Schedule, Single
+from tensorgrad.program.program import Program, Value
+from tensorgrad.tape import note_overwritten
+
+# No flag that changes what NaN, infinities or signed zeros do. An expression may be contracted to
+# fused multiply-adds, which round once instead of twice.
+FLAGS = (
+    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-fopenmp-simd", "-w",
+)  # fmt: skip
+_SOURCES = Path(__file__).parent / "c"
+# Bytes up to which copying an argument is quicker than asking NumPy for its address.
+_COPIED = 1 << 14
+
+
+# --- the compiler -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def compiler() -> str | None:
+    """The path of the C compiler: ``$CC``, or ``cc``, ``gcc``, ``clang``; ``None`` without one."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    return None
+
+
+@functools.cache
+def _target(path: str) -> tuple[bytes, tuple[str, ...]]:
+    """What the compiler says of itself and of this processor, and flags that the latter asks for."""
+    said = b""
+    for options in (["--version"], ["-march=native", "-Q", "--help=target"]):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            said += subprocess.run([path, *options], capture_output=True, timeout=30).stdout
+    wide = any(
+        line.split()[:2] == [b"-mavx512f", b"[enabled]"] for line in said.splitlines()
+    )
+    return said, ("-mprefer-vector-width=512",) if wide else ()
+
+
+def cache_folder() -> Path:
+    """Where built programs are kept: ``$TENSORGRAD_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("TENSORGRAD_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "tensorgrad"
+
+
+def build(text: str) -> ctypes.CDLL:
+    """Compile C text into a library, or load what an earlier run compiled.
+
+    The name in the cache is a hash of the text, the support header, the flags, the compiler and the
+    processor. A library is moved into place when it is whole, so that processes can share the cache.
+
+    Raises CompileError with what the compiler says, if it fails or there is none.
+    """
+    path = compiler()
+    if path is None:
+        raise CompileError(
+            "the native executor needs a C compiler; install one (apt install gcc) or name it in "
+            'CC, or compile(..., executor="numpy")'
+        )
+    said, more = _target(path)
+    flags = [*FLAGS, *more]
+    header = (_SOURCES / "support.h").read_bytes()
+    parts = [text.encode(), header, said, path.encode(), " ".join(flags).encode()]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+    folder = cache_folder()
+    library = folder / f"{key}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source, made = Path(scratch) / "program.c", Path(scratch) / "program.so"
+            source.write_text(text)
+            command = [path, *flags, "-shared", "-fPIC", f"-I{_SOURCES}", str(source)]
+            command += ["-o", str(made), "-lm", "-pthread"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise CompileError(f"the C compiler {path} failed:\n{done.stderr[:4000]}")
+            os.replace(made, library)
+    return ctypes.CDLL(str(library))
+
+
+class Blas:
+    """The matrix products of the OpenBLAS that comes with NumPy, and its number of threads."""
+
+    def __init__(self, library: ctypes.CDLL, prefix: str, ending: str) -> None:
+        self.sgemm = getattr(library, f"{prefix}cblas_sgemm{ending}")
+        self.dgemm = getattr(library, f"{prefix}cblas_dgemm{ending}")
+        self.set_threads = getattr(library, f"{prefix}openblas_set_num_threads{ending}")
+        self.get_threads = getattr(library, f"{prefix}openblas_get_num_threads{ending}")
+
+
+@functools.cache
+def blas() -> Blas | None:
+    """NumPy's own BLAS, if it is an OpenBLAS with 64-bit integers, as in its wheels."""
+    here = os.path.dirname(np.__file__)
+    places = (os.path.join(here, os.pardir, "numpy.libs"), os.path.join(here, ".dylibs"))
+    for path in [p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))]:
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(path)
+            for prefix in ("scipy_", ""):
+                if hasattr(library, f"{prefix}cblas_sgemm64_"):
+                    return Blas(library, prefix, "64_")
+    return None
+
+
+def threads() -> int:
+    """How many threads programs run on: ``$TENSORGRAD_THREADS``, or all processors at hand."""
+    chosen = os.environ.get("TENSORGRAD_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    if chosen and chosen.isdigit() and int(chosen):
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _pool() -> ctypes.CDLL:
+    return build((_SOURCES / "pool.c").read_text())
+
+
+# --- memory -----------------------------------------------------------------------------------------
+
+
+def arena_plan(spans: dict[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], int]:
+    """Offsets for pieces of memory of which each is in use from one unit to another, and the sum.
+
+    spans: key -> (bytes, first unit, last unit). The largest piece is placed first, each in the
+    lowest gap among those in use at the same time.
+    """
+    placed: list[tuple[int, int, int, int]] = []
+    offsets: dict[Any, int] = {}
+    for key, (size, first, last) in sorted(spans.items(), key=lambda item: -item[1][0]):
+        size = -(-max(size, 1) // 64) * 64
+        start = 0
+        for at, end, f, l in sorted(placed):
+            if f <= last and first <= l:
+                if start + size <= at:
+                    break
+                start = max(start, end)
+        offsets[key] = start
+        placed.append((start, start + size, first, last))
+    return offsets, max((end for _, end, _, _ in placed), default=0)
+
+
+def aligned(size: int) -> np.ndarray[Any, Any]:
+    """Bytes that begin at a multiple of 64."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+# --- the executor -----------------------------------------------------------------------------------
+
+
+class Native:
+    """Runs a program as one C call for each stretch between calls of primitives."""
+
+    name = "native"
+
+    def __init__(self, program: Program) -> None:
+        if program.aliased:
+            raise CompileError("memory that is seen through several views is overwritten")
+        self.program = program
+        lowering = Lowering(program)
+        self._views = lowering.views
+        self._seen = {lowering.views[v].storage for v in program.kept()}
+        self.schedule = Schedule(lowering.operations, self._seen)
+        self._slots: dict[Storage, int] = {}
+        self._scratch: list[int] = []
+        self._blas = blas()
+        if self._blas is None and any(
+            type(u) is Single and type(u.operation) is Product and not c_source.is_small(u.operation)
+            for u in self.schedule.units
+        ):
+            raise CompileError("NumPy's BLAS was not found, and products are too large without it")
+        self.threads = threads()
+        self.source = c_source.write(self.schedule, self._slot, self._new_scratch, self.threads)
+        library = build(self.source.text)
+        pool = _pool()
+        pool.tg_start(self.threads - 1)
+        link = [self._blas.sgemm, self._blas.dgemm] if self._blas else [None, None]
+        library.tg_link(*link, pool.tg_run)
+        self._library = library
+        self._scalars = [
+            (s.instruction.live, s.name, np.zeros((), s.out.dtype), s.out.storage)
+            for s in lowering.scalars
+        ]
+        self._allocate()
+        self._bind_outputs()
+        self._calls = [
+            self._segment(step) if type(step) is int else self._call(step)  # type: ignore[arg-type]
+            for step in self.source.steps
+        ]
+        uses_blas = "gemm" in self.source.text and self._blas is not None
+        self._quiet = self._blas if uses_blas else None
+
+    def _slot(self, storage: Storage) -> int:
+        """Where the table has the address of ``storage``."""
+        return self._slots.setdefault(storage, len(self._slots) + len(self._scratch))
+
+    def _new_scratch(self, size: int) -> int:
+        at = len(self._slots) + len(self._scratch)
+        self._scratch.append(size)
+        self._scratch_at = getattr(self, "_scratch_at", [])
+        self._scratch_at.append((at, size))
+        return at
+
+    def _allocate(self) -> None:
+        """Lay out temporary values in one arena, and fill the table of addresses."""
+        spans: dict[Storage, list[int]] = {}
+        for at, unit in enumerate(self.schedule.units):
+            touched = {v.storage for v in unit.reads()}
+            if isinstance(unit, Nest):
+                touched |= {m.out.storage for m in unit.stored}
+            else:
+                op = unit.operation
+                if type(op) is Call:
+                    touched |= {v.storage for v in op.outputs}
+                elif type(op) is Product:
+                    touched.add(op.out.storage)
+            for s in touched:
+                if s.role == "temporary" and s not in self._seen:
+                    spans.setdefault(s, [s.nbytes, at, at])[2] = at
+        offsets, self.arena_bytes = arena_plan({s: tuple(v) for s, v in spans.items()})  # type: ignore[misc]
+        arena = aligned(self.arena_bytes)
+        self.memory: dict[Storage, np.ndarray[Any, Any]] = {}
+        for s, start in offsets.items():
+            self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
+        for _, _, buffer, s in self._scalars:
+            self.memory[s] = buffer
+        size = len(self._slots) + len(self._scratch)
+        self._table = (ctypes.c_void_p * size)()
+        self._address = ctypes.addressof(self._table)
+        scratch = getattr(self, "_scratch_at", [])
+        self._room = aligned(sum(-(-n // 64) * 64 for _, n in scratch))
+        start = 0
+        for at, n in scratch:
+            self._table[at] = self._room.ctypes.data + start
+            start += -(-n // 64) * 64
+        self._externals: list[list[Any]] = []
+        for v in self.program.values():
+            view = self._views[v]
+            if v.role == "constant":
+                self.memory[view.storage] = np.ascontiguousarray(v.array)
+            elif v.role == "external" and view.storage in self._slots:
+                self._externals.append([v.fetch, v.array, view.storage])
+                self.memory[view.storage] = v.array
+        self._small: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self._large: list[tuple[int, Storage]] = []
+        for k, v in enumerate(self.program.arguments):
+            storage = self._views[v].storage
+            if storage.nbytes <= _COPIED:
+                buffer = np.zeros(v.shape, v.dtype)
+                self.memory[storage] = buffer
+                self._small.append((k, buffer))
+            else:
+                self._large.append((k, storage))
+        for s in self._seen:
+            if s.role == "temporary":
+                self.memory[s] = aligned(s.nbytes).view(s.dtype)
+        self._fill_table()
+        self._updated = [
+            self._views[v].storage
+            for v in self.program.updates()
+            if v.role == "external"
+        ]
+        if any(v.role == "argument" for v in self.program.updates()):
+            raise CompileError("an argument is overwritten")
+
+    def _fill_table(self) -> None:
+        for s, at in self._slots.items():
+            if s in self.memory:
+                self._table[at] = self.memory[s].ctypes.data
+
+    def _array(self, view: View) -> np.ndarray[Any, Any]:
+        """The elements of ``view`` as they lie in memory now."""
+        base = self.memory[view.storage]
+        if base.ndim != 1 or not base.flags.c_contiguous:
+            base = np.lib.stride_tricks.as_strided(base, (view.storage.size,), (base.itemsize,))
+        step = view.dtype.itemsize
+        return np.lib.stride_tricks.as_strided(
+            base[view.offset :], view.shape, [s * step for s in view.strides]
+        )
+
+    def _bind_outputs(self) -> None:
+        self._results = [self._array(self._views[v]) if self._owned(v) else v for v in self.program.results]
+        self._gradients = [v for _, v in self.program.gradients]
+
+    def _owned(self, v: Value) -> bool:
+        return self._views[v].storage in self.memory and v.role == "temporary"
+
+    def _segment(self, number: int) -> Callable[[], int]:
+        function = getattr(self._library, f"segment{number}")
+        function.restype = ctypes.c_int
+        function.argtypes = [ctypes.c_void_p]
+        return functools.partial(function, self._address)
+
+    def _call(self, op: Call) -> Callable[[], int]:
+        """A primitive called on arrays that show the program's memory."""
+        i = op.instruction
+        overwrites = bool(i.written)
+        first = i.outputs[0]
+
+        def call() -> int:
+            arrays = [self._array(x) if isinstance(x, View) else x for x in op.inputs]
+            options = i.attrs if i.live is None else {**i.attrs, **i.live()}
+            made = CPU.run(i.op, arrays, options)
+            parts: list[Any] = [made]
+            if i.residual:
+                y, r = made
+                parts = [y, *[a for a in (r if isinstance(r, tuple) else (r,)) if is_array(a)]]
+            elif i.op.residual is not None:
+                parts = [made[0]]
+            if overwrites and first.before is not None:
+                return 0
+            for view, array in zip(op.outputs, parts):
+                self._array(view)[...] = array
+            return 0
+
+        return call
+
+    def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results and the gradients, in memory that nobody else refers to."""
+        moved = False
+        for entry in self._externals:
+            array = entry[0]()
+            if array is not entry[1]:
+                moved = True
+                entry[1] = self.memory[entry[2]] = array
+        if moved:
+            self._fill_table()
+        for k, buffer in self._small:
+            buffer[...] = arguments[k]
+        for k, storage in self._large:
+            array = self.memory[storage] = np.ascontiguousarray(arguments[k])
+            self._table[self._slots[storage]] = array.ctypes.data
+        for live, name, buffer, _ in self._scalars:
+            buffer[()] = live()[name]
+        quiet = self._quiet
+        if quiet is not None:
+            before = quiet.get_threads()
+            if before != 1:
+                quiet.set_threads(1)
+        try:
+            for call in self._calls:
+                failed = call()
+                if failed:
+                    self._complain(failed)
+        finally:
+            if quiet is not None and before != 1:
+                quiet.set_threads(before)
+        if self._updated:
+            note_overwritten([self.memory[s] for s in self._updated])
+        results = [r.copy() if type(r) is np.ndarray else self._array(self._views[r]).copy() for r in self._results]
+        gradients = [None if v is None else self._array(self._views[v]).copy() for v in self._gradients]
+        return results, gradients
+
+    def _complain(self, number: int) -> None:
+        check = self.source.checks[number - 1]
+        labels = self._array(check.labels).reshape(-1)
+        bad = (labels < 0) | (labels >= check.classes)
+        place = int(np.argmax(bad))
+        raise IndexError(
+            f"a label must lie between 0 and {check.classes - 1}, the number of classes being "
+            f"{check.classes}; label number {place} is {labels[place]}"
+        )
+
+    def lines(self) -> list[str]:
+        """What ran where, for the report."""
+        found = []
+        for step in self.source.steps:
+            if type(step) is int:
+                found.append(f"segment {step}: " + "; ".join(self.source.parts[step]))
+            else:
+                assert isinstance(step, Call)
+                found.append(f"call {step.instruction.op.name}: {step.reason} ({step.where})")
+        found.append(f"arena {self.arena_bytes} bytes, {self.threads} threads")
+        return found

@@ -1,0 +1,246 @@
+"""Scheduling: operations become units, each a loop nest, a matrix product, a check or a call.
+
+A nest runs over a space of one or more axes, the last of which is its inner loop. What it computes
+is of one of four levels: FULL (a number at every point), ROW (one for each row, such as a sum over
+the last axis), or LATE (known only when the nest is done: sums over everything, or over all axes
+but the last). An operation joins the first nest, at or after all it depends on, in which it can
+read what was computed there from a register. Units never move, so no cycle can arise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tensorgrad.program.loops import Call, Check, Map, Operation, Product, Reduce, Storage, View
+
+FULL, ROW, LATE = "full", "row", "late"
+MEMBERS = 512  # of one nest: compilers take more than linear time for long functions
+
+#: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
+Access = tuple[int, int, tuple[int, ...]]
+
+
+@dataclass(eq=False, slots=True)
+class Nest:
+    """A loop nest over ``dims`` (without axes of size 1, but at least one)."""
+
+    dims: tuple[int, ...]
+    members: list[Map | Reduce] = field(default_factory=list)
+    level: dict[Map | Reduce, str] = field(default_factory=dict)
+    registers: dict[Access, Map | Reduce] = field(default_factory=dict)
+    made: dict[Storage, Map | Reduce] = field(default_factory=dict)
+    stored: set[Map | Reduce] = field(default_factory=set)
+    #: for each operand of a member: the member that computes it, or ``None`` if it is in memory
+    sources: dict[Map | Reduce, list[Map | Reduce | None]] = field(default_factory=dict)
+
+    @property
+    def operations(self) -> list[Map | Reduce]:
+        """Its members."""
+        return self.members
+
+    def access(self, view: View, level: str) -> Access:
+        """Where ``view``, an operand or result of that level, lies as seen from the nest."""
+        strides = [s for n, s in zip(view.shape, view.strides) if n != 1]
+        if level == ROW:
+            strides.append(0)
+        elif level == LATE or not strides:
+            strides = [0] * len(self.dims)
+        return view.storage.number, view.offset, tuple(strides)
+
+    def reads(self) -> list[View]:
+        """What its members read from memory."""
+        return [
+            view
+            for m in self.members
+            for view, source in zip(m.views, self.sources[m])
+            if source is None
+        ]
+
+
+@dataclass(eq=False, slots=True)
+class Single:
+    """A product, check or call on its own."""
+
+    operation: Product | Check | Call
+
+    @property
+    def operations(self) -> list[Product | Check | Call]:
+        """The one operation."""
+        return [self.operation]
+
+    def reads(self) -> list[View]:
+        """What it reads."""
+        return self.operation.views
+
+
+Unit = Nest | Single
+
+
+def _level_read(nest: Nest, op: Map | Reduce, level: str) -> str:
+    """The level at which ``op`` reads its operands: for a reduction, where it is accumulated."""
+    if type(op) is Map:
+        return level
+    return FULL if _wide(op.views[0]) == nest.dims else ROW
+
+
+def _wide(view: View) -> tuple[int, ...]:
+    """The shape without axes of size 1."""
+    return tuple(n for n in view.shape if n != 1)
+
+
+class Schedule:
+    """The units of a list of operations, in order.
+
+    kept: storages that somebody sees after a replay.
+    """
+
+    def __init__(self, operations: Iterable[Operation], kept: set[Storage]) -> None:
+        self.units: list[Unit] = []
+        self._home: dict[Storage, int] = {}  # the unit that wrote a storage last
+        self._last_read: dict[Storage, int] = {}
+        self._barrier = 0  # nothing outside may be overwritten before this unit
+        for op in operations:
+            if isinstance(op, Map | Reduce):
+                self._place(op)
+            else:
+                self._append(op)
+        self._settle(kept)
+
+    def _append(self, op: Product | Check | Call) -> None:
+        self.units.append(Single(op))
+        at = len(self.units) - 1
+        if type(op) is Check:
+            self._barrier = at
+        outputs = op.outputs if type(op) is Call else () if type(op) is Check else (op.out,)
+        for view in op.views:
+            self._last_read[view.storage] = at
+        for view in outputs:
+            self._home[view.storage] = at
+
+    def _place(self, op: Map | Reduce) -> None:
+        first = max((self._home.get(v.storage, 0) for v in op.views), default=0)
+        target = op.out.storage
+        if target.role != "temporary":
+            first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
+            first = max(first, self._barrier)
+        for at in range(first, len(self.units)):
+            nest = self.units[at]
+            if type(nest) is Nest:
+                level = self._fitting(nest, op)
+                if level is not None:
+                    self._join(at, nest, op, level)
+                    return
+        source = op.views[0] if type(op) is Reduce else op.out
+        self.units.append(Nest(_wide(source) or (1,)))
+        nest = self.units[-1]
+        level = self._fitting(nest, op)
+        assert level is not None, op
+        self._join(len(self.units) - 1, nest, op, level)
+
+    def _join(self, at: int, nest: Nest, op: Map | Reduce, level: str) -> None:
+        reads = _level_read(nest, op, level)
+        nest.sources[op] = [nest.registers.get(nest.access(v, reads)) for v in op.views]
+        nest.members.append(op)
+        nest.level[op] = level
+        nest.made[op.out.storage] = op
+        if not (level == LATE and _wide(op.out)):
+            key = nest.access(op.out, level)
+            stale = [k for k in nest.registers if k[0] == op.out.storage.number]
+            for k in stale:  # an update: the old value is gone
+                del nest.registers[k]
+            nest.registers[key] = op
+        self._home[op.out.storage] = at
+        for view in op.views:
+            self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
+
+    def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
+        """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
+        if len(nest.members) >= MEMBERS:
+            return None
+        if type(op) is Reduce:
+            return self._fitting_reduction(nest, op)
+        shape = _wide(op.out)
+        if shape == nest.dims or (not shape and nest.dims == (1,)):
+            level = FULL
+        elif len(nest.dims) > 1 and shape == nest.dims[:-1]:
+            level = ROW
+            if not any(nest.access(v, ROW) in nest.registers for v in op.views if _fits(v, nest)):
+                return None
+        elif not shape:
+            level = LATE
+            if not any(nest.access(v, LATE) in nest.registers for v in op.views):
+                return None
+        else:
+            return None
+        if not self._readable(nest, op, level):
+            return None
+        return level if self._safe(nest, op, level) else None
+
+    def _fitting_reduction(self, nest: Nest, op: Reduce) -> str | None:
+        x = op.x
+        shape = _wide(x)
+        wide = [k for k, n in enumerate(x.shape) if n != 1]
+        if shape == nest.dims:
+            level = ROW if list(op.axes) == wide[-1:] and len(wide) > 1 else LATE
+            read = FULL
+        elif len(nest.dims) > 1 and shape == nest.dims[:-1] and list(op.axes) == wide:
+            level, read = LATE, ROW
+            if nest.access(x, ROW) not in nest.registers:
+                return None
+        else:
+            return None
+        if not self._readable(nest, op, read):
+            return None
+        return level
+
+    def _readable(self, nest: Nest, op: Map | Reduce, level: str) -> bool:
+        """Whether each operand that the nest computes is at hand in a register of its level."""
+        for view in op.views:
+            if view.storage in nest.made:
+                found = nest.registers.get(nest.access(view, level))
+                if found is None:
+                    return False
+                if (nest.level[found] == LATE) != (level == LATE):
+                    return False
+        return True
+
+    def _safe(self, nest: Nest, op: Map, level: str) -> bool:
+        """Whether memory from outside is overwritten only where nobody reads the old value later.
+
+        The readers in the same nest have to read the same element that is written at that point.
+        """
+        written = {m.out.storage for m in [*nest.members, op] if m.out.storage.role != "temporary"}
+        if not written:
+            return True
+        if level == LATE or any(lv == ROW for lv in nest.level.values()) or level == ROW:
+            return False
+        wanted = {s: m for m in [*nest.members, op] if (s := m.out.storage) in written}
+        for m in [*nest.members, op]:
+            for view in m.views:
+                if view.storage in written:
+                    out = wanted[view.storage].out
+                    if nest.access(view, FULL) != nest.access(out, FULL):
+                        return False
+        return True
+
+    def _settle(self, kept: set[Storage]) -> None:
+        """Say what each nest has to store, and drop what nobody needs."""
+        needed = set(kept)
+        for unit in reversed(self.units):
+            if type(unit) is Nest:
+                live: set[Map | Reduce] = set()
+                for m in reversed(unit.members):
+                    storage = m.out.storage
+                    if storage.role != "temporary" or storage in needed:
+                        unit.stored.add(m)
+                        live.add(m)
+                    if m in live:
+                        live.update(s for s in unit.sources[m] if s is not None)
+                unit.members = [m for m in unit.members if m in live]
+            needed.update(v.storage for v in unit.reads())
+        self.units = [u for u in self.units if type(u) is Single or u.members]
+
+
+def _fits(view: View, nest: Nest) -> bool:
+    return len(_wide(view)) <= len(nest.dims)
