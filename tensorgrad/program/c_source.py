@@ -557,10 +557,9 @@ def write(
             steps.append(op)
         elif type(op) is Check:
             v = op.labels
-            rows, step = v.size, max(v.strides, default=1) if v.size > 1 else 1
             checks.append(op)
             segment().append(
-                f"if (tg_outside((const int64_t *)P[{slot(v.storage)}] + {v.offset}, {rows}, {step}, "
+                f"if (tg_outside((const int64_t *)P[{slot(v.storage)}] + {v.offset}, {v.size}, "
                 f"{op.classes})) return {len(checks)};"
             )
         else:
