@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from sys import getrefcount
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
@@ -45,13 +46,31 @@ class Entry:
         self.words = tuple(recorder.words.items())
         self.tree = tree
         self.leaves = [leaf for leaf, _ in program.gradients]
+        self.gradients: list[Tensor | None] = [None] * len(self.leaves)
         self.replays = 0
 
     def replay(self, arrays: Sequence[Any]) -> Any:
         """Run the program and put everything where eager mode would have left it."""
+        held = self.gradients
+        for k, leaf in enumerate(self.leaves):
+            # The array is referred to by the executor, twice, and by the tensor; the tensor by this
+            # list and by the leaf. Whoever else refers to one keeps it: then the next one is new.
+            tensor = held[k]
+            if tensor is not None and (
+                getrefcount(tensor) > (4 if leaf.grad is tensor else 3)
+                or getrefcount(tensor.data) > self.executor.references
+            ):
+                held[k] = None
+                self.executor.renew(k)
         results, gradients = self.executor.run(arrays)
-        for leaf, gradient in zip(self.leaves, gradients):
-            leaf.grad = None if gradient is None else wrap(gradient, None)
+        for k, (leaf, array) in enumerate(zip(self.leaves, gradients)):
+            tensor = held[k]
+            if array is None:
+                leaf.grad = None
+            elif tensor is not None and tensor.data is array:
+                leaf.grad = tensor
+            else:
+                leaf.grad = held[k] = wrap(array, None)
         for generator, words in self.words:
             key, position = generator.state()
             generator.set_state((key, position + words))

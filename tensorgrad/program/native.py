@@ -185,6 +185,8 @@ class Native:
     """Runs a program as one C call for each stretch between calls of primitives."""
 
     name = "native"
+    #: how many references to a gradient's array there are while nobody else keeps it
+    references = 3
 
     def __init__(self, program: Program) -> None:
         if program.aliased:
@@ -293,6 +295,7 @@ class Native:
             for v in self.program.updates()
             if v.role == "external"
         ]
+        self._updated_arrays = [self.memory[s] for s in self._updated]
         if any(v.role == "argument" for v in self.program.updates()):
             raise CompileError("an argument is overwritten")
 
@@ -312,11 +315,23 @@ class Native:
         )
 
     def _bind_outputs(self) -> None:
-        self._results = [self._array(self._views[v]) if self._owned(v) else v for v in self.program.results]
-        self._gradients = [v for _, v in self.program.gradients]
+        """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
+        self._results = [self._shown(v) for v in self.program.results]
+        self._gradients = [None if v is None else self._shown(v) for _, v in self.program.gradients]
 
-    def _owned(self, v: Value) -> bool:
-        return self._views[v].storage in self.memory and v.role == "temporary"
+    def _shown(self, v: Value) -> tuple[Value, np.ndarray[Any, Any] | None]:
+        storage = self._views[v].storage
+        return v, self._array(self._views[v]) if storage.role == "temporary" else None
+
+    def renew(self, number: int) -> None:
+        """Give a gradient other memory: somebody holds on to the one it has."""
+        entry = self._gradients[number]
+        assert entry is not None
+        storage = self._views[entry[0]].storage
+        if storage.role == "temporary":
+            self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
+            self._table[self._slots[storage]] = memory.ctypes.data
+            self._bind_outputs()
 
     def _segment(self, number: int) -> Callable[[], int]:
         function = getattr(self._library, f"segment{number}")
@@ -349,7 +364,10 @@ class Native:
         return call
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The results and the gradients, in memory that nobody else refers to."""
+        """The results, which are the caller's, and the gradients, which the next replay overwrites.
+
+        Whoever keeps a gradient calls ``renew`` before the next replay.
+        """
         moved = False
         for entry in self._externals:
             array = entry[0]()
@@ -358,6 +376,7 @@ class Native:
                 entry[1] = self.memory[entry[2]] = array
         if moved:
             self._fill_table()
+            self._updated_arrays = [self.memory[s] for s in self._updated]
         for k, buffer in self._small:
             buffer[...] = arguments[k]
         for k, storage in self._large:
@@ -379,10 +398,15 @@ class Native:
             if quiet is not None and before != 1:
                 quiet.set_threads(before)
         if self._updated:
-            note_overwritten([self.memory[s] for s in self._updated])
-        results = [r.copy() if type(r) is np.ndarray else self._array(self._views[r]).copy() for r in self._results]
-        gradients = [None if v is None else self._array(self._views[v]).copy() for v in self._gradients]
-        return results, gradients
+            note_overwritten(self._updated_arrays)
+        results = [
+            array.copy() if array is not None else self._array(self._views[v]).copy()
+            for v, array in self._results
+        ]
+        return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+
+    def _gradient(self, v: Value, array: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+        return self._array(self._views[v]).copy() if array is None else array
 
     def _complain(self, number: int) -> None:
         check = self.source.checks[number - 1]
