@@ -657,6 +657,8 @@ def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = Non
         indices = np.asarray(indices)
     indices = _integers("one_hot", indices, indices)
     if num_classes is None:
+        if hasattr(indices, "_read"):
+            indices._read("one_hot() without num_classes")
         num_classes = int(getattr(indices, "data", indices).max()) + 1 if indices.size else 0
     wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     return apply(_ONE_HOT, (indices,), {"n": num_classes, "dtype": wanted})

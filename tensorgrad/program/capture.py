@@ -85,7 +85,11 @@ class Recorder(Observer):
         if not isinstance(x, Tensor):
             return x
         found = self.known(x.data)
-        return self._external(x) if found is None else found
+        if found is not None:
+            return found
+        if type(x.data) is np.ndarray and not x.data.flags.writeable and not x.data.ndim:
+            return self.constant(x.data)  # a number of the engine's own
+        return self._external(x)
 
     def _external(self, tensor: Tensor) -> Value:
         """A tensor that was there before the step."""

@@ -273,7 +273,7 @@ class Native:
             view = self._views[v]
             if v.role == "constant":
                 self.memory[view.storage] = np.ascontiguousarray(v.array)
-            elif v.role == "external" and view.storage in self._slots:
+            elif v.role == "external":
                 self._externals.append([v.fetch, v.array, view.storage])
                 self.memory[view.storage] = v.array
         self._small: list[tuple[int, np.ndarray[Any, Any]]] = []
@@ -330,7 +330,8 @@ class Native:
         storage = self._views[entry[0]].storage
         if storage.role == "temporary":
             self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
-            self._table[self._slots[storage]] = memory.ctypes.data
+            if storage in self._slots:
+                self._table[self._slots[storage]] = memory.ctypes.data
             self._bind_outputs()
 
     def _segment(self, number: int) -> Callable[[], int]:
@@ -381,7 +382,8 @@ class Native:
             buffer[...] = arguments[k]
         for k, storage in self._large:
             array = self.memory[storage] = np.ascontiguousarray(arguments[k])
-            self._table[self._slots[storage]] = array.ctypes.data
+            if storage in self._slots:
+                self._table[self._slots[storage]] = array.ctypes.data
         for live, name, buffer, _ in self._scalars:
             buffer[()] = live()[name]
         quiet = self._quiet

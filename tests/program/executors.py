@@ -1,0 +1,13 @@
+"""The executors that are there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensorgrad.program.native import compiler
+
+EXECUTORS = ["numpy"]
+if compiler() is not None:
+    EXECUTORS.append("native")
+
+EVERY_EXECUTOR = pytest.mark.parametrize("executor", EXECUTORS)

@@ -1,0 +1,738 @@
+"""What a replay leaves behind, what is captured anew, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorgrad as tg
+from program.executors import EVERY_EXECUTOR
+from tensorgrad import Tensor, nn, optim
+from tensorgrad.errors import CompileError
+from tensorgrad.nn import functional as F
+from tensorgrad.ops.random import Generator, default_generator
+from tensorgrad.program import Compiled, compile
+
+Array = np.ndarray[Any, Any]
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def labels(n: int, classes: int, seed: int = 0) -> Tensor:
+    return Tensor(np.random.default_rng(seed).integers(0, classes, n))
+
+
+def network(*layers: nn.Module, seed: int = 0) -> nn.Sequential:
+    generator = Generator(seed)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters(generator)
+    return nn.Sequential(*layers)
+
+
+OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "nesterov": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "dampening": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3),
+    "maximize": lambda p: optim.SGD(p, lr=0.01, momentum=0.9, maximize=True),
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+    "adam decay": lambda p: optim.Adam(p, lr=0.01, weight_decay=0.1),
+    "amsgrad": lambda p: optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.05),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.005, momentum=0.5, centered=True),
+}
+
+
+def training(
+    model: nn.Module, optimizer: optim.Optimizer, loss: Callable[..., Tensor] = F.cross_entropy
+) -> Callable[..., Tensor]:
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+        return value
+
+    return step
+
+
+def state_of(model: nn.Module) -> list[Array]:
+    found = [p.detach().numpy().copy() for p in model.parameters()]
+    return found + [p.grad.numpy().copy() for p in model.parameters() if p.grad is not None]
+
+
+def assert_alike(a: list[Array], b: list[Array], rtol: float = 1e-4) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-6)
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_leaves_what_eager_leaves(name: str, executor: str) -> None:
+    found, states = [], []
+    for compiled in (False, True):
+        model = network(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = OPTIMIZERS[name](model.parameters())
+        step: Any = training(model, optimizer)
+        if compiled:
+            step = compile(step, executor=executor)
+        losses = [step(Tensor(numbers(5, 6, seed=k)), labels(5, 3, seed=k)).item() for k in range(8)]
+        found.append([np.array(losses), *state_of(model)])
+        states.append([v.numpy() for p in model.parameters() for v in optimizer.state[p].values()])
+        if compiled:
+            assert step.captures == 1
+    assert_alike(*found)
+    assert_alike(*states)
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)],
+        lambda: [nn.Linear(6, 8), nn.RMSNorm(8), nn.SiLU(), nn.Linear(8, 3)],
+        lambda: [nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3), nn.LogSoftmax()],
+        lambda: [nn.Linear(6, 8), nn.ELU(), nn.Linear(8, 3), nn.Softmax()],
+        lambda: [nn.Linear(6, 8), nn.Softplus(), nn.LeakyReLU(0.2), nn.Linear(8, 3)],
+        lambda: [nn.Linear(6, 40), nn.ReLU(), *[nn.Linear(40, 40), nn.ReLU()] * 3, nn.Linear(40, 3)],
+    ],
+)
+def test_networks(layers: Callable[[], list[nn.Module]], executor: str) -> None:
+    found = []
+    for compiled in (False, True):
+        model = network(*layers())
+        step: Any = training(model, optim.Adam(model.parameters(), lr=0.01))
+        if compiled:
+            step = compile(step, executor=executor)
+        for k in range(4):
+            step(Tensor(numbers(7, 6, seed=k)), labels(7, 3, seed=k))
+        found.append(state_of(model))
+    assert_alike(*found, rtol=1e-3)
+
+
+@EVERY_EXECUTOR
+def test_learning_rate_is_taken_anew(executor: str) -> None:
+    found = []
+    for compiled in (False, True):
+        model = network(nn.Linear(4, 3))
+        optimizer = optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        step: Any = training(model, optimizer)
+        if compiled:
+            step = compile(step, executor=executor)
+        for k in range(5):
+            optimizer.param_groups[0]["lr"] = 0.5 / (k + 1)
+            step(Tensor(numbers(5, 4)), labels(5, 3))
+        found.append(state_of(model))
+        assert not compiled or step.captures == 1
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_dropout_draws_fresh_bits(executor: str) -> None:
+    found = []
+    for compiled in (False, True):
+        default_generator.seed(3)
+        model = network(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 3))
+        step: Any = training(model, optim.SGD(model.parameters(), lr=0.1))
+        if compiled:
+            step = compile(step, executor=executor)
+        losses = [step(Tensor(numbers(5, 4)), labels(5, 3)).item() for _ in range(4)]
+        assert len(set(losses)) == 4
+        found.append([np.array(losses), np.array(default_generator.state()), *state_of(model)])
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_modes_are_programs_of_their_own(executor: str) -> None:
+    model = network(nn.Linear(4, 32), nn.Dropout(0.5))
+    call = compile(model, executor=executor)
+    x = Tensor(numbers(3, 4))
+    with tg.no_grad():
+        assert not np.array_equal(call(x).numpy(), call(x).numpy())
+        model.eval()
+        np.testing.assert_allclose(call(x).numpy(), call(x).numpy())
+        np.testing.assert_allclose(call(x).numpy(), model(x).numpy(), rtol=1e-5)
+        model.train()
+        assert not np.array_equal(call(x).numpy(), call(x).numpy())
+    assert call.captures == 2
+
+
+@EVERY_EXECUTOR
+def test_gradients_accumulate(executor: str) -> None:
+    found = []
+    for compiled in (False, True):
+        model = network(nn.Linear(4, 3))
+
+        def add(x: Tensor, y: Tensor, model: nn.Module = model) -> Tensor:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        step: Any = compile(add, executor=executor) if compiled else add
+        for k in range(5):
+            step(Tensor(numbers(5, 4, seed=k)), labels(5, 3, seed=k))
+        if compiled:
+            assert step.captures == 2  # without a gradient to add to, and with one
+        found.append(state_of(model))
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_clipping(executor: str) -> None:
+    found = []
+    for compiled in (False, True):
+        model = network(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x: Tensor, y: Tensor, model: Any = model, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            norm = optim.clip_grad_norm_(model.parameters(), 0.1)
+            optim.clip_grad_value_(model.parameters(), 0.05)
+            optimizer.step()
+            return loss, norm
+
+        call: Any = compile(step, executor=executor) if compiled else step
+        norms = [
+            call(Tensor(numbers(5, 4, seed=k)), labels(5, 3, seed=k))[1].item() for k in range(4)
+        ]
+        found.append([np.array(norms), *state_of(model)])
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_gradients_of_gradients_inside(executor: str) -> None:
+    def penalty(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        (g,) = tg.autograd.grad((x * x * x).sum(), [x], create_graph=True)
+        (h,) = tg.autograd.grad((g * g).sum(), [x])
+        return h
+
+    call = compile(penalty, executor=executor)
+    for k in range(3):
+        x = numbers(4, seed=k)
+        np.testing.assert_allclose(call(Tensor(x)).numpy(), 36 * x**3, rtol=1e-5)
+    assert call.captures == 1
+
+
+@EVERY_EXECUTOR
+def test_running_statistics(executor: str) -> None:
+    class Normalize(nn.Module):
+        def __init__(self) -> None:
+            self.register_buffer("mean", Tensor(np.zeros(4, np.float32)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with tg.no_grad():
+                self.mean.copy_(self.mean * 0.9 + x.mean(axis=0) * 0.1)  # type: ignore[attr-defined]
+            return x - self.mean
+
+    found = []
+    for compiled in (False, True):
+        model = Normalize()
+        call: Any = compile(model, executor=executor) if compiled else model
+        outs = [call(Tensor(numbers(5, 4, seed=k))).numpy() for k in range(4)]
+        found.append([*outs, model.mean.numpy()])  # type: ignore[attr-defined]
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_tensors_assigned_by_the_user_are_used(executor: str) -> None:
+    model = network(nn.Linear(4, 3))
+    call = compile(model, executor=executor)
+    x = Tensor(numbers(2, 4))
+    with tg.no_grad():
+        call(x)
+        call(x)
+        model[0].weight.data = numbers(3, 4, seed=9)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(call(x).numpy(), model(x).numpy(), rtol=1e-5)
+        model[0].weight = nn.Parameter(numbers(3, 4, seed=8))  # type: ignore[attr-defined]
+        np.testing.assert_allclose(call(x).numpy(), model(x).numpy(), rtol=1e-5)
+        model[0].bias.copy_(Tensor(numbers(3, seed=7)))  # type: ignore[attr-defined]
+        np.testing.assert_allclose(call(x).numpy(), model(x).numpy(), rtol=1e-5)
+        model[0].weight.data = np.asfortranarray(numbers(3, 4, seed=6))  # type: ignore[attr-defined]
+        np.testing.assert_allclose(call(x).numpy(), model(x).numpy(), rtol=1e-5)
+
+
+@EVERY_EXECUTOR
+def test_what_a_replay_returned_stays(executor: str) -> None:
+    model = network(nn.Linear(4, 3))
+    step = compile(training(model, optim.SGD(model.parameters(), lr=0.1)), executor=executor)
+    x, y = Tensor(numbers(5, 4)), labels(5, 3)
+    step(x, y)
+    losses = [step(x, y) for _ in range(3)]
+    assert len({v.item() for v in losses}) == 3
+    weight = model[0].weight  # type: ignore[attr-defined]
+    held, array = weight.grad, weight.grad.numpy()
+    copies = held.numpy().copy()
+    step(x, y)
+    np.testing.assert_array_equal(held.numpy(), copies)
+    np.testing.assert_array_equal(array, copies)
+    assert not np.array_equal(weight.grad.numpy(), copies)
+
+
+# --- mistakes that are easily made -------------------------------------------------------------------
+
+SCALE = 2.0
+TABLE = {"scale": 2.0}
+OTHER = Tensor(np.ones(3, np.float32))
+
+
+def _closure() -> tuple[Callable[..., Any], Callable[[], None]]:
+    factor = 2.0
+
+    def f(x: Tensor) -> Tensor:
+        return x * factor
+
+    def change() -> None:
+        nonlocal factor
+        factor = 3.0
+
+    return f, change
+
+
+def _closure_tensor() -> tuple[Callable[..., Any], Callable[[], None]]:
+    other = Tensor(numbers(3))
+
+    def f(x: Tensor) -> Tensor:
+        return x * other
+
+    def change() -> None:
+        nonlocal other
+        other = Tensor(numbers(3, seed=5))
+
+    return f, change
+
+
+def _closure_in_place() -> tuple[Callable[..., Any], Callable[[], None]]:
+    other = Tensor(numbers(3))
+    return (lambda x: x * other), (lambda: other.copy_(Tensor(numbers(3, seed=5))) and None)
+
+
+def _global() -> tuple[Callable[..., Any], Callable[[], None]]:
+    def change() -> None:
+        global SCALE
+        SCALE += 1.0
+
+    return (lambda x: x * SCALE), change
+
+
+def _global_dict() -> tuple[Callable[..., Any], Callable[[], None]]:
+    return (lambda x: x * TABLE["scale"]), (lambda: TABLE.update(scale=TABLE["scale"] + 1.0))
+
+
+def _list() -> tuple[Callable[..., Any], Callable[[], None]]:
+    factors = [1.0, 2.0]
+    return (lambda x: x * factors[1]), (lambda: factors.append(factors.pop() + 1.0))
+
+
+def _helper() -> tuple[Callable[..., Any], Callable[[], None]]:
+    factor = 2.0
+
+    def helper(x: Tensor) -> Tensor:
+        return x * factor
+
+    def change() -> None:
+        nonlocal factor
+        factor = 5.0
+
+    return (lambda x: helper(x) + 1.0), change
+
+
+def _attribute() -> tuple[Callable[..., Any], Callable[[], None]]:
+    class Scaled(nn.Module):
+        factor = 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    model = Scaled()
+    model.factor = 2.0
+    return model, lambda: setattr(model, "factor", 7.0)
+
+
+def _plain_object() -> tuple[Callable[..., Any], Callable[[], None]]:
+    class Scaled:
+        def __init__(self) -> None:
+            self.factor = 2.0
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    found = Scaled()
+    return found, lambda: setattr(found, "factor", 7.0)
+
+
+def _method() -> tuple[Callable[..., Any], Callable[[], None]]:
+    class Scaled:
+        def __init__(self) -> None:
+            self.factor = 2.0
+
+        def scale(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    found = Scaled()
+    return found.scale, lambda: setattr(found, "factor", 7.0)
+
+
+def _dropout_rate() -> tuple[Callable[..., Any], Callable[[], None]]:
+    model = nn.Dropout(0.0)
+    return model, lambda: setattr(model, "p", 1.0)
+
+
+def _swapped_layer() -> tuple[Callable[..., Any], Callable[[], None]]:
+    model = network(nn.Linear(3, 3))
+    return model, lambda: setattr(model, "0", network(nn.Linear(3, 3), seed=4)[0])
+
+
+def _appended_layer() -> tuple[Callable[..., Any], Callable[[], None]]:
+    model = network(nn.Linear(3, 3))
+    return model, lambda: model.append(nn.ReLU()) and None
+
+
+def _loaded() -> tuple[Callable[..., Any], Callable[[], None]]:
+    model, other = network(nn.Linear(3, 3)), network(nn.Linear(3, 3), seed=4)
+    return model, lambda: model.load_state_dict(other.state_dict()) and None
+
+
+def _frozen() -> tuple[Callable[..., Any], Callable[[], None]]:
+    model = network(nn.Linear(3, 3))
+
+    def f(x: Tensor) -> Any:
+        model.zero_grad()
+        out = model(x).sum()
+        out.backward()
+        grads = [p.grad for p in model.parameters()]
+        return [out.detach(), *[g for g in grads if g is not None]]
+
+    return f, lambda: model[0].weight.requires_grad_(False) and None  # type: ignore[attr-defined]
+
+
+def _threshold() -> tuple[Callable[..., Any], Callable[[], None]]:
+    limits = {"low": -1.0, "high": 1.0}
+    return (lambda x: x.clip(limits["low"], limits["high"])), (lambda: limits.update(high=0.1))
+
+
+CHANGES = [
+    _closure, _closure_tensor, _closure_in_place, _global, _global_dict, _list, _helper,
+    _attribute, _plain_object, _method, _dropout_rate, _swapped_layer, _appended_layer, _loaded,
+    _frozen, _threshold,
+]  # fmt: skip
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("planted", CHANGES, ids=lambda f: f.__name__)
+def test_changes_are_seen(planted: Callable[..., Any], executor: str) -> None:
+    f, change = planted()
+    call = compile(f, executor=executor)
+
+    def same() -> None:
+        x = Tensor(numbers(4, 3))
+        found, wanted = call(x), f(x)
+        for a, b in zip(
+            found if isinstance(found, list) else [found],
+            wanted if isinstance(wanted, list) else [wanted],
+            strict=True,
+        ):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5)
+
+    for _ in range(3):
+        same()
+    assert call.captures == 1
+    change()
+    for _ in range(3):
+        same()
+
+
+@EVERY_EXECUTOR
+def test_shapes_dtypes_and_constants_are_programs_of_their_own(executor: str) -> None:
+    call = compile(lambda x, k, scale=1.0: (x * k).sum(axis=0) * scale, executor=executor)
+    for _ in range(2):
+        for dtype in (np.float32, np.float64):
+            for shape in ((2, 3), (4, 3)):
+                for k in (2, 2.5):
+                    x = numbers(*shape).astype(dtype)
+                    for more in ({}, {"scale": 3.0}):
+                        out = call(Tensor(x), k, **more).numpy()
+                        assert out.dtype == dtype
+                        wanted = (x * k).sum(axis=0) * more.get("scale", 1.0)
+                        np.testing.assert_allclose(out, wanted, rtol=1e-5)
+
+
+def test_oldest_program_is_dropped() -> None:
+    call = compile(lambda x: x + 1.0, limit=2, executor="numpy")
+    for n in (1, 2, 3):
+        call(Tensor(numbers(n)))
+    assert call.captures == 3
+    call(Tensor(numbers(3)))
+    assert call.captures == 3
+    call(Tensor(numbers(1)))
+    assert call.captures == 4
+
+
+REFUSED: dict[str, Callable[[Tensor], Any]] = {
+    "item": lambda x: x * x.sum().item(),
+    "float": lambda x: x * float(x.sum()),
+    "bool": lambda x: x if (x > 0).all() else -x,
+    "int": lambda x: x[: int(x.sum().astype(tg.int64))],
+    "numpy": lambda x: Tensor(x.detach().numpy() * 2),
+    "tolist": lambda x: Tensor(x.tolist()),
+    "print": lambda x: repr(x),
+    "array": lambda x: x * Tensor(np.random.default_rng().random(3).astype(np.float32)),
+    "bare array": lambda x: x * np.ones(3, np.float32),
+    "mask": lambda x: x[x > 0].sum(),
+    "nonzero": lambda x: tg.nonzero(x)[0],
+    "seed": lambda x: (default_generator.seed(0), tg.uniform((3,)) * x)[1],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_place_and_remedy(name: str) -> None:
+    with pytest.raises(CompileError, match=r"test_compile.py:\d+.*Remedy"):
+        compile(REFUSED[name])(Tensor(numbers(3)))
+
+
+def test_arguments_are_checked() -> None:
+    call = compile(lambda x: x)
+    with pytest.raises(CompileError, match="NumPy array"):
+        call(numbers(3))
+    with pytest.raises(TypeError, match="a function is needed"):
+        compile(3)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="executor must be one of"):
+        compile(lambda x: x, executor="gpu")
+    with pytest.raises(ValueError, match="limit"):
+        compile(lambda x: x, limit=0)
+    with pytest.raises(CompileError, match="call the function first"):
+        call.program()
+
+
+@EVERY_EXECUTOR
+def test_first_call_that_fails_changes_nothing(executor: str) -> None:
+    model = network(nn.Linear(4, 3))
+    optimizer = optim.Adam(model.parameters())
+    fail = [True]
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        if fail[0]:
+            raise RuntimeError("half-way")
+        return loss
+
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    call = compile(step, executor=executor)
+    x, y = Tensor(numbers(5, 4)), labels(5, 3)
+    with pytest.raises(RuntimeError, match="half-way"):
+        call(x, y)
+    for p, b in zip(model.parameters(), before):
+        np.testing.assert_array_equal(p.detach().numpy(), b)
+        assert p.grad is None
+    fail[0] = False
+    call(x, y)
+    call(x, y)
+
+
+@EVERY_EXECUTOR
+def test_label_out_of_range_changes_nothing(executor: str) -> None:
+    model = network(nn.Linear(4, 3))
+    call = compile(training(model, optim.SGD(model.parameters(), lr=0.1)), executor=executor)
+    x = Tensor(numbers(5, 4))
+    for _ in range(2):
+        call(x, labels(5, 3))
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    with pytest.raises(IndexError, match="a label must lie between 0 and 2"):
+        call(x, Tensor(np.array([0, 1, 3, 0, 0])))
+    with pytest.raises(IndexError, match="label number 1 is -1"):
+        call(x, Tensor(np.array([0, -1, 2, 0, 0])))
+    for p, b in zip(model.parameters(), before):
+        np.testing.assert_array_equal(p.detach().numpy(), b)
+
+
+@EVERY_EXECUTOR
+def test_verify_finds_what_no_guard_sees(executor: str) -> None:
+    class Hidden:
+        __slots__ = ("factor",)
+
+    hidden = Hidden()
+    hidden.factor = 2.0  # type: ignore[attr-defined]
+    call = compile(lambda x: x * hidden.factor, executor=executor, verify=True)  # type: ignore[attr-defined]
+    x = Tensor(numbers(3))
+    for _ in range(3):
+        call(x)
+    hidden.factor = 3.0  # type: ignore[attr-defined]
+    with pytest.raises(CompileError, match="result 0 differs"):
+        call(x)
+
+
+@EVERY_EXECUTOR
+def test_verify_passes_where_nothing_is_wrong(executor: str) -> None:
+    found = []
+    for options in ({}, {"verify": 2}):
+        default_generator.seed(1)
+        model = network(nn.Linear(4, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 3))
+        step = training(model, optim.Adam(model.parameters(), lr=0.01))
+        call = compile(step, executor=executor, **options)  # type: ignore[arg-type]
+        for k in range(7):
+            call(Tensor(numbers(5, 4, seed=k)), labels(5, 3, seed=k))
+        found.append(state_of(model))
+    assert_alike(*found)
+
+
+@EVERY_EXECUTOR
+def test_views_of_one_memory(executor: str) -> None:
+    base = Tensor(numbers(6))
+    part = base[2:4]
+
+    def f(x: Tensor) -> Tensor:
+        part.copy_(x)
+        return base * 2.0
+
+    call = compile(f, executor=executor)
+    for k in range(3):
+        x = numbers(2, seed=k)
+        out = call(Tensor(x)).numpy()
+        np.testing.assert_allclose(out[2:4], 2 * x, rtol=1e-6)
+        np.testing.assert_allclose(base.numpy()[2:4], x, rtol=1e-6)
+
+
+@EVERY_EXECUTOR
+def test_trees_of_results(executor: str) -> None:
+    call = compile(
+        lambda x: {"sum": x.sum(), "parts": (x[0], [x[1:], "text", 3])}, executor=executor
+    )
+    for k in range(3):
+        x = numbers(4, seed=k)
+        out = call(Tensor(x))
+        np.testing.assert_allclose(out["sum"].numpy(), x.sum(), rtol=1e-5)
+        first, (rest, text, three) = out["parts"]
+        assert first.item() == x[0] and text == "text" and three == 3
+        np.testing.assert_array_equal(rest.numpy(), x[1:])
+
+
+@EVERY_EXECUTOR
+def test_strided_arguments(executor: str) -> None:
+    call = compile(lambda x: (x @ x.T).sum(axis=1), executor=executor)
+    big = numbers(8, 10)
+    call(Tensor(big[:4, :5]))
+    for view in (big[::2, ::2], big[:4, 4::-1]):
+        x = Tensor(np.zeros((4, 5), np.float32))
+        x.data = view
+        np.testing.assert_allclose(call(x).numpy(), (view @ view.T).sum(axis=1), rtol=1e-4)
+
+
+@EVERY_EXECUTOR
+def test_threads(executor: str) -> None:
+    call = compile(lambda x: (x @ x).sum() + x.exp().sum(), executor=executor)
+    wrong: list[float] = []
+
+    def work(k: int) -> None:
+        x = numbers(64, 64, seed=k) * 0.1
+        wanted = float((x @ x).sum() + np.exp(x).sum())
+        for _ in range(50):
+            found = float(call(Tensor(x)))
+            if abs(found - wanted) > 1e-2 * abs(wanted):
+                wrong.append(found - wanted)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+
+
+@EVERY_EXECUTOR
+def test_after_a_fork(executor: str) -> None:
+    call = compile(lambda x: (x @ x).sum(), executor=executor)
+    x = Tensor(numbers(300, 300))
+    wanted = [call(x).item() for _ in range(2)][1]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if abs(call(x).item() - wanted) < 1e-3 * abs(wanted) + 1e-3 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@EVERY_EXECUTOR
+def test_nan_passes(executor: str) -> None:
+    def f(x: Tensor) -> Any:
+        return x.max(axis=1), tg.relu(x), tg.maximum(x, 0.5), F.softmax(x, axis=1), x.max()
+
+    call = compile(f, executor=executor)
+    x = numbers(40, 37)
+    x[3, 17] = np.nan
+    with np.errstate(invalid="ignore"):
+        for _ in range(2):
+            for a, b in zip(call(Tensor(x)), f(Tensor(x))):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+@EVERY_EXECUTOR
+def test_ties_share(executor: str) -> None:
+    def f(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        x.max(axis=1).sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    call = compile(f, executor=executor)
+    for _ in range(2):
+        out = call(Tensor(np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], np.float32))).numpy()
+        np.testing.assert_allclose(out, [[0, 0.5, 0.5], [1 / 3] * 3], rtol=1e-6)
+
+
+@EVERY_EXECUTOR
+def test_large_loops_on_several_threads(executor: str) -> None:
+    def f(x: Tensor, w: Tensor, b: Tensor) -> Any:
+        x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+        y = (tg.sigmoid(x * w + b) * tg.relu(x - 0.1)).sum()
+        y.backward()
+        return y, x.grad, w.grad, (x * 2.0).sum(axis=0), x.max(axis=0)
+
+    call = compile(f, executor=executor)
+    x, w, b = (Tensor(numbers(1000, 300, seed=k)) for k in range(3))
+    wanted = f(x, w, b)
+    first = call(x, w, b)
+    found = [call(x, w, b) for _ in range(3)]
+    for k, v in enumerate(wanted):
+        for run in (first, *found):
+            np.testing.assert_allclose(
+                run[k].detach().numpy(), v.detach().numpy(), rtol=1e-4, atol=1e-4
+            )
+        np.testing.assert_array_equal(found[0][k].numpy(), found[1][k].numpy())
+
+
+def test_decorator_and_methods() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.scale = 2.0
+
+        @compile(executor="numpy")
+        def run(self, x: Tensor) -> Tensor:
+            """Scaled."""
+            return x * self.scale
+
+    assert isinstance(Model.run, Compiled)
+    assert Model.run.__doc__ == "Scaled."
+
+
+def test_report_and_program_are_readable() -> None:
+    model = network(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    step = compile(training(model, optim.SGD(model.parameters(), lr=0.1)))
+    step(Tensor(numbers(5, 4)), labels(5, 3))
+    program = step.program()
+    assert "linear(" in str(program) and "return %" in str(program)
+    assert '"op": "linear"' in program.to_json()
+    assert program.to_dot().startswith("digraph")
+    assert "executor" in step.report()

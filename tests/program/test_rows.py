@@ -1,0 +1,115 @@
+"""Every row of the table, forward and backward, replayed on each executor against eager mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ops.test_table import differentiable, every_case, floats_of, weighted, weights_of
+from sampler import Array, Call, draw, host, outputs
+
+from program.executors import EVERY_EXECUTOR
+from tensorgrad import Tensor, dtypes
+from tensorgrad.errors import CompileError
+from tensorgrad.ops.random import default_generator
+from tensorgrad.ops.table import Operation
+from tensorgrad.program import compile
+
+FLOATS = [dtypes.float64, dtypes.float32]
+# The shape of what they give depends on the numbers in their input.
+DATA_DEPENDENT = {"nonzero", "unique_values"}
+
+
+def refused(row: Operation, call: Call) -> bool:
+    """Whether the row cannot be compiled with these arguments."""
+    masks = any(a.dtype == np.bool_ for a in call.arrays(floats=False))
+    by_mask = row.name in ("getitem", "index_put") and masks
+    counted = row.name == "repeat" and any(a.dtype == np.int64 for a in call.arrays(floats=False))
+    return row.name in DATA_DEPENDENT or by_mask or counted
+
+
+def changed(call: Call, step: int) -> Call:
+    """The call with slightly other numbers, which keep their order."""
+    return call.map(lambda a: np.asarray(a * (1.0 + 0.001 * step)))
+
+
+def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool) -> None:
+    call = draw(row, number)
+    weights: list[Tensor] = []
+    if backward:
+        inputs, _ = call.tensors("cpu", dtype)
+        kinds = [y.dtype for y in floats_of(inputs.of(row.function))]
+        drawn = weights_of(row, call, np.random.default_rng(0), "cpu")
+        weights = [Tensor(w, dtype=kind) for w, kind in zip(drawn, kinds)]
+
+    def step(*tensors: Tensor) -> Any:
+        for t in tensors:
+            t.grad = None
+        following = iter(tensors)
+        inner = call.map(lambda _: next(following), floats=False)
+        result = inner.of(row.function)
+        if backward:
+            loss = weighted(result, weights)
+            if loss.requires_grad:
+                loss.backward()
+        return [x.detach() for x in outputs(result) if isinstance(x, Tensor)]
+
+    def tensors(k: int) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def convert(a: Array) -> Tensor:
+            floating = a.dtype == np.float64
+            t = Tensor(
+                a, dtype=dtype if floating else None, requires_grad=backward and floating
+            )
+            found.append(t)
+            return t
+
+        changed(call, k).map(convert, floats=False)
+        return found
+
+    compiled = compile(step, executor=executor)
+    if refused(row, call):
+        with pytest.raises(CompileError, match="Remedy"):
+            compiled(*tensors(0))
+        return
+    rtol, atol = (1e-12, 1e-13) if dtype == dtypes.float64 else (2e-5, 1e-6)
+    given = tensors(0)
+    for k in range(3):
+        default_generator.seed(k)
+        numbers = tensors(k)
+        for t, n in zip(given, numbers):
+            t.data = n.data  # the same tensors with other numbers: as a user assigns to a parameter
+        state = default_generator.state()
+        found = compiled(*given)
+        gradients = [t.grad for t in given]
+        after = default_generator.state()
+        default_generator.set_state(state)
+        wanted = step(*numbers)
+        assert default_generator.state() == after
+        for a, b in zip(found, wanted, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            np.testing.assert_allclose(host(a), host(b), rtol=rtol, atol=atol)
+        for g, t in zip(gradients, numbers, strict=True):
+            assert (g is None) == (t.grad is None)
+            if g is not None and t.grad is not None:
+                scale = float(np.max(np.abs(host(t.grad)), initial=0.0))
+                np.testing.assert_allclose(
+                    host(g), host(t.grad), rtol=rtol, atol=atol * max(1.0, scale)
+                )
+    assert compiled.captures == 1
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@every_case()
+def test_forward(row: Operation, number: int, dtype: Any, executor: str) -> None:
+    check(row, number, dtype, executor, backward=False)
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@every_case(differentiable)
+def test_backward(row: Operation, number: int, dtype: Any, executor: str) -> None:
+    check(row, number, dtype, executor, backward=True)
