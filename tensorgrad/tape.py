@@ -71,6 +71,9 @@ class Observer:
     def drew(self, generator: Any, words: int) -> None:
         """Called before ``words`` random words are drawn from ``generator``."""
 
+    def seeded(self, generator: Any) -> None:
+        """Called before ``generator`` starts again from a seed."""
+
     def updating(self, optimizer: Any, number: int, bundle: int) -> None:
         """Called before an optimizer updates a bundle of its group ``number``."""
 

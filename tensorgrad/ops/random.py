@@ -157,6 +157,8 @@ class Generator:
 
     def seed(self, seed: int | None = None) -> Generator:
         """Start again from ``seed``. Returns the generator."""
+        for observer in current_mode().observers:
+            observer.seeded(self)
         if seed is None:
             seed = int.from_bytes(os.urandom(8), "little")
         key = int(seed)

@@ -45,6 +45,7 @@ class Recorder(Observer):
         #: leaves whose gradient the step changes, and whether it does so by replacing it first
         self.touched: dict[Leaf, bool] = {}
         self.at_first: dict[Leaf, Value] = {}  # leaves whose gradient from before is used
+        self._start = Leaf((), np.dtype(np.float32)).position  # later entries count downwards
         self._count = 0
         self._current: dict[int, Value] = {}  # id of an array -> the value that it holds now
         self._alive: list[Any] = []  # keeps these ids valid
@@ -108,7 +109,7 @@ class Recorder(Observer):
 
     def _note_leaf(self, tensor: Tensor) -> None:
         leaf = tensor.node
-        if type(leaf) is Leaf and leaf not in self.leaves:
+        if type(leaf) is Leaf and leaf.position >= self._start and leaf not in self.leaves:
             self.leaves[leaf] = leaf.grad
 
     # --- what the seam says ----------------------------------------------------------------------
@@ -216,6 +217,12 @@ class Recorder(Observer):
         start = self._began.setdefault(generator, (key, position))[1]
         self._draws[key, position] = Drawn(generator, position - start)
 
+    def seeded(self, generator: Any) -> None:
+        """Refuse it; see Observer."""
+        raise _refused(
+            "a generator is seeded inside the compiled function", "seed it outside, before the call"
+        )
+
     def updating(self, optimizer: Any, number: int, bundle: int) -> None:
         """Remember whose update comes; see Observer."""
         self._update = (optimizer, number, bundle)
@@ -238,6 +245,8 @@ class Recorder(Observer):
 
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
         """Remember the leaf, and the gradient that it had; see Observer."""
+        if leaf.position < self._start:
+            return  # it was made by the step itself, and goes with it
         self.leaves.setdefault(leaf, leaf.grad)
         if leaf not in self.touched:
             self.touched[leaf] = cleared
@@ -253,14 +262,8 @@ class Recorder(Observer):
             value = None if grad is None else self.known(grad.data)
             if grad is None or (value is not None and value.role == "temporary"):
                 program.gradients.append((leaf, value))
-        for generator, (key, start) in self._began.items():
-            now = generator.state()
-            if now[0] != key:
-                raise _refused(
-                    "a generator is seeded inside the compiled function",
-                    "seed it outside, before the call",
-                )
-            self.words[generator] = now[1] - start
+        for generator, (_, start) in self._began.items():
+            self.words[generator] = generator.state()[1] - start
         return program
 
     def undo(self) -> None:

@@ -22,7 +22,9 @@ _MISSING = object()
 class Guards:
     """The conditions of one program; ``hold()`` says whether they are met."""
 
-    __slots__ = ("_cells", "_dicts", "_gradients", "_modules", "_seen", "_tensors", "_updates")
+    __slots__ = (
+        "_cells", "_dicts", "_gradients", "_modules", "_seen", "_sizes", "_tensors", "_updates",
+    )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], recorder: Recorder) -> None:
         self._cells: list[tuple[Any, Any]] = []
@@ -45,7 +47,8 @@ class Guards:
             for name, value in [*vars(m).items(), ("training", m.training)]
         ]
         self._seen = changes.count
-        self._tensors = [(t, t.node, v.shape, v.dtype) for t, v in recorder.externals]
+        self._sizes = [(vars(m), len(vars(m).keys() - {"training"})) for m in modules.values()]
+        self._tensors = [[t, t.node, t.data] for t, _ in recorder.externals]
         self._gradients = [
             (leaf, recorder.leaves[leaf] is None)
             for leaf, cleared in recorder.touched.items()
@@ -71,11 +74,21 @@ class Guards:
                     now = True
                 if now is not value and not _same(now, value):
                     return False
+            for attributes, size in self._sizes:
+                if len(attributes) - ("training" in attributes) != size:
+                    return False
             self._seen = changes.count
-        for tensor, node, shape, dtype in self._tensors:
+        for entry in self._tensors:
+            tensor, node, array = entry
             a = tensor.data
-            if tensor.node is not node or a.shape != shape or a.dtype is not dtype:
+            if tensor.node is not node:
                 return False
+            if a is not array:
+                if type(a) is not type(array) or (a.shape, a.dtype, a.strides) != (
+                    array.shape, array.dtype, array.strides,
+                ):  # fmt: skip
+                    return False
+                entry[2] = a
         for cell, value in self._cells:
             if cell.cell_contents is not value and not _same(cell.cell_contents, value):
                 return False

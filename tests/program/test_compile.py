@@ -316,7 +316,11 @@ def _closure_tensor() -> tuple[Callable[..., Any], Callable[[], None]]:
 
 def _closure_in_place() -> tuple[Callable[..., Any], Callable[[], None]]:
     other = Tensor(numbers(3))
-    return (lambda x: x * other), (lambda: other.copy_(Tensor(numbers(3, seed=5))) and None)
+
+    def change() -> None:
+        other.copy_(Tensor(numbers(3, seed=5)))
+
+    return (lambda x: x * other), change
 
 
 def _global() -> tuple[Callable[..., Any], Callable[[], None]]:
@@ -415,7 +419,10 @@ def _frozen() -> tuple[Callable[..., Any], Callable[[], None]]:
         grads = [p.grad for p in model.parameters()]
         return [out.detach(), *[g for g in grads if g is not None]]
 
-    return f, lambda: model[0].weight.requires_grad_(False) and None  # type: ignore[attr-defined]
+    def freeze() -> None:
+        model[0].weight.requires_grad_(False)  # type: ignore[attr-defined]
+
+    return f, freeze
 
 
 def _threshold() -> tuple[Callable[..., Any], Callable[[], None]]:
@@ -492,7 +499,7 @@ REFUSED: dict[str, Callable[[Tensor], Any]] = {
     "bare array": lambda x: x * np.ones(3, np.float32),
     "mask": lambda x: x[x > 0].sum(),
     "nonzero": lambda x: tg.nonzero(x)[0],
-    "seed": lambda x: (default_generator.seed(0), tg.uniform((3,)) * x)[1],
+    "seed": lambda x: (default_generator.seed(0), default_generator.uniform((3,)) * x)[1],
 }
 
 
