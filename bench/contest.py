@@ -16,7 +16,10 @@ from bench.workers import ContestantError, Job, LocalWorker, Prepared, ProcessWo
 #: back-propagation replaces, "copy" copies memory.
 CONTESTANTS = {
     "tensorgrad": "tensorgrad",
+    "tensorgrad compiled": "tensorgrad",
+    "tensorgrad numpy": "tensorgrad",
     "torch": "torch",
+    "torch compiled": "torch",
     "torch fused": "torch",
     "jax": "jax",
     "autograd": "autograd",

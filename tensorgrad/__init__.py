@@ -226,7 +226,8 @@ from tensorgrad.ops import (
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad import data, nn, optim, training
+    from tensorgrad import data, nn, optim, program, training
+    from tensorgrad.program import compile
 
 __version__ = "0.1.0"
 
@@ -237,12 +238,14 @@ nan = math.nan
 newaxis = None
 
 #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
-_ON_USE = frozenset({"data", "nn", "optim", "training"})
+_ON_USE = frozenset({"data", "nn", "optim", "program", "training"})
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_USE:
         return importlib.import_module(f"tensorgrad.{name}")
+    if name == "compile":
+        return importlib.import_module("tensorgrad.program").compile
     raise AttributeError(f"module 'tensorgrad' has no attribute {name!r}")
 
 
@@ -306,6 +309,7 @@ __all__ = [
     "ceil",
     "clamp",
     "clip",
+    "compile",
     "concat",
     "concatenate",
     "cos",
@@ -357,10 +361,10 @@ __all__ = [
     "hypot",
     "index_put",
     "inf",
-    "int8",
     "int16",
     "int32",
     "int64",
+    "int8",
     "is_grad_enabled",
     "isfinite",
     "isinf",
@@ -374,9 +378,9 @@ __all__ = [
     "linear_recurrence",
     "linspace",
     "log",
+    "log10",
     "log1p",
     "log2",
-    "log10",
     "log_softmax",
     "logaddexp",
     "logical_and",
@@ -417,6 +421,7 @@ __all__ = [
     "pow",
     "power",
     "prod",
+    "program",
     "random",
     "reciprocal",
     "relu",
@@ -465,10 +470,10 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
-    "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "uint8",
     "unbind",
     "unique",
     "unique_values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import tensorgrad as tg
@@ -10,8 +11,10 @@ from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network,
 from tensorgrad import nn, optim
 
 
-def training_step(network: Network, optimizer: str, device: str = "cpu") -> Callable[[], Any]:
-    """A call that makes one step and returns the loss."""
+def training_step(
+    network: Network, optimizer: str, device: str = "cpu", compiled: str | None = None
+) -> Callable[[], Any]:
+    """A call that makes one step and returns the loss. compiled: the executor, if it is."""
     layers, inputs, wanted = start(network)
     modules: list[Any] = []
     with tg.no_grad():
@@ -31,11 +34,13 @@ def training_step(network: Network, optimizer: str, device: str = "cpu") -> Call
     else:
         update = optim.Adam(model.parameters(), lr=ADAM_RATE)
 
-    def step() -> Any:
+    def step(x: Any, target: Any) -> Any:
         update.zero_grad()
         loss = criterion(model(x), target)
         loss.backward()
         update.step()
         return loss
 
-    return step
+    if compiled is None:
+        return partial(step, x, target)
+    return partial(tg.compile(step, executor=compiled), x, target)

@@ -12,9 +12,16 @@ from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network,
 
 
 def training_step(
-    network: Network, optimizer: str, fused: bool | None = None, device: str = "cpu"
+    network: Network,
+    optimizer: str,
+    fused: bool | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> Callable[[], Any]:
-    """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default."""
+    """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default.
+
+    compiled: forward and backward by torch.compile, and the optimizer's step by another.
+    """
     layers, inputs, wanted = start(network)
     modules: list[Any] = []
     with torch.no_grad():
@@ -34,11 +41,18 @@ def training_step(
     else:
         update = optim.Adam(model.parameters(), lr=ADAM_RATE, fused=fused)
 
+    def loss_of() -> Any:
+        return criterion(model(x), target)
+
+    make_step = update.step
+    if compiled:
+        loss_of, make_step = torch.compile(loss_of), torch.compile(update.step)
+
     def step() -> Any:
         update.zero_grad()
-        loss = criterion(model(x), target)
+        loss = loss_of()
         loss.backward()
-        update.step()
+        make_step()
         return loss
 
     return step

@@ -8,7 +8,6 @@ recorded: forward, gradient rules, optimizer updates. Arrays are told apart by i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError, user_line
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.tape import CAST, MODE, Leaf, Observer, Primitive, current_mode
+from tensorgrad.tape import CAST, MODE, Leaf, Observer, Primitive, current_mode, note_overwritten
 from tensorgrad.tensor import Tensor
 
 # Operations whose result's shape depends on the numbers in their inputs.
@@ -269,10 +268,10 @@ class Recorder(Observer):
     def undo(self) -> None:
         """Put everything outside the step back to what it was."""
         for array, saved in reversed(self._saved):
-            with suppress(ValueError):
-                array[...] = saved
-        for leaf, grad in self.leaves.items():
-            leaf.grad = grad
+            array[...] = saved
+        note_overwritten([array for array, _ in self._saved])
+        for leaf in self.touched:
+            leaf.grad = self.leaves[leaf]
         for generator, state in self._began.items():
             generator.set_state(state)
 
@@ -332,8 +331,7 @@ def capture(
             result = function()
         finally:
             MODE.reset(token)
-        program = recorder.finish(tensors_of(result))
+        return recorder.finish(tensors_of(result)), result
     except BaseException:
         recorder.undo()
         raise
-    return program, result

@@ -48,6 +48,7 @@ class Entry:
         self.leaves = [leaf for leaf, _ in program.gradients]
         self.gradients: list[Tensor | None] = [None] * len(self.leaves)
         self.replays = 0
+        self.seconds = 0.0
 
     def replay(self, arrays: Sequence[Any]) -> Any:
         """Run the program and put everything where eager mode would have left it."""
@@ -76,6 +77,21 @@ class Entry:
             generator.set_state((key, position + words))
         self.replays += 1
         return _unflatten(self.tree, results)
+
+    def differs(
+        self, replayed: Any, results: Sequence[Any], after: dict[str, Any], state: _State
+    ) -> str:
+        """How the replay just made differs from what the function did; empty if it does not."""
+        seen: list[Tensor] = []
+        _flatten(replayed, seen, constants=True)
+        now = state.copy()
+        pairs = [(f"result {k}", a.data, b) for k, (a, b) in enumerate(zip(seen, results))]
+        pairs += [(name, now[name], after[name]) for name in after]
+        for name, a, b in pairs:
+            problem = _difference(a, b)
+            if problem:
+                return f"{name} {problem}"
+        return ""
 
 
 class Compiled:
@@ -144,8 +160,28 @@ class Compiled:
         start = time.perf_counter()
         program = simplified(program)
         executor = _executor(self._executor, program)
-        executor.seconds = time.perf_counter() - start
-        entry = Entry(program, executor, Guards(self.function, recorder), recorder, trees[0])
+        guards = Guards(self.function, recorder)
+        entry = Entry(program, executor, guards, recorder, trees[0])
+        # The step that was captured is taken back and replayed, so that every step is made by the
+        # same code, whether it is the first one or not, and what it does is seen to be right.
+        state = _State(entry, tensors)
+        wanted = [t.data for t in found], state.copy()
+        recorder.undo()
+        arrays = [t.data for t in tensors]
+        result = entry.replay(arrays)
+        problem = entry.differs(result, *wanted, state)
+        if problem and executor.name != "numpy":
+            recorder.undo()
+            entry.executor = Calls(program)
+            entry.executor.reason = f"the native executor's result is another one: {problem}"
+            result = entry.replay(arrays)
+            problem = entry.differs(result, *wanted, state)
+        if problem:
+            raise CompileError(
+                f"a replay does not do what the function does: {problem}. Something in it passes "
+                "by tensorgrad; compute it outside, or do not compile the function"
+            )
+        entry.seconds = time.perf_counter() - start
         self.captures += 1
         self._entries.setdefault(key, []).insert(0, entry)
         self._entries.move_to_end(key)
@@ -160,25 +196,19 @@ class Compiled:
         """Replay, run the function on the same state, and compare all that either left behind."""
         state = _State(entry, tensors)
         before = state.copy()
-        replayed = entry.replay([t.data for t in tensors])
+        wanted: list[Tensor] = []
+        _flatten(self.function(*args, **kwargs), wanted, constants=True)
         after = state.copy()
         state.restore(before)
-        result = self.function(*args, **kwargs)
-        eager = state.copy()
-        seen: list[Tensor] = []
-        wanted: list[Tensor] = []
-        _flatten(replayed, seen, constants=True)
-        _flatten(result, wanted, constants=True)
-        pairs = [(f"result {k}", a.data, b.data) for k, (a, b) in enumerate(zip(seen, wanted))]
-        pairs += [(name, after[name], eager[name]) for name in eager]
-        for name, a, b in pairs:
-            problem = _difference(a, b)
-            if problem:
-                raise CompileError(
-                    f"a replay does not do what the function does: {name} {problem}. The function "
-                    "depends on something that changed and that a program cannot see; pass it as "
-                    "an argument. The state is now that of the function, not of the replay"
-                )
+        result = entry.replay([t.data for t in tensors])
+        problem = entry.differs(result, [t.data for t in wanted], after, state)
+        if problem:
+            state.restore(before)
+            raise CompileError(
+                f"a replay does not do what the function does: {problem}. The function depends on "
+                "something that changed and that a program cannot see; pass it as an argument. "
+                "Everything was put back to what it was before the call"
+            )
         return result
 
     def program(self) -> Program:
@@ -196,9 +226,10 @@ class Compiled:
         executor = entry.executor
         head = (
             f"executor {executor.name}, {len(entry.program.instructions)} instructions, compiled "
-            f"in {executor.seconds:.3f} s, {entry.replays} replays"
+            f"in {entry.seconds:.3f} s, {entry.replays} replays"
         )
-        return "\n".join([head, *executor.lines()])
+        reason = [executor.reason] if executor.reason else []
+        return "\n".join([head, *reason, *executor.lines()])
 
 
 def _executor(wanted: str, program: Program) -> Any:

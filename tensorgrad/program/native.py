@@ -185,6 +185,7 @@ class Native:
     """Runs a program as one C call for each stretch between calls of primitives."""
 
     name = "native"
+    reason = ""
     #: how many references to a gradient's array there are while nobody else keeps it
     references = 3
 
