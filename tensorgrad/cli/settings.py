@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "device": None,
     "out": None,
+    "compile": True,
 }
 
 #: Name on the command line -> class in tensorgrad.nn.

@@ -257,7 +257,7 @@ class Optimizer:
                 self.state[p] = {k: _copy(v) for k, v in self.state[p].items()}
             else:
                 step = self.state[p].get("step")
-                steps = 0 if step is None else int(step)
+                steps = 0 if step is None else int(step.data)
                 bundles.setdefault((p.dtype, p.device, steps), []).append(p)
         made = [self._bundle(ps, group, used) for ps in bundles.values()]
         return Plan(group["params"], made, idle, used)
@@ -272,7 +272,7 @@ class Optimizer:
         step = None
         if "step" in used:
             old = self.state[params[0]].get("step")
-            count = 0 if old is None else int(old)
+            count = 0 if old is None else int(old.data)
             step = wrap(place.asarray(np.array(count, np.int64), None, device, True), None)
         heads.append(None if step is None else step.data)
         states: dict[str, Any] = {}

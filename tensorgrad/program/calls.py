@@ -70,12 +70,11 @@ class Calls:
         given = [self._slot(x) if type(x) is Value else None for x in i.inputs]
         fixed = list(i.inputs)
         out = self._slot(i.outputs[0])
-        host = all(isinstance(v.dtype, np.dtype) for v in i.values())
         ufunc = getattr(np, op.value) if isinstance(op.value, str) else None
         first = i.outputs[0]
         if (
             isinstance(ufunc, np.ufunc)
-            and host
+            and self.program.on_host
             and not attrs
             and self._reusable
             and first not in self._kept

@@ -68,6 +68,8 @@ class Recorder(Observer):
         self._count += 1
         self._current[id(array)] = value
         self._alive.append(array)
+        if type(array) is not np.ndarray:
+            self.program.on_host = False
         owner = id(backend.of(array).memory_owner(array))
         self._owners[owner] = self._owners.get(owner, 0) + 1
         return value
@@ -268,7 +270,9 @@ class Recorder(Observer):
     def undo(self) -> None:
         """Put everything outside the step back to what it was."""
         for array, saved in reversed(self._saved):
-            array[...] = saved
+            place = backend.of(array)
+            with place.at(place.device_of(array)):
+                array[...] = saved
         note_overwritten([array for array, _ in self._saved])
         for leaf in self.touched:
             leaf.grad = self.leaves[leaf]

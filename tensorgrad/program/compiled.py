@@ -109,6 +109,7 @@ class Compiled:
         self._verify = verify
         self._limit = limit
         self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
+        self._plain: set[Any] = set()  # signatures of calls that run as they are
         self._lock = threading.RLock()
         #: how often the function was captured
         self.captures = 0
@@ -133,6 +134,8 @@ class Compiled:
             mode.grad,
             dtypes.get_default_dtype(),
         )
+        if key in self._plain or any(type(t.data) is not np.ndarray for t in tensors):
+            return self.function(*args, **kwargs)
         with self._lock:
             entries = self._entries.get(key)
             if entries is not None and not mode.observers:
@@ -157,6 +160,9 @@ class Compiled:
         program, result = capture(
             lambda: self.function(*args, **kwargs), recorder, tensors_of
         )
+        if not program.on_host:  # there is no executor for GPUs: what was done stands
+            self._plain.add(key)
+            return result
         start = time.perf_counter()
         program = simplified(program)
         executor = _executor(self._executor, program)
@@ -234,8 +240,7 @@ class Compiled:
 
 def _executor(wanted: str, program: Program) -> Any:
     """The executor asked for, or the best one for the program."""
-    host = all(v.array is None or type(v.array) is np.ndarray for v in program.values())
-    if wanted == "numpy" or (wanted == "auto" and (native.compiler() is None or not host)):
+    if wanted == "numpy" or (wanted == "auto" and native.compiler() is None):
         return Calls(program)
     try:
         return native.Native(program)
@@ -275,7 +280,9 @@ class _State:
         """Put it back."""
         for name, fetch in self.arrays.items():
             array = fetch()
-            array[...] = saved[name]
+            place = backend.of(array)
+            with place.at(place.device_of(array)):
+                array[...] = saved[name]
             note_overwritten([array])
         for k, leaf in enumerate(self.leaves):
             grad = saved[f"gradient {k}"]
@@ -364,6 +371,8 @@ def compile(
     Python in between. Parameters, optimizer states, ``.grad`` and generators are left as the
     function itself would have left them; what else Python does in it (printing, counting, appending
     to a list) happens only at capture. What it returns has no history.
+
+    On a GPU the function runs as it is: there is no executor for CUDA yet.
 
     function: any function of tensors, hashable constants, and tuples, lists and dicts of them; a
         module too. Used as a decorator it may be left out.

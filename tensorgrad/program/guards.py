@@ -23,17 +23,21 @@ class Guards:
     """The conditions of one program; ``hold()`` says whether they are met."""
 
     __slots__ = (
-        "_cells", "_dicts", "_gradients", "_modules", "_seen", "_sizes", "_tensors", "_updates",
+        "_cells", "_dicts", "_gradients", "_modules", "_objects", "_seen", "_sizes", "_tensors",
+        "_updates",
     )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], recorder: Recorder) -> None:
         self._cells: list[tuple[Any, Any]] = []
         self._dicts: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._objects: list[tuple[Mapping[str, Any], int]] = []
         modules = dict(recorder.modules)
         for holder, name, value in _watched(function):
             if isinstance(value, Module):
                 modules.setdefault(id(value), value)
-            if name is None:
+            if isinstance(holder, dict) and name == "":
+                self._objects.append((holder, len(holder)))
+            elif name is None:
                 self._cells.append((holder, _snapshot(value)))
             else:
                 self._dicts.append((holder, name, _snapshot(value)))
@@ -95,6 +99,9 @@ class Guards:
         for holder, name, value in self._dicts:
             now = holder.get(name, _MISSING)
             if now is not value and not _same(now, value):
+                return False
+        for attributes, size in self._objects:
+            if len(attributes) != size:
                 return False
         for leaf, empty in self._gradients:
             if (leaf.grad is None) is not empty:
@@ -163,13 +170,12 @@ def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
             continue
         if not isinstance(f, FunctionType):
             if not isinstance(f, Module | Tensor | type | ModuleType) and hasattr(f, "__dict__"):
-                for name, value in vars(f).items():
-                    yield vars(f), name, value
+                yield from _attributes(f)
             call = getattr(type(f), "__call__", None)
             if isinstance(call, FunctionType) and not _ours(call):
                 stack.append(call)
             continue
-        if _ours(f):
+        if _ours(f) and f is not function:
             continue
         for cell in f.__closure__ or ():
             try:
@@ -177,6 +183,7 @@ def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
             except ValueError:  # not filled yet
                 continue
             yield cell, None, value
+            yield from _attributes(value)
             if isinstance(value, FunctionType | MethodType):
                 stack.append(value)
         for name in f.__code__.co_names:
@@ -185,12 +192,22 @@ def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
                 if isinstance(value, ModuleType) or _ours(value):
                     continue
                 yield f.__globals__, name, value
+                yield from _attributes(value)
                 if isinstance(value, FunctionType | MethodType):
                     stack.append(value)
         for value in f.__defaults__ or ():
             if isinstance(value, FunctionType | MethodType):
                 stack.append(value)
         stack += [c for c in f.__code__.co_consts if isinstance(c, FunctionType)]
+
+
+def _attributes(value: Any) -> Iterable[tuple[Any, str, Any]]:
+    """The attributes of an object in sight, and, under no name, how many they are."""
+    plain = isinstance(value, Module | Tensor | type | ModuleType | FunctionType | MethodType)
+    if not plain and isinstance(getattr(value, "__dict__", None), dict):
+        for name, inner in vars(value).items():
+            yield vars(value), name, inner
+        yield vars(value), "", None
 
 
 def _ours(f: Any) -> bool:

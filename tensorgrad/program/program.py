@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,7 @@ class Program:
         ``None`` where it has none.
     aliased: a value was overwritten of whose memory another value is a view, so that the
         instructions have to run on that very memory, in this very order.
+    on_host: whether all arrays are NumPy's.
     """
 
     arguments: list[Value] = field(default_factory=list)
@@ -101,12 +102,11 @@ class Program:
     results: list[Value] = field(default_factory=list)
     gradients: list[tuple[Any, Value | None]] = field(default_factory=list)
     aliased: bool = False
+    on_host: bool = True
 
     def copy(self, instructions: list[Instruction]) -> Program:
         """The same program with other instructions."""
-        return Program(
-            self.arguments, instructions, self.results, list(self.gradients), self.aliased
-        )
+        return replace(self, instructions=instructions)
 
     def __iter__(self) -> Iterator[Instruction]:
         return iter(self.instructions)

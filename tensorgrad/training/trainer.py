@@ -7,17 +7,40 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tensorgrad import program
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
-from tensorgrad.errors import TensorgradError
+from tensorgrad.errors import CompileError, TensorgradError
 from tensorgrad.nn import Module
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import Averages, Metric, resolve
+
+
+def _step_of(
+    model: Module,
+    optimizer: Any,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    penalty: Callable[[], Tensor] | None,
+) -> Callable[..., Any]:
+    """The training step as a function of a batch, which sees nothing else that changes."""
+
+    def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        *inputs, target = batch
+        optimizer.zero_grad()
+        output = model(*inputs)
+        value = loss(output, target)
+        total = value if penalty is None else value + penalty()
+        total.backward()
+        optimizer.step()
+        return value.detach(), output.detach()
+
+    return step
 
 
 class TrainingError(TensorgradError, ArithmeticError):
@@ -36,6 +59,8 @@ class Trainer:
     metrics: names ("accuracy") or functions ``metric(output, target)`` -> mean over the batch.
     scheduler: a learning-rate scheduler, stepped after each epoch.
     callbacks: called in this order.
+    compile: run the step as a program (``tensorgrad.compile``). Where it cannot become one, the
+        reason is given once, as a warning, and the step runs as it is.
 
     What training gave is in ``history``: one dict for each epoch, with epoch (from 1), lr,
     train_loss, validation_loss, the metrics likewise, and seconds. ``epoch`` is the number of
@@ -52,6 +77,7 @@ class Trainer:
         metrics: Sequence[str | Metric] = ("accuracy",),
         scheduler: Any = None,
         callbacks: Sequence[Callback] = (),
+        compile: bool = True,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -68,6 +94,9 @@ class Trainer:
         self._loader: DataLoader | None = None
         self._loader_state: Mapping[str, Any] | None = None
         self._interrupted = False
+        self.compile = compile
+        self._made_of: tuple[Any, ...] = ()
+        self._step: Callable[..., Any]
 
     @property
     def running(self) -> dict[str, float]:
@@ -107,14 +136,18 @@ class Trainer:
 
     def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on a batch; returns the loss (without the penalty) and the output."""
-        *inputs, target = batch
-        self.optimizer.zero_grad()
-        output = self.model(*inputs)
-        loss = self.loss(output, target)
-        total = loss if self.penalty is None else loss + self.penalty()
-        total.backward()
-        self.optimizer.step()
-        return loss.detach(), output.detach()
+        parts = (self.model, self.optimizer, self.loss, self.penalty)
+        if len(self._made_of) != 4 or any(a is not b for a, b in zip(parts, self._made_of)):
+            self._made_of = parts
+            self._step = _step_of(*parts)
+            if self.compile:
+                self._step = program.compile(self._step)
+        try:
+            return self._step(*batch)  # type: ignore[no-any-return]
+        except CompileError as error:
+            warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=2)
+            self._step = _step_of(*parts)
+            return self._step(*batch)  # type: ignore[no-any-return]
 
     def evaluate(self, loader: DataLoader) -> dict[str, float]:
         """The mean loss and metrics over all examples of ``loader``, in evaluation mode.
