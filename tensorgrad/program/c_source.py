@@ -262,7 +262,8 @@ class NestWriter:
                 k += 1
             else:
                 given.append(literal(x, kind))
-        return m.text.format(*given, column="c")
+        index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
+        return m.text.format(*given, column="c", index=index)
 
     # --- statements -------------------------------------------------------------------------------
 

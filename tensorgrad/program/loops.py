@@ -145,7 +145,7 @@ class Map:
     """``out[i] = expression of inputs[i]`` at every place, the inputs being broadcast.
 
     text: the expression in C, with {0}, {1}, ... for the inputs; ``{column}`` for the index along
-        the last axis.
+        the last axis, ``{index}`` for that in row-major order.
     cost: about how many additions it takes as long as; it decides what is computed twice.
     """
 

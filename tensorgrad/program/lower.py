@@ -415,6 +415,32 @@ def _bce(to: Lowering, i: Instruction, x: View, t: Any) -> View:
     return to.map(text, x, t, cost=38)
 
 
+def _mask(to: Lowering, i: Instruction, x: View, p: float) -> View:
+    if i.live is None:
+        raise _CannotLower("its random numbers are always the same")
+    key, position = to.live(i, "key", INT64), to.live(i, "position", INT64)
+    # what ops/random.py compares with, and by what it multiplies
+    threshold = min(round(p * 2.0**32), 2**32 - 1)
+    scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+    text = f"(tg_word({{0}}, {{1}} + {{index}}) >= {threshold}u ? {{2}} : 0)"
+    return to.map(text, key, position, scale, dtype=x.dtype, shape=x.shape, cost=60)
+
+
+@_row("dropout")
+def _dropout(
+    to: Lowering, i: Instruction, x: View, key: int, position: int, p: float
+) -> tuple[View, View]:
+    if x.dtype not in WIDE_FLOATS:
+        raise _CannotLower("integers are left to NumPy")
+    mask = _mask(to, i, x, p)
+    return to.map("{0} * {1}", x, mask), mask
+
+
+@_row("random.dropout_mask")
+def _dropout_mask(to: Lowering, i: Instruction, x: View, key: int, position: int, p: float) -> View:
+    return _mask(to, i, x, p)
+
+
 # --- shapes ---------------------------------------------------------------------------------------
 
 

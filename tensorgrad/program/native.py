@@ -386,7 +386,9 @@ class Native:
             if storage in self._slots:
                 self._table[self._slots[storage]] = array.ctypes.data
         for live, name, buffer, _ in self._scalars:
-            buffer[()] = live()[name]
+            value = live()[name]
+            # a key of 64 bits without a sign, as the same bits with one
+            buffer[()] = value if value < 1 << 63 else value - (1 << 64)
         quiet = self._quiet
         if quiet is not None:
             before = quiet.get_threads()

@@ -173,6 +173,27 @@ TG float tg_erf_f(float x) {
     return (float)(c * p / q);
 }
 
+/* --- random numbers: Philox 4x32-10, as in backend/philox.py (Salmon et al., SC 2011) --- */
+
+/* Word i of the stream that belongs to key. */
+TG uint32_t tg_word(int64_t key, int64_t i) {
+    uint64_t counter = (uint64_t)i >> 2;
+    uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+    uint32_t k0 = (uint32_t)(uint64_t)key, k1 = (uint32_t)((uint64_t)key >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)p1;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    uint32_t low = i & 1 ? c1 : c0, high = i & 1 ? c3 : c2;
+    return i & 2 ? high : low;
+}
+
 /* --- labels --- */
 
 TG int tg_outside(const int64_t *labels, long count, int64_t classes) {
