@@ -6,7 +6,8 @@ is called as eager mode calls it, without the tape. It runs on CUDA arrays too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.program import Instruction, Program, Value
 from tensorgrad.tape import note_overwritten
 
@@ -83,28 +84,56 @@ class Calls:
         ):
             return self._into_buffer(ufunc, i, out)
         several = [self._slot(v) for v in i.outputs[1 : 1 + i.residual]]
-        copies = [k for k in range(len(i.outputs)) if i.outputs[k].before is not None]
         written = [given[k] for k in i.written]
-        gives_first = not copies or 0 not in copies
+        gives_first = i.outputs[0].before is None
+        plain = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
+        if plain and live is None and not written and not several and op.residual is None:
+            return self._plainly(op.cpu, [self._constant_or_slot(x) for x in i.inputs], attrs, out)
 
         def step(slots: list[Any]) -> None:
             arrays = [fixed[k] if at is None else slots[at] for k, at in enumerate(given)]
-            place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
             options = attrs if live is None else {**attrs, **live()}
-            y = place.run(op, arrays, options)
+            if plain:
+                y = op.cpu(*arrays, **options)
+            else:
+                place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
+                y = place.run(op, arrays, options)
             if several:
                 y, r = y
                 parts = r if isinstance(r, tuple) else (r,)
-                for at, part in zip(several, [a for a in parts if is_array(a)]):
+                for at, part in zip(several, parts if len(several) == len(parts) else _arrays(parts)):
                     slots[at] = part
             elif op.residual is not None:
                 y = y[0]
             if gives_first:
-                slots[out] = y if is_array(y) else place.xp.asarray(y)
+                slots[out] = y if is_array(y) else backend.of(arrays[0]).xp.asarray(y)
             if written:
                 note_overwritten([slots[at] for at in written if at is not None])
 
         return step
+
+    def _plainly(
+        self, function: Callable[..., Any], given: list[int], attrs: dict[str, Any], out: int
+    ) -> Step:
+        """A call with nothing special about it, with as little Python as possible around it."""
+        if len(given) == 1:
+            (a,) = given
+
+            def one(slots: list[Any]) -> None:
+                y = function(slots[a], **attrs)
+                slots[out] = y if type(y) is np.ndarray else np.asarray(y)
+
+            return one
+        get = itemgetter(*given)
+
+        def several(slots: list[Any]) -> None:
+            y = function(*get(slots), **attrs)
+            slots[out] = y if type(y) is np.ndarray else np.asarray(y)
+
+        return several
+
+    def _constant_or_slot(self, x: Any) -> int:
+        return self._slot(x) if type(x) is Value else self._held(x)
 
     def _into_buffer(self, ufunc: np.ufunc, i: Instruction, out: int) -> Step:
         first = i.outputs[0]
@@ -164,3 +193,7 @@ class Calls:
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         return [f"{len(self._steps)} calls"]
+
+
+def _arrays(parts: Iterable[Any]) -> list[Any]:
+    return [a for a in parts if is_array(a)]

@@ -49,6 +49,26 @@ class Entry:
         self.gradients: list[Tensor | None] = [None] * len(self.leaves)
         self.replays = 0
         self.seconds = 0.0
+        self._expected: list[tuple[Any, Any, Any]] | None = None
+        self._mode = current_mode()
+        self._default = dtypes.get_default_dtype()
+
+    def expect(self, tensors: Sequence[Tensor]) -> None:
+        """Note what the arguments are, if all of them are tensors: see ``takes``."""
+        self._expected = [(t.data.shape, t.data.dtype, type(t.node)) for t in tensors]
+
+    def takes(self, args: Sequence[Any], mode: Any) -> bool:
+        """Whether the program is for these arguments: the quick way, where all are tensors."""
+        expected = self._expected
+        if expected is None or len(args) != len(expected) or mode is not self._mode:
+            return False
+        for t, (shape, dtype, kind) in zip(args, expected):
+            if type(t) is not Tensor or type(t.node) is not kind:
+                return False
+            a = t.data
+            if type(a) is not np.ndarray or a.shape != shape or a.dtype is not dtype:
+                return False
+        return dtypes.get_default_dtype() is self._default
 
     def replay(self, arrays: Sequence[Any]) -> Any:
         """Run the program and put everything where eager mode would have left it."""
@@ -109,6 +129,7 @@ class Compiled:
         self._verify = verify
         self._limit = limit
         self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
+        self._last_used: Entry | None = None
         self._plain: set[Any] = set()  # signatures of calls that run as they are
         self._lock = threading.RLock()
         #: how often the function was captured
@@ -120,6 +141,11 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``function(*args, **kwargs)``, replayed if it was called like this before."""
         mode = current_mode()
+        last = self._last_used
+        if last is not None and not kwargs and last.takes(args, mode):
+            with self._lock:
+                if last.guards.hold() and not self._is_to_be_verified(last):
+                    return last.replay([t.data for t in args])
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
         tensors: list[Tensor] = []
@@ -130,9 +156,9 @@ class Compiled:
             tree = _flatten((args, kwargs), tensors)
         key = (
             tree,
-            tuple([(t.data.shape, t.data.dtype, type(t.data), type(t.node)) for t in tensors]),
+            tuple([(t.data.shape, t.data.dtype.num, type(t.data), type(t.node)) for t in tensors]),
             mode.grad,
-            dtypes.get_default_dtype(),
+            dtypes.get_default_dtype().num,
         )
         if key in self._plain or any(type(t.data) is not np.ndarray for t in tensors):
             return self.function(*args, **kwargs)
@@ -141,12 +167,17 @@ class Compiled:
             if entries is not None and not mode.observers:
                 for entry in entries:
                     if entry.guards.hold():
-                        if self._verify and entry.replays % self._verify == self._verify - 1:
+                        self._last_used = entry
+                        if self._is_to_be_verified(entry):
                             return self._verified(entry, tensors, args, kwargs)
                         return entry.replay([t.data for t in tensors])
             elif mode.observers:
                 return self.function(*args, **kwargs)  # an anomaly check wants to see it all
             return self._capture(key, tensors, args, kwargs)
+
+    def _is_to_be_verified(self, entry: Entry) -> bool:
+        every = self._verify
+        return every > 0 and entry.replays % every == every - 1
 
     def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         recorder = Recorder(tensors)
@@ -168,6 +199,8 @@ class Compiled:
         executor = _executor(self._executor, program)
         guards = Guards(self.function, recorder)
         entry = Entry(program, executor, guards, recorder, trees[0])
+        if not kwargs and len(tensors) == len(args):
+            entry.expect(tensors)
         # The step that was captured is taken back and replayed, so that every step is made by the
         # same code, whether it is the first one or not, and what it does is seen to be right.
         state = _State(entry, tensors)
@@ -192,6 +225,7 @@ class Compiled:
         self._entries.setdefault(key, []).insert(0, entry)
         self._entries.move_to_end(key)
         while sum(map(len, self._entries.values())) > self._limit:
+            self._last_used = None
             oldest = next(iter(self._entries))
             self._entries[oldest].pop()
             if not self._entries[oldest]:

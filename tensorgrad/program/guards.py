@@ -8,6 +8,7 @@ every replay, and where anything differs the function is captured once more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from tensorgrad.program.capture import LIVE_OPTIONS, Recorder
 from tensorgrad.tensor import Tensor
 
 _SCALARS = (int, float, str, bool, type(None), complex, bytes)
+_PLAIN = (*_SCALARS, list, dict, set, tuple)
 _MISSING = object()
 
 
@@ -59,15 +61,12 @@ class Guards:
             if not cleared or leaf in recorder.at_first
         ]
         self._updates = []
-        for optimizer, number, bundle in recorder.updates:
+        for optimizer, number, _ in recorder.updates:
             plan = optimizer._plans[number]
             group = optimizer.param_groups[number]
-            fixed = {k: group[k] for k in optimizer.defaults if k not in LIVE_OPTIONS}
-            params = tuple(map(id, group["params"]))
-            heads = tuple(map(id, plan.bundles[bundle].heads))
-            self._updates.append(
-                (optimizer, number, bundle, plan, group, fixed, params, heads, plan.bundles[bundle])
-            )
+            names = [k for k in optimizer.defaults if k not in LIVE_OPTIONS]
+            options = itemgetter(*names) if len(names) > 1 else itemgetter(names)
+            self._updates.append((optimizer, number, plan, group, options, options(group)))
 
     def hold(self) -> bool:
         """Whether everything is as it was."""
@@ -94,7 +93,8 @@ class Guards:
                     return False
                 entry[2] = a
         for cell, value in self._cells:
-            if cell.cell_contents is not value and not _same(cell.cell_contents, value):
+            now = cell.cell_contents
+            if now is not value and not _same(now, value):
                 return False
         for holder, name, value in self._dicts:
             now = holder.get(name, _MISSING)
@@ -106,16 +106,13 @@ class Guards:
         for leaf, empty in self._gradients:
             if (leaf.grad is None) is not empty:
                 return False
-        for optimizer, number, j, plan, group, fixed, params, heads, bundle in self._updates:
-            if optimizer._plans.get(number) is not plan or plan.bundles[j] is not bundle:
+        for optimizer, number, plan, group, options, values in self._updates:
+            # A plan holds for a list of parameters; its bundles never change.
+            if optimizer._plans.get(number) is not plan or optimizer.param_groups[number] is not group:
                 return False
-            if optimizer.param_groups[number] is not group:
+            params = group["params"]
+            if params is not plan.params or len(params) != plan.count or options(group) != values:
                 return False
-            if tuple(map(id, group["params"])) != params or tuple(map(id, bundle.heads)) != heads:
-                return False
-            for name, value in fixed.items():
-                if group[name] is not value and group[name] != value:
-                    return False
         return True
 
 
@@ -152,7 +149,12 @@ def _same(now: Any, then: Any) -> bool:
     """Whether plain data is equal; of anything else, whether it is the same object."""
     if now is then:
         return True
-    return type(now) is type(then) and _plain(now) and _plain(then) and bool(now == then)
+    if type(now) is not type(then) or not isinstance(then, _PLAIN):
+        return False
+    try:
+        return bool(now == then)
+    except (ValueError, TypeError):  # tensors and arrays among it
+        return False
 
 
 def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
@@ -205,8 +207,10 @@ def _attributes(value: Any) -> Iterable[tuple[Any, str, Any]]:
     """The attributes of an object in sight, and, under no name, how many they are."""
     plain = isinstance(value, Module | Tensor | type | ModuleType | FunctionType | MethodType)
     if not plain and isinstance(getattr(value, "__dict__", None), dict):
+        ours = _ours(type(value))  # an optimizer, say, whose options are looked at on their own
         for name, inner in vars(value).items():
-            yield vars(value), name, inner
+            if not ours or not isinstance(inner, list | dict):
+                yield vars(value), name, inner
         yield vars(value), "", None
 
 
