@@ -29,6 +29,7 @@ def info(operations: bool = False) -> None:
         ("cpu", "usable"),
         ("cuda", _gpu()),
         *_gpu_details(),
+        ("compiled steps", _programs()),
         ("default device", _default_device()),
         ("default dtype", str(dtypes.get_default_dtype())),
     ]
@@ -65,6 +66,15 @@ def _blas() -> str:
     """The library that computes NumPy's matrix products."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+
+
+def _programs() -> str:
+    """Which executor ``compile`` takes by default, and what it needs."""
+    path = native.compiler()
+    if path is None:
+        return "run by NumPy: there is no C compiler (cc, gcc, clang or $CC)"
+    products = "NumPy's OpenBLAS" if native.blas() else "small ones only, NumPy's BLAS was not found"
+    return f"native: {path}, {native.threads()} threads, matrix products by {products}"
 
 
 def _gpu() -> str:

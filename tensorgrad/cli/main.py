@@ -139,6 +139,12 @@ def _add_train(commands: Any) -> None:
     add(learning, "--seed", "N", _seed, "what all random numbers follow from")
     run = train.add_argument_group("run")
     add(run, "--device", "NAME", str, '"cpu", "cuda", "cuda:1" or "auto"')
+    run.add_argument(
+        "--no-compile",
+        dest="compile",
+        action="store_false",
+        help="run each step in Python instead of as a compiled program",
+    )
     add(run, "--out", "DIR", str, "new folder for the results (default runs/<data>-<n>)")
     run.add_argument(
         "--resume",

@@ -85,6 +85,7 @@ def train(given: Mapping[str, Any]) -> None:
             stopping,
             Checkpointing(folder / CHECKPOINT, config=settings),
         ),
+        compile=settings["compile"],
     )
     if resumed is not None:
         trainer.load_state_dict(resumed.state)

@@ -17,6 +17,7 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program import native
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
+from tensorgrad.program.entry import quick_entry
 from tensorgrad.program.guards import Guards
 from tensorgrad.program.passes import simplified
 from tensorgrad.program.program import Program
@@ -49,9 +50,23 @@ class Entry:
         self.gradients: list[Tensor | None] = [None] * len(self.leaves)
         self.replays = 0
         self.seconds = 0.0
+        self.quick: Any = None
+        self.verified = False
+        self._made_quick = 0
+        self.single = type(tree) is _Leaf
         self._expected: list[tuple[Any, Any, Any]] | None = None
         self._mode = current_mode()
         self._default = dtypes.get_default_dtype()
+
+    def make_quick(self, tensors: Sequence[Tensor]) -> None:
+        """Make the quick way in, where there is one."""
+        # A program whose gradients are always kept by somebody would be at it in every step.
+        if self._expected is not None and self._made_quick < 8 and not self.verified:
+            self._made_quick += 1
+            gradients = list(zip(self.leaves, self.gradients, strict=True))
+            self.quick = quick_entry(
+                self.executor, self.guards, tensors, gradients, self.words, self._mode
+            )
 
     def expect(self, tensors: Sequence[Tensor]) -> None:
         """Note what the arguments are, if all of them are tensors: see ``takes``."""
@@ -72,6 +87,8 @@ class Entry:
 
     def replay(self, arrays: Sequence[Any]) -> Any:
         """Run the program and put everything where eager mode would have left it."""
+        # The quick way refers to the gradients, and to the memory where they were: it is made anew.
+        self.quick = None
         held = self.gradients
         for k, leaf in enumerate(self.leaves):
             # The array is referred to by the executor, twice, and by the tensor; the tensor by this
@@ -142,10 +159,19 @@ class Compiled:
         """``function(*args, **kwargs)``, replayed if it was called like this before."""
         mode = current_mode()
         last = self._last_used
+        if last is not None and last.quick is not None and not kwargs and self._lock.acquire(False):
+            try:
+                out = last.quick(*args)
+            finally:
+                self._lock.release()
+            if out is not NotImplemented:
+                return out[0] if last.single else _unflatten(last.tree, out)
         if last is not None and not kwargs and last.takes(args, mode):
             with self._lock:
                 if last.guards.hold() and not self._is_to_be_verified(last):
-                    return last.replay([t.data for t in args])
+                    result = last.replay([t.data for t in args])
+                    last.make_quick(args)
+                    return result
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
         tensors: list[Tensor] = []
@@ -220,12 +246,14 @@ class Compiled:
                 f"a replay does not do what the function does: {problem}. Something in it passes "
                 "by tensorgrad; compute it outside, or do not compile the function"
             )
+        entry.verified = self._verify > 0
+        entry.make_quick(tensors)
+        self._last_used = entry
         entry.seconds = time.perf_counter() - start
         self.captures += 1
         self._entries.setdefault(key, []).insert(0, entry)
         self._entries.move_to_end(key)
         while sum(map(len, self._entries.values())) > self._limit:
-            self._last_used = None
             oldest = next(iter(self._entries))
             self._entries[oldest].pop()
             if not self._entries[oldest]:
@@ -266,7 +294,7 @@ class Compiled:
         executor = entry.executor
         head = (
             f"executor {executor.name}, {len(entry.program.instructions)} instructions, compiled "
-            f"in {entry.seconds:.3f} s, {entry.replays} replays"
+            f"in {entry.seconds:.3f} s, {entry.replays} replays since"
         )
         reason = [executor.reason] if executor.reason else []
         return "\n".join([head, *reason, *executor.lines()])
@@ -369,7 +397,8 @@ def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:
 
 def _unflatten(tree: Any, arrays: Sequence[Any]) -> Any:
     if type(tree) is _Leaf:
-        return wrap(arrays[tree.number], None)
+        found = arrays[tree.number]
+        return found if type(found) is Tensor else wrap(found, None)
     kind = tree[0]
     if kind is None:
         return tree[2]

@@ -64,9 +64,14 @@ class Guards:
         for optimizer, number, _ in recorder.updates:
             plan = optimizer._plans[number]
             group = optimizer.param_groups[number]
-            names = [k for k in optimizer.defaults if k not in LIVE_OPTIONS]
+            names = self.names_of(optimizer)
             options = itemgetter(*names) if len(names) > 1 else itemgetter(names)
             self._updates.append((optimizer, number, plan, group, options, options(group)))
+
+    @staticmethod
+    def names_of(optimizer: Any) -> list[str]:
+        """The options of an optimizer that a program has to be captured anew for."""
+        return [name for name in optimizer.defaults if name not in LIVE_OPTIONS]
 
     def hold(self) -> bool:
         """Whether everything is as it was."""

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import glob
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -76,7 +77,15 @@ def cache_folder() -> Path:
 
 
 def build(text: str) -> ctypes.CDLL:
-    """Compile C text into a library, or load what an earlier run compiled.
+    """C text as a library; see ``built``."""
+    return ctypes.CDLL(str(built(text)))
+
+
+def built(text: str, options: Sequence[str] = ()) -> Path:
+    """Compile C text into a library, or find what an earlier run compiled.
+
+    options: more for the compiler's command line; the text must change where they mean another
+        thing.
 
     The name in the cache is a hash of the text, the support header, the flags, the compiler and the
     processor. A library is moved into place when it is whole, so that processes can share the cache.
@@ -90,7 +99,7 @@ def build(text: str) -> ctypes.CDLL:
             'CC, or compile(..., executor="numpy")'
         )
     said, more = _target(path)
-    flags = [*FLAGS, *more]
+    flags = [*FLAGS, *more, *options]
     header = (_SOURCES / "support.h").read_bytes()
     parts = [text.encode(), header, said, path.encode(), " ".join(flags).encode()]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
@@ -107,7 +116,7 @@ def build(text: str) -> ctypes.CDLL:
             if done.returncode:
                 raise CompileError(f"the C compiler {path} failed:\n{done.stderr[:4000]}")
             os.replace(made, library)
-    return ctypes.CDLL(str(library))
+    return library
 
 
 class Blas:
@@ -179,6 +188,11 @@ def aligned(size: int) -> np.ndarray[Any, Any]:
 
 
 # --- the executor -----------------------------------------------------------------------------------
+
+
+# A program of less work than this, in additions, is worth the quick way in, which holds the
+# interpreter's lock while it runs.
+_SHORT = 2_000_000
 
 
 class Native:
@@ -422,6 +436,18 @@ class Native:
             f"a label must lie between 0 and {check.classes - 1}, the number of classes being "
             f"{check.classes}; label number {place} is {labels[place]}"
         )
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it runs without calls, and for less than about 100 us."""
+        work = sum(
+            math.prod(c_source.product_of(u.operation)) // 8  # type: ignore[arg-type]
+            if type(u) is Single and type(u.operation) is Product
+            else math.prod(u.dims) * len(u.members)
+            for u in self.schedule.units
+            if type(u) is Nest or type(u) is Single and type(u.operation) is Product
+        )
+        return work < _SHORT and all(type(step) is int for step in self.source.steps)
 
     def lines(self) -> list[str]:
         """What ran where, for the report."""

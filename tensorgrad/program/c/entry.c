@@ -1,0 +1,395 @@
+/* The quick way into a small program: checks what has to be the same, hands over the arguments, runs,
+ * and gives the results, all without Python in between.
+ *
+ * An Entry is made from lists that tensorgrad/program/entry.py fills. Called with the arguments of a
+ * compiled function it returns the result, or NotImplemented where anything is not as it was at
+ * capture: then nothing has been done, and the caller takes the long way. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <structmember.h>
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#include <numpy/arrayobject.h>
+
+typedef int (*segment_t)(void **table);
+
+typedef struct {
+    int ndim, type;
+    npy_intp dims[8];
+    PyObject *kind;   /* type of the tensor's node */
+    char *copy;       /* where a small argument is copied to, or NULL */
+    Py_ssize_t bytes;
+    Py_ssize_t slot;  /* where the table has the address of a large one */
+} Argument;
+
+typedef struct {
+    PyObject *a, *b, *c;
+    Py_ssize_t n;
+    void *to;
+} Item;
+
+typedef struct {
+    Item *items;
+    Py_ssize_t count;
+} Items;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *keep; /* the specification: holds references to everything below */
+    Argument *arguments;
+    Py_ssize_t argument_count;
+    Items tensors, cells, dicts, sizes, leaves, options, rates, draws, words, gradients, results,
+        overwritten, segments;
+    PyTypeObject *tensor_type;
+    Py_ssize_t data_at, node_at, grad_at;
+    PyObject *mode_var, *mode, *changes, *next_position, *tape_dict;
+    PyObject *defaults, *default_dtype;
+    long seen;
+    void **table;
+    void (*set_threads)(int);
+    int (*get_threads)(void);
+    long count;
+} Entry;
+
+static PyObject *name_count, *name_position, *name_key, *name_last, *name_default;
+
+#define SLOT(object, at) (*(PyObject **)((char *)(object) + (at)))
+
+/* --- the call --- */
+
+static int same(PyObject *now, PyObject *then) {
+    if (now == then) return 1;
+    if (!now || Py_TYPE(now) != Py_TYPE(then)) return 0;
+    if (PyFloat_CheckExact(now)) return PyFloat_AS_DOUBLE(now) == PyFloat_AS_DOUBLE(then);
+    if (PyLong_CheckExact(now) || PyUnicode_CheckExact(now) || PyTuple_CheckExact(now)) {
+        int equal = PyObject_RichCompareBool(now, then, Py_EQ);
+        if (equal < 0) PyErr_Clear();
+        return equal == 1;
+    }
+    return 0;
+}
+
+static long count_of(PyObject *changes) {
+    PyObject *n = PyObject_GetAttr(changes, name_count);
+    if (!n) return -1;
+    long found = PyLong_AsLong(n);
+    Py_DECREF(n);
+    return found;
+}
+
+static int unsigned_attribute(PyObject *object, PyObject *name, uint64_t *to) {
+    PyObject *n = PyObject_GetAttr(object, name);
+    if (!n) return 0;
+    *to = PyLong_AsUnsignedLongLongMask(n);
+    Py_DECREF(n);
+    return !PyErr_Occurred();
+}
+
+/* Whether everything is as it was when the program was captured. */
+static int holds(Entry *e) {
+    PyObject *mode = NULL;
+    if (PyContextVar_Get(e->mode_var, NULL, &mode) < 0) return 0;
+    Py_XDECREF(mode);
+    if (mode != e->mode || count_of(e->changes) != e->seen) return 0;
+    if (PyDict_GetItem(e->defaults, name_default) != e->default_dtype) return 0;
+    for (Py_ssize_t k = 0; k < e->tensors.count; k++) {
+        Item *t = &e->tensors.items[k];
+        if (SLOT(t->a, e->data_at) != t->b || SLOT(t->a, e->node_at) != t->c) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->cells.count; k++)
+        if (!same(PyCell_GET(e->cells.items[k].a), e->cells.items[k].b)) return 0;
+    for (Py_ssize_t k = 0; k < e->dicts.count; k++) {
+        Item *d = &e->dicts.items[k];
+        if (!same(PyDict_GetItem(d->a, d->b), d->c)) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->sizes.count; k++) {
+        Item *s = &e->sizes.items[k];
+        if ((PyDict_Check(s->a) ? PyDict_GET_SIZE(s->a) : PyList_GET_SIZE(s->a)) != s->n) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->options.count; k++) {
+        Item *o = &e->options.items[k];
+        if (PyList_GET_SIZE(o->a) <= o->n || PyList_GET_ITEM(o->a, o->n) != o->b) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->leaves.count; k++) {
+        Item *l = &e->leaves.items[k];
+        if ((SLOT(l->a, e->grad_at) == Py_None) != l->n) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
+        Item *g = &e->gradients.items[k]; /* leaf, tensor or None */
+        if (g->b == Py_None) continue;
+        /* Whoever else refers to the gradient or to its array keeps it: it must not be overwritten. */
+        Py_ssize_t usual = 2 + (SLOT(g->a, e->grad_at) == g->b);
+        if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
+    }
+    return 1;
+}
+
+static int take(Entry *e, PyObject *args) {
+    for (Py_ssize_t k = 0; k < e->argument_count; k++) {
+        PyObject *t = PyTuple_GET_ITEM(args, k);
+        Argument *want = &e->arguments[k];
+        if (Py_TYPE(t) != e->tensor_type) return 0;
+        PyObject *node = SLOT(t, e->node_at);
+        if (!node || (PyObject *)Py_TYPE(node) != want->kind) return 0;
+        PyArrayObject *a = (PyArrayObject *)SLOT(t, e->data_at);
+        if (!a || !PyArray_CheckExact(a)) return 0;
+        if (PyArray_NDIM(a) != want->ndim || PyArray_TYPE(a) != want->type) return 0;
+        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_ISNOTSWAPPED(a)) return 0;
+        for (int d = 0; d < want->ndim; d++)
+            if (PyArray_DIM(a, d) != want->dims[d]) return 0;
+    }
+    return 1;
+}
+
+static PyObject *new_tensor(Entry *e, PyObject *array) {
+    PyObject *t = e->tensor_type->tp_alloc(e->tensor_type, 0);
+    if (!t) {
+        Py_DECREF(array);
+        return NULL;
+    }
+    SLOT(t, e->data_at) = array;
+    Py_INCREF(Py_None);
+    SLOT(t, e->node_at) = Py_None;
+    return t;
+}
+
+static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
+    Entry *e = (Entry *)self;
+    if (kwargs || PyTuple_GET_SIZE(args) != e->argument_count || !take(e, args) || !holds(e)) {
+        if (PyErr_Occurred()) return NULL;
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    for (Py_ssize_t k = 0; k < e->argument_count; k++) {
+        PyArrayObject *a = (PyArrayObject *)SLOT(PyTuple_GET_ITEM(args, k), e->data_at);
+        Argument *to = &e->arguments[k];
+        if (to->copy) memcpy(to->copy, PyArray_DATA(a), to->bytes);
+        else if (to->slot >= 0) e->table[to->slot] = PyArray_DATA(a);
+    }
+    for (Py_ssize_t k = 0; k < e->rates.count; k++) {
+        Item *r = &e->rates.items[k]; /* dict, key; n: bytes of a float */
+        PyObject *value = PyDict_GetItem(r->a, r->b);
+        double x = value ? PyFloat_AsDouble(value) : -1;
+        if (!value || (x == -1 && PyErr_Occurred())) {
+            PyErr_Clear();
+            Py_RETURN_NOTIMPLEMENTED;
+        }
+        if (r->n == 4) *(float *)r->to = (float)x;
+        else *(double *)r->to = x;
+    }
+    for (Py_ssize_t k = 0; k < e->draws.count; k++) {
+        Item *d = &e->draws.items[k]; /* generator, name; n: what is added */
+        uint64_t value;
+        if (!unsigned_attribute(d->a, d->b, &value)) return NULL;
+        *(uint64_t *)d->to = value + (uint64_t)d->n;
+    }
+    int before = e->get_threads ? e->get_threads() : 1, failed = 0;
+    if (before != 1) e->set_threads(1);
+    for (Py_ssize_t k = 0; k < e->segments.count && !failed; k++)
+        failed = ((segment_t)e->segments.items[k].to)(e->table);
+    if (before != 1) e->set_threads(before);
+    if (failed) Py_RETURN_NOTIMPLEMENTED; /* a label out of range: the long way says which */
+
+    for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
+        Item *g = &e->gradients.items[k];
+        PyObject *old = SLOT(g->a, e->grad_at);
+        if (old != g->b) {
+            Py_INCREF(g->b);
+            SLOT(g->a, e->grad_at) = g->b;
+            Py_XDECREF(old);
+        }
+    }
+    if (e->overwritten.count) {
+        PyObject *now = PyObject_CallNoArgs(e->next_position);
+        if (!now) return NULL;
+        for (Py_ssize_t k = 0; k < e->overwritten.count; k++) {
+            Py_INCREF(now);
+            PyList_SetItem(e->overwritten.items[k].a, 0, now);
+        }
+        int bad = PyDict_SetItem(e->tape_dict, name_last, now);
+        Py_DECREF(now);
+        if (bad) return NULL;
+    }
+    for (Py_ssize_t k = 0; k < e->words.count; k++) {
+        Item *w = &e->words.items[k];
+        uint64_t value;
+        if (!unsigned_attribute(w->a, name_position, &value)) return NULL;
+        PyObject *next = PyLong_FromUnsignedLongLong(value + (uint64_t)w->n);
+        if (!next || PyObject_SetAttr(w->a, name_position, next) < 0) {
+            Py_XDECREF(next);
+            return NULL;
+        }
+        Py_DECREF(next);
+    }
+    e->count++;
+    PyObject *out = PyTuple_New(e->results.count);
+    if (!out) return NULL;
+    for (Py_ssize_t k = 0; k < e->results.count; k++) {
+        PyObject *copy = PyArray_NewCopy((PyArrayObject *)e->results.items[k].a, NPY_CORDER);
+        PyObject *t = copy ? new_tensor(e, copy) : NULL;
+        if (!t) {
+            Py_DECREF(out);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(out, k, t);
+    }
+    return out;
+}
+
+/* --- making one --- */
+
+static int read_items(PyObject *spec, const char *name, Items *into) {
+    PyObject *list = PyDict_GetItemString(spec, name);
+    if (!list || !PyList_Check(list)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a list", name);
+        return -1;
+    }
+    into->count = PyList_GET_SIZE(list);
+    into->items = PyMem_Calloc(into->count ? into->count : 1, sizeof(Item));
+    if (!into->items) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t k = 0; k < into->count; k++) {
+        PyObject *t = PyList_GET_ITEM(list, k); /* (a, b, c, n, address) */
+        Item *i = &into->items[k];
+        unsigned long long address;
+        if (!PyArg_ParseTuple(t, "OOOnK", &i->a, &i->b, &i->c, &i->n, &address)) return -1;
+        i->to = (void *)(uintptr_t)address;
+    }
+    return 0;
+}
+
+static Py_ssize_t offset_of(PyObject *type, const char *name) {
+    PyObject *d = PyObject_GetAttrString(type, name);
+    if (!d) return -1;
+    Py_ssize_t at = -1;
+    if (Py_TYPE(d) == &PyMemberDescr_Type) at = ((PyMemberDescrObject *)d)->d_member->offset;
+    else PyErr_Format(PyExc_TypeError, "%s is no slot", name);
+    Py_DECREF(d);
+    return at;
+}
+
+static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    PyObject *spec;
+    if (!PyArg_ParseTuple(args, "O!", &PyDict_Type, &spec)) return NULL;
+    Entry *e = (Entry *)type->tp_alloc(type, 0);
+    if (!e) return NULL;
+    Py_INCREF(spec);
+    e->keep = spec;
+#define OBJECT(field) e->field = PyDict_GetItemString(spec, #field)
+    e->tensor_type = (PyTypeObject *)PyDict_GetItemString(spec, "tensor_type");
+    PyObject *leaf_type = PyDict_GetItemString(spec, "leaf_type");
+    OBJECT(mode_var);
+    OBJECT(mode);
+    OBJECT(changes);
+    OBJECT(next_position);
+    OBJECT(tape_dict);
+    OBJECT(defaults);
+    OBJECT(default_dtype);
+    e->seen = count_of(e->changes);
+    e->data_at = offset_of((PyObject *)e->tensor_type, "data");
+    e->node_at = offset_of((PyObject *)e->tensor_type, "node");
+    e->grad_at = offset_of(leaf_type, "grad");
+    if (e->data_at < 0 || e->node_at < 0 || e->grad_at < 0) goto fail;
+#define ITEMS(field)                                                                               \
+    if (read_items(spec, #field, &e->field) < 0) goto fail
+    ITEMS(tensors);
+    ITEMS(cells);
+    ITEMS(dicts);
+    ITEMS(sizes);
+    ITEMS(leaves);
+    ITEMS(options);
+    ITEMS(rates);
+    ITEMS(draws);
+    ITEMS(words);
+    ITEMS(gradients);
+    ITEMS(results);
+    ITEMS(overwritten);
+    ITEMS(segments);
+    e->table = PyLong_AsVoidPtr(PyDict_GetItemString(spec, "table"));
+    e->set_threads = (void (*)(int))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "set_threads"));
+    e->get_threads = (int (*)(void))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "get_threads"));
+    PyObject *list = PyDict_GetItemString(spec, "arguments");
+    e->argument_count = PyList_GET_SIZE(list);
+    e->arguments = PyMem_Calloc(e->argument_count ? e->argument_count : 1, sizeof(Argument));
+    for (Py_ssize_t k = 0; k < e->argument_count; k++) {
+        Argument *a = &e->arguments[k];
+        PyObject *shape;
+        unsigned long long copy;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, k), "O!iOKnn", &PyTuple_Type, &shape, &a->type,
+                              &a->kind, &copy, &a->bytes, &a->slot))
+            goto fail;
+        a->copy = (char *)(uintptr_t)copy;
+        a->ndim = (int)PyTuple_GET_SIZE(shape);
+        if (a->ndim > 8) {
+            PyErr_SetString(PyExc_ValueError, "too many axes");
+            goto fail;
+        }
+        for (int d = 0; d < a->ndim; d++)
+            a->dims[d] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, d));
+    }
+    if (PyErr_Occurred()) goto fail;
+    return (PyObject *)e;
+fail:
+    Py_DECREF(e);
+    return NULL;
+}
+
+static int entry_traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(((Entry *)self)->keep);
+    return 0;
+}
+
+static int entry_clear(PyObject *self) {
+    Entry *e = (Entry *)self;
+    e->argument_count = -1; /* never called again: what it refers to may be gone */
+    Py_CLEAR(e->keep);
+    return 0;
+}
+
+static void entry_dealloc(PyObject *self) {
+    Entry *e = (Entry *)self;
+    PyObject_GC_UnTrack(self);
+    Items *all[] = {&e->tensors, &e->cells, &e->dicts, &e->sizes, &e->leaves, &e->options, &e->rates,
+                    &e->draws, &e->words, &e->gradients, &e->results, &e->overwritten, &e->segments};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
+    PyMem_Free(e->arguments);
+    Py_CLEAR(e->keep);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef entry_members[] = {
+    {"seen", T_LONG, offsetof(Entry, seen), 0, "how often modules had changed when it was checked"},
+    {"count", T_LONG, offsetof(Entry, count), READONLY, "how often it ran"},
+    {NULL},
+};
+
+static PyTypeObject EntryType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tensorgrad_entry.Entry",
+    .tp_basicsize = sizeof(Entry),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_doc = "A program that can be called.",
+    .tp_new = entry_new,
+    .tp_call = entry_call,
+    .tp_traverse = entry_traverse,
+    .tp_clear = entry_clear,
+    .tp_dealloc = entry_dealloc,
+    .tp_members = entry_members,
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tensorgrad_entry", NULL, -1, NULL};
+
+PyMODINIT_FUNC PyInit_tensorgrad_entry(void) {
+    import_array();
+    name_count = PyUnicode_InternFromString("count");
+    name_position = PyUnicode_InternFromString("_position");
+    name_key = PyUnicode_InternFromString("_key");
+    name_last = PyUnicode_InternFromString("LAST_OVERWRITE");
+    name_default = PyUnicode_InternFromString("_default");
+    if (PyType_Ready(&EntryType) < 0) return NULL;
+    PyObject *m = PyModule_Create(&module);
+    if (!m) return NULL;
+    Py_INCREF(&EntryType);
+    if (PyModule_AddObject(m, "Entry", (PyObject *)&EntryType) < 0) return NULL;
+    return m;
+}
