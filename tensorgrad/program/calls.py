@@ -87,8 +87,11 @@ class Calls:
         written = [given[k] for k in i.written]
         gives_first = i.outputs[0].before is None
         plain = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
-        if plain and live is None and not written and not several and op.residual is None:
-            return self._plainly(op.cpu, [self._constant_or_slot(x) for x in i.inputs], attrs, out)
+        if plain and live is None and not written and len(several) < 2:
+            given = [self._constant_or_slot(x) for x in i.inputs]
+            if op.residual is None:
+                return self._plainly(op.cpu, given, attrs, out)
+            return self._with_residual(op.cpu, given, attrs, out, several)
 
         def step(slots: list[Any]) -> None:
             arrays = [fixed[k] if at is None else slots[at] for k, at in enumerate(given)]
@@ -131,6 +134,24 @@ class Calls:
             slots[out] = y if type(y) is np.ndarray else np.asarray(y)
 
         return several
+
+    def _with_residual(
+        self,
+        function: Callable[..., Any],
+        given: list[int],
+        attrs: dict[str, Any],
+        out: int,
+        more: list[int],
+    ) -> Step:
+        """A call that gives a pair, of which the second is one array or nothing of interest."""
+
+        def step(slots: list[Any]) -> None:
+            y, r = function(*[slots[at] for at in given], **attrs)
+            slots[out] = y if type(y) is np.ndarray else np.asarray(y)
+            for at in more:
+                slots[at] = r
+
+        return step
 
     def _constant_or_slot(self, x: Any) -> int:
         return self._slot(x) if type(x) is Value else self._held(x)
