@@ -63,7 +63,7 @@ class Observer:
         """Called before an operation overwrites ``arrays``."""
 
     def created(self, tensor: Tensor, source: Any) -> None:
-        """Called after ``tensor`` was made from ``source``, which is no tensor; ``None`` if filled."""
+        """Called after ``tensor`` was made from ``source``; ``None`` where it was filled."""
 
     def read(self, tensor: Tensor, how: str) -> None:
         """Called before Python gets to see the numbers in ``tensor``."""
@@ -81,7 +81,7 @@ class Observer:
         """Called before a module is called."""
 
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
-        """Called when the ``.grad`` of ``leaf`` is about to be replaced (``cleared``) or added to."""
+        """Called before the ``.grad`` of ``leaf`` is replaced (``cleared``) or added to."""
 
 
 class Mode(NamedTuple):

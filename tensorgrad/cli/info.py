@@ -13,6 +13,7 @@ from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
 from tensorgrad.errors import DeviceError
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program import native
 from tensorgrad.training.checkpoint import versions
 
 
@@ -73,7 +74,9 @@ def _programs() -> str:
     path = native.compiler()
     if path is None:
         return "run by NumPy: there is no C compiler (cc, gcc, clang or $CC)"
-    products = "NumPy's OpenBLAS" if native.blas() else "small ones only, NumPy's BLAS was not found"
+    products = (
+        "NumPy's OpenBLAS" if native.blas() else "small ones only, NumPy's BLAS was not found"
+    )
     return f"native: {path}, {native.threads()} threads, matrix products by {products}"
 
 

@@ -1,6 +1,6 @@
 """Functions that become programs."""
 
-from tensorgrad.program.compiled import Compiled, compile
+from tensorgrad.program.compiled import Compiled, compile  # noqa: A004 (PyTorch's name)
 from tensorgrad.program.program import Instruction, Program, Value
 
 __all__ = ["Compiled", "Instruction", "Program", "Value", "compile"]

@@ -8,6 +8,7 @@ only at the end of a row (a sum) can be used on the same row in the next phase.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class NestWriter:
     def _is_flat(self) -> bool:
         """Whether rows and columns can be one loop: nothing in the nest knows of rows."""
         for m in self.nest.members:
-            if self.nest.level[m] == ROW or type(m) is Map and "{column}" in m.text:
+            if self.nest.level[m] == ROW or (type(m) is Map and "{column}" in m.text):
                 return False
             if type(m) is Reduce and (self.nest.level[m] != LATE or _kept_axes(m.out)):
                 return False
@@ -156,9 +157,7 @@ class NestWriter:
         if self.flat:
             step = 1 if any(strides) else 0
             if any(strides):
-                step = next(
-                    s for n, s in zip(reversed(self.dims), reversed(strides)) if n != 1
-                )
+                step = next(s for n, s in zip(reversed(self.dims), reversed(strides)) if n != 1)
         if not step:
             return f"{pointer}[{base}]"
         key = (view.storage, base)
@@ -457,7 +456,7 @@ def _linear(dims: tuple[int, ...], strides: tuple[int, ...], last: int | None) -
     axes = [(n, s) for n, s in zip(dims, strides) if n != 1]
     if last is not None and axes and axes[-1][1] != last:
         return False
-    return all(s == n2 * s2 for (_, s), (n2, s2) in zip(axes, axes[1:]))
+    return all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(axes))
 
 
 def _neutral(kind: str) -> str:
@@ -485,14 +484,12 @@ def product_of(op: Product) -> tuple[int, int, int, int]:
 def is_small(op: Product) -> bool:
     """Whether a product is written out."""
     _, m, k, n = product_of(op)
-    return (
-        m * k * n <= SMALL and k * -(-n // 16) * 16 <= _PACKED and op.out.dtype == np.float32
-    )
+    return m * k * n <= SMALL and k * -(-n // 16) * 16 <= _PACKED and op.out.dtype == np.float32
 
 
 @dataclass(slots=True)
 class Source:
-    """C text; steps are numbers of segments and calls in turn. parts names the units of segments."""
+    """C text; steps are numbers of segments and calls; parts names the units of segments."""
 
     text: str
     steps: list[int | Call]
@@ -590,9 +587,8 @@ def _write_product(
     def layout(view: View) -> tuple[int, int]:
         """Whether it lies transposed, and its leading dimension."""
         (rows, columns), (r, c) = view.shape[-2:], view.strides[-2:]
-        if c == 1 or columns == 1:
-            if r >= columns or rows == 1:
-                return 0, max(r, columns, 1) if rows != 1 else columns
+        if (c == 1 or columns == 1) and (r >= columns or rows == 1):
+            return 0, max(r, columns, 1) if rows != 1 else columns
         return 1, max(c, rows) if columns != 1 else rows
 
     (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
@@ -601,7 +597,7 @@ def _write_product(
     c = f"({ctype} *)P[{slot(op.out.storage)}] + {op.out.offset}"
     if is_small(op):
         text = (
-            f"static __attribute__((noinline)) void @(const float *A, const float *B, float *C) {{\n"
+            "static __attribute__((noinline)) void @(const float *A, const float *B, float *C) {\n"
             f"    tg_small({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);\n}}\n"
         )
         call = functions.setdefault(text, f"f{len(functions)}")

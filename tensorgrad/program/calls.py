@@ -45,7 +45,9 @@ class Calls:
                 self._held_ids.add(id(v.array))
         overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
         self._fresh = [
-            (self._slot(v), v) for v in program.values() if v.role == "constant" and v in overwritten
+            (self._slot(v), v)
+            for v in program.values()
+            if v.role == "constant" and v in overwritten
         ]
         self._reusable = not program.aliased and not overwritten.intersection(
             v for v in program.values() if v.role == "temporary"
@@ -54,9 +56,7 @@ class Calls:
         self._fetch = [(self._slot(v), v) for v in self._external]
         self._arguments = [self._slot(v) for v in program.arguments]
         self._outputs = [self._slot(v) for v in program.results]
-        self._gradients = [
-            None if v is None else self._slot(v) for _, v in program.gradients
-        ]
+        self._gradients = [None if v is None else self._slot(v) for _, v in program.gradients]
 
     def _slot(self, v: Value) -> int:
         v = v.place
@@ -88,10 +88,10 @@ class Calls:
         gives_first = i.outputs[0].before is None
         plain = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
         if plain and live is None and not written and len(several) < 2:
-            given = [self._constant_or_slot(x) for x in i.inputs]
+            places = [self._constant_or_slot(x) for x in i.inputs]
             if op.residual is None:
-                return self._plainly(op.cpu, given, attrs, out)
-            return self._with_residual(op.cpu, given, attrs, out, several)
+                return self._plainly(op.cpu, places, attrs, out)
+            return self._with_residual(op.cpu, places, attrs, out, several)
 
         def step(slots: list[Any]) -> None:
             arrays = [fixed[k] if at is None else slots[at] for k, at in enumerate(given)]
@@ -104,7 +104,9 @@ class Calls:
             if several:
                 y, r = y
                 parts = r if isinstance(r, tuple) else (r,)
-                for at, part in zip(several, parts if len(several) == len(parts) else _arrays(parts)):
+                for at, part in zip(
+                    several, parts if len(several) == len(parts) else _arrays(parts)
+                ):
                     slots[at] = part
             elif op.residual is not None:
                 y = y[0]

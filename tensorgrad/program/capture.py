@@ -2,7 +2,7 @@
 
 The function runs as usual, on the real arguments, while every computation passes the seam and is
 recorded: forward, gradient rules, optimizer updates. Arrays are told apart by identity, so that
-``detach``, a value saved for a gradient rule, or a parameter met in two places need nothing special.
+``detach``, a value saved for a rule, or a parameter met in two places need nothing special.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Recorder(Observer):
             grad = leaf.grad
             if grad is not None and grad.data is array:
                 value = self._new(array, "external", "gradient")
-                value.fetch = lambda: leaf.grad.data  # type: ignore[union-attr]
+                value.fetch = lambda leaf=leaf: leaf.grad.data
                 self.at_first[leaf] = value
                 return value
         value = self._new(array, "external", fetch=lambda: tensor.data)
@@ -189,13 +189,14 @@ class Recorder(Observer):
         if isinstance(source, Tensor):
             copied = self._value(source)
             out = self._new(array, "temporary")
-            op, attrs = _POSITIVE, {}
+            op: Primitive = _POSITIVE
+            attrs: dict[str, Any] = {}
             if array.dtype != source.dtype:
                 op, attrs = CAST, {"dtype": array.dtype}
             self.program.instructions.append(
                 Instruction(op, (copied,), attrs, [out], where=user_line())
             )
-        elif is_array(source) or hasattr(source, "__array__") and not np.isscalar(source):
+        elif is_array(source) or (hasattr(source, "__array__") and not np.isscalar(source)):
             raise _refused(
                 f"a tensor is made from an array of shape {np.shape(source)} inside the compiled "
                 "function, which a replay would not see change",
@@ -233,12 +234,12 @@ class Recorder(Observer):
             self._note_leaf(p)
             if self.known(p.data) is None:
                 self._external(p)
-        names = [n for n in ("step", *optimizer.states)]
+        names = ["step", *optimizer.states]
         for name, array in zip(names, of.heads):
             if array is not None and self.known(array) is None:
                 value = self._new(array, "external", name)
                 # The bundle is part of what has to be the same for a replay.
-                value.fetch = lambda array=array: array  # type: ignore[misc]
+                value.fetch = lambda array=array: array
 
     def entered(self, module: Any) -> None:
         """Remember the module; see Observer."""
@@ -290,6 +291,7 @@ class Drawn:
         self.offset = offset
 
     def __call__(self) -> Mapping[str, Any]:
+        """The key and the position of the draw, for the replay that is about to run."""
         key, position = self.generator.state()
         return {"key": key, "position": position + self.offset}
 
@@ -305,6 +307,7 @@ class Options:
         self.names = tuple(attrs)
 
     def __call__(self) -> Mapping[str, Any]:
+        """The options as they are now."""
         return {name: self.group[name] for name in self.names}
 
 
@@ -316,7 +319,7 @@ def _refused(what: str, remedy: str) -> CompileError:
     return CompileError(f"this cannot be compiled: {what}. At {user_line()}. Remedy: {remedy}")
 
 
-_POSITIVE = OPERATIONS["positive"].primitive
+_POSITIVE: Any = OPERATIONS["positive"].primitive
 
 
 def capture(

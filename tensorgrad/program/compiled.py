@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from sys import getrefcount
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -21,7 +21,7 @@ from tensorgrad.program.entry import quick_entry
 from tensorgrad.program.guards import Guards
 from tensorgrad.program.passes import simplified
 from tensorgrad.program.program import Program
-from tensorgrad.tape import MODE, Leaf, current_mode, note_overwritten, wrap
+from tensorgrad.tape import current_mode, note_overwritten, wrap
 from tensorgrad.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,7 +175,7 @@ class Compiled:
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
         tensors: list[Tensor] = []
-        if not kwargs and all([type(a) is Tensor for a in args]):
+        if not kwargs and all(type(a) is Tensor for a in args):
             tensors = list(args)
             tree: Any = len(args)
         else:
@@ -214,9 +214,7 @@ class Compiled:
             trees.append(_flatten(result, found, constants=True))
             return found
 
-        program, result = capture(
-            lambda: self.function(*args, **kwargs), recorder, tensors_of
-        )
+        program, result = capture(lambda: self.function(*args, **kwargs), recorder, tensors_of)
         if not program.on_host:  # there is no executor for GPUs: what was done stands
             self._plain.add(key)
             return result
@@ -367,7 +365,9 @@ def _difference(a: Any, b: Any) -> str:
     scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
     if np.allclose(x, y, rtol=wide * 10, atol=wide * max(scale, 1e-6), equal_nan=True):
         return ""
-    return f"differs by up to {np.nanmax(np.abs(x - y)):.3g}, its largest magnitude being {scale:.3g}"
+    return (
+        f"differs by up to {np.nanmax(np.abs(x - y)):.3g}, its largest magnitude being {scale:.3g}"
+    )
 
 
 def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:
@@ -446,7 +446,9 @@ def compile(
     Raises CompileError if something in the function cannot be captured, and says where.
     """
     if executor not in EXECUTORS:
-        raise ValueError(f"compile: executor must be one of {', '.join(EXECUTORS)}; got {executor!r}")
+        raise ValueError(
+            f"compile: executor must be one of {', '.join(EXECUTORS)}; got {executor!r}"
+        )
     if limit < 1:
         raise ValueError(f"compile: limit must be at least 1, got {limit}")
     if function is None:

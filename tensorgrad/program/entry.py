@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad import dtypes, tape
+from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import changes
 from tensorgrad.program import native
@@ -106,7 +106,7 @@ def _specification(
         results.append(_item(array))
     overwritten = []
     for array in executor._updated_arrays:
-        owner = tape.backend.of(array).memory_owner(array)
+        owner = backend.of(array).memory_owner(array)
         entry = tape.OVERWRITTEN.get(id(owner))
         if entry is None:
             return None

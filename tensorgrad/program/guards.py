@@ -113,7 +113,10 @@ class Guards:
                 return False
         for optimizer, number, plan, group, options, values in self._updates:
             # A plan holds for a list of parameters; its bundles never change.
-            if optimizer._plans.get(number) is not plan or optimizer.param_groups[number] is not group:
+            if (
+                optimizer._plans.get(number) is not plan
+                or optimizer.param_groups[number] is not group
+            ):
                 return False
             params = group["params"]
             if params is not plan.params or len(params) != plan.count or options(group) != values:
@@ -178,7 +181,7 @@ def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
         if not isinstance(f, FunctionType):
             if not isinstance(f, Module | Tensor | type | ModuleType) and hasattr(f, "__dict__"):
                 yield from _attributes(f)
-            call = getattr(type(f), "__call__", None)
+            call = vars(type(f)).get("__call__")
             if isinstance(call, FunctionType) and not _ours(call):
                 stack.append(call)
             continue

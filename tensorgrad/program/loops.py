@@ -179,7 +179,7 @@ class Reduce:
 
 @dataclass(eq=False, slots=True)
 class Product:
-    """``out = a @ b``, of stacks of matrices: (..., m, k) and (..., k, n), the leading axes alike."""
+    """``out = a @ b`` of two stacks, (..., m, k) and (..., k, n), the leading axes alike."""
 
     out: View
     a: View

@@ -224,7 +224,7 @@ class Lowering:
     def _factor(self, x: View) -> View:
         """A matrix one of whose axes has its elements side by side, as BLAS wants it."""
         (rows, columns), (r, c) = x.shape[-2:], x.strides[-2:]
-        if (c == 1 or columns == 1) and r >= columns or (r == 1 or rows == 1) and c >= rows:
+        if ((c == 1 or columns == 1) and r >= columns) or ((r == 1 or rows == 1) and c >= rows):
             return x
         return self.map("{0}", x)
 
@@ -241,15 +241,13 @@ class Lowering:
         inputs = [self.views[x] if type(x) is Value else x for x in i.inputs]
         name = i.op.kernel if i.op.name in _BY_KERNEL else i.op.name
         row = _ROWS.get(name or "")
-        known = all(
-            v.dtype in C_TYPES and math.prod(v.shape) for v in [*i.values(), *i.outputs]
-        )
+        known = all(v.dtype in C_TYPES and math.prod(v.shape) for v in [*i.values(), *i.outputs])
         reason = "it has no loop form"
         if row is not None and known:
             before = len(self.operations), len(self.storages)
             try:
                 found = row(self, i, *inputs, **i.attrs)
-            except _CannotLower as why:
+            except _StaysACallError as why:
                 found, reason = None, str(why)
                 del self.operations[before[0] :], self.storages[before[1] :]
             if found is not None:
@@ -280,7 +278,7 @@ class Lowering:
         return out
 
 
-class _CannotLower(Exception):
+class _StaysACallError(Exception):
     """Says why a primitive stays a call here."""
 
 
@@ -307,9 +305,11 @@ def _elementwise(name: str) -> Row:
     def row(to: Lowering, i: Instruction, *inputs: Any) -> View:
         dtype = i.outputs[0].dtype
         if dtype not in WIDE_FLOATS and name not in _INTEGERS_TOO:
-            raise _CannotLower(f"{name} of {dtype} is left to NumPy")
-        if name == "negative" and dtype == BOOL or name in ("add", "multiply") and dtype == BOOL:
-            raise _CannotLower("arithmetic with truth values is left to NumPy")
+            raise _StaysACallError(f"{name} of {dtype} is left to NumPy")
+        if (name == "negative" and dtype == BOOL) or (
+            name in ("add", "multiply") and dtype == BOOL
+        ):
+            raise _StaysACallError("arithmetic with truth values is left to NumPy")
         return to.map(text, *inputs, dtype=dtype, cost=cost, shape=i.outputs[0].shape)
 
     return row
@@ -321,7 +321,7 @@ def _comparison(name: str) -> Row:
     def row(to: Lowering, i: Instruction, *inputs: Any) -> View:
         kinds = {x.dtype for x in inputs if isinstance(x, View)}
         if len(kinds) > 1:
-            raise _CannotLower("operands of two types")
+            raise _StaysACallError("operands of two types")
         return to.map(text, *inputs, dtype=BOOL, shape=i.outputs[0].shape)
 
     return row
@@ -338,7 +338,7 @@ def _astype(to: Lowering, i: Instruction, x: View, dtype: Any) -> View:
     if dtype == BOOL:
         return to.map("{0} != 0", x, dtype=BOOL)
     if dtype.kind == "i" and x.dtype.kind == "f":
-        raise _CannotLower("floats to integers is left to NumPy")
+        raise _StaysACallError("floats to integers is left to NumPy")
     return to.map(f"({C_TYPES[dtype]}){{0}}", x, dtype=dtype)
 
 
@@ -346,7 +346,7 @@ def _astype(to: Lowering, i: Instruction, x: View, dtype: Any) -> View:
 def _pow(to: Lowering, i: Instruction, *inputs: Any, exponent: Any = None, base: Any = None) -> Any:
     dtype = i.outputs[0].dtype
     if dtype not in WIDE_FLOATS:
-        raise _CannotLower("powers of integers are left to NumPy")
+        raise _StaysACallError("powers of integers are left to NumPy")
     if exponent is not None:
         (x,) = inputs
         if exponent in (1, 2, 3, 4):
@@ -362,7 +362,7 @@ def _pow(to: Lowering, i: Instruction, *inputs: Any, exponent: Any = None, base:
 @_row("clip")
 def _clip(to: Lowering, i: Instruction, x: View, low: Any, high: Any) -> View:
     if x.dtype not in WIDE_FLOATS:
-        raise _CannotLower("integers are left to NumPy")
+        raise _StaysACallError("integers are left to NumPy")
     y = x if low is None else to.map("tg_max{f}({0}, {1})", x, low)
     y = y if high is None else to.map("tg_min{f}({0}, {1})", y, high)
     return to.map("{0}", y) if y is x else y
@@ -385,9 +385,7 @@ def _hardtanh(to: Lowering, i: Instruction, x: View, min_val: float, max_val: fl
 
 @_row("softplus")
 def _softplus(to: Lowering, i: Instruction, x: View) -> View:
-    return to.map(
-        "tg_max{f}({0}, 0) + tg_log1p{f}(tg_exp{f}(-tg_abs{f}({0})))", x, cost=35
-    )
+    return to.map("tg_max{f}({0}, 0) + tg_log1p{f}(tg_exp{f}(-tg_abs{f}({0})))", x, cost=35)
 
 
 @_row("silu")
@@ -417,7 +415,7 @@ def _bce(to: Lowering, i: Instruction, x: View, t: Any) -> View:
 
 def _mask(to: Lowering, i: Instruction, x: View, p: float) -> View:
     if i.live is None:
-        raise _CannotLower("its random numbers are always the same")
+        raise _StaysACallError("its random numbers are always the same")
     key, position = to.live(i, "key", INT64), to.live(i, "position", INT64)
     # what ops/random.py compares with, and by what it multiplies
     threshold = min(round(p * 2.0**32), 2**32 - 1)
@@ -431,7 +429,7 @@ def _dropout(
     to: Lowering, i: Instruction, x: View, key: int, position: int, p: float
 ) -> tuple[View, View]:
     if x.dtype not in WIDE_FLOATS:
-        raise _CannotLower("integers are left to NumPy")
+        raise _StaysACallError("integers are left to NumPy")
     mask = _mask(to, i, x, p)
     return to.map("{0} * {1}", x, mask), mask
 
@@ -462,7 +460,7 @@ def _broadcast(to: Lowering, i: Instruction, x: View, shape: Any) -> View:
 @_row("getitem")
 def _getitem(to: Lowering, i: Instruction, x: View, *indices: Any, **attrs: Any) -> View:
     if "index" not in attrs or indices:
-        raise _CannotLower("an index with arrays")
+        raise _StaysACallError("an index with arrays")
     from tensorgrad.ops.shaping import decoded
 
     return x.slice(decoded(attrs["index"]))
@@ -478,14 +476,14 @@ def _kept_or_not(to: Lowering, y: View, axes: Sequence[int], keepdims: bool) -> 
 @_row("sum")
 def _sum(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool) -> View:
     if x.dtype not in WIDE_FLOATS:
-        raise _CannotLower("sums of integers are left to NumPy")
+        raise _StaysACallError("sums of integers are left to NumPy")
     return _result(to, i, _kept_or_not(to, to.reduce("+", x, axis), axis, keepdims), x)
 
 
 @_row("max", "min")
 def _extreme(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool) -> View:
     if x.dtype not in WIDE_FLOATS:
-        raise _CannotLower("integers are left to NumPy")
+        raise _StaysACallError("integers are left to NumPy")
     return _result(to, i, _kept_or_not(to, to.reduce(i.op.name, x, axis), axis, keepdims), x)
 
 
@@ -510,7 +508,7 @@ def _var(
 ) -> View:
     n = math.prod(x.shape[a] for a in axis) - correction
     if n <= 0:
-        raise _CannotLower("too few elements")
+        raise _StaysACallError("too few elements")
     d = to.map("{0} - {1}", x, _mean_over(to, x, axis))
     y = to.map("{0} / {1}", to.reduce("+", to.map("{0} * {0}", d), axis), float(n), cost=4)
     if i.op.name == "std":
@@ -544,7 +542,7 @@ def _logsumexp(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool)
 @_row("sum_to")
 def _sum_to(to: Lowering, i: Instruction, x: View, shape: Sequence[int]) -> View:
     if x.dtype not in WIDE_FLOATS:
-        raise _CannotLower("sums of integers are left to NumPy")
+        raise _StaysACallError("sums of integers are left to NumPy")
     extra = len(x.shape) - len(shape)
     axes = [
         *range(extra),
@@ -561,7 +559,7 @@ def _share(to: Lowering, i: Instruction, x: View, y: View, axis: Any, keepdims: 
     return to.map("{0} / tg_max{f}({1}, 1)", taken, to.reduce("+", taken, axis), cost=4)
 
 
-# --- softmax and its kin ----------------------------------------------------------------------------
+# --- softmax and its kin --------------------------------------------------------------------------
 
 
 def _shifted(to: Lowering, x: View, axis: int) -> View:
@@ -584,7 +582,7 @@ def _log_softmax(to: Lowering, i: Instruction, x: View, axis: int) -> View:
 @_row("one_hot")
 def _one_hot(to: Lowering, i: Instruction, labels: View, n: int, dtype: Any) -> View:
     if labels.dtype != INT64 or dtype not in C_TYPES:
-        raise _CannotLower("labels of another type than int64")
+        raise _StaysACallError("labels of another type than int64")
     labels = to.check(labels, n)
     column = to.reshape(labels, (*labels.shape, 1))
     return to.map("({0} == {column})", column, dtype=dtype, shape=(*labels.shape, n))
@@ -595,7 +593,7 @@ def _cross_entropy(
     to: Lowering, i: Instruction, logits: View, labels: View, reduction: str
 ) -> tuple[View, View]:
     if labels.dtype != INT64:
-        raise _CannotLower("labels of another type than int64")
+        raise _StaysACallError("labels of another type than int64")
     n, classes = logits.shape
     column = to.reshape(to.check(labels, classes), (n, 1))
     z = _shifted(to, logits, 1)
@@ -634,21 +632,19 @@ def _scaled(to: Lowering, y: View, weight: Any, bias: Any) -> View:
 
 
 @_row("rms_norm")
-def _rms_norm(
-    to: Lowering, i: Instruction, x: View, weight: Any, eps: float
-) -> tuple[View, View]:
+def _rms_norm(to: Lowering, i: Instruction, x: View, weight: Any, eps: float) -> tuple[View, View]:
     square = _mean_over(to, to.map("{0} * {0}", x), [len(x.shape) - 1])
     scale = to.map("1 / tg_sqrt{f}({0} + {1})", square, eps, cost=10)
     return _scaled(to, to.map("{0} * {1}", x, scale), weight, None), scale
 
 
-# --- products ---------------------------------------------------------------------------------------
+# --- products -------------------------------------------------------------------------------------
 
 
 @_row("matmul")
 def _matmul(to: Lowering, i: Instruction, a: View, b: View) -> View:
     if i.outputs[0].dtype not in WIDE_FLOATS:
-        raise _CannotLower("products of integers are left to NumPy")
+        raise _StaysACallError("products of integers are left to NumPy")
     first, second = a, b
     if len(a.shape) == 1:
         first = a.slice((None, slice(None)))
@@ -668,16 +664,16 @@ def _linear(to: Lowering, i: Instruction, x: View, weight: View, bias: Any) -> V
     return y if bias is None else to.map("{0} + {1}", y, bias)
 
 
-# --- overwriting what lies outside ------------------------------------------------------------------
+# --- overwriting what lies outside ----------------------------------------------------------------
 
 
 @_row("copy_")
 def _copy(to: Lowering, i: Instruction, target: View, source: View) -> Any:
     if target.storage.role not in ("external", "argument") or i.outputs[0].before is None:
-        raise _CannotLower("a temporary is overwritten")
+        raise _StaysACallError("a temporary is overwritten")
     text = f"({C_TYPES[target.dtype]}){{0}}"
     if target.dtype != source.dtype and "f" not in (target.dtype.kind, source.dtype.kind):
-        raise _CannotLower("integers of two types")
+        raise _StaysACallError("integers of two types")
     return to.map(text, source, shape=target.shape, into=target, dtype=target.dtype)
 
 
@@ -689,8 +685,8 @@ def _parameters(
     params, grads = list(arrays[states : states + n]), list(arrays[states + n :])
     for p in params:
         if p.dtype not in WIDE_FLOATS or p.storage.role != "external" or not p.contiguous:
-            raise _CannotLower("a parameter is no contiguous array of floats from outside")
-    return params, grads, [a for a in arrays[:states]]
+            raise _StaysACallError("a parameter is no contiguous array of floats from outside")
+    return params, grads, list(arrays[:states])
 
 
 def _part(state: View, start: int, p: View) -> View:
@@ -705,7 +701,7 @@ def _in_order(i: Instruction, made: dict[int, View], step: Any) -> list[View]:
 @_row("sgd")
 def _sgd(to: Lowering, i: Instruction, step: Any, *arrays: Any, **options: Any) -> Any:
     if options["dampening"]:
-        raise _CannotLower("dampening is left to NumPy")
+        raise _StaysACallError("dampening is left to NumPy")
     params, grads, (velocity,) = _parameters(i, 1, arrays)
     scratch, start = options["scratch"], 0
     rate = to.live(i, "lr", params[0].dtype)
@@ -759,7 +755,7 @@ def _adam(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any
 @_row("total_norm")
 def _total_norm(to: Lowering, i: Instruction, *grads: View, norm_type: float) -> View:
     if norm_type != 2.0 or any(g.dtype not in WIDE_FLOATS for g in grads):
-        raise _CannotLower("another norm than the Euclidean one")
+        raise _StaysACallError("another norm than the Euclidean one")
     total = None
     for g in grads:
         part = to.reduce("+", to.map("{0} * {0}", to.reshape(g, (g.size,))), [0])
@@ -772,7 +768,7 @@ def _total_norm(to: Lowering, i: Instruction, *grads: View, norm_type: float) ->
 @_row("clip_grad_norm_")
 def _clip_norm(to: Lowering, i: Instruction, norm: View, *grads: View, max_norm: float) -> Any:
     if any(g.storage.role != "temporary" for g in grads):
-        raise _CannotLower("a gradient from before the step is scaled")
+        raise _StaysACallError("a gradient from before the step is scaled")
     factor = to.map("tg_min{f}({1} / ({0} + {2}), 1)", norm, max_norm, 1e-6, cost=4)
     return [to.map("{0} * {1}", g, factor) for g in grads]
 
@@ -780,6 +776,6 @@ def _clip_norm(to: Lowering, i: Instruction, norm: View, *grads: View, max_norm:
 @_row("clip_grad_value_")
 def _clip_value(to: Lowering, i: Instruction, *grads: View, clip_value: float) -> Any:
     if any(g.storage.role != "temporary" for g in grads):
-        raise _CannotLower("a gradient from before the step is limited")
+        raise _StaysACallError("a gradient from before the step is limited")
     text = "tg_min{f}(tg_max{f}({0}, -{1}), {1})"
     return [to.map(text, g, clip_value) for g in grads]

@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +20,10 @@ import numpy as np
 
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import CompileError
 from tensorgrad.program import c_source
 from tensorgrad.program.loops import Call, Product, Storage, View
-from tensorgrad.program.lower import C_TYPES, Lowering
+from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
 from tensorgrad.program.program import Program, Value
 from tensorgrad.tape import note_overwritten
@@ -41,7 +39,7 @@ _SOURCES = Path(__file__).parent / "c"
 _COPIED = 1 << 14
 
 
-# --- the compiler -----------------------------------------------------------------------------------
+# --- the compiler ---------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -56,14 +54,12 @@ def compiler() -> str | None:
 
 @functools.cache
 def _target(path: str) -> tuple[bytes, tuple[str, ...]]:
-    """What the compiler says of itself and of this processor, and flags that the latter asks for."""
+    """What the compiler says of itself and of this processor, and flags for the latter."""
     said = b""
     for options in (["--version"], ["-march=native", "-Q", "--help=target"]):
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             said += subprocess.run([path, *options], capture_output=True, timeout=30).stdout
-    wide = any(
-        line.split()[:2] == [b"-mavx512f", b"[enabled]"] for line in said.splitlines()
-    )
+    wide = any(line.split()[:2] == [b"-mavx512f", b"[enabled]"] for line in said.splitlines())
     return said, ("-mprefer-vector-width=512",) if wide else ()
 
 
@@ -88,7 +84,7 @@ def built(text: str, options: Sequence[str] = ()) -> Path:
         thing.
 
     The name in the cache is a hash of the text, the support header, the flags, the compiler and the
-    processor. A library is moved into place when it is whole, so that processes can share the cache.
+    processor. A library is moved into place when it is whole: processes can share the cache.
 
     Raises CompileError with what the compiler says, if it fails or there is none.
     """
@@ -134,7 +130,9 @@ def blas() -> Blas | None:
     """NumPy's own BLAS, if it is an OpenBLAS with 64-bit integers, as in its wheels."""
     here = os.path.dirname(np.__file__)
     places = (os.path.join(here, os.pardir, "numpy.libs"), os.path.join(here, ".dylibs"))
-    for path in [p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))]:
+    for path in [
+        p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))
+    ]:
         with contextlib.suppress(OSError):
             library = ctypes.CDLL(path)
             for prefix in ("scipy_", ""):
@@ -156,7 +154,7 @@ def _pool() -> ctypes.CDLL:
     return build((_SOURCES / "pool.c").read_text())
 
 
-# --- memory -----------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def arena_plan(spans: dict[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], int]:
@@ -170,8 +168,8 @@ def arena_plan(spans: dict[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], 
     for key, (size, first, last) in sorted(spans.items(), key=lambda item: -item[1][0]):
         size = -(-max(size, 1) // 64) * 64
         start = 0
-        for at, end, f, l in sorted(placed):
-            if f <= last and first <= l:
+        for at, end, begins, ends in sorted(placed):
+            if begins <= last and first <= ends:
                 if start + size <= at:
                     break
                 start = max(start, end)
@@ -187,7 +185,7 @@ def aligned(size: int) -> np.ndarray[Any, Any]:
     return raw[start : start + size]
 
 
-# --- the executor -----------------------------------------------------------------------------------
+# --- the executor ---------------------------------------------------------------------------------
 
 
 # A program of less work than this, in additions, is worth the quick way in, which holds the
@@ -215,7 +213,9 @@ class Native:
         self._scratch: list[int] = []
         self._blas = blas()
         if self._blas is None and any(
-            type(u) is Single and type(u.operation) is Product and not c_source.is_small(u.operation)
+            type(u) is Single
+            and type(u.operation) is Product
+            and not c_source.is_small(u.operation)
             for u in self.schedule.units
         ):
             raise CompileError("NumPy's BLAS was not found, and products are too large without it")
@@ -306,9 +306,7 @@ class Native:
                 self.memory[s] = aligned(s.nbytes).view(s.dtype)
         self._fill_table()
         self._updated = [
-            self._views[v].storage
-            for v in self.program.updates()
-            if v.role == "external"
+            self._views[v].storage for v in self.program.updates() if v.role == "external"
         ]
         self._updated_arrays = [self.memory[s] for s in self._updated]
         if any(v.role == "argument" for v in self.program.updates()):
@@ -400,6 +398,7 @@ class Native:
             if storage in self._slots:
                 self._table[self._slots[storage]] = array.ctypes.data
         for live, name, buffer, _ in self._scalars:
+            assert live is not None
             value = live()[name]
             # a key of 64 bits without a sign, as the same bits with one
             buffer[()] = value if value < 1 << 63 else value - (1 << 64)
@@ -440,13 +439,12 @@ class Native:
     @property
     def is_short(self) -> bool:
         """Whether it runs without calls, and for less than about 100 us."""
-        work = sum(
-            math.prod(c_source.product_of(u.operation)) // 8  # type: ignore[arg-type]
-            if type(u) is Single and type(u.operation) is Product
-            else math.prod(u.dims) * len(u.members)
-            for u in self.schedule.units
-            if type(u) is Nest or type(u) is Single and type(u.operation) is Product
-        )
+        work = 0
+        for unit in self.schedule.units:
+            if isinstance(unit, Nest):
+                work += math.prod(unit.dims) * len(unit.members)
+            elif isinstance(unit.operation, Product):
+                work += math.prod(c_source.product_of(unit.operation)) // 8
         return work < _SHORT and all(type(step) is int for step in self.source.steps)
 
     def lines(self) -> list[str]:

@@ -112,7 +112,11 @@ class Schedule:
         at = len(self.units) - 1
         if type(op) is Check:
             self._barrier = at
-        outputs = op.outputs if type(op) is Call else () if type(op) is Check else (op.out,)
+        outputs: tuple[View, ...] = ()
+        if isinstance(op, Call):
+            outputs = op.outputs
+        elif isinstance(op, Product):
+            outputs = (op.out,)
         for view in op.views:
             self._last_read[view.storage] = at
         for view in outputs:
@@ -125,15 +129,14 @@ class Schedule:
             first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
             first = max(first, self._barrier)
         for at in range(first, len(self.units)):
-            nest = self.units[at]
-            if type(nest) is Nest:
-                level = self._fitting(nest, op)
+            unit = self.units[at]
+            if isinstance(unit, Nest):
+                level = self._fitting(unit, op)
                 if level is not None:
-                    self._join(at, nest, op, level)
+                    self._join(at, unit, op, level)
                     return
-        source = op.views[0] if type(op) is Reduce else op.out
-        self.units.append(Nest(_wide(source) or (1,)))
-        nest = self.units[-1]
+        nest = Nest(_wide(op.x if isinstance(op, Reduce) else op.out) or (1,))
+        self.units.append(nest)
         level = self._fitting(nest, op)
         assert level is not None, op
         self._join(len(self.units) - 1, nest, op, level)
@@ -158,7 +161,7 @@ class Schedule:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
         if len(nest.members) >= MEMBERS:
             return None
-        if type(op) is Reduce:
+        if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
         shape = _wide(op.out)
         if shape == nest.dims or (not shape and nest.dims == (1,)):
@@ -213,7 +216,7 @@ class Schedule:
         written = {m.out.storage for m in [*nest.members, op] if m.out.storage.role != "temporary"}
         if not written:
             return True
-        if level == LATE or any(lv == ROW for lv in nest.level.values()) or level == ROW:
+        if level in (LATE, ROW) or any(lv == ROW for lv in nest.level.values()):
             return False
         wanted = {s: m for m in [*nest.members, op] if (s := m.out.storage) in written}
         for m in [*nest.members, op]:
@@ -228,7 +231,7 @@ class Schedule:
         """Say what each nest has to store, and drop what nobody needs."""
         needed = set(kept)
         for unit in reversed(self.units):
-            if type(unit) is Nest:
+            if isinstance(unit, Nest):
                 live: set[Map | Reduce] = set()
                 for m in reversed(unit.members):
                     storage = m.out.storage
@@ -239,7 +242,7 @@ class Schedule:
                         live.update(s for s in unit.sources[m] if s is not None)
                 unit.members = [m for m in unit.members if m in live]
             needed.update(v.storage for v in unit.reads())
-        self.units = [u for u in self.units if type(u) is Single or u.members]
+        self.units = [u for u in self.units if isinstance(u, Single) or u.members]
 
 
 def _fits(view: View, nest: Nest) -> bool:

@@ -35,9 +35,7 @@ def with_shared(program: Program) -> Program:
     taken = set(program.kept()) | {v.before for i in program for v in i.outputs if v.before}
     for i in program:
         inputs = tuple(same.get(x, x) if type(x) is Value else x for x in i.inputs)
-        i = Instruction(
-            i.op, inputs, i.attrs, i.outputs, i.live, i.residual, i.written, i.where
-        )
+        i = Instruction(i.op, inputs, i.attrs, i.outputs, i.live, i.residual, i.written, i.where)
         key = _key(i)
         first = known.get(key) if key is not None else None
         # What is seen from outside, or overwritten later, needs memory of its own.

@@ -143,11 +143,11 @@ class Trainer:
             if self.compile:
                 self._step = program.compile(self._step)
         try:
-            return self._step(*batch)  # type: ignore[no-any-return]
+            return self._step(*batch)
         except CompileError as error:
             warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=2)
             self._step = _step_of(*parts)
-            return self._step(*batch)  # type: ignore[no-any-return]
+            return self._step(*batch)
 
     def evaluate(self, loader: DataLoader) -> dict[str, float]:
         """The mean loss and metrics over all examples of ``loader``, in evaluation mode.

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from ops.test_table import differentiable, every_case, floats_of, weighted, weights_of
+from program.executors import EVERY_EXECUTOR
 from sampler import Array, Call, draw, host, outputs
 
-from program.executors import EVERY_EXECUTOR
 from tensorgrad import Tensor, dtypes
 from tensorgrad.errors import CompileError
 from tensorgrad.ops.random import default_generator
 from tensorgrad.ops.table import Operation
-from tensorgrad.program import compile
+from tensorgrad.program import compile  # noqa: A004
 
 FLOATS = [dtypes.float64, dtypes.float32]
 # The shape of what they give depends on the numbers in their input.
@@ -60,9 +60,7 @@ def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool
 
         def convert(a: Array) -> Tensor:
             floating = a.dtype == np.float64
-            t = Tensor(
-                a, dtype=dtype if floating else None, requires_grad=backward and floating
-            )
+            t = Tensor(a, dtype=dtype if floating else None, requires_grad=backward and floating)
             found.append(t)
             return t
 
@@ -89,7 +87,8 @@ def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool
         wanted = step(*numbers)
         assert default_generator.state() == after
         for a, b in zip(found, wanted, strict=True):
-            assert a.dtype == b.dtype and a.shape == b.shape
+            assert a.dtype == b.dtype
+            assert a.shape == b.shape
             np.testing.assert_allclose(host(a), host(b), rtol=rtol, atol=atol)
         for g, t in zip(gradients, numbers, strict=True):
             assert (g is None) == (t.grad is None)

@@ -137,7 +137,11 @@ TG float tg_log1p_f(float x) {
     return x == INFINITY ? x : y;
 }
 
-TG float tg_sigmoid_f(float x) { return 1.0f / (1.0f + tg_exp_f(-x)); }
+/* 4 ulp: for negative x as exp(x) / (1 + exp(x)), which underflows gradually. */
+TG float tg_sigmoid_f(float x) {
+    float e = tg_exp_f(-fabsf(x)), s = 1.0f / (1.0f + e);
+    return x < 0.0f ? e * s : s;
+}
 
 /* 2 ulp: near zero a polynomial, where the exponential form would cancel. */
 TG float tg_tanh_f(float x) {
@@ -149,7 +153,7 @@ TG float tg_tanh_f(float x) {
     p = p * s - 0.3333328366279602f;
     float near = p * (s * x) + x;
     float far = copysignf(1.0f - 2.0f / (tg_exp_f(a + a) + 1.0f), x);
-    return a < 0.625f ? near : x != x ? x : far;
+    return a < 0.625f ? copysignf(near, x) : x != x ? x : far;
 }
 
 /* 1 ulp: x P(x^2) / Q(x^2) in float64, rounded once; the coefficients of ops/special.py. */

@@ -1,0 +1,105 @@
+"""The float32 functions of generated programs: errors over all exponents, special values."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+from program.executors import EXECUTORS
+
+from tensorgrad.ops import special
+from tensorgrad.program.native import build
+
+pytestmark = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+
+Array = np.ndarray[Any, Any]
+
+# name -> the function in float64, and the error in units in the last place that the header states
+FUNCTIONS: dict[str, tuple[Any, float]] = {
+    "exp": (np.exp, 1.0),
+    "expm1": (np.expm1, 2.0),
+    "log": (np.log, 1.0),
+    "log1p": (np.log1p, 3.0),
+    "tanh": (np.tanh, 2.0),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 4.0),
+    "erf": (lambda x: special.erf(np, x), 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    lines = ['#include "support.h"']
+    for name in FUNCTIONS:
+        lines.append(
+            f"void run_{name}(const float *x, float *y, long n) {{\n#pragma omp simd\n"
+            f"    for (long i = 0; i < n; i++) y[i] = tg_{name}_f(x[i]);\n}}"
+        )
+    lines.append(
+        "void run_words(int64_t key, int64_t start, uint32_t *y, long n) {\n"
+        "    for (long i = 0; i < n; i++) y[i] = tg_word(key, start + i);\n}"
+    )
+    return build("\n".join(lines) + "\n")
+
+
+def computed(library: ctypes.CDLL, name: str, x: Array) -> Array:
+    y = np.empty_like(x)
+    function = getattr(library, f"run_{name}")
+    function.restype = None
+    function(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_long(x.size))
+    return y
+
+
+def everywhere() -> Array:
+    """Numbers of every exponent and both signs, many for each, and the edges between them."""
+    rng = np.random.default_rng(0)
+    bits = np.arange(255, dtype=np.uint32)[:, None] << np.uint32(23)
+    mantissas = rng.integers(0, 1 << 23, (255, 2000), dtype=np.uint32)
+    mantissas[:, :4] = [0, 1, (1 << 23) - 1, 1 << 22]
+    positive = (bits | mantissas).reshape(-1).view(np.float32)
+    dense = np.linspace(-110, 110, 400_001, dtype=np.float32)
+    return np.concatenate([positive, -positive, dense, dense / 100])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errors(library: ctypes.CDLL, name: str) -> None:
+    function, limit = FUNCTIONS[name]
+    x = everywhere()
+    with np.errstate(all="ignore"):
+        wanted = function(x.astype(np.float64))
+        rounded = wanted.astype(np.float32)
+    found = computed(library, name, x)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(rounded))
+    finite = np.isfinite(rounded) & np.isfinite(found)
+    # at the very edge of overflow one may round to infinity where the other does not
+    at_edge = np.isinf(found) != np.isinf(rounded)
+    assert np.all(np.abs(wanted[at_edge]) > 3.4e38)
+    step = np.spacing(np.maximum(np.abs(rounded[finite]), np.finfo(np.float32).tiny))
+    errors = np.abs(found[finite].astype(np.float64) - wanted[finite]) / step
+    worst = int(np.argmax(errors))
+    assert errors[worst] <= limit, f"{errors[worst]:.2f} ulp at {x[finite][worst]!r}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_special_values(library: ctypes.CDLL, name: str) -> None:
+    function, _ = FUNCTIONS[name]
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, -1.0], np.float32)
+    with np.errstate(all="ignore"):
+        wanted = function(x.astype(np.float64)).astype(np.float32)
+    found = computed(library, name, x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    zero = wanted == 0
+    np.testing.assert_array_equal(np.signbit(found[zero]), np.signbit(wanted[zero]))
+
+
+@pytest.mark.parametrize("key", [0, 7, 2**63 + 5, 2**64 - 1])
+def test_random_words_are_those_of_the_library(library: ctypes.CDLL, key: int) -> None:
+    from tensorgrad.backend import philox
+
+    found = np.empty(1000, np.uint32)
+    library.run_words.restype = None
+    library.run_words(
+        ctypes.c_uint64(key), ctypes.c_int64(12), ctypes.c_void_p(found.ctypes.data), 1000
+    )
+    np.testing.assert_array_equal(found, philox.bits(np, key, 12, 1000))

@@ -1,0 +1,169 @@
+"""Each pass on its own, views, memory, and what is kept on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from program.executors import EXECUTORS
+
+import tensorgrad as tg
+from tensorgrad import Tensor
+from tensorgrad.errors import CompileError
+from tensorgrad.program import Program, native
+from tensorgrad.program.capture import Recorder, capture
+from tensorgrad.program.loops import Storage, View, strides_of
+from tensorgrad.program.native import arena_plan
+from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
+
+needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+
+
+def program_of(f: Any, *shapes: tuple[int, ...]) -> Program:
+    tensors = [Tensor(np.ones(shape, np.float32)) for shape in shapes]
+    program, _ = capture(lambda: f(*tensors), Recorder(tensors), lambda result: [result])
+    return program
+
+
+def names(program: Program) -> list[str]:
+    return [i.op.name for i in program]
+
+
+def test_dead_code_goes() -> None:
+    def f(x: Tensor) -> Tensor:
+        tg.exp(x)
+        return x + 1.0
+
+    program = program_of(f, (3,))
+    assert names(program) == ["exp", "add"]
+    assert names(without_dead_code(program)) == ["add"]
+
+
+def test_equal_instructions_are_shared() -> None:
+    program = program_of(lambda x: tg.exp(x * 2.0) + tg.exp(x * 2.0) + tg.exp(x * 3.0), (3,))
+    assert names(with_shared(program)).count("exp") == 2
+    assert names(program_of(lambda x: (x * 1).exp() + (x * 1.0).exp(), (3,))).count("exp") == 2
+
+
+def test_constants_are_folded() -> None:
+    program = program_of(lambda x: x + tg.sqrt(tg.full((3,), 4.0)) * 2.0, (3,))
+    assert names(simplified(program)) == ["add"]
+    assert names(folded(program)) == ["add"]
+
+
+def test_draws_are_not_shared() -> None:
+    f = tg.nn.functional.dropout
+    program = program_of(lambda x: f(x, 0.5) + f(x, 0.5), (3,))
+    assert names(simplified(program)).count("dropout") == 2
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_views_are_numpys(shape: list[int], data: st.DataObject) -> None:
+    """Permuted, cut, repeated and reshaped, a view shows the elements that NumPy's shows."""
+    size = int(np.prod(shape))
+    memory = np.arange(size)
+    view = View(Storage(0, size, memory.dtype, "temporary"), tuple(shape), strides_of(shape))
+    array = memory.reshape(shape)
+    for _ in range(data.draw(st.integers(1, 5))):
+        kind = data.draw(st.sampled_from(["permute", "slice", "broadcast", "reshape"]))
+        if kind == "permute":
+            axes = data.draw(st.permutations(range(array.ndim)))
+            view, array = view.permute(axes), array.transpose(axes)
+        elif kind == "slice" and array.ndim:
+            index: Any = tuple(
+                data.draw(st.sampled_from([slice(None), slice(1, None), slice(None, None, -1), 0]))
+                if n > 1
+                else slice(None)
+                for n in array.shape
+            )
+            view, array = view.slice(index), array[index]
+        elif kind == "broadcast" and array.ndim < 5:
+            wanted = (2, *array.shape)
+            view, array = view.broadcast(wanted), np.broadcast_to(array, wanted)
+        elif kind == "reshape":
+            wanted = data.draw(st.sampled_from([(-1,), (array.size, 1), (1, array.size)]))
+            wanted = array.reshape(wanted).shape
+            found = view.reshape(wanted)
+            if found is not None:
+                view, array = found, array.reshape(wanted)
+    shown = np.lib.stride_tricks.as_strided(
+        memory[view.offset :], view.shape, [s * memory.itemsize for s in view.strides]
+    )
+    np.testing.assert_array_equal(shown, array)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 500), st.integers(0, 20), st.integers(0, 20)), max_size=30)
+)
+def test_arena_keeps_apart_what_lives_together(pieces: list[tuple[int, int, int]]) -> None:
+    spans = {k: (n, min(a, b), max(a, b)) for k, (n, a, b) in enumerate(pieces)}
+    offsets, size = arena_plan(spans)
+    for k, (n, first, last) in spans.items():
+        assert offsets[k] % 64 == 0
+        assert offsets[k] + n <= size
+        for j, (m, begins, ends) in spans.items():
+            if j < k and begins <= last and first <= ends:
+                assert offsets[k] + n <= offsets[j] or offsets[j] + m <= offsets[k]
+
+
+@needs_compiler
+def test_memory_is_no_more_than_eager(rng: np.random.Generator) -> None:
+    """A chain of 50 operations: two values alive at a time, where eager mode with a tape has 50."""
+
+    def f(x: Tensor) -> Tensor:
+        for _ in range(50):
+            x = tg.tanh(x @ x)
+        return x
+
+    call = tg.compile(f, executor="native")
+    call(Tensor(rng.standard_normal((64, 64)).astype(np.float32) * 0.1))
+    assert call._last().executor.arena_bytes <= 3 * 64 * 64 * 4
+
+
+@needs_compiler
+def test_cache_is_shared_by_processes(tmp_path: Path) -> None:
+    """Four processes build the same program at once; each gets the right result."""
+    code = (
+        "import numpy as np, tensorgrad as tg\n"
+        "f = tg.compile(lambda x: (x @ x).exp().sum(), executor='native')\n"
+        "x = tg.Tensor(np.eye(5, dtype=np.float32))\n"
+        "a, b = f(x).item(), f(x).item()\n"
+        "assert a == b and abs(a - (20 + 5 * np.e)) < 1e-4, (a, b)\n"
+    )
+    env = {**os.environ, "TENSORGRAD_CACHE": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    running = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
+    assert [p.wait() for p in running] == [0, 0, 0, 0]
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert all(name.endswith(".so") for name in kept)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    call = tg.compile(lambda x: x + 1.0)
+    call(Tensor(np.ones(3)))
+    assert "executor numpy" in call.report()
+    with pytest.raises(CompileError, match="needs a C compiler"):
+        tg.compile(lambda x: x + 1.0, executor="native")(Tensor(np.ones(3)))
+
+
+@needs_compiler
+def test_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TENSORGRAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "FLAGS", ("--no-such-flag",))
+    call = tg.compile(lambda x: x * 3.0)
+    x = Tensor(np.ones(3))
+    for _ in range(2):
+        np.testing.assert_array_equal(call(x).numpy(), 3.0)
+    assert "the C compiler" in call.report()
