@@ -31,6 +31,11 @@ def test_the_python_examples_run_in_order() -> None:
     assert loss.item() < 1e-3
     assert isinstance(h, tg.Tensor)
     assert h.tolist() == [[6.0, 0.0], [0.0, 12.0]]
+    step: Any = names["step"]
+    inputs, target = tg.tensor([[0.0, 1], [1, 1]]), tg.tensor([[1.0], [0]])
+    losses = [step(inputs, target).item() for _ in range(20)]
+    assert step.captures == 1
+    assert losses[-1] < losses[0]
 
 
 def test_the_kernel_of_a_users_own_runs() -> None:

@@ -7,6 +7,7 @@ recorded: forward, gradient rules, optimizer updates. Arrays are told apart by i
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -322,6 +323,12 @@ def _refused(what: str, remedy: str) -> CompileError:
 _POSITIVE: Any = OPERATIONS["positive"].primitive
 
 
+def _python_draws() -> tuple[Any, ...]:
+    """The state of the global generators of Python and NumPy: they change with every draw."""
+    legacy: Any = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), legacy[1].tobytes(), legacy[2]
+
+
 def capture(
     function: Callable[[], Any], recorder: Recorder, tensors_of: Callable[[Any], Sequence[Tensor]]
 ) -> tuple[Program, Any]:
@@ -334,10 +341,16 @@ def capture(
     mode = current_mode()
     token = MODE.set(mode._replace(observers=(*mode.observers, recorder)))
     try:
+        drawn = _python_draws()
         try:
             result = function()
         finally:
             MODE.reset(token)
+        if _python_draws() != drawn:
+            raise _refused(
+                "random numbers of Python or NumPy are drawn inside the compiled function",
+                "draw them with tensorgrad (tg.uniform and its kin), or outside",
+            )
         return recorder.finish(tensors_of(result)), result
     except BaseException:
         recorder.undo()

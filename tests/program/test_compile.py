@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -511,6 +512,8 @@ REFUSED: dict[str, Callable[[Tensor], Any]] = {
     "bare array": lambda x: x * np.ones(3, np.float32),
     "mask": lambda x: x[x > 0].sum(),
     "nonzero": lambda x: tg.nonzero(x)[0],
+    "random": lambda x: x * random.random(),
+    "numpy.random": lambda x: x * np.random.rand(),  # noqa: NPY002
     "seed": lambda x: (default_generator.seed(0), default_generator.uniform((3,)) * x)[1],
 }
 
