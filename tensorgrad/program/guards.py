@@ -213,8 +213,10 @@ def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
 
 def _attributes(value: Any) -> Iterable[tuple[Any, str, Any]]:
     """The attributes of an object in sight, and, under no name, how many they are."""
-    plain = isinstance(value, Module | Tensor | type | ModuleType | FunctionType | MethodType)
-    if not plain and isinstance(getattr(value, "__dict__", None), dict):
+    known = isinstance(value, Module | Tensor | type | ModuleType | FunctionType | MethodType)
+    # A compiled function, which may be this one: it is in sight where it is called as a method is.
+    known = known or type(value).__module__.startswith("tensorgrad.program")
+    if not known and isinstance(getattr(value, "__dict__", None), dict):
         ours = _ours(type(value))  # an optimizer, say, whose options are looked at on their own
         for name, inner in vars(value).items():
             if not ours or not isinstance(inner, list | dict):
