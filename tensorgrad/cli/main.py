@@ -140,10 +140,9 @@ def _add_train(commands: Any) -> None:
     run = train.add_argument_group("run")
     add(run, "--device", "NAME", str, '"cpu", "cuda", "cuda:1" or "auto"')
     run.add_argument(
-        "--no-compile",
-        dest="compile",
-        action="store_false",
-        help="run each step in Python instead of as a compiled program",
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="run each step as a compiled program, or in Python (default: compiled)",
     )
     add(run, "--out", "DIR", str, "new folder for the results (default runs/<data>-<n>)")
     run.add_argument(
