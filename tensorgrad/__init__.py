@@ -227,7 +227,7 @@ from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from tensorgrad import data, nn, optim, program, training
-    from tensorgrad.program import compile
+    from tensorgrad.program import compile, fuse
 
 __version__ = "0.1.0"
 
@@ -244,8 +244,8 @@ _ON_USE = frozenset({"data", "nn", "optim", "program", "training"})
 def __getattr__(name: str) -> Any:
     if name in _ON_USE:
         return importlib.import_module(f"tensorgrad.{name}")
-    if name == "compile":
-        return importlib.import_module("tensorgrad.program").compile
+    if name in ("compile", "fuse"):
+        return getattr(importlib.import_module("tensorgrad.program"), name)
     raise AttributeError(f"module 'tensorgrad' has no attribute {name!r}")
 
 
@@ -350,6 +350,7 @@ __all__ = [
     "from_dlpack",
     "full",
     "full_like",
+    "fuse",
     "gather",
     "gelu",
     "get_default_dtype",

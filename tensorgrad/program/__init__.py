@@ -1,6 +1,7 @@
 """Functions that become programs."""
 
 from tensorgrad.program.compiled import Compiled, compile  # noqa: A004 (PyTorch's name)
+from tensorgrad.program.fused import Fused, fuse
 from tensorgrad.program.program import Instruction, Program, Value
 
-__all__ = ["Compiled", "Instruction", "Program", "Value", "compile"]
+__all__ = ["Compiled", "Fused", "Instruction", "Program", "Value", "compile", "fuse"]
