@@ -91,6 +91,9 @@ class Mode(NamedTuple):
     observers: tuple[Observer, ...] = ()
 
 
+# The recorders at work, of any thread: empty, it says at little cost that nobody is to be told.
+RECORDING: list[Observer] = []
+
 MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
 current_mode = MODE.get
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import DtypeError, ShapeError
-from tensorgrad.tape import current_mode
+from tensorgrad.tape import RECORDING, current_mode
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward(...)``; a ShapeError raised inside gets the path of the module it arose in."""
-        for observer in current_mode().observers:
-            observer.entered(self)
+        if RECORDING:
+            for observer in current_mode().observers:
+                observer.entered(self)
         try:
             return self.forward(*args, **kwargs)
         except ShapeError as error:

@@ -18,7 +18,16 @@ from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError, user_line
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.tape import CAST, MODE, Leaf, Observer, Primitive, current_mode, note_overwritten
+from tensorgrad.tape import (
+    CAST,
+    MODE,
+    RECORDING,
+    Leaf,
+    Observer,
+    Primitive,
+    current_mode,
+    note_overwritten,
+)
 from tensorgrad.tensor import Tensor
 
 # Operations whose result's shape depends on the numbers in their inputs.
@@ -32,9 +41,12 @@ class Recorder(Observer):
 
     records = True
 
-    def __init__(self, arguments: Sequence[Tensor]) -> None:
+    def __init__(
+        self, arguments: Sequence[Tensor], enter: Callable[[Any], None] = lambda module: None
+    ) -> None:
+        """arguments: those of the step. enter: told of every module before it is called."""
         self.program = Program()
-        self.modules: dict[int, Any] = {}
+        self._enter = enter
         #: (optimizer, number of the group, number of the bundle) of every update
         self.updates: list[tuple[Any, int, int]] = []
         #: tensors from outside, each with the value that it has there
@@ -49,7 +61,10 @@ class Recorder(Observer):
         self._count = 0
         self._current: dict[int, Value] = {}  # id of an array -> the value that it holds now
         self._alive: list[Any] = []  # keeps these ids valid
-        self._owners: dict[int, int] = {}  # id of a memory owner -> how many arrays show it
+        #: id of a memory owner -> the values that show it, and those of its arrays overwritten
+        self._shown: dict[int, list[tuple[Value, Any]]] = {}
+        self._written: dict[int, list[Any]] = {}
+        self._stale: set[Value] = set()  # of whose memory another value has been overwritten
         self._began: dict[Any, tuple[int, int]] = {}  # generators, and their states at the start
         self._draws: dict[tuple[int, int], Drawn] = {}  # by key and position
         self._saved: list[tuple[Any, Any]] = []  # arrays overwritten, and what was in them
@@ -72,7 +87,10 @@ class Recorder(Observer):
         if type(array) is not np.ndarray:
             self.program.on_host = False
         owner = id(backend.of(array).memory_owner(array))
-        self._owners[owner] = self._owners.get(owner, 0) + 1
+        shown = self._shown.setdefault(owner, [])
+        if role == "external" and owner in self._written and _overlap(array, self._written[owner]):
+            self.program.aliased = True
+        shown.append((value, array))
         return value
 
     def known(self, array: Any) -> Value | None:
@@ -89,6 +107,8 @@ class Recorder(Observer):
             return x
         found = self.known(x.data)
         if found is not None:
+            if found in self._stale:
+                self.program.aliased = True
             return found
         if type(x.data) is np.ndarray and not x.data.flags.writeable and not x.data.ndim:
             return self.constant(x.data)  # a number of the engine's own
@@ -155,9 +175,15 @@ class Recorder(Observer):
         self.program.instructions.append(instruction)
 
     def _overwritten(self, array: Any, before: Value) -> Value:
-        owner = backend.of(array).memory_owner(array)
-        if self._owners.get(id(owner), 0) > 1 or owner is not array:
-            self.program.aliased = True
+        # A view of the same memory shows the new numbers from here on. One from outside might do so
+        # at any time; one made by the step does no harm unless it is used again.
+        owner = id(backend.of(array).memory_owner(array))
+        self._written.setdefault(owner, []).append(array)
+        for other, view in self._shown.get(owner, ()):
+            if other.place is not before.place and _overlap(view, [array]):
+                if other.role != "temporary" or before.place.role == "temporary":
+                    self.program.aliased = True
+                self._stale.add(other)
         value = Value(self._count, array.shape, array.dtype, "temporary", before=before)
         self._count += 1
         self._current[id(array)] = value
@@ -243,8 +269,8 @@ class Recorder(Observer):
                 value.fetch = lambda array=array: array
 
     def entered(self, module: Any) -> None:
-        """Remember the module; see Observer."""
-        self.modules[id(module)] = module
+        """Pass it on; see Observer."""
+        self._enter(module)
 
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
         """Remember the leaf, and the gradient that it had; see Observer."""
@@ -260,11 +286,19 @@ class Recorder(Observer):
         """The program, once the function has returned ``results``."""
         program = self.program
         program.results = [self._value(t) for t in results]
+        for tensor, value in self.externals:
+            if tensor.data is not value.array:
+                raise _refused(
+                    f"the data of a tensor of shape {value.shape} was assigned inside the function",
+                    "write x.copy_(y) under no_grad()",
+                )
         for leaf in self.touched:
             grad = leaf.grad
-            value = None if grad is None else self.known(grad.data)
-            if grad is None or (value is not None and value.role == "temporary"):
-                program.gradients.append((leaf, value))
+            held = None if grad is None else self.known(grad.data)
+            if held in self._stale:
+                program.aliased = True
+            if grad is None or (held is not None and held.role == "temporary"):
+                program.gradients.append((leaf, held))
         for generator, (_, start) in self._began.items():
             self.words[generator] = generator.state()[1] - start
         return program
@@ -312,6 +346,13 @@ class Options:
         return {name: self.group[name] for name in self.names}
 
 
+def _overlap(array: Any, others: Sequence[Any]) -> bool:
+    """Whether the memory of ``array`` may be that of one of the others."""
+    if type(array) is not np.ndarray:
+        return True
+    return any(np.may_share_memory(array, other) for other in others)
+
+
 def _parts(residual: Any) -> Sequence[Any]:
     return residual if isinstance(residual, tuple) else (residual,)
 
@@ -340,12 +381,14 @@ def capture(
     """
     mode = current_mode()
     token = MODE.set(mode._replace(observers=(*mode.observers, recorder)))
+    RECORDING.append(recorder)
     try:
         drawn = _python_draws()
         try:
             result = function()
         finally:
             MODE.reset(token)
+            RECORDING.remove(recorder)
         if _python_draws() != drawn:
             raise _refused(
                 "random numbers of Python or NumPy are drawn inside the compiled function",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from sys import getrefcount
@@ -27,6 +28,10 @@ from tensorgrad.tensor import Tensor
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXECUTORS = ("auto", "native", "numpy")
+
+
+# After so many captures for calls that look alike a function is called as it is.
+_PATIENCE = 12
 
 
 class _Leaf(NamedTuple):
@@ -147,6 +152,7 @@ class Compiled:
         self._limit = limit
         self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
         self._last_used: Entry | None = None
+        self._misses: dict[Any, int] = {}
         self._plain: set[Any] = set()  # signatures of calls that run as they are
         self._lock = threading.RLock()
         #: how often the function was captured
@@ -199,6 +205,16 @@ class Compiled:
                         return entry.replay([t.data for t in tensors])
             elif mode.observers:
                 return self.function(*args, **kwargs)  # an anomaly check wants to see it all
+            self._misses[key] = self._misses.get(key, 0) + 1
+            if self._misses[key] > _PATIENCE:
+                self._plain.add(key)
+                warnings.warn(
+                    f"{getattr(self, '__name__', 'a compiled function')} runs as it is from here "
+                    f"on: what it depends on was another thing in {_PATIENCE} calls with the same "
+                    "arguments, as where a module counts its calls in an attribute",
+                    stacklevel=2,
+                )
+                return self.function(*args, **kwargs)
             return self._capture(key, tensors, args, kwargs)
 
     def _is_to_be_verified(self, entry: Entry) -> bool:
@@ -206,7 +222,8 @@ class Compiled:
         return every > 0 and entry.replays % every == every - 1
 
     def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        recorder = Recorder(tensors)
+        guards = Guards(self.function, _objects((args, kwargs)))
+        recorder = Recorder(tensors, guards.enter)
         found: list[Tensor] = []
         trees: list[Any] = []
 
@@ -221,7 +238,7 @@ class Compiled:
         start = time.perf_counter()
         program = simplified(program)
         executor = _executor(self._executor, program)
-        guards = Guards(self.function, recorder)
+        guards.complete(recorder)
         entry = Entry(program, executor, guards, recorder, trees[0])
         if not kwargs and len(tensors) == len(args):
             entry.expect(tensors)
@@ -393,6 +410,15 @@ def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:
                 f"dicts of them; got a {kind}. Make a tensor of it, as in tg.Tensor(x)"
             ) from None
     return (None, type(obj), obj)
+
+
+def _objects(obj: Any) -> list[Any]:
+    """What has attributes among arguments: they belong to what has to stay the same."""
+    if isinstance(obj, tuple | list):
+        return [found for x in obj for found in _objects(x)]
+    if isinstance(obj, dict):
+        return [found for x in obj.values() for found in _objects(x)]
+    return [obj] if hasattr(obj, "__dict__") and not isinstance(obj, Tensor | type) else []
 
 
 def _unflatten(tree: Any, arrays: Sequence[Any]) -> Any:

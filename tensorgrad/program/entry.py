@@ -71,7 +71,9 @@ def quick_entry(
     spec["gradients"] = [_item(leaf, tensor) for leaf, tensor in gradients]
     spec["words"] = [_item(generator, n=count) for generator, count in words]
     spec["mode"] = mode
-    return module.Entry(spec)
+    made = module.Entry(spec)
+    made.seen = guards._seen
+    return made
 
 
 def _item(a: Any, b: Any = None, c: Any = None, n: int = 0, address: int = 0) -> tuple[Any, ...]:
@@ -83,6 +85,8 @@ def _specification(
 ) -> dict[str, Any] | None:
     if any(v.label == "gradient" for v in executor.program.values()):
         return None  # gradients are added to, which then lie elsewhere every time
+    if any(hooks is not None for _, hooks, _ in guards._hooks):
+        return None  # they may become other ones
     table = executor._table
     slots = executor._slots
     rates, draws = [], []
@@ -140,6 +144,7 @@ def _specification(
             for t, where in zip(tensors, arguments, strict=True)
         ],
         "tensors": [_item(t, array, node) for t, node, array in guards._tensors],
+        "hooks": [_item(leaf) for leaf, _, _ in guards._hooks],
         "cells": [_item(cell, value) for cell, value in guards._cells],
         "dicts": dicts,
         "sizes": sizes,

@@ -7,7 +7,7 @@ every replay, and where anything differs the function is captured once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -25,36 +25,48 @@ class Guards:
     """The conditions of one program; ``hold()`` says whether they are met."""
 
     __slots__ = (
-        "_cells", "_dicts", "_gradients", "_modules", "_objects", "_seen", "_sizes", "_tensors",
-        "_updates",
+        "_cells", "_dicts", "_gradients", "_hooks", "_known", "_modules", "_objects", "_seen",
+        "_sizes", "_tensors", "_updates",
     )  # fmt: skip
 
-    def __init__(self, function: Callable[..., Any], recorder: Recorder) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> None:
+        """Look at what ``function`` can see, before it is captured: it might change some of it."""
         self._cells: list[tuple[Any, Any]] = []
         self._dicts: list[tuple[Mapping[str, Any], str, Any]] = []
         self._objects: list[tuple[Mapping[str, Any], int]] = []
-        modules = dict(recorder.modules)
-        for holder, name, value in _watched(function):
+        #: scalars, submodules and parameters of the modules; looked at when any module changed
+        self._modules: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._known: set[int] = set()
+        self._seen = changes.count
+        for holder, name, value in (s for f in (function, *arguments) for s in _watched(f)):
             if isinstance(value, Module):
-                modules.setdefault(id(value), value)
+                self.enter(value)
             if isinstance(holder, dict) and name == "":
                 self._objects.append((holder, len(holder)))
             elif name is None:
                 self._cells.append((holder, _snapshot(value)))
             else:
                 self._dicts.append((holder, name, _snapshot(value)))
-        for module in list(modules.values()):
-            for inner in module.modules():
-                modules.setdefault(id(inner), inner)
-        # Scalars, submodules and parameters of the modules; looked at when any module changed.
-        self._modules = [
-            (vars(m), name, _snapshot(value))
-            for m in modules.values()
-            for name, value in [*vars(m).items(), ("training", m.training)]
-        ]
-        self._seen = changes.count
-        self._sizes = [(vars(m), len(vars(m).keys() - {"training"})) for m in modules.values()]
+        for argument in arguments:
+            if isinstance(argument, Module):
+                self.enter(argument)
+
+    def enter(self, module: Module) -> None:
+        """Watch a module, and those in it, from now on."""
+        if id(module) in self._known:
+            return
+        for m in module.modules():
+            if id(m) not in self._known:
+                self._known.add(id(m))
+                items = [*vars(m).items(), ("training", m.training)]
+                self._modules += [(vars(m), name, _snapshot(value)) for name, value in items]
+                self._sizes.append((vars(m), len(vars(m).keys() - {"training"})))
+
+    def complete(self, recorder: Recorder) -> None:
+        """Add what the capture has shown: tensors from outside, gradients, optimizers."""
         self._tensors = [[t, t.node, t.data] for t, _ in recorder.externals]
+        self._hooks = [(leaf, leaf.hooks, len(leaf.hooks or ())) for leaf in recorder.leaves]
         self._gradients = [
             (leaf, recorder.leaves[leaf] is None)
             for leaf, cleared in recorder.touched.items()
@@ -104,6 +116,9 @@ class Guards:
         for holder, name, value in self._dicts:
             now = holder.get(name, _MISSING)
             if now is not value and not _same(now, value):
+                return False
+        for leaf, hooks, size in self._hooks:
+            if leaf.hooks is not hooks or len(hooks or ()) != size:
                 return False
         for attributes, size in self._objects:
             if len(attributes) != size:

@@ -751,6 +751,102 @@ def test_decorator_and_methods() -> None:
     assert Model.run.__doc__ == "Scaled."
 
 
+@EVERY_EXECUTOR
+def test_objects_among_the_arguments(executor: str) -> None:
+    class Scaled:
+        def __init__(self) -> None:
+            self.factor = 2.0
+
+        @compile(executor=executor)
+        def run(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    scaled, x = Scaled(), Tensor(numbers(3))
+    for factor in (2.0, 2.0, 5.0, 5.0):
+        scaled.factor = factor
+        np.testing.assert_allclose(scaled.run(x).numpy(), x.numpy() * factor, rtol=1e-6)
+
+
+@EVERY_EXECUTOR
+def test_hooks_added_later(executor: str) -> None:
+    model = network(nn.Linear(4, 3))
+    step = compile(training(model, optim.SGD(model.parameters(), lr=0.1)), executor=executor)
+    x, y = Tensor(numbers(5, 4)), labels(5, 3)
+    for _ in range(3):
+        step(x, y)
+    weight = next(model.parameters())
+    before = weight.detach().numpy().copy()
+    remove = weight.register_hook(lambda g: g * 0.0)
+    step(x, y)
+    np.testing.assert_array_equal(weight.detach().numpy(), before)
+    remove()
+    step(x, y)
+    assert not np.array_equal(weight.detach().numpy(), before)
+
+
+@EVERY_EXECUTOR
+def test_a_view_of_a_weight_is_no_obstacle(executor: str) -> None:
+    """x @ w.T takes a view of what the optimizer overwrites, and does not use it afterwards."""
+    w = Tensor(numbers(3, 4), requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def f(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = tg.square(x @ w.T).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    call = compile(f, executor=executor)
+    losses = [call(Tensor(numbers(5, 4))).item() for _ in range(5)]
+    assert losses == sorted(losses, reverse=True)
+    assert not call.program().aliased
+
+
+@EVERY_EXECUTOR
+def test_a_view_used_after_the_overwriting(executor: str) -> None:
+    w = Tensor(numbers(3, 4))
+
+    def f(x: Tensor) -> Tensor:
+        view = w[1]
+        w.copy_(x)
+        return view * 2.0
+
+    call = compile(f, executor=executor)
+    for k in range(3):
+        x = numbers(3, 4, seed=k)
+        np.testing.assert_allclose(call(Tensor(x)).numpy(), 2 * x[1], rtol=1e-6)
+
+
+def test_data_assigned_inside_is_refused() -> None:
+    w = Tensor(numbers(3))
+
+    def f(x: Tensor) -> Tensor:
+        y = x * w
+        w.data = w.data + 1.0
+        return y
+
+    with pytest.raises(CompileError, match="was assigned inside"):
+        compile(f)(Tensor(numbers(3)))
+
+
+def test_a_module_that_counts_is_given_up() -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls = self.calls + 1
+            return x + float(self.calls)
+
+    model = Counting()
+    call = compile(model, executor="numpy")
+    x = Tensor(np.zeros(2))
+    with pytest.warns(UserWarning, match="counts its calls"):
+        found = [float(call(x).numpy()[0]) for _ in range(30)]
+    assert found == sorted(found)
+    assert call.captures <= 12
+
+
 def test_report_and_program_are_readable() -> None:
     model = network(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     step = compile(training(model, optim.SGD(model.parameters(), lr=0.1)))

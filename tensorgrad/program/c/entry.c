@@ -38,10 +38,10 @@ typedef struct {
     PyObject *keep; /* the specification: holds references to everything below */
     Argument *arguments;
     Py_ssize_t argument_count;
-    Items tensors, cells, dicts, sizes, leaves, options, rates, draws, words, gradients, results,
+    Items tensors, hooks, cells, dicts, sizes, leaves, options, rates, draws, words, gradients, results,
         overwritten, segments;
     PyTypeObject *tensor_type;
-    Py_ssize_t data_at, node_at, grad_at;
+    Py_ssize_t data_at, node_at, grad_at, hooks_at;
     PyObject *mode_var, *mode, *changes, *next_position, *tape_dict;
     PyObject *defaults, *default_dtype;
     long seen;
@@ -96,6 +96,8 @@ static int holds(Entry *e) {
         Item *t = &e->tensors.items[k];
         if (SLOT(t->a, e->data_at) != t->b || SLOT(t->a, e->node_at) != t->c) return 0;
     }
+    for (Py_ssize_t k = 0; k < e->hooks.count; k++)
+        if (SLOT(e->hooks.items[k].a, e->hooks_at) != Py_None) return 0;
     for (Py_ssize_t k = 0; k < e->cells.count; k++)
         if (!same(PyCell_GET(e->cells.items[k].a), e->cells.items[k].b)) return 0;
     for (Py_ssize_t k = 0; k < e->dicts.count; k++) {
@@ -290,10 +292,12 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     e->data_at = offset_of((PyObject *)e->tensor_type, "data");
     e->node_at = offset_of((PyObject *)e->tensor_type, "node");
     e->grad_at = offset_of(leaf_type, "grad");
-    if (e->data_at < 0 || e->node_at < 0 || e->grad_at < 0) goto fail;
+    e->hooks_at = offset_of(leaf_type, "hooks");
+    if (e->data_at < 0 || e->node_at < 0 || e->grad_at < 0 || e->hooks_at < 0) goto fail;
 #define ITEMS(field)                                                                               \
     if (read_items(spec, #field, &e->field) < 0) goto fail
     ITEMS(tensors);
+    ITEMS(hooks);
     ITEMS(cells);
     ITEMS(dicts);
     ITEMS(sizes);
@@ -350,7 +354,7 @@ static int entry_clear(PyObject *self) {
 static void entry_dealloc(PyObject *self) {
     Entry *e = (Entry *)self;
     PyObject_GC_UnTrack(self);
-    Items *all[] = {&e->tensors, &e->cells, &e->dicts, &e->sizes, &e->leaves, &e->options, &e->rates,
+    Items *all[] = {&e->tensors, &e->hooks, &e->cells, &e->dicts, &e->sizes, &e->leaves, &e->options, &e->rates,
                     &e->draws, &e->words, &e->gradients, &e->results, &e->overwritten, &e->segments};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
     PyMem_Free(e->arguments);
