@@ -570,8 +570,12 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
 
 
 def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
-    """A function of three tensors that applies ``op``; see ``unary``. Each has a gradient rule."""
+    """A function of three tensors that applies ``op``; see ``unary``.
+
+    The first may be one that takes no part in the conversion of types and has no gradient rule.
+    """
     cpu = op.cpu
+    typed = op.typed is None
     rule1, rule2, rule3 = op.rules
     pick1: Any = None if rule1 is None else rule1.get
     pick2: Any = None if rule2 is None else rule2.get
@@ -581,11 +585,12 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
         if not (isinstance(x1, Tensor) and isinstance(x2, Tensor) and isinstance(x3, Tensor)):
             return apply(op, (x1, x2, x3), NO_ATTRS)
         a, b, c = x1.data, x2.data, x3.data
-        dtype = a.dtype
+        dtype = b.dtype
         grad, observers = current_mode()
         if (
             not type(a) is ndarray is type(b) is type(c)
-            or not b.dtype is dtype is c.dtype
+            or c.dtype is not dtype
+            or (typed and a.dtype is not dtype)
             or dtype not in WIDE_FLOATS
             or observers
         ):
@@ -602,7 +607,7 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
         if grad:
             env = (y, a, b, c)
             edges: tuple[Any, ...] = ()
-            if (node := x1.node) is not None:
+            if pick1 is not None and (node := x1.node) is not None:
                 edges = ((rule1, pick1(env), node),)
             if (node := x2.node) is not None:
                 edges += ((rule2, pick2(env), node),)

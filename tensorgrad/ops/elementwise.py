@@ -19,7 +19,7 @@ import numpy as np
 from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
-from tensorgrad.tape import Primitive, apply, binary, constant
+from tensorgrad.tape import Primitive, apply, binary, constant, ternary
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -519,6 +519,9 @@ _WHERE = Primitive(
 )
 
 
+_where = ternary(_WHERE)
+
+
 def _kept(g: Any, condition: Any, when: bool) -> Any:
     """``g`` where ``condition`` is ``when``, else 0."""
     if type(g) is np.ndarray and type(condition) is np.ndarray and _fits(condition, g):
@@ -538,7 +541,7 @@ def _kept(g: Any, condition: Any, when: bool) -> Any:
 )
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """``x1`` where ``condition`` is true, else ``x2``; the three broadcast."""
-    return apply(_WHERE, (condition, x1, x2))
+    return _where(condition, x1, x2)
 
 
 def _clip_value(xp: Any, x: Any, min: Any, max: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -72,6 +73,19 @@ def cache_folder() -> Path:
     return Path(base) / "tensorgrad"
 
 
+@functools.cache
+def _writable(folder: Path) -> Path:
+    """The folder, or one for this process alone where that cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            return folder
+    except OSError:
+        private = tempfile.mkdtemp(prefix="tensorgrad-")
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+        return Path(private)
+
+
 def build(text: str) -> ctypes.CDLL:
     """C text as a library; see ``built``."""
     return ctypes.CDLL(str(built(text)))
@@ -99,10 +113,9 @@ def built(text: str, options: Sequence[str] = ()) -> Path:
     header = (_SOURCES / "support.h").read_bytes()
     parts = [text.encode(), header, said, path.encode(), " ".join(flags).encode()]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    folder = cache_folder()
+    folder = _writable(cache_folder())
     library = folder / f"{key}.so"
     if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             source, made = Path(scratch) / "program.c", Path(scratch) / "program.so"
             source.write_text(text)

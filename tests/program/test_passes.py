@@ -149,6 +149,16 @@ def test_cache_is_shared_by_processes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == kept
 
 
+@needs_compiler
+def test_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TENSORGRAD_CACHE", str(tmp_path / "file" / "below"))
+    call = tg.compile(lambda x: x * 5.0, executor="native")
+    for _ in range(2):
+        np.testing.assert_array_equal(call(Tensor(np.ones(3))).numpy(), 5.0)
+    assert "executor native" in call.report()
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "compiler", lambda: None)
     call = tg.compile(lambda x: x + 1.0)
