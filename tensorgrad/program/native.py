@@ -30,10 +30,10 @@ from tensorgrad.program.program import Program, Value
 from tensorgrad.tape import note_overwritten
 
 # No flag that changes what NaN, infinities or signed zeros do. An expression may be contracted to
-# fused multiply-adds, which round once instead of twice.
+# fused multiply-adds, which round once instead of twice. Integers wrap around, as NumPy's do.
 FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-    "-fopenmp-simd", "-w",
+    "-fwrapv", "-fopenmp-simd", "-w",
 )  # fmt: skip
 _SOURCES = Path(__file__).parent / "c"
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
@@ -223,7 +223,7 @@ class Native:
         self._seen = {lowering.views[v].storage for v in program.kept()}
         self.schedule = Schedule(lowering.operations, self._seen)
         self._slots: dict[Storage, int] = {}
-        self._scratch: list[int] = []
+        self._scratch: list[tuple[int, int]] = []  # places in the table, and bytes
         self._blas = blas()
         if self._blas is None and any(
             type(u) is Single
@@ -259,9 +259,7 @@ class Native:
 
     def _new_scratch(self, size: int) -> int:
         at = len(self._slots) + len(self._scratch)
-        self._scratch.append(size)
-        self._scratch_at = getattr(self, "_scratch_at", [])
-        self._scratch_at.append((at, size))
+        self._scratch.append((at, size))
         return at
 
     def _allocate(self) -> None:
@@ -290,10 +288,9 @@ class Native:
         size = len(self._slots) + len(self._scratch)
         self._table = (ctypes.c_void_p * size)()
         self._address = ctypes.addressof(self._table)
-        scratch = getattr(self, "_scratch_at", [])
-        self._room = aligned(sum(-(-n // 64) * 64 for _, n in scratch))
+        self._room = aligned(sum(-(-n // 64) * 64 for _, n in self._scratch))
         start = 0
-        for at, n in scratch:
+        for at, n in self._scratch:
             self._table[at] = self._room.ctypes.data + start
             start += -(-n // 64) * 64
         self._externals: list[list[Any]] = []

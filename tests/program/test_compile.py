@@ -857,3 +857,61 @@ def test_report_and_program_are_readable() -> None:
     assert '"op": "linear"' in program.to_json()
     assert program.to_dot().startswith("digraph")
     assert "executor" in step.report()
+
+
+@EVERY_EXECUTOR
+def test_integers_wrap_around(executor: str) -> None:
+    call = compile(lambda x: x * x + x, executor=executor)
+    big = np.array([2**62, -(2**63), 3], np.int64)
+    with np.errstate(over="ignore"):
+        for _ in range(2):
+            np.testing.assert_array_equal(call(Tensor(big)).numpy(), big * big + big)
+
+
+@EVERY_EXECUTOR
+def test_long_rows_and_many_phases(executor: str) -> None:
+    """Rows too long to be kept on the stack between the passes over them."""
+
+    def f(x: Tensor) -> Any:
+        return functional.softmax(x, axis=1), functional.layer_norm(tg.exp(x), (x.shape[1],))
+
+    call = compile(f, executor=executor)
+    for k in range(2):
+        x = numbers(3, 9000, seed=k)
+        for a, b in zip(call(Tensor(x)), f(Tensor(x))):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-4, atol=1e-5)
+
+
+@EVERY_EXECUTOR
+def test_reductions_over_every_choice_of_axes(executor: str) -> None:
+    axes: list[Any] = [0, 1, 2, (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+
+    def f(x: Tensor) -> Any:
+        return [r for a in axes for r in (x.sum(axis=a), x.max(axis=a), (x * x).mean(axis=a))]
+
+    call = compile(f, executor=executor)
+    for k in range(2):
+        x = Tensor(numbers(4, 5, 6, seed=k))
+        for a, b in zip(call(x), f(x)):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+        y = Tensor(numbers(6, 5, 4, seed=k))
+        y.data = y.data.T  # another layout of the same shape
+        for a, b in zip(call(y), f(y)):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@EVERY_EXECUTOR
+def test_stacks_of_matrices(executor: str) -> None:
+    def f(q: Tensor, k: Tensor, v: Tensor) -> Any:
+        q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
+        scores = functional.softmax(q @ k.mT * 0.125, axis=-1)
+        out = scores @ v
+        (out * out).sum().backward()
+        return out, q.grad, k.grad, v.grad
+
+    call = compile(f, executor=executor)
+    for seed in range(3):
+        given = [Tensor(numbers(2, 4, 40, 16, seed=seed + j)) for j in range(3)]
+        for a, b in zip(call(*given), f(*given)):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-3, atol=1e-5)
+    assert call.captures == 1
