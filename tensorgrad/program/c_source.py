@@ -74,8 +74,10 @@ class NestWriter:
         self.columns = nest.dims[-1]
         self.rows = math.prod(nest.dims[:-1])
         self.phase: dict[Map | Reduce, int] = {}
+        self.cost: dict[Map | Reduce, int] = {}  # of computing a value again, from memory
         for m in nest.members:
             self._set_phase(m)
+            self.cost[m] = self._cost(m)
         self.last = max(self.phase.values())
         self.flat = self._is_flat()
         if self.flat:
@@ -217,7 +219,7 @@ class NestWriter:
                 name = self._name(key, "v")
                 self.row[at].append(f"const {_ctype(m.out)} {name} = {text};")
             return self.names[key]
-        if at < phase and self._cost(m) > _CHEAP:
+        if at < phase and self.cost[m] > _CHEAP:
             if m in self.nest.stored or self.columns > _KEPT:
                 self.nest.stored.add(m)
                 return self._loaded(m, phase)
@@ -246,7 +248,7 @@ class NestWriter:
             return 0
         assert type(m) is Map
         inner = [s for s in self.nest.sources[m] if s is not None and self.nest.level[s] == FULL]
-        return m.cost + sum(self._cost(s) for s in inner) + (len(m.views) - len(inner))
+        return m.cost + sum(self.cost[s] for s in inner) + (len(m.views) - len(inner))
 
     def _text(self, m: Map, level: str, phase: int) -> str:
         """The expression of ``m``."""
@@ -358,15 +360,22 @@ class NestWriter:
                 self.accumulators[m] = self._name((m, "sum"), "s")
         # What a later phase stores first may have to be kept by an earlier one: last to first.
         for phase in range(self.last, -1, -1):
+            for m in nest.members:  # in order, so that no operand has to be looked for far back
+                if self.phase[m] == phase and type(m) is Map and nest.level[m] != LATE:
+                    self._value(m, nest.level[m], phase)
             for m in nest.members:
                 if self.phase[m] == phase and type(m) is Reduce:
                     self._reduce(m)
             for m in nest.members:
-                if self.phase[m] == phase and type(m) is Map and m in nest.stored:
+                known = self.phase[m] == phase and nest.level[m] != LATE
+                if known and type(m) is Map and m in nest.stored:
                     self._store(m)
             for m, name in list(self.kept.items()):
                 if self.phase[m] == phase:
                     self.column_end[phase].append(f"{name}[c] = {self._value(m, FULL, phase)};")
+        for m in nest.members:
+            if type(m) is Map and nest.level[m] == LATE:
+                self._store(m) if m in nest.stored else self._value(m, LATE, 0)
         return self._assemble()
 
     def _assemble(self) -> Function:

@@ -860,6 +860,27 @@ def test_report_and_program_are_readable() -> None:
 
 
 @EVERY_EXECUTOR
+def test_long_chains(executor: str) -> None:
+    """Longer than a nest, and than Python's stack of calls would allow to look back."""
+
+    def f(x: Tensor) -> Any:
+        x = x.detach().requires_grad_()
+        y, total = x, x.sum()
+        for k in range(700):
+            y = tg.tanh(y) if k % 7 == 0 else y * 1.01 - 0.01
+            total = total * 0.999 + 0.001
+        (y.sum() * total).backward()
+        return y, x.grad
+
+    call = compile(f, executor=executor)
+    for k in range(2):
+        x = Tensor(numbers(4, 3, seed=k))
+        for a, b in zip(call(x), f(x)):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-3, atol=1e-6)
+    assert call.captures == 1
+
+
+@EVERY_EXECUTOR
 def test_integers_wrap_around(executor: str) -> None:
     call = compile(lambda x: x * x + x, executor=executor)
     big = np.array([2**62, -(2**63), 3], np.int64)
