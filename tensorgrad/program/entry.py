@@ -85,6 +85,8 @@ def _specification(
 ) -> dict[str, Any] | None:
     if any(v.label == "gradient" for v in executor.program.values()):
         return None  # gradients are added to, which then lie elsewhere every time
+    if any(executor.direct):
+        return None  # they would have to be watched
     if any(hooks is not None for _, hooks, _ in guards._hooks):
         return None  # they may become other ones
     table = executor._table

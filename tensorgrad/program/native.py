@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -340,6 +341,15 @@ class Native:
     def _bind_outputs(self) -> None:
         """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
         self._results = [self._shown(v) for v in self.program.results]
+        storages = [self._views[v].storage for v in self.program.kept()]
+        #: results that are handed out as they lie, being large and nobody else's
+        self.direct = [
+            array is not None
+            and array.nbytes > _COPIED
+            and array.flags.c_contiguous
+            and storages.count(self._views[v].storage) == 1
+            for v, array in self._results
+        ]
         self._gradients = [None if v is None else self._shown(v) for _, v in self.program.gradients]
 
     def _shown(self, v: Value) -> tuple[Value, np.ndarray[Any, Any] | None]:
@@ -352,10 +362,14 @@ class Native:
         assert entry is not None
         storage = self._views[entry[0]].storage
         if storage.role == "temporary":
-            self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
-            if storage in self._slots:
-                self._table[self._slots[storage]] = memory.ctypes.data
+            self._move(storage)
             self._bind_outputs()
+
+    def _move(self, storage: Storage) -> None:
+        """Give a temporary value that is kept other memory."""
+        self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
+        if storage in self._slots:
+            self._table[self._slots[storage]] = memory.ctypes.data
 
     def _segment(self, number: int) -> Callable[[], int]:
         function = getattr(self._library, f"segment{number}")
@@ -401,6 +415,13 @@ class Native:
         if moved:
             self._fill_table()
             self._updated_arrays = [self.memory[s] for s in self._updated]
+        for k, direct in enumerate(self.direct):
+            # The array is referred to by this list, and by the question. Whoever else refers to it
+            # keeps what the last replay put there.
+            if direct and getrefcount(self._results[k][1]) > 2:
+                v, _ = self._results[k]
+                self._move(self._views[v].storage)
+                self._results[k] = self._shown(v)
         for k, buffer in self._small:
             buffer[...] = arguments[k]
         for k, storage in self._large:
@@ -428,8 +449,12 @@ class Native:
         if self._updated:
             note_overwritten(self._updated_arrays)
         results = [
-            array.copy() if array is not None else self._array(self._views[v]).copy()
-            for v, array in self._results
+            self._array(self._views[v]).copy()
+            if array is None
+            else array
+            if direct
+            else array.copy()
+            for (v, array), direct in zip(self._results, self.direct)
         ]
         return results, [None if e is None else self._gradient(*e) for e in self._gradients]
 
