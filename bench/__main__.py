@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.only or SECTIONS:
         section = SECTIONS[name]
         report = Report(name, section.TITLE, section.UNIT)
-        with Contest(settings, report) as contest:
+        threads = min(settings.threads, getattr(section, "THREADS", settings.threads))
+        with Contest(replace(settings, threads=threads), report) as contest:
             section.run(contest)
             frameworks.update(contest.describe())
         reports.append(report)

@@ -154,6 +154,21 @@ def _replay(
             contribute(seed_node, seed)
     while True:
         if ahead is not None:
+            # A chain needs no more than this, as long as each entry has one input and no hooks.
+            edges = ahead.edges
+            while edges and len(edges) == 1 and ahead.hooks is None:
+                ((rule, saved, parent),) = edges
+                if type(parent) is not Node or ahead.position > last_overwrite:
+                    break
+                d = rule.function(ahead_g, *saved)
+                if type(d) is not ndarray or d.shape != parent.shape:
+                    if isinstance(d, np.generic):
+                        d = asarray(d)
+                    if d.shape != parent.shape:
+                        d = unbroadcast(d, parent.shape)
+                if not retain:
+                    ahead.edges = None
+                ahead, ahead_g, edges = parent, d, parent.edges
             node, g, ahead = ahead, ahead_g, None
         elif heap:
             at = heappop(heap)

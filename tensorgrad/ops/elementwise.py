@@ -212,7 +212,17 @@ logaddexp = elementwise2(
     "``log(exp(x1) + exp(x2))`` without overflow.",
     types="float",
 )
-sqrt = elementwise("sqrt", "sqrt", lambda g, y: g * 0.5 / y, "The square root.", low=0.3)
+
+
+def _sqrt_rule(g: Any, y: Any) -> Any:
+    if type(g) is np.ndarray and g.shape:  # the same in place, which is quicker
+        d = np.multiply(g, constant(0.5, g.dtype))
+        d /= y
+        return d
+    return g * 0.5 / y
+
+
+sqrt = elementwise("sqrt", "sqrt", _sqrt_rule, "The square root.", low=0.3)
 rsqrt = elementwise(
     "rsqrt",
     lambda xp, x: xp.reciprocal(xp.sqrt(x)),
@@ -273,11 +283,21 @@ atan2 = elementwise2(
 )
 sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.")
 cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.")
-tanh = elementwise(
+
+
+def _tanh_rule(g: Any, y: Any) -> Any:
     # g (1 - y**2) without a constant: a number beside an array costs more than a multiplication
+    if type(g) is np.ndarray and g.shape:  # the same in place, which is quicker
+        d = np.multiply(g, y)
+        d *= y
+        return np.subtract(g, d, d)
+    return g - g * y * y
+
+
+tanh = elementwise(
     "tanh",
     "tanh",
-    lambda g, y: g - g * y * y,
+    _tanh_rule,
     "The hyperbolic tangent.",
     kernel="tanh",
 )
@@ -461,6 +481,7 @@ minimum = elementwise2(
 )
 
 
+_BOOL = np.dtype(np.bool_)
 _AS_INTEGER = {float32: int32, float64: int64}
 ZEROS = {d: np.zeros((), d) for d in WIDE_FLOATS}  # cheaper beside an array than the number 0
 
@@ -500,7 +521,7 @@ def _select_on_gpu(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
 def _fits(condition: Any, x: Any) -> bool:
     """Whether both are arrays of one shape: truth values and floats."""
     return (
-        getattr(condition, "dtype", None) == np.bool_
+        getattr(condition, "dtype", None) is _BOOL
         and getattr(x, "shape", None) == condition.shape
         and x.dtype in FLOATS
     )
@@ -525,6 +546,9 @@ _where = ternary(_WHERE)
 def _kept(g: Any, condition: Any, when: bool) -> Any:
     """``g`` where ``condition`` is ``when``, else 0."""
     if type(g) is np.ndarray and type(condition) is np.ndarray and _fits(condition, g):
+        if g.size <= 512 and g.dtype in ZEROS:
+            zero = ZEROS[g.dtype]
+            return np.where(condition, g, zero) if when else np.where(condition, zero, g)
         return keep_where(np, condition if when else np.logical_not(condition), g)
     return where(condition, g, 0.0) if when else where(condition, 0.0, g)
 
