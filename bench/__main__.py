@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--together", action="store_true", help="all contestants in this process")
     parser.add_argument("--threads", type=int, default=processors(), metavar="N",
                         help="threads of every contestant (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--case", default="", metavar="TEXT", help="cases with TEXT in their name")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each comparison")
     parser.add_argument(
         "--contestants", metavar="A,B", default=",".join(CONTESTANTS),
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=options.threads,
         rounds=options.rounds,
         contestants=contestants,
+        case=options.case,
     )
     if settings.together and settings.threads != processors():
         limit_threads(settings.threads)

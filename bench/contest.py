@@ -37,6 +37,7 @@ class Settings:
     quick: fewer rounds and shorter slots, and small cases only; to try the machinery out.
     large: also the cases that take minutes and gigabytes.
     together: all contestants in this process.
+    case: leave out the cases whose names do not contain this.
     """
 
     quick: bool = False
@@ -45,6 +46,7 @@ class Settings:
     threads: int = 1
     rounds: int | None = None
     contestants: tuple[str, ...] = tuple(CONTESTANTS)
+    case: str = ""
 
 
 @dataclass
@@ -106,6 +108,9 @@ class Contest:
         tolerance: the relative difference allowed between the figures to be checked.
         Returns the seconds, round by round.
         """
+        jobs = {key: job for key, job in jobs.items() if self.settings.case in key[0]}
+        if not jobs:
+            return {}
         entries: dict[tuple[str, str], Prepared] = {}
         for (case, contestant), job in jobs.items():
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ def _functions(module: Any, **others: Function) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(module, name) for name in _SHARED}, **others)
 
 
-def _load_tensorgrad() -> Framework:
+def _load_tensorgrad(compiled: bool = False) -> Framework:
     import tensorgrad as tg
 
     def differentiated(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
@@ -48,6 +49,13 @@ def _load_tensorgrad() -> Framework:
 
         return call
 
+    def program(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
+        both: Function = tg.compile(tg.autograd.value_and_grad(f))
+        tensor = tg.Tensor(x)
+        return lambda: both(tensor)
+
+    if compiled:
+        differentiated = program
     return Framework(_functions(tg, sigmoid=tg.sigmoid, relu=tg.relu), tg.Tensor, differentiated)
 
 
@@ -100,6 +108,7 @@ def _load_autograd() -> Framework:
 
 _LOADERS = {
     "tensorgrad": _load_tensorgrad,
+    "tensorgrad compiled": partial(_load_tensorgrad, compiled=True),
     "torch": _load_torch,
     "jax": _load_jax,
     "autograd": _load_autograd,

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.contest import Contest
 from bench.measure import Timed, ratios, repeated
-from bench.training.networks import NETWORKS
+from bench.training.networks import MODERN, NETWORKS
 from bench.workers import Job
 
 NAME = "programs"
@@ -17,9 +17,15 @@ UNIT = "microseconds"
 WHO = ("tensorgrad compiled", "tensorgrad numpy", "tensorgrad", "torch", "torch compiled", "jax")
 OPTIMIZERS = ("momentum", "Adam")
 #: Network -> how many times faster than PyTorch in eager mode, and than jax.jit.
-BARS = {"2-8-1": (80.0, 10.0), "64-32-10": (20.0, 4.0), "784-128-10": (2.5, 1.3)}
+BARS = {
+    "2-8-1": (80.0, 10.0),
+    "64-32-10": (20.0, 4.0),
+    "784-128-10": (2.5, 1.3),
+    "layer norm, GELU 32-64-10": (30.0, 5.0),
+}
 #: Networks where no peer may be faster.
-FASTEST = ("784-512-512-10", "1024-2048-2048-1000", "100 x 64")
+FASTEST = ("784-512-512-10", "1024-2048-2048-1000", "100 x 64", "attention")
+ALL = {**NETWORKS, **MODERN}
 QUICK = ("2-8-1", "64-32-10")
 OPTIONS: dict[str, dict[str, Any]] = {
     "tensorgrad compiled": {"compiled": "auto"},
@@ -35,7 +41,7 @@ def build(contestant: str, network: str, optimizer: str) -> Timed:
     """
     framework = contestant.partition(" ")[0]
     module = importlib.import_module(f"bench.training.with_{framework}")
-    step = module.training_step(NETWORKS[network], optimizer, **OPTIONS.get(contestant, {}))
+    step = module.training_step(ALL[network], optimizer, **OPTIONS.get(contestant, {}))
     start = time.perf_counter()
     first = step().item()
     taken = time.perf_counter() - start
@@ -47,7 +53,7 @@ def build(contestant: str, network: str, optimizer: str) -> Timed:
 def run(contest: Contest) -> None:
     """Every network with every optimizer."""
     who = contest.taking_part(*WHO)
-    for network in QUICK if contest.settings.quick else NETWORKS:
+    for network in QUICK if contest.settings.quick else ALL:
         for optimizer in OPTIMIZERS:
             case = f"{network} {optimizer}"
             times = contest.compare(

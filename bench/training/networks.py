@@ -12,15 +12,25 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Network:
-    """A multi-layer perceptron and its batch.
+    """A multi-layer perceptron, or a block of attention, and its batch.
 
-    hidden: "relu" (with cross-entropy at the end) or "sigmoid" (with sigmoids throughout and the
-        mean squared error at the end).
+    hidden: "relu", or "gelu" after a layer normalization (both with cross-entropy at the end);
+        "sigmoid" (with sigmoids throughout and the mean squared error at the end); "attention":
+        queries, keys, values and the way out, each as wide as the input, and the mean squared
+        error at the end.
+    heads, positions: of attention.
     """
 
     sizes: tuple[int, ...]
     batch: int
     hidden: str = "relu"
+    heads: int = 4
+    positions: int = 64
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the target is a class for each example."""
+        return self.hidden in ("relu", "gelu")
 
 
 NETWORKS = {
@@ -32,6 +42,12 @@ NETWORKS = {
     "1024-2048-2048-1000": Network((1024, 2048, 2048, 1000), 512),
 }
 
+#: Beside those, in the section of compiled steps.
+MODERN = {
+    "layer norm, GELU 32-64-10": Network((32, 64, 10), 16, "gelu"),
+    "attention": Network((128,) * 5, 8, "attention"),
+}
+
 #: Learning rates, small enough for all the networks above.
 MOMENTUM_RATE, MOMENTUM = 0.01, 0.9
 ADAM_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
@@ -40,7 +56,7 @@ ADAM_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 class Start(NamedTuple):
     """Where training begins: layers of (weight with a row per input, bias), and one batch.
 
-    ``target`` holds class numbers, or for sigmoid networks the values wanted.
+    ``target`` holds class numbers, or the values wanted.
     """
 
     layers: list[tuple[Array, Array]]
@@ -62,5 +78,9 @@ def start(network: Network) -> Start:
     if network.hidden == "sigmoid":
         x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
         return Start(layers, x, np.array([[0], [1], [1], [0]], np.float32))
+    if network.hidden == "attention":
+        shape = (network.batch, network.positions, network.sizes[0])
+        x, target = draw.standard_normal((2, *shape)).astype(np.float32)
+        return Start(layers, x, target)
     x = draw.standard_normal((network.batch, network.sizes[0])).astype(np.float32)
     return Start(layers, x, draw.integers(0, network.sizes[-1], network.batch))

@@ -20,13 +20,26 @@ from bench.training.networks import (
 )
 
 
+def _attention(network: Network, layers: Any, x: Any) -> Any:
+    shape = (*x.shape[:2], network.heads, x.shape[2] // network.heads)
+    q, k, v = ((x @ weight + bias).reshape(shape) for weight, bias in layers[:3])
+    weight, bias = layers[3]
+    return jax.nn.dot_product_attention(q, k, v).reshape(x.shape) @ weight + bias
+
+
 def _loss(network: Network, layers: Any, x: Any, target: Any) -> Any:
-    for i, (weight, bias) in enumerate(layers):
+    if network.hidden == "attention":
+        return jnp.mean((_attention(network, layers, x) - target) ** 2)
+    for i, (weight, bias, *norm) in enumerate(layers):
         x = x @ weight + bias
         if network.hidden == "sigmoid":
             x = jax.nn.sigmoid(x)
         elif i < len(layers) - 1:
-            x = jax.nn.relu(x)
+            if norm:
+                x = (x - x.mean(1, keepdims=True)) * jax.lax.rsqrt(x.var(1, keepdims=True) + 1e-5)
+                x = jax.nn.gelu(x * norm[0] + norm[1], approximate=False)
+            else:
+                x = jax.nn.relu(x)
     if network.hidden == "sigmoid":
         return jnp.mean((x - target) ** 2)
     return -jnp.take_along_axis(jax.nn.log_softmax(x), target[:, None], 1).mean()
@@ -54,6 +67,11 @@ def training_step(network: Network, optimizer: str) -> Callable[[], Any]:
     """A call that makes one step and returns the loss, when it is there."""
     begin = start(network)
     layers: Any = [(jnp.asarray(w), jnp.asarray(b)) for w, b in begin.layers]
+    if network.hidden == "gelu":
+        layers = [
+            (w, b, jnp.ones_like(b), jnp.zeros_like(b)) if i < len(layers) - 1 else (w, b)
+            for i, (w, b) in enumerate(layers)
+        ]
     x, target = jnp.asarray(begin.x), jnp.asarray(begin.target)
     zeros = jax.tree.map(jnp.zeros_like, layers)
     if optimizer == "momentum":

@@ -11,22 +11,54 @@ from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network,
 from tensorgrad import nn, optim
 
 
+class Attention(nn.Module):
+    """Softmax attention with several heads: (batch, positions, width) of the same shape."""
+
+    def __init__(self, linears: list[Any], heads: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = linears
+        self.heads = heads
+
+    def forward(self, x: Any) -> Any:
+        """``softmax(q k' / sqrt(d)) v`` for each head, put together again."""
+        batch, positions, width = x.shape
+        shape = (batch, positions, self.heads, width // self.heads)
+        q = self.query(x).reshape(shape).transpose(0, 2, 1, 3)
+        k = self.key(x).reshape(shape).transpose(0, 2, 3, 1)
+        v = self.value(x).reshape(shape).transpose(0, 2, 1, 3)
+        weights = tg.softmax((q @ k) * (1 / shape[-1] ** 0.5), axis=-1)
+        return self.out((weights @ v).transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+def _model(network: Network, layers: list[Any]) -> Any:
+    linears: list[Any] = []
+    with tg.no_grad():
+        for weight, bias in layers:
+            linears.append(nn.Linear(*weight.shape))
+            linears[-1].weight.copy_(tg.Tensor(weight.T))
+            linears[-1].bias.copy_(tg.Tensor(bias))
+    if network.hidden == "attention":
+        return Attention(linears, network.heads)
+    modules: list[Any] = []
+    for linear in linears:
+        modules.append(linear)
+        if network.hidden == "sigmoid":
+            modules.append(nn.Sigmoid())
+        elif linear is not linears[-1]:
+            if network.hidden == "gelu":
+                modules += [nn.LayerNorm(linear.weight.shape[0]), nn.GELU()]
+            else:
+                modules.append(nn.ReLU())
+    return nn.Sequential(*modules)
+
+
 def training_step(
     network: Network, optimizer: str, device: str = "cpu", compiled: str | None = None
 ) -> Callable[[], Any]:
     """A call that makes one step and returns the loss. compiled: the executor, if it is."""
     layers, inputs, wanted = start(network)
-    modules: list[Any] = []
-    with tg.no_grad():
-        for weight, bias in layers:
-            linear: Any = nn.Linear(*weight.shape)
-            linear.weight.copy_(tg.Tensor(weight.T))
-            linear.bias.copy_(tg.Tensor(bias))
-            modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
-    if network.hidden == "relu":
-        modules.pop()
-    model = nn.Sequential(*modules).to(device)
-    criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
+    model = _model(network, layers).to(device)
+    criterion = nn.CrossEntropyLoss() if network.labelled else nn.MSELoss()
     x, target = tg.Tensor(inputs, device=device), tg.Tensor(wanted, device=device)
     update: Any
     if optimizer == "momentum":

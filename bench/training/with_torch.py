@@ -11,6 +11,47 @@ from torch import nn, optim
 from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
 
 
+class Attention(nn.Module):
+    """Softmax attention with several heads, by PyTorch's own function for it."""
+
+    def __init__(self, linears: list[Any], heads: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.out = linears
+        self.heads = heads
+
+    def forward(self, x: Any) -> Any:
+        """(batch, positions, width) -> the same shape."""
+        batch, positions, width = x.shape
+        shape = (batch, positions, self.heads, width // self.heads)
+        q, k, v = (
+            layer(x).reshape(shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(x.shape))
+
+
+def _model(network: Network, layers: list[Any]) -> Any:
+    linears: list[Any] = []
+    with torch.no_grad():
+        for weight, bias in layers:
+            linears.append(nn.Linear(*weight.shape))
+            linears[-1].weight.copy_(torch.tensor(weight).T)
+            linears[-1].bias.copy_(torch.tensor(bias))
+    if network.hidden == "attention":
+        return Attention(linears, network.heads)
+    modules: list[Any] = []
+    for linear in linears:
+        modules.append(linear)
+        if network.hidden == "sigmoid":
+            modules.append(nn.Sigmoid())
+        elif linear is not linears[-1]:
+            if network.hidden == "gelu":
+                modules += [nn.LayerNorm(linear.weight.shape[0]), nn.GELU()]
+            else:
+                modules.append(nn.ReLU())
+    return nn.Sequential(*modules)
+
+
 def training_step(
     network: Network,
     optimizer: str,
@@ -23,17 +64,8 @@ def training_step(
     compiled: forward and backward by torch.compile, and the optimizer's step by another.
     """
     layers, inputs, wanted = start(network)
-    modules: list[Any] = []
-    with torch.no_grad():
-        for weight, bias in layers:
-            linear: Any = nn.Linear(*weight.shape)
-            linear.weight.copy_(torch.tensor(weight).T)
-            linear.bias.copy_(torch.tensor(bias))
-            modules += [linear, nn.ReLU() if network.hidden == "relu" else nn.Sigmoid()]
-    if network.hidden == "relu":
-        modules.pop()
-    model = nn.Sequential(*modules).to(device)
-    criterion = nn.CrossEntropyLoss() if network.hidden == "relu" else nn.MSELoss()
+    model = _model(network, layers).to(device)
+    criterion = nn.CrossEntropyLoss() if network.labelled else nn.MSELoss()
     x, target = torch.tensor(inputs, device=device), torch.tensor(wanted, device=device)
     update: Any
     if optimizer == "momentum":
