@@ -36,9 +36,18 @@ def families() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder().glob("*.cu")))
 
 
-@cache
 def source(family: str) -> str:
     """The text of a family with its headers in place, each once."""
+    return _expanded(f"{family}.cu")
+
+
+def header(name: str) -> str:
+    """The text of a header with those that it includes in place, each once."""
+    return _expanded(f"{name}.cuh")
+
+
+@cache
+def _expanded(file: str) -> str:
     seen: set[str] = set()
 
     def expand(name: str) -> str:
@@ -51,7 +60,7 @@ def source(family: str) -> str:
         text = (folder() / name).read_text(encoding="utf-8")
         return _INCLUDE.sub(header, text.replace("#pragma once\n", ""))
 
-    return expand(f"{family}.cu")
+    return expand(file)
 
 
 def kernel_names(family: str) -> tuple[str, ...]:

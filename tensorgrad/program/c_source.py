@@ -22,7 +22,6 @@ from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
 
 # What is computed a second time in a later phase rather than kept, in additions.
 _CHEAP = 6
-# Elements of a row of which copies are kept on the stack; of a longer row they go to memory.
 _KEPT = 4096
 # Work, in additions, of a piece of a nest that is shared out among threads. It takes about 10 us,
 # of which waking a thread is a tenth.
@@ -67,6 +66,9 @@ class Function:
 
 class NestWriter:
     """Writes one nest."""
+
+    #: elements of a row of which copies are kept on the stack; of a longer row they go to memory
+    longest = _KEPT
 
     def __init__(self, nest: Nest) -> None:
         self.nest = nest
@@ -114,7 +116,7 @@ class NestWriter:
         for m in self.nest.members:
             if self.nest.level[m] == ROW or (type(m) is Map and "{column}" in m.text):
                 return False
-            if type(m) is Reduce and (self.nest.level[m] != LATE or _kept_axes(m.out)):
+            if type(m) is Reduce and (self.nest.level[m] != LATE or has_axes(m.out)):
                 return False
             if self.nest.level[m] == FULL:
                 for view in [*m.views, m.out]:
@@ -170,7 +172,7 @@ class NestWriter:
             at = f"{pointer} + {base}" if base != "0" else pointer
             target = self.row[0] if not self.flat else self.head
             self.row_pointers.append(
-                (target is self.head, f"{const}{_ctype(view)} *const {name} = {at};")
+                (target is self.head, f"{const}{type_of(view)} *const {name} = {at};")
             )
         return f"{name}[c]" if step == 1 else f"{name}[c * {step}]"
 
@@ -195,7 +197,7 @@ class NestWriter:
         if key not in self.names:
             text = self._element(view, level, phase)
             name = self._name(key, "v")
-            place.append(f"const {_ctype(view)} {name} = {text};")
+            place.append(f"const {type_of(view)} {name} = {text};")
         return self.names[key]
 
     def _value(self, m: Map | Reduce, reader: str, phase: int) -> str:
@@ -209,7 +211,7 @@ class NestWriter:
             if key not in self.names:
                 text = self._text(m, LATE, 0)
                 name = self._name(key, "v")
-                self.late.append(f"const {_ctype(m.out)} {name} = {text};")
+                self.late.append(f"const {type_of(m.out)} {name} = {text};")
             return self.names[key]
         at = self.phase[m]
         if level == ROW:
@@ -217,21 +219,25 @@ class NestWriter:
             if key not in self.names:
                 text = self._text(m, ROW, at)
                 name = self._name(key, "v")
-                self.row[at].append(f"const {_ctype(m.out)} {name} = {text};")
+                self.row[at].append(f"const {type_of(m.out)} {name} = {text};")
             return self.names[key]
         if at < phase and self.cost[m] > _CHEAP:
-            if m in self.nest.stored or self.columns > _KEPT:
+            if m in self.nest.stored or self.columns > self.longest:
                 self.nest.stored.add(m)
                 return self._loaded(m, phase)
             if m not in self.kept:
                 self.kept[m] = f"k{len(self.kept)}"
-            return f"{self.kept[m]}[c]"
+            return self._kept_at(m)
         key = (m, phase)
         if key not in self.names:
             text = self._text(m, FULL, phase)
             name = self._name(key, "v")
-            self.column[phase].append(f"const {_ctype(m.out)} {name} = {text};")
+            self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
         return self.names[key]
+
+    def _kept_at(self, m: Map | Reduce) -> str:
+        """The current element of a value that is kept for a later phase."""
+        return f"{self.kept[m]}[c]"
 
     def _loaded(self, m: Map, phase: int) -> str:
         """A value that an earlier phase stored, read back."""
@@ -240,7 +246,7 @@ class NestWriter:
         if key not in self.names:
             text = self._element(m.out, FULL, phase)
             name = self._name(key, "v")
-            self.column[phase].append(f"const {_ctype(m.out)} {name} = {text};")
+            self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
         return self.names[key]
 
     def _cost(self, m: Map | Reduce) -> int:
@@ -252,9 +258,9 @@ class NestWriter:
 
     def _text(self, m: Map, level: str, phase: int) -> str:
         """The expression of ``m``."""
-        ctype = _ctype(m.out)
+        ctype = type_of(m.out)
         of_views = [v for v in m.views if v.dtype.kind == "f"] or m.views
-        kind = _ctype(of_views[0]) if ctype == "uint8_t" and of_views else ctype
+        kind = type_of(of_views[0]) if ctype == "uint8_t" and of_views else ctype
         given = []
         k = 0
         for x in m.inputs:
@@ -271,7 +277,7 @@ class NestWriter:
     def _reduce(self, m: Reduce) -> None:
         level = FULL if m.x.size == math.prod(self.dims) and self._reads_full(m) else ROW
         phase = self.phase[m]
-        ctype = _ctype(m.out)
+        ctype = type_of(m.out)
         x = self._operand(m, 0, level, phase)
         if self.nest.level[m] == ROW:
             acc = self.accumulators[m]
@@ -280,20 +286,20 @@ class NestWriter:
                 target = self._element(m.out, ROW, phase)
                 self.row_end[phase].append(f"{target} = {acc};")
             return
-        if _kept_axes(m.out):  # over all axes but the last
+        if has_axes(m.out):  # over all axes but the last
             n = len(self.partial)
             self.partial.append((ctype, self.columns))
             part = f"a{n}"
-            start = _neutral(m.kind)
+            start = neutral_of(m.kind)
             self.begin.append(f"for (long c = 0; c < {self.columns}; c++) {part}[c] = {start};")
-            self.column[phase].append(_step(m.kind, f"{part}[c]", x, ctype))
+            self.column[phase].append(accumulated(m.kind, f"{part}[c]", x))
             if m in self.nest.stored:
                 target = self._pointer(m.out.storage)
                 self.combine += [
                     f"for (long c = 0; c < {self.columns}; c++) {{",
                     f"    {ctype} s = a{n}[c];",
                     f"    for (long k = 1; k < pieces; k++) "
-                    f"{_step(m.kind, 's', f'a{n}[k * {self.columns} + c]', ctype)}",
+                    f"{accumulated(m.kind, 's', f'a{n}[k * {self.columns} + c]')}",
                     f"    {target}[c] = s;",
                     "}",
                 ]
@@ -302,18 +308,18 @@ class NestWriter:
         self.partial.append((ctype, 1))
         wide = "double" if m.kind == "+" else ctype
         total = f"t{n}"
-        self.begin.append(f"{wide} {total} = {_neutral(m.kind)};")
+        self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
         if level == FULL:
             acc = self._name((m, "partial"), "s")
             self._accumulate(m.kind, acc, x, ctype, phase)
-            self.row_end[phase].append(_step(m.kind, total, acc, wide))
+            self.row_end[phase].append(accumulated(m.kind, total, acc))
         else:
-            self.row[phase].append(_step(m.kind, total, x, wide))
+            self.row[phase].append(accumulated(m.kind, total, x))
         self.row_last.append(f"a{n}[0] = ({ctype}){total};")
         acc = self.accumulators[m]
         self.combine += [
             f"{wide} {acc}w = a{n}[0];",
-            f"for (long k = 1; k < pieces; k++) {_step(m.kind, acc + 'w', f'a{n}[k]', wide)}",
+            f"for (long k = 1; k < pieces; k++) {accumulated(m.kind, acc + 'w', f'a{n}[k]')}",
             f"const {ctype} {acc} = ({ctype}){acc}w;",
         ]
         if m in self.nest.stored:
@@ -326,14 +332,14 @@ class NestWriter:
         """Into ``acc``, over the columns of one phase."""
         if kind in ("max", "min"):
             # The vector units drop NaN: they are counted apart, and put in at the end of the row.
-            self.row[phase].append(f"{ctype} {acc}m = {_neutral(kind)}; int {acc}n = 0;")
+            self.row[phase].append(f"{ctype} {acc}m = {neutral_of(kind)}; int {acc}n = 0;")
             sign = ">" if kind == "max" else "<"
             self.column[phase].append(f"{acc}m = {x} {sign} {acc}m ? {x} : {acc}m;")
             self.column[phase].append(f"{acc}n |= {x} != {x};")
             self.clauses[phase] += [f"reduction({kind}:{acc}m)", f"reduction(|:{acc}n)"]
             self.row_end[phase].append(f"const {ctype} {acc} = {acc}n ? NAN : {acc}m;")
             return
-        self.row[phase].append(f"{ctype} {acc} = {_neutral(kind)};")
+        self.row[phase].append(f"{ctype} {acc} = {neutral_of(kind)};")
         self.column[phase].append(f"{acc} {kind}= {x};")
         self.clauses[phase].append(f"reduction({kind}:{acc})")
 
@@ -350,6 +356,11 @@ class NestWriter:
 
     def write(self) -> Function:
         """The text."""
+        self._fill()
+        return self._assemble()
+
+    def _fill(self) -> None:
+        """Write the statements of every part."""
         nest = self.nest
         self.written = {m.out.storage for m in nest.stored}
         self.row_pointers: list[tuple[bool, str]] = []
@@ -370,20 +381,20 @@ class NestWriter:
                 known = self.phase[m] == phase and nest.level[m] != LATE
                 if known and type(m) is Map and m in nest.stored:
                     self._store(m)
-            for m, name in list(self.kept.items()):
+            for m in list(self.kept):
                 if self.phase[m] == phase:
-                    self.column_end[phase].append(f"{name}[c] = {self._value(m, FULL, phase)};")
+                    target = self._kept_at(m)
+                    self.column_end[phase].append(f"{target} = {self._value(m, FULL, phase)};")
         for m in nest.members:
             if type(m) is Map and nest.level[m] == LATE:
                 self._store(m) if m in nest.stored else self._value(m, LATE, 0)
-        return self._assemble()
 
     def _assemble(self) -> Function:
         size = self.columns if self.flat else self.rows
         piece = self._piece(size)
         body: list[str] = []
         for m, name in self.kept.items():
-            body.append(f"{_ctype(m.out)} {name}[{self.columns}] __attribute__((aligned(64)));")
+            body.append(f"{type_of(m.out)} {name}[{self.columns}] __attribute__((aligned(64)));")
         body += self.begin + self.before
         body += [text for head, text in self.row_pointers if head]
         if not self.flat:
@@ -452,11 +463,13 @@ class NestWriter:
         return -(-piece // 16) * 16 if self.flat else piece
 
 
-def _ctype(view: View) -> str:
-    return C_TYPES[view.dtype]
+def type_of(x: View | Storage) -> str:
+    """The C type of its elements."""
+    return C_TYPES[x.dtype]
 
 
-def _kept_axes(view: View) -> bool:
+def has_axes(view: View) -> bool:
+    """Whether it has more than one element along some axis."""
     return any(n != 1 for n in view.shape)
 
 
@@ -468,11 +481,13 @@ def _linear(dims: tuple[int, ...], strides: tuple[int, ...], last: int | None) -
     return all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(axes))
 
 
-def _neutral(kind: str) -> str:
+def neutral_of(kind: str) -> str:
+    """What a reduction begins with."""
     return {"+": "0", "*": "1", "max": "(-INFINITY)", "min": "INFINITY"}[kind]
 
 
-def _step(kind: str, acc: str, x: str, ctype: str) -> str:
+def accumulated(kind: str, acc: str, x: str) -> str:
+    """The statement that takes ``x`` into ``acc``; NaN stays."""
     if kind in ("+", "*"):
         return f"{acc} {kind}= {x};"
     sign = ">" if kind == "max" else "<"
@@ -488,6 +503,14 @@ def product_of(op: Product) -> tuple[int, int, int, int]:
     """Stack, rows, inner size and columns of a product."""
     *batch, m, n = op.out.shape
     return math.prod(batch), m, op.a.shape[-1], n
+
+
+def layout(view: View) -> tuple[int, int]:
+    """Whether the matrices of a factor lie transposed, and their leading dimension."""
+    (rows, columns), (r, c) = view.shape[-2:], view.strides[-2:]
+    if (c == 1 or columns == 1) and (r >= columns or rows == 1):
+        return 0, max(r, columns, 1) if rows != 1 else columns
+    return 1, max(c, rows) if columns != 1 else rows
 
 
 def is_small(op: Product) -> bool:
@@ -591,14 +614,7 @@ def _write_product(
     functions: dict[str, str],
 ) -> None:
     batch, m, k, n = product_of(op)
-    ctype = _ctype(op.out)
-
-    def layout(view: View) -> tuple[int, int]:
-        """Whether it lies transposed, and its leading dimension."""
-        (rows, columns), (r, c) = view.shape[-2:], view.strides[-2:]
-        if (c == 1 or columns == 1) and (r >= columns or rows == 1):
-            return 0, max(r, columns, 1) if rows != 1 else columns
-        return 1, max(c, rows) if columns != 1 else rows
+    ctype = type_of(op.out)
 
     (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
     a = f"(const {ctype} *)P[{slot(op.a.storage)}] + {op.a.offset}"

@@ -59,7 +59,7 @@ class Entry:
         self.verified = False
         self._made_quick = 0
         self.single = type(tree) is _Leaf
-        self._expected: list[tuple[Any, Any, Any]] | None = None
+        self._expected: list[tuple[Any, Any, Any, Any]] | None = None
         self._mode = current_mode()
         self._default = dtypes.get_default_dtype()
 
@@ -75,18 +75,20 @@ class Entry:
 
     def expect(self, tensors: Sequence[Tensor]) -> None:
         """Note what the arguments are, if all of them are tensors: see ``takes``."""
-        self._expected = [(t.data.shape, t.data.dtype, type(t.node)) for t in tensors]
+        self._expected = [
+            (_place(t.data), t.data.shape, t.data.dtype, type(t.node)) for t in tensors
+        ]
 
     def takes(self, args: Sequence[Any], mode: Any) -> bool:
         """Whether the program is for these arguments: the quick way, where all are tensors."""
         expected = self._expected
         if expected is None or len(args) != len(expected) or mode is not self._mode:
             return False
-        for t, (shape, dtype, kind) in zip(args, expected):
+        for t, (place, shape, dtype, kind) in zip(args, expected):
             if type(t) is not Tensor or type(t.node) is not kind:
                 return False
             a = t.data
-            if type(a) is not np.ndarray or a.shape != shape or a.dtype is not dtype:
+            if a.shape != shape or a.dtype is not dtype or _place(a) != place:
                 return False
         return dtypes.get_default_dtype() is self._default
 
@@ -188,11 +190,11 @@ class Compiled:
             tree = _flatten((args, kwargs), tensors)
         key = (
             tree,
-            tuple([(t.data.shape, t.data.dtype.num, type(t.data), type(t.node)) for t in tensors]),
+            tuple([(t.data.shape, t.data.dtype.num, _place(t.data), type(t.node)) for t in tensors]),
             mode.grad,
             dtypes.get_default_dtype().num,
         )
-        if key in self._plain or any(type(t.data) is not np.ndarray for t in tensors):
+        if key in self._plain:
             return self.function(*args, **kwargs)
         with self._lock:
             entries = self._entries.get(key)
@@ -232,9 +234,6 @@ class Compiled:
             return found
 
         program, result = capture(lambda: self.function(*args, **kwargs), recorder, tensors_of)
-        if not program.on_host:  # there is no executor for GPUs: what was done stands
-            self._plain.add(key)
-            return result
         start = time.perf_counter()
         program = simplified(program)
         executor = _executor(self._executor, program)
@@ -248,12 +247,17 @@ class Compiled:
         wanted = [t.data for t in found], state.copy()
         recorder.undo()
         arrays = [t.data for t in tensors]
-        result = entry.replay(arrays)
-        problem = entry.differs(result, *wanted, state)
+        try:
+            result = entry.replay(arrays)
+            problem = entry.differs(result, *wanted, state)
+        except Exception as error:
+            if executor.name != "cuda":
+                raise
+            problem = f"{type(error).__name__}: {error}"
         if problem and executor.name != "numpy":
             recorder.undo()
             entry.executor = Calls(program)
-            entry.executor.reason = f"the native executor's result is another one: {problem}"
+            entry.executor.reason = f"the {executor.name} executor did something else: {problem}"
             result = entry.replay(arrays)
             problem = entry.differs(result, *wanted, state)
         if problem:
@@ -315,8 +319,22 @@ class Compiled:
         return "\n".join([head, *reason, *executor.lines()])
 
 
+def _place(array: Any) -> Any:
+    """Where an array lies, for the signature of a call."""
+    return "cpu" if type(array) is np.ndarray else backend.of(array).device_of(array)
+
+
 def _executor(wanted: str, program: Program) -> Any:
     """The executor asked for, or the best one for the program."""
+    if not program.on_host and wanted != "numpy":
+        from tensorgrad.program.cuda import Cuda
+
+        try:
+            return Cuda(program)
+        except CompileError as error:
+            made = Calls(program)
+            made.reason = str(error)
+            return made
     if wanted == "numpy" or (wanted == "auto" and native.compiler() is None):
         return Calls(program)
     try:
@@ -461,11 +479,13 @@ def compile(
     function itself would have left them; what else Python does in it (printing, counting, appending
     to a list) happens only at capture. What it returns has no history.
 
-    On a GPU the function runs as it is: there is no executor for CUDA yet.
+    On a GPU the program becomes generated kernels and matrix products, which are launched as one
+    CUDA graph. (Compiled for five architectures and emulated; not yet run on a GPU.)
 
     function: any function of tensors, hashable constants, and tuples, lists and dicts of them; a
         module too. Used as a decorator it may be left out.
-    executor: "numpy", "native" (C, needs a compiler), or "auto" for the best that is there.
+    executor: "numpy" (call by call), "native" (C, needs a compiler), or "auto" for the best that is
+        there. On a GPU the latter two mean the executor for CUDA.
     verify: n compares every n-th replay with the function itself (True: each one).
     limit: how many programs are kept; the oldest goes first.
 

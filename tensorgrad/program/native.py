@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.backend import is_array
-from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
 from tensorgrad.program import c_source
-from tensorgrad.program.loops import Call, Product, Storage, View
+from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
-from tensorgrad.program.program import Program, Value
+from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes
+from tensorgrad.program.program import Program
 from tensorgrad.tape import note_overwritten
 
 # No flag that changes what NaN, infinities or signed zeros do. An expression may be contracted to
@@ -171,27 +170,6 @@ def _pool() -> ctypes.CDLL:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def arena_plan(spans: dict[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], int]:
-    """Offsets for pieces of memory of which each is in use from one unit to another, and the sum.
-
-    spans: key -> (bytes, first unit, last unit). The largest piece is placed first, each in the
-    lowest gap among those in use at the same time.
-    """
-    placed: list[tuple[int, int, int, int]] = []
-    offsets: dict[Any, int] = {}
-    for key, (size, first, last) in sorted(spans.items(), key=lambda item: -item[1][0]):
-        size = -(-max(size, 1) // 64) * 64
-        start = 0
-        for at, end, begins, ends in sorted(placed):
-            if begins <= last and first <= ends:
-                if start + size <= at:
-                    break
-                start = max(start, end)
-        offsets[key] = start
-        placed.append((start, start + size, first, last))
-    return offsets, max((end for _, end, _, _ in placed), default=0)
-
-
 def aligned(size: int) -> np.ndarray[Any, Any]:
     """Bytes that begin at a multiple of 64."""
     raw = np.zeros(size + 64, np.uint8)
@@ -207,21 +185,16 @@ def aligned(size: int) -> np.ndarray[Any, Any]:
 _SHORT = 2_000_000
 
 
-class Native:
+class Native(Placed):
     """Runs a program as one C call for each stretch between calls of primitives."""
 
     name = "native"
-    reason = ""
-    #: how many references to a gradient's array there are while nobody else keeps it
-    references = 3
 
     def __init__(self, program: Program) -> None:
         if program.aliased:
             raise CompileError("memory that is seen through several views is overwritten")
-        self.program = program
         lowering = Lowering(program)
-        self._views = lowering.views
-        self._seen = {lowering.views[v].storage for v in program.kept()}
+        super().__init__(program, lowering.views, np)
         self.schedule = Schedule(lowering.operations, self._seen)
         self._slots: dict[Storage, int] = {}
         self._scratch: list[tuple[int, int]] = []  # places in the table, and bytes
@@ -265,23 +238,8 @@ class Native:
 
     def _allocate(self) -> None:
         """Lay out temporary values in one arena, and fill the table of addresses."""
-        spans: dict[Storage, list[int]] = {}
-        for at, unit in enumerate(self.schedule.units):
-            touched = {v.storage for v in unit.reads()}
-            if isinstance(unit, Nest):
-                touched |= {m.out.storage for m in unit.stored}
-            else:
-                op = unit.operation
-                if type(op) is Call:
-                    touched |= {v.storage for v in op.outputs}
-                elif type(op) is Product:
-                    touched.add(op.out.storage)
-            for s in touched:
-                if s.role == "temporary" and s not in self._seen:
-                    spans.setdefault(s, [s.nbytes, at, at])[2] = at
-        offsets, self.arena_bytes = arena_plan({s: tuple(v) for s, v in spans.items()})  # type: ignore[misc]
+        offsets, self.arena_bytes = arena_plan(lifetimes(self.schedule, self._seen))
         arena = aligned(self.arena_bytes)
-        self.memory: dict[Storage, np.ndarray[Any, Any]] = {}
         for s, start in offsets.items():
             self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
         for _, _, buffer, s in self._scalars:
@@ -328,16 +286,6 @@ class Native:
             if s in self.memory:
                 self._table[at] = self.memory[s].ctypes.data
 
-    def _array(self, view: View) -> np.ndarray[Any, Any]:
-        """The elements of ``view`` as they lie in memory now."""
-        base = self.memory[view.storage]
-        if base.ndim != 1 or not base.flags.c_contiguous:
-            base = np.lib.stride_tricks.as_strided(base, (view.storage.size,), (base.itemsize,))
-        step = view.dtype.itemsize
-        return np.lib.stride_tricks.as_strided(
-            base[view.offset :], view.shape, [s * step for s in view.strides]
-        )
-
     def _bind_outputs(self) -> None:
         """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
         self._results = [self._shown(v) for v in self.program.results]
@@ -350,20 +298,7 @@ class Native:
             and storages.count(self._views[v].storage) == 1
             for v, array in self._results
         ]
-        self._gradients = [None if v is None else self._shown(v) for _, v in self.program.gradients]
-
-    def _shown(self, v: Value) -> tuple[Value, np.ndarray[Any, Any] | None]:
-        storage = self._views[v].storage
-        return v, self._array(self._views[v]) if storage.role == "temporary" else None
-
-    def renew(self, number: int) -> None:
-        """Give a gradient other memory: somebody holds on to the one it has."""
-        entry = self._gradients[number]
-        assert entry is not None
-        storage = self._views[entry[0]].storage
-        if storage.role == "temporary":
-            self._move(storage)
-            self._bind_outputs()
+        super()._bind_outputs()
 
     def _move(self, storage: Storage) -> None:
         """Give a temporary value that is kept other memory."""
@@ -376,30 +311,6 @@ class Native:
         function.restype = ctypes.c_int
         function.argtypes = [ctypes.c_void_p]
         return functools.partial(function, self._address)
-
-    def _call(self, op: Call) -> Callable[[], int]:
-        """A primitive called on arrays that show the program's memory."""
-        i = op.instruction
-        overwrites = bool(i.written)
-        first = i.outputs[0]
-
-        def call() -> int:
-            arrays = [self._array(x) if isinstance(x, View) else x for x in op.inputs]
-            options = i.attrs if i.live is None else {**i.attrs, **i.live()}
-            made = CPU.run(i.op, arrays, options)
-            parts: list[Any] = [made]
-            if i.residual:
-                y, r = made
-                parts = [y, *[a for a in (r if isinstance(r, tuple) else (r,)) if is_array(a)]]
-            elif i.op.residual is not None:
-                parts = [made[0]]
-            if overwrites and first.before is not None:
-                return 0
-            for view, array in zip(op.outputs, parts):
-                self._array(view)[...] = array
-            return 0
-
-        return call
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results, which are the caller's, and the gradients, which the next replay overwrites.
@@ -430,9 +341,7 @@ class Native:
                 self._table[self._slots[storage]] = array.ctypes.data
         for live, name, buffer, _ in self._scalars:
             assert live is not None
-            value = live()[name]
-            # a key of 64 bits without a sign, as the same bits with one
-            buffer[()] = value if value < 1 << 63 else value - (1 << 64)
+            buffer[()] = as_signed(live()[name])
         quiet = self._quiet
         if quiet is not None:
             before = quiet.get_threads()
@@ -457,9 +366,6 @@ class Native:
             for (v, array), direct in zip(self._results, self.direct)
         ]
         return results, [None if e is None else self._gradient(*e) for e in self._gradients]
-
-    def _gradient(self, v: Value, array: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-        return self._array(self._views[v]).copy() if array is None else array
 
     def _complain(self, number: int) -> None:
         check = self.source.checks[number - 1]

@@ -20,7 +20,7 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program import Program, native
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.loops import Storage, View, strides_of
-from tensorgrad.program.native import arena_plan
+from tensorgrad.program.placed import arena_plan
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
 
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")

@@ -34,14 +34,22 @@ def changed(call: Call, step: int) -> Call:
     return call.map(lambda a: np.asarray(a * (1.0 + 0.001 * step)))
 
 
-def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool) -> None:
+def check(
+    row: Operation,
+    number: int,
+    dtype: Any,
+    executor: str,
+    backward: bool,
+    device: str = "cpu",
+) -> Any:
+    """The compiled function, after three calls that did what eager mode does."""
     call = draw(row, number)
     weights: list[Tensor] = []
     if backward:
-        inputs, _ = call.tensors("cpu", dtype)
+        inputs, _ = call.tensors(device, dtype)
         kinds = [y.dtype for y in floats_of(inputs.of(row.function))]
-        drawn = weights_of(row, call, np.random.default_rng(0), "cpu")
-        weights = [Tensor(w, dtype=kind) for w, kind in zip(drawn, kinds)]
+        drawn = weights_of(row, call, np.random.default_rng(0), device)
+        weights = [Tensor(w, dtype=kind, device=device) for w, kind in zip(drawn, kinds)]
 
     def step(*tensors: Tensor) -> Any:
         for t in tensors:
@@ -60,7 +68,8 @@ def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool
 
         def convert(a: Array) -> Tensor:
             floating = a.dtype == np.float64
-            t = Tensor(a, dtype=dtype if floating else None, requires_grad=backward and floating)
+            kind = dtype if floating else None
+            t = Tensor(a, dtype=kind, device=device, requires_grad=backward and floating)
             found.append(t)
             return t
 
@@ -71,7 +80,7 @@ def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool
     if refused(row, call):
         with pytest.raises(CompileError, match="Remedy"):
             compiled(*tensors(0))
-        return
+        return compiled
     rtol, atol = (1e-12, 1e-13) if dtype == dtypes.float64 else (2e-5, 1e-6)
     given = tensors(0)
     for k in range(3):
@@ -98,6 +107,7 @@ def check(row: Operation, number: int, dtype: Any, executor: str, backward: bool
                     host(g), host(t.grad), rtol=rtol, atol=atol * max(1.0, scale)
                 )
     assert compiled.captures == 1
+    return compiled
 
 
 @EVERY_EXECUTOR

@@ -42,7 +42,7 @@ DEVICES = 2
 class Log:
     """Counts what costs time on a GPU, since the last ``clear()``.
 
-    launches: kernels, and copies within a device. uploads: copies from the host, which do not make
+    launches: kernels, and copies within a device. graphs: launches of a graph. uploads: copies from the host, which do not make
     it wait. syncs: what makes the host wait for the device, by kind ("item", "get", "bool", ...).
     """
 
@@ -51,6 +51,7 @@ class Log:
 
     def clear(self) -> None:
         self.launches = 0
+        self.graphs = 0
         self.uploads = 0
         self.syncs: Counter[str] = Counter()
 
@@ -136,11 +137,42 @@ class MemoryPointer:
         return Device(self.mem.device_id)
 
 
+class Graph:
+    """What was queued while a stream was captured."""
+
+    #: the graph that is being captured, if one is
+    open: Graph | None = None
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+
+    def launch(self, stream: Stream | None = None) -> None:
+        log.graphs += 1
+        for call in self._work:
+            call()
+
+
 class Stream:
     """A queue of work. On the default stream everything is done at once; on another, copies are
-    done as late as can be: when somebody waits for them."""
+    done as late as can be: when somebody waits for them. Of what is captured, kernels alone."""
 
     ptr = 0
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        assert self is not DEFAULT_STREAM, "the null stream cannot be captured"
+        assert Graph.open is None
+        Graph.open = Graph()
+
+    def end_capture(self) -> Graph:
+        graph, Graph.open = Graph.open, None
+        assert graph is not None
+        return graph
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self._queue: list[Callable[[], None]] = []
@@ -507,6 +539,10 @@ def _view(of: ndarray, a: Host) -> ndarray:
     x = object.__new__(ndarray)
     x._hold(a, of)
     return x
+
+
+def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
+    return _view(x, np.lib.stride_tricks.as_strided(x._a, shape, strides))
 
 
 def _launched(inputs: Iterable[ndarray], found: Any) -> ndarray:
@@ -1002,6 +1038,9 @@ class RawFunction:
                 a = a._a
             passed.append(a)
         log.launches += 1
+        if Graph.open is not None:
+            Graph.open._work.append(partial(self._kernel, grid, block, passed, shared_mem))
+            return
         self._kernel(grid, block, passed, shared_mem)
 
 
@@ -1028,6 +1067,7 @@ class Standin(ModuleType):
         self.get_default_memory_pool = lambda: SimpleNamespace(
             used_bytes=lambda: 1 << 30, total_bytes=lambda: 2 << 30, get_limit=lambda: 0
         )
+        self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
         self.cuda = ModuleType("cupy.cuda")
         self.cuda.__dict__.update(
             Device=Device,
@@ -1039,6 +1079,7 @@ class Standin(ModuleType):
                 getDevice=lambda: _Current.number,
                 setDevice=lambda number: Device(number).use() and None,
                 getDeviceCount=lambda: DEVICES,
+                runtimeGetVersion=lambda: 0,  # of no library that is installed
                 getDeviceProperties=lambda number: {"name": b"stand-in for a GPU"},
                 memGetInfo=lambda: (3 << 30, 4 << 30),
                 CUDARuntimeError=CUDARuntimeError,

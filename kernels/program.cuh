@@ -1,0 +1,96 @@
+// What generated kernels are made of: the functions that tensorgrad/program/lower.py names, for
+// float (tg_exp_f) and double (tg_exp_d), and reductions over the team of threads that has a row.
+#pragma once
+
+#include "common.cuh"
+#include "math.cuh"
+#include "philox.cuh"
+
+#ifdef __CUDACC_RTC__
+using int32_t = int;
+using int64_t = long;
+using uint8_t = unsigned char;
+#endif
+
+#undef NAN
+#undef INFINITY
+#define NAN bits_to_float(0x7fc00000u)
+#define INFINITY bits_to_float(0x7f800000u)
+
+#define TG __device__ __forceinline__
+
+#define TG_BOTH(T, s)                                                  \
+  TG T tg_abs_##s(T x) { return fabs(x); }                             \
+  TG T tg_sqrt_##s(T x) { return sqrt(x); }                            \
+  TG T tg_floor_##s(T x) { return floor(x); }                          \
+  TG T tg_ceil_##s(T x) { return ceil(x); }                            \
+  TG T tg_trunc_##s(T x) { return trunc(x); }                          \
+  TG T tg_rint_##s(T x) { return rint(x); }                            \
+  TG T tg_max_##s(T a, T b) { return a > b || a != a ? a : b; }        \
+  TG T tg_min_##s(T a, T b) { return a < b || a != a ? a : b; }        \
+  TG T tg_sign_##s(T x) { return x != x ? x : T((x > 0) - (x < 0)); }  \
+  TG bool tg_finite_##s(T x) { return x - x == 0; }                    \
+  TG T tg_exp_##s(T x) { return exp(x); }                              \
+  TG T tg_expm1_##s(T x) { return expm1(x); }                          \
+  TG T tg_exp2_##s(T x) { return exp2(x); }                            \
+  TG T tg_log_##s(T x) { return log(x); }                              \
+  TG T tg_log1p_##s(T x) { return log1p(x); }                          \
+  TG T tg_log2_##s(T x) { return log2(x); }                            \
+  TG T tg_log10_##s(T x) { return log10(x); }                          \
+  TG T tg_sin_##s(T x) { return sin(x); }                              \
+  TG T tg_cos_##s(T x) { return cos(x); }                              \
+  TG T tg_tan_##s(T x) { return tan(x); }                              \
+  TG T tg_asin_##s(T x) { return asin(x); }                            \
+  TG T tg_acos_##s(T x) { return acos(x); }                            \
+  TG T tg_atan_##s(T x) { return atan(x); }                            \
+  TG T tg_atan2_##s(T x, T y) { return atan2(x, y); }                  \
+  TG T tg_hypot_##s(T x, T y) { return hypot(x, y); }                  \
+  TG T tg_sinh_##s(T x) { return sinh(x); }                            \
+  TG T tg_cosh_##s(T x) { return cosh(x); }                            \
+  TG T tg_tanh_##s(T x) { return tanh(x); }                            \
+  TG T tg_asinh_##s(T x) { return asinh(x); }                          \
+  TG T tg_acosh_##s(T x) { return acosh(x); }                          \
+  TG T tg_atanh_##s(T x) { return atanh(x); }                          \
+  TG T tg_erf_##s(T x) { return erf(x); }                              \
+  TG T tg_sigmoid_##s(T x) { return sigmoid(x); }                      \
+  TG T tg_pow_##s(T x, T y) { return pow(x, y); }
+
+TG_BOTH(float, f)
+TG_BOTH(double, d)
+
+// Word i of the stream that belongs to key.
+TG uint32 tg_word(int64_t key, int64_t i) {
+  return philox_block(uint64(key), uint64(i) >> 2).at[i & 3];
+}
+
+struct Min {
+  template <typename R>
+  static TG R identity() {
+    return infinity<R>();
+  }
+  template <typename R>
+  static TG R combine(R a, R b) {
+    return a < b || a != a ? a : b;
+  }
+};
+
+struct Product {
+  template <typename R>
+  static TG R identity() {
+    return R(1);
+  }
+  template <typename R>
+  static TG R combine(R a, R b) {
+    return a * b;
+  }
+};
+
+// Over the team of a row, a warp or a whole block; all its threads get the result.
+template <typename Op, int width, typename R>
+TG R team_reduce(R value) {
+  if constexpr (width == 32) {
+    return warp_reduce<Op>(value);
+  } else {
+    return block_reduce<Op>(value);
+  }
+}

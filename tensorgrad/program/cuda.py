@@ -1,0 +1,401 @@
+"""The CUDA executor: generated kernels and cuBLAS, each stretch of them one CUDA graph.
+
+The first replay launches everything one by one, so that modules are loaded and workspaces made; the
+second one captures the launches into a graph, and later ones launch the graph. Addresses are part of
+a graph: when memory outside the program moves, it is captured anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import backend
+from tensorgrad.backend import kernels
+from tensorgrad.errors import CompileError
+from tensorgrad.program.c_source import layout, product_of
+from tensorgrad.program.cuda_source import KernelWriter
+from tensorgrad.program.loops import Call, Check, Product, Storage
+from tensorgrad.program.lower import Lowering
+from tensorgrad.program.nests import Nest, Schedule
+from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes
+from tensorgrad.program.program import Program
+from tensorgrad.tape import note_overwritten
+
+_ALIGNMENT = 256
+_ITEM_BYTES = {"float": 4, "double": 8}
+# How often memory may move before graphs are given up: capturing costs as much as some replays.
+_PATIENCE = 8
+_WORKSPACE = 32 << 20  # bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph
+
+
+class Cublas:
+    """Matrix products by cuBLAS, called directly: CuPy refuses to while a graph is captured.
+
+    Source of names and numbers: the cuBLAS library reference, cublasGemmStridedBatchedEx.
+    """
+
+    _TYPES = {"float32": (0, 68), "float64": (1, 70)}  # CUDA_R_32F, CUBLAS_COMPUTE_32F and so on
+    _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
+    _DEFAULT_ALGORITHM = -1
+
+    def __init__(self, xp: Any) -> None:
+        """Raises CompileError if the library is not found or has no handle to give."""
+        one = xp.ones((1, 1), np.float32)
+        xp.matmul(one, one)  # CuPy knows where the library is, and loads it
+        version = xp.cuda.runtime.runtimeGetVersion() // 1000
+        try:
+            self._library = ctypes.CDLL(f"libcublas.so.{version}")
+        except OSError as error:
+            raise CompileError(f"cuBLAS was not found: {error}") from error
+        handle = ctypes.c_void_p()
+        self._check("cublasCreate_v2", ctypes.byref(handle))
+        self._handle = handle
+        self._workspace = xp.empty(_WORKSPACE, np.uint8)
+        self._one = {"float32": ctypes.c_float(1), "float64": ctypes.c_double(1)}
+        self._zero = {"float32": ctypes.c_float(0), "float64": ctypes.c_double(0)}
+
+    def _check(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            raise CompileError(f"{name} failed with status {status}")
+
+    def use(self, stream: Any) -> None:
+        """Queue what follows on ``stream``."""
+        self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
+        # Setting the stream resets the workspace to the library's own.
+        room = ctypes.c_void_p(self._workspace.data.ptr)
+        self._check("cublasSetWorkspace_v2", self._handle, room, ctypes.c_size_t(_WORKSPACE))
+
+    def gemm(
+        self,
+        dtype: np.dtype[Any],
+        sizes: tuple[int, int, int],
+        a: tuple[int, int, int, int],
+        b: tuple[int, int, int, int],
+        c: tuple[int, int, int],
+        count: int,
+        tf32: bool,
+    ) -> None:
+        """``count`` products C (m, n) = A (m, k) @ B (k, n), all row-major.
+
+        a, b: address, whether it lies transposed, leading dimension, elements from one to the next;
+        c: the same but for the second.
+        """
+        m, n, k = sizes
+        kind, compute = self._TYPES[dtype.name]
+        if tf32 and kind == 0:
+            compute = self._TF32
+        one, zero = self._one[dtype.name], self._zero[dtype.name]
+        (at_a, ta, lda, step_a), (at_b, tb, ldb, step_b), (at_c, ldc, step_c) = a, b, c
+        # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
+        self._check(
+            "cublasGemmStridedBatchedEx", self._handle, tb, ta, n, m, k,
+            ctypes.byref(one),
+            ctypes.c_void_p(at_b), kind, ldb, ctypes.c_longlong(step_b),
+            ctypes.c_void_p(at_a), kind, lda, ctypes.c_longlong(step_a),
+            ctypes.byref(zero),
+            ctypes.c_void_p(at_c), kind, ldc, ctypes.c_longlong(step_c),
+            count, compute, self._DEFAULT_ALGORITHM,
+        )  # fmt: skip
+
+
+_CUBLAS: dict[str, Cublas] = {}  # one for each device
+
+
+@dataclass(slots=True)
+class _Launch:
+    """A kernel with its grid, and what it is called with."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    block: int
+    storages: list[Storage]
+    partial: list[Any]
+
+
+class Cuda(Placed):
+    """Runs a program on a GPU."""
+
+    name = "cuda"
+
+    def __init__(self, program: Program) -> None:
+        if program.aliased:
+            raise CompileError("memory that is seen through several views is overwritten")
+        if any(v.role == "argument" for v in program.updates()):
+            raise CompileError("an argument is overwritten")
+        self._backend: Any = backend.cuda_backend()
+        lowering = Lowering(program)
+        super().__init__(program, lowering.views, self._backend.xp)
+        self.device = self._backend.current_device()
+        self.schedule = Schedule(lowering.operations, self._seen)
+        self._write()
+        self._scalars = [(s.instruction.live, s.name, s.out.storage) for s in lowering.scalars]
+        self._allocate()
+        self._segments = self._steps()
+        self._graphs: list[Any] = [None] * len(self._segments)
+        self._replays = 0
+        self._captures = 0
+        self._cublas: Cublas | None = None
+        self._graphing = True
+        if any(type(step) is Product for part in self._segments for step in part):
+            self._find_cublas()
+
+    def _find_cublas(self) -> None:
+        try:
+            if self.device not in _CUBLAS:
+                _CUBLAS[self.device] = Cublas(self._xp)
+            self._cublas = _CUBLAS[self.device]
+        except (CompileError, AttributeError) as error:
+            self._give_up_graphs(str(error))
+
+    def _give_up_graphs(self, why: str) -> None:
+        self._graphing = False
+        self._graphs = [None] * len(self._segments)
+        self.reason = f"launched one by one instead of as a graph: {why}"
+
+    # --- making ----------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Write the kernels: a module for all of them."""
+        named: dict[str, str] = {}
+        self._texts = {}
+        for unit in self.schedule.units:
+            if isinstance(unit, Nest):
+                made = KernelWriter(unit).kernel()
+                self._texts[unit] = made, named.setdefault(made.text, f"f{len(named)}")
+        self.text = "\n".join(text.replace("@", name) for text, name in named.items())
+        if named:
+            self._module = self._xp.RawModule(
+                code=f"{kernels.header('program')}\n{self.text}",
+                options=kernels.options("float32"),
+                backend="nvrtc",
+            )
+
+    def _allocate(self) -> None:
+        xp = self._xp
+        offsets, self.arena_bytes = arena_plan(lifetimes(self.schedule, self._seen), _ALIGNMENT)
+        arena = xp.empty(max(self.arena_bytes, 1), np.uint8)
+        for s, start in offsets.items():
+            self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
+        self._host_scalars = np.zeros(len(self._scalars), np.int64)
+        self._sent_scalars = b""
+        self._device_scalars = xp.zeros(max(len(self._scalars), 1), np.int64)
+        for k, (_, _, s) in enumerate(self._scalars):
+            self.memory[s] = self._device_scalars[k : k + 1].view(s.dtype)
+        self._externals: list[list[Any]] = []
+        for v in self.program.values():
+            storage = self._views[v].storage
+            if v.role == "constant":
+                self.memory[storage] = xp.ascontiguousarray(xp.asarray(v.array))
+            elif v.role == "external":
+                self._externals.append([v.fetch, v.array, storage])
+                self.memory[storage] = v.array
+            elif v.role == "argument":
+                self.memory[storage] = xp.empty(v.shape, v.dtype)
+        for s in self._seen:
+            if s.role == "temporary":
+                self.memory[s] = xp.empty(s.size, s.dtype)
+        self._updated = [
+            self._views[v].storage for v in self.program.updates() if v.role == "external"
+        ]
+        self._bind_outputs()
+
+    def _steps(self) -> list[list[Any]]:
+        """Stretches of launches and products, and calls, each alone."""
+        xp = self._xp
+        # Partial results are used up by the next kernel: all nests share the room for them.
+        sizes = [
+            sum(-(-n * _ITEM_BYTES[t] // _ALIGNMENT) * _ALIGNMENT for t, n in made.partial)
+            for made, _ in self._texts.values()
+        ]
+        room = xp.empty(max([*sizes, 1]), np.uint8)
+        found: list[list[Any]] = []
+
+        def add(step: Any) -> None:
+            if not found or type(step) is Call or type(found[-1][-1]) is Call:
+                found.append([])
+            found[-1].append(step)
+
+        for unit in self.schedule.units:
+            if not isinstance(unit, Nest):
+                assert type(unit.operation) is not Check
+                add(unit.operation)
+                continue
+            made, name = self._texts[unit]
+            partial, start = [], 0
+            for ctype, n in made.partial:
+                size = n * _ITEM_BYTES[ctype]
+                dtype = np.float32 if ctype == "float" else np.float64
+                partial.append(room[start : start + size].view(dtype))
+                start += -(-size // _ALIGNMENT) * _ALIGNMENT
+            storages = made.storages
+            kernel = self._module.get_function(name)
+            add(_Launch(kernel, made.grid, made.block, storages, partial))
+            if made.end:
+                kernel = self._module.get_function(f"{name}_end")
+                add(_Launch(kernel, (made.end,), 128, storages, partial))
+        return found
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def _product(self, op: Product) -> None:
+        a, b, out = self._array(op.a), self._array(op.b), self._array(op.out)
+        if self._cublas is None:
+            self._xp.matmul(a, b, out=out)
+            return
+        _, m, k, n = product_of(op)
+        dims = op.out.shape[:-2]
+        (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+        item = op.out.dtype.itemsize
+        steps = [_batch_step(dims, v.strides[:-2]) for v in (op.a, op.b)]
+        if None not in steps:
+            places: Any = [(0, 0, 0)]
+            count, step_a, step_b = math.prod(dims), *steps
+        else:
+            count, step_a, step_b = 1, 0, 0
+            places = [
+                (_dot(at, op.a.strides), _dot(at, op.b.strides), number * m * n)
+                for number, at in enumerate(itertools.product(*map(range, dims)))
+            ]
+        for at_a, at_b, at_c in places:
+            self._cublas.gemm(
+                op.out.dtype,
+                (m, n, k),
+                (a.data.ptr + at_a * item, ta, lda, step_a),
+                (b.data.ptr + at_b * item, tb, ldb, step_b),
+                (out.data.ptr + at_c * item, n, m * n),
+                count,
+                self._backend.tf32,
+            )
+
+    def _enqueue(self, steps: Sequence[Any]) -> None:
+        """Queue a stretch on the current stream."""
+        if self._cublas is not None:
+            self._cublas.use(self._xp.cuda.get_current_stream())
+        for step in steps:
+            if type(step) is Product:
+                self._product(step)
+            else:
+                arrays = [self.memory[s] for s in step.storages]
+                step.kernel(step.grid, (step.block,), (*arrays, *step.partial))
+
+    def _captured(self, steps: Sequence[Any]) -> Any:
+        """A stretch as a graph."""
+        stream = self._xp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                self._enqueue(steps)
+            finally:
+                graph = stream.end_capture()
+        return graph
+
+    def _run_segment(self, number: int) -> None:
+        steps = self._segments[number]
+        if type(steps[0]) is Call:
+            self._call(steps[0])()
+            return
+        if self._graphs[number] is None and self._graphing and self._replays:
+            try:
+                self._graphs[number] = self._captured(steps)
+            except Exception as error:  # whatever CUDA has against it: the launches themselves work
+                self._give_up_graphs(f"{type(error).__name__}: {error}")
+        graph = self._graphs[number]
+        if graph is None:
+            self._enqueue(steps)
+        else:
+            graph.launch()
+
+    def _moved(self) -> None:
+        """Addresses have changed, which graphs contain."""
+        if any(graph is not None for graph in self._graphs):
+            self._captures += 1
+            self._graphs = [None] * len(self._segments)
+            if self._captures > _PATIENCE:
+                self._give_up_graphs(
+                    "parameters or gradients have been other arrays in every few steps"
+                )
+
+    def _move(self, storage: Storage) -> None:
+        self.memory[storage] = self._xp.empty(storage.size, storage.dtype)
+        self._moved()
+
+    def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results, which are the caller's, and the gradients, which the next replay overwrites.
+
+        Whoever keeps a gradient calls ``renew`` before the next replay.
+        """
+        if self._backend.several:
+            with self._backend.at(self.device):
+                return self._run(arguments)
+        return self._run(arguments)
+
+    def _run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        moved = False
+        for entry in self._externals:
+            array = entry[0]()
+            if array is not entry[1]:
+                moved = True
+                entry[1] = self.memory[entry[2]] = array
+        if moved:
+            self._moved()
+        for v, array in zip(self.program.arguments, arguments):
+            self.memory[self._views[v].storage][...] = array
+        if self._scalars:
+            self._send_scalars()
+        for number in range(len(self._segments)):
+            self._run_segment(number)
+        self._replays += 1
+        if self._updated:
+            note_overwritten([self.memory[s] for s in self._updated])
+        results = [self._array(self._views[v]).copy() for v in self.program.results]
+        return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+
+    def _send_scalars(self) -> None:
+        """Learning rates and positions of generators, where they have changed."""
+        host = self._host_scalars
+        for k, (live, name, storage) in enumerate(self._scalars):
+            assert live is not None
+            host[k : k + 1].view(storage.dtype)[0] = as_signed(live()[name])
+        bits = host.tobytes()
+        if bits != self._sent_scalars:
+            self._sent_scalars = bits
+            self._device_scalars.set(host)
+
+    def lines(self) -> list[str]:
+        """What ran where, for the report."""
+        found = []
+        for number, steps in enumerate(self._segments):
+            if type(steps[0]) is Call:
+                op = steps[0]
+                found.append(f"call {op.instruction.op.name}: {op.reason} ({op.where})")
+                continue
+            products = sum(type(step) is Product for step in steps)
+            how = "one graph" if self._graphs[number] is not None else "launched one by one"
+            found.append(
+                f"segment {number}: {len(steps) - products} kernels, {products} products, {how}"
+            )
+        found.append(f"arena {self.arena_bytes} bytes on {self.device}")
+        return found
+
+
+def _batch_step(dims: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The distance from one matrix of a stack to the next, if it is always the same."""
+    axes = [(n, s) for n, s in zip(dims, strides) if n != 1]
+    if not axes:
+        return 0
+    if all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(axes)):
+        return axes[-1][1]
+    return None
+
+
+def _dot(at: Sequence[int], strides: Sequence[int]) -> int:
+    return sum(i * s for i, s in zip(at, strides))
+
