@@ -50,13 +50,10 @@ def _load_tensorgrad(compiled: bool = False) -> Framework:
         return call
 
     def program(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
-        both: Function = tg.compile(tg.autograd.value_and_grad(f))
-        tensor = tg.Tensor(x)
-        return lambda: both(tensor)
+        return tg.compile(differentiated(f, x))
 
-    if compiled:
-        differentiated = program
-    return Framework(_functions(tg, sigmoid=tg.sigmoid, relu=tg.relu), tg.Tensor, differentiated)
+    functions = _functions(tg, sigmoid=tg.sigmoid, relu=tg.relu)
+    return Framework(functions, tg.Tensor, program if compiled else differentiated)
 
 
 def _load_torch() -> Framework:
@@ -106,7 +103,7 @@ def _load_autograd() -> Framework:
     return Framework(functions, lambda x: x, differentiated)
 
 
-_LOADERS = {
+_LOADERS: dict[str, Callable[[], Framework]] = {
     "tensorgrad": _load_tensorgrad,
     "tensorgrad compiled": partial(_load_tensorgrad, compiled=True),
     "torch": _load_torch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from zlib import crc32
 
 import hypothesis
@@ -10,7 +12,11 @@ import numpy as np
 import pytest
 
 from tensorgrad import dtypes
-from tensorgrad.backend import cuda_is_available, set_default_device
+from tensorgrad.backend import cuda_is_available, kernels, set_default_device
+
+if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see kernels/mutate.py
+    _other = Path(os.environ["TENSORGRAD_TEST_KERNELS"])
+    kernels.folder = lambda: _other
 
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, max_examples=60

@@ -118,3 +118,10 @@ def set_float32_matmul_precision(precision: str) -> None:
 def get_float32_matmul_precision() -> str:
     """How exact matrix products of float32 are on a GPU: "highest" or "high"."""
     return "high" if cuda_is_available() and cuda_backend().tf32 else "highest"
+
+
+def copied(array: Any) -> Any:
+    """A copy of ``array``, on the same device."""
+    place = of(array)
+    with place.at(place.device_of(array)):
+        return array.copy()

@@ -283,18 +283,15 @@ def _index_arrays(name: str, part: Any, shape: tuple[int, ...], axis: int) -> li
 
 def beside(x: Any, indices: Any) -> Any:
     """Arrays of the host as tensors on the device of ``x``; others as they are."""
-    if not hasattr(x, "node") or hasattr(indices, "node"):
-        if is_array(x) and type(x) is not np.ndarray and type(indices) is np.ndarray:
-            from tensorgrad import backend
-
-            of = backend.of(x)
-            return of.asarray(indices, None, of.device_of(x), None)
+    if type(indices) is not np.ndarray:
         return indices
-    if type(x.data) is np.ndarray and type(indices) is np.ndarray:
-        return tape.wrap(indices, None)
-    from tensorgrad.tensor import Tensor
+    array = getattr(x, "data", None) if hasattr(x, "node") else x
+    if is_array(array) and type(array) is not np.ndarray:
+        from tensorgrad import backend
 
-    return Tensor(indices, device=x.device, copy=None)
+        of = backend.of(array)
+        indices = of.asarray(indices, None, of.device_of(array), None)
+    return tape.wrap(indices, None) if array is not x else indices
 
 
 def _with_new_axes(x: Any, new_axes: tuple[int, ...]) -> Any:
@@ -628,7 +625,13 @@ def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
     if xp is np and indices.size and (indices.min() < 0 or indices.max() >= n):
         bad = next(i for i in indices.reshape(-1).tolist() if not 0 <= i < n)
         raise IndexError(f"index {bad} is out of bounds for {n} classes")
-    return (indices[..., None] == xp.arange(n)).astype(dtype)
+    column = indices[..., None]
+    found = column == xp.arange(n)
+    if xp is not np and dtype in dtypes.FLOATS:
+        # Nobody waits for a GPU to say what the labels are: one out of range makes its row NaN.
+        valid = (column >= 0) & (column < n)
+        found = found.astype(dtypes.float32) / valid.astype(dtypes.float32)
+    return found.astype(dtype)
 
 
 _ONE_HOT: Primitive = Primitive("one_hot", _one_hot_value, {"indices": None})

@@ -81,8 +81,8 @@ class Scratch:
     """
 
     __slots__ = (
-        "_buffers", "casts", "device", "dtype", "numbers", "options", "pieces", "place", "shapes",
-        "starts", "total", "update", "whole",
+        "_buffers", "casts", "device", "dtype", "numbers", "options", "padded", "pieces", "place",
+        "shapes", "starts", "total", "update", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -94,9 +94,10 @@ class Scratch:
         self.casts = self.dtype != dtype
         on_host = place.xp is np
         self.numbers = Numbers(self.dtype, on_host)
-        room = [int(np.prod(shape)) for shape in shapes]
-        if not on_host:
-            room = [-(-size // ROOM) * ROOM for size in room]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        room = sizes if on_host else [-(-size // ROOM) * ROOM for size in sizes]
+        #: whether there is room between the parameters
+        self.padded = room != sizes
         #: where each parameter's part of a state begins, and the elements of a state
         *self.starts, self.total = accumulate(room, initial=0)
         # Elsewhere than on the host a chunk would only mean more launches.
@@ -196,6 +197,8 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
                 _in_chunks(xp, partial(update, count), piece, scratch, flat, p, g, reads_values)
                 continue
             own = params[piece.first : piece.stop]
+            if scratch.padded:  # else what a rule left between the parameters would reach states
+                buffers[0].fill(0)
             for view, g in zip(piece.gs, grads[piece.first : piece.stop]):
                 view[...] = g
             if reads_values:

@@ -206,7 +206,7 @@ class Recorder(Observer):
             found = self.known(array)
             outside = found is None or found.place.role in ("external", "argument")
             if outside and not any(a is array for a, _ in self._saved):
-                self._saved.append((array, array.copy()))
+                self._saved.append((array, backend.copied(array)))
 
     def created(self, tensor: Tensor, source: Any) -> None:
         """A tensor made inside the step: filled, or from numbers, or a copy; see Observer."""

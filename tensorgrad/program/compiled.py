@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 
 from tensorgrad import backend, dtypes
+from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
 from tensorgrad.program import native
 from tensorgrad.program.calls import Calls
@@ -44,9 +45,16 @@ class Entry:
     """One captured program with what it needs to be replayed."""
 
     def __init__(
-        self, program: Program, executor: Any, guards: Guards, recorder: Recorder, tree: Any
+        self,
+        program: Program,
+        executor: Any,
+        guards: Guards,
+        recorder: Recorder,
+        tree: Any,
+        device: str,
     ) -> None:
         self.program = program
+        self._device = None if device == "cpu" else device
         self.executor = executor
         self.guards = guards
         self.words = tuple(recorder.words.items())
@@ -107,7 +115,11 @@ class Entry:
             ):
                 held[k] = None
                 self.executor.renew(k)
-        results, gradients = self.executor.run(arrays)
+        if self._device is None:
+            results, gradients = self.executor.run(arrays)
+        else:
+            with backend.cuda_backend().at(self._device):
+                results, gradients = self.executor.run(arrays)
         for k, (leaf, array) in enumerate(zip(self.leaves, gradients)):
             tensor = held[k]
             if array is None:
@@ -190,7 +202,9 @@ class Compiled:
             tree = _flatten((args, kwargs), tensors)
         key = (
             tree,
-            tuple([(t.data.shape, t.data.dtype.num, _place(t.data), type(t.node)) for t in tensors]),
+            tuple(
+                [(t.data.shape, t.data.dtype.num, _place(t.data), type(t.node)) for t in tensors]
+            ),
             mode.grad,
             dtypes.get_default_dtype().num,
         )
@@ -235,10 +249,13 @@ class Compiled:
 
         program, result = capture(lambda: self.function(*args, **kwargs), recorder, tensors_of)
         start = time.perf_counter()
-        program = simplified(program)
-        executor = _executor(self._executor, program)
+        arrays = [t.data for t in tensors]
+        device = _device_of(program, arrays)
+        with backend.backend_for(device).at(device):
+            program = simplified(program)
+            executor = _executor(self._executor, program)
         guards.complete(recorder)
-        entry = Entry(program, executor, guards, recorder, trees[0])
+        entry = Entry(program, executor, guards, recorder, trees[0], device)
         if not kwargs and len(tensors) == len(args):
             entry.expect(tensors)
         # The step that was captured is taken back and replayed, so that every step is made by the
@@ -246,7 +263,6 @@ class Compiled:
         state = _State(entry, tensors)
         wanted = [t.data for t in found], state.copy()
         recorder.undo()
-        arrays = [t.data for t in tensors]
         try:
             result = entry.replay(arrays)
             problem = entry.differs(result, *wanted, state)
@@ -324,6 +340,16 @@ def _place(array: Any) -> Any:
     return "cpu" if type(array) is np.ndarray else backend.of(array).device_of(array)
 
 
+def _device_of(program: Program, arguments: Sequence[Any]) -> str:
+    """The GPU that a program runs on, or "cpu"."""
+    if program.on_host:
+        return "cpu"
+    for array in [*arguments, *[v.array for v in program.values()]]:
+        if is_array(array) and type(array) is not np.ndarray:
+            return backend.of(array).device_of(array)
+    return backend.cuda_backend().current_device()
+
+
 def _executor(wanted: str, program: Program) -> Any:
     """The executor asked for, or the best one for the program."""
     if not program.on_host and wanted != "numpy":
@@ -363,10 +389,12 @@ class _State:
 
     def copy(self) -> dict[str, Any]:
         """A copy of all of it."""
-        found: dict[str, Any] = {name: fetch().copy() for name, fetch in self.arrays.items()}
+        found: dict[str, Any] = {
+            name: backend.copied(fetch()) for name, fetch in self.arrays.items()
+        }
         for k, leaf in enumerate(self.leaves):
             grad = leaf.grad
-            found[f"gradient {k}"] = None if grad is None else grad.data.copy()
+            found[f"gradient {k}"] = None if grad is None else backend.copied(grad.data)
         for k, generator in enumerate(self.generators):
             found[f"the state of generator {k}"] = generator.state()
         return found

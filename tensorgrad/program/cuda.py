@@ -1,8 +1,8 @@
 """The CUDA executor: generated kernels and cuBLAS, each stretch of them one CUDA graph.
 
 The first replay launches everything one by one, so that modules are loaded and workspaces made; the
-second one captures the launches into a graph, and later ones launch the graph. Addresses are part of
-a graph: when memory outside the program moves, it is captured anew.
+second one captures the launches into a graph, and later ones launch the graph. Addresses are part
+of a graph: when memory outside the program moves, it is captured anew.
 """
 
 from __future__ import annotations
@@ -32,7 +32,19 @@ _ALIGNMENT = 256
 _ITEM_BYTES = {"float": 4, "double": 8}
 # How often memory may move before graphs are given up: capturing costs as much as some replays.
 _PATIENCE = 8
-_WORKSPACE = 32 << 20  # bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph
+_WORKSPACE = (
+    32 << 20
+)  # bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph
+
+
+def _loaded(name: str) -> Any:
+    return ctypes.CDLL(name)
+
+
+# Type in memory and of the arithmetic: CUDA_R_32F with CUBLAS_COMPUTE_32F, and so for 64 bits.
+_KINDS = {"float32": (0, 68), "float64": (1, 70)}
+_TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
+_DEFAULT_ALGORITHM = -1
 
 
 class Cublas:
@@ -41,17 +53,13 @@ class Cublas:
     Source of names and numbers: the cuBLAS library reference, cublasGemmStridedBatchedEx.
     """
 
-    _TYPES = {"float32": (0, 68), "float64": (1, 70)}  # CUDA_R_32F, CUBLAS_COMPUTE_32F and so on
-    _TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
-    _DEFAULT_ALGORITHM = -1
-
     def __init__(self, xp: Any) -> None:
         """Raises CompileError if the library is not found or has no handle to give."""
         one = xp.ones((1, 1), np.float32)
         xp.matmul(one, one)  # CuPy knows where the library is, and loads it
         version = xp.cuda.runtime.runtimeGetVersion() // 1000
         try:
-            self._library = ctypes.CDLL(f"libcublas.so.{version}")
+            self._library = _loaded(f"libcublas.so.{version}")
         except OSError as error:
             raise CompileError(f"cuBLAS was not found: {error}") from error
         handle = ctypes.c_void_p()
@@ -89,9 +97,9 @@ class Cublas:
         c: the same but for the second.
         """
         m, n, k = sizes
-        kind, compute = self._TYPES[dtype.name]
+        kind, compute = _KINDS[dtype.name]
         if tf32 and kind == 0:
-            compute = self._TF32
+            compute = _TF32
         one, zero = self._one[dtype.name], self._zero[dtype.name]
         (at_a, ta, lda, step_a), (at_b, tb, ldb, step_b), (at_c, ldc, step_c) = a, b, c
         # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
@@ -102,7 +110,7 @@ class Cublas:
             ctypes.c_void_p(at_a), kind, lda, ctypes.c_longlong(step_a),
             ctypes.byref(zero),
             ctypes.c_void_p(at_c), kind, ldc, ctypes.c_longlong(step_c),
-            count, compute, self._DEFAULT_ALGORITHM,
+            count, compute, _DEFAULT_ALGORITHM,
         )  # fmt: skip
 
 
@@ -191,13 +199,15 @@ class Cuda(Placed):
             self.memory[s] = self._device_scalars[k : k + 1].view(s.dtype)
         self._externals: list[list[Any]] = []
         for v in self.program.values():
+            if v.role == "temporary":
+                continue
             storage = self._views[v].storage
             if v.role == "constant":
                 self.memory[storage] = xp.ascontiguousarray(xp.asarray(v.array))
             elif v.role == "external":
                 self._externals.append([v.fetch, v.array, storage])
                 self.memory[storage] = v.array
-            elif v.role == "argument":
+            else:
                 self.memory[storage] = xp.empty(v.shape, v.dtype)
         for s in self._seen:
             if s.role == "temporary":
@@ -254,11 +264,10 @@ class Cuda(Placed):
         dims = op.out.shape[:-2]
         (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
         item = op.out.dtype.itemsize
-        steps = [_batch_step(dims, v.strides[:-2]) for v in (op.a, op.b)]
-        if None not in steps:
-            places: Any = [(0, 0, 0)]
-            count, step_a, step_b = math.prod(dims), *steps
-        else:
+        step_a, step_b = (_batch_step(dims, v.strides[:-2]) for v in (op.a, op.b))
+        places = [(0, 0, 0)]
+        count = math.prod(dims)
+        if step_a is None or step_b is None:
             count, step_a, step_b = 1, 0, 0
             places = [
                 (_dot(at, op.a.strides), _dot(at, op.b.strides), number * m * n)
@@ -332,12 +341,6 @@ class Cuda(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
-        if self._backend.several:
-            with self._backend.at(self.device):
-                return self._run(arguments)
-        return self._run(arguments)
-
-    def _run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         moved = False
         for entry in self._externals:
             array = entry[0]()
@@ -398,4 +401,3 @@ def _batch_step(dims: Sequence[int], strides: Sequence[int]) -> int | None:
 
 def _dot(at: Sequence[int], strides: Sequence[int]) -> int:
     return sum(i * s for i, s in zip(at, strides))
-

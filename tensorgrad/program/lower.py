@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.errors import CompileError
 from tensorgrad.program.loops import (
     Call,
     Check,
@@ -116,6 +117,9 @@ class Lowering:
         self.views: dict[Value, View] = {}
         self.storages: list[Storage] = []
         self.where = ""
+        self._known: dict[Any, View] = {}  # what was computed before, for those who ask again
+        self._sharing = True
+        self._kept = set(program.kept())
         for v in program.values():
             if v.role != "temporary":
                 self.views[v] = self._outside(v)
@@ -165,9 +169,16 @@ class Lowering:
         if dtype is None:
             dtype = next((v.dtype for v in views if v.dtype in WIDE_FLOATS), None) or views[0].dtype
         text = text.replace("{f}", "_f" if dtype == np.float32 else "_d")
-        out = self.new(shape, dtype) if into is None else into
         given = tuple(x.broadcast(shape) if isinstance(x, View) else x for x in inputs)
+        key = (text, tuple((type(x), x) for x in given), dtype, shape)
+        if into is not None:
+            self._known.clear()  # it may have read what is overwritten
+        elif text != "{0}" and self._sharing and key in self._known:
+            return self._known[key]
+        out = self.new(shape, dtype) if into is None else into
         self.operations.append(Map(out, given, text, cost, self.where))
+        if into is None:
+            self._known[key] = out
         return out
 
     def unary(self, name: str, x: Any) -> View:
@@ -184,7 +195,10 @@ class Lowering:
         wide = [k for k, n in enumerate(x.shape) if n != 1]
         leading = axes == wide[: len(axes)] and len(axes) == len(wide) - 1
         if axes == wide or axes == wide[-1:] or leading:
-            out = self.new(shape, x.dtype)
+            key = (kind, x, tuple(axes))
+            if self._sharing and key in self._known:
+                return self._known[key]
+            out = self._known[key] = self.new(shape, x.dtype)
             self.operations.append(Reduce(out, x, kind, tuple(axes), self.where))
             return out
         # Only the last axis, or all but it, can be reduced by a loop: bring the axes to the end.
@@ -243,11 +257,16 @@ class Lowering:
     # --- instructions -----------------------------------------------------------------------------
 
     def _lower(self, i: Instruction) -> None:
-        inputs = [self.views[x] if type(x) is Value else x for x in i.inputs]
+        try:
+            inputs = [self.views[x] if type(x) is Value else x for x in i.inputs]
+        except KeyError as error:
+            raise CompileError(f"{i.op.name} uses what only a kernel computes") from error
         name = i.op.kernel if i.op.name in _BY_KERNEL else i.op.name
         row = _ROWS.get(name or "")
         known = all(v.dtype in C_TYPES and math.prod(v.shape) for v in [*i.values(), *i.outputs])
         reason = "it has no loop form"
+        # What is seen from outside has memory of its own.
+        self._sharing = not self._kept.intersection(i.outputs)
         if row is not None and known:
             before = len(self.operations), len(self.storages)
             try:
@@ -255,10 +274,12 @@ class Lowering:
             except _StaysACallError as why:
                 found, reason = None, str(why)
                 del self.operations[before[0] :], self.storages[before[1] :]
+                self._known.clear()
             if found is not None:
                 views = [found] if isinstance(found, View) else list(found)
-                for v, view in zip(i.outputs, views, strict=True):
-                    self.views[v] = view
+                for v, view in zip(i.outputs, views):
+                    if view.shape == v.shape:  # kernels have residuals of their own, not used here
+                        self.views[v] = view
                 return
         elif row is not None:
             reason = "of its element type, or because there are no elements"
@@ -273,6 +294,8 @@ class Lowering:
                 view = self.new(v.shape, v.dtype)
             self.views[v] = view
             outputs.append(view)
+        if i.written:
+            self._known.clear()
         self.operations.append(Call(i, tuple(inputs), tuple(outputs), reason, i.where))
 
     def live(self, i: Instruction, name: str, dtype: np.dtype[Any]) -> View:
@@ -420,7 +443,7 @@ def _bce(to: Lowering, i: Instruction, x: View, t: Any) -> View:
 
 def _with_bias(name: str) -> Row:
     def row(to: Lowering, i: Instruction, z: View, bias: View, **options: float) -> View:
-        return _ROWS[name](to, i, to.map("{0} + {1}", z, bias), **options)  # type: ignore[no-any-return]
+        return _ROWS[name](to, i, to.map("{0} + {1}", z, bias), **options)
 
     return row
 
@@ -603,7 +626,10 @@ def _one_hot(to: Lowering, i: Instruction, labels: View, n: int, dtype: Any) -> 
         raise _StaysACallError("labels of another type than int64")
     labels = to.check(labels, n)
     column = to.reshape(labels, (*labels.shape, 1))
-    return to.map("({0} == {column})", column, dtype=dtype, shape=(*labels.shape, n))
+    text = "({0} == {column})"
+    if not to.program.on_host and dtype in WIDE_FLOATS:  # as eager mode does there
+        text = "({0} >= 0 && {0} < {1} ? {0} == {column} : NAN)"
+    return to.map(text, column, n, dtype=dtype, shape=(*labels.shape, n))
 
 
 @_row("cross_entropy")

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import CPU
 from tensorgrad.program.loops import Call, Product, Storage, View
 from tensorgrad.program.nests import Nest, Schedule
 from tensorgrad.program.program import Program, Value
@@ -117,7 +118,7 @@ class Placed:
         def call() -> int:
             arrays = [self._array(x) if isinstance(x, View) else x for x in op.inputs]
             options = i.attrs if i.live is None else {**i.attrs, **i.live()}
-            place = next((backend.of(a) for a in arrays if is_array(a)), backend.CPU)
+            place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
             made = place.run(i.op, arrays, options)
             parts: list[Any] = [made]
             if i.residual:

@@ -39,9 +39,19 @@ TESTS_OF: dict[str, list[str]] = {
     "optimizer.cu": ["test_optimizer.py"],
     "gradient_norm.cu": ["test_optimizer.py"],
     "indexing.cu": ["test_indexing.py"],
+    "program.cuh": ["../program/test_cuda.py"],
 }
 
 MUTANTS: list[Mutant] = [
+    # --- generated kernels
+    Mutant(
+        "wrong team",
+        "program.cuh",
+        "    return block_reduce<Op>(value);\n",
+        "    return warp_reduce<Op>(value);\n",
+    ),
+    Mutant("wrong constant", "program.cuh", "    return R(1);\n", "    return R(0);\n"),
+    Mutant("wrong place", "program.cuh", ".at[i & 3]", ".at[i & 1]"),
     # --- reductions within a block
     Mutant(
         "missing barrier",

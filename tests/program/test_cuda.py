@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
 import pytest
 from emulator import emulator
+from kernels.compile_all import ARCHITECTURES, compile_source, missing
 from ops.test_table import differentiable, every_case
 from program.test_rows import check
+from sampler import host
 from standin import cupy_standin
+from standin.cupy_standin import log
 
-from tensorgrad import dtypes
+import tensorgrad as tg
+from tensorgrad import dtypes, nn, optim
+from tensorgrad.backend import kernels
 from tensorgrad.ops.table import Operation
+from tensorgrad.program import cuda
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,5 +39,329 @@ def installed() -> Iterator[Any]:
 @every_case(differentiable)
 def test_rows(row: Operation, number: int) -> None:
     compiled = check(row, number, dtypes.float32, "auto", True, "cuda")
+    if not compiled.captures:
+        return  # it was refused, as on the CPU
     executor = compiled._last().executor
     assert executor.name == "cuda", executor.reason
+
+
+# --- shapes that decide how threads share the work ------------------------------------------------
+
+
+def normalized(x: tg.Tensor, w: tg.Tensor) -> list[tg.Tensor]:
+    """Reductions over rows, over columns and over everything, some of which use others."""
+    y = tg.softmax(x, axis=-1) * w
+    z = (y - y.mean(axis=-1, keepdims=True)) / (y.max(axis=-1, keepdims=True) + 1.0)
+    return [z, z.sum(axis=0), (z * z).sum(), y.min(), z.sum(axis=-1), (x + 1.0).prod(axis=-1)]
+
+
+@pytest.mark.parametrize("schedule", [0, 1, 4, 5])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (3, 5), (70, 33), (300, 7), (2, 513), (5, 1100), (3, 4097), (2, 16385), (2, 3, 40)],
+)
+def test_reductions(shape: tuple[int, ...], schedule: int) -> None:
+    draw = np.random.default_rng(0)
+    x, w = draw.normal(size=shape) * 0.01, draw.normal(size=shape[-1:])
+    given = [tg.Tensor(a, dtype=tg.float64, device="cuda") for a in (x, w)]
+    with emulator.scheduled(schedule):
+        found = tg.compile(normalized)(*given)
+    wanted = normalized(*[tg.Tensor(a, dtype=tg.float64) for a in (x, w)])
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(host(a), host(b), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 700), (1, 5000), (400, 300), (3, 4, 5)])
+def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
+    """Neither flat nor by rows: the columns are shared out among blocks."""
+    x = np.random.default_rng(1).normal(size=shape[::-1])
+
+    def f(x: tg.Tensor) -> list[tg.Tensor]:
+        y = x.permute_dims(tuple(reversed(range(len(shape))))) * 2.0 + tg.ones(shape, device="cuda")
+        return [y, y.sum(axis=0), y.sum()]
+
+    found = tg.compile(f)(tg.Tensor(x, dtype=tg.float64, device="cuda"))
+    y = x.T * 2.0 + 1.0
+    for a, b in zip(found, [y, y.sum(0), y.sum()], strict=True):
+        np.testing.assert_allclose(host(a), b, rtol=1e-11)
+
+
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+def swish(x: tg.Tensor, w: tg.Tensor) -> tg.Tensor:
+    return (x * tg.sigmoid(x * w)).sum()
+
+
+def stepped(parameter: tg.Tensor) -> Any:
+    def step(x: tg.Tensor) -> tg.Tensor:
+        parameter.grad = None
+        loss = swish(x, parameter)
+        loss.backward()
+        return loss
+
+    return tg.compile(step)
+
+
+def test_a_replay_is_one_graph() -> None:
+    w = tg.Tensor(np.linspace(-1, 1, 6), device="cuda", requires_grad=True)
+    step = stepped(w)
+    for k in range(5):
+        numbers = np.linspace(-2, 2, 6) + k
+        log.clear()
+        loss = step(tg.Tensor(numbers, device="cuda"))
+        assert log.graphs == (k > 0)
+        reference = tg.Tensor(host(w), dtype=tg.float64, requires_grad=True)
+        swish(tg.Tensor(numbers), reference).backward()
+        np.testing.assert_allclose(host(w.grad), host(reference.grad), rtol=1e-5, atol=1e-6)
+        assert isinstance(loss.data, cupy_standin.ndarray)
+    assert "one graph" in step.report()
+
+
+def test_graphs_follow_memory_that_moves() -> None:
+    """Gradients that somebody keeps, and parameters that are replaced, are other memory."""
+    w = tg.Tensor(np.ones(4), device="cuda", requires_grad=True)
+    step = stepped(w)
+    x = tg.Tensor(np.arange(4.0), device="cuda")
+    kept, values = [], []
+    for k in range(6):
+        if k % 2:
+            w.data = tg.Tensor(np.full(4, k / 3), device="cuda").data
+        step(x)
+        kept.append(w.grad)
+        values.append(host(w.grad).copy())
+    for g, value in zip(kept, values, strict=True):
+        np.testing.assert_array_equal(host(g), value)
+    assert not np.array_equal(values[0], values[1])
+    for _ in range(30):
+        kept.append(step(x) and w.grad)
+    assert "other arrays in every few steps" in step.report()
+    assert step.captures == 1
+
+
+def test_what_cannot_be_captured_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, mode: Any = None) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(cupy_standin.Stream, "begin_capture", refuse)
+    monkeypatch.setattr(cupy_standin.Stream, "end_capture", lambda self: None)
+    w = tg.Tensor(np.ones(4), device="cuda", requires_grad=True)
+    step = stepped(w)
+    x = tg.Tensor(np.arange(4.0), device="cuda")
+    losses = [step(x).item() for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2]
+    assert "not permitted" in step.report()
+
+
+# --- products by cuBLAS ---------------------------------------------------------------------------
+
+
+class Library:
+    """cuBLAS as its reference describes it, computed on the host; columns come first."""
+
+    def __init__(self, name: str) -> None:
+        assert name == "libcublas.so.0"
+        self.computed: list[tuple[int, int, int, int]] = []
+
+    def cublasCreate_v2(self, handle: Any) -> int:
+        return 0
+
+    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle: Any, room: Any, size: Any) -> int:
+        return 0
+
+    def cublasGemmStridedBatchedEx(self, handle: Any, *given: Any) -> int:
+        if cupy_standin.Graph.open is not None:
+            cupy_standin.Graph.open._work.append(partial(self._gemm, *given))
+            return 0
+        return self._gemm(*given)
+
+    def _gemm(
+        self, ta: int, tb: int, m: int, n: int, k: int, alpha: Any,
+        a: Any, a_kind: int, lda: int, step_a: Any,
+        b: Any, b_kind: int, ldb: int, step_b: Any, beta: Any,
+        c: Any, c_kind: int, ldc: int, step_c: Any,
+        count: int, compute: int, algorithm: int,
+    ) -> int:  # fmt: skip
+        self.computed.append((m, n, k, count))
+        kind: Any = {0: ctypes.c_float, 1: ctypes.c_double}[a_kind]
+        assert (a_kind, compute) in ((0, 68), (1, 70))
+        assert a_kind == b_kind == c_kind
+        assert lda >= (k if ta else m)
+        assert ldb >= (n if tb else k)
+        assert ldc >= m
+
+        def matrix(at: Any, step: Any, i: int, rows: int, columns: int, ld: int) -> Any:
+            size = (columns - 1) * ld + rows
+            address = at.value + i * step.value * ctypes.sizeof(kind)
+            flat = np.ctypeslib.as_array((kind * size).from_address(address))
+            item = flat.itemsize
+            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (item, ld * item))
+
+        for i in range(count):
+            x = matrix(a, step_a, i, *((k, m) if ta else (m, k)), lda)
+            y = matrix(b, step_b, i, *((n, k) if tb else (k, n)), ldb)
+            z = matrix(c, step_c, i, m, n, ldc)
+            z[...] = (x.T if ta else x) @ (y.T if tb else y)
+        return 0
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Library]]:
+    made: list[Library] = []
+
+    def load(name: str) -> Library:
+        made.append(Library(name))
+        return made[-1]
+
+    monkeypatch.setattr(cuda, "_loaded", load)
+    cuda._CUBLAS.clear()
+    yield made
+    cuda._CUBLAS.clear()
+
+
+PRODUCTS: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [
+    ((3, 4), (4, 5), "a @ b"),
+    ((4, 3), (4, 5), "a.T @ b"),
+    ((3, 4), (5, 4), "a @ b.T"),
+    ((4, 3), (5, 4), "a.T @ b.T"),
+    ((2, 3, 4), (4, 5), "a @ b"),
+    ((2, 3, 4), (2, 4, 5), "a @ b"),
+    ((2, 1, 3, 4), (6, 4, 5), "a @ b"),
+    ((2, 3, 4), (2, 5, 4), "a @ b.mT"),
+    ((2, 3, 6, 4), (2, 3, 5, 4), "a.permute_dims((1, 0, 2, 3)) @ b.permute_dims((1, 0, 3, 2))"),
+    ((7,), (7,), "a @ b"),
+    ((3, 7), (7,), "a @ b"),
+    ((1, 7), (7, 1), "a @ b"),
+]
+
+
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64], ids=str)
+@pytest.mark.parametrize(("one", "two", "text"), PRODUCTS)
+def test_products(
+    library: list[Library], one: tuple[int, ...], two: tuple[int, ...], text: str, dtype: Any
+) -> None:
+    draw = np.random.default_rng(2)
+    a, b = (draw.normal(size=shape) for shape in (one, two))
+
+    def gradients(a: tg.Tensor, b: tg.Tensor) -> list[tg.Tensor]:
+        y = eval(text, {"a": a, "b": b})
+        return [y.detach(), *tg.autograd.grad((y * y).sum(), (a, b))]
+
+    def given(device: str) -> list[tg.Tensor]:
+        return [tg.Tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (a, b)]
+
+    compiled = tg.compile(gradients)
+    wanted = gradients(*given("cpu"))
+    for _ in range(3):
+        found = compiled(*given("cuda"))
+        for x, y in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(host(x), host(y), rtol=1e-4, atol=1e-5)
+    assert library[0].computed
+    assert "one graph" in compiled.report()
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["momentum", "Adam", "RMSprop"])
+def test_training(kind: str, library: list[Library]) -> None:
+    """Dropout, clipping and a schedule in a compiled step, beside eager mode on the same device."""
+    draw = np.random.default_rng(3)
+    x = tg.Tensor(draw.normal(size=(8, 6)), device="cuda")
+    t = tg.Tensor(draw.integers(0, 3, 8), device="cuda")
+    ends = []
+    for compiled in (False, True):
+        tg.manual_seed(0)
+        layers = [nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 3)]
+        model = nn.Sequential(*layers).to("cuda")
+        update: Any
+        if kind == "momentum":
+            update = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        else:
+            update = getattr(optim, kind)(model.parameters(), lr=0.01)
+
+        def step(x: tg.Tensor, t: tg.Tensor, model: Any = model, update: Any = update) -> tg.Tensor:
+            update.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), t)
+            loss.backward()
+            optim.clip_grad_norm_(model.parameters(), 1.0)
+            update.step()
+            return loss
+
+        run: Any = tg.compile(step) if compiled else step
+        losses = []
+        for k in range(5):
+            update.param_groups[0]["lr"] *= 0.9 if k else 1.0
+            losses.append(run(x, t).item())
+        ends.append((losses, [host(p) for p in model.parameters()]))
+        if compiled:
+            assert run.captures == 1
+            assert run._last().executor.name == "cuda"
+    np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-4)
+    for a, b in zip(ends[1][1], ends[0][1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
+
+
+def test_a_wrong_label_makes_nan() -> None:
+    """As eager mode does on a GPU, where nobody waits for labels."""
+    x = tg.Tensor(np.eye(3), device="cuda", requires_grad=True)
+
+    def step(t: tg.Tensor) -> tg.Tensor:
+        x.grad = None
+        loss = nn.functional.cross_entropy(x, t)
+        loss.backward()
+        return loss
+
+    compiled = tg.compile(step)
+    assert np.isfinite(compiled(tg.Tensor([0, 1, 2], device="cuda")).item())
+    assert np.isnan(compiled(tg.Tensor([0, 3, 2], device="cuda")).item())
+    assert np.isnan(host(x.grad)).any(axis=1).tolist() == [False, True, False]
+
+
+def test_on_another_gpu() -> None:
+    w = tg.Tensor(np.ones(4), device="cuda:1", requires_grad=True)
+    step = stepped(w)
+    x = tg.Tensor(np.arange(4.0), device="cuda:1")
+    first = [step(x).item() for _ in range(3)]
+    assert first[0] == first[2]
+    assert w.grad is not None
+    assert w.grad.device == "cuda:1"
+    assert "cuda:1" in step.report()
+
+
+# --- NVRTC ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(missing() is not None, reason=missing() or "")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_kernels_compile(arch: int) -> None:
+    """A program with every kind of kernel, by the compiler for GPUs: no spill, no warning."""
+    draw = np.random.default_rng(0)
+    x = tg.Tensor(draw.normal(size=(40, 600)).astype(np.float32), device="cuda", requires_grad=True)
+    t = tg.Tensor(draw.integers(0, 600, 40), device="cuda")
+    norm = nn.LayerNorm(600).to("cuda")
+    update = optim.Adam([x, *norm.parameters()], lr=0.01)
+
+    def step(t: tg.Tensor) -> tg.Tensor:
+        update.zero_grad()
+        y = nn.functional.dropout(tg.gelu(norm(x)), 0.1, training=True)
+        loss = nn.functional.cross_entropy(y, t) + (tg.tanh(x).T * 2.0).sum(axis=0).max()
+        loss.backward()
+        optim.clip_grad_norm_([x], 1.0)
+        update.step()
+        return loss
+
+    compiled = tg.compile(step)
+    compiled(t)
+    text = compiled._last().executor.text
+    names = tuple(re.findall(r"void __launch_bounds__\(\d+\) (\w+)", text))
+    assert len(names) > 5
+    whole = f"{kernels.header('program')}\n{text}"
+    # In a process of its own, where CuPy is the real one.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        job = partial(compile_source, family="program", expected=names)
+        result = pool.submit(job, whole, "float32", arch).result()
+    assert not result.failures()

@@ -20,8 +20,8 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program import Program, native
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.loops import Storage, View, strides_of
-from tensorgrad.program.placed import arena_plan
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
+from tensorgrad.program.placed import arena_plan
 
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 

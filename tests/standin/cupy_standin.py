@@ -42,8 +42,9 @@ DEVICES = 2
 class Log:
     """Counts what costs time on a GPU, since the last ``clear()``.
 
-    launches: kernels, and copies within a device. graphs: launches of a graph. uploads: copies from the host, which do not make
-    it wait. syncs: what makes the host wait for the device, by kind ("item", "get", "bool", ...).
+    launches: kernels, and copies within a device. graphs: launches of a graph. uploads: copies from
+    the host, which do not make it wait. syncs: what makes the host wait for the device, by kind
+    ("item", "get", "bool", ...).
     """
 
     def __init__(self) -> None:
@@ -144,7 +145,7 @@ class Graph:
     open: Graph | None = None
 
     def __init__(self) -> None:
-        self._work: list[Callable[[], None]] = []
+        self._work: list[Callable[[], Any]] = []
 
     def launch(self, stream: Stream | None = None) -> None:
         log.graphs += 1
