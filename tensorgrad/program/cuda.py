@@ -19,8 +19,8 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend import kernels
 from tensorgrad.errors import CompileError
+from tensorgrad.program import cuda_source
 from tensorgrad.program.c_source import layout, product_of
-from tensorgrad.program.cuda_source import KernelWriter
 from tensorgrad.program.loops import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule
@@ -172,16 +172,10 @@ class Cuda(Placed):
 
     def _write(self) -> None:
         """Write the kernels: a module for all of them."""
-        named: dict[str, str] = {}
-        self._texts = {}
-        for unit in self.schedule.units:
-            if isinstance(unit, Nest):
-                made = KernelWriter(unit).kernel()
-                self._texts[unit] = made, named.setdefault(made.text, f"f{len(named)}")
-        self.text = "\n".join(text.replace("@", name) for text, name in named.items())
-        if named:
+        self.source = cuda_source.write(self.schedule)
+        if self.source.nests:
             self._module = self._xp.RawModule(
-                code=f"{kernels.header('program')}\n{self.text}",
+                code=f"{kernels.header('program')}\n{self.source.text}",
                 options=kernels.options("float32"),
                 backend="nvrtc",
             )
@@ -223,7 +217,7 @@ class Cuda(Placed):
         # Partial results are used up by the next kernel: all nests share the room for them.
         sizes = [
             sum(-(-n * _ITEM_BYTES[t] // _ALIGNMENT) * _ALIGNMENT for t, n in made.partial)
-            for made, _ in self._texts.values()
+            for made, _ in self.source.nests.values()
         ]
         room = xp.empty(max([*sizes, 1]), np.uint8)
         found: list[list[Any]] = []
@@ -238,7 +232,7 @@ class Cuda(Placed):
                 assert type(unit.operation) is not Check
                 add(unit.operation)
                 continue
-            made, name = self._texts[unit]
+            made, name = self.source.nests[unit]
             partial, start = [], 0
             for ctype, n in made.partial:
                 size = n * _ITEM_BYTES[ctype]

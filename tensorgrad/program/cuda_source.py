@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from tensorgrad.program.c_source import NestWriter, accumulated, has_axes, neutral_of, type_of
 from tensorgrad.program.loops import Map, Reduce, Storage
-from tensorgrad.program.nests import FULL, LATE, ROW, Nest
+from tensorgrad.program.lower import Lowering
+from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
+from tensorgrad.program.program import Program
 
 _WARP = 32
 _THREADS = 128  # of a block, unless a row needs more
@@ -237,6 +239,32 @@ class KernelWriter(NestWriter):
         ]
         parts = [f"{ctype} *__restrict__ a{k}" for k, (ctype, _) in enumerate(self.partial)]
         return ", ".join([*pointers, *parts])
+
+
+@dataclass(slots=True)
+class Source:
+    """The kernels of a program: their text, and of each nest the launch and the kernel's name."""
+
+    text: str
+    nests: dict[Nest, tuple[KernelText, str]]
+
+
+def write(schedule: Schedule) -> Source:
+    """The kernels of all nests; nests that do the same share theirs."""
+    named: dict[str, str] = {}
+    nests = {}
+    for unit in schedule.units:
+        if isinstance(unit, Nest):
+            made = KernelWriter(unit).kernel()
+            nests[unit] = made, named.setdefault(made.text, f"f{len(named)}")
+    return Source("\n".join(text.replace("@", name) for text, name in named.items()), nests)
+
+
+def source_of(program: Program) -> str:
+    """The kernels that a program has on a GPU, wherever it was captured."""
+    lowering = Lowering(program)
+    seen = {lowering.views[v].storage for v in program.kept()}
+    return write(Schedule(lowering.operations, seen)).text
 
 
 def _kernel_text(name: str, block: int, params: str, body: list[str]) -> str:

@@ -11,6 +11,7 @@ from tensorgrad.autograd.modes import enable_grad, no_grad
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError
 from tensorgrad.program.compiled import Compiled
+from tensorgrad.program.cuda_source import source_of
 from tensorgrad.tape import Primitive, apply, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
@@ -100,15 +101,20 @@ class Fused:
     def source(self, language: str = "c") -> str:
         """The code of the programs that were used last, forward and backward.
 
-        Raises ValueError for another language than "c", CompileError if nothing was compiled yet or
-        the function runs without a C compiler.
+        language: "c", or "cuda", which can be had without a GPU too.
+
+        Raises ValueError for another language, CompileError if nothing was compiled yet, or for "c"
+        if the function does not run as C.
         """
-        if language != "c":
-            raise ValueError(f'source: the language must be "c", got {language!r}')
+        if language not in ("c", "cuda"):
+            raise ValueError(f'source: the language must be "c" or "cuda", got {language!r}')
         parts = []
         for name, compiled in (("forward", self._forward), ("backward", self._backward)):
             if compiled.captures:
                 executor = compiled._last().executor
+                if language == "cuda":
+                    parts.append(f"/* {name} */\n{source_of(compiled.program())}")
+                    continue
                 if executor.name != "native":
                     raise CompileError(f"the {name} program runs in NumPy: {executor.reason}")
                 parts.append(f"/* {name} */\n{executor.source.text}")
@@ -137,8 +143,9 @@ def fuse(function: Callable[..., Any]) -> Fused:
     Its value is one program, and so are all its gradients, which are derived from the tape of the
     function. Where the function is elementwise, each of them is a single loop over the data in C
     (see ``tensorgrad.compile``), which reads the inputs and keeps nothing besides them: what the
-    gradient needs is computed again. It can be differentiated to any order. On a GPU, and inside a
-    compiled function, the plain function runs.
+    gradient needs is computed again. It can be differentiated to any order. On a GPU it is a kernel
+    forward and one backward (emulated; not yet run on a GPU). Inside a compiled function the plain
+    function is part of the larger program.
 
     function: takes tensors by position and hashable constants by keyword, and returns one tensor.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from emulator import emulator
 from kernels.compile_all import ARCHITECTURES, compile_source, missing
 from ops.test_table import differentiable, every_case
+from program import test_fuse
 from program.test_rows import check
 from sampler import host
 from standin import cupy_standin
@@ -84,6 +86,16 @@ def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
     y = x.T * 2.0 + 1.0
     for a, b in zip(found, [y, y.sum(0), y.sum()], strict=True):
         np.testing.assert_allclose(host(a), b, rtol=1e-11)
+
+
+# --- fused functions ------------------------------------------------------------------------------
+
+
+@test_fuse.EVERY_CASE
+def test_fused(function: Any, shapes: Any, constants: Any, rng: np.random.Generator) -> None:
+    fused = test_fuse.check(function, shapes, constants, tg.float32, rng, "cuda")
+    if all(map(math.prod, shapes)):
+        assert fused.source("cuda").count("void") >= 2
 
 
 # --- graphs ---------------------------------------------------------------------------------------
@@ -356,7 +368,7 @@ def test_kernels_compile(arch: int) -> None:
 
     compiled = tg.compile(step)
     compiled(t)
-    text = compiled._last().executor.text
+    text = compiled._last().executor.source.text
     names = tuple(re.findall(r"void __launch_bounds__\(\d+\) (\w+)", text))
     assert len(names) > 5
     whole = f"{kernels.header('program')}\n{text}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from program.executors import EXECUTORS
+from sampler import host
 
 import tensorgrad as tg
 from tensorgrad import Tensor
@@ -31,27 +32,38 @@ CASES: list[tuple[Any, list[tuple[int, ...]], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "shapes", "constants"), CASES)
-@pytest.mark.parametrize("dtype", [tg.float64, tg.float32])
-def test_like_the_plain_function(
-    function: Any, shapes: Any, constants: Any, dtype: Any, rng: np.random.Generator
-) -> None:
+EVERY_CASE = pytest.mark.parametrize(("function", "shapes", "constants"), CASES)
+
+
+def check(
+    function: Any, shapes: Any, constants: Any, dtype: Any, rng: np.random.Generator, device: str
+) -> Any:
+    """The fused function, which gave what the plain one gives, forward and backward."""
     fused = tg.fuse(function)
     for _ in range(3):
         arrays = [rng.standard_normal(s) for s in shapes]
         found = []
         for f in (function, fused):
-            xs = [Tensor(a, dtype=dtype, requires_grad=True) for a in arrays]
+            xs = [Tensor(a, dtype=dtype, device=device, requires_grad=True) for a in arrays]
             y = f(*xs, **constants)
             (y * y).sum().backward()
-            found.append([y.detach().numpy(), *[x.grad.numpy() for x in xs if x.grad is not None]])
+            found.append([host(y), *[host(x.grad) for x in xs]])
         for a, b in zip(*found, strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, rtol=1e-10 if dtype == tg.float64 else 1e-4, atol=1e-6)
-        plain = [Tensor(a, dtype=dtype) for a in arrays]
+        plain = [Tensor(a, dtype=dtype, device=device) for a in arrays]
         np.testing.assert_allclose(
-            fused(*plain, **constants).numpy(), function(*plain, **constants).numpy(), rtol=1e-4
+            host(fused(*plain, **constants)), host(function(*plain, **constants)), rtol=1e-4
         )
+    return fused
+
+
+@EVERY_CASE
+@pytest.mark.parametrize("dtype", [tg.float64, tg.float32])
+def test_like_the_plain_function(
+    function: Any, shapes: Any, constants: Any, dtype: Any, rng: np.random.Generator, device: str
+) -> None:
+    check(function, shapes, constants, dtype, rng, device)
 
 
 def test_derivatives_to_second_order(rng: np.random.Generator) -> None:
@@ -87,8 +99,11 @@ def test_one_loop_each_way() -> None:
     text = fused.source("c")
     assert text.count("for (long c") == 2
     assert "tg_sigmoid_f" in text
+    kernels = fused.source("cuda")
+    assert kernels.count("__global__") == 2
+    assert "tg_sigmoid_f" in kernels
     with pytest.raises(ValueError, match='must be "c"'):
-        fused.source("cuda")
+        fused.source("fortran")
 
 
 def test_wrong_use() -> None:
