@@ -6,6 +6,7 @@ import importlib
 import time
 from typing import Any
 
+from bench import ops
 from bench.contest import Contest
 from bench.measure import Timed, ratios, repeated
 from bench.training.networks import MODERN, NETWORKS
@@ -51,8 +52,9 @@ def build(contestant: str, network: str, optimizer: str) -> Timed:
 
 
 def run(contest: Contest) -> None:
-    """Every network with every optimizer."""
+    """Every network with every optimizer, and a chain of small operations."""
     who = contest.taking_part(*WHO)
+    _chain(contest, [name for name in who if name not in ("tensorgrad numpy", "torch compiled")])
     for network in QUICK if contest.settings.quick else ALL:
         for optimizer in OPTIMIZERS:
             case = f"{network} {optimizer}"
@@ -61,6 +63,19 @@ def run(contest: Contest) -> None:
                 pace=contest.pace(slot=0.04, rest=0.035),
             )
             _judge(contest, case, network, times)
+
+
+def _chain(contest: Contest, who: list[str]) -> None:
+    """The mixture of the section ``ops``, forward and backward: 200 operations on 64 elements."""
+    case = f"{ops.LENGTH} operations on {ops.ELEMENTS} elements"
+    times = contest.compare(
+        {(case, name): Job(ops.__name__, name, ("mixture",)) for name in who},
+        pace=contest.pace(),
+    )
+    ours, theirs = times.get((case, "tensorgrad compiled")), times.get((case, "jax"))
+    if ours and theirs:
+        found = ratios(ours, theirs)
+        contest.report.judge(f"{case}, ratio to jax", 1.0, found.middle, found)
 
 
 def _judge(

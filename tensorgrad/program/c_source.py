@@ -26,6 +26,10 @@ _KEPT = 4096
 # Work, in additions, of a piece of a nest that is shared out among threads. It takes about 10 us,
 # of which waking a thread is a tenth.
 _PIECE = 1 << 17
+# Bytes from which on a result goes to memory past the caches, which saves reading it first, and the
+# elements of it that are collected before.
+_STREAMED = 1 << 25
+_BLOCK = 1024
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
@@ -33,6 +37,8 @@ _PACKED = 1 << 14  # and whose second factor has at most so many elements
 
 def literal(x: Any, ctype: str) -> str:
     """A number in C."""
+    if "int" in ctype and isinstance(x, int):
+        return f"({x})" if x < 0 else str(int(x))
     x = float(x) if not isinstance(x, bool) else int(x)
     if ctype == "float" and math.isfinite(x):
         with np.errstate(over="ignore"):
@@ -182,6 +188,9 @@ class NestWriter:
         if source is not None:
             return self._value(source, level, phase)
         view = m.views[k]
+        number = view.storage.number_held
+        if number is not None:
+            return literal(number, type_of(view))
         strides = self.nest.access(view, level)[2]
         constant = level == LATE or not any(strides)
         by_row = not constant and not strides[-1] and not self.flat
@@ -352,7 +361,12 @@ class NestWriter:
             return
         name = self._value(m, level, phase)
         place = self.row[phase] if level == ROW else self.column_end[phase]
-        place.append(f"{self._element(m.out, level, phase)} = {name};")
+        target = self._element(m.out, level, phase)
+        if self.flat and m.out.storage in self.streamed and target.endswith("[c]"):
+            block = f"y{len(self.blocks)}"
+            self.blocks.append((block, type_of(m.out), target.removesuffix("[c]")))
+            target = f"{block}[c - b]"
+        place.append(f"{target} = {name};")
 
     def write(self) -> Function:
         """The text."""
@@ -363,6 +377,9 @@ class NestWriter:
         """Write the statements of every part."""
         nest = self.nest
         self.written = {m.out.storage for m in nest.stored}
+        read = {view.storage for view in nest.reads()}
+        self.streamed = {s for s in self.written - read if s.nbytes >= _STREAMED}
+        self.blocks: list[tuple[str, str, str]] = []  # name, type, and where it goes
         self.row_pointers: list[tuple[bool, str]] = []
         self.column_end: list[list[str]] = [[] for _ in range(self.last + 1)]
         self.row_last: list[str] = []
@@ -407,11 +424,19 @@ class NestWriter:
             inner = self.column[phase] + self.column_end[phase]
             if inner:
                 clauses = " ".join(self.clauses[phase])
+                if self.blocks:
+                    body += self._block_head()
                 body.append(f"#pragma omp simd {clauses}".rstrip())
                 limits = "c = begin; c < end" if self.flat else f"c = 0; c < {self.columns}"
+                if self.blocks:
+                    limits = "c = b; c < e"
                 body.append(f"{pad}for (long {limits}; c++) {{")
                 body += [f"{pad}    {text}" for text in inner]
                 body.append(f"{pad}}}")
+                for block, ctype, target in self.blocks:
+                    body.append(f"tg_stream({target} + b, {block}, (e - b) * sizeof({ctype}));")
+                if self.blocks:
+                    body += ["}", "tg_streamed();"]
             body += [pad + text for text in self.row_end[phase]]
         if not self.flat:
             body.append("}")
@@ -436,6 +461,17 @@ class NestWriter:
                 + "\n}\n"
             )
         return Function(text, list(self.pointers), size, piece, self.partial)
+
+    def _block_head(self) -> list[str]:
+        """The beginning of a loop over blocks of columns, and room for the results of one."""
+        return [
+            f"for (long b = begin; b < end; b += {_BLOCK}) {{",
+            f"const long e = b + {_BLOCK} < end ? b + {_BLOCK} : end;",
+            *[
+                f"{ctype} {block}[{_BLOCK}] __attribute__((aligned(64)));"
+                for block, ctype, _ in self.blocks
+            ],
+        ]
 
     def _row_indices(self) -> list[str]:
         """The index along each leading axis that somebody asks for, from the number of the row."""

@@ -28,6 +28,13 @@ class Storage:
     value: Value | None = None  # of which it is the memory, unless it is temporary
 
     @property
+    def number_held(self) -> Any:
+        """The one number in it, if that is always the same."""
+        if self.role != "constant" or self.size != 1 or self.value is None:
+            return None
+        return self.value.array.item()
+
+    @property
     def nbytes(self) -> int:
         """The bytes it takes."""
         return self.size * self.dtype.itemsize

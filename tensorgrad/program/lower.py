@@ -120,6 +120,7 @@ class Lowering:
         self._known: dict[Any, View] = {}  # what was computed before, for those who ask again
         self._sharing = True
         self._kept = set(program.kept())
+        self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
         for v in program.values():
             if v.role != "temporary":
                 self.views[v] = self._outside(v)
@@ -142,7 +143,8 @@ class Lowering:
 
     def _outside(self, v: Value) -> View:
         storage = self.storage(math.prod(v.shape), v.dtype, v.role)
-        storage.value = v
+        if v not in self._overwritten:
+            storage.value = v
         strides = strides_of(v.shape)
         if v.role == "external" and v.array.size:
             strides = tuple(s // v.dtype.itemsize for s in v.array.strides)
@@ -338,9 +340,17 @@ def _elementwise(name: str) -> Row:
             name in ("add", "multiply") and dtype == BOOL
         ):
             raise _StaysACallError("arithmetic with truth values is left to NumPy")
+        if name == "multiply":
+            for one, other in (inputs, inputs[::-1]):
+                if _is_one(one) and isinstance(other, View) and other.dtype == dtype:
+                    return to.map("{0}", other, shape=i.outputs[0].shape)
         return to.map(text, *inputs, dtype=dtype, cost=cost, shape=i.outputs[0].shape)
 
     return row
+
+
+def _is_one(x: Any) -> bool:
+    return bool((x.storage.number_held if isinstance(x, View) else x) == 1)
 
 
 def _comparison(name: str) -> Row:

@@ -71,7 +71,10 @@ def folded(program: Program) -> Program:
     left: list[Instruction] = []
     for i in program:
         fixed = i.live is None and not i.written and "key" not in i.attrs and i.values()
-        if not fixed or not all(v in constant and v.place not in overwritten for v in i.values()):
+        # What is larger than what it is made of (ones, broadcast) is not worth its memory.
+        grows = i.outputs[0].nbytes > max((v.nbytes for v in i.values()), default=0)
+        known = all(v in constant and v.place not in overwritten for v in i.values())
+        if not fixed or not known or grows:
             left.append(i)
             continue
         arrays = [constant[x] if type(x) is Value else x for x in i.inputs]

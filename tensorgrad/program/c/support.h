@@ -94,6 +94,13 @@ TG float tg_exp_f(float x) {
     return p * tg_power_of_2(half) * tg_power_of_2(whole - half);
 }
 
+/* The same for x <= 0, where one clamp and one power do. */
+TG float tg_exp_negative(float x) {
+    float c = -104.0f > x ? -104.0f : x, n;
+    float p = tg_expm1_near(tg_reduce(c, &n)) + 1.0f;
+    return p * tg_power_of_2((int32_t)n + 64) * 5.42101086e-20f; /* 2^-64 */
+}
+
 /* 2 ulp: 2^n (exp(r) - 1) + (2^n - 1). */
 TG float tg_expm1_f(float x) {
     float c = x > 88.0f ? 88.0f : x, n;
@@ -139,7 +146,7 @@ TG float tg_log1p_f(float x) {
 
 /* 4 ulp: for negative x as exp(x) / (1 + exp(x)), which underflows gradually. */
 TG float tg_sigmoid_f(float x) {
-    float e = tg_exp_f(-fabsf(x)), s = 1.0f / (1.0f + e);
+    float e = tg_exp_negative(-fabsf(x)), s = 1.0f / (1.0f + e);
     return x < 0.0f ? e * s : s;
 }
 
@@ -204,6 +211,38 @@ TG int tg_outside(const int64_t *labels, long count, int64_t classes) {
     int bad = 0;
     for (long i = 0; i < count; i++) bad |= (uint64_t)labels[i] >= (uint64_t)classes;
     return bad;
+}
+
+/* --- large results, written past the caches: else each line would be read before --- */
+
+#if defined(__AVX512F__)
+#define TG_STREAM(to, from)                                                                        \
+    __asm__ volatile("vmovntps %1, %0" : "=m"(*(tg_line *)(to)) : "v"(*(const tg_line *)(from)))
+typedef float tg_line __attribute__((vector_size(64), may_alias));
+#elif defined(__AVX__)
+#define TG_STREAM(to, from)                                                                        \
+    __asm__ volatile("vmovntps %1, %0" : "=m"(*(tg_line *)(to)) : "x"(*(const tg_line *)(from)))
+typedef float tg_line __attribute__((vector_size(32), may_alias));
+#endif
+
+/* from is a multiple of 64, as is to, or nothing special is done. */
+TG void tg_stream(void *to, const void *from, long bytes) {
+#if defined(TG_STREAM)
+    if ((uintptr_t)to % 64 == 0) {
+        long whole = bytes & -64;
+        for (long i = 0; i < whole; i += sizeof(tg_line))
+            TG_STREAM((char *)to + i, (const char *)from + i);
+        memcpy((char *)to + whole, (const char *)from + whole, bytes - whole);
+        return;
+    }
+#endif
+    memcpy(to, from, bytes);
+}
+
+TG void tg_streamed(void) {
+#if defined(TG_STREAM)
+    __asm__ volatile("sfence" ::: "memory");
+#endif
 }
 
 /* --- links, filled in by the loader --- */
