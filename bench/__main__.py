@@ -17,7 +17,7 @@ from bench import bandwidth, costs, imports, ops, programs, steps, tape
 from bench.contest import CONTESTANTS, REFERENCE, Contest, Settings
 from bench.machine import environment, processors
 from bench.report import Report
-from bench.workers import limit_threads
+from bench.workers import drop_disguises, limit_threads
 
 SECTIONS: dict[str, Any] = {
     module.NAME: module for module in (ops, tape, bandwidth, steps, programs, costs, imports)
@@ -72,13 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if settings.together and settings.threads != processors():
         limit_threads(settings.threads)
+    dropped = {} if settings.together else drop_disguises()
     results: dict[str, Any] = environment(settings.threads)
+    results["left_out_of_the_environment"] = dropped
     results.update(quick=settings.quick, together=settings.together, reference=REFERENCE)
     machine = results["machine"]
     print(
         f"{machine['cpu']}, {machine['cores']} cores, {settings.threads} threads, "
         f"load {machine['load_average_before']}, {results['python']}, {results['date']}\n"
     )
+    for name, value in dropped.items():
+        print(
+            f"{name}={value} is set here. It is left out: OpenBLAS judges the processor itself.\n"
+        )
     load = machine["load_average_before"]
     if load is not None and load > machine["cores"] / 4:
         print(

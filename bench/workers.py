@@ -23,6 +23,13 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+#: With these OpenBLAS is told to take the processor for another one than it is.
+DISGUISES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_L1_SIZE")
+
+
+def drop_disguises() -> dict[str, str]:
+    """Take them out of the environment of workers to come; what they were."""
+    return {name: os.environ.pop(name) for name in DISGUISES if name in os.environ}
 
 
 class ContestantError(Exception):

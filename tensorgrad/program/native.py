@@ -129,28 +129,68 @@ def built(text: str, options: Sequence[str] = ()) -> Path:
 
 
 class Blas:
-    """The matrix products of the OpenBLAS that comes with NumPy, and its number of threads."""
+    """The matrix products of the OpenBLAS that comes with NumPy, and its number of threads.
 
-    def __init__(self, library: ctypes.CDLL, prefix: str, ending: str) -> None:
-        self.sgemm = getattr(library, f"{prefix}cblas_sgemm{ending}")
-        self.dgemm = getattr(library, f"{prefix}cblas_dgemm{ending}")
-        self.set_threads = getattr(library, f"{prefix}openblas_set_num_threads{ending}")
-        self.get_threads = getattr(library, f"{prefix}openblas_get_num_threads{ending}")
+    own: whether it is an instance apart from NumPy's, which has one thread.
+    """
+
+    def __init__(self, library: ctypes.CDLL, prefix: str, own: bool) -> None:
+        self.own = own
+        self.sgemm = getattr(library, f"{prefix}cblas_sgemm64_")
+        self.dgemm = getattr(library, f"{prefix}cblas_dgemm64_")
+        self.set_threads = getattr(library, f"{prefix}openblas_set_num_threads64_")
+        self.get_threads = getattr(library, f"{prefix}openblas_get_num_threads64_")
+        core = getattr(library, f"{prefix}openblas_get_corename64_")
+        core.restype = ctypes.c_char_p
+        #: for which processor its kernels were written
+        self.core = (core() or b"").decode()
+
+
+def _instance(path: str) -> ctypes.CDLL:
+    """An OpenBLAS of our own, with one thread: a program shares out the work itself.
+
+    NumPy's instance would have to be held to one thread for as long as a program runs, for
+    everybody in the process. A library is loaded once, so that a second instance needs a file of
+    its own: a copy.
+    """
+    about = os.stat(path)
+    key = hashlib.sha256(f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = _writable(cache_folder())
+    copy = folder / f"openblas-{key}.so"
+    if not copy.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / "openblas.so"
+            shutil.copyfile(path, made)
+            os.replace(made, copy)
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"  # read while it is loaded
+    try:
+        return ctypes.CDLL(str(copy))
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @functools.cache
 def blas() -> Blas | None:
-    """NumPy's own BLAS, if it is an OpenBLAS with 64-bit integers, as in its wheels."""
+    """NumPy's BLAS, if it is an OpenBLAS with 64-bit integers, as in its wheels.
+
+    It is an instance apart from the one that NumPy uses, if that can be had.
+    """
     here = os.path.dirname(np.__file__)
     places = (os.path.join(here, os.pardir, "numpy.libs"), os.path.join(here, ".dylibs"))
     for path in [
         p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))
     ]:
-        with contextlib.suppress(OSError):
-            library = ctypes.CDLL(path)
-            for prefix in ("scipy_", ""):
-                if hasattr(library, f"{prefix}cblas_sgemm64_"):
-                    return Blas(library, prefix, "64_")
+        for own in (True, False):
+            with contextlib.suppress(OSError):
+                library = _instance(path) if own else ctypes.CDLL(path)
+                for prefix in ("scipy_", ""):
+                    if hasattr(library, f"{prefix}cblas_sgemm64_"):
+                        return Blas(library, prefix, own)
     return None
 
 
@@ -224,8 +264,9 @@ class Native(Placed):
             self._segment(step) if type(step) is int else self._call(step)  # type: ignore[arg-type]
             for step in self.source.steps
         ]
-        uses_blas = "gemm" in self.source.text and self._blas is not None
-        self._quiet = self._blas if uses_blas else None
+        # NumPy's own instance has threads, which must not wait for each other inside of ours.
+        shared = self._blas is not None and not self._blas.own
+        self._quiet = self._blas if shared and "gemm" in self.source.text else None
 
     def _slot(self, storage: Storage) -> int:
         """Where the table has the address of ``storage``."""
@@ -398,4 +439,6 @@ class Native(Placed):
                 assert isinstance(step, Call)
                 found.append(f"call {step.instruction.op.name}: {step.reason} ({step.where})")
         found.append(f"arena {self.arena_bytes} bytes, {self.threads} threads")
+        if self._blas is not None:
+            found.append(f"products by OpenBLAS for {self._blas.core}")
         return found
