@@ -12,7 +12,9 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from sys import getrefcount
@@ -129,21 +131,31 @@ def built(text: str, options: Sequence[str] = ()) -> Path:
 
 
 class Blas:
-    """The matrix products of the OpenBLAS that comes with NumPy, and its number of threads.
+    """Matrix products, and on how many threads they run.
 
-    own: whether it is an instance apart from NumPy's, which has one thread.
+    title: for the report. own: whether nobody else uses it, and it has one thread.
     """
 
-    def __init__(self, library: ctypes.CDLL, prefix: str, own: bool) -> None:
-        self.own = own
-        self.sgemm = getattr(library, f"{prefix}cblas_sgemm64_")
-        self.dgemm = getattr(library, f"{prefix}cblas_dgemm64_")
-        self.set_threads = getattr(library, f"{prefix}openblas_set_num_threads64_")
-        self.get_threads = getattr(library, f"{prefix}openblas_get_num_threads64_")
-        core = getattr(library, f"{prefix}openblas_get_corename64_")
-        core.restype = ctypes.c_char_p
-        #: for which processor its kernels were written
-        self.core = (core() or b"").decode()
+    def __init__(self, library: ctypes.CDLL, prefix: str, ending: str, title: str) -> None:
+        self.sgemm = getattr(library, f"{prefix}cblas_sgemm{ending}")
+        self.dgemm = getattr(library, f"{prefix}cblas_dgemm{ending}")
+        self.title = title
+        self.own = True
+        self.set_threads: Any = None
+        self.get_threads: Any = None
+
+    def seconds(self) -> float:
+        """The least time of a product of 256 x 256 matrices."""
+        n = ctypes.c_int64(256)
+        a, b, c = (np.ones((256, 256), np.float32) for _ in range(3))
+        pa, pb, pc = (ctypes.c_void_p(x.ctypes.data) for x in (a, b, c))
+        one, zero = ctypes.c_float(1), ctypes.c_float(0)
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            self.sgemm(101, 111, 111, n, n, n, one, pa, n, pb, n, zero, pc, n)
+            taken.append(time.perf_counter() - start)
+        return min(taken)
 
 
 def _instance(path: str) -> ctypes.CDLL:
@@ -174,12 +186,8 @@ def _instance(path: str) -> ctypes.CDLL:
             os.environ[name] = before
 
 
-@functools.cache
-def blas() -> Blas | None:
-    """NumPy's BLAS, if it is an OpenBLAS with 64-bit integers, as in its wheels.
-
-    It is an instance apart from the one that NumPy uses, if that can be had.
-    """
+def _openblas() -> Blas | None:
+    """NumPy's, if it is an OpenBLAS with 64-bit integers, as in its wheels."""
     here = os.path.dirname(np.__file__)
     places = (os.path.join(here, os.pardir, "numpy.libs"), os.path.join(here, ".dylibs"))
     for path in [
@@ -189,9 +197,41 @@ def blas() -> Blas | None:
             with contextlib.suppress(OSError):
                 library = _instance(path) if own else ctypes.CDLL(path)
                 for prefix in ("scipy_", ""):
-                    if hasattr(library, f"{prefix}cblas_sgemm64_"):
-                        return Blas(library, prefix, own)
+                    if not hasattr(library, f"{prefix}cblas_sgemm64_"):
+                        continue
+                    core = getattr(library, f"{prefix}openblas_get_corename64_")
+                    core.restype = ctypes.c_char_p
+                    found = Blas(library, prefix, "64_", f"OpenBLAS for {core().decode()}")
+                    found.own = own
+                    found.set_threads = getattr(library, f"{prefix}openblas_set_num_threads64_")
+                    found.get_threads = getattr(library, f"{prefix}openblas_get_num_threads64_")
+                    return found
     return None
+
+
+def _mkl() -> Blas | None:
+    """That of the wheel ``mkl``, which puts its libraries beside Python's own."""
+    for path in sorted(glob.glob(os.path.join(sys.prefix, "lib", "libmkl_rt.so*"))):
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(path)
+            library.MKL_Set_Threading_Layer(1)  # sequential
+            return Blas(library, "", "_64", "MKL")
+    return None
+
+
+@functools.cache
+def blas() -> Blas | None:
+    """The BLAS of programs: ``$TENSORGRAD_BLAS`` ("openblas" or "mkl"), or the quicker one.
+
+    OpenBLAS is an instance apart from the one that NumPy uses, if that can be had. Raises ValueError
+    for another name.
+    """
+    chosen = os.environ.get("TENSORGRAD_BLAS")
+    makers = {"openblas": _openblas, "mkl": _mkl}
+    if chosen is not None and chosen not in makers:
+        raise ValueError(f'TENSORGRAD_BLAS must be "openblas" or "mkl", got {chosen!r}')
+    found = [made for name, make in makers.items() if chosen in (None, name) and (made := make())]
+    return min(found, key=Blas.seconds) if len(found) > 1 else found[0] if found else None
 
 
 def threads() -> int:
@@ -245,7 +285,10 @@ class Native(Placed):
             and not c_source.is_small(u.operation)
             for u in self.schedule.units
         ):
-            raise CompileError("NumPy's BLAS was not found, and products are too large without it")
+            raise CompileError(
+                "no BLAS was found (neither the OpenBLAS of NumPy's wheels nor MKL's wheel), and "
+                "products are too large without one"
+            )
         self.threads = threads()
         self.source = c_source.write(self.schedule, self._slot, self._new_scratch, self.threads)
         library = build(self.source.text)
@@ -440,5 +483,5 @@ class Native(Placed):
                 found.append(f"call {step.instruction.op.name}: {step.reason} ({step.where})")
         found.append(f"arena {self.arena_bytes} bytes, {self.threads} threads")
         if self._blas is not None:
-            found.append(f"products by OpenBLAS for {self._blas.core}")
+            found.append(f"products by {self._blas.title}")
         return found

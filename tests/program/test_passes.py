@@ -177,3 +177,54 @@ def test_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path
     for _ in range(2):
         np.testing.assert_array_equal(call(x).numpy(), 3.0)
     assert "the C compiler" in call.report()
+
+
+# --- BLAS -----------------------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.parametrize("make", [native._openblas, native._mkl])
+def test_products_by_each_blas(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = make()
+    if found is None:
+        pytest.skip("it is not installed")
+    monkeypatch.setattr(native, "blas", lambda: found)
+    draw = np.random.default_rng(0)
+    for dtype, rtol in ((np.float32, 1e-4), (np.float64, 1e-12)):
+        a, b = draw.random((150, 90)).astype(dtype), draw.random((90, 120)).astype(dtype)
+
+        def products(a: Tensor, b: Tensor) -> list[Tensor]:
+            return [a @ b, b.T @ a.T, a.T @ (a @ b)]
+
+        call = tg.compile(products, executor="native")
+        for y, wanted in zip(call(Tensor(a), Tensor(b)), [a @ b, b.T @ a.T, a.T @ (a @ b)]):
+            np.testing.assert_allclose(y.numpy(), wanted, rtol=rtol)
+        assert f"products by {found.title}" in call.report()
+
+
+def test_the_quicker_blas_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def __init__(self, title: str) -> None:
+            self.title = title
+
+    times = {"one": 2.0, "other": 1.0}
+    monkeypatch.setattr(native.Blas, "seconds", lambda self: times[self.title])
+    monkeypatch.setattr(native, "_openblas", lambda: Fake("one"))
+    monkeypatch.setattr(native, "_mkl", lambda: Fake("other"))
+    choose = native.blas.__wrapped__
+    assert choose().title == "other"
+    monkeypatch.setenv("TENSORGRAD_BLAS", "openblas")
+    assert choose().title == "one"
+    monkeypatch.setenv("TENSORGRAD_BLAS", "atlas")
+    with pytest.raises(ValueError, match="'atlas'"):
+        choose()
+
+
+@needs_compiler
+def test_programs_leave_the_threads_of_numpy_alone() -> None:
+    """The instance of a program has one thread, whatever NumPy's has."""
+    found = native.blas()
+    if found is None or found.set_threads is None:
+        pytest.skip("there is no OpenBLAS")
+    assert found.own
+    assert found.get_threads() == 1
