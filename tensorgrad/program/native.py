@@ -223,8 +223,8 @@ def _mkl() -> Blas | None:
 def blas() -> Blas | None:
     """The BLAS of programs: ``$TENSORGRAD_BLAS`` ("openblas" or "mkl"), or the quicker one.
 
-    OpenBLAS is an instance apart from the one that NumPy uses, if that can be had. Raises ValueError
-    for another name.
+    OpenBLAS is an instance apart from the one that NumPy uses, if that can be had.
+    Raises ValueError for another name.
     """
     chosen = os.environ.get("TENSORGRAD_BLAS")
     makers = {"openblas": _openblas, "mkl": _mkl}

@@ -190,8 +190,10 @@ def test_products_by_each_blas(make: Any, monkeypatch: pytest.MonkeyPatch) -> No
         pytest.skip("it is not installed")
     monkeypatch.setattr(native, "blas", lambda: found)
     draw = np.random.default_rng(0)
-    for dtype, rtol in ((np.float32, 1e-4), (np.float64, 1e-12)):
-        a, b = draw.random((150, 90)).astype(dtype), draw.random((90, 120)).astype(dtype)
+    cases: list[tuple[Any, float]] = [(np.float32, 1e-4), (np.float64, 1e-12)]
+    for dtype, rtol in cases:
+        a: Any = draw.random((150, 90)).astype(dtype)
+        b: Any = draw.random((90, 120)).astype(dtype)
 
         def products(a: Tensor, b: Tensor) -> list[Tensor]:
             return [a @ b, b.T @ a.T, a.T @ (a @ b)]
@@ -211,7 +213,7 @@ def test_the_quicker_blas_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.Blas, "seconds", lambda self: times[self.title])
     monkeypatch.setattr(native, "_openblas", lambda: Fake("one"))
     monkeypatch.setattr(native, "_mkl", lambda: Fake("other"))
-    choose = native.blas.__wrapped__
+    choose: Any = native.blas.__wrapped__
     assert choose().title == "other"
     monkeypatch.setenv("TENSORGRAD_BLAS", "openblas")
     assert choose().title == "one"
