@@ -634,8 +634,9 @@ def test_trainer(device: str) -> None:
         ends.append((record["train_loss"], record["train_accuracy"]))
     np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5)
     # The figures of an epoch are read when it ends, not after each batch. When a step has become a
-    # program, its first replay is compared with what was captured.
+    # program, its constants are read, and its first replay is compared with what was captured.
     assert log.syncs.pop("get", 0) < 64
+    assert log.syncs.pop("item", 0) < 8
     assert dict(log.syncs) == {"float": 2 * 3 * 2}
 
 

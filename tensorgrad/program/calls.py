@@ -1,13 +1,13 @@
-"""The executor that is always there: a flat list of calls to the values of the primitives.
+"""The executor that is always there: the program as a Python function, a line for each call.
 
-On the CPU NumPy's universal functions write into arrays that are allocated once; everything else
-is called as eager mode calls it, without the tape. It runs on CUDA arrays too.
+Names take the place of the tape, and nothing is looked up that is known beforehand. On the CPU what
+NumPy computes is written into arrays that are allocated once, as long as nobody outside sees them;
+everything else is called as eager mode calls it. It runs on CUDA arrays too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.tape import note_overwritten
+from tensorgrad.tape import column_sums, note_overwritten
 
-Step = Callable[[list[Any]], None]
+# Primitives whose value is always a new array.
+_FRESH = frozenset({"linear", "matmul", "cross_entropy", "relu", "pass_positive"})
+_BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
 class Calls:
@@ -31,192 +33,280 @@ class Calls:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._number: dict[Value, int] = {}
-        self._slots: list[Any] = []
-        self._held_ids: set[int] = set()  # arrays that serve every replay
         self._kept = set(program.kept())
-        self._external = [v for v in program.values() if v.role == "external"]
-        for v in program.arguments:
-            self._slot(v)
-        for v in program.values():
-            at = self._slot(v)
-            if v.role == "constant":
-                self._slots[at] = v.array
-                self._held_ids.add(id(v.array))
         overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
-        self._fresh = [
-            (self._slot(v), v)
-            for v in program.values()
-            if v.role == "constant" and v in overwritten
-        ]
-        self._reusable = not program.aliased and not overwritten.intersection(
-            v for v in program.values() if v.role == "temporary"
+        self._buffers_allowed = program.on_host and not (
+            program.aliased or any(v.role == "temporary" for v in overwritten)
         )
-        self._steps = [self._bound(i) for i in program]
-        self._fetch = [(self._slot(v), v) for v in self._external]
-        self._arguments = [self._slot(v) for v in program.arguments]
-        self._outputs = [self._slot(v) for v in program.results]
-        self._gradients = [None if v is None else self._slot(v) for _, v in program.gradients]
+        self._held_ids: set[int] = set()  # of arrays that serve every replay
+        self._fresh: set[Value] = set()  # values that are always new arrays
+        self._known: dict[str, Any] = {
+            "ndarray": np.ndarray, "asarray": np.asarray, "dot": np.dot, "own": _own,
+            "note": note_overwritten, "column_sums": column_sums, "held": self._held_ids,
+        }  # fmt: skip
+        self._lines: list[str] = []
+        arguments = [_name(v) for v in program.arguments]
+        outside = [*arguments]
+        for v in program.values():
+            if v.role == "external":
+                self._lines.append(f"{_name(v)} = {self._constant(v.fetch, 'f')}()")
+                outside.append(_name(v))
+            elif v.role == "constant":
+                held = self._constant(v.array, "k")
+                self._held_ids.add(id(v.array))
+                copied = ".copy()" if v in overwritten else ""
+                self._lines.append(f"{_name(v)} = {held}{copied}")
+        for i in program:
+            self._write(i)
+        outputs = [*program.results, *[v for _, v in program.gradients if v is not None]]
+        handed = self._handed_out(outputs, outside)
+        count = len(program.results)
+        following = iter(handed[count:])
+        gradients = ["None" if v is None else next(following) for _, v in program.gradients]
+        self._lines.append(f"return [{', '.join(handed[:count])}], [{', '.join(gradients)}]")
+        #: the program in Python
+        self.text = f"def run({', '.join(arguments)}):\n    " + "\n    ".join(self._lines) + "\n"
+        exec(compile(self.text, "<program>", "exec"), self._known)
+        self._function: Callable[..., Any] = self._known["run"]
 
-    def _slot(self, v: Value) -> int:
-        v = v.place
-        if v not in self._number:
-            self._number[v] = len(self._slots)
-            self._slots.append(None)
-        return self._number[v]
+    # --- writing ---------------------------------------------------------------------------------
 
-    def _bound(self, i: Instruction) -> Step:
-        """An instruction as a function of the slots."""
+    def _constant(self, value: Any, prefix: str) -> str:
+        """A name for an object that is always the same."""
+        name = f"{prefix}_{len(self._known)}"
+        self._known[name] = value
+        return name
+
+    def _operand(self, x: Any) -> str:
+        if type(x) is Value:
+            return _name(x)
+        return "None" if x is None else self._constant(x, "c")
+
+    def _buffer(self, v: Value) -> str:
+        """An argument that names an array for the result of every replay, if there may be one."""
+        if not self._buffers_allowed or v in self._kept:
+            return ""
+        made = np.empty(v.shape, v.dtype)
+        self._held_ids.add(id(made))
+        return f", out={self._constant(made, 'b')}"
+
+    def _write(self, i: Instruction) -> None:
+        """The lines of an instruction."""
+        op, first = i.op, i.outputs[0]
+        on_host = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
+        alike = first.dtype in WIDE_FLOATS and all(v.dtype is first.dtype for v in i.values())
+        if on_host and alike and not i.written and i.live is None:
+            special = _LINES.get(op.name)
+            text = None if special is None else special(self, i)
+            ufunc = getattr(np, op.value) if isinstance(op.value, str) else None
+            if text is None and isinstance(ufunc, np.ufunc) and not i.attrs:
+                given = [
+                    _name(x)
+                    if type(x) is Value
+                    else self._constant(np.asarray(x, first.dtype), "c")
+                    for x in i.inputs
+                ]
+                self._fresh.add(first)
+                text = f"{self._constant(ufunc, 'u')}({', '.join(given)}{self._buffer(first)})"
+            if text is not None:
+                if op.name in _FRESH:
+                    self._fresh.add(first)
+                self._lines.append(f"{_name(first)} = {text}")
+                self._as_array(first)
+                return
+        if on_host:
+            self._write_call(i)
+        else:
+            self._write_generic(i)
+
+    def _write_call(self, i: Instruction) -> None:
+        """The value function of the primitive, called with what is known beforehand."""
+        op, first = i.op, i.outputs[0]
+        if i.residual > 1:
+            self._write_generic(i)
+            return
+        given = [self._operand(x) for x in i.inputs]
+        if i.live is None:
+            given += [f"{name}={self._constant(x, 'a')}" for name, x in i.attrs.items()]
+        else:
+            fixed, live = self._constant(i.attrs, "a"), self._constant(i.live, "l")
+            given.append(f"**{{**{fixed}, **{live}()}}")
+        call = f"{self._constant(op.cpu, op.name.replace('.', '_'))}({', '.join(given)})"
+        if first.before is not None:
+            self._lines.append(call)
+        elif op.residual is None:
+            self._lines.append(f"{_name(first)} = {call}")
+        else:
+            second = _name(i.outputs[1]) if i.residual else "_"
+            self._lines.append(f"{_name(first)}, {second} = {call}")
+        if first.before is None:
+            if op.name in _FRESH:
+                self._fresh.add(first)
+            self._as_array(first)
+        self._note(i)
+
+    def _write_generic(self, i: Instruction) -> None:
+        """A call that finds out on what device it runs, and what it gives."""
         op, attrs, live = i.op, i.attrs, i.live
-        given = [self._slot(x) if type(x) is Value else None for x in i.inputs]
-        fixed = list(i.inputs)
-        out = self._slot(i.outputs[0])
-        ufunc = getattr(np, op.value) if isinstance(op.value, str) else None
-        first = i.outputs[0]
-        if (
-            isinstance(ufunc, np.ufunc)
-            and self.program.on_host
-            and not attrs
-            and self._reusable
-            and first not in self._kept
-            and first.dtype in WIDE_FLOATS
-            and all(v.dtype is first.dtype for v in i.values())
-        ):
-            return self._into_buffer(ufunc, i, out)
-        several = [self._slot(v) for v in i.outputs[1 : 1 + i.residual]]
-        written = [given[k] for k in i.written]
         gives_first = i.outputs[0].before is None
-        plain = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
-        if plain and live is None and not written and len(several) < 2:
-            places = [self._constant_or_slot(x) for x in i.inputs]
-            if op.residual is None:
-                return self._plainly(op.cpu, places, attrs, out)
-            return self._with_residual(op.cpu, places, attrs, out, several)
+        count = i.residual
 
-        def step(slots: list[Any]) -> None:
-            arrays = [fixed[k] if at is None else slots[at] for k, at in enumerate(given)]
+        def call(*arrays: Any) -> tuple[Any, ...]:
             options = attrs if live is None else {**attrs, **live()}
-            if plain:
-                y = op.cpu(*arrays, **options)
-            else:
-                place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
-                y = place.run(op, arrays, options)
-            if several:
+            place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
+            y = place.run(op, arrays, options)
+            parts: list[Any] = []
+            if op.residual is not None:
                 y, r = y
-                parts = r if isinstance(r, tuple) else (r,)
-                for at, part in zip(
-                    several, parts if len(several) == len(parts) else _arrays(parts)
-                ):
-                    slots[at] = part
-            elif op.residual is not None:
-                y = y[0]
-            if gives_first:
-                slots[out] = y if is_array(y) else backend.of(arrays[0]).xp.asarray(y)
-            if written:
-                note_overwritten([slots[at] for at in written if at is not None])
+                parts = _arrays(r if isinstance(r, tuple) else (r,))[:count]
+            if not gives_first:
+                return tuple(parts)
+            return (y if is_array(y) else place.xp.asarray(y), *parts)
 
-        return step
+        names = [_name(v) for v in i.outputs[: gives_first + count]]
+        given = ", ".join(self._operand(x) for x in i.inputs)
+        target = f"{', '.join(names)}, = " if names else ""
+        self._lines.append(f"{target}{self._constant(call, 'call')}({given})")
+        self._note(i)
 
-    def _plainly(
-        self, function: Callable[..., Any], given: list[int], attrs: dict[str, Any], out: int
-    ) -> Step:
-        """A call with nothing special about it, with as little Python as possible around it."""
-        if len(given) == 1:
-            (a,) = given
+    def _as_array(self, v: Value) -> None:
+        if not v.shape:  # NumPy makes a scalar of a 0-d array
+            name = _name(v)
+            self._lines.append(f"if type({name}) is not ndarray: {name} = asarray({name})")
 
-            def one(slots: list[Any]) -> None:
-                y = function(slots[a], **attrs)
-                slots[out] = y if type(y) is np.ndarray else np.asarray(y)
+    def _note(self, i: Instruction) -> None:
+        written = [_name(i.inputs[k]) for k in i.written if type(i.inputs[k]) is Value]
+        if written:
+            self._lines.append(f"note([{', '.join(written)}])")
 
-            return one
-        get = itemgetter(*given)
-
-        def several(slots: list[Any]) -> None:
-            y = function(*get(slots), **attrs)
-            slots[out] = y if type(y) is np.ndarray else np.asarray(y)
-
-        return several
-
-    def _with_residual(
-        self,
-        function: Callable[..., Any],
-        given: list[int],
-        attrs: dict[str, Any],
-        out: int,
-        more: list[int],
-    ) -> Step:
-        """A call that gives a pair, of which the second is one array or nothing of interest."""
-
-        def step(slots: list[Any]) -> None:
-            y, r = function(*[slots[at] for at in given], **attrs)
-            slots[out] = y if type(y) is np.ndarray else np.asarray(y)
-            for at in more:
-                slots[at] = r
-
-        return step
-
-    def _constant_or_slot(self, x: Any) -> int:
-        return self._slot(x) if type(x) is Value else self._held(x)
-
-    def _into_buffer(self, ufunc: np.ufunc, i: Instruction, out: int) -> Step:
-        first = i.outputs[0]
-        buffer = np.empty(first.shape, first.dtype)
-        self._held_ids.add(id(buffer))
-        if len(i.inputs) == 1:
-            (a,) = (self._slot(v) for v in i.values())
-
-            def one(slots: list[Any]) -> None:
-                slots[out] = ufunc(slots[a], out=buffer)
-
-            return one
-        values = [
-            self._slot(x) if type(x) is Value else self._held(np.asarray(x, first.dtype))
-            for x in i.inputs
+    def _handed_out(self, outputs: Sequence[Value], outside: Sequence[str]) -> list[str]:
+        """The outputs as memory that nobody else refers to."""
+        found: list[str] = []
+        names = [_name(v) for v in outputs]
+        known = [
+            v in self._fresh and names.index(n) == k for k, (v, n) in enumerate(zip(outputs, names))
         ]
-        a, b = values
+        if not all(known):
+            sure = [n for n, fresh in zip(names, known) if fresh]
+            ids = ", ".join(f"id({n})" for n in [*outside, *sure])
+            self._lines.append(f"taken = {{*held{', ' if ids else ''}{ids}}}")
+        for name, fresh in zip(names, known):
+            found.append(name if fresh else f"own({name}, taken)")
+        return found
 
-        def two(slots: list[Any]) -> None:
-            slots[out] = ufunc(slots[a], slots[b], out=buffer)
-
-        return two
-
-    def _held(self, array: Any) -> int:
-        self._slots.append(array)
-        return len(self._slots) - 1
+    # --- running ---------------------------------------------------------------------------------
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results and the gradients, in memory that nobody else refers to."""
-        slots = self._slots
-        for at, v in self._fetch:
-            slots[at] = v.fetch()  # type: ignore[misc]
-        for at, v in self._fresh:
-            slots[at] = v.array.copy()
-        for at, array in zip(self._arguments, arguments):
-            slots[at] = array
-        for step in self._steps:
-            step(slots)
-        taken: set[int] = set(self._held_ids)
-        taken.update(id(slots[at]) for at, _ in self._fetch)
-        taken.update(map(id, arguments))
-
-        def own(at: int) -> Any:
-            array = slots[at]
-            if array.base is not None or id(array) in taken:
-                return array.copy()
-            taken.add(id(array))
-            return array
-
-        results = [own(at) for at in self._outputs]
-        gradients = [None if at is None else own(at) for at in self._gradients]
-        return results, gradients
+        found: tuple[list[Any], list[Any]] = self._function(*arguments)
+        return found
 
     def renew(self, number: int) -> None:
         """Nothing to do: every replay gives new arrays."""
 
     def lines(self) -> list[str]:
         """What ran where, for the report."""
-        return [f"{len(self._steps)} calls"]
+        return [f"{len(self.program.instructions)} calls"]
+
+
+def _own(array: Any, taken: set[int]) -> Any:
+    """``array``, or a copy of it if it is a view, or somebody else's."""
+    if array.base is not None or id(array) in taken:
+        return array.copy()
+    taken.add(id(array))
+    return array
+
+
+def _name(v: Value) -> str:
+    return f"v{v.place.number}"
 
 
 def _arrays(parts: Iterable[Any]) -> list[Any]:
     return [a for a in parts if is_array(a)]
+
+
+# --- lines that are quicker than the value function of the primitive ------------------------------
+# Each gives an expression, or None where the usual call is needed. All values are of one dtype,
+# float32 or float64, on the CPU.
+
+
+def _linear(to: Calls, i: Instruction) -> str | None:
+    x, weight, bias = i.inputs
+    if len(x.shape) != 2 or not x.shape[0]:
+        return None
+    product = f"dot({_name(x)}, {_name(weight)}.T{to._buffer(i.outputs[0])})"
+    if bias is None:
+        return product
+    name = _name(i.outputs[0])
+    to._lines.append(f"{name} = {product}")
+    return f"{to._constant(np.add, 'u')}({name}, {_name(bias)}, {name})"
+
+
+def _matmul(to: Calls, i: Instruction) -> str | None:
+    a, b = i.inputs
+    if len(a.shape) != 2 or len(b.shape) != 2 or not i.outputs[0].nbytes:
+        return None
+    return f"dot({_name(a)}, {_name(b)}{to._buffer(i.outputs[0])})"
+
+
+def _relu(to: Calls, i: Instruction) -> str:
+    zero = to._constant(np.zeros((), i.outputs[0].dtype), "c")
+    (x,) = i.inputs
+    return f"{to._constant(np.maximum, 'u')}({_name(x)}, {zero}{to._buffer(i.outputs[0])})"
+
+
+def _pass_positive(to: Calls, i: Instruction) -> str | None:
+    """The bits of the gradient, times 0 or 1: see keep_where in ops/elementwise.py."""
+    g, y = i.inputs
+    first = i.outputs[0]
+    buffer = to._buffer(first).removeprefix(", out=")
+    if not buffer or g.shape != y.shape or not g.shape:
+        return None
+    bits = np.dtype(_BITS[first.dtype])
+    mask = to._constant(np.empty(first.shape, np.bool_), "b")
+    zero, kind = to._constant(np.zeros((), first.dtype), "c"), to._constant(bits, "c")
+    target = to._constant(to._known[buffer].view(bits), "b")
+    to._lines.append(f"{to._constant(np.greater, 'u')}({_name(y)}, {zero}, {mask})")
+    multiply = to._constant(np.multiply, "u")
+    to._lines.append(f"{multiply}({_name(g)}.view({kind}), {mask}, {target})")
+    return buffer
+
+
+def _permute_dims(to: Calls, i: Instruction) -> str | None:
+    return f"{_name(i.inputs[0])}.T" if tuple(i.attrs["axes"]) == (1, 0) else None
+
+
+def _sum_to(to: Calls, i: Instruction) -> str | None:
+    (x,) = i.inputs
+    if len(x.shape) != 2 or x.shape[1:] != tuple(i.attrs["shape"]) or not x.shape[0]:
+        return None
+    to._fresh.add(i.outputs[0])
+    return f"column_sums({_name(x)})"
+
+
+def _multiply(to: Calls, i: Instruction) -> str | None:
+    """Nothing at all, if a factor is 1 and the other one is nobody else's."""
+    first = i.outputs[0]
+    if (
+        first in to._kept
+        or not to._buffers_allowed
+        or any(v.role == "external" for v in i.values())
+    ):
+        return None
+    for one, other in (i.inputs, i.inputs[::-1]):
+        if type(one) is not Value or type(other) is not Value or one.role != "constant":
+            continue
+        if one.array.size == 1 and one.array.item() == 1 and other.shape == first.shape:
+            return _name(other)
+    return None
+
+
+_LINES: dict[str, Callable[[Calls, Instruction], str | None]] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    "relu": _relu,
+    "pass_positive": _pass_positive,
+    "permute_dims": _permute_dims,
+    "sum_to": _sum_to,
+    "multiply": _multiply,
+}
