@@ -8,7 +8,8 @@ import pytest
 from emulator import emulator
 from standin import cupy_standin
 
-from bench.gpu import bandwidth
+from bench.gpu import bandwidth, steps
+from bench.training.networks import MODERN, NETWORKS
 
 N = 1 << 12
 
@@ -43,3 +44,13 @@ def test_updates_are_one_launch() -> None:
         case.run()
         assert cupy_standin.log.launches <= (3 if "norm" in case.name else 1), case.name
         assert not cupy_standin.log.syncs, case.name
+
+
+def test_steps_run_eager_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {name: how for name, how in steps.CONTESTANTS.items() if how[0] == "tensorgrad"}
+    monkeypatch.setattr(steps, "CONTESTANTS", ours)
+    monkeypatch.setattr(steps, "NETWORKS", {"2-8-1": NETWORKS["2-8-1"]})
+    monkeypatch.setattr(steps, "MODERN", {name: MODERN[name] for name in list(MODERN)[:1]})
+    found = steps.run(rounds=1, steps=1)
+    assert len(found) == 4
+    assert all(times.keys() >= ours.keys() for times in found.values())

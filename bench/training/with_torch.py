@@ -57,11 +57,12 @@ def training_step(
     optimizer: str,
     fused: bool | None = None,
     device: str = "cpu",
-    compiled: bool = False,
+    compiled: bool | str = False,
 ) -> Callable[[], Any]:
     """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default.
 
-    compiled: forward and backward by torch.compile, and the optimizer's step by another.
+    compiled: forward and backward by torch.compile, and the optimizer's step by another; a name is
+        torch.compile's mode.
     """
     layers, inputs, wanted = start(network)
     model = _model(network, layers).to(device)
@@ -78,7 +79,8 @@ def training_step(
 
     make_step = update.step
     if compiled:
-        loss_of, make_step = torch.compile(loss_of), torch.compile(update.step)
+        mode = compiled if isinstance(compiled, str) else None
+        loss_of, make_step = (torch.compile(f, mode=mode) for f in (loss_of, update.step))
 
     def step() -> Any:
         update.zero_grad()

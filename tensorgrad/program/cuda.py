@@ -24,7 +24,7 @@ from tensorgrad.program.c_source import layout, product_of
 from tensorgrad.program.loops import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule
-from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes
+from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.program import Program
 from tensorgrad.tape import note_overwritten
 
@@ -369,15 +369,17 @@ class Cuda(Placed):
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         found = []
-        for number, steps in enumerate(self._segments):
+        for number, (steps, moved) in enumerate(zip(self._segments, traffic_of(self.schedule))):
             if type(steps[0]) is Call:
                 op = steps[0]
-                found.append(f"call {op.instruction.op.name}: {op.reason} ({op.where})")
+                about = f"{op.reason} ({op.where}); {moved:,} bytes"
+                found.append(f"call {op.instruction.op.name}: {about}")
                 continue
             products = sum(type(step) is Product for step in steps)
             how = "one graph" if self._graphs[number] is not None else "launched one by one"
             found.append(
-                f"segment {number}: {len(steps) - products} kernels, {products} products, {how}"
+                f"segment {number}: {len(steps) - products} kernels, {products} products, "
+                f"{moved:,} bytes, {how}"
             )
         found.append(f"arena {self.arena_bytes} bytes on {self.device}")
         return found

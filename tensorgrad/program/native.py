@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from sys import getrefcount
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from tensorgrad.program import c_source
 from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
-from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes
+from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.program import Program
 from tensorgrad.tape import note_overwritten
 
@@ -152,9 +152,9 @@ class Blas:
         one, zero = ctypes.c_float(1), ctypes.c_float(0)
         taken = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = perf_counter()
             self.sgemm(101, 111, 111, n, n, n, one, pa, n, pb, n, zero, pc, n)
-            taken.append(time.perf_counter() - start)
+            taken.append(perf_counter() - start)
         return min(taken)
 
 
@@ -307,6 +307,8 @@ class Native(Placed):
             self._segment(step) if type(step) is int else self._call(step)  # type: ignore[arg-type]
             for step in self.source.steps
         ]
+        #: seconds that each took the last time that the program did not take the quick way in
+        self._times = [0.0] * len(self._calls)
         # NumPy's own instance has threads, which must not wait for each other inside of ours.
         shared = self._blas is not None and not self._blas.own
         self._quiet = self._blas if shared and "gemm" in self.source.text else None
@@ -432,8 +434,10 @@ class Native(Placed):
             if before != 1:
                 quiet.set_threads(1)
         try:
-            for call in self._calls:
+            for k, call in enumerate(self._calls):
+                start = perf_counter()
                 failed = call()
+                self._times[k] = perf_counter() - start
                 if failed:
                     self._complain(failed)
         finally:
@@ -475,12 +479,16 @@ class Native(Placed):
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         found = []
-        for step in self.source.steps:
+        traffic = iter(traffic_of(self.schedule))
+        for step, seconds in zip(self.source.steps, self._times):
+            took = f"{next(traffic):,} bytes, {seconds * 1e6:,.1f} us"
             if type(step) is int:
-                found.append(f"segment {step}: " + "; ".join(self.source.parts[step]))
+                parts = "; ".join(self.source.parts[step])
+                found.append(f"segment {step}: {parts}; {took}")
             else:
                 assert isinstance(step, Call)
-                found.append(f"call {step.instruction.op.name}: {step.reason} ({step.where})")
+                op = step.instruction.op.name
+                found.append(f"call {op}: {step.reason} ({step.where}); {took}")
         found.append(f"arena {self.arena_bytes} bytes, {self.threads} threads")
         if self._blas is not None:
             found.append(f"products by {self._blas.title}")

@@ -59,6 +59,29 @@ def arena_plan(
     return offsets, max((end for _, end, _, _ in placed), default=0)
 
 
+def traffic_of(schedule: Schedule) -> list[int]:
+    """The bytes that each stretch between calls, and each call, reads and writes in memory.
+
+    What a unit reads twice counts once, and what stays in registers does not count.
+    """
+    found: list[int] = []
+    in_stretch = False
+    for unit in schedule.units:
+        views = {(v.storage, min(v.size, v.storage.size)) for v in unit.reads()}
+        if isinstance(unit, Nest):
+            views |= {(m.out.storage, m.out.size) for m in unit.stored}
+        elif type(unit.operation) is Call:
+            views |= {(v.storage, v.size) for v in unit.operation.outputs}
+        elif type(unit.operation) is Product:
+            views.add((unit.operation.out.storage, unit.operation.out.size))
+        is_call = not isinstance(unit, Nest) and type(unit.operation) is Call
+        if is_call or not in_stretch:
+            found.append(0)
+        in_stretch = not is_call
+        found[-1] += sum(size * s.dtype.itemsize for s, size in views)
+    return found
+
+
 class Placed:
     """A program whose values lie where ``memory`` says."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program.executors import EVERY_EXECUTOR
+from program.executors import EVERY_EXECUTOR, EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
@@ -860,6 +860,22 @@ def test_report_and_program_are_readable() -> None:
     assert '"op": "linear"' in program.to_json()
     assert program.to_dot().startswith("digraph")
     assert "executor" in step.report()
+
+
+@pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+def test_the_report_says_what_is_moved() -> None:
+    """One pass that reads 100 numbers and writes 100; a call reads and writes as many."""
+    x = Tensor(numbers(10, 10))
+    call = compile(lambda x: (x * 2.0 + 1.0).exp(), executor="native")
+    call(x)
+    item = x.dtype.itemsize
+    assert f"; {200 * item:,} bytes, " in call.report()
+    sorts = compile(lambda x: tg.sort(x * 2.0), executor="native")
+    sorts(x)
+    lines = sorts.report().splitlines()
+    assert f"; {200 * item:,} bytes, " in next(line for line in lines if "nest" in line)
+    with_places = 200 * item + 100 * 8
+    assert f"; {with_places:,} bytes, " in next(line for line in lines if "call" in line)
 
 
 @EVERY_EXECUTOR
