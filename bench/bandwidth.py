@@ -19,7 +19,16 @@ TITLE = "sum(sigmoid(x*w + b) * relu(x - c)), forward and backward, on large flo
 UNIT = "milliseconds"
 #: The compiled chain at 2^24 elements against a copy, which moves the bytes that it has to move.
 BAR = 1.3
-WHO = ("tensorgrad compiled", "tensorgrad", "torch", "jax", "autograd", "numpy", "copy")
+WHO = (
+    "tensorgrad compiled",
+    "tensorgrad numpy",
+    "tensorgrad",
+    "torch",
+    "jax",
+    "autograd",
+    "numpy",
+    "copy",
+)
 W, B, C = 1.5, -0.25, 0.125
 #: 128 KiB: a few of these fit into the second-level cache.
 TILE = 32 * 1024

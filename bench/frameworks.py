@@ -35,7 +35,7 @@ def _functions(module: Any, **others: Function) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(module, name) for name in _SHARED}, **others)
 
 
-def _load_tensorgrad(compiled: bool = False) -> Framework:
+def _load_tensorgrad(executor: str | None = None) -> Framework:
     import tensorgrad as tg
 
     def differentiated(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
@@ -50,10 +50,10 @@ def _load_tensorgrad(compiled: bool = False) -> Framework:
         return call
 
     def program(f: Function, x: Any) -> Callable[[], tuple[Any, Any]]:
-        return tg.compile(differentiated(f, x))
+        return tg.compile(differentiated(f, x), executor=executor or "auto")
 
     functions = _functions(tg, sigmoid=tg.sigmoid, relu=tg.relu)
-    return Framework(functions, tg.Tensor, program if compiled else differentiated)
+    return Framework(functions, tg.Tensor, program if executor else differentiated)
 
 
 def _load_torch() -> Framework:
@@ -105,7 +105,8 @@ def _load_autograd() -> Framework:
 
 _LOADERS: dict[str, Callable[[], Framework]] = {
     "tensorgrad": _load_tensorgrad,
-    "tensorgrad compiled": partial(_load_tensorgrad, compiled=True),
+    "tensorgrad compiled": partial(_load_tensorgrad, executor="auto"),
+    "tensorgrad numpy": partial(_load_tensorgrad, executor="numpy"),
     "torch": _load_torch,
     "jax": _load_jax,
     "autograd": _load_autograd,

@@ -2,12 +2,19 @@
 
 Names take the place of the tape, and nothing is looked up that is known beforehand. On the CPU what
 NumPy computes is written into arrays that are allocated once, as long as nobody outside sees them;
-everything else is called as eager mode calls it. It runs on CUDA arrays too.
+everything else is called as eager mode calls it. Chains of elementwise operations on large arrays
+are computed a tile at a time, on all cores: what lies between the first and the last one never
+leaves the caches. It runs on CUDA arrays too.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -16,11 +23,15 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
+from tensorgrad.program.native import threads
 from tensorgrad.program.program import Instruction, Program, Value
 from tensorgrad.tape import column_sums, note_overwritten
 
 # Primitives whose value is always a new array.
 _FRESH = frozenset({"linear", "matmul", "cross_entropy", "relu", "pass_positive"})
+# Elements from which on a chain is computed in tiles, and those of a tile: some fit in a cache.
+_LARGE = 1 << 18
+_TILE = 1 << 14
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
@@ -56,8 +67,11 @@ class Calls:
                 self._held_ids.add(id(v.array))
                 copied = ".copy()" if v in overwritten else ""
                 self._lines.append(f"{_name(v)} = {held}{copied}")
-        for i in program:
-            self._write(i)
+        for run in self._runs():
+            if len(run) > 1:
+                self._write_tiles(run)
+            else:
+                self._write(run[0])
         outputs = [*program.results, *[v for _, v in program.gradients if v is not None]]
         handed = self._handed_out(outputs, outside)
         count = len(program.results)
@@ -118,6 +132,80 @@ class Calls:
             self._write_call(i)
         else:
             self._write_generic(i)
+
+    def _runs(self) -> Iterable[list[Instruction]]:
+        """The instructions in order: those that tiles serve in runs, the others alone."""
+        run: list[Instruction] = []
+        for i in self.program:
+            fits = self._fits_tiles(i)
+            if run and not (fits and i.outputs[0].shape == run[0].outputs[0].shape):
+                yield run
+                run = []
+            if fits:
+                run.append(i)
+            else:
+                yield [i]
+        if run:
+            yield run
+
+    def _fits_tiles(self, i: Instruction) -> bool:
+        first = i.outputs[0]
+        return (
+            self._buffers_allowed
+            and i.op.name in _elementwise()
+            and i.live is None
+            and not i.written
+            and len(i.outputs) == 1
+            and math.prod(first.shape) >= _LARGE
+            and all(v.shape == first.shape or not v.shape for v in i.values())
+            and not any(v.dtype in HALVES for v in (first, *i.values()))
+        )
+
+    def _write_tiles(self, run: list[Instruction]) -> None:
+        """A function that computes a run of elementwise instructions on part of their elements."""
+        shape = run[0].outputs[0].shape
+        made = {i.outputs[0] for i in run}
+        inputs = list(dict.fromkeys(v for i in run for v in i.values() if v not in made))
+        later = {v for i in self.program if i not in run for v in i.values()} | self._kept
+        outputs = [i.outputs[0] for i in run if i.outputs[0] in later]
+        body = [
+            f"{_name(v)} = {_name(v)}_[start:stop]" if v.shape else f"{_name(v)} = {_name(v)}_"
+            for v in inputs
+        ]
+        for i in run:
+            name = _name(i.outputs[0])
+            given = [self._operand(x) for x in i.inputs]
+            given += [f"{key}={self._constant(x, 'a')}" for key, x in i.attrs.items()]
+            into = i.outputs[0] in outputs
+            function = getattr(np, i.op.value) if isinstance(i.op.value, str) else None
+            if isinstance(function, np.ufunc) and into:
+                given.append(f"out={name}_[start:stop]")
+                into = False
+            call = self._constant(i.op.cpu, i.op.name.replace(".", "_"))
+            body.append(f"{name} = {call}({', '.join(given)})")
+            if into:
+                body.append(f"{name}_[start:stop] = {name}")
+        names = [f"{_name(v)}_" for v in (*inputs, *outputs)]
+        text = (
+            f"def tiles(begin, end, {', '.join(names)}):\n"
+            f"    for start in range(begin, end, {_TILE}):\n"
+            f"        stop = min(start + {_TILE}, end)\n        " + "\n        ".join(body)
+        )
+        space = dict(self._known)
+        exec(compile(text, "<tiles>", "exec"), space)
+        tiles = self._constant(space["tiles"], "tiles")
+        for v in outputs:
+            buffer = self._buffer(v).removeprefix(", out=")
+            if not buffer:
+                self._fresh.add(v)
+                about = f"{self._constant(shape, 's')}, {self._constant(v.dtype, 'd')}"
+                buffer = f"{self._constant(np.empty, 'empty')}({about})"
+            self._lines.append(f"{_name(v)} = {buffer}")
+        flat = [f"{_name(v)}.reshape(-1)" if v.shape else _name(v) for v in (*inputs, *outputs)]
+        self._lines.append(
+            f"{self._constant(_shared_out, 'shared_out')}({tiles}, {math.prod(shape)}, "
+            f"{', '.join(flat)})"
+        )
 
     def _write_call(self, i: Instruction) -> None:
         """The value function of the primitive, called with what is known beforehand."""
@@ -207,6 +295,36 @@ class Calls:
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         return [f"{len(self.program.instructions)} calls"]
+
+
+@functools.cache
+def _elementwise() -> frozenset[str]:
+    """The names of the primitives that compute each element from those at its place."""
+    from tensorgrad.ops.table import OPERATIONS
+
+    rows = [row.primitive for row in OPERATIONS.values() if row.elementwise]
+    return frozenset({op.name for op in rows if op is not None} | {"pass_positive"})
+
+
+@functools.cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: after a fork there are none of those that were."""
+    return ThreadPoolExecutor(count, thread_name_prefix="tensorgrad")
+
+
+def _shared_out(tiles: Callable[..., None], size: int, *arrays: Any) -> None:
+    """Compute all tiles, the threads of a pool and this one each their share."""
+    count = threads()
+    share = -(-size // (count * _TILE)) * _TILE
+    parts = [(at, min(at + share, size)) for at in range(0, size, share)]
+    # In a copy of the context, so that np.errstate holds there too.
+    waiting = [
+        _pool(count - 1, os.getpid()).submit(copy_context().run, tiles, *part, *arrays)
+        for part in parts[1:]
+    ]
+    tiles(*parts[0], *arrays)
+    for future in waiting:
+        future.result()
 
 
 def _own(array: Any, taken: set[int]) -> Any:

@@ -874,8 +874,8 @@ def test_the_report_says_what_is_moved() -> None:
     sorts(x)
     lines = sorts.report().splitlines()
     assert f"; {200 * item:,} bytes, " in next(line for line in lines if "nest" in line)
-    with_places = 200 * item + 100 * 8
-    assert f"; {with_places:,} bytes, " in next(line for line in lines if "call" in line)
+    places = 100 * item + 100 * 8
+    assert f"; {places:,} bytes, " in next(line for line in lines if "call argsort" in line)
 
 
 @EVERY_EXECUTOR
@@ -972,3 +972,56 @@ def test_stacks_of_matrices(executor: str) -> None:
         for a, b in zip(call(*given), f(*given)):
             np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-3, atol=1e-5)
     assert call.captures == 1
+
+
+# --- large chains: in tiles, and past the caches ---------------------------------------------------
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("size", [1 << 18, (1 << 18) + 7])
+def test_large_chains(executor: str, size: int) -> None:
+    """Values in the middle that are seen, numbers, truth values, and memory with gaps."""
+
+    def f(x: Tensor, w: Tensor) -> list[Tensor]:
+        y = tg.sigmoid(x * 1.5 - w)
+        z = tg.where(y > 0.5, y * x, tg.relu(x) + 2.0)
+        return [z, y, (z * y).sum(), tg.maximum(z, y).max()]
+
+    call = compile(f, executor=executor)
+    room = numbers(2 * size)
+    for k in range(3):
+        x = Tensor(room + k, dtype=tg.float32)
+        x.data = x.data[::2]
+        w = Tensor(0.25 * k, dtype=tg.float32)
+        for a, b in zip(call(x, w), f(x, w), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-5, atol=1e-6)
+
+
+@EVERY_EXECUTOR
+def test_gradients_of_large_chains(executor: str) -> None:
+    x = Tensor(numbers(1 << 18), dtype=tg.float32, requires_grad=True)
+
+    def step() -> Tensor:
+        x.grad = None
+        loss = (tg.tanh(x * x) * tg.exp(-x)).sum()
+        loss.backward()
+        return loss
+
+    call = compile(step, executor=executor)
+    loss = step().item()
+    assert x.grad is not None
+    wanted = x.grad.numpy().copy()
+    for _ in range(3):
+        assert abs(call().item() - loss) <= 1e-4 * abs(loss)
+        np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+def test_results_past_the_caches() -> None:
+    """Results of 32 MiB are written without being read before; the last block is not whole."""
+    size = (1 << 23) + 1001
+    call = compile(lambda x: x * 2.0 + 1.0, executor="native")
+    x = Tensor(np.arange(size), dtype=tg.float32)
+    for _ in range(2):
+        np.testing.assert_array_equal(call(x).numpy(), x.numpy() * 2 + 1)
+    assert "tg_stream" in call._last().executor.source.text
