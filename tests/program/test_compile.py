@@ -974,7 +974,7 @@ def test_stacks_of_matrices(executor: str) -> None:
     assert call.captures == 1
 
 
-# --- large chains: in tiles, and past the caches ---------------------------------------------------
+# --- large chains: in tiles, and past the caches --------------------------------------------------
 
 
 @EVERY_EXECUTOR
