@@ -56,6 +56,8 @@ class Recorder(Observer):
         self.leaves: dict[Leaf, Any] = {}  # with the gradient that each had at first
         #: leaves whose gradient the step changes, and whether it does so by replacing it first
         self.touched: dict[Leaf, bool] = {}
+        #: leaves that have got a tensor from outside as their gradient
+        self.assigned: list[tuple[Leaf, Tensor]] = []
         self.at_first: dict[Leaf, Value] = {}  # leaves whose gradient from before is used
         self._start = Leaf((), np.dtype(np.float32)).position  # later entries count downwards
         self._count = 0
@@ -117,8 +119,7 @@ class Recorder(Observer):
     def _external(self, tensor: Tensor) -> Value:
         """A tensor that was there before the step."""
         array = tensor.data
-        for leaf in list(self.leaves):
-            grad = leaf.grad
+        for leaf, grad in self.leaves.items():  # those from before the step
             if grad is not None and grad.data is array:
                 value = self._new(array, "external", "gradient")
                 value.fetch = lambda leaf=leaf: leaf.grad.data
@@ -299,6 +300,13 @@ class Recorder(Observer):
                 program.aliased = True
             if grad is None or (held is not None and held.role == "temporary"):
                 program.gradients.append((leaf, held))
+            elif held is not None and held.role in ("argument", "constant"):
+                raise _refused(
+                    f"an argument or a constant of shape {held.shape} was assigned to .grad",
+                    "assign a copy of it: p.grad = g.clone()",
+                )
+            elif grad is not self.leaves[leaf]:
+                self.assigned.append((leaf, grad))
         for generator, (_, start) in self._began.items():
             self.words[generator] = generator.state()[1] - start
         return program

@@ -62,23 +62,25 @@ def arena_plan(
 def traffic_of(schedule: Schedule) -> list[int]:
     """The bytes that each stretch between calls, and each call, reads and writes in memory.
 
-    What a unit reads twice counts once, and what stays in registers does not count.
+    What a unit reads twice counts once; what stays in registers does not count; an update counts
+    twice.
     """
     found: list[int] = []
     in_stretch = False
     for unit in schedule.units:
-        views = {(v.storage, min(v.size, v.storage.size)) for v in unit.reads()}
+        read = {(v.storage, min(v.size, v.storage.size)) for v in unit.reads()}
+        written: set[tuple[Storage, int]] = set()
         if isinstance(unit, Nest):
-            views |= {(m.out.storage, m.out.size) for m in unit.stored}
+            written = {(m.out.storage, m.out.size) for m in unit.stored}
         elif type(unit.operation) is Call:
-            views |= {(v.storage, v.size) for v in unit.operation.outputs}
+            written = {(v.storage, v.size) for v in unit.operation.outputs}
         elif type(unit.operation) is Product:
-            views.add((unit.operation.out.storage, unit.operation.out.size))
+            written = {(unit.operation.out.storage, unit.operation.out.size)}
         is_call = not isinstance(unit, Nest) and type(unit.operation) is Call
         if is_call or not in_stretch:
             found.append(0)
         in_stretch = not is_call
-        found[-1] += sum(size * s.dtype.itemsize for s, size in views)
+        found[-1] += sum(size * s.dtype.itemsize for s, size in (*read, *written))
     return found
 
 

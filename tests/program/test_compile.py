@@ -18,6 +18,7 @@ from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.program import Compiled, compile  # noqa: A004
+from tensorgrad.program import compiled as compiling
 
 Array = np.ndarray[Any, Any]
 
@@ -1025,3 +1026,71 @@ def test_results_past_the_caches() -> None:
     for _ in range(2):
         np.testing.assert_array_equal(call(x).numpy(), x.numpy() * 2 + 1)
     assert "tg_stream" in call._last().executor.source.text
+
+
+# --- gradients from elsewhere ---------------------------------------------------------------------
+
+
+@EVERY_EXECUTOR
+def test_gradients_that_are_assigned(executor: str) -> None:
+    """From outside, as evolution strategies do; computed in the step; and by argument, refused."""
+    given = [Tensor(numbers(3, 2)), Tensor(numbers(2))]
+    ends = []
+    for compiled in (False, True):
+        params = [Tensor(numbers(3, 2), requires_grad=True), Tensor(numbers(2), requires_grad=True)]
+        update = optim.Adam(params, lr=0.1)
+
+        def step(scale: Tensor, params: Any = params, update: optim.Adam = update) -> Tensor:
+            params[0].grad = given[0]
+            params[1].grad = given[1] * scale
+            update.step()
+            return (params[0] ** 2).sum().detach()
+
+        run: Any = compile(step, executor=executor) if compiled else step
+        found = [run(Tensor(float(k))).item() for k in range(4)]
+        assert params[0].grad is given[0]
+        ends.append((found, *[p.detach().numpy() for p in params], params[1].grad.numpy()))
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+    def assign(g: Tensor) -> None:
+        params[0].grad = g
+
+    with pytest.raises(CompileError, match=r"p\.grad = g\.clone"):
+        compile(assign, executor=executor)(given[0])
+
+
+def test_rounding_is_told_from_mistakes() -> None:
+    """Few elements that differ by a step are rounding; a rate that is off by 2 % is none."""
+    before = np.zeros(1000, np.float32)
+    wanted = np.full(1000, 1e-3, np.float32)
+    few = wanted.copy()
+    few[:3] *= -1
+    assert compiling._is_rounding(few, wanted, before)
+    assert not compiling._is_rounding(wanted * np.float32(1.02), wanted, before)
+    assert not compiling._is_rounding(-wanted, wanted, before)
+    far = wanted.copy()
+    far[0] = 0.1
+    assert not compiling._is_rounding(far, wanted, before)
+    far[0] = np.nan
+    assert not compiling._is_rounding(far, wanted, before)
+
+
+@pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+def test_adam_where_gradients_are_next_to_nothing() -> None:
+    """The last bit of a gradient near 0 moves a parameter by a good part of the learning rate."""
+    draw = np.random.default_rng(0)
+    x = Tensor(draw.normal(size=(64, 256)).astype(np.float32))
+    w = Tensor(draw.normal(size=(256, 512)).astype(np.float32) * 1e-6, requires_grad=True)
+    update = optim.Adam([w], lr=1e-3)
+
+    def step() -> Tensor:
+        update.zero_grad()
+        loss = (tg.tanh(x @ w) * 1e-6).sum()
+        loss.backward()
+        update.step()
+        return loss
+
+    call = compile(step)
+    call()
+    assert call._last().executor.name == "native", call.report()
