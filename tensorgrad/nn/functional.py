@@ -8,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.dtypes import INTEGERS, int64
+from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.nn.distances import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    multi_margin_loss,
+    smooth_l1_loss,
+    triplet_margin_loss,
+)
+from tensorgrad.nn.reduction import paired, reduced
 from tensorgrad.ops.activations import (
     bias_activation,
     elu,
@@ -26,7 +37,7 @@ from tensorgrad.ops.activations import (
     softplus,
 )
 from tensorgrad.ops.elementwise import abs as absolute
-from tensorgrad.ops.elementwise import square, tanh
+from tensorgrad.ops.elementwise import square, tanh, where
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.normalization import layer_norm, rms_norm
@@ -40,11 +51,16 @@ from tensorgrad.tensor import Tensor
 __all__ = [
     "bias_activation",
     "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
     "gelu",
     "hardtanh",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
     "l1_loss",
     "l1_penalty",
     "l2_penalty",
@@ -54,16 +70,20 @@ __all__ = [
     "log_softmax",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
     "nll_loss",
     "one_hot",
     "relu",
     "rms_norm",
     "selu",
     "sigmoid",
+    "sigmoid_focal_loss",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "tanh",
+    "triplet_margin_loss",
 ]
 
 # --- classes --------------------------------------------------------------------------------------
@@ -212,15 +232,101 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _nll("nll_loss", input, target, reduction)
 
 
-def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    input: Any,
+    target: Any,
+    reduction: str = "mean",
+    *,
+    weight: Any = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """The cross-entropy of classes: ``nll_loss(log_softmax(input), target)``.
 
     input: logits, shape (N, C), (C,), or (N, C, d1, ...).
-    target, reduction and errors: as in ``nll_loss``. There is no overflow at any logits.
+    target, reduction and errors: as in ``nll_loss``; or probabilities, in the shape of the input.
+    weight: of each class, shape (C,). The mean is over labels by their weight; of probabilities it
+        is over their number.
+    ignore_index: a label that counts for nothing.
+    label_smoothing: the part of each target, in [0, 1], that is spread evenly over all classes
+        (Szegedy and others, 2016).
 
-    On a GPU a label out of range makes its loss and its row of the gradient NaN.
+    There is no overflow at any logits. On a GPU a label out of range makes its loss and its row of
+    the gradient NaN.
     """
-    return _nll("cross_entropy", input, target, reduction, logits=True)
+    plain = weight is None and ignore_index is None and not label_smoothing
+    if plain and getattr(target, "dtype", None) not in FLOATS:
+        return _nll("cross_entropy", input, target, reduction, logits=True)
+    return _general_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
+
+
+def _general_cross_entropy(
+    input: Any, target: Any, reduction: str, weight: Any, ignored: int | None, smoothing: float
+) -> Tensor:
+    """``cross_entropy`` by the distribution that is wanted, row by row."""
+    name = "cross_entropy"
+    if not isinstance(input, Tensor):
+        input = Tensor(input, copy=None)
+    if not isinstance(target, Tensor):
+        target = Tensor(target, device=input.device, copy=None)
+    if not input.shape:
+        raise ShapeError(f"{name}: input must have an axis for the classes; got shape ()")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{name}: label_smoothing must be from 0 to 1, got {smoothing!r}")
+    given = input.shape
+    classes = given[1] if len(given) > 1 else given[0]
+    batch = given[:1] + given[2:] if len(given) > 1 else ()
+
+    def rows(x: Tensor) -> Tensor:
+        return reshape(moveaxis(x, 1, -1) if len(given) > 1 else x, (-1, classes))
+
+    if weight is not None:
+        if not isinstance(weight, Tensor):
+            weight = Tensor(weight, dtype=input.dtype, device=input.device)
+        if weight.shape != (classes,):
+            raise ShapeError(
+                f"{name}: weight must have a number for each class, shape ({classes},); got "
+                f"{weight.shape}"
+            )
+    counted: Any = None
+    if target.dtype in FLOATS:
+        if ignored is not None:
+            raise ValueError(f"{name}: ignore_index is a label, but the target has probabilities")
+        if target.shape != given:
+            raise DtypeError(
+                f"{name}: target must hold the numbers of the classes, as integers, or "
+                f"probabilities in the shape of the input, {given}; got {target.dtype} of shape "
+                f"{target.shape}. Convert labels with .astype(tg.int64)"
+            )
+        wanted = rows(target)
+    else:
+        if target.dtype not in INTEGERS or target.shape != batch:
+            raise ShapeError(
+                f"{name}: for input of shape {given}, (batch, classes, ...), target must hold "
+                f"integers of shape {batch}, or probabilities of shape {given}; got {target.dtype} "
+                f"of shape {target.shape}"
+            )
+        labels = reshape(target, (-1,))
+        if ignored is not None:
+            valid = labels != ignored
+            labels = where(valid, labels, 0)
+            counted = reshape(valid.astype(input.dtype), (-1, 1))
+        wanted = one_hot(labels, classes, dtype=input.dtype)
+        shares = wanted if weight is None else wanted * weight
+        counted = total(shares, axis=1, keepdims=True) * (1.0 if counted is None else counted)
+    if smoothing:
+        wanted = wanted * (1.0 - smoothing) + smoothing / classes
+    each = log_softmax(rows(input), axis=1) * wanted
+    each = -total(each if weight is None else each * weight, axis=1)
+    if ignored is not None:
+        each = each * (reshape(target, (-1,)) != ignored).astype(input.dtype)
+    if reduction == "none":
+        return reshape(each, batch)
+    if reduction == "sum":
+        return total(each)
+    return mean(each) if counted is None else total(each) / total(counted)
 
 
 def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = False) -> Tensor:
@@ -260,24 +366,6 @@ def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = Fals
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def _paired(name: str, input: Any, target: Any) -> None:
-    if shape_of(input) != shape_of(target):
-        raise ShapeError(
-            f"{name}: input and target must have the same shape; got {shape_of(input)} and "
-            f"{shape_of(target)}. Bring one to the other's with reshape or broadcast_to"
-        )
-
-
-def _reduced(name: str, each: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return mean(each)
-    if reduction == "sum":
-        return total(each)
-    if reduction == "none":
-        return each
-    raise ValueError(f'{name}: reduction must be "mean", "sum" or "none", got {reduction!r}')
-
-
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The squared error of ``input`` (outputs o) and ``target`` (t), tensors of one shape.
 
@@ -291,7 +379,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
-    _paired("mse_loss", input, target)
+    paired("mse_loss", input, target)
     each = square(input - target)
     if reduction == "half_sum":
         return total(each) * 0.5
@@ -305,7 +393,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
             'mse_loss: reduction must be "mean", "sum", "none", "half_sum", "half_mean" or '
             f'"half_mean_all", got {reduction!r}'
         )
-    return _reduced("mse_loss", each, reduction)
+    return reduced("mse_loss", each, reduction)
 
 
 def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
@@ -314,8 +402,8 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
-    _paired("l1_loss", input, target)
-    return _reduced("l1_loss", absolute(input - target), reduction)
+    paired("l1_loss", input, target)
+    return reduced("l1_loss", absolute(input - target), reduction)
 
 
 def _bce_value(xp: Any, x: Any, t: Any) -> Any:
@@ -349,10 +437,30 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     name = "binary_cross_entropy_with_logits"
-    _paired(name, input, target)
+    paired(name, input, target)
     if not isinstance(input, Tensor):
         input = Tensor(input, copy=None)
-    return _reduced(name, apply(_BCE, (input, target)), reduction)
+    return reduced(name, apply(_BCE, (input, target)), reduction)
+
+
+def sigmoid_focal_loss(
+    input: Any, target: Any, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
+) -> Tensor:
+    """The binary cross-entropy of logits, times ``(1 - p_t)**gamma``: what is hard counts more.
+
+    p_t is the probability of the right answer. alpha: the weight of the positive class, 1 - alpha
+    that of the other; negative for no weights. input, target: tensors of one shape, the target in
+    [0, 1]. reduction: "mean", "sum" or "none".
+
+    Source: Lin and others, "Focal loss for dense object detection", 2017.
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    each = binary_cross_entropy_with_logits(input, target, "none")
+    p = sigmoid(input)
+    each = each * (p * (1.0 - target) + (1.0 - p) * target) ** gamma
+    if alpha >= 0:
+        each = each * (target * alpha + (1.0 - target) * (1 - alpha))
+    return reduced("sigmoid_focal_loss", each, reduction)
 
 
 # --- penalties ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tensorgrad.tensor import Tensor
 
 
 class _Loss(Module):
-    _shown = ("reduction",)
+    _shown: ClassVar[tuple[str, ...]] = ("reduction",)
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, reduction: str = "mean") -> None:
@@ -23,9 +23,37 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """``functional.cross_entropy``: logits (N, C, ...) against integer labels (N, ...)."""
+    """``functional.cross_entropy``: logits (N, C, ...) against labels (N, ...) or probabilities.
 
-    function = staticmethod(functional.cross_entropy)
+    reduction, weight, ignore_index, label_smoothing: as there.
+    """
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        if weight is not None:
+            self.register_buffer("weight", weight if isinstance(weight, Tensor) else Tensor(weight))
+        else:
+            self.weight = None
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``."""
+        return functional.cross_entropy(
+            input,
+            target,
+            self.reduction,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 class NLLLoss(_Loss):
@@ -50,3 +78,124 @@ class BCEWithLogitsLoss(_Loss):
     """``functional.binary_cross_entropy_with_logits``: logits against probabilities."""
 
     function = staticmethod(functional.binary_cross_entropy_with_logits)
+
+
+class HuberLoss(_Loss):
+    """``functional.huber_loss``: squares up to ``delta``, straight lines beyond."""
+
+    _shown = ("reduction", "delta")
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = delta
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``, of one shape."""
+        return functional.huber_loss(input, target, self.reduction, self.delta)
+
+
+class SmoothL1Loss(_Loss):
+    """``functional.smooth_l1_loss``: as HuberLoss, with slopes of 1."""
+
+    _shown = ("reduction", "beta")
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``, of one shape."""
+        return functional.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+class KLDivLoss(_Loss):
+    """``functional.kl_div``: log-probabilities against probabilities, or their logarithms."""
+
+    _shown = ("reduction", "log_target")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__(reduction)
+        self.log_target = log_target
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The divergence of ``target`` from ``exp(input)``, of one shape."""
+        return functional.kl_div(input, target, self.reduction, self.log_target)
+
+
+class HingeEmbeddingLoss(_Loss):
+    """``functional.hinge_embedding_loss``: distances against 1 or -1."""
+
+    _shown = ("reduction", "margin")
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of the distances ``input``, of the shape of ``target``."""
+        return functional.hinge_embedding_loss(input, target, self.margin, self.reduction)
+
+
+class MultiMarginLoss(_Loss):
+    """``functional.multi_margin_loss``: scores (N, C) against labels (N,), with a margin."""
+
+    _shown = ("reduction", "p", "margin")
+
+    def __init__(self, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.p, self.margin = p, margin
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of the scores ``input`` against the labels ``target``."""
+        return functional.multi_margin_loss(input, target, self.p, self.margin, self.reduction)
+
+
+class CosineEmbeddingLoss(_Loss):
+    """``functional.cosine_embedding_loss``: angles between vectors against 1 or -1."""
+
+    _shown = ("reduction", "margin")
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Any, input2: Any, target: Any) -> Tensor:  # type: ignore[override]
+        """The loss of vectors (N, D) against ``target`` (N,)."""
+        return functional.cosine_embedding_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class TripletMarginLoss(_Loss):
+    """``functional.triplet_margin_loss``: an anchor, one like it and one unlike it."""
+
+    _shown = ("reduction", "margin", "p", "swap")
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.margin, self.p, self.eps, self.swap = margin, p, eps, swap
+
+    def forward(self, anchor: Any, positive: Any, negative: Any) -> Tensor:  # type: ignore[override]
+        """The loss of three stacks of vectors (N, D)."""
+        return functional.triplet_margin_loss(
+            anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
+        )
+
+
+class FocalLoss(_Loss):
+    """``functional.sigmoid_focal_loss``: logits against probabilities, what is hard counts more."""
+
+    _shown = ("reduction", "alpha", "gamma")
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of the logits ``input`` against ``target``, of one shape."""
+        return functional.sigmoid_focal_loss(input, target, self.alpha, self.gamma, self.reduction)

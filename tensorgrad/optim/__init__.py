@@ -1,5 +1,6 @@
 """Optimizers, which turn gradients into new parameters."""
 
+from tensorgrad.optim import lr_scheduler
 from tensorgrad.optim.adam import Adam, AdamW
 from tensorgrad.optim.adaptive import Adagrad, RMSprop
 from tensorgrad.optim.clip import clip_grad_norm_, clip_grad_value_
@@ -15,4 +16,5 @@ __all__ = [
     "RMSprop",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "lr_scheduler",
 ]
