@@ -16,7 +16,8 @@ from tensorgrad.nn.activations import (
     Softplus,
     Tanh,
 )
-from tensorgrad.nn.containers import ModuleList, Sequential
+from tensorgrad.nn.containers import ModuleDict, ModuleList, Residual, Sequential
+from tensorgrad.nn.embedding import RBF, Bilinear, Embedding
 from tensorgrad.nn.layers import Dropout, Flatten, Identity, Linear
 from tensorgrad.nn.losses import (
     BCEWithLogitsLoss,
@@ -34,18 +35,23 @@ from tensorgrad.nn.losses import (
     TripletMarginLoss,
 )
 from tensorgrad.nn.module import Module, Parameter
-from tensorgrad.nn.normalization import LayerNorm, RMSNorm
+from tensorgrad.nn.normalization import BatchNorm1d, GroupNorm, LayerNorm, RMSNorm
 
 __all__ = [
     "ELU",
     "GELU",
+    "RBF",
     "SELU",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "Bilinear",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
     "FocalLoss",
+    "GroupNorm",
     "Hardtanh",
     "HingeEmbeddingLoss",
     "HuberLoss",
@@ -59,12 +65,14 @@ __all__ = [
     "MSELoss",
     "Mish",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
     "NLLLoss",
     "Parameter",
     "RMSNorm",
     "ReLU",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -1,4 +1,4 @@
-"""Modules made of modules: Sequential and ModuleList."""
+"""Modules made of modules: Sequential, ModuleList, ModuleDict, Residual."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from numpy import ndarray
 
+from tensorgrad.errors import ShapeError
 from tensorgrad.nn.activations import fused
 from tensorgrad.nn.layers import Linear
 from tensorgrad.nn.module import Module
@@ -117,3 +118,85 @@ class ModuleList(_List):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         self.extend(modules)
+
+
+class ModuleDict(Module):
+    """A dict of modules whose parameters belong to the module that holds the dict.
+
+    modules: names and modules, in order. It is not called itself.
+
+    Raises TypeError for what is no module, ValueError for a name that cannot be an attribute.
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+        self.update(modules or {})
+
+    def __getitem__(self, name: str) -> Module:
+        """The module of that name. Raises KeyError with the names that there are."""
+        found = vars(self).get(name)
+        if not isinstance(found, Module):
+            raise KeyError(f"there is no module {name!r}; there are {', '.join(self) or 'none'}")
+        return found
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"ModuleDict: {name} must be a module, not {type(module).__name__}")
+        if isinstance(vars(self).get(name), Module):
+            setattr(self, name, module)
+        else:
+            self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        self[name]
+        delattr(self, name)
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def keys(self) -> list[str]:
+        """The names in order."""
+        return [name for name, module in vars(self).items() if isinstance(module, Module)]
+
+    def values(self) -> list[Module]:
+        """The modules in order."""
+        return [self[name] for name in self.keys()]
+
+    def items(self) -> list[tuple[str, Module]]:
+        """Names and modules in order."""
+        return [(name, self[name]) for name in self.keys()]
+
+    def update(self, modules: Mapping[str, Module]) -> None:
+        """Add modules, or put them in the place of others of the same name."""
+        for name, module in modules.items():
+            self[name] = module
+
+
+class Residual(Module):
+    """``shortcut(x) + module(x)``: a module that adds to its input (He and others, 2016).
+
+    module: gives the shape of its input, or that of the shortcut.
+    shortcut: what is added to; the input itself if ``None``.
+
+    Raises ShapeError if the two shapes differ.
+    """
+
+    def __init__(self, module: Module, shortcut: Module | None = None) -> None:
+        self.module = module
+        self.shortcut = shortcut
+
+    def forward(self, x: Any) -> Any:
+        """The sum."""
+        y = self.module(x)
+        base = x if self.shortcut is None else self.shortcut(x)
+        if base.shape != y.shape:
+            raise ShapeError(
+                f"Residual: the module gives shape {y.shape}, which cannot be added to "
+                f"{base.shape}; give a shortcut, such as nn.Linear, that maps one to the other"
+            )
+        return base + y

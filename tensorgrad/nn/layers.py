@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorgrad.nn import init
 from tensorgrad.nn.activations import Fused
-from tensorgrad.nn.module import Module, Parameter
+from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.activations import bias_activation
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.linear_algebra import linear
@@ -38,9 +38,7 @@ class Linear(Module):
         dtype: Any = None,
         generator: Generator | None = None,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"Linear: {name} must be a positive integer, got {size!r}")
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(empty((out_features, in_features), device=device, dtype=dtype))

@@ -61,6 +61,13 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+def check_sizes(name: str, **sizes: Any) -> None:
+    """Raise ValueError unless all sizes, given by what they are, are positive integers."""
+    for what, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}: {what} must be a positive integer, got {size!r}")
+
+
 class Module:
     """Base class of models and their layers.
 

@@ -1,10 +1,13 @@
-"""LayerNorm and RMSNorm."""
+"""Normalization: LayerNorm, RMSNorm, GroupNorm, BatchNorm1d."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tensorgrad.nn.module import Module, Parameter
+from tensorgrad.autograd.modes import no_grad
+from tensorgrad.dtypes import int64
+from tensorgrad.errors import ShapeError
+from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.normalization import layer_norm, rms_norm
 from tensorgrad.tensor import Tensor
@@ -83,3 +86,137 @@ class RMSNorm(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., *normalized_shape), in its shape."""
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(Module):
+    """Each group of channels of each example less its mean, by its standard deviation.
+
+    num_groups: into how many groups the channels fall, one after the other.
+    num_channels: the size of axis 1. eps: added to the variance.
+    affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
+    device, dtype: of the parameters; the defaults if ``None``.
+
+    Source: Wu and He, 2018. Raises ValueError unless the channels fall into equal groups.
+    """
+
+    _shown = ("num_groups", "num_channels", "eps")
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: {num_channels} channels do not fall into {num_groups} equal groups"
+            )
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight: Parameter | None = None
+        self.bias: Parameter | None = None
+        if affine:
+            self.weight = Parameter(ones((num_channels,), dtype=dtype, device=device))
+            self.bias = Parameter(zeros((num_channels,), dtype=dtype, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (N, num_channels, ...), in its shape."""
+        if len(x.shape) < 2 or x.shape[1] != self.num_channels:
+            raise ShapeError(
+                f"GroupNorm: the input must have shape (N, {self.num_channels}, ...), got {x.shape}"
+            )
+        rows = x.reshape(x.shape[0], self.num_groups, -1)
+        y = layer_norm(rows, rows.shape[-1:], None, None, self.eps).reshape(x.shape)
+        return _per_channel(y, self.weight, self.bias)
+
+
+def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """``y * weight + bias``, one number for each index of axis 1."""
+    shape = (-1, *(1,) * (len(y.shape) - 2))
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+class BatchNorm1d(Module):
+    """Each channel less its mean over the batch, by its standard deviation.
+
+    num_features: the size of axis 1. eps: added to the variance.
+    momentum: the part of a batch in the running statistics; ``None`` for a plain average.
+    affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
+    track_running_stats: keep running statistics, which take the batch's place after ``eval()``.
+    device, dtype: of parameters and statistics; the defaults if ``None``.
+
+    Source: Ioffe and Szegedy, 2015. Raises ValueError for a size that is no positive integer.
+    """
+
+    _shown = ("num_features", "eps", "momentum")
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        check_sizes("BatchNorm1d", num_features=num_features)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight: Parameter | None = None
+        self.bias: Parameter | None = None
+        if affine:
+            self.weight = Parameter(ones((num_features,), dtype=dtype, device=device))
+            self.bias = Parameter(zeros((num_features,), dtype=dtype, device=device))
+        self.track_running_stats = track_running_stats
+        if track_running_stats:
+            size = (num_features,)
+            self.register_buffer("running_mean", zeros(size, dtype=dtype, device=device))
+            self.register_buffer("running_var", ones(size, dtype=dtype, device=device))
+            self.register_buffer("num_batches_tracked", zeros((), dtype=int64, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (N, num_features) or (N, num_features, L), in its shape.
+
+        Raises ShapeError for another shape, and in training for one number a channel.
+        """
+        if len(x.shape) not in (2, 3) or x.shape[1] != self.num_features:
+            raise ShapeError(
+                f"BatchNorm1d: the input must have shape (N, {self.num_features}) or "
+                f"(N, {self.num_features}, L), got {x.shape}"
+            )
+        axes = (0,) if len(x.shape) == 2 else (0, 2)
+        if self.training or not self.track_running_stats:
+            count = x.size // self.num_features
+            if count < 2:
+                raise ShapeError(
+                    "BatchNorm1d: in training a batch needs more than one number for each channel, "
+                    f"got shape {x.shape}; take larger batches, or call eval()"
+                )
+            mean = x.mean(axis=axes, keepdims=True)
+            centered = x - mean
+            var = (centered * centered).mean(axis=axes, keepdims=True)
+            if self.training and self.track_running_stats:
+                self._track(mean.reshape(-1), var.reshape(-1) * (count / (count - 1)))
+        else:
+            shape = (-1, *(1,) * (len(x.shape) - 2))
+            centered = x - self.running_mean.reshape(shape)
+            var = self.running_var.reshape(shape)
+        return _per_channel(centered * (var + self.eps).rsqrt(), self.weight, self.bias)
+
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        """Take a batch into the running statistics."""
+        with no_grad():
+            self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
+            part: Any = self.momentum
+            if part is None:
+                part = 1.0 / self.num_batches_tracked.astype(mean.dtype)
+            for running, now in ((self.running_mean, mean), (self.running_var, var)):
+                running.copy_(running + (now.detach() - running) * part)
