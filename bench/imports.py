@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -33,9 +34,11 @@ print(json.dumps([taken, sorted(set(sys.modules) - before)]))
 
 def _import(package: str) -> tuple[float, list[str]]:
     """The seconds that the import takes, and the modules that come with it."""
+    # Byte code is written, as it is by an installer: compiling the sources takes 30 ms.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM.format(package=package)],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=300,
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     taken, modules = json.loads(done.stdout)
     return taken, modules
