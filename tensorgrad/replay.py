@@ -161,7 +161,7 @@ def _replay(
                 if type(parent) is not Node or ahead.position > last_overwrite:
                     break
                 d = rule.function(ahead_g, *saved)
-                if type(d) is not ndarray or d.shape != parent.shape:
+                if type(d) is not ndarray or (not rule.keeps_shape and d.shape != parent.shape):
                     if isinstance(d, np.generic):
                         d = asarray(d)
                     if d.shape != parent.shape:

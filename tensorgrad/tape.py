@@ -109,12 +109,21 @@ class Rule:
     Exactly that is saved.
     """
 
-    __slots__ = ("function", "get", "index", "names", "pick")
+    __slots__ = ("function", "get", "index", "keeps_shape", "names", "one", "pick")
 
     def __init__(self, function: Callable[..., Any], index: int, inputs: Sequence[str]) -> None:
         self.function = function
         self.index = index
+        #: whether the gradient of the input has the shape of that of the output
+        self.keeps_shape = False
         self.names = parameters_of(function)[1:]
+        #: the place in ``(y, *arrays)`` of the one value named, if it is just one
+        self.one: int | None = None
+        if len(self.names) == 1 and not any(name.startswith("*") for name in inputs):
+            if self.names[0] in inputs:
+                self.one = inputs.index(self.names[0]) + 1
+            elif self.names[0] == "y":
+                self.one = 0
         #: ``get((y, *arrays))`` gives the values named, unless an attribute is among them: then
         #: it is None and ``pick((y, *arrays), attrs)`` does.
         self.get, self.pick = _pickers(self.names, inputs)
@@ -436,6 +445,9 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     (rule,) = op.rules
     pick = None if rule is None else rule.get
     saves = rule is not None and bool(rule.names)
+    one = None if rule is None else rule.one
+    if rule is not None:
+        rule.keeps_shape = True
 
     def call(x: Any, /) -> Any:
         if isinstance(x, Tensor):
@@ -451,7 +463,10 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                 if node is None or pick is None or not grad:
                     out.node = None
                 else:
-                    saved = pick((y, a)) if saves else ()
+                    if one is None:
+                        saved = pick((y, a)) if saves else ()
+                    else:  # a tuple written out is quicker
+                        saved = (a,) if one else (y,)
                     out.node = entry = new_object(Node)  # Node(...) written out: it is quicker
                     entry.position = _next_position()
                     entry.op = op
@@ -511,6 +526,7 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     assert (rule1 is None) is (rule2 is None), "give both inputs a gradient rule, or neither"
     pick1: Any = None if rule1 is None else rule1.get
     pick2: Any = None if rule2 is None else rule2.get
+    one1 = None if rule1 is None else rule1.one if rule1.names else -1
     has_rules = op.has_rules
 
     def call(x1: Any, x2: Any, /) -> Any:
@@ -550,14 +566,19 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
         if not grad or (node1 is None and node2 is None) or not has_rules:
             out.node = None
             return out
-        env = (y, a, b)
         edges: tuple[Any, ...]
-        if node1 is None:
-            edges = ((rule2, pick2(env), node2),)
-        elif node2 is None:
-            edges = ((rule1, pick1(env), node1),)
+        if node2 is None and one1 == 2:  # the usual cases written out are quicker
+            edges = ((rule1, (b,), node1),)
+        elif node2 is None and one1 == -1:
+            edges = ((rule1, (), node1),)
         else:
-            edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
+            env = (y, a, b)
+            if node1 is None:
+                edges = ((rule2, pick2(env), node2),)
+            elif node2 is None:
+                edges = ((rule1, pick1(env), node1),)
+            else:
+                edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
         out.node = entry = new_object(Node)
         entry.position = _next_position()
         entry.op = op
