@@ -4,15 +4,21 @@ from tensorgrad.optim import lr_scheduler
 from tensorgrad.optim.adam import Adam, AdamW
 from tensorgrad.optim.adaptive import Adagrad, RMSprop
 from tensorgrad.optim.clip import clip_grad_norm_, clip_grad_value_
+from tensorgrad.optim.further import Adadelta, Adamax, Lion, NAdam, RAdam
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.optim.sgd import SGD
 
 __all__ = [
     "SGD",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
     "Optimizer",
+    "RAdam",
     "RMSprop",
     "clip_grad_norm_",
     "clip_grad_value_",

@@ -108,10 +108,7 @@ class Adam(Optimizer):
 
     def _check_options(self, group: Group) -> None:
         super()._check_options(group)
-        if len(group["betas"]) != 2:
-            raise ValueError(f"{self._name}: betas must be two numbers, got {group['betas']!r}")
-        for beta in group["betas"]:
-            self._check_below_1("betas", beta)
+        self._check_betas(group["betas"])
 
     def _used(self, group: Group) -> Sequence[str]:
         return _WITH_MAXIMUM if group["amsgrad"] else _USUAL

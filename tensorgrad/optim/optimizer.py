@@ -190,6 +190,12 @@ class Optimizer:
         if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
             raise ValueError(f"{self._name}: {name} must be a number >= 0, got {value!r}")
 
+    def _check_betas(self, betas: Any) -> None:
+        if len(betas) != 2:
+            raise ValueError(f"{self._name}: betas must be two numbers, got {betas!r}")
+        for beta in betas:
+            self._check_below_1("betas", beta)
+
     def _check_below_1(self, name: str, value: Any) -> None:
         if not isinstance(value, int | float | np.number) or not 0 <= value < 1:
             raise ValueError(f"{self._name}: {name} must lie in [0, 1), got {value!r}")
