@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.random import Generator, default_generator
@@ -156,6 +158,70 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, std, generator=generator)
 
 
+def lecun_uniform_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill evenly over ``sqrt(3 / fan_in)`` to both sides of 0 (LeCun et al., 1998).
+
+    Raises ShapeError for a tensor of less than two axes.
+    """
+    limit = math.sqrt(3.0 / max(1, _fans("lecun_uniform_", tensor)[0]))
+    return uniform_(tensor, -limit, limit, generator=generator)
+
+
+def lecun_normal_(tensor: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Fill normally, with standard deviation ``1 / sqrt(fan_in)``: for SELU and tanh.
+
+    LeCun et al., 1998. Raises ShapeError for a tensor of less than two axes.
+    """
+    std = math.sqrt(1.0 / max(1, _fans("lecun_normal_", tensor)[0]))
+    return normal_(tensor, 0.0, std, generator=generator)
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Fill normally, with what lies outside [a, b] drawn again.
+
+    By the inverse of the distribution function, from one even number each. Raises ValueError unless
+    a < b and std > 0.
+    """
+    if not a < b or std <= 0:
+        raise ValueError(
+            f"trunc_normal_: a must be below b and std above 0, got a={a!r}, b={b!r}, std={std!r}"
+        )
+    from statistics import NormalDist
+
+    normal = NormalDist()
+    low, high = (normal.cdf((x - mean) / std) for x in (a, b))
+    uniform_(tensor, 0.0, 1.0, generator=generator)
+    host = np.asarray(tensor.detach().cpu().numpy(), np.float64)
+    # Away from 0 and 1, where the inverse is infinite.
+    even = np.clip(low + (high - low) * host, 1e-12, 1 - 1e-12)
+    drawn = np.vectorize(normal.inv_cdf, otypes=[np.float64])(even) if even.size else even
+    return _fill(tensor, Tensor(np.clip(mean + std * drawn, a, b), tensor.dtype, tensor.device))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fill with rows, or columns where they are fewer, that are orthogonal, of length ``gain``.
+
+    The axes but the first count as one. Saxe, McClelland and Ganguli, 2014.
+    Raises ShapeError for a tensor of less than two axes.
+    """
+    _fans("orthogonal_", tensor)
+    normal_(tensor, generator=generator)
+    rows = np.asarray(tensor.detach().cpu().numpy(), np.float64).reshape(tensor.shape[0], -1)
+    tall = rows if rows.shape[0] >= rows.shape[1] else rows.T
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # so that every such matrix is as likely
+    q = q if rows.shape[0] >= rows.shape[1] else q.T
+    return _fill(tensor, Tensor(gain * q.reshape(tensor.shape), tensor.dtype, tensor.device))
+
+
 _BY_NAME: dict[str, Callable[..., Tensor]] = {
     "uniform": uniform_,
     "normal": normal_,
@@ -170,6 +236,10 @@ _BY_NAME: dict[str, Callable[..., Tensor]] = {
     "kaiming_normal": kaiming_normal_,
     "he_uniform": kaiming_uniform_,
     "he_normal": kaiming_normal_,
+    "lecun_uniform": lecun_uniform_,
+    "lecun_normal": lecun_normal_,
+    "trunc_normal": trunc_normal_,
+    "orthogonal": orthogonal_,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ def filled(name: str, shape: tuple[int, ...] = (), **options: Any) -> Any:
         ("kaiming_uniform_", {"a": math.sqrt(5)}, math.sqrt(1 / 3 / IN)),
         ("kaiming_normal_", {"mode": "fan_out"}, math.sqrt(2 / OUT)),
         ("kaiming_normal_", {"nonlinearity": "tanh"}, 5 / 3 / math.sqrt(IN)),
+        ("lecun_uniform_", {}, math.sqrt(1 / IN)),
+        ("lecun_normal_", {}, math.sqrt(1 / IN)),
+        ("trunc_normal_", {}, 0.8796256610342398),
+        ("trunc_normal_", {"mean": 1.0, "std": 0.1, "a": -9.0, "b": 9.0}, 0.1),
     ],
 )
 def test_spread(name: str, options: dict[str, Any], std: float) -> None:
@@ -51,6 +56,26 @@ def test_spread(name: str, options: dict[str, Any], std: float) -> None:
         assert np.abs(values - middle).max() > math.sqrt(3) * std * 0.999
     else:
         assert values.mean() == pytest.approx(options.get("mean", 0), abs=0.02 * std)
+
+
+def test_cut_normal_numbers() -> None:
+    """They lie within the limits, and as the distribution function says."""
+    values = filled("trunc_normal_", mean=0.5, std=2.0, a=0.0, b=1.0)
+    assert values.min() >= 0.0
+    assert values.max() <= 1.0
+    normal = NormalDist(0.5, 2.0)
+    share = (normal.cdf(0.25) - normal.cdf(0.0)) / (normal.cdf(1.0) - normal.cdf(0.0))
+    assert (values < 0.25).mean() == pytest.approx(share, abs=0.01)
+    with pytest.raises(ValueError, match="a must be below b"):
+        init.trunc_normal_(weight(), a=1.0, b=1.0)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 2, 3), (3, 3)])
+def test_orthogonal(shape: tuple[int, ...]) -> None:
+    t = Tensor(np.zeros(shape), dtype="float64")
+    m = init.orthogonal_(t, gain=2.0, generator=Generator(1)).numpy().reshape(shape[0], -1)
+    small = m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m
+    np.testing.assert_allclose(small, 4.0 * np.eye(len(small)), atol=1e-12)
 
 
 def test_fans_of_a_convolution() -> None:

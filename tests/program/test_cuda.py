@@ -15,17 +15,14 @@ import numpy as np
 import pytest
 from emulator import emulator
 from kernels.compile_all import ARCHITECTURES, compile_source, missing
-from ops.test_table import differentiable, every_case
 from program import test_fuse
-from program.test_rows import check
 from sampler import host
 from standin import cupy_standin
 from standin.cupy_standin import log
 
 import tensorgrad as tg
-from tensorgrad import dtypes, nn, optim
+from tensorgrad import nn, optim
 from tensorgrad.backend import kernels
-from tensorgrad.ops.table import Operation
 from tensorgrad.program import cuda
 
 
@@ -36,15 +33,6 @@ def installed() -> Iterator[Any]:
         pytest.skip(reason)
     with cupy_standin.installed() as module:
         yield module
-
-
-@every_case(differentiable)
-def test_rows(row: Operation, number: int) -> None:
-    compiled = check(row, number, dtypes.float32, "auto", True, "cuda")
-    if not compiled.captures:
-        return  # it was refused, as on the CPU
-    executor = compiled._last().executor
-    assert executor.name == "cuda", executor.reason
 
 
 # --- shapes that decide how threads share the work ------------------------------------------------
