@@ -74,9 +74,8 @@ def _programs() -> str:
     path = native.compiler()
     if path is None:
         return "run by NumPy: there is no C compiler (cc, gcc, clang or $CC)"
-    products = (
-        "NumPy's OpenBLAS" if native.blas() else "small ones only, NumPy's BLAS was not found"
-    )
+    found = native.blas()
+    products = found.title if found else "small ones only, no BLAS was found"
     return f"native: {path}, {native.threads()} threads, matrix products by {products}"
 
 

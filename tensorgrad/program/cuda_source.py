@@ -1,10 +1,10 @@
 """The third form of a program on a GPU: CUDA C++, a kernel or two for each nest.
 
-A row of a nest belongs to a team of threads, a warp or a block, each of which has every so-manieth
-column. What a thread computed in one phase and needs in the next it keeps in registers, since it
-meets the same columns again. A sum over the rows begins in the registers of each team, goes to
-memory as one partial sum per team, and a second small kernel adds these up: always in the same
-order, without atomic operations.
+A row of a nest belongs to a team of threads, a warp or a block, in which thread i has the columns
+i, i + width, i + 2 width and so on. What a thread computed in one phase and needs in the next it
+keeps in registers, since it meets the same columns again. A sum over the rows begins in the
+registers of each team, goes to memory as one partial sum per team, and a second small kernel adds
+these up: always in the same order, without atomic operations.
 """
 
 from __future__ import annotations
