@@ -371,9 +371,9 @@ def _executor(wanted: str, program: Program) -> Any:
 
         try:
             return Cuda(program)
-        except CompileError as error:
+        except Exception as error:  # NVRTC's and the driver's own besides: calls work anyway
             made = Calls(program)
-            made.reason = str(error)
+            made.reason = f"{type(error).__name__}: {error}"
             return made
     if wanted == "numpy" or (wanted == "auto" and native.compiler() is None):
         return Calls(program)

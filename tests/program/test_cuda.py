@@ -23,7 +23,7 @@ from standin.cupy_standin import log
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import kernels
-from tensorgrad.program import cuda
+from tensorgrad.program import cuda, cuda_source
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,6 +151,37 @@ def test_what_cannot_be_captured_is_launched(monkeypatch: pytest.MonkeyPatch) ->
     losses = [step(x).item() for _ in range(3)]
     assert losses[0] == losses[1] == losses[2]
     assert "not permitted" in step.report()
+
+
+def test_what_does_not_compile_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __init__(self, **_: Any) -> None:
+            raise RuntimeError("nvrtc: error: a driver too old")
+
+    monkeypatch.setattr(cupy_standin.MODULE, "RawModule", Broken)
+    w = tg.Tensor(np.ones(4), device="cuda", requires_grad=True)
+    step = stepped(w)
+    x = tg.Tensor(np.arange(4.0), device="cuda")
+    assert step(x).item() == step(x).item() == swish(x, w).item()
+    assert "a driver too old" in step.report()
+    assert step._last().executor.name == "numpy"
+
+
+def test_kernels_that_compute_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first replay is compared with what the function did."""
+    right = cuda_source.KernelWriter.kernel
+
+    def wrong(self: Any) -> Any:
+        made = right(self)
+        made.text = made.text.replace("tg_sigmoid_", "tg_tanh_")
+        return made
+
+    monkeypatch.setattr(cuda_source.KernelWriter, "kernel", wrong)
+    w = tg.Tensor(np.ones(4), device="cuda", requires_grad=True)
+    step = stepped(w)
+    x = tg.Tensor(np.arange(4.0), device="cuda")
+    assert step(x).item() == step(x).item() == swish(x, w).item()
+    assert "did something else" in step.report()
 
 
 # --- products by cuBLAS ---------------------------------------------------------------------------
