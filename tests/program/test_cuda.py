@@ -35,6 +35,12 @@ def installed() -> Iterator[Any]:
         yield module
 
 
+def runs_on_cuda(call: Any) -> None:
+    """The kernels did what the function does: nothing fell back to calls."""
+    executor = call._last().executor
+    assert executor.name == "cuda", executor.reason
+
+
 # --- shapes that decide how threads share the work ------------------------------------------------
 
 
@@ -54,8 +60,10 @@ def test_reductions(shape: tuple[int, ...], schedule: int) -> None:
     draw = np.random.default_rng(0)
     x, w = draw.normal(size=shape) * 0.01, draw.normal(size=shape[-1:])
     given = [tg.Tensor(a, dtype=tg.float64, device="cuda") for a in (x, w)]
+    call = tg.compile(normalized)
     with emulator.scheduled(schedule):
-        found = tg.compile(normalized)(*given)
+        found = call(*given)
+    runs_on_cuda(call)
     wanted = normalized(*[tg.Tensor(a, dtype=tg.float64) for a in (x, w)])
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(host(a), host(b), rtol=1e-10, atol=1e-13)
@@ -70,7 +78,9 @@ def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
         y = x.permute_dims(tuple(reversed(range(len(shape))))) * 2.0 + tg.ones(shape, device="cuda")
         return [y, y.sum(axis=0), y.sum()]
 
-    found = tg.compile(f)(tg.Tensor(x, dtype=tg.float64, device="cuda"))
+    call = tg.compile(f)
+    found = call(tg.Tensor(x, dtype=tg.float64, device="cuda"))
+    runs_on_cuda(call)
     y = x.T * 2.0 + 1.0
     for a, b in zip(found, [y, y.sum(0), y.sum()], strict=True):
         np.testing.assert_allclose(host(a), b, rtol=1e-11)
@@ -83,6 +93,8 @@ def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
 def test_fused(function: Any, shapes: Any, constants: Any, rng: np.random.Generator) -> None:
     fused = test_fuse.check(function, shapes, constants, tg.float32, rng, "cuda")
     if all(map(math.prod, shapes)):
+        runs_on_cuda(fused._forward)
+        runs_on_cuda(fused._backward)
         assert fused.source("cuda").count("void") >= 2
 
 
@@ -387,6 +399,7 @@ def test_kernels_compile(arch: int) -> None:
 
     compiled = tg.compile(step)
     compiled(t)
+    runs_on_cuda(compiled)
     text = compiled._last().executor.source.text
     names = tuple(re.findall(r"void __launch_bounds__\(\d+\) (\w+)", text))
     assert len(names) > 5
