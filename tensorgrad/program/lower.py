@@ -524,11 +524,12 @@ def _kept_or_not(to: Lowering, y: View, axes: Sequence[int], keepdims: bool) -> 
     return y if keepdims else to.drop(y, axes)
 
 
-@_row("sum")
+@_row("sum", "prod")
 def _sum(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool) -> View:
     if x.dtype not in WIDE_FLOATS:
-        raise _StaysACallError("sums of integers are left to NumPy")
-    return _result(to, i, _kept_or_not(to, to.reduce("+", x, axis), axis, keepdims), x)
+        raise _StaysACallError("sums and products of integers are left to NumPy")
+    kind = "+" if i.op.name == "sum" else "*"
+    return _result(to, i, _kept_or_not(to, to.reduce(kind, x, axis), axis, keepdims), x)
 
 
 @_row("max", "min")
