@@ -191,7 +191,6 @@ class Cuda(Placed):
         self._device_scalars = xp.zeros(max(len(self._scalars), 1), np.int64)
         for k, (_, _, s) in enumerate(self._scalars):
             self.memory[s] = self._device_scalars[k : k + 1].view(s.dtype)
-        self._externals: list[list[Any]] = []
         for v in self.program.values():
             if v.role == "temporary":
                 continue
@@ -335,13 +334,7 @@ class Cuda(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
-        moved = False
-        for entry in self._externals:
-            array = entry[0]()
-            if array is not entry[1]:
-                moved = True
-                entry[1] = self.memory[entry[2]] = array
-        if moved:
+        if self._fetched():
             self._moved()
         for v, array in zip(self.program.arguments, arguments):
             self.memory[self._views[v].storage][...] = array

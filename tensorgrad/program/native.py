@@ -338,7 +338,6 @@ class Native(Placed):
         for at, n in self._scratch:
             self._table[at] = self._room.ctypes.data + start
             start += -(-n // 64) * 64
-        self._externals: list[list[Any]] = []
         for v in self.program.values():
             view = self._views[v]
             if v.role == "constant":
@@ -403,13 +402,7 @@ class Native(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
-        moved = False
-        for entry in self._externals:
-            array = entry[0]()
-            if array is not entry[1]:
-                moved = True
-                entry[1] = self.memory[entry[2]] = array
-        if moved:
+        if self._fetched():
             self._fill_table()
             self._updated_arrays = [self.memory[s] for s in self._updated]
         for k, direct in enumerate(self.direct):

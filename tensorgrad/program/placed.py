@@ -99,6 +99,18 @@ class Placed:
         self._seen = {views[v].storage for v in program.kept()}
         self.memory: dict[Storage, Any] = {}
         self._gradients: list[tuple[Value, Any] | None] = []
+        #: of each external value: how to get its array, the array last seen, and its storage
+        self._externals: list[list[Any]] = []
+
+    def _fetched(self) -> bool:
+        """Take the arrays that external values are now; whether one is another than before."""
+        moved = False
+        for entry in self._externals:
+            array = entry[0]()
+            if array is not entry[1]:
+                moved = True
+                entry[1] = self.memory[entry[2]] = array
+        return moved
 
     def _array(self, view: View) -> Any:
         """The elements of ``view`` as they lie in memory now."""
