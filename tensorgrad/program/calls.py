@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -42,7 +42,8 @@ class Calls:
     references = 1 << 30  # nobody has to be watched: see renew
     reason = ""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, instead: Mapping[Value, Any] | None = None) -> None:
+        """instead: arrays to take in place of those from outside, which then stay as they are."""
         self.program = program
         self._kept = set(program.kept())
         overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
@@ -60,7 +61,11 @@ class Calls:
         outside = [*arguments]
         for v in program.values():
             if v.role == "external":
-                self._lines.append(f"{_name(v)} = {self._constant(v.fetch, 'f')}()")
+                if instead is None:
+                    text = f"{self._constant(v.fetch, 'f')}()"
+                else:
+                    text = self._constant(instead[v], "k")
+                self._lines.append(f"{_name(v)} = {text}")
                 outside.append(_name(v))
             elif v.role == "constant":
                 held = self._constant(v.array, "k")

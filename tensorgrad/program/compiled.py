@@ -19,11 +19,12 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program import native
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
+from tensorgrad.program.comparison import State, differs
 from tensorgrad.program.entry import quick_entry
 from tensorgrad.program.guards import Guards
 from tensorgrad.program.passes import simplified
 from tensorgrad.program.program import Program
-from tensorgrad.tape import current_mode, note_overwritten, wrap
+from tensorgrad.tape import current_mode, wrap
 from tensorgrad.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,13 +140,17 @@ class Entry:
         self.replays += 1
         return _unflatten(self.tree, results)
 
+    def state(self, tensors: Sequence[Tensor]) -> State:
+        """What a replay with these arguments changes."""
+        return State(self.program, self.leaves, [g for g, _ in self.words], tensors)
+
     def differs(
         self,
         replayed: Any,
         results: Sequence[Any],
         after: dict[str, Any],
         before: dict[str, Any],
-        state: _State,
+        state: State,
     ) -> str:
         """How the replay just made differs from what the function did; empty if it does not.
 
@@ -156,11 +161,10 @@ class Entry:
         now = state.copy()
         pairs = [(f"result {k}", a.data, b) for k, (a, b) in enumerate(zip(seen, results))]
         pairs += [(name, now[name], after[name]) for name in after]
-        for name, a, b in pairs:
-            problem = _difference(a, b)
-            if problem and not (name in state.arrays and _is_rounding(a, b, before[name])):
-                return f"{name} {problem}"
-        return ""
+        if self._device is None:
+            return differs(state, before, pairs)
+        with backend.cuda_backend().at(self._device):
+            return differs(state, before, pairs)
 
 
 class Compiled:
@@ -273,7 +277,7 @@ class Compiled:
             entry.expect(tensors)
         # The step that was captured is taken back and replayed, so that every step is made by the
         # same code, whether it is the first one or not, and what it does is seen to be right.
-        state = _State(entry, tensors)
+        state = entry.state(tensors)
         wanted = [t.data for t in found], state.copy()
         recorder.undo()
         before = state.copy()
@@ -311,7 +315,7 @@ class Compiled:
 
     def _verified(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Replay, run the function on the same state, and compare all that either left behind."""
-        state = _State(entry, tensors)
+        state = entry.state(tensors)
         before = state.copy()
         wanted: list[Tensor] = []
         _flatten(self.function(*args, **kwargs), wanted, constants=True)
@@ -385,83 +389,6 @@ def _executor(wanted: str, program: Program) -> Any:
         made = Calls(program)
         made.reason = str(error)
         return made
-
-
-class _State:
-    """Everything a program can change outside itself, by name."""
-
-    def __init__(self, entry: Entry, tensors: Sequence[Tensor]) -> None:
-        program = entry.program
-        self.leaves = entry.leaves
-        self.generators = [g for g, _ in entry.words]
-        self.arrays = {
-            f"the {v.role} {v.label or v!r} of shape {v.shape}": (
-                v.fetch if v.fetch is not None else lambda k=int(v.label): tensors[k].data  # type: ignore[misc]
-            )
-            for v in program.updates()
-        }
-
-    def copy(self) -> dict[str, Any]:
-        """A copy of all of it."""
-        found: dict[str, Any] = {
-            name: backend.copied(fetch()) for name, fetch in self.arrays.items()
-        }
-        for k, leaf in enumerate(self.leaves):
-            grad = leaf.grad
-            found[f"gradient {k}"] = None if grad is None else backend.copied(grad.data)
-        for k, generator in enumerate(self.generators):
-            found[f"the state of generator {k}"] = generator.state()
-        return found
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Put it back."""
-        for name, fetch in self.arrays.items():
-            array = fetch()
-            place = backend.of(array)
-            with place.at(place.device_of(array)):
-                array[...] = saved[name]
-            note_overwritten([array])
-        for k, leaf in enumerate(self.leaves):
-            grad = saved[f"gradient {k}"]
-            leaf.grad = None if grad is None else wrap(grad.copy(), None)
-        for k, generator in enumerate(self.generators):
-            generator.set_state(saved[f"the state of generator {k}"])
-
-
-def _difference(a: Any, b: Any) -> str:
-    """How two arrays differ beyond rounding; empty if they do not."""
-    if a is None or b is None or isinstance(a, tuple):
-        return "" if (a is None) == (b is None) and (a is None or a == b) else f"is {a}, not {b}"
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
-    x, y = (backend.of(v).to_host(v) for v in (a, b))
-    if x.dtype not in dtypes.FLOATS:
-        return "" if np.array_equal(x, y) else "differs"
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    wide = 1e-9 if a.dtype == np.float64 else 1e-4 if a.dtype == np.float32 else 3e-2
-    scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
-    if np.allclose(x, y, rtol=wide * 10, atol=wide * max(scale, 1e-6), equal_nan=True):
-        return ""
-    return (
-        f"differs by up to {np.nanmax(np.abs(x - y)):.3g}, its largest magnitude being {scale:.3g}"
-    )
-
-
-def _is_rounding(a: Any, b: Any, before: Any) -> bool:
-    """Whether updates from ``before`` to ``a`` and ``b`` differ as rounding can make them differ.
-
-    Adam divides a gradient by about its own magnitude: where that is next to nothing, the last bit
-    of a sum decides about the whole step. That concerns few elements, and none by more than a step
-    in either direction.
-    """
-    x, y, start = (backend.of(v).to_host(v) for v in (a, b, before))
-    if x.dtype not in dtypes.FLOATS or x.shape != y.shape or not x.size:
-        return False
-    x, y, start = (v.astype(np.float64) for v in (x, y, start))
-    off, step = np.abs(x - y), np.abs(y - start)
-    if not np.isfinite(off).all():
-        return False
-    return bool(off.max() <= 2.5 * step.max() and off.mean() <= 0.01 * step.mean())
 
 
 def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:

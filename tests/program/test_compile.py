@@ -18,8 +18,7 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.program import Compiled, compile  # noqa: A004
-from tensorgrad.program import compiled as compiling
+from tensorgrad.program import Compiled, c_source, compile  # noqa: A004
 
 Array = np.ndarray[Any, Any]
 
@@ -1061,20 +1060,50 @@ def test_gradients_that_are_assigned(executor: str) -> None:
         compile(assign, executor=executor)(given[0])
 
 
-def test_rounding_is_told_from_mistakes() -> None:
-    """Few elements that differ by a step are rounding; a rate that is off by 2 % is none."""
-    before = np.zeros(1000, np.float32)
-    wanted = np.full(1000, 1e-3, np.float32)
-    few = wanted.copy()
-    few[:3] *= -1
-    assert compiling._is_rounding(few, wanted, before)
-    assert not compiling._is_rounding(wanted * np.float32(1.02), wanted, before)
-    assert not compiling._is_rounding(-wanted, wanted, before)
-    far = wanted.copy()
-    far[0] = 0.1
-    assert not compiling._is_rounding(far, wanted, before)
-    far[0] = np.nan
-    assert not compiling._is_rounding(far, wanted, before)
+@pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "Lion"])
+def test_parameters_whose_gradient_is_rounding(name: str) -> None:
+    """A bias before a batch normalization has no effect: its gradient is noise, its steps whole."""
+    default_generator.seed(0)
+    model = network(nn.Linear(7, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 3))
+    update = getattr(optim, name)(model.parameters(), lr=0.01)
+    call = compile(training(model, update), verify=2)
+    for k in range(6):
+        call(Tensor(numbers(12, 7) + k), labels(12, 3))
+    executor = call._last().executor
+    assert executor.name == "native", executor.reason
+
+
+@pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (" / ", " * 0.98f / "),
+        ("0.10000000149011612f", "0.102f"),
+        ("tg_tanh_f(", "1.001f * tg_tanh_f("),
+    ],
+)
+def test_mistakes_are_not_taken_for_rounding(
+    right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where gradients are noise as well as elsewhere: C with a mistake in it is not used."""
+    write = c_source.write
+
+    def planted(*given: Any) -> Any:
+        made = write(*given)
+        assert right in made.text
+        made.text = made.text.replace(right, wrong)
+        return made
+
+    monkeypatch.setattr(c_source, "write", planted)
+    default_generator.seed(0)
+    model = network(nn.Linear(7, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 3))
+    update = optim.Adam(model.parameters(), lr=0.01)
+    call = compile(training(model, update))
+    call(Tensor(numbers(12, 7)), labels(12, 3))
+    executor = call._last().executor
+    assert executor.name == "numpy"
+    assert "did something else" in executor.reason
 
 
 @pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")

@@ -1,0 +1,179 @@
+"""Whether a replay did what the function did, and how much of a difference is rounding.
+
+Two programs that compute the same in another order differ in the last bits. What becomes of them
+depends on the computation: Adam divides a gradient by about its own magnitude, so that a parameter
+whose gradient is nothing but rounding (a bias before a batch normalization) moves by whole steps.
+No bound fits all, so the program itself is asked: it is run on copies, once as they are and then
+with every input moved by its last bit, and a difference is excused if it is of that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tensorgrad import backend, dtypes
+from tensorgrad.program.calls import Calls
+from tensorgrad.program.program import Program, Value
+from tensorgrad.tape import note_overwritten, wrap
+from tensorgrad.tensor import Tensor
+
+# How much larger than the answer to a moved last bit a difference may be. Sums round once for each
+# of their terms, which one bit at the inputs does not cover.
+_EXCUSED = 16.0
+_TRIALS = 3
+
+
+class State:
+    """Everything a program can change outside itself, by name.
+
+    leaves: those whose gradients it changes. generators: those it draws from. tensors: its
+        arguments.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        leaves: Sequence[Any],
+        generators: Sequence[Any],
+        tensors: Sequence[Tensor],
+    ) -> None:
+        self.program = program
+        self.leaves = leaves
+        self.generators = generators
+        self.tensors = tensors
+        self.arrays = {
+            f"the {v.role} {v.label} {v!r} of shape {v.shape}": (v, self._fetch(v))
+            for v in program.updates()
+        }
+
+    def _fetch(self, v: Value) -> Callable[[], Any]:
+        return v.fetch if v.fetch is not None else lambda: self.tensors[int(v.label)].data
+
+    def copy(self) -> dict[str, Any]:
+        """A copy of all of it."""
+        found: dict[str, Any] = {
+            name: backend.copied(fetch()) for name, (_, fetch) in self.arrays.items()
+        }
+        for k, leaf in enumerate(self.leaves):
+            grad = leaf.grad
+            found[f"gradient {k}"] = None if grad is None else backend.copied(grad.data)
+        for k, generator in enumerate(self.generators):
+            found[f"the state of generator {k}"] = generator.state()
+        return found
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put it back."""
+        for name, (_, fetch) in self.arrays.items():
+            array = fetch()
+            place = backend.of(array)
+            with place.at(place.device_of(array)):
+                array[...] = saved[name]
+            note_overwritten([array])
+        for k, leaf in enumerate(self.leaves):
+            grad = saved[f"gradient {k}"]
+            leaf.grad = None if grad is None else wrap(backend.copied(grad), None)
+        self._rewind(saved)
+
+    def _rewind(self, saved: dict[str, Any]) -> None:
+        for k, generator in enumerate(self.generators):
+            generator.set_state(saved[f"the state of generator {k}"])
+
+    def answers(self, before: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the program makes of copies of its inputs, and of copies with moved last bits.
+
+        before: the state that it starts from; it is the present one again afterwards.
+        """
+        now = {f"the state of generator {k}": g.state() for k, g in enumerate(self.generators)}
+        found = []
+        for trial in range(_TRIALS):
+            draw = np.random.default_rng(trial)
+            inputs: dict[Value, Any] = {}
+            for v in self.program.values():
+                if v.role in ("external", "argument"):
+                    inputs[v] = self._fetch(v)()
+            inputs.update({v: before[name] for name, (v, _) in self.arrays.items()})
+            moved = {v: _moved(array, draw if trial else None) for v, array in inputs.items()}
+            self._rewind(before)
+            try:
+                calls = Calls(self.program, instead=moved)
+                results, gradients = calls.run([moved[v] for v in self.program.arguments])
+            finally:
+                self._rewind(now)
+            seen = {f"result {k}": array for k, array in enumerate(results)}
+            seen.update({f"gradient {k}": array for k, array in enumerate(gradients)})
+            seen.update({name: moved[v] for name, (v, _) in self.arrays.items()})
+            found.append(seen)
+        return found
+
+
+def _moved(array: Any, draw: np.random.Generator | None) -> Any:
+    """A copy, each float of which ``draw`` moves by about its last bit, up or down."""
+    copy = backend.copied(array)
+    if draw is None or array.dtype not in dtypes.FLOATS or not array.size:
+        return copy
+    place = backend.of(array)
+    bit = float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
+    with place.at(place.device_of(array)):
+        signs = draw.choice([1.0 - bit, 1.0 + bit], size=array.shape).astype(array.dtype)
+        copy *= place.xp.asarray(signs)
+    return copy
+
+
+def differs(state: State, before: dict[str, Any], pairs: Sequence[tuple[str, Any, Any]]) -> str:
+    """How a replay differs from what the function did, beyond rounding; empty if it does not.
+
+    pairs: names as ``State`` has them, what the replay left there, and what the function did.
+    """
+    answers: list[dict[str, Any]] = []
+    for name, a, b in pairs:
+        problem = difference(a, b)
+        if not problem:
+            continue
+        if not answers and not state.program.aliased:
+            answers = state.answers(before)
+        if not answers or name not in answers[0] or not _is_excused(a, b, name, answers):
+            return f"{name} {problem}"
+    return ""
+
+
+def difference(a: Any, b: Any) -> str:
+    """How two arrays differ beyond what rounding usually does; empty if they do not."""
+    if a is None or b is None or isinstance(a, tuple):
+        return "" if (a is None) == (b is None) and (a is None or a == b) else f"is {a}, not {b}"
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
+    x, y = (backend.of(v).to_host(v) for v in (a, b))
+    if x.dtype not in dtypes.FLOATS:
+        return "" if np.array_equal(x, y) else "differs"
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    wide = 1e-9 if a.dtype == np.float64 else 1e-4 if a.dtype == np.float32 else 3e-2
+    scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
+    if np.allclose(x, y, rtol=wide * 10, atol=wide * max(scale, 1e-6), equal_nan=True):
+        return ""
+    return (
+        f"differs by up to {np.nanmax(np.abs(x - y)):.3g}, its largest magnitude being {scale:.3g}"
+    )
+
+
+def _apart(a: Any, b: Any) -> Any:
+    """How far apart two arrays are, in float64 on the host."""
+    x, y = (np.asarray(backend.of(v).to_host(v), np.float64) for v in (a, b))
+    with np.errstate(invalid="ignore"):
+        return np.where((x == y) | ((x != x) & (y != y)), 0.0, np.abs(x - y))
+
+
+def _is_excused(a: Any, b: Any, name: str, answers: Sequence[dict[str, Any]]) -> bool:
+    if a is None or b is None or isinstance(a, tuple) or a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    off = _apart(a, b)
+    base = answers[0][name]
+    if base is None or not np.isfinite(off).all():
+        return False
+    moved = [_apart(answer[name], base) for answer in answers[1:]]
+    most = max(float(m.max()) for m in moved)
+    mean = max(float(m.mean()) for m in moved)
+    return bool(off.max() <= _EXCUSED * most and off.mean() <= _EXCUSED * mean)
