@@ -48,6 +48,34 @@ MODERN = {
     "attention": Network((128,) * 5, 8, "attention"),
 }
 
+
+def built(framework: Any, nn: Any, attention: Any, network: Network, layers: list[Any]) -> Any:
+    """The network as modules, for frameworks whose modules have PyTorch's names.
+
+    framework: has ``no_grad`` and ``tensor``. attention: makes a block of four linears and the
+        number of heads.
+    """
+    linears: list[Any] = []
+    with framework.no_grad():
+        for weight, bias in layers:
+            linears.append(nn.Linear(*weight.shape))
+            linears[-1].weight.copy_(framework.tensor(weight).T)
+            linears[-1].bias.copy_(framework.tensor(bias))
+    if network.hidden == "attention":
+        return attention(linears, network.heads)
+    modules: list[Any] = []
+    for linear in linears:
+        modules.append(linear)
+        if network.hidden == "sigmoid":
+            modules.append(nn.Sigmoid())
+        elif linear is not linears[-1]:
+            if network.hidden == "gelu":
+                modules += [nn.LayerNorm(linear.weight.shape[0]), nn.GELU()]
+            else:
+                modules.append(nn.ReLU())
+    return nn.Sequential(*modules)
+
+
 #: Learning rates, small enough for all the networks above.
 MOMENTUM_RATE, MOMENTUM = 0.01, 0.9
 ADAM_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import tensorgrad as tg
-from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
+from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, built, start
 from tensorgrad import nn, optim
 
 
@@ -30,34 +30,12 @@ class Attention(nn.Module):
         return self.out((weights @ v).transpose(0, 2, 1, 3).reshape(x.shape))
 
 
-def _model(network: Network, layers: list[Any]) -> Any:
-    linears: list[Any] = []
-    with tg.no_grad():
-        for weight, bias in layers:
-            linears.append(nn.Linear(*weight.shape))
-            linears[-1].weight.copy_(tg.Tensor(weight.T))
-            linears[-1].bias.copy_(tg.Tensor(bias))
-    if network.hidden == "attention":
-        return Attention(linears, network.heads)
-    modules: list[Any] = []
-    for linear in linears:
-        modules.append(linear)
-        if network.hidden == "sigmoid":
-            modules.append(nn.Sigmoid())
-        elif linear is not linears[-1]:
-            if network.hidden == "gelu":
-                modules += [nn.LayerNorm(linear.weight.shape[0]), nn.GELU()]
-            else:
-                modules.append(nn.ReLU())
-    return nn.Sequential(*modules)
-
-
 def training_step(
     network: Network, optimizer: str, device: str = "cpu", compiled: str | None = None
 ) -> Callable[[], Any]:
     """A call that makes one step and returns the loss. compiled: the executor, if it is."""
     layers, inputs, wanted = start(network)
-    model = _model(network, layers).to(device)
+    model = built(tg, nn, Attention, network, layers).to(device)
     criterion = nn.CrossEntropyLoss() if network.labelled else nn.MSELoss()
     x, target = tg.Tensor(inputs, device=device), tg.Tensor(wanted, device=device)
     update: Any

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, start
+from bench.training.networks import ADAM_RATE, MOMENTUM, MOMENTUM_RATE, Network, built, start
 
 
 class Attention(nn.Module):
@@ -30,28 +30,6 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(x.shape))
 
 
-def _model(network: Network, layers: list[Any]) -> Any:
-    linears: list[Any] = []
-    with torch.no_grad():
-        for weight, bias in layers:
-            linears.append(nn.Linear(*weight.shape))
-            linears[-1].weight.copy_(torch.tensor(weight).T)
-            linears[-1].bias.copy_(torch.tensor(bias))
-    if network.hidden == "attention":
-        return Attention(linears, network.heads)
-    modules: list[Any] = []
-    for linear in linears:
-        modules.append(linear)
-        if network.hidden == "sigmoid":
-            modules.append(nn.Sigmoid())
-        elif linear is not linears[-1]:
-            if network.hidden == "gelu":
-                modules += [nn.LayerNorm(linear.weight.shape[0]), nn.GELU()]
-            else:
-                modules.append(nn.ReLU())
-    return nn.Sequential(*modules)
-
-
 def training_step(
     network: Network,
     optimizer: str,
@@ -65,7 +43,7 @@ def training_step(
         torch.compile's mode.
     """
     layers, inputs, wanted = start(network)
-    model = _model(network, layers).to(device)
+    model = built(torch, nn, Attention, network, layers).to(device)
     criterion = nn.CrossEntropyLoss() if network.labelled else nn.MSELoss()
     x, target = torch.tensor(inputs, device=device), torch.tensor(wanted, device=device)
     update: Any

@@ -79,6 +79,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 
 
 def sizes_of(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple. Raises ShapeError, in the name of a function, for what is none."""
     try:
         sizes = (
             (int(shape.__index__()),)

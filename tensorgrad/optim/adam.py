@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Numbers, update_primitive
@@ -59,7 +59,33 @@ def _adam(
 _ADAM = update_primitive("adam", 3, _adam)
 
 
-class Adam(Optimizer):
+class AdamLike(Optimizer):
+    """What Adam and its kin share: the count, two states, and these options, perhaps with more."""
+
+    states: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        maximize: bool,
+        **more: Any,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "maximize": maximize, **more})
+
+    def _check_options(self, group: Group) -> None:
+        super()._check_options(group)
+        self._check_betas(group["betas"])
+
+    def _used(self, group: Group) -> Sequence[str]:
+        return ("step", *self.states)
+
+
+class Adam(AdamLike):
     """Adam: steps scaled by running means of the gradient and its square (Kingma and Ba, 2015).
 
     With g the gradient, plus ``weight_decay * p`` where that is set, and t the number of the step::
@@ -94,21 +120,7 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-            },
-        )
-
-    def _check_options(self, group: Group) -> None:
-        super()._check_options(group)
-        self._check_betas(group["betas"])
+        super().__init__(params, lr, betas, eps, weight_decay, maximize, amsgrad=amsgrad)
 
     def _used(self, group: Group) -> Sequence[str]:
         return _WITH_MAXIMUM if group["amsgrad"] else _USUAL

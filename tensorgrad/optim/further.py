@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Numbers, update_primitive
 
@@ -117,32 +118,6 @@ class Adadelta(Optimizer):
 # --- kin of Adam ----------------------------------------------------------------------------------
 
 
-class _Kin(Optimizer):
-    """With the options of Adam but ``amsgrad``, and perhaps more."""
-
-    states = ("exp_avg", "exp_avg_sq")
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        maximize: bool,
-        **more: Any,
-    ) -> None:
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "maximize": maximize, **more})
-
-    def _check_options(self, group: Group) -> None:
-        super()._check_options(group)
-        self._check_betas(group["betas"])
-
-    def _used(self, group: Group) -> Sequence[str]:
-        return ("step", *self.states)
-
-
 def _adamax(
     xp: Any,
     numbers: Numbers,
@@ -168,7 +143,7 @@ def _adamax(
     return update
 
 
-class Adamax(_Kin):
+class Adamax(AdamLike):
     """Adam with the largest gradient in place of the mean square (Kingma and Ba, 2015, 7.1).
 
     With g the gradient, plus ``weight_decay * p`` where that is set, and t the number of the step::
@@ -237,7 +212,7 @@ def _nadam(
     return update
 
 
-class NAdam(_Kin):
+class NAdam(AdamLike):
     """Adam with Nesterov's look ahead (Dozat, 2016).
 
     With g the gradient, plus ``weight_decay * p`` where that is set, t the number of the step,
@@ -302,7 +277,7 @@ def _radam(
     return update
 
 
-class RAdam(_Kin):
+class RAdam(AdamLike):
     """Adam whose first steps, when the mean square says little, are plain (Liu and others, 2020).
 
     With g the gradient, plus ``weight_decay * p`` where that is set, t the number of the step,
