@@ -46,6 +46,7 @@ class _Watch(Observer):
     def computed(
         self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any
     ) -> None:
+        """Raise if the result of an operation is not finite; see Observer."""
         bad = _bad(out)
         where = user_line()
         if out.node is not None:
@@ -62,6 +63,7 @@ class _Watch(Observer):
     def differentiated(
         self, node: Node, rule: Rule, saved: Sequence[Any], g: Any, gradient: Any
     ) -> None:
+        """Raise if what a gradient rule gave is not finite; see Observer."""
         bad = _bad(gradient)
         if bad is None:
             return
