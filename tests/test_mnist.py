@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tensorgrad import nn, optim
-from tensorgrad.data import DataLoader, ImageFolder, TensorDataset, idx_folder
+from tensorgrad.data import DataLoader, IdxFolder, TensorDataset, idx_folder
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 from tensorgrad.training import Trainer
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @cache
-def mnist() -> ImageFolder:
+def mnist() -> IdxFolder:
     """The images and labels, read once."""
     return idx_folder(folder())
 

@@ -1,10 +1,41 @@
-"""Writing files so that a reader finds the old content or the new one, and never a part of it."""
+"""What readers and writers of files share: errors that name the file, writing in one step."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
+from typing import BinaryIO
+
+from tensorgrad.errors import TensorgradError
+
+DEFLATE_LIMIT = 1032  # deflate never shrinks data by more than this factor
+_CHUNK = 1 << 20
+
+
+class DataFileError(TensorgradError, ValueError):
+    """A file is not what it should be: torn, altered, empty, or of another format.
+
+    path: the file. reason: what is wrong with it. remedy: what to do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, remedy: str) -> None:
+        super().__init__(os.fspath(path), reason, remedy)  # all three, so that it can be pickled
+        self.path, self.reason, self.remedy = os.fspath(path), reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.remedy}"
+
+
+def read_at_most(file: BinaryIO, wanted: int) -> bytearray:
+    """Up to ``wanted`` bytes, in pieces, so that memory grows only as the data really comes."""
+    content = bytearray()
+    while len(content) < wanted:
+        piece = file.read(min(_CHUNK, wanted - len(content)))
+        if not piece:
+            break
+        content += piece
+    return content
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from tensorgrad.data.files import write_atomically
-from tensorgrad.errors import TensorgradError
+from tensorgrad.data.files import DEFLATE_LIMIT, DataFileError, read_at_most, write_atomically
 
 #: Type code in the magic number -> element type, as it lies in the file.
 _TYPES: dict[int, np.dtype[Any]] = {
@@ -32,15 +31,10 @@ _TYPES: dict[int, np.dtype[Any]] = {
 _NAMES = "uint8, int8, int16, int32, float32, float64"
 _GZIP_MAGIC = b"\x1f\x8b"
 _MOST_AXES = 64  # what a NumPy array can have
-_DEFLATE_LIMIT = 1032  # deflate never shrinks data by more than this factor
-_CHUNK = 1 << 20
 
 
-class IdxError(TensorgradError, ValueError):
+class IdxError(DataFileError):
     """A file is not the IDX file it should be: torn, altered, or of another format."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str, remedy: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}; {remedy}")
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
@@ -62,7 +56,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
             return _parse(path, raw, size, size)
         try:
             with gzip.GzipFile(fileobj=raw) as file:
-                return _parse(path, cast(BinaryIO, file), size, size * _DEFLATE_LIMIT)
+                return _parse(path, cast(BinaryIO, file), size, size * DEFLATE_LIMIT)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise IdxError(
                 path, f"the gzip compression is damaged ({error})", "download the file again"
@@ -96,24 +90,13 @@ def _parse(path: Path, file: BinaryIO, size: int, most: int) -> np.ndarray[Any, 
     what = f"the header says shape {shape} of {dtype.name}, which takes {wanted:,} bytes"
     if header + wanted > most or math.prod(n for n in shape if n) * dtype.itemsize >= 1 << 62:
         raise IdxError(path, f"{what}; a file of {size:,} bytes cannot hold that", again)
-    content = _read_at_most(file, wanted)
+    content = read_at_most(file, wanted)
     if len(content) < wanted:
         raise IdxError(path, f"{what}, but only {len(content):,} follow: it is truncated", again)
     if file.read(1):
         raise IdxError(path, f"{what}, but more bytes follow", again)
     array = np.frombuffer(content, dtype).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _read_at_most(file: BinaryIO, wanted: int) -> bytearray:
-    """Up to ``wanted`` bytes, in pieces, so that memory grows only as the data really comes."""
-    content = bytearray()
-    while len(content) < wanted:
-        piece = file.read(min(_CHUNK, wanted - len(content)))
-        if not piece:
-            break
-        content += piece
-    return content
 
 
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,35 @@ from numpy import ndarray
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array, philox
+from tensorgrad.data import transforms, workers
 from tensorgrad.data.datasets import Dataset, DatasetError, take
+from tensorgrad.data.samplers import Sampler
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 
 # Each epoch draws from its own stretch of the random stream: 2**24 epochs of 2**40 words.
 _WORDS_PER_EPOCH = 1 << 40
+
+
+class _Fetch:
+    """Fetches a batch; a copy of it goes to each worker process."""
+
+    def __init__(self, dataset: Dataset, transform: Any, key: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.key = key
+
+    def __call__(self, epoch: int, number: int, indices: ndarray[Any, Any]) -> Sequence[Any]:
+        """The parts of batch ``number`` of an epoch: the examples at ``indices``."""
+        batch = take(self.dataset, indices)
+        if self.transform is None:
+            return batch
+        # Philox: the key and the counter are the position, so no batch depends on another.
+        random = np.random.Generator(
+            np.random.Philox(counter=[0, 0, number, epoch], key=[self.key, 0])
+        )
+        return transforms.apply(self.transform, batch, random)
 
 
 class DataLoader:
@@ -33,11 +57,20 @@ class DataLoader:
         device.
     prefetch: how many batches are under way to a GPU while one is in use. They travel through
         pinned memory on a stream of their own, so that copying and computing overlap. 0 sends
-        each batch when it is asked for. Without effect on the CPU.
+        each batch when it is asked for. With workers, also how many more batches than workers
+        are fetched ahead.
+    sampler: which examples an epoch has and in which order, as ``WeightedSampler``, in place of
+        ``shuffle``.
+    transform: a ``transforms.Transform``, or a function of the parts of a batch that returns the
+        new parts; applied to each batch where it is fetched.
+    workers: how many threads fetch batches ahead; 0 fetches each when it is asked for. Worth it
+        where an example takes time, as an image to be decoded, or ``transform`` does.
+    processes: processes instead of threads, for work in pure Python. The data set and the
+        transform are copied to them once, so they must not change afterwards.
 
     A batch is a tuple of tensors [batch, ...] in memory of their own. The order of the examples
-    depends on the seed and the number of the epoch alone: it is the same on every device and does
-    not change when random numbers are drawn elsewhere.
+    depends on the seed and the number of the epoch alone: it is the same on every device and for
+    any number of workers, and does not change when random numbers are drawn elsewhere.
 
     Raises DatasetError for an empty data set or an unusable batch size, DeviceError for a device
     that is not there.
@@ -52,9 +85,16 @@ class DataLoader:
         seed: int | Generator | None = None,
         device: str | None = None,
         prefetch: int = 1,
+        *,
+        sampler: Sampler | None = None,
+        transform: transforms.Transform | Callable[..., Any] | None = None,
+        workers: int = 0,
+        processes: bool = False,
     ) -> None:
-        n = len(dataset)
-        if not n:
+        if shuffle and sampler is not None:
+            raise DatasetError("DataLoader: a sampler decides on the order; leave out shuffle")
+        n = len(dataset) if sampler is None else len(sampler)
+        if not n or not len(dataset):
             raise DatasetError("DataLoader: the data set holds no examples")
         if batch_size in ("full", None):
             batch_size = n
@@ -68,25 +108,39 @@ class DataLoader:
                 f"DataLoader: with drop_last, no batch of {batch_size} is left of {n} examples; "
                 "take a smaller batch_size"
             )
-        if not isinstance(prefetch, int | np.integer) or prefetch < 0:
-            raise DatasetError(
-                f"DataLoader: prefetch must be a whole number from 0; got {prefetch!r}"
-            )
+        for name, count in (("prefetch", prefetch), ("workers", workers)):
+            if not isinstance(count, int | np.integer) or count < 0:
+                raise DatasetError(
+                    f"DataLoader: {name} must be a whole number from 0; got {count!r}"
+                )
+        if processes and not workers:
+            raise DatasetError("DataLoader: processes=True needs a number of workers, as workers=2")
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.prefetch = int(prefetch)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.device = None if device is None else backend.normalize(device)
-        self._key = _key(seed) if shuffle else 0
+        self.sampler = sampler
+        self.workers = int(workers)
+        self.processes = processes
+        drawn = shuffle or sampler is not None or transform is not None
+        self._key = _key(seed) if drawn else 0
+        self._fetch = _Fetch(dataset, transform, self._key)
+        self._pool: Executor | None = None
         self._epoch = 0
         self._position = 0  # batches of this epoch handed out
         self._resumed = False
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        whole, rest = divmod(self.examples, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in an epoch."""
+        return len(self.dataset if self.sampler is None else self.sampler)
 
     @property
     def epoch(self) -> int:
@@ -104,7 +158,7 @@ class DataLoader:
             self._epoch += 1
             self._position = 0
         # The order is drawn now, so that a second pass begun meanwhile cannot change it.
-        return self._batches(self._order(len(self.dataset)))
+        return self._batches(self._order())
 
     def _batches(self, order: ndarray[Any, Any]) -> Iterator[tuple[Tensor, ...]]:
         place = backend.default_device() if self.device is None else self.device
@@ -128,8 +182,19 @@ class DataLoader:
 
     def _fetched(self, order: ndarray[Any, Any]) -> Iterator[Sequence[Any]]:
         size = self.batch_size
-        for number in range(self._position, len(self)):
-            yield take(self.dataset, order[number * size : (number + 1) * size])
+        tasks = (
+            (self._epoch, number, order[number * size : (number + 1) * size])
+            for number in range(self._position, len(self))
+        )
+        if not self.workers:
+            return (self._fetch(*task) for task in tasks)
+        if self._pool is None:
+            self._pool = workers.start(self.workers, self.processes, self._fetch)
+            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        # The epoch is noted now: it advances while the last batches are still under way.
+        return workers.fetched_ahead(
+            self._pool, self._fetch, list(tasks), self.workers + self.prefetch
+        )
 
     def _tensor(self, array: Any, place: str) -> Tensor:
         if type(array) is ndarray and place == "cpu":
@@ -138,14 +203,16 @@ class DataLoader:
             return wrap(array, None)
         return Tensor(array, device=place, copy=None)
 
-    def _order(self, n: int) -> ndarray[Any, Any]:
-        """The positions of all examples, in the order of this epoch."""
-        if not self.shuffle:
-            return np.arange(n)
+    def _order(self) -> ndarray[Any, Any]:
+        """The positions of the examples, in the order of this epoch."""
+        if not self.shuffle and self.sampler is None:
+            return np.arange(len(self.dataset))
         generator = Generator(self._key)
         generator.set_state((self._key, self._epoch * _WORDS_PER_EPOCH))
-        order: ndarray[Any, Any] = generator.permutation(n, device="cpu").data
-        return order
+        if self.sampler is None:
+            order: ndarray[Any, Any] = generator.permutation(len(self.dataset), device="cpu").data
+            return order
+        return self.sampler.order(generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: what ``load_state_dict`` needs to go on with the same batches.
@@ -156,7 +223,7 @@ class DataLoader:
             "epoch": self._epoch,
             "position": self._position,
             "key": self._key,
-            "examples": len(self.dataset),
+            "examples": self.examples,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
@@ -176,7 +243,10 @@ class DataLoader:
                     f"it is {own[name]}; make the loader as the one that was saved"
                 )
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._key = int(state["key"])
+        if self._key != int(state["key"]):
+            self._key = int(state["key"])
+            self._fetch.key = self._key
+            self._pool = None  # its processes have the old one
         self._resumed = True
 
 

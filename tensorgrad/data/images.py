@@ -1,0 +1,332 @@
+"""Images in files: folders of classes, or a list of files. They are decoded by Pillow."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from tensorgrad.data.datasets import Arrays, DatasetError
+from tensorgrad.data.files import DataFileError
+from tensorgrad.errors import TensorgradError
+
+#: The endings of files that are taken for images in a folder of classes.
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+_MOST_PIXELS = 1 << 26  # of one image; a header that claims more is not believed
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    grey: bool = False,
+) -> ndarray[Any, Any]:
+    """The image in a file (PNG, JPEG, PGM and what else Pillow reads), uint8.
+
+    size: (height, width) in pixels to which it is resized; its own if None.
+    grey: convert colours to intensities (ITU-R 601-2 luma).
+
+    Returns [height, width] for an image in shades of grey, [3, height, width] in colours. A
+    transparent image is laid on black; 16 bits a pixel are reduced to 8.
+
+    Raises OSError if the file cannot be opened, DataFileError for one that is torn, altered, no
+    image, or larger than 2**26 pixels; TensorgradError if Pillow is not installed.
+    """
+    path = Path(path)
+    image = _library()
+    with path.open("rb") as file:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of what is refused below
+                with image.open(file) as picture:
+                    if picture.width * picture.height > _MOST_PIXELS:
+                        raise DataFileError(
+                            path,
+                            f"{picture.width} x {picture.height} pixels, more than 2**26",
+                            "reduce it before training",
+                        )
+                    return _pixels(picture, size, grey)
+        except DataFileError:
+            raise
+        except Exception as error:  # a decoder that meets damage raises whatever it stumbles over
+            raise DataFileError(
+                path,
+                f"not an image, or damaged ({' '.join(str(error).split())[:120]})",
+                "replace it, or take it out of the folder",
+            ) from error
+
+
+def _library() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise TensorgradError(
+            'images are decoded by Pillow, which is not installed; pip install "tensorgrad[images]"'
+        ) from error
+    return Image
+
+
+def _pixels(picture: Any, size: tuple[int, int] | None, grey: bool) -> ndarray[Any, Any]:
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a pixel, or unknown range
+        values = np.asarray(picture, np.float64)
+        picture = _library().fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8))
+    if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        picture = picture.convert("RGBA")
+        ground = _library().new("RGBA", picture.size, (0, 0, 0, 255))
+        ground.alpha_composite(picture)
+        picture = ground.convert("L" if picture.mode in ("LA", "La") else "RGB")
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    picture = picture.convert("L" if grey or picture.mode == "L" else "RGB")
+    if size is not None and (picture.height, picture.width) != tuple(size):
+        picture = picture.resize((size[1], size[0]), _library().Resampling.BILINEAR)
+    pixels = np.array(picture, np.uint8)
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+class ImageFiles:
+    """A data set of image files and their classes; each is read when it is asked for.
+
+    paths: the files. labels: the class of each, integers [n]. classes: the names of the classes.
+    size, grey: as for ``read_image``. Without ``size`` all images must have one size.
+
+    Example i is (pixels float32 in [0, 1], label int64): [height, width] in shades of grey or
+    [3, height, width] in colours. ``load()`` decodes all of them at once.
+
+    Raises DatasetError if there is no file, or labels do not fit.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        labels: Any,
+        classes: Sequence[str],
+        size: tuple[int, int] | None = None,
+        grey: bool = False,
+    ) -> None:
+        self.paths = [Path(path) for path in paths]
+        self.labels: ndarray[Any, Any] = np.array(labels, np.int64)
+        self.classes = tuple(classes)
+        self.size = size
+        self.grey = grey
+        if not self.paths:
+            raise DatasetError("there are no images; give at least one file for each class")
+        if self.labels.shape != (len(self.paths),) or not (
+            self.labels.min() >= 0 and self.labels.max() < len(self.classes)
+        ):
+            raise DatasetError(
+                f"{len(self.paths)} images need as many labels from 0 to {len(self.classes) - 1}; "
+                f"got shape {self.labels.shape}, {self.labels.min()} to {self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[ndarray[Any, Any], np.int64]:
+        return self._scaled(self._read(index)), self.labels[index]
+
+    def take(self, indices: Any) -> Arrays:
+        """The images [n, ...] and labels [n] at ``indices`` (integers [n])."""
+        chosen = np.asarray(indices, np.int64)
+        images = self._stacked(chosen.tolist())
+        return self._scaled(images), self.labels[chosen]
+
+    def load(self) -> tuple[ndarray[Any, Any], ndarray[Any, Any]]:
+        """All images, uint8 [n, ...], and their labels, int64 [n].
+
+        Raises DataFileError for the first file that is damaged or does not fit the others.
+        """
+        return self._stacked(range(len(self))), self.labels
+
+    def _read(self, index: int) -> ndarray[Any, Any]:
+        return read_image(self.paths[index], self.size, self.grey)
+
+    def _stacked(self, indices: Sequence[int] | range) -> ndarray[Any, Any]:
+        found: ndarray[Any, Any] | None = None
+        for row, index in enumerate(indices):
+            pixels = self._read(index)
+            if found is None:
+                found = np.empty((len(indices), *pixels.shape), np.uint8)
+            if pixels.shape != found.shape[1:]:
+                raise DataFileError(
+                    self.paths[index],
+                    f"{_shape_text(pixels.shape)}, but {self.paths[indices[0]].name} is "
+                    f"{_shape_text(found.shape[1:])}",
+                    "give a common size (size=, --image-size), or grey=True (--grey) if only the "
+                    "colours differ",
+                )
+            found[row] = pixels
+        return np.empty((0, *self._read(0).shape), np.uint8) if found is None else found
+
+    @staticmethod
+    def _scaled(pixels: ndarray[Any, Any]) -> ndarray[Any, Any]:
+        return pixels * np.float32(1 / 255)
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return f"{shape[-1]} x {shape[-2]} pixels in " + ("colours" if len(shape) == 3 else "grey")
+
+
+def image_folder(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    grey: bool = False,
+    classes: Sequence[str] | None = None,
+) -> ImageFiles:
+    """The images in a folder with one folder for each class, which gives the class its name.
+
+    classes: their order, as in the data a network was trained on; sorted by name if left out.
+
+    Files are taken by their ending (``SUFFIXES``), in folders below the classes too; what begins
+    with a dot is passed over.
+
+    Raises DatasetError unless there are two classes or more with an image each.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: {'not a folder' if folder.exists() else 'there is no such folder'}; give "
+            "one with a folder of images for each class"
+        )
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if classes is not None:
+        unknown = sorted({p.name for p in inner} - set(classes))
+        if unknown:
+            raise DatasetError(
+                f"{folder}: {', '.join(unknown[:5])} is none of the classes {', '.join(classes)}"
+            )
+    names = [p.name for p in inner] if classes is None else list(classes)
+    files: list[Path] = []
+    labels: list[int] = []
+    for part in inner:
+        own = sorted(
+            file
+            for file in part.rglob("*")
+            if file.suffix.lower() in SUFFIXES and file.is_file() and file.name[0] != "."
+        )
+        if not own:
+            raise DatasetError(
+                f"{part}: no images (files ending in {', '.join(SUFFIXES[:4])}, ...); put some "
+                "there, or remove the folder"
+            )
+        files += own
+        labels += [names.index(part.name)] * len(own)
+    if len(names) < 2 or not files:
+        raise DatasetError(
+            f"{folder}: there must be a folder of images for each of two classes or more; it "
+            f"holds {', '.join(p.name for p in sorted(folder.iterdir())[:8]) or 'nothing'}"
+        )
+    return ImageFiles(files, labels, names, size, grey)
+
+
+def image_list(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    pattern: str | None = None,
+    size: tuple[int, int] | None = None,
+    grey: bool = False,
+    classes: Sequence[str] | None = None,
+) -> ImageFiles:
+    """The images named in a text file, one in a line.
+
+    path: the list. A line is a file name, then a comma, a tab or spaces, and the name of its
+        class; or, with ``pattern``, a file name alone. Empty lines and lines that begin with #
+        are passed over.
+    root: the folder of the images; that of the list if left out. A name that is not found there
+        is looked for in the folders below, where it must occur once.
+    pattern: a regular expression with one group, which finds the class in the file name, as
+        ``"_(left|right|up|straight)_"``.
+    classes: their order, as in the data a network was trained on; sorted by name if left out.
+
+    Raises OSError if the list cannot be read, DataFileError, naming the line, for a file that is
+    missing or found twice, or a line without a class.
+    """
+    path = Path(path)
+    base = path.parent if root is None else Path(root)
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataFileError(path, "not a text in UTF-8", "give a list of file names") from error
+    try:
+        wanted = None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"{pattern!r} is not a regular expression: {error}") from error
+    if wanted is not None and wanted.groups != 1:
+        raise DatasetError(
+            f"the pattern must have one group, which is the class, as _(left|right)_; {pattern!r} "
+            f"has {wanted.groups}"
+        )
+    below: dict[str, list[Path]] | None = None
+    files: list[Path] = []
+    names: list[str] = []
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, label = _entry(path, number, line, wanted)
+        file = base / name
+        if not os.path.isfile(file):  # which, unlike Path.is_file, takes any text
+            if below is None:
+                below = {}
+                for candidate in base.rglob("*"):
+                    below.setdefault(candidate.name, []).append(candidate)
+            there = [found for found in below.get(Path(name).name, []) if found.is_file()]
+            if len(there) != 1:
+                raise DataFileError(
+                    path,
+                    f"line {number}: {name[:200]} is "
+                    + (f"there {len(there)} times below {base}" if there else f"not in {base}"),
+                    "correct the list, or give the folder of the images (root=, --image-root)",
+                )
+            file = there[0]
+        files.append(file)
+        names.append(label)
+    if not files:
+        raise DataFileError(path, "the list is empty", "write a file name and its class in a line")
+    order = sorted(set(names)) if classes is None else list(classes)
+    unknown = sorted(set(names) - set(order))
+    if unknown:
+        raise DatasetError(
+            f"{path}: {', '.join(unknown[:5])} is none of the classes {', '.join(order)}"
+        )
+    return ImageFiles(files, [order.index(name) for name in names], order, size, grey)
+
+
+def _entry(path: Path, number: int, line: str, wanted: re.Pattern[str] | None) -> tuple[str, str]:
+    """The file name and the class in a line of a list."""
+    if wanted is not None:
+        found = wanted.search(line)
+        if found is None or found.group(1) is None:
+            raise DataFileError(
+                path,
+                f"line {number}: {wanted.pattern!r} does not occur in {line[:100]!r}",
+                "correct the pattern (pattern=, --label-pattern)",
+            )
+        return line, found.group(1)
+    for separator in (",", "\t", " "):
+        name, sign, label = line.rpartition(separator)
+        if sign and name.strip() and label.strip():
+            return name.strip(), label.strip()
+    raise DataFileError(
+        path,
+        f"line {number} has no class: {line[:100]!r}",
+        "write it behind the name, as img7.png,cat, or give a pattern that finds it in the name "
+        "(pattern=, --label-pattern)",
+    )
