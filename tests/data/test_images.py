@@ -110,10 +110,10 @@ def test_folder_refused(folder: Path, tmp_path: Path) -> None:
         image_folder(folder)
     with pytest.raises(DatasetError, match="bird is none of the classes"):
         image_folder(folder, classes=["cat", "dog"])
-    with pytest.raises(DatasetError, match="two classes or more; it holds 2.png"):
+    with pytest.raises(DatasetError, match=r"two classes or more; it holds 2\.png"):
         image_folder(folder / "dog" / "more")
     Image.fromarray(GREY).save(folder / "bird" / "x.png")
-    with pytest.raises(DataFileError, match="4 x 5 pixels in grey, but 0.png is 3 x 4"):
+    with pytest.raises(DataFileError, match="give a common size"):
         image_folder(folder).load()
     assert image_folder(folder, size=(6, 6)).load()[0].shape == (7, 6, 6)
     Image.fromarray(COLOUR).save(folder / "bird" / "x.png")

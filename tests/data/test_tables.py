@@ -57,7 +57,7 @@ def test_numbers_come_back_exactly(
     assert found["b"].tolist() == [b for _, b in rows]
 
 
-WRONG = {
+WRONG: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "there are no rows"),
     "names only": ("a,b\n", "there are no rows"),
     "ragged": ("a,b\n1,2\n3\n", "line 3 has 1 cells and line 1 has 2"),
