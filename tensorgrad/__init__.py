@@ -238,7 +238,7 @@ nan = math.nan
 newaxis = None
 
 #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
-_ON_USE = frozenset({"data", "nn", "optim", "program", "training"})
+_ON_USE = frozenset({"amp", "data", "nn", "optim", "program", "training"})
 
 
 def __getattr__(name: str) -> Any:

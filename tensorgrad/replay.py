@@ -261,7 +261,7 @@ def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: 
         if current_mode().grad:
             return rule.function(g, *_lifted(node, rule, saved))
         saved = [_without_history(v) for v in saved]
-    if g.dtype in HALVES:
+    if g.dtype in HALVES and node.op is not tape.CAST:  # whose gradient has the dtype of its input
         return _in_float32(rule, g, saved)
     return rule.function(g, *saved)
 

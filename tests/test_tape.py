@@ -909,3 +909,14 @@ def test_random_graphs_against_pytorch(data: st.DataObject) -> None:
         found = np.zeros((3, 3)) if x.grad is None else host(x.grad)
         wanted = np.zeros((3, 3)) if t.grad is None else t.grad.numpy()
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize("wide", ["float32", "float64"])
+def test_gradient_of_a_cast_has_the_dtype_of_its_input(half: str, wide: str) -> None:
+    """Of 16 bits too: else the gradients of master weights would be rounded."""
+    w = Tensor([1.0, 2.0], dtype=wide, requires_grad=True)
+    (w.astype(half) * 3).sum().backward()
+    assert w.grad is not None
+    assert str(w.grad.dtype) == wide
+    assert w.grad.tolist() == [3, 3]

@@ -41,6 +41,7 @@ from tensorgrad.ops.elementwise import square, tanh, where
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.normalization import layer_norm, rms_norm
+from tensorgrad.ops.precision import ACTIVE, raised
 from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
@@ -229,6 +230,8 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     no label to take the mean of), IndexError for a label out of range (not looked for on a GPU),
     ValueError for another reduction.
     """
+    if ACTIVE:
+        input = raised(input)
     return _nll("nll_loss", input, target, reduction)
 
 
@@ -254,6 +257,8 @@ def cross_entropy(
     There is no overflow at any logits. On a GPU a label out of range makes its loss and its row of
     the gradient NaN.
     """
+    if ACTIVE:
+        input = raised(input)
     plain = weight is None and ignore_index is None and not label_smoothing
     if plain and getattr(target, "dtype", None) not in FLOATS:
         return _nll("cross_entropy", input, target, reduction, logits=True)
@@ -379,6 +384,8 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
+    if ACTIVE:
+        input = raised(input)
     paired("mse_loss", input, target)
     each = square(input - target)
     if reduction == "half_sum":
@@ -402,6 +409,8 @@ def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
+    if ACTIVE:
+        input = raised(input)
     paired("l1_loss", input, target)
     return reduced("l1_loss", absolute(input - target), reduction)
 
@@ -437,6 +446,8 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     name = "binary_cross_entropy_with_logits"
+    if ACTIVE:
+        input = raised(input)
     paired(name, input, target)
     if not isinstance(input, Tensor):
         input = Tensor(input, copy=None)

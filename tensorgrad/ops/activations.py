@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, erf, exp, keep_where, minimum, tanh, where
+from tensorgrad.ops.precision import ACTIVE, raised
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
@@ -472,6 +473,8 @@ _ROWS = [
 @operation(cases=_ROWS, reference=_softmax_reference, primitive=_SOFTMAX)
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
+    if ACTIVE:
+        x = raised(x)
     return apply(_SOFTMAX, (x,), {"axis": normalize_axis("softmax", axis, x)})
 
 
@@ -482,4 +485,6 @@ def softmax(x: Any, /, axis: int = -1) -> Tensor:
 )
 def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``log(softmax(x))`` along ``axis``, without overflow and without cancellation."""
+    if ACTIVE:
+        x = raised(x)
     return apply(_LOG_SOFTMAX, (x,), {"axis": normalize_axis("log_softmax", axis, x)})

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.padding import diagonal
+from tensorgrad.ops.precision import ACTIVE, lowered
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import (
     Axis,
@@ -145,6 +146,8 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
     Raises ShapeError naming the axes that must agree.
     """
+    if ACTIVE:
+        x1, x2 = lowered(x1, x2)
     return _matmul(x1, x2)
 
 
@@ -214,6 +217,8 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
 
     x: shape (..., in). weight: (out, in). bias: (out,), or ``None`` for none. Returns (..., out).
     """
+    if ACTIVE:
+        x, weight, bias = lowered(x, weight, bias)
     return _linear(x, weight, bias)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -252,6 +253,10 @@ class Optimizer:
         """The value with which a state begins."""
         return 0.0
 
+    def _state_shape(self, state: str, p: Tensor) -> tuple[int, ...] | None:
+        """The shape of a state of a parameter; None if it has none of this name."""
+        return p.shape
+
     def _new_plan(self, group: Group, used: Sequence[str]) -> Plan:
         """Bundle the parameters that have a gradient now; states go on from where they are."""
         bundles: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -281,20 +286,27 @@ class Optimizer:
             count = 0 if old is None else int(old.data)
             step = wrap(place.asarray(np.array(count, np.int64), None, device, True), None)
         heads.append(None if step is None else step.data)
-        states: dict[str, Any] = {}
+        states: dict[str, tuple[Any, list[int], list[tuple[int, ...] | None]]] = {}
         for name in self.states:
             if name not in used:
                 heads.append(None)
                 continue
-            flat = states[name] = place.asarray(
-                np.zeros(scratch.total, scratch.dtype), None, device, True
-            )
+            starts, total = list(scratch.starts), scratch.total
+            shapes = [self._state_shape(name, p) for p in params]
+            if any(shape != p.shape for shape, p in zip(shapes, params)):
+                sizes = [0 if shape is None else math.prod(shape) for shape in shapes]
+                *starts, total = itertools.accumulate(sizes, initial=0)
+            flat = place.asarray(np.zeros(total, scratch.dtype), None, device, True)
+            states[name] = flat, starts, shapes
             heads.append(flat)
-        for p, start in zip(params, scratch.starts):
+        for i, p in enumerate(params):
             old_state = self.state[p]
             new_state: dict[str, Tensor] = {} if step is None else {"step": step}
-            for name, flat in states.items():
-                view = flat[start : start + p.size].reshape(p.shape)
+            for name, (flat, starts, shapes) in states.items():
+                shape = shapes[i]
+                if shape is None:
+                    continue
+                view = flat[starts[i] : starts[i] + math.prod(shape)].reshape(shape)
                 with place.at(device):
                     if name in old_state:
                         view[...] = old_state[name].to(device).data
@@ -349,10 +361,11 @@ class Optimizer:
                 continue
             loaded[p] = {k: _copy(Tensor(v, copy=None).to(p.device)) for k, v in values.items()}
             for name, value in loaded[p].items():
-                if name != "step" and value.shape != p.shape:
+                shape = self._state_shape(name, p)
+                if name != "step" and value.shape != shape:
                     raise ShapeError(
-                        f"{self._name}: state {name!r} of parameter {place} must have the "
-                        f"parameter's shape {p.shape}; got {value.shape}"
+                        f"{self._name}: state {name!r} of parameter {place}, of shape {p.shape}, "
+                        f"must have shape {shape}; got {value.shape}"
                     )
         merged = [
             {**ours, **{k: v for k, v in theirs.items() if k in self.defaults}}

@@ -1,10 +1,18 @@
-"""Figures of merit beside the loss: the mean over a batch of how good each prediction is."""
+"""Figures of merit beside the loss.
+
+A metric is either a function ``metric(output, target)``, the mean over a batch, of which the mean
+over all examples is reported; or an ``EpochMetric``, which takes in all batches before it can say
+anything, as precision or the area under a curve. Formulas and conventions are those of
+scikit-learn, "Metrics and scoring", which the tests compare with where it is installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend
@@ -39,15 +47,314 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     )
 
 
-_BY_NAME: dict[str, Metric] = {"accuracy": accuracy}
+class TopK:
+    """The share of examples whose class is among the ``k`` largest outputs; as ``accuracy``."""
+
+    def __init__(self, k: int = 5) -> None:
+        if k < 1:
+            raise TensorgradError(f"TopK: k must be a whole number from 1; got {k}")
+        self.k = k
+        self.__name__ = f"top_{k}"
+
+    def __call__(self, output: Tensor, target: Tensor) -> Any:
+        """A 0-d float64 array."""
+        scores, wanted = output.data, target.data
+        if scores.ndim < 2 or wanted.shape != scores.shape[:-1]:
+            raise ShapeError(
+                "top-k accuracy: the output must have shape (batch, classes) and the target "
+                f"(batch,); got {output.shape} and {target.shape}"
+            )
+        of = backend.of(scores)
+        with of.at(output.device):
+            right = of.xp.take_along_axis(scores, wanted[..., None], -1)
+            return ((scores > right).sum(-1) < self.k).mean(dtype=of.xp.float64)
 
 
-def resolve(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
+def mae(output: Tensor, target: Tensor) -> Any:
+    """The mean absolute error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
+    _check_equal_shapes("mae", output, target)
+    return abs(output.data - target.data).mean()
+
+
+def mse(output: Tensor, target: Tensor) -> Any:
+    """The mean squared error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
+    _check_equal_shapes("mse", output, target)
+    return ((output.data - target.data) ** 2).mean()
+
+
+def _check_equal_shapes(name: str, output: Tensor, target: Tensor) -> None:
+    if output.shape != target.shape:
+        raise ShapeError(
+            f"{name}: output and target must have one shape; got {output.shape} and {target.shape}"
+        )
+
+
+# --- metrics of a whole epoch ---------------------------------------------------------------------
+
+
+class EpochMetric:
+    """Base of what is computed from all examples of an epoch together.
+
+    name: the column in the history.
+    """
+
+    name = "metric"
+    data: tuple[str, ...] = ()  # the attributes that hold what was taken in
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
+        raise NotImplementedError
+
+    def compute(self) -> float:
+        """The figure for everything taken in so far; NaN where it is not defined."""
+        raise NotImplementedError
+
+    def fresh(self) -> EpochMetric:
+        """One like it that has not taken in anything."""
+        new = copy.copy(self)
+        for name in self.data:
+            vars(new).pop(name, None)
+        return new
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was taken in so far."""
+        return {name: vars(self)[name] for name in self.data if name in vars(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        for name in self.data:
+            vars(self).pop(name, None)
+        vars(self).update({name: state[name] for name in self.data if name in state})
+
+
+class ConfusionMatrix(EpochMetric):
+    """How often each class was taken for each other: ``matrix()`` [classes, classes].
+
+    Rows are the right classes, columns the predicted ones. As a figure it gives the accuracy.
+    Output: [batch, classes], or [batch] or [batch, 1] for two classes, of which the second is
+    predicted above ``threshold`` (0 for logits, .5 for probabilities). Target: [batch] or
+    [batch, 1] classes, or like the output.
+    """
+
+    name = "accuracy"
+    data = ("_counts",)
+    _counts: Any
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self.threshold = threshold
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        of = backend.of(output.data)
+        with of.at(output.device):
+            predicted, wanted, k = _decisions(self, output.data, target.data)
+            together = (wanted * k + predicted).ravel()
+            counts = of.xp.bincount(together, minlength=k * k).reshape(k, k)
+            old = vars(self).get("_counts")
+            self._counts = counts if old is None else of.xp.asarray(old) + counts
+
+    def matrix(self) -> ndarray[Any, Any]:
+        """The counts, int64 [classes, classes]; [0, 0] before the first batch."""
+        counts = vars(self).get("_counts")
+        if counts is None:
+            return np.zeros((0, 0), np.int64)
+        return np.asarray(backend.of(counts).to_host(counts), np.int64)
+
+    def compute(self) -> float:
+        """The share of right decisions."""
+        counts = self.matrix()
+        return float(np.trace(counts) / counts.sum()) if counts.any() else float("nan")
+
+
+def _decisions(metric: Any, scores: Any, wanted: Any) -> tuple[Any, Any, int]:
+    """The predicted and the right classes, [batch] integers, and the number of classes."""
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        if wanted.shape == scores.shape:
+            wanted = wanted.argmax(1)
+        if wanted.shape == scores.shape[:1]:
+            return scores.argmax(1), wanted.astype(np.int64), scores.shape[1]
+    elif scores.ndim and scores.size == len(scores) == wanted.size:
+        predicted = (scores.reshape(-1) > metric.threshold).astype(np.int64)
+        return predicted, (wanted.reshape(-1) > 0.5).astype(np.int64), 2
+    raise ShapeError(
+        f"{metric.name}: the output must have shape (batch, classes), (batch, 1) or (batch,), and "
+        f"the target (batch,); got {scores.shape} and {wanted.shape}"
+    )
+
+
+class _OfConfusion(ConfusionMatrix):
+    """A figure computed from the confusion matrix, as the mean over the classes or for one.
+
+    average: "macro", the mean over all classes that occur; "binary", the figure of class 1; left
+        out, "binary" for two classes and "macro" for more. A class with nothing to divide by
+        counts as 0.
+    """
+
+    def __init__(self, average: str | None = None, threshold: float = 0.0) -> None:
+        super().__init__(threshold)
+        if average not in (None, "macro", "binary"):
+            raise TensorgradError(
+                f'{type(self).__name__}: average must be "macro" or "binary"; got {average!r}'
+            )
+        self.average = average
+
+    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+        raise NotImplementedError
+
+    def compute(self) -> float:
+        """The mean over the classes, or the figure of class 1."""
+        counts = self.matrix()
+        if not counts.sum():
+            return float("nan")
+        predicted, wanted = counts.sum(0), counts.sum(1)
+        figures = self._figure(np.diag(counts), predicted, wanted)
+        if self.average == "binary" or (self.average is None and len(counts) == 2):
+            return float(figures[1])
+        return float(figures[(predicted + wanted) > 0].mean())
+
+
+class Precision(_OfConfusion):
+    """Of what is predicted to be a class, the share that is: TP / (TP + FP)."""
+
+    name = "precision"
+
+    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+        return right / np.maximum(predicted, 1)
+
+
+class Recall(_OfConfusion):
+    """Of what is of a class, the share that is predicted to be: TP / (TP + FN)."""
+
+    name = "recall"
+
+    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+        return right / np.maximum(wanted, 1)
+
+
+class F1(_OfConfusion):
+    """The harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN)."""
+
+    name = "f1"
+
+    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+        return 2 * right / np.maximum(predicted + wanted, 1)
+
+
+class RocAuc(EpochMetric):
+    """The area under the receiver operating characteristic; ties count half.
+
+    Two classes: output [batch], [batch, 1] or [batch, 2] (of which the difference ranks). More:
+    [batch, classes] logits, and the mean over the classes, each against all others, of those that
+    occur and are not alone. Keeps all outputs in memory.
+    """
+
+    name = "roc_auc"
+    data = ("_scores", "_wanted")
+    _scores: list[Any]
+    _wanted: list[Any]
+    threshold = 0.0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Keep a batch."""
+        _, wanted, _ = _decisions(self, output.data, target.data)
+        own = vars(self)
+        of = backend.of(output.data)
+        own.setdefault("_scores", []).append(np.array(of.to_host(output.data)))
+        own.setdefault("_wanted", []).append(np.array(of.to_host(wanted)))
+
+    def compute(self) -> float:
+        """Between 0 and 1; NaN if there is one class only."""
+        if "_scores" not in vars(self):
+            return float("nan")
+        scores = np.concatenate(self._scores).astype(np.float64)
+        wanted = np.concatenate(self._wanted)
+        if scores.ndim == 1 or scores.shape[1] == 1:
+            return _area(scores.reshape(-1), wanted == 1)
+        if scores.shape[1] == 2:
+            return _area(scores[:, 1] - scores[:, 0], wanted == 1)
+        powers = np.exp(scores - scores.max(1, keepdims=True))
+        shares = powers / powers.sum(1, keepdims=True)
+        areas = [_area(shares[:, k], wanted == k) for k in range(scores.shape[1])]
+        return float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
+
+
+def _area(scores: ndarray[Any, Any], positive: ndarray[Any, Any]) -> float:
+    """The probability that a positive example has the higher score (Mann and Whitney, 1947)."""
+    n = int(positive.sum())
+    if not n or n == len(positive):
+        return float("nan")
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]  # ties share the mean of their ranks
+    above = ranks[positive].sum() - n * (n + 1) / 2
+    return float(above / (n * (len(positive) - n)))
+
+
+class R2(EpochMetric):
+    """The coefficient of determination, 1 - SS_residual / SS_total, the mean over the outputs.
+
+    Output and target: one shape, [batch] or [batch, outputs]. Computed in float64, batch by batch
+    (Chan, Golub and LeVeque, 1979). NaN for less than two examples; 0 for an output whose target
+    does not vary, or 1 if it is met exactly.
+    """
+
+    name = "r2"
+    data = ("_count", "_mean", "_total", "_residual")
+    _count: int
+    _mean: Any
+    _total: Any
+    _residual: Any
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Take in a batch."""
+        _check_equal_shapes("r2", output, target)
+        of = backend.of(output.data)
+        with of.at(output.device):
+            t = target.data.astype(np.float64).reshape(len(target), -1)
+            y = output.data.astype(np.float64).reshape(len(target), -1)
+            n, mean = len(t), t.mean(0)
+            total, residual = ((t - mean) ** 2).sum(0), ((t - y) ** 2).sum(0)
+            if "_count" in vars(self):
+                old = of.xp.asarray(self._mean)
+                both = self._count + n
+                total = total + of.xp.asarray(self._total)
+                total = total + (mean - old) ** 2 * (self._count * n / both)
+                mean = old + (mean - old) * (n / both)
+                residual = residual + of.xp.asarray(self._residual)
+                n = both
+            self._count, self._mean, self._total, self._residual = n, mean, total, residual
+
+    def compute(self) -> float:
+        """At most 1; below 0 where the mean would have predicted better."""
+        if vars(self).get("_count", 0) < 2:
+            return float("nan")
+        of = backend.of(self._total)
+        total, residual = (np.asarray(of.to_host(x)) for x in (self._total, self._residual))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = np.where(total > 0, 1 - residual / total, np.where(residual > 0, 0.0, 1.0))
+        return float(shares.mean())
+
+
+_BY_NAME: dict[str, Callable[[], Metric | EpochMetric]] = {
+    "accuracy": lambda: accuracy,
+    "top_5": lambda: TopK(5),
+    "precision": Precision,
+    "recall": Recall,
+    "f1": F1,
+    "roc_auc": RocAuc,
+    "r2": R2,
+    "mae": lambda: mae,
+    "mse": lambda: mse,
+}
+#: The names under which metrics can be asked for.
+NAMES = tuple(_BY_NAME)
+
+
+def resolve(metrics: Sequence[str | Metric | EpochMetric]) -> dict[str, Metric | EpochMetric]:
     """The metrics by name; a function goes by its own name.
 
     Raises TensorgradError for a name that is not known.
     """
-    found = {}
+    found: dict[str, Metric | EpochMetric] = {}
     for metric in metrics:
         if isinstance(metric, str):
             if metric not in _BY_NAME:
@@ -55,36 +362,57 @@ def resolve(metrics: Sequence[str | Metric]) -> dict[str, Metric]:
                     f"unknown metric {metric!r}; known are {', '.join(_BY_NAME)}, or pass a "
                     "function (output, target) -> mean over the batch"
                 )
-            found[metric] = _BY_NAME[metric]
+            found[metric] = _BY_NAME[metric]()
+        elif isinstance(metric, EpochMetric):
+            found[metric.name] = metric
         else:
             found[getattr(metric, "__name__", type(metric).__name__)] = metric
     return found
 
 
-class Averages:
-    """Running means over examples, of values that may still be on their way on a GPU.
+class Figures:
+    """The loss and the metrics over the examples of an epoch so far.
 
-    Values are read in groups, so that a GPU need not be waited for after each batch.
+    Means may still be on their way on a GPU; they are read in groups, so that it need not be
+    waited for after each batch.
     """
 
     _GROUP = 256
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Mapping[str, Metric | EpochMetric] | None = None) -> None:
+        metrics = metrics or {}
+        self._means = {n: m for n, m in metrics.items() if not isinstance(m, EpochMetric)}
+        self._whole = {n: m.fresh() for n, m in metrics.items() if isinstance(m, EpochMetric)}
+        self._order = ("loss", *metrics)
         self._sums: dict[str, float] = {}
         self._count = 0
         self._pending: list[tuple[dict[str, Any], int]] = []
 
-    def add(self, values: dict[str, Any], examples: int) -> None:
-        """Take in the means (numbers or 0-d arrays) over ``examples`` examples."""
-        self._pending.append((values, examples))
+    def add(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        """Take in a batch and its mean loss."""
+        values: dict[str, Any] = {"loss": loss.data}
+        for name, metric in self._means.items():
+            value = metric(output, target)
+            values[name] = value.data if isinstance(value, Tensor) else value
+        for whole in self._whole.values():
+            whole.update(output, target)
+        self._pending.append((values, len(target)))
         waits = any(is_array(value) and type(value) is not ndarray for value in values.values())
         if not waits or len(self._pending) >= self._GROUP:
             self._read()
 
-    def means(self) -> dict[str, float]:
-        """The mean of each value over all examples so far; empty if there were none."""
+    def compute(self) -> dict[str, float]:
+        """Each figure over all examples so far; empty if there were none."""
         self._read()
-        return {name: total / self._count for name, total in self._sums.items()}
+        if not self._count:
+            return {}
+        found = {name: total / self._count for name, total in self._sums.items()}
+        found.update({name: metric.compute() for name, metric in self._whole.items()})
+        return {name: found[name] for name in self._order if name in found}
+
+    def metric(self, name: str) -> EpochMetric:
+        """The metric of a whole epoch of this name, with what it has taken in."""
+        return self._whole[name]
 
     def _read(self) -> None:
         for values, examples in self._pending:
@@ -94,11 +422,14 @@ class Averages:
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far."""
+        """What was taken in so far."""
         self._read()
-        return {"sums": dict(self._sums), "count": self._count}
+        whole = {name: metric.state_dict() for name, metric in self._whole.items()}
+        return {"sums": dict(self._sums), "count": self._count, "whole": whole}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave; a metric it does not know starts afresh."""
         self._sums, self._count = dict(state["sums"]), state["count"]
+        for name, metric in self._whole.items():
+            metric.load_state_dict(state["whole"].get(name, {}))
         self._pending.clear()

@@ -7,40 +7,20 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tensorgrad import program
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
-from tensorgrad.errors import CompileError, TensorgradError
+from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
 from tensorgrad.ops.random import Generator, default_generator
+from tensorgrad.optim import ExponentialMovingAverage
+from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.callback import Callback
-from tensorgrad.training.metrics import Averages, Metric, resolve
-
-
-def _step_of(
-    model: Module,
-    optimizer: Any,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    penalty: Callable[[], Tensor] | None,
-) -> Callable[..., Any]:
-    """The training step as a function of a batch, which sees nothing else that changes."""
-
-    def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
-        *inputs, target = batch
-        optimizer.zero_grad()
-        output = model(*inputs)
-        value = loss(output, target)
-        total = value if penalty is None else value + penalty()
-        total.backward()
-        optimizer.step()
-        return value.detach(), output.detach()
-
-    return step
+from tensorgrad.training.metrics import EpochMetric, Figures, Metric, resolve
+from tensorgrad.training.step import Step
 
 
 class TrainingError(TensorgradError, ArithmeticError):
@@ -56,15 +36,27 @@ class Trainer:
         is the last part of a batch.
     penalty: a function without arguments whose value is added to the loss for the gradient, as
         ``lambda: l1_penalty(model.parameters(), 1e-4)``. The losses reported are without it.
-    metrics: names ("accuracy") or functions ``metric(output, target)`` -> mean over the batch.
-    scheduler: a learning-rate scheduler, stepped after each epoch.
+    metrics: names (``metrics.NAMES``), functions ``metric(output, target)`` -> mean over the
+        batch, or ``EpochMetric`` objects.
+    scheduler: a learning-rate scheduler, stepped after each epoch, or after each batch with
+        ``schedule_every="batch"``. ReduceLROnPlateau is given ``monitor``, a column of the history.
+    accumulate: each batch goes through the network in so many parts, whose gradients are added up
+        before the update: the memory of a small batch, the gradient of a large one.
+    clip_norm: scale the gradients so that their common norm is at most this.
+    precision: "float16" or "bfloat16" computes matrix products in 16 bits (``amp.autocast``);
+        parameters and their updates stay float32. float16 losses are scaled (``amp.GradScaler``).
+    average: an ``ExponentialMovingAverage`` of the model, updated after each step. Validation is
+        done with the means, and after the last epoch they become the weights.
     callbacks: called in this order.
     compile: run the step as a program (``tensorgrad.compile``). Where it cannot become one, the
         reason is given once, as a warning, and the step runs as it is.
 
     What training gave is in ``history``: one dict for each epoch, with epoch (from 1), lr,
     train_loss, validation_loss, the metrics likewise, and seconds. ``epoch`` is the number of
-    epochs done; setting ``should_stop`` ends training after the epoch under way.
+    epochs done, ``steps`` that of batches; setting ``should_stop`` ends training after the epoch
+    under way. ``batch`` and ``last_loss`` are those of the last step.
+
+    Raises TensorgradError for an unknown metric, precision, or schedule_every.
     """
 
     def __init__(
@@ -74,34 +66,48 @@ class Trainer:
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
         penalty: Callable[[], Tensor] | None = None,
-        metrics: Sequence[str | Metric] = ("accuracy",),
+        metrics: Sequence[str | Metric | EpochMetric] = ("accuracy",),
         scheduler: Any = None,
+        schedule_every: str = "epoch",
+        monitor: str = "validation_loss",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        precision: str | None = None,
+        average: ExponentialMovingAverage | None = None,
         callbacks: Sequence[Callback] = (),
         compile: bool = True,
     ) -> None:
+        if schedule_every not in ("epoch", "batch"):
+            raise TensorgradError(
+                f'Trainer: schedule_every must be "epoch" or "batch"; got {schedule_every!r}'
+            )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.penalty = penalty
         self.metrics = resolve(metrics)
         self.scheduler = scheduler
+        self.schedule_every = schedule_every
+        self.monitor = monitor
+        self.average = average
         self.callbacks = tuple(callbacks)
         self.epoch = 0
+        self.steps = 0
         self.history: list[dict[str, float]] = []
         self.should_stop = False
         self.between_steps = True
-        self._averages = Averages()
+        self.batch: tuple[Tensor, ...] = ()
+        self.last_loss: Tensor | None = None
+        self._step = Step(accumulate, clip_norm, precision, compile)
+        self._figures = Figures(self.metrics)
         self._loader: DataLoader | None = None
         self._loader_state: Mapping[str, Any] | None = None
         self._interrupted = False
-        self.compile = compile
-        self._made_of: tuple[Any, ...] = ()
-        self._step: Callable[..., Any]
 
     @property
     def running(self) -> dict[str, float]:
         """The means of the loss and the metrics over the current epoch so far."""
-        return self._averages.means()
+        return self._figures.compute()
 
     def fit(
         self,
@@ -130,43 +136,39 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_abort(self, error)
             raise
+        if self.average is not None:
+            self.average.copy_to_model()
         for callback in self.callbacks:
             callback.on_fit_end(self)
         return self.history
 
     def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on a batch; returns the loss (without the penalty) and the output."""
-        parts = (self.model, self.optimizer, self.loss, self.penalty)
-        if len(self._made_of) != 4 or any(a is not b for a, b in zip(parts, self._made_of)):
-            self._made_of = parts
-            self._step = _step_of(*parts)
-            if self.compile:
-                self._step = program.compile(self._step)
-        try:
-            return self._step(*batch)
-        except CompileError as error:
-            warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=2)
-            self._step = _step_of(*parts)
-            return self._step(*batch)
+        return self._step(self.model, self.optimizer, self.loss, self.penalty, self.average, batch)
 
     def evaluate(self, loader: DataLoader) -> dict[str, float]:
         """The mean loss and metrics over all examples of ``loader``, in evaluation mode.
 
         Records no gradients and leaves the model in the mode it was in.
         """
-        averages = Averages()
+        return self.evaluated(loader).compute()
+
+    def evaluated(self, loader: DataLoader) -> Figures:
+        """As ``evaluate``, but what the figures are computed from: the metrics themselves."""
+        figures = Figures(self.metrics)
         was_training = self.model.training
         self.model.eval()
         try:
             with no_grad():
                 for *inputs, target in loader:
-                    output = self.model(*inputs)
-                    loss = self.loss(output, target)
-                    averages.add(self._measure(loss, output, target), len(target))
+                    with self._step.cast():
+                        output = self.model(*inputs)
+                        loss = self.loss(output, target)
+                    figures.add(loss, output, target)
                     self._stop_if_interrupted()
         finally:
             self.model.train(was_training)
-        return averages.means()
+        return figures
 
     def _run_epoch(self, train_loader: DataLoader, validation_loader: DataLoader | None) -> None:
         started = time.perf_counter()
@@ -176,8 +178,12 @@ class Trainer:
         for batch in train_loader:
             self.between_steps = False
             loss, output = self.step(*batch)
-            self._averages.add(self._measure(loss, output, batch[-1]), len(batch[-1]))
+            self._figures.add(loss, output, batch[-1])
+            if self.scheduler is not None and self.schedule_every == "batch":
+                self.scheduler.step()
             done += 1
+            self.steps += 1
+            self.batch, self.last_loss = batch, loss
             self.between_steps = True
             for callback in self.callbacks:
                 callback.on_batch_end(self, done)
@@ -190,13 +196,14 @@ class Trainer:
                 "the learning rate, or look for the first NaN with autograd.detect_anomaly()"
             )
         if validation_loader is not None:
-            figures = self.evaluate(validation_loader)
+            with contextlib.nullcontext() if self.average is None else self.average.applied():
+                figures = self.evaluate(validation_loader)
             record.update({f"validation_{name}": value for name, value in figures.items()})
         record["seconds"] = round(time.perf_counter() - started, 3)
         self.between_steps = False
-        if self.scheduler is not None:
-            self.scheduler.step()
-        self._averages = Averages()
+        if self.scheduler is not None and self.schedule_every == "epoch":
+            self._step_scheduler(record)
+        self._figures = Figures(self.metrics)
         self.history.append(record)
         self.epoch += 1
         for callback in self.callbacks:
@@ -206,12 +213,16 @@ class Trainer:
             callback.on_epoch_complete(self)
         self._stop_if_interrupted()
 
-    def _measure(self, loss: Tensor, output: Tensor, target: Tensor) -> dict[str, Any]:
-        figures: dict[str, Any] = {"loss": loss.data}
-        for name, metric in self.metrics.items():
-            value = metric(output, target)
-            figures[name] = value.data if isinstance(value, Tensor) else value
-        return figures
+    def _step_scheduler(self, record: Mapping[str, float]) -> None:
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+            return
+        if self.monitor not in record:
+            raise TensorgradError(
+                f"ReduceLROnPlateau is to watch {self.monitor!r}, but the history has "
+                f"{', '.join(record)}; give fit() a validation loader, or another monitor"
+            )
+        self.scheduler.step(record[self.monitor])
 
     # --- interruption and resumption --------------------------------------------------------------
 
@@ -253,8 +264,11 @@ class Trainer:
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "loader": loader_state,
             "random": {name: g.state() for name, g in self._named_generators()},
+            "scaler": None if self._step.scaler is None else self._step.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "epoch": self.epoch,
-            "running": self._averages.state_dict(),
+            "steps": self.steps,
+            "running": self._figures.state_dict(),
             "history": self.history,
             "should_stop": self.should_stop,
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
@@ -270,9 +284,14 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if self._step.scaler is not None and state["scaler"] is not None:
+            self._step.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
         self._loader_state = state["loader"]
         self.epoch = state["epoch"]
-        self._averages.load_state_dict(state["running"])
+        self.steps = state["steps"]
+        self._figures.load_state_dict(state["running"])
         self.history = [dict(record) for record in state["history"]]
         self.should_stop = state["should_stop"]
         for name, callback in self._named_callbacks():

@@ -180,7 +180,7 @@ def test_own_metrics() -> None:
     assert history[-1]["train_worst"] < 0.1
     assert "train_accuracy" not in history[0]
     with pytest.raises(TensorgradError, match="known are accuracy"):
-        Trainer(model, trainer.optimizer, functional.mse_loss, metrics=["f1"])
+        Trainer(model, trainer.optimizer, functional.mse_loss, metrics=["f7"])
 
 
 def test_accuracy() -> None:

@@ -1,0 +1,64 @@
+"""``autocast``: matrix products in 16 bits inside a network of float32."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from typing import Any
+
+from tensorgrad import dtypes, tape
+from tensorgrad.errors import DtypeError
+
+_DTYPE: ContextVar[Any] = ContextVar("autocast", default=None)
+#: Not empty while some thread is inside ``autocast``: what a matrix product looks at first.
+ACTIVE: list[autocast] = []
+
+
+class autocast:
+    """Inside, matrix products compute in 16 bits, and losses and softmax in float32.
+
+    dtype: "float16" or "bfloat16". enabled: False does nothing.
+
+    The float32 operands of ``matmul`` and ``linear`` (and of what consists of them) are converted
+    on the tape, so parameters stay float32 and get float32 gradients: they are the master weights.
+    Everything else follows the usual promotion, in which float32 beside 16 bits is float32. With
+    "float16", small gradients vanish: see ``amp.GradScaler``. Use it around the forward pass and
+    the loss, not around ``backward()``. After Micikevicius and others (2018), "Mixed precision
+    training".
+
+    Raises DtypeError for another dtype.
+    """
+
+    def __init__(self, dtype: Any = "bfloat16", enabled: bool = True) -> None:
+        self.dtype = dtypes.as_dtype(dtype)
+        if self.dtype not in dtypes.HALVES:
+            raise DtypeError(f"autocast: the dtype must be float16 or bfloat16, not {self.dtype}")
+        self.enabled = enabled
+        self._tokens: list[Token[Any]] = []
+
+    def __enter__(self) -> autocast:
+        self._tokens.append(_DTYPE.set(self.dtype if self.enabled else None))
+        ACTIVE.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        ACTIVE.remove(self)
+        _DTYPE.reset(self._tokens.pop())
+
+
+def lowered(*operands: Any) -> tuple[Any, ...]:
+    """The operands of a product, those of float32 converted if this is inside ``autocast``."""
+    dtype = _DTYPE.get()
+    if dtype is None:
+        return operands
+    # Only tensors: arrays are those of gradient rules, which have the dtype they need.
+    return tuple(
+        tape.cast(x, dtype) if hasattr(x, "node") and x.dtype == dtypes.float32 else x
+        for x in operands
+    )
+
+
+def raised(x: Any) -> Any:
+    """A 16-bit operand of a loss as float32, if this is inside ``autocast``."""
+    if _DTYPE.get() is not None and hasattr(x, "node") and x.dtype in dtypes.HALVES:
+        return tape.cast(x, dtypes.float32)
+    return x

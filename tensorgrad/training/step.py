@@ -1,0 +1,165 @@
+"""A training step: forward, backward and update, as one program or two."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from tensorgrad import program
+from tensorgrad.errors import CompileError, TensorgradError
+from tensorgrad.nn import Module
+from tensorgrad.ops import concatenate
+from tensorgrad.ops.precision import autocast
+from tensorgrad.optim import GradScaler, clip_grad_norm_
+from tensorgrad.tensor import Tensor
+
+_Stage = Callable[..., Any]
+
+
+class Step:
+    """Runs training steps; what it is made of is looked up in each, and captured when it changes.
+
+    accumulate, clip_norm, precision, compile: as for the Trainer.
+
+    The update depends on whether the gradients are finite only where losses are scaled; then
+    forward and backward are one program, the update another, and Python decides between them.
+    """
+
+    def __init__(
+        self, accumulate: int, clip_norm: float | None, precision: str | None, compile: bool
+    ) -> None:
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise TensorgradError(
+                f"Trainer: accumulate must be a whole number from 1; got {accumulate!r}"
+            )
+        if clip_norm is not None and not clip_norm > 0:
+            raise TensorgradError(f"Trainer: clip_norm must be above 0; got {clip_norm!r}")
+        if precision not in (None, "float32", "float16", "bfloat16"):
+            raise TensorgradError(
+                f'Trainer: precision must be "float32", "float16" or "bfloat16"; got {precision!r}'
+            )
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.precision = None if precision == "float32" else precision
+        self.compile = compile
+        self.scaler: GradScaler | None = None
+        if precision == "float16":
+            self.scaler = GradScaler()
+        self._made_of: tuple[Any, ...] = ()
+        self._stages: tuple[_Stage, _Stage | None]
+
+    def cast(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, products are computed in the precision asked for."""
+        return contextlib.nullcontext() if self.precision is None else autocast(self.precision)
+
+    def __call__(
+        self,
+        model: Module,
+        optimizer: Any,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        penalty: Callable[[], Tensor] | None,
+        average: Any,
+        batch: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and the output of a step on ``batch``."""
+        parts = (model, optimizer, loss, penalty, average)
+        if len(self._made_of) != 5 or any(a is not b for a, b in zip(parts, self._made_of)):
+            self._made_of = parts
+            self._stages = self._new_stages(self.compile)
+        try:
+            return self._run(batch)
+        except CompileError as error:
+            warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=4)
+            self._stages = self._new_stages(False)
+            return self._run(batch)
+
+    def _run(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        first, update = self._stages
+        found: tuple[Tensor, Tensor] = first(*batch)
+        if update is not None and self.scaler is not None:
+            if self.scaler.finite():
+                update()
+            self.scaler.update()
+        return found
+
+    def _new_stages(self, compiled: bool) -> tuple[_Stage, _Stage | None]:
+        # What can change stands in the closures of the stages themselves: there it is watched.
+        model, optimizer, loss, penalty, average = self._made_of
+        accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
+        scaler = self.scaler
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+        def whole(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            found = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, None)
+            _update(parameters, optimizer, clip_norm, average)
+            return found
+
+        def scaled(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            found = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, scaler)
+            assert scaler is not None
+            scaler.unscale_(optimizer)
+            return found
+
+        def update() -> None:
+            _update(parameters, optimizer, clip_norm, average)
+
+        first: _Stage = whole if scaler is None else scaled
+        second: _Stage | None = None if scaler is None else update
+        if not compiled:
+            return first, second
+        return program.compile(first), None if second is None else program.compile(second)
+
+
+def _backward(
+    batch: tuple[Tensor, ...],
+    model: Module,
+    optimizer: Any,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    penalty: Callable[[], Tensor] | None,
+    accumulate: int,
+    precision: str | None,
+    scaler: GradScaler | None,
+) -> tuple[Tensor, Tensor]:
+    """The loss and the output of a batch; the gradients are left in the parameters."""
+    optimizer.zero_grad()
+    losses: list[Tensor] = []
+    outputs: list[Tensor] = []
+    parts = [batch] if accumulate == 1 else _parts(batch, accumulate)
+    for *inputs, target in parts:
+        if precision is None:
+            output = model(*inputs)
+            value = loss(output, target)
+        else:
+            with autocast(precision):
+                output = model(*inputs)
+                value = loss(output, target)
+        if len(parts) > 1:
+            value = value * (len(target) / len(batch[-1]))
+        total = value if penalty is None or losses else value + penalty()
+        (total if scaler is None else scaler.scale(total)).backward()
+        losses.append(value.detach())
+        outputs.append(output.detach())
+    if len(parts) == 1:
+        return losses[0], outputs[0]
+    return sum(losses[1:], losses[0]), concatenate(outputs, axis=0)
+
+
+def _update(
+    parameters: list[Tensor], optimizer: Any, clip_norm: float | None, average: Any
+) -> None:
+    if clip_norm is not None:
+        clip_grad_norm_(parameters, clip_norm)
+    optimizer.step()
+    if average is not None:
+        average.update()
+
+
+def _parts(batch: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
+    """The batch in ``count`` parts of nearly equal size; fewer if it has fewer examples."""
+    n = len(batch[-1])
+    count = min(count, n)
+    bounds = [n * i // count for i in range(count + 1)]
+    return [tuple([x[a:b] for x in batch]) for a, b in itertools.pairwise(bounds)]
