@@ -83,6 +83,9 @@ class Observer:
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
         """Called before the ``.grad`` of ``leaf`` is replaced (``cleared``) or added to."""
 
+    def looked_at_gradient(self, leaf: Leaf) -> None:
+        """Called when somebody asks for the ``.grad`` of ``leaf``, while a program is captured."""
+
 
 class Mode(NamedTuple):
     """What the seam does besides computing. Each thread and each asyncio task has its own."""

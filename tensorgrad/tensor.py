@@ -178,6 +178,9 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated by ``backward()``, or None."""
+        if tape.RECORDING and type(self.node) is Leaf:
+            for observer in current_mode().observers:
+                observer.looked_at_gradient(self.node)
         return None if self.node is None else getattr(self.node, "grad", None)
 
     @grad.setter

@@ -28,6 +28,15 @@ _UNSCALE = Primitive(
 )
 
 
+def unscale(optimizer: Optimizer, scale: Tensor, found: Tensor) -> None:
+    """Divide the gradients of ``optimizer`` by ``scale``; ``found`` is 1 if one is not finite."""
+    grads = [
+        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    if grads:
+        apply(_UNSCALE, (found, scale, *grads))
+
+
 class GradScaler:
     """Dynamic loss scaling (Micikevicius and others, 2018, "Mixed precision training").
 
@@ -66,18 +75,19 @@ class GradScaler:
         self.growth_interval = growth_interval
         self.skipped = 0
         self._steps = 0  # since the scale was last changed
-        # Tensors that are overwritten: a compiled step looks their values up.
-        self._scale = Tensor(init_scale, dtype="float32", device=device)
-        self._found = Tensor(0.0, dtype="float32", device=device)
+        #: The factor, and 1 if the last gradients were not finite: 0-d float32 tensors that are
+        #: overwritten. A compiled step refers to them and not to the scaler, which counts.
+        self.scale_tensor = Tensor(init_scale, dtype="float32", device=device)
+        self.found = Tensor(0.0, dtype="float32", device=device)
         self._unscaled = False
 
     def get_scale(self) -> float:
         """The factor of the losses now."""
-        return float(self._scale.item())
+        return float(self.scale_tensor.item())
 
     def scale(self, loss: Tensor) -> Tensor:
         """The loss times the factor, in float32."""
-        return loss * self._scale
+        return loss * self.scale_tensor
 
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of ``optimizer`` by the factor; for clipping before ``step``."""
@@ -88,12 +98,12 @@ class GradScaler:
             if p.grad is not None
         ]
         if grads:
-            apply(_UNSCALE, (self._found, self._scale, *grads))
+            apply(_UNSCALE, (self.found, self.scale_tensor, *grads))
         self._unscaled = True
 
     def finite(self) -> bool:
         """Whether all gradients were finite when they were unscaled; waits for a GPU."""
-        return not self._found.item()
+        return not self.found.item()
 
     def step(self, optimizer: Optimizer) -> bool:
         """``optimizer.step()`` if all gradients are finite, else nothing; says which."""
@@ -108,13 +118,13 @@ class GradScaler:
         """Set the factor for the next step."""
         self._unscaled = False
         if not self.finite():
-            self._scale.copy_(self._scale.item() * self.backoff_factor)
+            self.scale_tensor.copy_(self.scale_tensor.item() * self.backoff_factor)
             self.skipped += 1
             self._steps = 0
             return
         self._steps += 1
         if self._steps == self.growth_interval:
-            self._scale.copy_(self._scale.item() * self.growth_factor)
+            self.scale_tensor.copy_(self.scale_tensor.item() * self.growth_factor)
             self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,5 +133,5 @@ class GradScaler:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
-        self._scale.copy_(float(state["scale"]))
+        self.scale_tensor.copy_(float(state["scale"]))
         self._steps, self.skipped = int(state["steps"]), int(state["skipped"])

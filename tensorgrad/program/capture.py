@@ -58,6 +58,7 @@ class Recorder(Observer):
         self.touched: dict[Leaf, bool] = {}
         #: leaves that have got a tensor from outside as their gradient
         self.assigned: list[tuple[Leaf, Tensor]] = []
+        self.looked_at: set[Leaf] = set()  # leaves whose gradient from before was asked for
         self.at_first: dict[Leaf, Value] = {}  # leaves whose gradient from before is used
         self._start = Leaf((), np.dtype(np.float32)).position  # later entries count downwards
         self._count = 0
@@ -280,6 +281,12 @@ class Recorder(Observer):
         self.leaves.setdefault(leaf, leaf.grad)
         if leaf not in self.touched:
             self.touched[leaf] = cleared
+
+    def looked_at_gradient(self, leaf: Leaf) -> None:
+        """Remember whose gradient it is, so that a replay takes the one of then; see Observer."""
+        if leaf.position >= self._start and leaf not in self.touched:
+            self.leaves.setdefault(leaf, leaf.grad)
+            self.looked_at.add(leaf)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -67,10 +67,11 @@ class Guards:
         """Add what the capture has shown: tensors from outside, gradients, optimizers."""
         self._tensors = [[t, t.node, t.data] for t, _ in recorder.externals]
         self._hooks = [(leaf, leaf.hooks, len(leaf.hooks or ())) for leaf in recorder.leaves]
+        added_to = [leaf for leaf, cleared in recorder.touched.items() if not cleared]
+        looked_at = [leaf for leaf in recorder.leaves if leaf in recorder.looked_at]
         self._gradients = [
             (leaf, recorder.leaves[leaf] is None)
-            for leaf, cleared in recorder.touched.items()
-            if not cleared or leaf in recorder.at_first
+            for leaf in dict.fromkeys([*added_to, *looked_at, *recorder.at_first])
         ]
         self._updates = []
         for optimizer, number, _ in recorder.updates:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +128,45 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LoadedCheckpoint:
         _unpack(document["config"], arrays),
         document["versions"],
     )
+
+
+def older(path: str | os.PathLike[str], number: int) -> Path:
+    """The file of the checkpoint ``number`` saves before the newest, which is ``path``."""
+    path = Path(path)
+    return path.with_suffix(f".{number}{path.suffix}") if number else path
+
+
+def load_newest(path: str | os.PathLike[str]) -> LoadedCheckpoint:
+    """The newest whole checkpoint of those that ``Checkpointing`` keeps under ``path``.
+
+    If the newest is damaged or missing, those before it are tried; a warning says which is used.
+
+    Raises CheckpointError if none is whole, with what is wrong with each; FileNotFoundError if
+    there is none at all.
+    """
+    problems: list[str] = []
+    number = 0
+    while True:
+        candidate = older(path, number)
+        if not candidate.exists() and number:
+            break
+        number += 1
+        try:
+            found = load_checkpoint(candidate)
+        except CheckpointError as error:
+            problems.append(str(error))
+        except FileNotFoundError:
+            problems.append(f"{candidate}: missing")
+        else:
+            if problems:
+                warnings.warn(
+                    f"{'; '.join(problems)}. Going on from the one before, {candidate}",
+                    stacklevel=2,
+                )
+            return found
+    if number == 1 and not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    raise CheckpointError("no checkpoint is whole: " + "; ".join(problems))
 
 
 def _array(view: Mapping[str, Any]) -> ndarray[Any, Any]:

@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tensorgrad import program
 from tensorgrad.errors import CompileError, TensorgradError
 from tensorgrad.nn import Module
 from tensorgrad.ops import concatenate
 from tensorgrad.ops.precision import autocast
 from tensorgrad.optim import GradScaler, clip_grad_norm_
+from tensorgrad.optim.scaler import unscale
 from tensorgrad.tensor import Tensor
 
 _Stage = Callable[..., Any]
@@ -78,36 +81,42 @@ class Step:
 
     def _run(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         first, update = self._stages
-        found: tuple[Tensor, Tensor] = first(*batch)
-        if update is not None and self.scaler is not None:
-            if self.scaler.finite():
-                update()
-            self.scaler.update()
+        if update is None or self.scaler is None:
+            found: tuple[Tensor, Tensor] = first(*batch)
+            return found
+        # A scale that has become too large shows itself by an overflow: nothing to warn of.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = first(*batch)
+        if self.scaler.finite():
+            update()
+        self.scaler.update()
         return found
 
     def _new_stages(self, compiled: bool) -> tuple[_Stage, _Stage | None]:
         # What can change stands in the closures of the stages themselves: there it is watched.
         model, optimizer, loss, penalty, average = self._made_of
         accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
-        scaler = self.scaler
+        scale = None if self.scaler is None else self.scaler.scale_tensor
+        found = None if self.scaler is None else self.scaler.found
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
         def whole(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            found = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, None)
+            result = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, None)
             _update(parameters, optimizer, clip_norm, average)
-            return found
+            return result
 
         def scaled(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            found = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, scaler)
-            assert scaler is not None
-            scaler.unscale_(optimizer)
-            return found
+            assert scale is not None
+            assert found is not None
+            result = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, scale)
+            unscale(optimizer, scale, found)
+            return result
 
         def update() -> None:
             _update(parameters, optimizer, clip_norm, average)
 
-        first: _Stage = whole if scaler is None else scaled
-        second: _Stage | None = None if scaler is None else update
+        first: _Stage = whole if scale is None else scaled
+        second: _Stage | None = None if scale is None else update
         if not compiled:
             return first, second
         return program.compile(first), None if second is None else program.compile(second)
@@ -121,7 +130,7 @@ def _backward(
     penalty: Callable[[], Tensor] | None,
     accumulate: int,
     precision: str | None,
-    scaler: GradScaler | None,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The loss and the output of a batch; the gradients are left in the parameters."""
     optimizer.zero_grad()
@@ -139,7 +148,7 @@ def _backward(
         if len(parts) > 1:
             value = value * (len(target) / len(batch[-1]))
         total = value if penalty is None or losses else value + penalty()
-        (total if scaler is None else scaler.scale(total)).backward()
+        (total if scale is None else total * scale).backward()
         losses.append(value.detach())
         outputs.append(output.detach())
     if len(parts) == 1:

@@ -103,6 +103,7 @@ class Trainer:
         self._loader: DataLoader | None = None
         self._loader_state: Mapping[str, Any] | None = None
         self._interrupted = False
+        self._rate: float | None = None  # with which the epoch began
 
     @property
     def running(self) -> dict[str, float]:
@@ -146,6 +147,22 @@ class Trainer:
         """One training step on a batch; returns the loss (without the penalty) and the output."""
         return self._step(self.model, self.optimizer, self.loss, self.penalty, self.average, batch)
 
+    def uncompiled_step(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The training step as it is written, for looking at what happens in it."""
+        own = self._step
+        plain = Step(own.accumulate, own.clip_norm, own.precision, compile=False)
+        plain.scaler = own.scaler
+
+        def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            return plain(self.model, self.optimizer, self.loss, self.penalty, self.average, batch)
+
+        return step
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether losses are scaled, so that gradients are now and then not finite."""
+        return self._step.scaler is not None
+
     def evaluate(self, loader: DataLoader) -> dict[str, float]:
         """The mean loss and metrics over all examples of ``loader``, in evaluation mode.
 
@@ -173,8 +190,9 @@ class Trainer:
     def _run_epoch(self, train_loader: DataLoader, validation_loader: DataLoader | None) -> None:
         started = time.perf_counter()
         self.model.train()
-        rate = self.optimizer.param_groups[0]["lr"]
         done = train_loader.state_dict()["position"]
+        if not done or self._rate is None:
+            self._rate = float(self.optimizer.param_groups[0]["lr"])
         for batch in train_loader:
             self.between_steps = False
             loss, output = self.step(*batch)
@@ -188,7 +206,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_batch_end(self, done)
             self._stop_if_interrupted()
-        record: dict[str, float] = {"epoch": self.epoch + 1, "lr": float(rate)}
+        record: dict[str, float] = {"epoch": self.epoch + 1, "lr": self._rate}
         record.update({f"train_{name}": value for name, value in self.running.items()})
         if not math.isfinite(record["train_loss"]):
             raise TrainingError(
@@ -250,6 +268,33 @@ class Trainer:
         if self._interrupted:
             raise KeyboardInterrupt
 
+    def training_state(self) -> dict[str, Any]:
+        """A copy of all that a training step changes: weights, optimizer, random numbers.
+
+        ``restore_training_state`` puts it back, without a word about epochs and callbacks.
+        """
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return {"model": weights, **self._state_beside_the_model()}
+
+    def _state_beside_the_model(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self._step.scaler is None else self._step.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "random": {name: g.state() for name, g in self._named_generators()},
+        }
+
+    def restore_training_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what ``training_state`` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._step.scaler is not None and state["scaler"] is not None:
+            self._step.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        for name, generator in self._named_generators():
+            generator.set_state(state["random"][name])
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to end with the same bits as an uninterrupted one.
 
@@ -260,14 +305,12 @@ class Trainer:
             loader_state = self._loader.state_dict()
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self._state_beside_the_model(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "loader": loader_state,
-            "random": {name: g.state() for name, g in self._named_generators()},
-            "scaler": None if self._step.scaler is None else self._step.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
             "epoch": self.epoch,
             "steps": self.steps,
+            "rate": self._rate,
             "running": self._figures.state_dict(),
             "history": self.history,
             "should_stop": self.should_stop,
@@ -280,25 +323,18 @@ class Trainer:
         The next ``fit`` goes on from there, in the middle of an epoch if need be. A callback that
         the saved trainer did not have starts afresh.
         """
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.restore_training_state(state)
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        if self._step.scaler is not None and state["scaler"] is not None:
-            self._step.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
         self._loader_state = state["loader"]
         self.epoch = state["epoch"]
-        self.steps = state["steps"]
+        self.steps, self._rate = state["steps"], state["rate"]
         self._figures.load_state_dict(state["running"])
         self.history = [dict(record) for record in state["history"]]
         self.should_stop = state["should_stop"]
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
-        for name, generator in self._named_generators():
-            generator.set_state(state["random"][name])
 
     def _named_generators(self) -> Iterator[tuple[str, Generator]]:
         """The default generator, and those that modules of the model have for themselves."""

@@ -1124,3 +1124,35 @@ def test_adam_where_gradients_are_next_to_nothing() -> None:
     call = compile(step)
     call()
     assert call._last().executor.name == "native", call.report()
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("clip", ["norm", "value", None])
+def test_update_alone_takes_the_gradients_of_now(executor: str, clip: str | None) -> None:
+    """Gradients that were there before the call, and are overwritten in it; or are missing."""
+
+    def updates(run: Any) -> list[Any]:
+        p = Tensor(np.ones(3, np.float32), requires_grad=True)
+        optimizer = optim.SGD([p], lr=1.0)
+
+        def update() -> None:
+            if clip == "norm":
+                optim.clip_grad_norm_([p], 0.5)
+            elif clip == "value":
+                optim.clip_grad_value_([p], 0.5)
+            optimizer.step()
+
+        step = run(update)
+        found: list[Any] = []
+        for i in range(5):
+            p.grad = None if i == 3 else Tensor(np.array([1.0, 2, 3 + i], np.float32))
+            step()
+            found += [p.tolist(), None if p.grad is None else p.grad.tolist()]
+        return found
+
+    plain = updates(lambda f: f)
+    compiled = updates(lambda f: compile(f, executor=executor))
+    for a, b in zip(plain, compiled, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-6)
