@@ -36,37 +36,38 @@ class GradientNorms(Callback):
             )
         self.every = every
         self.path = None if path is None else Path(path)
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, float]] = []
+        self._unread: list[tuple[int, dict[str, Any]]] = []  # squares, perhaps on a GPU
 
     @property
     def rows(self) -> list[dict[str, float]]:
         """The norms noted so far, as numbers."""
-        for row in self._rows:
-            for name, value in row.items():
-                if not isinstance(value, int | float):
-                    row[name] = math.sqrt(float(value))
+        for step, squares in self._unread:
+            norms = {name: math.sqrt(float(square)) for name, square in squares.items()}
+            self._rows.append({"step": step, **norms})
+        self._unread.clear()
         return self._rows
 
     def on_batch_end(self, trainer: Trainer, done: int) -> None:
         """Note the norms, if it is time."""
         if trainer.steps % self.every:
             return
-        row: dict[str, Any] = {"step": trainer.steps}
+        squares: dict[str, Any] = {}
         for name, p in trainer.model.named_parameters():
             if p.grad is not None:
                 flat = p.grad.data.reshape(-1)
                 of = backend.of(flat)
                 with of.at(p.device):
                     wide = flat.astype("float64")
-                    row[name] = of.xp.dot(wide, wide)
-        self._rows.append(row)
+                    squares[name] = of.xp.dot(wide, wide)
+        self._unread.append((trainer.steps, squares))
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
         """Write the file, if there is to be one."""
-        if self.path is None or not self._rows:
+        if self.path is None or not self.rows:
             return
         out = io.StringIO()
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         writer = csv.DictWriter(out, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
@@ -79,3 +80,4 @@ class GradientNorms(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave."""
         self._rows = [dict(row) for row in state["rows"]]
+        self._unread.clear()
