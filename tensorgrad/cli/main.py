@@ -3,24 +3,97 @@
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from tensorgrad.cli.settings import OPTIONS, as_text, count, image_size, seed, sizes
 
 _TRAIN_EXAMPLES = """\
 examples:
   tensorgrad train
       train a small network on the 1,797 handwritten digits that come along
-  tensorgrad train --hidden 30 --activation sigmoid --optimizer sgd --lr 0.5 --momentum 0.9
-      the network of the textbooks
-  tensorgrad train --hidden 128,64 --dropout 0.2 --l2 1e-4 --patience 5
-      a larger one, held back by dropout, a penalty and early stopping
+  tensorgrad train --data photos --image-size 32x32 --grey
+      images of your own: photos/cat/*.jpg, photos/dog/*.jpg, ...
   tensorgrad train --data mnist --hidden 128 --epochs 10 --out runs/mnist
       the four IDX files of MNIST, or of a relative of it, in the folder mnist
+  tensorgrad train --data vowels.csv --features f1,f2 --target vowel
+      columns of a table; a target of numbers makes it a regression
+  tensorgrad train --hidden 30 --activation sigmoid --optimizer sgd --lr 0.5 --momentum 0.9
+      the network of the textbooks
+  tensorgrad train --hidden 128,64 --dropout 0.2 --l2 1e-4 --patience 5 --schedule cosine
+      a larger one, held back by dropout, a penalty and early stopping
+  tensorgrad train --config runs/digits-1/config.toml --seed 1
+      the settings of an earlier run, but for one
   tensorgrad train --resume runs/digits-1 --epochs 80
       go on with a run that was interrupted, or make it longer
 """
+
+# Command -> what it does in a few words, in more, examples, exit codes beside the usual ones.
+_ABOUT: dict[str, tuple[str, str, str]] = {
+    "train": (
+        "train a network on handwritten digits, or on images, tables or arrays of your own",
+        "Trains a network of fully connected layers, and leaves in one folder its weights, a\n"
+        "checkpoint to resume from, its history, a picture of its curves, and its settings.",
+        _TRAIN_EXAMPLES,
+    ),
+    "resume": (
+        "go on with a run that was interrupted or killed",
+        "Goes on from the newest whole checkpoint; the end has the same bits as without the\n"
+        "interruption.",
+        "examples:\n  tensorgrad resume runs/digits-1\n"
+        "  tensorgrad resume runs/digits-1 --epochs 100\n",
+    ),
+    "evaluate": (
+        "figures of a trained network on its test data, or on other data",
+        "Prints the loss, accuracy, precision, recall, F1 and the confusion matrix (of numbers: "
+        "R2\nand errors).",
+        "examples:\n  tensorgrad evaluate runs/digits-1\n"
+        "  tensorgrad evaluate runs/pets-1 --data more_photos\n",
+    ),
+    "predict": (
+        "what a trained network says of images, rows of a table, or arrays",
+        "Prints a line of CSV for each example: the class and its probability, or the numbers.",
+        "examples:\n  tensorgrad predict runs/pets-1 cat7.jpg dog3.jpg\n"
+        "  tensorgrad predict runs/vowels-1 new.csv --out answers.csv\n",
+    ),
+    "cross-validate": (
+        "compare numbers of hidden units by k-fold cross-validation",
+        "Trains each network k times, each time on all but one part of the data, and measures it\n"
+        "on the part left out. Prints a table and leaves it, and a picture, in a folder.",
+        "examples:\n  tensorgrad cross-validate --hidden 2 --hidden 8 --hidden 32\n"
+        "  tensorgrad cross-validate --data vowels.csv --features f1,f2 --target vowel --folds 10\n",
+    ),
+    "verify-resume": (
+        "kill training again and again, and prove that resuming loses nothing",
+        "Trains once without interruption. Then trains, kills the process (SIGKILL) at a random\n"
+        "moment, some of them in the middle of writing a checkpoint, resumes, and compares every\n"
+        "bit of the weights and the optimizer. Exit code 1 if one differs.",
+        "examples:\n  tensorgrad verify-resume --kills 10\n",
+    ),
+    "report": (
+        "one HTML page about a run, which opens without a network",
+        "Writes report.html into the folder of the run: settings, curves, confusion matrix,\n"
+        "weights as pictures, gradient norms where they were noted.",
+        "examples:\n  tensorgrad report runs/digits-1\n",
+    ),
+    "info": (
+        "versions, devices, and why a GPU is not used",
+        "Shows versions, the machine and the devices, for bug reports and set-up.",
+        "examples:\n  tensorgrad info\n  tensorgrad info --operations > operations.md\n",
+    ),
+    "bench": (
+        "how fast training steps are on this machine",
+        "Times steps of three networks, eager and compiled, each the median of many.",
+        "examples:\n  tensorgrad bench\n  tensorgrad bench --device cuda\n",
+    ),
+    "completion": (
+        "what makes the shell complete commands and options",
+        "Prints a script for the shell; needs the extra: pip install \"tensorgrad[completion]\"",
+        'examples:\n  eval "$(tensorgrad completion bash)"\n',
+    ),
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,148 +104,232 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _number(
-    kind: Callable[[str], Any], what: str, test: Callable[[Any], bool]
-) -> Callable[[str], Any]:
-    """A converter for argparse that also checks the range; ``what`` names it in the error."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or not test(value):
-            raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
-        return value
-
-    return convert
-
-
-_count = _number(int, "a whole number from 1", lambda n: n >= 1)
-_seed = _number(int, "a whole number from 0 to 2**64 - 1", lambda n: 0 <= n < 1 << 64)
-_positive = _number(float, "a number above 0", lambda x: x > 0)
-_not_negative = _number(float, "a number from 0", lambda x: x >= 0)
-_share = _number(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
-
-
-def _batch_size(text: str) -> int | str:
-    return text if text == "full" else int(_count(text))
-
-
-def _sizes(text: str) -> list[int]:
-    """ "64,32" as [64, 32]; "none" as no hidden layer."""
-    if text == "none":
-        return []
-    try:
-        return [_count(part) for part in text.split(",")]
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f'must be the sizes of the hidden layers, as 64 or 64,32, or "none"; not {text!r}'
-        ) from None
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = _Parser(
         prog="tensorgrad",
         description="A tensor engine with automatic differentiation.",
-        epilog="tensorgrad COMMAND --help says more, by example.",
+        epilog="tensorgrad COMMAND --help says more, by example. Exit codes: 0; 1 training or a "
+        "check failed; 2 wrong input; 130 Ctrl-C.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_train(commands)
-    info = commands.add_parser(
-        "info",
-        help="versions, devices, and why a GPU is not used",
-        description="Shows versions, the machine and the devices, for bug reports and set-up.",
-        epilog="examples:\n  tensorgrad info\n  tensorgrad info --operations > operations.md\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    info.add_argument(
+    made = {name: _command(commands, name) for name in _ABOUT}
+    add_settings(made["train"])
+    made["train"].add_argument(
+        "--resume", metavar="DIR",
+        help="folder of a run to go on with; only --epochs and --device may be given with it",
+    )  # fmt: skip
+    made["train"].add_argument(
+        "--config", metavar="FILE",
+        help="settings from a TOML file, as config.toml of a run; options given here go before",
+    )  # fmt: skip
+    _add_run(made["resume"])
+    made["resume"].add_argument("--epochs", metavar="N", type=count, help="in total, done ones too")
+    made["resume"].add_argument("--device", metavar="NAME", help="another device than before")
+    _add_run(made["evaluate"])
+    made["evaluate"].add_argument("--data", metavar="PATH", help="other data of the same kind")
+    made["evaluate"].add_argument(
+        "--part", choices=("train", "validation", "test"), default="test",
+        help="of the run's own data (default test)",
+    )  # fmt: skip
+    made["evaluate"].add_argument("--json", action="store_true", help="print JSON")
+    _add_run(made["predict"])
+    made["predict"].add_argument("inputs", nargs="+", metavar="FILE", help="images, .csv or .npz")
+    made["predict"].add_argument("--out", metavar="FILE", help="a CSV file in place of the screen")
+    _add_cross_validation(made["cross-validate"])
+    verify = made["verify-resume"]
+    verify.add_argument("--kills", metavar="N", type=count, default=100, help="(default 100)")
+    verify.add_argument("--seed", metavar="N", type=seed, default=0, help="of the moments")
+    verify.add_argument("--epochs", metavar="N", type=count, default=20, help="(default 20)")
+    verify.add_argument("--folder", metavar="DIR", help="where to work (default a temporary one)")
+    _add_run(made["report"])
+    made["report"].add_argument("--out", metavar="FILE", help="(default report.html in the folder)")
+    made["info"].add_argument(
         "--operations", action="store_true", help="print the table of operations as Markdown"
     )
+    made["bench"].add_argument("--device", metavar="NAME", help='"cpu", "cuda", ...')
+    made["bench"].add_argument(
+        "--seconds", metavar="N", type=float, default=1.0, help="for each line (default 1)"
+    )
+    made["completion"].add_argument("shell", choices=("bash", "zsh", "fish"))
+    for name in ("evaluate", "predict"):
+        for option in ("device", "image-root", "label-pattern", "image-size"):
+            made[name].add_argument(
+                f"--{option}", metavar=option.upper(), help="as for train",
+                **({"type": image_size} if option == "image-size" else {}),
+            )  # fmt: skip
     return parser
 
 
-def _add_train(commands: Any) -> None:
-    from tensorgrad.cli.settings import ACTIVATIONS, DEFAULTS, INITS, OPTIMIZERS
-
-    train = commands.add_parser(
-        "train",
-        help="train a network on handwritten digits, or on IDX files of your own",
-        description=(
-            "Trains a network that classifies images, and leaves in one folder its weights, a\n"
-            "checkpoint to resume from, its history, a picture of its curves, and its settings."
-        ),
-        epilog=_TRAIN_EXAMPLES,
+def _command(commands: Any, name: str) -> argparse.ArgumentParser:
+    short, long, examples = _ABOUT[name]
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=short,
+        description=long,
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # what is not given shows, and --resume needs to know
+        argument_default=argparse.SUPPRESS,  # what is not given shows, and a resumed run asks
     )
-
-    def add(group: Any, name: str, metavar: str, kind: Any, text: str, choices: Any = None) -> None:
-        default = DEFAULTS[name[2:].replace("-", "_")]
-        if isinstance(default, list):
-            default = ",".join(map(str, default))
-        if default is not None:
-            text += f" (default {default})"
-        if choices is None:
-            group.add_argument(name, metavar=metavar, type=kind, help=text)
-        else:
-            group.add_argument(name, choices=choices, help=text)
-
-    data = train.add_argument_group("data")
-    add(data, "--data", "FOLDER", str, "four IDX files as of MNIST, plain or .gz, in place of the "
-        "embedded digits")  # fmt: skip
-    add(data, "--batch-size", "N", _batch_size, 'examples per step, or "full"')
-    model = train.add_argument_group("network")
-    add(model, "--hidden", "SIZES", _sizes, 'sizes of the hidden layers, as 64,32, or "none"')
-    add(model, "--activation", "", None, "of the hidden layers", tuple(ACTIVATIONS))
-    add(model, "--init", "", None, "distribution of the first weights", INITS)
-    add(model, "--dropout", "P", _share, "share of hidden units left out in each step")
-    learning = train.add_argument_group("learning")
-    add(learning, "--epochs", "N", _count, "passes over the training data, in total")
-    add(learning, "--optimizer", "", None, "update rule", tuple(OPTIMIZERS))
-    add(learning, "--lr", "RATE", _positive, "learning rate (default depends on the optimizer)")
-    add(learning, "--momentum", "A", _share, "for sgd and rmsprop")
-    add(learning, "--l1", "FACTOR", _not_negative, "penalty on the size of the weights")
-    add(learning, "--l2", "FACTOR", _not_negative, "penalty on the squares of the weights")
-    add(learning, "--patience", "N", _count, "stop after N epochs without a lower validation loss")
-    add(learning, "--seed", "N", _seed, "what all random numbers follow from")
-    run = train.add_argument_group("run")
-    add(run, "--device", "NAME", str, '"cpu", "cuda", "cuda:1" or "auto"')
-    run.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="run each step as a compiled program, or in Python (default: compiled)",
-    )
-    add(run, "--out", "DIR", str, "new folder for the results (default runs/<data>-<n>)")
-    run.add_argument(
-        "--resume",
-        metavar="DIR",
-        help="folder of a run to go on with; only --epochs and --device may be given with it",
-    )
+    return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C.
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the folder of a run, as runs/digits-1")
 
-    argv: the words after the program's name; those of this process if None.
-    """
+
+def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
+    """Add the options of a training run, but for those named."""
+    groups: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.name in without:
+            continue
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        name = f"--{option.name.replace('_', '-')}"
+        text = option.help
+        if option.kind is None:
+            if option.default:
+                text += " (default: on)"
+            groups[option.group].add_argument(
+                name, action=argparse.BooleanOptionalAction, help=text
+            )
+            continue
+        if option.default is not None:
+            text += f" (default {as_text(option.default)})"
+        kinds: dict[str, Any] = {"type": option.kind, "metavar": option.metavar}
+        if option.choices is not None:
+            kinds = {"choices": option.choices}
+        groups[option.group].add_argument(name, help=text, **kinds)
+
+
+def _add_cross_validation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hidden", metavar="SIZES", type=sizes, action="append",
+        help='a network to compare, as 16 or 64,32 or "none"; may be given several times '
+        "(default 2, 4, 8, 16, 32, 64)",
+    )  # fmt: skip
+    parser.add_argument("--folds", metavar="K", type=count, default=5, help="(default 5)")
+    add_settings(
+        parser,
+        without=(
+            "hidden", "test", "validation_share", "patience", "checkpoint_steps",
+            "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
+        ),
+    )  # fmt: skip
+
+
+def _train(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.train import train
+
+    train(args)
+    return None
+
+
+def _resume(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.train import resume
+
+    resume(args.pop("run"), args)
+    return None
+
+
+def _evaluate(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.evaluate import evaluate
+
+    evaluate(**args)
+    return None
+
+
+def _predict(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.evaluate import predict
+
+    predict(**args)
+    return None
+
+
+def _cross_validate(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.cross_validate import cross_validate
+
+    cross_validate(args)
+    return None
+
+
+def _verify_resume(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.verify_resume import verify_resume
+
+    return verify_resume(**args)
+
+
+def _report(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.report import report
+
+    report(**args)
+    return None
+
+
+def _info(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.info import info
+
+    info(**args)
+    return None
+
+
+def _bench(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.bench import bench
+
+    bench(**args)
+    return None
+
+
+def _completion(args: dict[str, Any]) -> int | None:
     from tensorgrad.errors import TensorgradError
 
     try:
-        args = vars(build_parser().parse_args(argv))
+        import argcomplete
+    except ImportError as error:
+        raise TensorgradError(
+            "completion is done by argcomplete, which is not installed; pip install "
+            '"tensorgrad[completion]"'
+        ) from error
+    print(argcomplete.shellcode(["tensorgrad"], shell=args["shell"]))
+    return None
+
+
+_COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "cross-validate": _cross_validate,
+    "verify-resume": _verify_resume,
+    "report": _report,
+    "info": _info,
+    "bench": _bench,
+    "completion": _completion,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code.
+
+    0; 1 if training or a check failed; 2 for wrong input; 130 after Ctrl-C.
+
+    argv: the words after the program's name; those of this process if None.
+    """
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    try:
+        args = vars(parser.parse_args(argv))
     except SystemExit as leave:  # --help, or an error already printed
         return leave.code if isinstance(leave.code, int) else 2
     command = args.pop("command")
+    from tensorgrad.errors import TensorgradError
+
     try:
-        if command == "train":
-            from tensorgrad.cli.train import train
-
-            train(args)
-        else:
-            from tensorgrad.cli.info import info
-
-            info(**args)
+        code = _COMMANDS[command](args) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, as head, has seen enough
         sys.stdout = None  # or Python tries to flush it at exit
@@ -180,9 +337,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TensorgradError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"tensorgrad {command}: error: {text}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, ArithmeticError) else 2  # TrainingError is one
     except KeyboardInterrupt as interruption:
         text = " ".join(map(str, interruption.args)) or "interrupted"
         print(f"tensorgrad {command}: {text}", file=sys.stderr)
         return 130
-    return 0
+    return code

@@ -1,29 +1,81 @@
-"""The settings of ``tensorgrad train``: what may be chosen, and what is taken if nothing is."""
+"""The settings of a training run: what may be chosen, and what is taken if nothing is.
+
+One table: the options of the command line, the keys of a TOML file, and the defaults.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-#: Option -> value if it is not given. None: not used, or decided by the data or the optimizer.
-DEFAULTS: dict[str, Any] = {
-    "data": None,
-    "batch_size": 32,
-    "hidden": [128],
-    "activation": "relu",
-    "init": "he",
-    "dropout": 0.2,
-    "epochs": 60,
-    "optimizer": "adam",
-    "lr": None,
-    "momentum": None,
-    "l1": 0.0,
-    "l2": 0.0,
-    "patience": 10,
-    "seed": 0,
-    "device": None,
-    "out": None,
-    "compile": True,
-}
+from tensorgrad.errors import TensorgradError
+
+
+def number(
+    kind: Callable[[str], Any], what: str, test: Callable[[Any], bool]
+) -> Callable[[str], Any]:
+    """A converter for argparse that also checks the range; ``what`` names it in the error."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not test(value):
+            raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
+        return value
+
+    return convert
+
+
+count = number(int, "a whole number from 1", lambda n: n >= 1)
+seed = number(int, "a whole number from 0 to 2**64 - 1", lambda n: 0 <= n < 1 << 64)
+positive = number(float, "a number above 0", lambda x: x > 0)
+not_negative = number(float, "a number from 0", lambda x: x >= 0)
+share = number(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
+
+
+def batch_size(text: str) -> int | str:
+    """A whole number from 1, or "full"."""
+    return text if text == "full" else int(count(text))
+
+
+def sizes(text: str) -> list[int]:
+    """ "64,32" as [64, 32]; "none" as no hidden layer."""
+    if text == "none":
+        return []
+    try:
+        return [count(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f'must be the sizes of the hidden layers, as 64 or 64,32, or "none"; not {text!r}'
+        ) from None
+
+
+def words(text: str) -> list[str]:
+    """ "a,b" as ["a", "b"]."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, not {text!r}")
+    return found
+
+
+def image_size(text: str) -> list[int]:
+    """ "28x28" as [28, 28]: height and width; one number for both."""
+    try:
+        parts = [count(part) for part in text.lower().split("x")]
+    except argparse.ArgumentTypeError:
+        parts = []
+    if len(parts) not in (1, 2) or max(parts) > 4096:
+        raise argparse.ArgumentTypeError(
+            f"must be height x width in pixels, as 28x28, up to 4096; not {text!r}"
+        )
+    return parts * 2 if len(parts) == 1 else parts
+
 
 #: Name on the command line -> class in tensorgrad.nn.
 ACTIVATIONS = {
@@ -34,6 +86,7 @@ ACTIVATIONS = {
     "leaky-relu": "LeakyReLU",
     "elu": "ELU",
     "silu": "SiLU",
+    "mish": "Mish",
 }
 
 #: Name on the command line -> class in tensorgrad.optim, and its learning rate if none is given.
@@ -43,6 +96,162 @@ OPTIMIZERS = {
     "adamw": ("AdamW", 2e-3),
     "rmsprop": ("RMSprop", 1e-3),
     "adagrad": ("Adagrad", 2e-2),
+    "adadelta": ("Adadelta", 1.0),
+    "adamax": ("Adamax", 4e-3),
+    "nadam": ("NAdam", 2e-3),
+    "radam": ("RAdam", 2e-3),
+    "lion": ("Lion", 3e-4),
+    "adafactor": ("Adafactor", 2e-2),
+    "lamb": ("LAMB", 1e-2),
 }
 
-INITS = ("he", "xavier", "small-uniform")
+INITS = (
+    "he", "xavier", "small-uniform", "lecun-normal", "lecun-uniform", "orthogonal", "trunc-normal",
+    "he-uniform", "xavier-normal",
+)  # fmt: skip
+SCHEDULES = ("step", "exponential", "cosine", "polynomial", "warmup", "one-cycle", "plateau")
+LOSSES = ("cross-entropy", "squared-error")
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+class Option(NamedTuple):
+    """A setting: its name in Python and TOML; the option has hyphens for the underscores."""
+
+    group: str
+    name: str
+    default: Any  # None: not used, or decided by the data or the optimizer
+    metavar: str
+    kind: Callable[[str], Any] | None  # None: a switch
+    help: str
+    choices: tuple[str, ...] | None = None
+
+
+OPTIONS = (
+    Option("data", "data", None, "PATH", str,
+           "a folder with a folder of images for each class, the four IDX files of MNIST or a "
+           "relative, an .npz or .csv file, or a .txt list of images; in place of the digits"),
+    Option("data", "test", None, "PATH", str, "data to test with, of the same kind; else a part"),
+    Option("data", "validation_share", 0.15, "P", share, "part of the data to validate with"),
+    Option("data", "image_size", None, "HxW", image_size, "resize images to so many pixels"),
+    Option("data", "grey", False, "", None, "images in shades of grey"),
+    Option("data", "image_root", None, "DIR", str, "where the images of a list are"),
+    Option("data", "label_pattern", None, "REGEX", str,
+           "finds the class in the file names of a list, as _(left|right)_"),
+    Option("data", "target", None, "COLUMN", str, "what to predict of a table (default the last)"),
+    Option("data", "features", None, "A,B", words, "what to predict it from (default all others)"),
+    Option("data", "batch_size", 32, "N", batch_size, 'examples per step, or "full"'),
+    Option("network", "hidden", [128], "SIZES", sizes,
+           'sizes of the hidden layers, as 64,32, or "none"'),
+    Option("network", "activation", "relu", "", str, "of the hidden layers", tuple(ACTIVATIONS)),
+    Option("network", "init", "he", "", str, "distribution of the first weights", INITS),
+    Option("network", "dropout", 0.2, "P", share, "share of hidden units left out in each step"),
+    Option("learning", "epochs", 60, "N", count, "passes over the training data, in total"),
+    Option("learning", "loss", "cross-entropy", "", str,
+           "for classes; squared-error is that of sigmoid outputs and targets .1 and .9", LOSSES),
+    Option("learning", "optimizer", "adam", "", str, "update rule", tuple(OPTIMIZERS)),
+    Option("learning", "lr", None, "RATE", positive,
+           "learning rate (default depends on the optimizer)"),
+    Option("learning", "momentum", None, "A", share, "for sgd and rmsprop"),
+    Option("learning", "schedule", None, "", str, "of the learning rate", SCHEDULES),
+    Option("learning", "l1", 0.0, "FACTOR", not_negative, "penalty on the size of the weights"),
+    Option("learning", "l2", 0.0, "FACTOR", not_negative, "penalty on the squares of the weights"),
+    Option("learning", "clip_norm", None, "N", positive, "largest norm of all gradients together"),
+    Option("learning", "accumulate", 1, "N", count, "parts in which a batch is computed"),
+    Option("learning", "precision", "float32", "", str, "of matrix products", PRECISIONS),
+    Option("learning", "average", None, "DECAY", share, "use a moving average of the weights"),
+    Option("learning", "patience", 10, "N", count,
+           "stop after N epochs without a lower validation loss"),
+    Option("learning", "metrics", None, "A,B", words,
+           "figures to report besides the loss, as accuracy,f1"),
+    Option("learning", "seed", 0, "N", seed, "what all random numbers follow from"),
+    Option("run", "device", None, "NAME", str, '"cpu", "cuda", "cuda:1" or "auto"'),
+    Option("run", "compile", True, "", None,
+           "run each step as a compiled program, or in Python"),
+    Option("run", "checkpoint_steps", None, "N", count,
+           "save a checkpoint after every N steps too, not only after each epoch"),
+    Option("run", "checkpoint_minutes", 5.0, "N", positive, "and after N minutes"),
+    Option("run", "keep", 2, "N", count, "how many checkpoints there are"),
+    Option("run", "gradient_norms", False, "", None, "note them, for the report"),
+    Option("run", "tensorboard", False, "", None, "write event files for TensorBoard"),
+    Option("run", "live", False, "", None, "keep a page live.html up to date in the folder"),
+    Option("run", "out", None, "DIR", str,
+           "new folder for the results (default runs/<data>-<n>)"),
+)  # fmt: skip
+
+DEFAULTS: dict[str, Any] = {option.name: option.default for option in OPTIONS}
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The settings in a TOML file: keys as the options, with hyphens or underscores.
+
+    A table ``[versions]``, which a run writes beside its settings, is passed over.
+
+    Raises OSError if it cannot be read, TensorgradError for what is no TOML, an unknown key, or a
+    value that the option would refuse.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_bytes().decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TensorgradError(f"{path}: not a TOML file ({error})") from error
+    content.pop("versions", None)
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        option = _BY_NAME.get(key.replace("-", "_"))
+        if option is None:
+            raise TensorgradError(
+                f"{path}: unknown key {key!r}; known are {', '.join(sorted(_BY_NAME))}"
+            )
+        found[option.name] = _converted(path, key, option, value)
+    return found
+
+
+def _converted(path: str | Path, key: str, option: Option, value: Any) -> Any:
+    if option.kind is None:
+        if not isinstance(value, bool):
+            raise TensorgradError(f"{path}: {key} must be true or false, not {value!r}")
+        return value
+    if isinstance(value, bool | dict):
+        raise TensorgradError(f"{path}: {key} cannot be {value!r}")
+    text = as_text(value)
+    if option.kind is image_size and isinstance(value, list):
+        text = "x".join(map(str, value))
+    if option.choices is not None and text not in option.choices:
+        raise TensorgradError(
+            f"{path}: {key} must be one of {', '.join(option.choices)}, not {text!r}"
+        )
+    try:
+        return option.kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise TensorgradError(f"{path}: {key} {error}") from error
+
+
+def write_toml(settings: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """The settings as TOML that ``read_toml`` takes; those that are not used are left out."""
+    lines = [
+        f"{name} = {_toml(settings[name])}"
+        for name in DEFAULTS
+        if name != "out" and settings.get(name) is not None
+    ]
+    own = [f"{name} = {_toml(value)}" for name, value in versions.items()]
+    return "\n".join([*lines, "", "[versions]", *own]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        escaped = "".join(
+            f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 or c in '"\\' else c for c in value
+        )
+        return f'"{escaped}"'
+    return repr(value)

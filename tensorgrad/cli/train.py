@@ -1,133 +1,102 @@
-"""``tensorgrad train``: data, a network and a Trainer, put together from the settings."""
+"""``tensorgrad train`` and ``resume``: data, a network and a Trainer, put together."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from tensorgrad import backend, nn, optim
-from tensorgrad.cli.settings import ACTIVATIONS, DEFAULTS, OPTIMIZERS
-from tensorgrad.data import (
-    DataLoader,
-    Subset,
-    TensorDataset,
-    digits,
-    idx_folder,
-    random_split,
-    write_atomically,
+from tensorgrad import backend, optim
+from tensorgrad.cli.build import (
+    build_loss,
+    build_model,
+    build_optimizer,
+    build_penalty,
+    build_schedule,
+    metrics_of,
 )
+from tensorgrad.cli.data import Data, Problem, load
+from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_folder, write_json
+from tensorgrad.cli.settings import DEFAULTS, read_toml, write_toml
+from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.errors import TensorgradError
-from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
-from tensorgrad.tensor import Tensor
 from tensorgrad.training import (
+    Callback,
     Checkpointing,
+    ConfusionMatrix,
     Curves,
     EarlyStopping,
+    GradientNorms,
     History,
+    LivePlot,
     LoadedCheckpoint,
+    NanStop,
     Progress,
+    TensorBoard,
     Trainer,
-    load_checkpoint,
+    load_newest,
     save_checkpoint,
 )
-from tensorgrad.training.checkpoint import versions
+from tensorgrad.training.checkpoint import older, versions
+from tensorgrad.training.metrics import EpochMetric
 
-CHECKPOINT = "checkpoint.safetensors"
 Settings = dict[str, Any]
-
-
-class Data(NamedTuple):
-    """What to train on: three parts, and the sizes the network must have."""
-
-    name: str
-    train: Subset
-    validation: Subset
-    test: Subset | TensorDataset
-    inputs: int
-    classes: int
+_ON_RESUMING = ("epochs", "device")  # what may be another in the rest of a run
 
 
 def train(given: Mapping[str, Any]) -> None:
     """Train as the options ``given`` on the command line say, and print what came out.
 
-    Raises TensorgradError or OSError for wrong input, KeyboardInterrupt after Ctrl-C.
+    Raises TensorgradError or OSError for wrong input, TrainingError if the loss is not finite,
+    KeyboardInterrupt after Ctrl-C.
     """
     given = dict(given)
-    resumed = None
-    folder = given.pop("resume", None)
-    if folder is not None:
-        resumed, folder = _resumed(Path(folder), given)
-    settings = {**DEFAULTS, **(resumed.config if resumed else {}), **given}
-    _check(settings)
-    settings["device"] = device = backend.normalize(settings["device"])
-    data = load_data(settings)
-    default_generator.seed(settings["seed"])
-    model = build_model(data.inputs, data.classes, settings)
-    model.to(device)
-    folder = folder or _new_folder(settings["out"], data.name)
-    settings["out"] = str(folder)
-    stopping = EarlyStopping(settings["patience"])
-    trainer = Trainer(
-        model,
-        build_optimizer(model, settings),
-        functional.cross_entropy,
-        penalty=build_penalty(model, settings),
-        callbacks=(
-            Progress(),
-            History(folder / "history.csv"),
-            Curves(folder / "curves.svg"),
-            stopping,
-            Checkpointing(folder / CHECKPOINT, config=settings),
-        ),
-        compile=settings["compile"],
-    )
+    resumed = given.pop("resume", None)
+    config = given.pop("config", None)
     if resumed is not None:
-        trainer.load_state_dict(resumed.state)
-    _write_json(folder / "config.json", {**settings, "versions": versions()})
+        if config is not None:
+            raise TensorgradError("--config cannot be given with --resume: the run has its own")
+        resume(resumed, given)
+        return
+    settings = {**DEFAULTS, **({} if config is None else read_toml(config)), **given}
+    check(settings)
+    settings["device"] = device = backend.normalize(settings["device"])
+    data = load(settings, device)
+    folder = new_folder(settings["out"], data.problem.name)
+    settings["out"] = str(folder)
+    with locked(folder):
+        _train(folder, settings, data, None)
 
-    def loader(part: Any, size: int | str, shuffle: bool = False) -> DataLoader:
-        return DataLoader(part, size, shuffle, seed=settings["seed"], device=device)
 
-    print(
-        f"{data.name}: {len(data.train):,} training, {len(data.validation):,} validation and "
-        f"{len(data.test):,} test images; network "
-        f"{'-'.join(map(str, (data.inputs, *settings['hidden'], data.classes)))} on {device}",
-        flush=True,
-    )
-    try:
-        trainer.fit(
-            loader(data.train, settings["batch_size"], shuffle=True),
-            loader(data.validation, 1000),
-            settings["epochs"],
+def resume(path: str | Path, given: Mapping[str, Any]) -> None:
+    """Go on with the run in the folder ``path``; raises as ``train``."""
+    extra = sorted(set(given) - set(_ON_RESUMING))
+    if extra:
+        raise TensorgradError(
+            f"a resumed run takes the settings of the saved one, so --{extra[0].replace('_', '-')} "
+            "cannot be given; only --epochs and --device can"
         )
-    except KeyboardInterrupt:
-        if (folder / CHECKPOINT).exists():
-            raise KeyboardInterrupt(
-                f"interrupted; go on with: tensorgrad train --resume {folder}"
-            ) from None
-        raise
-    result = {f"test_{k}": v for k, v in trainer.evaluate(loader(data.test, 1000)).items()}
-    save_checkpoint(folder / "model.safetensors", model.state_dict(), settings)
-    _write_json(
-        folder / "result.json",
-        {**result, "epochs": trainer.epoch, "best_epoch": stopping.best_epoch},
-    )
-    right = round(result["test_accuracy"] * len(data.test))
-    print(
-        f"weights of epoch {stopping.best_epoch} of {trainer.epoch}, where the validation loss was "
-        f"lowest\ntest accuracy {result['test_accuracy'] * 100:.2f} % ({right:,} of "
-        f"{len(data.test):,} images)\nwritten to {folder}: model.safetensors, {CHECKPOINT}, "
-        "history.csv, curves.svg, config.json, result.json"
-    )
+    folder = Path(path)
+    if folder.name == CHECKPOINT:
+        folder = folder.parent
+    if not any((folder / older(CHECKPOINT, n)).is_file() for n in (0, 1)):
+        raise TensorgradError(f"{folder} holds no {CHECKPOINT}; give the folder of an earlier run")
+    with locked(folder):
+        checkpoint = load_newest(folder / CHECKPOINT)
+        if not set(DEFAULTS) <= set(checkpoint.config):
+            raise TensorgradError(
+                f"{folder / CHECKPOINT} was not written by this version of tensorgrad train; load "
+                "it with training.load_checkpoint"
+            )
+        saved = {name: checkpoint.config[name] for name in DEFAULTS}
+        settings = {**saved, **given, "out": str(folder)}
+        check(settings)
+        settings["device"] = backend.normalize(settings["device"])
+        _train(folder, settings, load(settings, settings["device"]), checkpoint)
 
 
-def _check(settings: Settings) -> None:
+def check(settings: Settings) -> None:
     """Refuse options that would do nothing."""
     if settings["momentum"] is not None and settings["optimizer"] not in ("sgd", "rmsprop"):
         raise TensorgradError(
@@ -135,151 +104,145 @@ def _check(settings: Settings) -> None:
         )
     if settings["dropout"] and not settings["hidden"]:
         settings["dropout"] = 0.0
+    needs = {"target": ".csv", "features": ".csv", "image_root": ".txt", "label_pattern": ".txt"}
+    for name, ending in needs.items():
+        path = settings["data"]
+        if settings[name] is not None and (path is None or Path(path).suffix in ("", ".npz")):
+            raise TensorgradError(
+                f"--{name.replace('_', '-')} is for --data that ends in {ending}; got {path}"
+            )
 
 
-def load_data(settings: Settings) -> Data:
-    """The images as rows of float32 in [0, 1], and a split that follows from the seed.
+def new_trainer(
+    data: Data, settings: Settings, callbacks: Sequence[Callback], batches: int
+) -> Trainer:
+    """A network and all that trains it, as the settings say; from the seed on.
 
-    The embedded digits are split 70 : 15 : 15. A folder has its own test images; 15 % of its
-    training images become the validation part.
+    batches: of an epoch, which the schedule of the learning rate needs to know.
     """
-    device, seed = settings["device"], settings["seed"]
-    if settings["data"] is None:
-        images, labels = digits()
-        whole = _dataset(images / np.float32(16), labels, device)
-        parts = random_split(whole, (0.7, 0.15, 0.15), seed, stratify=labels)
-        return Data("digits", parts[0], parts[1], parts[2], inputs=64, classes=10)
-    folder = Path(settings["data"])
-    found = idx_folder(folder)
-    if found.train_images.shape[1:] != found.test_images.shape[1:]:
+    default_generator.seed(settings["seed"])
+    model = build_model(data.problem, settings)
+    model.to(settings["device"])
+    optimizer = build_optimizer(model, settings)
+    scheduler, schedule_every = build_schedule(optimizer, settings, batches)
+    average = None
+    if settings["average"] is not None:
+        average = optim.ExponentialMovingAverage(model, settings["average"])
+    return Trainer(
+        model,
+        optimizer,
+        build_loss(data.problem, settings),
+        penalty=build_penalty(model, settings),
+        metrics=metrics_of(data.problem, settings),
+        scheduler=scheduler,
+        schedule_every=schedule_every,
+        accumulate=settings["accumulate"],
+        clip_norm=settings["clip_norm"],
+        precision=settings["precision"],
+        average=average,
+        callbacks=callbacks,
+        compile=settings["compile"],
+    )
+
+
+def loader_of(part: Any, settings: Settings, training: bool = False) -> DataLoader:
+    """The batches of a part of the data."""
+    size = settings["batch_size"] if training else 1000
+    return DataLoader(part, size, training, seed=settings["seed"], device=settings["device"])
+
+
+def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoint | None) -> None:
+    problem = data.problem
+    config = {**settings, "problem": problem._asdict()}
+    if resumed is not None and Problem(**resumed.config["problem"]) != problem:
         raise TensorgradError(
-            f"{folder}: training images have shape {found.train_images.shape[1:]} and test images "
-            f"{found.test_images.shape[1:]}; take both from the same data set"
+            f"the data at {settings['data']} is not what {folder} was trained on; put it back"
         )
-    least = min(found.train_labels.min(initial=0), found.test_labels.min(initial=0))
-    if len(found.train_labels) < 2 or not len(found.test_labels) or least < 0:
-        raise TensorgradError(
-            f"{folder}: there must be two training images, a test image and no label below 0; got "
-            f"{len(found.train_labels)} and {len(found.test_labels)} images, least label {least}"
-        )
-    largest = float(max(found.train_images.max(), 1))
-    whole = _dataset(found.train_images / np.float32(largest), found.train_labels, device)
-    test = _dataset(found.test_images / np.float32(largest), found.test_labels, device)
-    rest, validation = random_split(whole, (0.85, 0.15), seed, stratify=found.train_labels)
-    return Data(
-        folder.resolve().name or "data",
-        rest,
-        validation,
-        test,
-        inputs=math.prod(found.train_images.shape[1:]),
-        classes=max(2, 1 + int(max(found.train_labels.max(), found.test_labels.max()))),
+    stopping = EarlyStopping(settings["patience"])
+    checkpoints = Checkpointing(
+        folder / CHECKPOINT,
+        config=config,
+        steps=settings["checkpoint_steps"],
+        minutes=settings["checkpoint_minutes"],
+        keep=settings["keep"],
+    )
+    callbacks: list[Callback] = [
+        NanStop(),
+        Progress(),
+        History(folder / "history.csv"),
+        Curves(folder / "curves.svg"),
+        stopping,
+    ]
+    if settings["gradient_norms"]:
+        callbacks.append(GradientNorms(path=folder / "gradients.csv"))
+    if settings["tensorboard"]:
+        callbacks.append(TensorBoard(folder / "tensorboard"))
+    if settings["live"]:
+        callbacks.append(LivePlot(folder / "live.html"))
+    train_loader = loader_of(data.train, settings, training=True)
+    trainer = new_trainer(data, settings, [*callbacks, checkpoints], len(train_loader))
+    write_atomically(folder / "config.toml", write_toml(settings, versions()).encode())
+    widths = (problem.inputs, *settings["hidden"], problem.outputs)
+    print(
+        f"{problem.name}: {len(data.train):,} training, {len(data.validation):,} validation and "
+        f"{len(data.test):,} test examples; network {'-'.join(map(str, widths))} on "
+        f"{settings['device']}",
+        flush=True,
+    )
+    if resumed is not None:
+        trainer.load_state_dict(resumed.state)
+    try:
+        if resumed is None:
+            trainer.attach(train_loader)
+            checkpoints.save(trainer)  # from here on the run can be resumed, whatever happens
+        trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; go on with: tensorgrad resume {folder}") from None
+    _finish(folder, settings, config, data, trainer, stopping)
+
+
+def _finish(
+    folder: Path,
+    settings: Settings,
+    config: Mapping[str, Any],
+    data: Data,
+    trainer: Trainer,
+    stopping: EarlyStopping,
+) -> None:
+    """Test, and write what remains to be written."""
+    classes = data.problem.classes
+    if classes is not None:
+        trainer.metrics["confusion"] = ConfusionMatrix()
+    figures = trainer.evaluated(loader_of(data.test, settings))
+    values = figures.compute()
+    result: dict[str, Any] = {f"test_{k}": v for k, v in values.items() if k != "confusion"}
+    if classes is not None:
+        matrix = _confusion(figures.metric("confusion"))
+        result["confusion"] = matrix
+    result.update(epochs=trainer.epoch, best_epoch=stopping.best_epoch, steps=trainer.steps)
+    save_checkpoint(folder / MODEL, trainer.model.state_dict(), config)
+    write_json(folder / "result.json", result)
+    shown = ", ".join(
+        _shown(name, values[name], len(data.test), data.problem) for name in values
+        if name not in ("loss", "confusion")
+    )  # fmt: skip
+    print(
+        f"weights of epoch {stopping.best_epoch} of {trainer.epoch}, where the validation loss was "
+        f"lowest\ntest {shown or 'loss ' + format(values['loss'], '.4f')}\nwritten to {folder}: "
+        f"{MODEL}, {CHECKPOINT}, history.csv, curves.svg, config.toml, result.json"
     )
 
 
-def _dataset(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], device: str) -> Any:
-    """Rows of pixels and labels, in the memory of the device that will use them."""
-    rows = images.reshape(len(images), -1).astype(np.float32, copy=False)
-    return TensorDataset(
-        Tensor(rows, device=device, copy=None), Tensor(labels, device=device, copy=None)
-    )
-
-
-def build_model(inputs: int, classes: int, settings: Settings) -> nn.Sequential:
-    """A network of fully connected layers that gives a score for each class."""
-    layers: list[nn.Module] = []
-    for size in settings["hidden"]:
-        layers += [nn.Linear(inputs, size), getattr(nn, ACTIVATIONS[settings["activation"]])()]
-        if settings["dropout"]:
-            layers.append(nn.Dropout(settings["dropout"]))
-        inputs = size
-    layers.append(nn.Linear(inputs, classes))
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            _initialise(layer, settings["init"])
-    return nn.Sequential(*layers)
-
-
-def _initialise(layer: nn.Linear, init: str) -> None:
-    if init == "he":
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    elif init == "xavier":
-        nn.init.xavier_uniform_(layer.weight)
-    else:
-        nn.init.uniform_(layer.weight, -0.05, 0.05)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
-    """The optimizer, with its own learning rate if none is set."""
-    name, rate = OPTIMIZERS[settings["optimizer"]]
-    options = {} if settings["momentum"] is None else {"momentum": settings["momentum"]}
-    found: optim.Optimizer = getattr(optim, name)(
-        model.parameters(), lr=rate if settings["lr"] is None else settings["lr"], **options
-    )
+def _confusion(metric: EpochMetric) -> list[list[int]]:
+    assert isinstance(metric, ConfusionMatrix)
+    found: list[list[int]] = metric.matrix().tolist()
     return found
 
 
-def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] | None:
-    """The regularizer: L1, L2, both, or None."""
-    l1, l2 = settings["l1"], settings["l2"]
-    if not l1 and not l2:
-        return None
-    weights = [p for p in model.parameters() if p.ndim > 1]
-
-    def penalty() -> Tensor:
-        if not l2:
-            return functional.l1_penalty(weights, l1)
-        squares = functional.l2_penalty(weights, l2)
-        return squares if not l1 else squares + functional.l1_penalty(weights, l1)
-
-    return penalty
-
-
-def _resumed(path: Path, given: Mapping[str, Any]) -> tuple[LoadedCheckpoint, Path]:
-    """The checkpoint of the run in the folder ``path``, and the folder."""
-    extra = sorted(set(given) - {"epochs", "device"})
-    if extra:
-        raise TensorgradError(
-            f"--resume takes the settings of the saved run, so --{extra[0].replace('_', '-')} "
-            "cannot be given with it; only --epochs and --device can"
-        )
-    folder = path.parent if path.name == CHECKPOINT else path
-    if not (folder / CHECKPOINT).is_file():
-        raise TensorgradError(
-            f"{folder} holds no {CHECKPOINT}; give --resume the folder of an earlier run"
-        )
-    checkpoint = load_checkpoint(folder / CHECKPOINT)
-    if not set(DEFAULTS) <= set(checkpoint.config):
-        raise TensorgradError(
-            f"{folder / CHECKPOINT} was not written by tensorgrad train; load it with "
-            "training.load_checkpoint"
-        )
-    return checkpoint, folder
-
-
-def _new_folder(out: str | None, name: str) -> Path:
-    """A new folder for the results: ``out``, or runs/<name>-<n> with the first n that is free."""
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise TensorgradError(
-                f"{folder} exists already; choose another --out, or --resume {folder}"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    number = 1
-    while True:
-        folder = Path("runs") / f"{name}-{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not Path("runs").is_dir():
-                raise
-            number += 1
-        else:
-            return folder
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+def _shown(name: str, value: float, examples: int, problem: Problem) -> str:
+    """A figure as it is printed: shares in percent, errors in the units of the data."""
+    if name == "accuracy":
+        return f"accuracy {value * 100:.2f} % ({round(value * examples):,} of {examples:,})"
+    if name == "mae" and len(problem.target_std) == 1:
+        return f"mae {value * problem.target_std[0]:.4g}"
+    return f"{name} {value:.4f}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.nn import hooks
 from tensorgrad.tape import RECORDING, current_mode
 from tensorgrad.tensor import Tensor
 
@@ -78,6 +79,7 @@ class Module:
 
     training: bool = True  #: whether dropout and the like behave as in training
     _shown: ClassVar[tuple[str, ...]] = ()  # the attributes that repr() shows
+    _hooks: tuple[hooks.Hook, ...] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The output; to be defined by the subclass."""
@@ -91,6 +93,8 @@ class Module:
             for observer in current_mode().observers:
                 observer.entered(self)
         try:
+            if self._hooks is not None:
+                return hooks.call(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except ShapeError as error:
             self._add_path(error)
@@ -259,6 +263,42 @@ class Module:
                 )
             module = inner
         return module
+
+    # --- hooks ------------------------------------------------------------------------------------
+
+    def register_forward_pre_hook(
+        self, hook: Callable[[Module, tuple[Any, ...]], Any]
+    ) -> hooks.RemovableHandle:
+        """Call ``hook(module, args)`` before each ``forward``.
+
+        What it returns, if not None, takes the place of the arguments: a tuple, or one value.
+        Hooks are called in the order in which they were registered; the handle's ``remove()`` ends
+        it. In a compiled function a hook is called when the function is captured, and what it
+        computes with tensors is repeated.
+        """
+        return hooks.register(self, "before", hook)
+
+    def register_forward_hook(
+        self, hook: Callable[[Module, tuple[Any, ...], Any], Any]
+    ) -> hooks.RemovableHandle:
+        """Call ``hook(module, args, output)`` after each ``forward``.
+
+        What it returns, if not None, takes the place of the output. See
+        ``register_forward_pre_hook``.
+        """
+        return hooks.register(self, "after", hook)
+
+    def register_full_backward_hook(
+        self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]
+    ) -> hooks.RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` when the gradients by the inputs are known.
+
+        grad_input: for each positional argument its gradient, or None. grad_output: for each
+        output. What the hook returns, if not None, takes the place of ``grad_input`` (of several
+        inputs: of the one whose gradient is known last). Where no argument needs a gradient, it is
+        called as soon as ``grad_output`` is there.
+        """
+        return hooks.register(self, "backward", hook)
 
     # --- changes to all of it -------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from tensorgrad.program.loops import (
 )
 from tensorgrad.program.program import Instruction, Program, Value
 
-BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
+BOOL, INT64, UINT8 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint8)
 #: The element types that loops can compute with, in C.
 C_TYPES = {
     np.dtype(np.float32): "float",
@@ -37,6 +37,7 @@ C_TYPES = {
     np.dtype(np.int64): "int64_t",
     np.dtype(np.int32): "int32_t",
     BOOL: "uint8_t",
+    UINT8: "uint8_t",  # pixels, to be converted: there is no arithmetic with them
 }
 
 # Elementwise primitives: the C expression, its cost, and whether the result is a truth value.
@@ -336,6 +337,8 @@ def _elementwise(name: str) -> Row:
         dtype = i.outputs[0].dtype
         if dtype not in WIDE_FLOATS and name not in _INTEGERS_TOO:
             raise _StaysACallError(f"{name} of {dtype} is left to NumPy")
+        if dtype == UINT8:
+            raise _StaysACallError("arithmetic with bytes is left to NumPy")
         if (name == "negative" and dtype == BOOL) or (
             name in ("add", "multiply") and dtype == BOOL
         ):
@@ -375,7 +378,7 @@ for _name in _COMPARISONS:
 def _astype(to: Lowering, i: Instruction, x: View, dtype: Any) -> View:
     if dtype == BOOL:
         return to.map("{0} != 0", x, dtype=BOOL)
-    if dtype.kind == "i" and x.dtype.kind == "f":
+    if dtype.kind in "iu" and x.dtype.kind == "f":
         raise _StaysACallError("floats to integers is left to NumPy")
     return to.map(f"({C_TYPES[dtype]}){{0}}", x, dtype=dtype)
 

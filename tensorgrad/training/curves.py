@@ -50,17 +50,22 @@ def draw_curves(history: Sequence[Record]) -> str:
         )
     )
     width = _WIDTH * max(1, len(names))
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" width="{width}" '
-        f'height="{_HEIGHT}" font-family="Helvetica, Arial, sans-serif" font-size="12" '
-        'fill="#334155">',
-        f"<title>Training curves, {len(history)} epochs</title>",
-        f'<rect width="{width}" height="{_HEIGHT}" fill="#ffffff"/>',
-    ]
+    parts = _opening(width, f"Training curves, {len(history)} epochs")
     for i, name in enumerate(names):
         lines = {part: _points(history, f"{part}_{name}") for part in _LINES}
         parts += [f'<g transform="translate({i * _WIDTH} 0)">', *_panel(name, lines), "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _opening(width: int, title: str) -> list[str]:
+    """How every picture begins."""
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" width="{width}" '
+        f'height="{_HEIGHT}" font-family="Helvetica, Arial, sans-serif" font-size="12" '
+        'fill="#334155">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{width}" height="{_HEIGHT}" fill="#ffffff"/>',
+    ]
 
 
 def _points(history: Sequence[Record], column: str) -> Points:
@@ -128,6 +133,53 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
         ]
         edge -= round(6.5 * len(text) + 36)
     return parts
+
+
+def draw_bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    figure: str,
+    what: str,
+) -> str:
+    """Values side by side as SVG: a dot for each with its error bar, named below.
+
+    values, errors: finite numbers, one for each name. figure: the name of the values. what: that
+        of the names.
+    """
+    low = min(v - e for v, e in zip(values, errors))
+    high = max(v + e for v, e in zip(values, errors))
+    marks = ticks(low, high, 5)
+    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+
+    def height(value: float) -> float:
+        return round(floor - (value - marks[0]) / (marks[-1] - marks[0]) * (floor - _TOP), 2)
+
+    parts = [
+        *_opening(_WIDTH, figure),
+        f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(figure)}</text>',
+    ]
+    for mark in marks:
+        parts += [
+            f'<path d="M{_LEFT} {height(mark)}H{right}" stroke="#e2e8f0"/>',
+            f'<text x="{_LEFT - 8}" y="{height(mark) + 4}" text-anchor="end">'
+            f"{_label(mark, marks)}</text>",
+        ]
+    room = (right - _LEFT) / len(names)
+    for i, (name, value, error) in enumerate(zip(names, values, errors)):
+        x = round(_LEFT + (i + 0.5) * room, 2)
+        parts += [
+            f'<path d="M{x} {height(value - error)}V{height(value + error)}" '
+            'stroke="#64748b" stroke-width="2"/>',
+            f'<circle cx="{x}" cy="{height(value)}" r="4" fill="{_LINES["train"]}"/>',
+            f'<text x="{x}" y="{floor + 19}" text-anchor="middle">{escape(name)}</text>',
+        ]
+    parts += [
+        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">'
+        f"{escape(what)}</text>",
+    ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:

@@ -55,7 +55,7 @@ def draw_regions(
     middles = (np.arange(resolution) + 0.5) / resolution
     across, up = np.meshgrid(middles, middles[::-1])
     cells = low + np.stack([across.ravel(), up.ravel()], axis=1) * (high - low)
-    regions = _decisions(model, cells).reshape(resolution, resolution)
+    regions = decisions(model, cells).reshape(resolution, resolution)
 
     total = _SIDE + 2 * _MARGIN
     size = _SIDE / resolution
@@ -83,7 +83,8 @@ def draw_regions(
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _decisions(model: Callable[[Tensor], Tensor], places: Any) -> Any:
+def decisions(model: Callable[[Tensor], Tensor], places: Any) -> Any:
+    """The class that ``model`` gives to each of ``places`` (n, 2): integers (n,)."""
     with no_grad():
         scores = model(Tensor(places, dtype="float32")).cpu().numpy()
     if scores.ndim != 2 or len(scores) != len(places):

@@ -123,10 +123,7 @@ class Trainer:
 
         Raises TrainingError when the loss is no longer finite, KeyboardInterrupt after Ctrl-C.
         """
-        self._loader = train_loader
-        if self._loader_state is not None:
-            train_loader.load_state_dict(self._loader_state)
-            self._loader_state = None
+        self.attach(train_loader)
         try:
             with self._interrupts_deferred():
                 for callback in self.callbacks:
@@ -142,6 +139,16 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_fit_end(self)
         return self.history
+
+    def attach(self, train_loader: DataLoader) -> None:
+        """Take ``train_loader`` for the one whose position ``state_dict`` tells; ``fit`` does so.
+
+        A position that ``load_state_dict`` brought is given to it.
+        """
+        self._loader = train_loader
+        if self._loader_state is not None:
+            train_loader.load_state_dict(self._loader_state)
+            self._loader_state = None
 
     def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on a batch; returns the loss (without the penalty) and the output."""

@@ -1,0 +1,178 @@
+"""A network, its loss and its optimizer, put together from the settings; or from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tensorgrad import nn, optim
+from tensorgrad.cli.data import Problem
+from tensorgrad.cli.folder import CHECKPOINT, MODEL
+from tensorgrad.cli.settings import ACTIVATIONS, DEFAULTS, OPTIMIZERS
+from tensorgrad.errors import TensorgradError
+from tensorgrad.nn import functional
+from tensorgrad.ops.indexing import one_hot
+from tensorgrad.optim import lr_scheduler
+from tensorgrad.tensor import Tensor
+from tensorgrad.training import load_checkpoint
+
+Settings = Mapping[str, Any]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_model(problem: Problem, settings: Settings) -> nn.Sequential:
+    """A network of fully connected layers that gives a score for each class, or numbers."""
+    size = problem.inputs
+    layers: list[nn.Module] = []
+    for width in settings["hidden"]:
+        layers += [nn.Linear(size, width), getattr(nn, ACTIVATIONS[settings["activation"]])()]
+        if settings["dropout"]:
+            layers.append(nn.Dropout(settings["dropout"]))
+        size = width
+    layers.append(nn.Linear(size, problem.outputs))
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            _initialise(layer, settings["init"])
+    if settings["loss"] == "squared-error" and problem.classes is not None:
+        layers.append(nn.Sigmoid())
+    return nn.Sequential(*layers)
+
+
+def _initialise(layer: nn.Linear, init: str) -> None:
+    if init == "he":
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    elif init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    elif init == "small-uniform":
+        nn.init.uniform_(layer.weight, -0.05, 0.05)
+    elif init == "trunc-normal":
+        nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
+    else:
+        nn.init.by_name(init.replace("-", "_"))(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def build_loss(problem: Problem, settings: Settings) -> Loss:
+    """The loss: for classes as the settings say, for numbers the squared error."""
+    if problem.classes is None:
+        return functional.mse_loss
+    if settings["loss"] == "cross-entropy":
+        return functional.cross_entropy
+    classes = problem.outputs
+
+    def squared_error(output: Tensor, target: Tensor) -> Tensor:
+        wanted = one_hot(target, classes).astype(output.dtype) * 0.8 + 0.1
+        return functional.mse_loss(output, wanted, "half_mean")
+
+    return squared_error
+
+
+def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
+    """The optimizer, with its own learning rate if none is set."""
+    name, rate = OPTIMIZERS[settings["optimizer"]]
+    options = {} if settings["momentum"] is None else {"momentum": settings["momentum"]}
+    found: optim.Optimizer = getattr(optim, name)(
+        model.parameters(), lr=rate if settings["lr"] is None else settings["lr"], **options
+    )
+    return found
+
+
+def build_schedule(optimizer: optim.Optimizer, settings: Settings, batches: int) -> tuple[Any, str]:
+    """The schedule of the learning rate, or None; and when it is stepped.
+
+    batches: of an epoch. They all end with the last epoch: "step" divides by 10 after each third,
+    "exponential" and "polynomial" reach a hundredth and 0, "cosine" falls to 0 in half a wave,
+    "warmup" rises over the first tenth and then falls likewise, "one-cycle" rises for 30 %.
+    "plateau" divides by 10 after 5 epochs without a lower validation loss.
+    """
+    name, epochs = settings["schedule"], settings["epochs"]
+    steps = epochs * batches
+    rate = float(optimizer.param_groups[0]["lr"])
+    if name == "step":
+        return lr_scheduler.StepLR(optimizer, max(1, -(-epochs // 3))), "epoch"
+    if name == "exponential":
+        return lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / epochs)), "epoch"
+    if name == "polynomial":
+        return lr_scheduler.PolynomialLR(optimizer, steps), "batch"
+    if name == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, steps), "batch"
+    if name == "warmup":
+        rising = max(1, steps // 10)
+        parts = [
+            lr_scheduler.LinearLR(optimizer, 0.01, 1.0, rising),
+            lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - rising)),
+        ]
+        return lr_scheduler.SequentialLR(optimizer, parts, [rising]), "batch"
+    if name == "one-cycle":
+        return lr_scheduler.OneCycleLR(optimizer, rate, max(2, steps)), "batch"
+    if name == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(optimizer, patience=5), "epoch"
+    return None, "epoch"
+
+
+def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] | None:
+    """The regularizer: L1, L2, both, or None."""
+    l1, l2 = settings["l1"], settings["l2"]
+    if not l1 and not l2:
+        return None
+    weights = [p for p in model.parameters() if p.ndim > 1]
+
+    def penalty() -> Tensor:
+        if not l2:
+            return functional.l1_penalty(weights, l1)
+        squares = functional.l2_penalty(weights, l2)
+        return squares if not l1 else squares + functional.l1_penalty(weights, l1)
+
+    return penalty
+
+
+def metrics_of(problem: Problem, settings: Settings) -> list[str]:
+    """The names of the figures to report: as set, or what suits the task."""
+    if settings["metrics"] is not None:
+        return list(settings["metrics"])
+    return ["accuracy"] if problem.classes is not None else ["r2", "mae"]
+
+
+class Run(NamedTuple):
+    """A finished run, or an interrupted one that has a model already."""
+
+    folder: Path
+    model: nn.Sequential  # in evaluation mode
+    problem: Problem
+    settings: dict[str, Any]
+
+
+def load_run(path: str | Path, device: str) -> Run:
+    """The network that the run in the folder ``path`` has trained.
+
+    path: the folder, or a file in it. Raises TensorgradError, saying what to do, if there is none.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        folder = folder.parent
+    file = folder / MODEL
+    if not file.is_file():
+        there = folder / CHECKPOINT
+        raise TensorgradError(
+            f"{folder} holds no {MODEL}; "
+            + (
+                f"it was interrupted: go on with tensorgrad resume {folder}"
+                if there.is_file()
+                else "give the folder of a run of tensorgrad train"
+            )
+        )
+    found = load_checkpoint(file)
+    if "problem" not in found.config:
+        raise TensorgradError(
+            f"{file} was not written by tensorgrad train; load it with training.load_checkpoint"
+        )
+    config = dict(found.config)
+    problem = Problem(**config.pop("problem"))
+    settings = {**DEFAULTS, **config}
+    model = build_model(problem, settings)
+    model.load_state_dict(found.state)
+    model.to(device)
+    model.eval()
+    return Run(folder, model, problem, settings)

@@ -1,0 +1,353 @@
+"""What a run is about: data of any kind as rows of numbers, and how they are made from files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorgrad.data import (
+    DataFileError,
+    DatasetError,
+    Subset,
+    TensorDataset,
+    digits,
+    idx_folder,
+    image_folder,
+    image_list,
+    random_split,
+    read_csv,
+    read_npz,
+    table_examples,
+)
+from tensorgrad.data.transforms import Normalize
+from tensorgrad.errors import TensorgradError
+from tensorgrad.tensor import Tensor
+
+Settings = Mapping[str, Any]
+Array = np.ndarray[Any, Any]
+
+
+class Raw(NamedTuple):
+    """Examples as they are in the files."""
+
+    inputs: Array  # [n, ...]
+    targets: Array  # int64 [n] classes, or float32 [n, k] numbers
+    classes: tuple[str, ...] | None  # their names; None if the targets are numbers
+    features: tuple[str, ...] = ()  # of a table
+    test: tuple[Array, Array] | None = None  # inputs and targets that come with it to test with
+
+
+class Problem(NamedTuple):
+    """What a network must know of the data it is for; saved with it, as JSON.
+
+    Inputs are ``(raw - mean) / std``, as rows; targets that are numbers likewise.
+    """
+
+    name: str
+    shape: list[int]  # of an input
+    classes: list[str] | None
+    features: list[str]
+    mean: list[float]  # one number, or one for each element of an input
+    std: list[float]
+    target_mean: list[float]
+    target_std: list[float]
+
+    @property
+    def inputs(self) -> int:
+        """The number of elements of an input."""
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs that the network has."""
+        return len(self.target_mean) if self.classes is None else max(2, len(self.classes))
+
+    def rows(self, raw: Array) -> Array:
+        """Inputs as the network takes them: float32 [n, elements].
+
+        Raises TensorgradError if they have another shape than those it was trained with.
+        """
+        if list(raw.shape[1:]) != self.shape:
+            raise TensorgradError(
+                f"an input has shape {raw.shape[1:]}, but the network was trained on "
+                f"{tuple(self.shape)}; take the same kind of data, and --image-size as then"
+            )
+        flat = raw.reshape(len(raw), -1)
+        if not any(self.mean) and len(self.std) == 1:
+            return flat / np.float32(self.std[0])
+        normalize = Normalize(self.mean, self.std)
+        found: Array = normalize.apply(flat.astype(np.float64), np.random.default_rng(0))
+        return found.astype(np.float32)
+
+    def wanted(self, targets: Array) -> Array:
+        """Targets as the network is to give them."""
+        if self.classes is not None:
+            return targets
+        scaled = (targets - np.array(self.target_mean)) / np.array(self.target_std)
+        return scaled.astype(np.float32)
+
+    def given(self, outputs: Array) -> Array:
+        """Numbers that the network predicts, in the units of the data."""
+        return outputs * np.array(self.target_std) + np.array(self.target_mean)
+
+
+class Data(NamedTuple):
+    """What to train on: three parts, and what the network must know."""
+
+    problem: Problem
+    train: Subset
+    validation: Subset
+    test: Any
+    whole: TensorDataset
+    labels: Array | None  # of ``whole``, if they are classes
+
+
+def read(
+    path: str | Path | None,
+    settings: Settings,
+    classes: tuple[str, ...] | None = None,
+    problem: Problem | None = None,
+) -> Raw:
+    """The examples at ``path``, whatever kind of data it is; the embedded digits if None.
+
+    classes: the names of the classes in their order, where they are known already.
+    problem: what a network was trained on; then features and target are looked up by name.
+
+    Raises TensorgradError or OSError, naming the file, for anything that cannot be used.
+    """
+    if path is None:
+        images, labels = digits()
+        return Raw(images, labels, tuple("0123456789"))
+    place = Path(path)
+    size = settings["image_size"]
+    pixels: dict[str, Any] = {
+        "size": None if size is None else tuple(size), "grey": settings["grey"],
+        "classes": classes,
+    }  # fmt: skip
+    if not place.exists():
+        raise TensorgradError(f"{place}: there is no such file or folder")
+    if place.is_dir():
+        names = {entry.name for entry in place.iterdir()}
+        if {"train", "test"} <= names:
+            train = image_folder(place / "train", **pixels)
+            test = image_folder(place / "test", **{**pixels, "classes": train.classes})
+            return Raw(*train.load(), train.classes, test=test.load())
+        if any("ubyte" in name for name in names) or not any(
+            entry.is_dir() for entry in place.iterdir()
+        ):
+            return _idx(place, classes)
+        folder = image_folder(place, **pixels)
+        return Raw(*folder.load(), folder.classes)
+    if place.suffix == ".npz":
+        return _npz(place, classes)
+    if place.suffix in (".csv", ".tsv", ".data"):
+        return _table(place, settings, classes, problem)
+    if place.suffix in (".txt", ".list"):
+        images_of = image_list(place, settings["image_root"], settings["label_pattern"], **pixels)
+        return Raw(*images_of.load(), images_of.classes)
+    raise TensorgradError(
+        f"{place}: unknown kind of data; give a folder, or a file that ends in .npz, .csv, .tsv, "
+        ".data, or .txt (a list of images)"
+    )
+
+
+def _idx(folder: Path, classes: tuple[str, ...] | None) -> Raw:
+    found = idx_folder(folder)
+    if found.train_images.shape[1:] != found.test_images.shape[1:]:
+        raise TensorgradError(
+            f"{folder}: training images have shape {found.train_images.shape[1:]} and test images "
+            f"{found.test_images.shape[1:]}; take both from the same data set"
+        )
+    largest = int(max(found.train_labels.max(initial=0), found.test_labels.max(initial=0)))
+    return Raw(
+        found.train_images, found.train_labels, classes or _numbered(largest),
+        test=(found.test_images, found.test_labels),
+    )  # fmt: skip
+
+
+def _numbered(largest: int) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(max(largest, 1) + 1))
+
+
+_INPUT_NAMES, _TARGET_NAMES = ("x", "inputs", "images", "data"), ("y", "t", "labels", "targets")
+
+
+def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
+    arrays = {name.lower(): array for name, array in read_npz(path).items()}
+
+    def pick(names: tuple[str, ...], part: str) -> Array | None:
+        for name in names:
+            for key in (f"{name}_{part}", f"{part}_{name}") if part else (name,):
+                if key in arrays:
+                    return arrays[key]
+        return None
+
+    inputs, targets = pick(_INPUT_NAMES, "train"), pick(_TARGET_NAMES, "train")
+    test = pick(_INPUT_NAMES, "test"), pick(_TARGET_NAMES, "test")
+    if inputs is None or targets is None:
+        inputs, targets = pick(_INPUT_NAMES, ""), pick(_TARGET_NAMES, "")
+    if inputs is None or targets is None:
+        raise DataFileError(
+            path,
+            f"there must be arrays x and y (or x_train, y_train, x_test, y_test); it holds "
+            f"{', '.join(arrays)}",
+            "save them with numpy.savez(path, x=..., y=...)",
+        )
+    pairs = [(inputs, targets)]
+    if test[0] is not None and test[1] is not None:
+        pairs.append((test[0], test[1]))
+    for x, y in pairs:
+        if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.dtype.kind not in "biuf":
+            raise DataFileError(
+                path,
+                f"x must hold numbers of shape (n, ...) and y (n,) or (n, k); got {x.dtype} "
+                f"{x.shape} and {y.shape}",
+                "save them so",
+            )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            raise DataFileError(path, "x has values that are not finite", "remove them")
+    if targets.dtype.kind in "US":
+        order = classes or tuple(sorted(set(map(str, targets.tolist()))))
+        number = {name: i for i, name in enumerate(order)}
+        try:
+            coded = [np.array([number[str(v)] for v in y.tolist()], np.int64) for _, y in pairs]
+        except KeyError as error:
+            raise DataFileError(
+                path, f"{error} is none of the classes {', '.join(order)}", "correct it"
+            ) from error
+        classes = order
+    elif targets.dtype.kind in "biu" and targets.ndim == 1:
+        coded = [y.astype(np.int64) for _, y in pairs]
+        classes = classes or _numbered(int(max(y.max(initial=0) for y in coded)))
+    else:
+        coded = [y.reshape(len(y), -1).astype(np.float32) for _, y in pairs]
+        classes = None
+    return Raw(inputs, coded[0], classes, test=(pairs[1][0], coded[1]) if len(pairs) > 1 else None)
+
+
+def _table(
+    path: Path, settings: Settings, classes: tuple[str, ...] | None, problem: Problem | None
+) -> Raw:
+    columns = read_csv(path)
+    features = settings["features"] if problem is None else problem.features
+    try:
+        found = table_examples(columns, settings["target"], features, classes)
+    except ValueError as error:
+        raise TensorgradError(f"{path}: {error} (--target, --features)") from error
+    return Raw(found.inputs, found.targets, found.classes, found.features)
+
+
+def load(settings: Settings, device: str) -> Data:
+    """The data of a run in three parts that follow from the seed.
+
+    A test part that comes with the data is used as it is; else as large a part as that for
+    validation is put aside.
+
+    Raises TensorgradError or OSError for what cannot be trained on.
+    """
+    path = settings["data"]
+    raw = read(path, settings)
+    test = raw.test
+    if settings["test"] is not None:
+        other = read(settings["test"], settings, raw.classes)
+        if other.inputs.shape[1:] != raw.inputs.shape[1:]:
+            raise TensorgradError(
+                f"{settings['test']}: inputs have shape {other.inputs.shape[1:]}, those to train "
+                f"on {raw.inputs.shape[1:]}"
+            )
+        test = other.inputs, other.targets
+    _check(path, raw, test)
+    labels = None if raw.classes is None else raw.targets
+    part = settings["validation_share"]
+    if not part:
+        raise TensorgradError("--validation-share must be above 0: early stopping needs a part")
+    if test is None:
+        shares = (1 - 2 * part, part, part)
+    else:
+        shares = (1 - part, part)
+    if shares[0] <= 0:
+        raise TensorgradError(
+            f"--validation-share {part} leaves nothing to train on, as as much is put aside to "
+            "test with; take a smaller one"
+        )
+    positions = random_split(range(len(raw.inputs)), shares, settings["seed"], stratify=labels)
+    if not all(len(p) for p in positions):
+        raise TensorgradError(
+            f"{path}: {len(raw.inputs)} examples are too few to be split into "
+            f"{len(positions)} parts"
+        )
+    problem = _problem(path, raw, positions[0].indices)
+    whole = _dataset(problem, raw.inputs, raw.targets, device)
+    parts = [Subset(whole, p.indices) for p in positions]
+    return Data(
+        problem,
+        parts[0],
+        parts[1],
+        parts[2] if test is None else _dataset(problem, *test, device),
+        whole,
+        labels,
+    )
+
+
+def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
+    """Refuse what could be read but not trained on."""
+    for inputs, targets in ((raw.inputs, raw.targets), *([test] if test else [])):
+        if (len(inputs) < 2 and inputs is raw.inputs) or not len(inputs):
+            raise TensorgradError(
+                f"{path}: there must be two training images or other examples at least, and one to "
+                f"test with; got {len(inputs)}"
+            )
+        if raw.classes is not None:
+            least, most = int(targets.min()), int(targets.max())
+            if least < 0 or most >= len(raw.classes):
+                raise TensorgradError(
+                    f"{path}: no label may be below 0 or above {len(raw.classes) - 1}; got "
+                    f"{least} to {most}"
+                )
+
+
+def _problem(path: Any, raw: Raw, train: Array) -> Problem:
+    """What the network must know: scales are those of the training part."""
+    pixels = raw.inputs.dtype.kind in "u" or raw.inputs.ndim > 2
+    if pixels:
+        mean, std = np.zeros(1), np.array([float(max(raw.inputs.max(), 1))])
+    else:
+        normalize = Normalize.of(raw.inputs[train].reshape(len(train), -1))
+        mean, std = normalize.mean, normalize.std
+    target_mean, target_std = np.zeros(0), np.zeros(0)
+    if raw.classes is None:
+        scale = Normalize.of(raw.targets[train])
+        target_mean, target_std = scale.mean, scale.std
+    name = "digits" if path is None else Path(path).resolve().stem or "data"
+    return Problem(
+        name,
+        list(raw.inputs.shape[1:]),
+        None if raw.classes is None else list(raw.classes),
+        list(raw.features),
+        mean.tolist(),
+        std.tolist(),
+        target_mean.tolist(),
+        target_std.tolist(),
+    )
+
+
+def _dataset(problem: Problem, inputs: Array, targets: Array, device: str) -> TensorDataset:
+    """Rows and targets, in the memory of the device that will use them."""
+    return TensorDataset(
+        Tensor(problem.rows(inputs), device=device, copy=None),
+        Tensor(problem.wanted(targets), device=device, copy=None),
+    )
+
+
+def dataset_of(problem: Problem, raw: Raw, device: str) -> TensorDataset:
+    """Other examples, for a network that was trained on ``problem``.
+
+    Raises DatasetError if they are of another kind.
+    """
+    if (raw.classes is None) != (problem.classes is None):
+        raise DatasetError("the data has classes where the network predicts numbers, or vice versa")
+    return _dataset(problem, raw.inputs, raw.targets, device)

@@ -1,0 +1,209 @@
+"""``tensorgrad evaluate`` and ``predict``: a trained network at work."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import backend
+from tensorgrad.autograd.modes import no_grad
+from tensorgrad.cli.build import Run, build_loss, load_run
+from tensorgrad.cli.data import Problem, dataset_of, load, read
+from tensorgrad.data import (
+    DataFileError,
+    DataLoader,
+    read_csv,
+    read_image,
+    read_npz,
+    write_atomically,
+)
+from tensorgrad.data.images import SUFFIXES
+from tensorgrad.errors import TensorgradError
+from tensorgrad.nn.functional import softmax
+from tensorgrad.optim import SGD
+from tensorgrad.tensor import Tensor
+from tensorgrad.training import ConfusionMatrix, Trainer
+
+_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "roc_auc")
+_OF_NUMBERS = ("r2", "mae", "mse")
+_MOST_CLASSES = 20  # whose confusion matrix is printed
+Array = np.ndarray[Any, Any]
+
+
+def evaluate(
+    run: str,
+    part: str = "test",
+    data: str | None = None,
+    json: bool = False,
+    device: str | None = None,
+    **how: Any,
+) -> None:
+    """Print figures of the network in the folder ``run``.
+
+    part: "train", "validation" or "test" of the run's own data, where ``data`` is not given.
+    json: as one JSON object. how: image_size, image_root, label_pattern in place of the run's.
+
+    Raises TensorgradError or OSError for wrong input.
+    """
+    place = backend.normalize(device)
+    found = load_run(run, place)
+    settings = {**found.settings, **how, "device": place}
+    problem = found.problem
+    if data is None:
+        parts = load(settings, place)
+        if parts.problem != problem:
+            raise TensorgradError(
+                f"the data at {settings['data']} is not what {run} was trained on; put it back, or "
+                "name other data with --data"
+            )
+        examples = getattr(parts, part)
+    else:
+        raw = read(data, settings, _names(problem), problem)
+        examples = dataset_of(problem, raw, place)
+    trainer = Trainer(
+        found.model,
+        SGD(found.model.parameters()),
+        build_loss(problem, settings),
+        metrics=_OF_NUMBERS if problem.classes is None else _OF_CLASSES,
+        precision=settings["precision"],
+    )
+    if problem.classes is not None:
+        trainer.metrics["confusion"] = ConfusionMatrix()
+    figures = trainer.evaluated(DataLoader(examples, 1000, device=place))
+    values = figures.compute()
+    values.pop("confusion", None)
+    matrix = None
+    if problem.classes is not None:
+        confusion = figures.metric("confusion")
+        assert isinstance(confusion, ConfusionMatrix)
+        matrix = confusion.matrix()
+    _print(values, matrix, problem, len(examples), json)
+
+
+def _names(problem: Problem) -> tuple[str, ...] | None:
+    return None if problem.classes is None else tuple(problem.classes)
+
+
+def _print(
+    values: dict[str, float], matrix: Array | None, problem: Problem, n: int, as_json: bool
+) -> None:
+    if problem.classes is None and len(problem.target_std) == 1:  # in the units of the data
+        values["mae"] *= problem.target_std[0]
+        values["mse"] *= problem.target_std[0] ** 2
+    if as_json:
+        content: dict[str, Any] = {"examples": n, **values}
+        if matrix is not None:
+            content.update(confusion=matrix.tolist(), classes=problem.classes)
+        print(json.dumps(content, indent=1))
+        return
+    print(f"{n:,} examples")
+    for name, value in values.items():
+        print(f"{name:<10} {value:.4f}")
+    if matrix is not None and problem.classes is not None and len(matrix) <= _MOST_CLASSES:
+        print("\nright class below, predicted class across")
+        print(confusion_table(matrix, problem.classes))
+
+
+def confusion_table(matrix: Any, classes: Sequence[str]) -> str:
+    """The confusion matrix [classes, classes] with names, as text."""
+    names = [name[:12] for name in classes] + [""] * (len(matrix) - len(classes))
+    width = max(len(str(n)) for n in [*np.ravel(matrix).tolist(), *names]) + 2
+    head = " " * width + "".join(name.rjust(width) for name in names)
+    lines = [
+        name.ljust(width) + "".join(str(int(n)).rjust(width) for n in row)
+        for name, row in zip(names, matrix)
+    ]
+    return "\n".join([head, *lines])
+
+
+def predict(
+    run: str,
+    inputs: Sequence[str],
+    out: str | None = None,
+    device: str | None = None,
+    **how: Any,
+) -> None:
+    """Print a line of CSV for each example in the files ``inputs``.
+
+    Raises TensorgradError or OSError, before anything is printed, for files that cannot be used.
+    """
+    place = backend.normalize(device)
+    found = load_run(run, place)
+    settings = {**found.settings, **how}
+    rows = [row for path in inputs for row in _predicted(found, settings, Path(path), place)]
+    problem = found.problem
+    head = ["example"]
+    if problem.classes is not None:
+        head += ["class", "probability"]
+    else:
+        head += ["value"] if problem.outputs == 1 else [f"value{i}" for i in range(problem.outputs)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([head, *rows])
+    if out is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        write_atomically(out, text.getvalue().encode())
+
+
+def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[list[str]]:
+    """The rows of the answer to one file."""
+    problem = run.problem
+    names, raw = _inputs(problem, settings, path)
+    with no_grad():
+        output = run.model(Tensor(problem.rows(raw), device=device))
+        if problem.classes is None:
+            numbers = problem.given(output.cpu().numpy())
+            return [[n, *(f"{v:.6g}" for v in row)] for n, row in zip(names, numbers)]
+        if settings["loss"] == "cross-entropy":
+            output = softmax(output)
+        shares = output.cpu().numpy()
+    if settings["loss"] != "cross-entropy":  # targets .1 and .9: brought to a sum of 1
+        shares = np.clip((shares - 0.1) / 0.8, 1e-6, 1)
+        shares = shares / shares.sum(1, keepdims=True)
+    best = shares.argmax(1)
+    labels = problem.classes
+    return [
+        [name, labels[k] if k < len(labels) else str(k), f"{row[k]:.4f}"]
+        for name, k, row in zip(names, best.tolist(), shares)
+    ]
+
+
+def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Array]:
+    """The names of the examples in a file, and their inputs as they are there."""
+    if not path.is_file():
+        raise TensorgradError(f"{path}: there is no such file")
+    if path.suffix.lower() in SUFFIXES:
+        size = settings["image_size"]
+        if size is None and len(problem.shape) >= 2:
+            size = problem.shape[-2:]
+        grey = settings["grey"] or len(problem.shape) == 2
+        return [str(path)], read_image(path, size, grey)[None]
+    if path.suffix == ".npz":
+        arrays = {name.lower(): array for name, array in read_npz(path).items()}
+        found = next((arrays[n] for n in ("x", "x_test", "inputs", "images") if n in arrays), None)
+        if found is None or found.ndim < 2:
+            raise DataFileError(
+                path, f"holds {', '.join(arrays)}, and no array x [n, ...]", "save it as x"
+            )
+        return [f"{path}:{i}" for i in range(len(found))], found
+    columns = read_csv(path)
+    missing = [name for name in problem.features if name not in columns]
+    if missing or not problem.features:
+        raise DataFileError(
+            path,
+            f"has the columns {', '.join(columns)}; the network wants "
+            f"{', '.join(problem.features) or 'images'}",
+            "give a file of the kind it was trained on",
+        )
+    rows = np.stack([columns[name] for name in problem.features], axis=1)
+    if rows.dtype.kind != "f":
+        raise DataFileError(path, "the features must be numbers", "correct the columns")
+    return [f"{path}:{i + 1}" for i in range(len(rows))], rows.astype(np.float32)
