@@ -265,10 +265,7 @@ def load(settings: Settings, device: str) -> Data:
     part = settings["validation_share"]
     if not part:
         raise TensorgradError("--validation-share must be above 0: early stopping needs a part")
-    if test is None:
-        shares = (1 - 2 * part, part, part)
-    else:
-        shares = (1 - part, part)
+    shares = [1 - 2 * part, part, part] if test is None else [1 - part, part]
     if shares[0] <= 0:
         raise TensorgradError(
             f"--validation-share {part} leaves nothing to train on, as as much is put aside to "

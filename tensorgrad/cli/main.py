@@ -63,7 +63,7 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
         "Trains each network k times, each time on all but one part of the data, and measures it\n"
         "on the part left out. Prints a table and leaves it, and a picture, in a folder.",
         "examples:\n  tensorgrad cross-validate --hidden 2 --hidden 8 --hidden 32\n"
-        "  tensorgrad cross-validate --data vowels.csv --features f1,f2 --target vowel --folds 10\n",
+        "  tensorgrad cross-validate --data vowels.csv --target vowel --folds 10\n",
     ),
     "verify-resume": (
         "kill training again and again, and prove that resuming loses nothing",
@@ -154,10 +154,10 @@ def build_parser() -> argparse.ArgumentParser:
     made["completion"].add_argument("shell", choices=("bash", "zsh", "fish"))
     for name in ("evaluate", "predict"):
         for option in ("device", "image-root", "label-pattern", "image-size"):
+            kind = image_size if option == "image-size" else str
             made[name].add_argument(
-                f"--{option}", metavar=option.upper(), help="as for train",
-                **({"type": image_size} if option == "image-size" else {}),
-            )  # fmt: skip
+                f"--{option}", metavar=option.upper(), type=kind, help="as for train"
+            )
     return parser
 
 
@@ -285,13 +285,13 @@ def _completion(args: dict[str, Any]) -> int | None:
     from tensorgrad.errors import TensorgradError
 
     try:
-        import argcomplete
+        from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise TensorgradError(
             "completion is done by argcomplete, which is not installed; pip install "
             '"tensorgrad[completion]"'
         ) from error
-    print(argcomplete.shellcode(["tensorgrad"], shell=args["shell"]))
+    print(shellcode(["tensorgrad"], shell=args["shell"]))
     return None
 
 

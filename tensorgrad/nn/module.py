@@ -291,7 +291,7 @@ class Module:
     def register_full_backward_hook(
         self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]
     ) -> hooks.RemovableHandle:
-        """Call ``hook(module, grad_input, grad_output)`` when the gradients by the inputs are known.
+        """Call ``hook(module, grad_input, grad_output)`` when the gradients have arrived.
 
         grad_input: for each positional argument its gradient, or None. grad_output: for each
         output. What the hook returns, if not None, takes the place of ``grad_input`` (of several

@@ -182,6 +182,62 @@ def draw_bars(
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def draw_norms(rows: Sequence[Record]) -> str:
+    """What ``GradientNorms`` noted as SVG: a line for each weight, on a logarithmic scale.
+
+    rows: "step", and the norm of the gradient of each parameter; biases are left out.
+    """
+    names = [name for name in rows[0] if name != "step" and not name.endswith("bias")]
+    lines = {
+        name: [
+            (row["step"], math.log10(row[name]))
+            for row in rows
+            if row.get(name, 0) > 0 and math.isfinite(row[name])
+        ]
+        for name in names
+    }
+    heights = [y for line in lines.values() for _, y in line] or [0.0]
+    low, high = math.floor(min(heights)), math.ceil(max(heights) + 1e-9)
+    width = 2 * _WIDTH - 200
+    right, floor = width - 150, _HEIGHT - _BOTTOM
+    first, last = rows[0]["step"], max(rows[-1]["step"], rows[0]["step"] + 1)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(_LEFT + (x - first) / (last - first) * (right - _LEFT), 2),
+            round(floor - (y - low) / max(high - low, 1) * (floor - _TOP), 2),
+        )
+
+    parts = [
+        *_opening(width, "Gradient norms"),
+        f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">norm of the gradient</text>',
+    ]
+    for power in range(low, high + 1, max(1, (high - low) // 8)):
+        y = at(first, power)[1]
+        parts += [
+            f'<path d="M{_LEFT} {y}H{right}" stroke="#e2e8f0"/>',
+            f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">1e{power}</text>',
+        ]
+    for i, (name, line) in enumerate(lines.items()):
+        share = i / max(len(lines) - 1, 1)
+        colour = f"hsl({round(230 - 200 * share)} 75% 42%)"
+        path = " ".join(f"{a},{b}" for a, b in (at(x, y) for x, y in line))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if i < 18:
+            y = _TOP + 14 * i
+            parts += [
+                f'<path d="M{right + 10} {y}h16" stroke="{colour}" stroke-width="3"/>',
+                f'<text x="{right + 32}" y="{y + 4}">{escape(name)}</text>',
+            ]
+    parts += [
+        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
+        f'<text x="{_LEFT}" y="{floor + 19}">{first:g}</text>',
+        f'<text x="{right}" y="{floor + 19}" text-anchor="end">{last:g}</text>',
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">step</text>',
+    ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers, ``about`` as many, that reach from at most ``low`` to at least ``high``.
 

@@ -224,6 +224,7 @@ def plot_confusion(matrix: Any, classes: Sequence[str] | None = None, ax: Any = 
     for i in range(n):
         for j in range(n):
             if counts[i, j]:
-                ax.text(j, i, str(int(counts[i, j])), ha="center", va="center",
-                        fontsize="small", color="white" if shares[i, j] > 0.5 else "black")  # fmt: skip
+                colour = "white" if shares[i, j] > 0.5 else "black"
+                text = str(int(counts[i, j]))
+                ax.text(j, i, text, ha="center", va="center", fontsize="small", color=colour)
     return figure

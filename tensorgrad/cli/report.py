@@ -1,0 +1,175 @@
+"""``tensorgrad report``: one HTML page about a run, with everything it shows inside."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import nn
+from tensorgrad.cli.build import Run, load_run
+from tensorgrad.cli.data import load
+from tensorgrad.cli.folder import read_json
+from tensorgrad.data import write_atomically
+from tensorgrad.errors import TensorgradError
+from tensorgrad.training.curves import draw_curves, draw_norms
+from tensorgrad.training.regions import draw_regions
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;"
+    "color:#1e293b}h1{font-size:1.6em}h2{margin-top:2em;font-size:1.2em}"
+    "table{border-collapse:collapse}td,th{padding:.15em .7em;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}.scroll{overflow-x:auto}"
+    ".units img{width:84px;image-rendering:pixelated;margin:2px}svg{max-width:100%;height:auto}"
+)
+_MOST_UNITS, _MOST_POINTS = 64, 2000
+Array = np.ndarray[Any, Any]
+
+
+def report(run: str, out: str | None = None) -> None:
+    """Write the page about the run in the folder ``run``.
+
+    Raises TensorgradError or OSError if it is no finished run.
+    """
+    found = load_run(run, "cpu")
+    result = read_json(found.folder / "result.json")
+    history = _numbers(found.folder / "history.csv")
+    sections = [
+        ("Result", _result(found, result)),
+        ("Curves", f'<div class="scroll">{draw_curves(history)}</div>'),
+        ("Confusion", _confusion(found, result)),
+        ("Decision regions", _regions(found)),
+        ("First hidden layer", _units(found)),
+        ("Gradient norms", _norms(found.folder / "gradients.csv")),
+        ("Network", f"<pre>{escape(str(found.model.summary((1, found.problem.inputs))))}</pre>"),
+        ("Settings", _table(sorted(found.settings.items()))),
+    ]
+    body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
+    name = escape(found.folder.name)
+    page = (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{name}: {escape(found.problem.name)}</h1>"
+        f"{body}</body></html>\n"
+    )
+    path = Path(out) if out is not None else found.folder / "report.html"
+    write_atomically(path, page.encode())
+    print(f"written to {path}")
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers that a run left."""
+    try:
+        with path.open(newline="") as file:
+            return [
+                {name: float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise TensorgradError(f"{path}: damaged ({error}); train again") from error
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [
+        f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+        for name, value in rows
+        if value is not None
+    ]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _result(run: Run, result: Mapping[str, Any]) -> str:
+    return _table(
+        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else value)
+        for name, value in result.items()
+        if name != "confusion"
+    )
+
+
+def _confusion(run: Run, result: Mapping[str, Any]) -> str:
+    matrix, classes = result.get("confusion"), run.problem.classes
+    if not matrix or classes is None or len(matrix) > 50:
+        return ""
+    names = [*classes, *map(str, range(len(classes), len(matrix)))]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    lines = []
+    for name, row in zip(names, matrix):
+        total = max(sum(row), 1)
+        cells = "".join(
+            f'<td style="background:rgba(29,78,216,{count / total:.2f});'
+            f'color:{"#fff" if count / total > 0.5 else "inherit"}">{count or ""}</td>'
+            for count in row
+        )
+        lines.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    return (
+        "<p>Rows: the right class; columns: the predicted one. Test data.</p>"
+        f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
+    )
+
+
+def _regions(run: Run) -> str:
+    """For two features: which class goes where."""
+    problem = run.problem
+    if problem.inputs != 2 or problem.classes is None:
+        return ""
+    try:
+        data = load({**run.settings, "device": "cpu"}, "cpu")
+    except (TensorgradError, OSError):
+        return "<p>The data is no longer there.</p>"
+    places, labels = data.whole.take(np.arange(min(len(data.whole), _MOST_POINTS)))
+    picture = draw_regions(run.model, places, labels, title="Decision regions")
+    names = problem.features or ["first", "second"]
+    return (
+        f"<p>Across: {escape(names[0])}, up: {escape(names[1])}, both scaled. Points: the data.</p>"
+        + picture
+    )
+
+
+def _units(run: Run) -> str:
+    """The weights of the first layer as pictures, where the inputs are images."""
+    shape = run.problem.shape
+    first = next(m for m in run.model.modules() if isinstance(m, nn.Linear))
+    weight = first.weight.detach().numpy()
+    if len(shape) < 2 or not run.settings["hidden"]:
+        return ""
+    pictures = weight[:_MOST_UNITS].reshape(-1, *shape)
+    if len(shape) == 3:
+        pictures = pictures.mean(1)
+    limit = float(np.abs(pictures).max()) or 1.0
+    images = [
+        f'<img alt="unit {i}" src="data:image/png;base64,'
+        f'{base64.b64encode(png((127.5 + 127.5 * p / limit).astype(np.uint8))).decode()}">'
+        for i, p in enumerate(pictures)
+    ]
+    return (
+        "<p>The weights of each hidden unit: dark below 0, bright above.</p>"
+        f'<div class="units">{"".join(images)}</div>'
+    )
+
+
+def _norms(path: Path) -> str:
+    rows = _numbers(path) if path.is_file() else []
+    return f'<div class="scroll">{draw_norms(rows)}</div>' if rows else ""
+
+
+def png(pixels: Array) -> bytes:
+    """An image in shades of grey, uint8 [height, width], as a PNG file (RFC 2083)."""
+    height, width = pixels.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    rows: Sequence[bytes] = [b"\0" + row.tobytes() for row in np.ascontiguousarray(pixels)]
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"".join(rows), 9))
+        + chunk(b"IEND", b"")
+    )

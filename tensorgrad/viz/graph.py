@@ -1,0 +1,247 @@
+"""The computation graph of a tensor: as DOT, and as SVG laid out here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from tensorgrad.autograd import grad
+from tensorgrad.autograd.modes import _SetMode
+from tensorgrad.data.files import write_atomically
+from tensorgrad.errors import GradientError, TensorgradError
+from tensorgrad.tape import Leaf, Mode, Node, Observer
+from tensorgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tensorgrad.nn import Module
+
+_MOST = 2000  # entries that are drawn
+_BOX, _ROW, _GAP = 150, 64, 24  # width of a box, distance of rows and of boxes, in pixels
+_HEIGHT = 40  # of a box
+
+
+@dataclass
+class Vertex:
+    """An entry of the tape, or a leaf: its name, the shape of its value, its gradient's norm."""
+
+    name: str
+    shape: tuple[int, ...]
+    leaf: bool
+    gradient: float | None = None  # the Euclidean norm; None if it is not known
+    inputs: list[int] = field(default_factory=list)  # positions in Graph.vertices
+
+
+@dataclass
+class Graph:
+    """A computation graph: ``vertices`` in the order in which they were computed."""
+
+    vertices: list[Vertex]
+
+    def _text(self, vertex: Vertex) -> list[str]:
+        shape = "x".join(map(str, vertex.shape)) or "scalar"
+        lines = [vertex.name, shape]
+        if vertex.gradient is not None:
+            lines[1] += f"   |grad| {vertex.gradient:.3g}"
+        return lines
+
+    @property
+    def dot(self) -> str:
+        """The graph in Graphviz's language."""
+        lines = ["digraph tape {", '  node [shape=box, fontname="Helvetica"];']
+        for i, vertex in enumerate(self.vertices):
+            text = "\\n".join(self._text(vertex)).replace('"', '\\"')
+            style = ', style=filled, fillcolor="#dbe7ff"' if vertex.leaf else ""
+            lines.append(f'  n{i} [label="{text}"{style}];')
+        for i, vertex in enumerate(self.vertices):
+            lines += [f"  n{k} -> n{i};" for k in vertex.inputs]
+        return "\n".join([*lines, "}"]) + "\n"
+
+    @property
+    def svg(self) -> str:
+        """The graph as a picture: inputs above, in rows by their distance from the leaves."""
+        rows = self._rows()
+        places: dict[int, tuple[float, float]] = {}
+        width = max(len(row) for row in rows) * (_BOX + _GAP) + _GAP
+        for depth, row in enumerate(rows):
+            start = (width - len(row) * (_BOX + _GAP) + _GAP) / 2
+            for k, i in enumerate(row):
+                places[i] = start + k * (_BOX + _GAP), _GAP + depth * _ROW
+        height = len(rows) * _ROW + _GAP
+        parts = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif" '
+            'font-size="11" fill="#334155">',
+            f"<title>Computation graph of {len(self.vertices)} entries</title>",
+            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        ]
+        for i, vertex in enumerate(self.vertices):
+            x, y = places[i]
+            for k in vertex.inputs:
+                a, b = places[k]
+                parts.append(
+                    f'<path d="M{a + _BOX / 2:.1f} {b + _HEIGHT}C{a + _BOX / 2:.1f} '
+                    f"{b + _ROW:.1f} {x + _BOX / 2:.1f} {y - _ROW + _HEIGHT:.1f} "
+                    f'{x + _BOX / 2:.1f} {y}" fill="none" stroke="#94a3b8"/>'
+                )
+        for i, vertex in enumerate(self.vertices):
+            x, y = places[i]
+            name, shape = self._text(vertex)
+            colour = "#dbe7ff" if vertex.leaf else "#f8fafc"
+            parts += [
+                f'<rect x="{x:.1f}" y="{y}" width="{_BOX}" height="{_HEIGHT}" rx="4" '
+                f'fill="{colour}" stroke="#64748b"/>',
+                f'<text x="{x + _BOX / 2:.1f}" y="{y + 16}" text-anchor="middle" '
+                f'font-weight="bold">{escape(name)}</text>',
+                f'<text x="{x + _BOX / 2:.1f}" y="{y + 31}" text-anchor="middle">'
+                f"{escape(shape)}</text>",
+            ]
+        return "\n".join([*parts, "</svg>"]) + "\n"
+
+    def _rows(self) -> list[list[int]]:
+        """Which vertices stand side by side, from left to right."""
+        depth: list[int] = []
+        users: list[list[int]] = [[] for _ in self.vertices]
+        for i, vertex in enumerate(self.vertices):
+            depth.append(1 + max((depth[k] for k in vertex.inputs), default=-1))
+            for k in vertex.inputs:
+                users[k].append(i)
+        for i, vertex in enumerate(self.vertices):  # a leaf stands right above its first use
+            if vertex.leaf and users[i]:
+                depth[i] = min(depth[k] for k in users[i]) - 1
+        rows: list[list[int]] = [[] for _ in range(max(depth) + 1)]
+        for i, d in enumerate(depth):
+            rows[d].append(i)
+        # Below the middle of what they are computed from (Sugiyama, Tagawa and Toda, 1981).
+        place = {i: float(k) for row in rows for k, i in enumerate(row)}
+        for _ in range(4):
+            for row in rows:
+                row.sort(key=lambda i: _middle(place, self.vertices[i].inputs, i))
+                place.update({i: float(k) for k, i in enumerate(row)})
+            for row in reversed(rows):
+                row.sort(key=lambda i: _middle(place, users[i], i))
+                place.update({i: float(k) for k, i in enumerate(row)})
+        return rows
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file ``path``, ``*.svg`` or ``*.dot``, in one step."""
+        ending = Path(path).suffix
+        if ending not in (".svg", ".dot"):
+            raise TensorgradError(f"a graph is saved as .svg or .dot, not {Path(path).name!r}")
+        write_atomically(path, (self.svg if ending == ".svg" else self.dot).encode())
+
+
+def _middle(place: Mapping[int, float], neighbours: list[int], own: int) -> float:
+    """Where a vertex should stand: in the middle of its neighbours."""
+    if not neighbours:
+        return place[own]
+    return sum(place[k] for k in neighbours) / len(neighbours)
+
+
+class _Gradients(Observer):
+    """Notes the norm of the gradient that arrives at each entry."""
+
+    def __init__(self) -> None:
+        self.norms: dict[Node, float] = {}
+
+    def differentiated(self, node: Node, rule: Any, saved: Any, g: Any, gradient: Any) -> None:
+        """See Observer."""
+        if node not in self.norms:
+            self.norms[node] = _norm(g)
+
+
+def _norm(g: Any) -> float:
+    data = getattr(g, "data", g) if isinstance(g, Tensor) else g
+    return float((data.astype("float64") ** 2).sum() ** 0.5)
+
+
+class _observed(_SetMode):
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self.observer = observer
+
+    def _wanted(self, mode: Mode) -> Mode:
+        return mode._replace(observers=(*mode.observers, self.observer))
+
+
+def draw_graph(
+    tensor: Tensor,
+    model: Module | None = None,
+    names: Mapping[str, Tensor] | None = None,
+    gradients: bool = True,
+) -> Graph:
+    """The graph that led to ``tensor``: what ``backward()`` would replay.
+
+    model: whose parameters get their paths as names. names: further names of leaves.
+    gradients: compute the gradient of the (summed) tensor by every entry, and show their norms;
+        ``.grad`` is not touched.
+
+    Call it before ``backward()``, which uses the graph up. ``graph.svg`` and ``graph.dot`` are
+    texts, ``graph.save("step.svg")`` writes one.
+
+    Raises GradientError for a tensor without a graph, or one that is used up; TensorgradError for
+    more than 2,000 entries.
+    """
+    root = tensor.node
+    if root is None:
+        raise GradientError(
+            "draw_graph: the tensor does not require a gradient, so it has no graph"
+        )
+    known: dict[Node, str] = {}
+    for name, leaf in (names or {}).items():
+        if leaf.node is not None:
+            known[leaf.node] = name
+    if model is not None:
+        known.update({p.node: name for name, p in model.named_parameters() if p.node is not None})
+    found: set[Node] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if node.edges is None:
+            raise GradientError(
+                "draw_graph: backward() has used the graph up; draw it before, or pass "
+                "retain_graph=True"
+            )
+        if len(found) > _MOST:
+            raise TensorgradError(f"draw_graph: more than {_MOST:,} entries; draw a part of them")
+        waiting += [parent for _, _, parent in node.edges]
+    norms: dict[Node, float] = {}
+    if gradients:
+        norms = _norms(tensor, found)
+    # Positions count downwards. Leaves come first.
+    order = sorted(found, key=lambda n: (type(n) is not Leaf, -n.position))
+    place = {node: i for i, node in enumerate(order)}
+    vertices = []
+    for node in order:
+        is_leaf = type(node) is Leaf
+        name = known.get(node, "leaf") if is_leaf else node.op.name
+        inputs = [place[parent] for _, _, parent in node.edges or ()]
+        vertices.append(Vertex(name, node.shape, is_leaf, norms.get(node), inputs))
+    return Graph(vertices)
+
+
+def _norms(tensor: Tensor, found: set[Node]) -> dict[Node, float]:
+    observer = _Gradients()
+    leaves = [node for node in found if type(node) is Leaf]
+    stand_ins = []
+    for leaf in leaves:  # grad() wants tensors, of which the tape knows the entries only
+        stand_in = Tensor(0.0)
+        stand_in.node = leaf
+        stand_ins.append(stand_in)
+    if not leaves:
+        return {}
+    with _observed(observer):
+        total = tensor if tensor.size == 1 else tensor.sum()
+        results = grad(total, stand_ins, retain_graph=True)
+    norms = dict(observer.norms)
+    for leaf, result in zip(leaves, results):
+        norms[leaf] = _norm(result)
+    if tensor.node is not None:
+        norms.setdefault(tensor.node, 1.0)
+    return norms
