@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,11 @@ def resume(path: str | Path, given: Mapping[str, Any]) -> None:
     if not any((folder / older(CHECKPOINT, n)).is_file() for n in (0, 1)):
         raise TensorgradError(f"{folder} holds no {CHECKPOINT}; give the folder of an earlier run")
     with locked(folder):
-        checkpoint = load_newest(folder / CHECKPOINT)
+        with warnings.catch_warnings(record=True) as damaged:
+            warnings.simplefilter("always")
+            checkpoint = load_newest(folder / CHECKPOINT)
+        for warning in damaged:
+            print(warning.message, file=sys.stderr)
         if not set(DEFAULTS) <= set(checkpoint.config):
             raise TensorgradError(
                 f"{folder / CHECKPOINT} was not written by this version of tensorgrad train; load "

@@ -46,28 +46,27 @@ def verify_resume(kills: int, seed: int, epochs: int, folder: str | None = None)
         length = time.perf_counter() - started  # of the training itself
         expected = fingerprint(whole)
         print(f"uninterrupted: {length:.1f} s, {expected[:16]}", flush=True)
-        equal = in_writing = ended = 0
+        equal = in_writing = 0
         moments = random.Random(seed)
         for number in range(1, kills + 1):
             run = place / f"killed-{number}"
-            how = "writing" if number % 2 == 0 else "any moment"
-            step, written = _killed(run, epochs, how == "writing", moments, length)
-            ended += step is None
+            within = 0.9 * length
+            while True:
+                step, written = _killed(run, epochs, number % 2 == 0, moments.uniform(0, within))
+                if step is not None:
+                    break
+                _remove(run)  # training was over before the moment came: an earlier one
+                within /= 2
             in_writing += written
-            if not (run / MODEL).exists():
-                _finish(_resume(run))
+            _finish(_resume(run))
             same = fingerprint(run) == expected
             equal += same
-            where = "after its end" if step is None else f"in step {step}"
-            text = "with a checkpoint half-written" if written else ""
-            print(f"{number:>4} killed {where} {text}: {'equal' if same else 'DIFFERS'}",
+            text = " with a checkpoint half-written" if written else ""
+            print(f"{number:>4} killed after step {step}{text}: {'equal' if same else 'DIFFERS'}",
                   flush=True)  # fmt: skip
             if same and folder is None:
                 _remove(run)
-        print(
-            f"{equal} of {kills} equal; {in_writing} killed with a checkpoint half-written, "
-            f"{ended} after the last step"
-        )
+        print(f"{equal} of {kills} equal; {in_writing} killed with a checkpoint half-written")
     return 0 if equal == kills else 1
 
 
@@ -125,17 +124,17 @@ def _finish(process: subprocess.Popen[bytes]) -> None:
         )
 
 
-def _killed(
-    run: Path, epochs: int, in_writing: bool, moments: random.Random, length: float
-) -> tuple[int | None, bool]:
-    """Train in ``run`` and kill the process.
+def _killed(run: Path, epochs: int, in_writing: bool, after: float) -> tuple[int | None, bool]:
+    """Train in ``run`` and kill the process ``after`` seconds, counted from the first checkpoint.
+
+    in_writing: wait on, until a checkpoint is being written.
 
     Returns the step of the newest checkpoint, None if training was over by then; and whether one
     was half-written.
     """
     process = _start(run, epochs)
     _await_first_checkpoint(run, process)
-    until = time.perf_counter() + moments.uniform(0, 0.9 * length)
+    until = time.perf_counter() + after
     while time.perf_counter() < until and process.poll() is None:
         time.sleep(0.001)
     if in_writing:

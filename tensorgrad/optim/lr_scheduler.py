@@ -260,16 +260,17 @@ class OneCycleLR(LRScheduler):
 
     def rate(self, base: float, count: int) -> float:
         """The place on the way up or down."""
-        if count >= self.total_steps:
+        if count > self.total_steps:
             raise ValueError(
                 f"OneCycleLR: the cycle has {self.total_steps} steps, and this is number "
-                f"{count + 1}; give it more total_steps"
+                f"{count}; give it more total_steps"
             )
         peak = self.pct_start * self.total_steps - 1
         last = self.total_steps - 1
         if count <= peak and peak > 0:
             return self._between(self.first, self.max_lr, count / peak)
-        return self._between(self.max_lr, self.final, (count - peak) / (last - peak))
+        # After the last step the rate stays; nothing is trained with it.
+        return self._between(self.max_lr, self.final, min((count - peak) / (last - peak), 1.0))
 
     def _between(self, start: float, end: float, part: float) -> float:
         if self.anneal_strategy == "cos":

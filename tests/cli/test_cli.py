@@ -16,7 +16,7 @@ import pytest
 
 from tensorgrad.cli import main
 from tensorgrad.cli.info import operations_table
-from tensorgrad.cli.settings import DEFAULTS
+from tensorgrad.cli.settings import DEFAULTS, read_toml
 from tensorgrad.data import write_idx
 from tensorgrad.ops.random import default_generator
 from tensorgrad.ops.table import OPERATIONS
@@ -24,8 +24,8 @@ from tensorgrad.training import load_checkpoint
 
 SMALL = ["train", "--epochs", "2", "--hidden", "16", "--batch-size", "64"]
 FILES = {
-    "checkpoint.safetensors", "config.json", "curves.svg", "history.csv", "model.safetensors",
-    "result.json",
+    ".lock", "checkpoint.safetensors", "checkpoint.1.safetensors", "config.toml", "curves.svg",
+    "history.csv", "model.safetensors", "result.json",
 }  # fmt: skip
 
 
@@ -39,17 +39,18 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_train_leaves_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    """Six files in a new folder, the accuracy on standard output, the progress on the other."""
+    """All files in a new folder, the accuracy on standard output, the progress on the other."""
     assert main(SMALL) == 0
     out, err = capsys.readouterr()
     folder = Path("runs/digits-1")
     assert {entry.name for entry in folder.iterdir()} == FILES
-    assert "1,258 training, 269 validation and 270 test images; network 64-16-10 on cpu" in out
+    assert "1,258 training, 269 validation and 270 test examples; network 64-16-10 on cpu" in out
     assert "test accuracy " in out
     assert str(folder) in out
     assert len(err.splitlines()) == 2
-    config = json.loads((folder / "config.json").read_text())
-    assert set(config) == {*DEFAULTS, "versions"}
+    config = read_toml(folder / "config.toml")
+    in_use = {name for name, value in DEFAULTS.items() if value is not None}
+    assert set(config) == {*in_use, "device"}
     assert config["hidden"] == [16]
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -117,7 +118,7 @@ def test_interrupted_run_says_how_to_go_on(
     monkeypatch.setattr(Trainer, "evaluate", interrupted)
     assert main(SMALL) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("go on with: tensorgrad train --resume runs/digits-1")
+    assert last.endswith("go on with: tensorgrad resume runs/digits-1")
     monkeypatch.setattr(Trainer, "evaluate", usual)
     assert main(last.partition("go on with: ")[2].split()[1:]) == 0
     rows = Path("runs/digits-1/history.csv").read_text().splitlines()
@@ -140,7 +141,7 @@ def test_interrupted_run_says_how_to_go_on(
 def test_every_option_works(options: list[str]) -> None:
     """And finds its way into the settings of the run."""
     assert main([*SMALL, "--out", "out", *options]) == 0
-    config = json.loads(Path("out/config.json").read_text())
+    config = read_toml("out/config.toml")
     for name, value in zip(options[::2], options[1::2], strict=True):
         found = config[name[2:].replace("-", "_")]
         if name == "--hidden":
@@ -184,7 +185,7 @@ def test_trains_on_a_folder(images: str, capsys: pytest.CaptureFixture[str]) -> 
     """The sizes of the network follow from the data, the folder gives the run its name."""
     assert main(["train", "--data", images, "--epochs", "15", "--hidden", "8"]) == 0
     out = capsys.readouterr().out
-    assert "bars: 170 training, 30 validation and 50 test images; network 12-8-3" in out
+    assert "bars: 170 training, 30 validation and 50 test examples; network 12-8-3" in out
     assert json.loads(Path("runs/bars-1/result.json").read_text())["test_accuracy"] > 0.9
 
 
@@ -202,11 +203,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "seed": (["train", "--seed", str(2**64)], "--seed: must be a whole number"),
     "momentum": (["train", "--momentum", "0.9"], "adam does not take it"),
     "device": (["train", "--device", "gpu"], "unknown device 'gpu'"),
-    "no folder": (["train", "--data", "nowhere"], "no such folder"),
+    "no folder": (["train", "--data", "nowhere"], "no such file or folder"),
     "empty folder": (["train", "--data", "."], "missing train-images-idx3-ubyte[.gz]"),
     "no run": (["train", "--resume", "nowhere"], "holds no checkpoint.safetensors"),
-    "resume with": (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given with it"),
-    "rate too large": (["train", "--optimizer", "sgd", "--lr", "1e30"], "lower the learning rate"),
+    "resume with": (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given"),
 }
 
 
@@ -224,9 +224,20 @@ def test_wrong_input(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "test accuracy" not in out
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_training_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1 and one line, which says where the first NaN arose."""
+    assert main(["train", "--optimizer", "sgd", "--lr", "1e30", "--out", "run"]) == 1
+    err = capsys.readouterr().err
+    assert "was not finite in step" in err
+    assert "Lower the learning rate" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("damage", ["torn", "altered", "other"])
 def test_damaged_checkpoint(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Refused in one line, and left alone."""
+    """The one before is used, with a line that says so; if that is damaged too, it is refused."""
     assert main([*SMALL, "--out", "run"]) == 0
     path = Path("run/checkpoint.safetensors")
     content = path.read_bytes()
@@ -238,11 +249,19 @@ def test_damaged_checkpoint(damage: str, capsys: pytest.CaptureFixture[str]) -> 
         content = content.replace(b"epochs", b"epochz")
     path.write_bytes(content)
     capsys.readouterr()
+    older = Path("run/checkpoint.1.safetensors")
+    whole = older.read_bytes()
+    older.write_bytes(content)
     assert main(["train", "--resume", "run"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "checkpoint.safetensors" in err
+    assert "no checkpoint is whole" in err
     assert path.read_bytes() == content
+    older.write_bytes(whole)
+    model = Path("run/model.safetensors").read_bytes()
+    assert main(["resume", "run"]) == 0
+    assert "Going on from the one before, run/checkpoint.1.safetensors" in capsys.readouterr().err
+    assert Path("run/model.safetensors").read_bytes() == model
 
 
 def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,5 +321,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     wrong = run("train", "--data", "nowhere")
     assert wrong.returncode == 2
     assert wrong.stdout == ""
-    assert wrong.stderr.startswith("tensorgrad train: error: nowhere: there is no such folder")
+    assert wrong.stderr.startswith(
+        "tensorgrad train: error: nowhere: there is no such file or folder"
+    )
     assert run("train", "--epochs", "0").returncode == 2

@@ -139,6 +139,9 @@ def test_errors() -> None:
         ours.OneCycleLR(o, 1.0, 10, anneal_strategy="cubic")
     short = ours.OneCycleLR(o, 1.0, 2)
     short.step()
+    last = short.get_last_lr()
+    short.step()  # after the last batch, as PyTorch allows it
+    assert short.get_last_lr() == last
     with pytest.raises(ValueError, match="more total_steps"):
         short.step()
     with pytest.raises(ValueError, match="need 1 milestones, got 0"):
