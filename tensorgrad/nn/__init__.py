@@ -16,8 +16,10 @@ from tensorgrad.nn.activations import (
     Softplus,
     Tanh,
 )
+from tensorgrad.nn.check import ModelError, Problem
 from tensorgrad.nn.containers import ModuleDict, ModuleList, Residual, Sequential
 from tensorgrad.nn.embedding import RBF, Bilinear, Embedding
+from tensorgrad.nn.interchange import load_safetensors, save_safetensors
 from tensorgrad.nn.layers import Dropout, Flatten, Identity, Linear
 from tensorgrad.nn.losses import (
     BCEWithLogitsLoss,
@@ -64,12 +66,14 @@ __all__ = [
     "LogSoftmax",
     "MSELoss",
     "Mish",
+    "ModelError",
     "Module",
     "ModuleDict",
     "ModuleList",
     "MultiMarginLoss",
     "NLLLoss",
     "Parameter",
+    "Problem",
     "RMSNorm",
     "ReLU",
     "Residual",
@@ -83,4 +87,6 @@ __all__ = [
     "TripletMarginLoss",
     "functional",
     "init",
+    "load_safetensors",
+    "save_safetensors",
 ]

@@ -453,12 +453,30 @@ class Module:
         body = "\n  ".join([extra, *lines] if extra else lines)
         return f"{type(self).__name__}(\n  {body}\n)"
 
+    def check(self, *inputs: Any) -> Any:
+        """Run the model on zeros, without data, and find what does not fit.
+
+        inputs: for each argument of ``forward`` a shape, batch included, as ``check((32, 784))``;
+            or a tensor, of which shape and dtype count.
+
+        Returns the shape of the output (or a tuple of shapes). Raises ``nn.ModelError``, a
+        ShapeError, that lists all problems found: the path of the module, the axis, what it got and
+        wants, and the nearest change that would make it fit.
+        """
+        from tensorgrad.nn.check import check_shapes
+
+        output = check_shapes(self, inputs)
+        if isinstance(output, Tensor):
+            return output.shape
+        return tuple(getattr(part, "shape", None) for part in output)
+
     def summary(self, input_shape: Any = None, dtype: Any = None) -> Summary:
-        """A table of the modules: types, output shapes, numbers of parameters, bytes.
+        """A table of the modules: types, output shapes, parameters, memory, operations.
 
         input_shape: the shape of the input, batch included, or a list of such shapes for several
-            inputs. Zeros are run through the model to see the output shapes, which are left out
-            if it is ``None``.
+            inputs. Zeros are run through the model to see the output shapes, the bytes of what
+            a training step keeps, and the floating-point operations of the forward pass; all of
+            these are left out if it is ``None``.
         dtype: of the zeros; that of the first parameter by default.
         """
         from tensorgrad.nn.summary import summarize

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorgrad import dtypes
-from tensorgrad.autograd.modes import no_grad
+from tensorgrad import backend, dtypes
+from tensorgrad.backend import is_array
 from tensorgrad.nn.module import Module
 from tensorgrad.ops.creation import zeros
+from tensorgrad.tape import MODE, Observer, Primitive, current_mode
 from tensorgrad.tensor import Tensor
 
 
 @dataclass(frozen=True)
 class Row:
-    """One module: its path, type, output shape (if it was seen), and parameters of its own."""
+    """One module: its path, type, output shape (if it was seen), and parameters of its own.
+
+    operations: floating-point operations of its own in a forward pass; None if it was not seen.
+    """
 
     name: str
     type: str
     output_shape: tuple[int, ...] | None
     parameters: int
+    operations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,26 +34,33 @@ class Summary:
 
     parameters, trainable: how many numbers there are, and how many of them are trained.
     bytes: what the parameters and buffers take.
+    operations: floating-point operations of a forward pass: 2 m n k for a matrix product, one for
+        each element that is computed or added up otherwise. None without an input shape.
+    saved_bytes: what the tape keeps between forward and backward pass, besides the parameters.
     """
 
     rows: tuple[Row, ...]
     parameters: int
     trainable: int
     bytes: int
+    operations: int | None = None
+    saved_bytes: int | None = None
 
     def __str__(self) -> str:
         seen = any(row.output_shape is not None for row in self.rows)
-        head = ["module", "type", *(["output shape"] if seen else []), "parameters"]
+        head = ["module", "type", *(["output shape", "operations"] if seen else []), "parameters"]
         table = [head]
         for row in self.rows:
             shape = "-" if row.output_shape is None else str(row.output_shape)
             count = f"{row.parameters:,}" if row.parameters else "-"
-            table.append([row.name or "(all)", row.type, *([shape] if seen else []), count])
+            work = f"{row.operations:,}" if row.operations else "-"
+            middle = [shape, work] if seen else []
+            table.append([row.name or "(all)", row.type, *middle, count])
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
         lines = [
             "  ".join(
-                [cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)]
-                + [line[-1].rjust(widths[-1])]
+                cell.ljust(width) if k < 2 or (seen and k == 2) else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             for line in table
         ]
@@ -57,6 +69,11 @@ class Summary:
             f"{self.parameters:,} parameters, {self.trainable:,} of them trainable, "
             f"{self.bytes:,} bytes"
         )
+        if self.operations is not None and self.saved_bytes is not None:
+            total += (
+                f"\nforward pass: {self.operations:,} operations; "
+                f"{self.saved_bytes:,} bytes are kept for the backward pass"
+            )
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
     __repr__ = __str__
@@ -64,7 +81,7 @@ class Summary:
 
 def summarize(module: Module, input_shape: Any = None, dtype: Any = None) -> Summary:
     """The Summary of ``module``; see ``Module.summary``."""
-    shapes = {} if input_shape is None else _output_shapes(module, input_shape, dtype)
+    seen = None if input_shape is None else _Forward(module, input_shape, dtype)
     counted: set[int] = set()
     rows = []
     for name, part in module.named_modules():
@@ -73,51 +90,112 @@ def summarize(module: Module, input_shape: Any = None, dtype: Any = None) -> Sum
             if id(p) not in counted:  # one that is shared counts where it appears first
                 counted.add(id(p))
                 count += p.size
-        rows.append(Row(name, type(part).__name__, shapes.get(id(part)), count))
+        shape = None if seen is None else seen.shapes.get(id(part))
+        work = None if seen is None else seen.operations.get(id(part), 0)
+        rows.append(Row(name, type(part).__name__, shape, count, work))
     parameters = list(module.parameters())
     return Summary(
         rows=tuple(rows),
         parameters=sum(p.size for p in parameters),
         trainable=sum(p.size for p in parameters if p.requires_grad),
         bytes=sum(t.nbytes for t in (*parameters, *module.buffers())),
+        operations=None if seen is None else sum(seen.operations.values()),
+        saved_bytes=None if seen is None else seen.saved_bytes,
     )
 
 
-def _output_shapes(module: Module, input_shape: Any, dtype: Any) -> dict[int, tuple[int, ...]]:
-    """id of a module -> the shape of what it returned when zeros were run through the model."""
-    first = next(module.parameters(), None)
-    if dtype is None:
-        dtype = dtypes.get_default_dtype() if first is None else first.dtype
-    one = not input_shape or isinstance(input_shape[0], int)
-    device = None if first is None else first.device
-    inputs = [
-        zeros(tuple(shape), dtype=dtype, device=device)
-        for shape in ([input_shape] if one else input_shape)
-    ]
-    found: dict[int, tuple[int, ...]] = {}
+class _Forward(Observer):
+    """One forward pass on zeros: what each module returned and computed, and what is kept."""
 
-    def observed(part: Module) -> Callable[..., Any]:
+    def __init__(self, module: Module, input_shape: Any, dtype: Any) -> None:
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.operations: dict[int, int] = {}
+        self._running = [id(module)]
+        first = next(module.parameters(), None)
+        if dtype is None:
+            dtype = dtypes.get_default_dtype() if first is None else first.dtype
+        one = not input_shape or isinstance(input_shape[0], int)
+        device = None if first is None else first.device
+        inputs = [
+            zeros(tuple(shape), dtype=dtype, device=device)
+            for shape in ([input_shape] if one else input_shape)
+        ]
+        parts = list(module.modules())
+        modes = [part.training for part in parts]
+        token = MODE.set(current_mode()._replace(grad=True, observers=(self,)))
+        try:
+            for part in parts:
+                part.training = False
+                vars(part)["forward"] = self._observed(part)
+            output = module(*inputs)
+        finally:
+            MODE.reset(token)
+            for part, mode in zip(parts, modes, strict=True):
+                part.training = mode
+                vars(part).pop("forward", None)
+        self.saved_bytes = _saved_bytes(output, module)
+
+    def _observed(self, part: Module) -> Callable[..., Any]:
         forward = part.forward
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            self._running.append(id(part))
             out = forward(*args, **kwargs)
+            self._running.pop()
             first_out = out[0] if isinstance(out, tuple | list) and out else out
             if isinstance(first_out, Tensor):
-                found[id(part)] = first_out.shape
+                self.shapes[id(part)] = first_out.shape
             return out
 
         return call
 
-    parts = list(module.modules())
-    modes = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-            vars(part)["forward"] = observed(part)
-        with no_grad():
-            module(*inputs)
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-            vars(part).pop("forward", None)
-    return found
+    def computed(
+        self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
+    ) -> None:
+        """Count; see Observer."""
+        where = self._running[-1]
+        self.operations[where] = self.operations.get(where, 0) + operations_of(op, inputs, out)
+
+
+def operations_of(op: Primitive, inputs: Sequence[Any], out: Tensor) -> int:
+    """The floating-point operations of a primitive, as ``Summary`` counts them."""
+    if op.name in _PRODUCTS:
+        x = inputs[0]
+        extra = out.size if op.name == "linear" and inputs[2] is not None else 0
+        return 2 * out.size * int(x.shape[-1] if x.shape else 1) + extra
+    if op.name in _MOVES:
+        return 0
+    largest = max((x.size for x in inputs if isinstance(x, Tensor)), default=0)
+    return max(int(out.size), int(largest))
+
+
+_PRODUCTS = frozenset({"matmul", "linear"})
+# Primitives that move numbers and compute none.
+_MOVES = frozenset({
+    "reshape", "permute_dims", "matrix_transpose", "expand_dims", "squeeze", "broadcast_to",
+    "getitem", "concat", "stack", "flip", "roll", "astype", "take", "pad", "repeat", "tile",
+    "positive", "swapaxes", "moveaxis", "index_add", "zeros_like", "ones_like",
+})  # fmt: skip
+
+
+def _saved_bytes(output: Any, module: Module) -> int:
+    """The bytes of what the tape entries that lead to ``output`` keep, each array once."""
+    tensors = output if isinstance(output, tuple | list) else [output]
+    waiting = [t.node for t in tensors if isinstance(t, Tensor) and t.node is not None]
+    own = {id(backend.of(p.data).memory_owner(p.data)) for p in module.parameters()}
+    seen: set[Any] = set()
+    arrays: dict[int, int] = {}
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for _, saved, parent in node.edges or ():
+            waiting.append(parent)
+            for value in saved:
+                for array in value if isinstance(value, tuple) else (value,):
+                    if is_array(array):
+                        owner = backend.of(array).memory_owner(array)
+                        if id(owner) not in own:
+                            arrays[id(owner)] = int(owner.nbytes)
+    return sum(arrays.values())

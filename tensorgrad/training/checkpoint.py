@@ -21,8 +21,8 @@ from numpy import ndarray
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
+from tensorgrad.data.arrays import file_array, host_array
 from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
 from tensorgrad.tensor import Tensor
@@ -30,14 +30,6 @@ from tensorgrad.tensor import Tensor
 _FORMAT = 1
 _ENTRY = "tensorgrad"  # one entry only: the order of several would differ from run to run
 _MARK = "$"  # the key of a JSON object that stands for something JSON has no word for
-
-# safetensors' own NumPy reader does not know BF16.
-_DTYPES = {
-    "BOOL": dtypes.bool, "I8": dtypes.int8, "I16": dtypes.int16, "I32": dtypes.int32,
-    "I64": dtypes.int64, "U8": dtypes.uint8, "U16": dtypes.uint16, "U32": dtypes.uint32,
-    "U64": dtypes.uint64, "F16": dtypes.float16, "BF16": dtypes.bfloat16, "F32": dtypes.float32,
-    "F64": dtypes.float64,
-}  # fmt: skip
 
 
 class CheckpointError(TensorgradError, ValueError):
@@ -110,7 +102,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LoadedCheckpoint:
         "another checkpoint, or train again"
     )
     try:
-        arrays = {name: _array(view) for name, view in found}
+        arrays = {name: file_array(view) for name, view in found}
         document = json.loads(text)
         checksum = document.pop("sha256")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -169,12 +161,6 @@ def load_newest(path: str | os.PathLike[str]) -> LoadedCheckpoint:
     raise CheckpointError("no checkpoint is whole: " + "; ".join(problems))
 
 
-def _array(view: Mapping[str, Any]) -> ndarray[Any, Any]:
-    dtype = _DTYPES[view["dtype"]]
-    array = np.frombuffer(view["data"], dtype.newbyteorder("<")).reshape(view["shape"])
-    return array.astype(dtype, copy=False)
-
-
 def _checksum(document: Mapping[str, Any], arrays: Mapping[str, ndarray[Any, Any]]) -> str:
     """SHA-256 of the document and of every array with its name, dtype and shape."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
@@ -197,9 +183,7 @@ def _pack(value: Any, path: str, arrays: dict[str, ndarray[Any, Any]]) -> Any:
         name = path
         while name in arrays:
             name += "_"
-        # safetensors takes the memory as it lies, so it must lie in order.
-        dtype = dtypes.as_dtype(array.dtype)
-        arrays[name] = np.array(backend.of(array).to_host(array), dtype, order="C", copy=None)
+        arrays[name] = host_array(array)
         return {_MARK: kind, "name": name}
     if isinstance(value, list):
         return _pack_all(value, path, arrays)
