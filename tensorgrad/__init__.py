@@ -226,7 +226,9 @@ from tensorgrad.ops import (
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad import data, nn, optim, program, training
+    from tensorgrad import amp, data, nn, optim, profiler, program, training, viz
+    from tensorgrad.amp import autocast
+    from tensorgrad.profiler import profile
     from tensorgrad.program import compile, fuse
 
 __version__ = "0.1.0"
@@ -238,7 +240,7 @@ nan = math.nan
 newaxis = None
 
 #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
-_ON_USE = frozenset({"amp", "data", "nn", "optim", "program", "training"})
+_ON_USE = frozenset({"amp", "data", "nn", "optim", "profiler", "program", "training", "viz"})
 
 
 def __getattr__(name: str) -> Any:
@@ -246,6 +248,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"tensorgrad.{name}")
     if name in ("compile", "fuse"):
         return getattr(importlib.import_module("tensorgrad.program"), name)
+    if name == "profile":
+        return importlib.import_module("tensorgrad.profiler").profile
+    if name == "autocast":
+        return importlib.import_module("tensorgrad.amp").autocast
     raise AttributeError(f"module 'tensorgrad' has no attribute {name!r}")
 
 
@@ -272,6 +278,7 @@ __all__ = [
     "all",
     "amax",
     "amin",
+    "amp",
     "any",
     "arange",
     "arccos",
@@ -292,6 +299,7 @@ __all__ = [
     "atanh",
     "atleast_1d",
     "atleast_2d",
+    "autocast",
     "autograd",
     "bernoulli",
     "bfloat16",
@@ -422,6 +430,8 @@ __all__ = [
     "pow",
     "power",
     "prod",
+    "profile",
+    "profiler",
     "program",
     "random",
     "reciprocal",
@@ -482,6 +492,7 @@ __all__ = [
     "unstack",
     "var",
     "vecdot",
+    "viz",
     "where",
     "zeros",
     "zeros_like",

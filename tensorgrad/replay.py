@@ -206,6 +206,8 @@ def _replay(
             if usual:
                 d = rule.function(g, *saved)
             elif wanted is None or parent in wanted:
+                for observer in observers:
+                    observer.differentiating(node)
                 if together is None:
                     d = _differentiated(node, rule, saved, g, lift)
                 else:

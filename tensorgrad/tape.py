@@ -54,6 +54,12 @@ class Observer:
     ) -> None:
         """Called after ``op`` gave ``out`` from ``inputs`` (tensors and scalars)."""
 
+    def computing(self, op: Primitive) -> None:
+        """Called before ``op`` computes."""
+
+    def differentiating(self, node: Node) -> None:
+        """Called in reverse replay before a rule of ``node`` computes."""
+
     def differentiated(
         self, node: Node, rule: Rule, saved: Sequence[Any], g: Any, gradient: Any
     ) -> None:
@@ -78,7 +84,10 @@ class Observer:
         """Called before an optimizer updates a bundle of its group ``number``."""
 
     def entered(self, module: Any) -> None:
-        """Called before a module is called."""
+        """Called before a module is called, while somebody is in ``RECORDING``."""
+
+    def left(self, module: Any) -> None:
+        """Called after a module was called, however it ended; see ``entered``."""
 
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
         """Called before the ``.grad`` of ``leaf`` is replaced (``cleared``) or added to."""
@@ -367,6 +376,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     if observers and op.overwrites:
         for observer in observers:
             observer.overwriting([arrays[i] for i in op.overwritten(len(arrays))])
+    for observer in observers:
+        observer.computing(op)
     try:
         if usual:
             y = op.cpu(*arrays, **attrs)

@@ -89,16 +89,26 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward(...)``; a ShapeError raised inside gets the path of the module it arose in."""
-        if RECORDING:
-            for observer in current_mode().observers:
-                observer.entered(self)
         try:
-            if self._hooks is not None:
-                return hooks.call(self, args, kwargs)
+            if RECORDING or self._hooks is not None:
+                return self._observed(args, kwargs)
             return self.forward(*args, **kwargs)
         except ShapeError as error:
             self._add_path(error)
             raise
+
+    def _observed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """``forward`` with hooks around it, and told to those who want to know."""
+        watchers = current_mode().observers if RECORDING else ()
+        for observer in watchers:
+            observer.entered(self)
+        try:
+            if self._hooks is not None:
+                return hooks.call(self, args, kwargs)
+            return self.forward(*args, **kwargs)
+        finally:
+            for observer in watchers:
+                observer.left(self)
 
     def _add_path(self, error: ShapeError) -> None:
         # A module does not know its name: the one above it, which the error passes next, does.
