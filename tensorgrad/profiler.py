@@ -309,7 +309,8 @@ def ledger() -> list[Held]:
     gc.collect()
     tensors = [
         x for x in gc.get_objects()
-        if isinstance(x, Tensor) and x.node is not None and type(x.node) is not Leaf
+        # Not isinstance: objects of others may answer the question for their class with code.
+        if issubclass(type(x), Tensor) and x.node is not None and type(x.node) is not Leaf
     ]  # fmt: skip
     inner: set[Node] = set()
     graphs: dict[Node, tuple[int, int]] = {}
@@ -378,7 +379,11 @@ def _holders(target: Any, ignored: set[int], depth: int = 0) -> tuple[str, ...]:
         elif isinstance(holder, types.CellType):
             found += _of_cell(holder)
         else:  # an object may have its attributes in itself, without a dict
-            for name, value in dict(getattr(holder, "__dict__", {})).items():
+            try:
+                attributes = object.__getattribute__(holder, "__dict__")
+            except AttributeError:
+                continue
+            for name, value in dict(attributes).items():
                 if value is target:
                     found.append(f"attribute {name} of a {type(holder).__name__}")
     return tuple(dict.fromkeys(found))
