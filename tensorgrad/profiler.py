@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import linecache
 import os
@@ -356,17 +357,19 @@ def _holders(target: Any, ignored: set[int], depth: int = 0) -> tuple[str, ...]:
     """Who refers to an object, in words."""
     # No closures in here: their cells would be found as holders.
     found: list[str] = []
+    wanted = id(target)
     for frame in _frames():
         variables = frame.f_locals
         if variables is frame.f_globals:
             continue
         ignored.add(id(variables))
-        if frame.f_code.co_filename.startswith(_PACKAGE):
-            continue
-        for name, value in variables.items():
-            if value is target:
-                place = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-                found.append(f"variable {name} in {frame.f_code.co_name} ({place})")
+        code = frame.f_code
+        names = [name for name, value in variables.items() if id(value) == wanted]
+        if type(variables) is dict and code.co_flags & inspect.CO_OPTIMIZED:
+            variables.clear()  # before Python 3.13 a copy, which would keep what it shows
+        if not code.co_filename.startswith(_PACKAGE):
+            place = f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
+            found += [f"variable {name} in {code.co_name} ({place})" for name in names]
     for holder in gc.get_referrers(target):
         if id(holder) in ignored or isinstance(holder, types.FrameType):
             continue
