@@ -72,6 +72,13 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
         "bit of the weights and the optimizer. Exit code 1 if one differs.",
         "examples:\n  tensorgrad verify-resume --kills 10\n",
     ),
+    "demo": (
+        "experiments of the lectures: vanishing gradients, XOR, over-fitting, steering",
+        "Runs an experiment that needs no data, prints what it shows, and leaves its pictures\n"
+        "in a folder.",
+        "examples:\n  tensorgrad demo vanishing-gradients\n  tensorgrad demo xor\n"
+        "  tensorgrad demo overfitting\n  tensorgrad demo steering --out runs/road\n",
+    ),
     "report": (
         "one HTML page about a run, which opens without a network",
         "Writes report.html into the folder of the run: settings, curves, confusion matrix,\n"
@@ -94,6 +101,9 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
         'examples:\n  eval "$(tensorgrad completion bash)"\n',
     ),
 }  # fmt: skip
+
+
+DEMO_NAMES = ("vanishing-gradients", "xor", "overfitting", "steering")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,6 +152,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--seed", metavar="N", type=seed, default=0, help="of the moments")
     verify.add_argument("--epochs", metavar="N", type=count, default=20, help="(default 20)")
     verify.add_argument("--folder", metavar="DIR", help="where to work (default a temporary one)")
+    made["demo"].add_argument("name", choices=DEMO_NAMES)
+    made["demo"].add_argument("--out", metavar="DIR", help="new folder (default runs/<name>-<n>)")
+    made["demo"].add_argument("--seed", metavar="N", type=seed, help="of the random numbers")
     _add_run(made["report"])
     made["report"].add_argument("--out", metavar="FILE", help="(default report.html in the folder)")
     made["info"].add_argument(
@@ -260,6 +273,13 @@ def _verify_resume(args: dict[str, Any]) -> int | None:
     return verify_resume(**args)
 
 
+def _demo(args: dict[str, Any]) -> int | None:
+    from tensorgrad.cli.demos import demo
+
+    demo(**args)
+    return None
+
+
 def _report(args: dict[str, Any]) -> int | None:
     from tensorgrad.cli.report import report
 
@@ -302,6 +322,7 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
     "predict": _predict,
     "cross-validate": _cross_validate,
     "verify-resume": _verify_resume,
+    "demo": _demo,
     "report": _report,
     "info": _info,
     "bench": _bench,
