@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ class Problem(NamedTuple):
         return len(self.target_mean) if self.classes is None else max(2, len(self.classes))
 
     def rows(self, raw: Array) -> Array:
-        """Inputs as the network takes them: float32 [n, elements].
+        """Inputs as they are kept: [n, elements], float32, or uint8 where ``prepare`` scales them.
 
         Raises TensorgradError if they have another shape than those it was trained with.
         """
@@ -77,11 +77,27 @@ class Problem(NamedTuple):
                 f"{tuple(self.shape)}; take the same kind of data, and --image-size as then"
             )
         flat = raw.reshape(len(raw), -1)
-        if not any(self.mean) and len(self.std) == 1:
-            return flat / np.float32(self.std[0])
+        if flat.dtype == np.uint8 and self.only_scaled:
+            return flat  # a quarter of the memory, and of the time to fetch a batch
+        if self.only_scaled:
+            return flat * np.float32(1 / self.std[0])
         normalize = Normalize(self.mean, self.std)
         found: Array = normalize.apply(flat.astype(np.float64), np.random.default_rng(0))
         return found.astype(np.float32)
+
+    @property
+    def only_scaled(self) -> bool:
+        """Whether inputs are divided by one number, as pixels are."""
+        return len(self.std) == 1 and not any(self.mean) and len(self.shape) > 1
+
+    def prepare(self) -> Callable[[Tensor], Tensor]:
+        """From rows as they are kept to the input of the network, as a function of tensors."""
+        scale = 1 / self.std[0]
+
+        def scaled(rows: Tensor) -> Tensor:
+            return rows.astype("float32") * scale if str(rows.dtype) == "uint8" else rows
+
+        return scaled
 
     def wanted(self, targets: Array) -> Array:
         """Targets as the network is to give them."""

@@ -71,6 +71,7 @@ def evaluate(
         found.model,
         SGD(found.model.parameters()),
         build_loss(problem, settings),
+        prepare=problem.prepare(),
         metrics=_OF_NUMBERS if problem.classes is None else _OF_CLASSES,
         precision=settings["precision"],
     )
@@ -158,7 +159,7 @@ def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[lis
     problem = run.problem
     names, raw = _inputs(problem, settings, path)
     with no_grad():
-        output = run.model(Tensor(problem.rows(raw), device=device))
+        output = run.model(problem.prepare()(Tensor(problem.rows(raw), device=device)))
         if problem.classes is None:
             numbers = problem.given(output.cpu().numpy())
             return [[n, *(f"{v:.6g}" for v in row)] for n, row in zip(names, numbers)]

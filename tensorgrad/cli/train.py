@@ -138,6 +138,7 @@ def new_trainer(
         model,
         optimizer,
         build_loss(data.problem, settings),
+        prepare=data.problem.prepare(),
         penalty=build_penalty(model, settings),
         metrics=metrics_of(data.problem, settings),
         scheduler=scheduler,

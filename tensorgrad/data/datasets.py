@@ -67,7 +67,10 @@ class TensorDataset:
 
     def take(self, indices: Any) -> Arrays:
         """The rows at ``indices`` (integers [n]) of each array, copied."""
-        return tuple([array[indices] for array in self.arrays])
+        # Of NumPy's two ways the first is quicker; CuPy's wants indices on the GPU.
+        return tuple(
+            [a.take(indices, 0) if type(a) is ndarray else a[indices] for a in self.arrays]
+        )
 
 
 class Subset:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend
-from tensorgrad.backend import is_array
 from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.tensor import Tensor
 
@@ -25,7 +24,9 @@ Metric = Callable[[Tensor, Tensor], Any]
 
 
 def accuracy(output: Tensor, target: Tensor) -> Any:
-    """The share of examples whose largest output is that of the right class, a 0-d float64 array.
+    """The share of examples whose largest output is that of the right class.
+
+    A number, or a 0-d float64 array on a GPU.
 
     output: [batch, ..., classes], any increasing function of the probabilities (logits will do).
     target: the classes, integers [batch, ...]; or like ``output``, largest at the right class.
@@ -33,6 +34,9 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     Raises ShapeError unless the shapes are these and there are two classes or more.
     """
     scores, wanted = output.data, target.data
+    usual = type(scores) is ndarray and scores.ndim == 2 and wanted.shape == scores.shape[:1]
+    if usual and scores.shape[1] > 1 and len(wanted):  # the same in a third of the time
+        return np.count_nonzero(scores.argmax(1) == wanted) / len(wanted)
     if scores.ndim and scores.shape[-1] > 1:
         of = backend.of(scores)
         with of.at(output.device):
@@ -390,15 +394,22 @@ class Figures:
 
     def add(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
         """Take in a batch and its mean loss."""
+        for whole in self._whole.values():
+            whole.update(output, target)
+        examples = len(target.data)
+        if type(loss.data) is ndarray:  # nothing to wait for
+            sums = self._sums
+            sums["loss"] = sums.get("loss", 0.0) + float(loss.data) * examples
+            for name, metric in self._means.items():
+                sums[name] = sums.get(name, 0.0) + float(metric(output, target)) * examples
+            self._count += examples
+            return
         values: dict[str, Any] = {"loss": loss.data}
         for name, metric in self._means.items():
             value = metric(output, target)
             values[name] = value.data if isinstance(value, Tensor) else value
-        for whole in self._whole.values():
-            whole.update(output, target)
-        self._pending.append((values, len(target)))
-        waits = any(is_array(value) and type(value) is not ndarray for value in values.values())
-        if not waits or len(self._pending) >= self._GROUP:
+        self._pending.append((values, examples))
+        if len(self._pending) >= self._GROUP:
             self._read()
 
     def compute(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,18 @@ from tensorgrad.optim.scaler import unscale
 from tensorgrad.tensor import Tensor
 
 _Stage = Callable[..., Any]
+
+
+#: What a step consists of: model, optimizer, loss, prepare, penalty, average; as for the Trainer.
+Parts = tuple[Module, Any, Callable[[Tensor, Tensor], Tensor], Any, Any, Any]
+
+
+def prepared(prepare: Callable[..., Any] | None, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The inputs of the model, made of those of a batch."""
+    if prepare is None:
+        return inputs
+    found = prepare(*inputs)
+    return found if isinstance(found, tuple | list) else (found,)
 
 
 class Step:
@@ -51,32 +63,23 @@ class Step:
         self.scaler: GradScaler | None = None
         if precision == "float16":
             self.scaler = GradScaler()
-        self._made_of: tuple[Any, ...] = ()
+        self._made_of: Parts | None = None
         self._stages: tuple[_Stage, _Stage | None]
 
     def cast(self) -> contextlib.AbstractContextManager[Any]:
         """Inside, products are computed in the precision asked for."""
         return contextlib.nullcontext() if self.precision is None else autocast(self.precision)
 
-    def __call__(
-        self,
-        model: Module,
-        optimizer: Any,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        penalty: Callable[[], Tensor] | None,
-        average: Any,
-        batch: tuple[Tensor, ...],
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, parts: Parts, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the output of a step on ``batch``."""
-        parts = (model, optimizer, loss, penalty, average)
-        if len(self._made_of) != 5 or any(a is not b for a, b in zip(parts, self._made_of)):
+        if parts != self._made_of:  # a comparison of tuples looks at identity first
             self._made_of = parts
-            self._stages = self._new_stages(self.compile)
+            self._stages = self._new_stages(parts, self.compile)
         try:
             return self._run(batch)
         except CompileError as error:
             warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=4)
-            self._stages = self._new_stages(False)
+            self._stages = self._new_stages(parts, False)
             return self._run(batch)
 
     def _run(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -92,23 +95,27 @@ class Step:
         self.scaler.update()
         return found
 
-    def _new_stages(self, compiled: bool) -> tuple[_Stage, _Stage | None]:
+    def _new_stages(self, parts: Parts, compiled: bool) -> tuple[_Stage, _Stage | None]:
         # What can change stands in the closures of the stages themselves: there it is watched.
-        model, optimizer, loss, penalty, average = self._made_of
+        model, optimizer, loss, prepare, penalty, average = parts
         accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
         scale = None if self.scaler is None else self.scaler.scale_tensor
         found = None if self.scaler is None else self.scaler.found
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
         def whole(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            result = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, None)
+            result = _backward(
+                batch, model, optimizer, loss, prepare, penalty, accumulate, precision, None
+            )
             _update(parameters, optimizer, clip_norm, average)
             return result
 
         def scaled(*batch: Tensor) -> tuple[Tensor, Tensor]:
             assert scale is not None
             assert found is not None
-            result = _backward(batch, model, optimizer, loss, penalty, accumulate, precision, scale)
+            result = _backward(
+                batch, model, optimizer, loss, prepare, penalty, accumulate, precision, scale
+            )
             unscale(optimizer, scale, found)
             return result
 
@@ -127,6 +134,7 @@ def _backward(
     model: Module,
     optimizer: Any,
     loss: Callable[[Tensor, Tensor], Tensor],
+    prepare: Callable[..., Any] | None,
     penalty: Callable[[], Tensor] | None,
     accumulate: int,
     precision: str | None,
@@ -139,11 +147,11 @@ def _backward(
     parts = [batch] if accumulate == 1 else _parts(batch, accumulate)
     for *inputs, target in parts:
         if precision is None:
-            output = model(*inputs)
+            output = model(*prepared(prepare, inputs))
             value = loss(output, target)
         else:
             with autocast(precision):
-                output = model(*inputs)
+                output = model(*prepared(prepare, inputs))
                 value = loss(output, target)
         if len(parts) > 1:
             value = value * (len(target) / len(batch[-1]))

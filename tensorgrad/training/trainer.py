@@ -20,7 +20,7 @@ from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import EpochMetric, Figures, Metric, resolve
-from tensorgrad.training.step import Step
+from tensorgrad.training.step import Parts, Step, prepared
 
 
 class TrainingError(TensorgradError, ArithmeticError):
@@ -34,6 +34,8 @@ class Trainer:
     optimizer: what updates the model's parameters.
     loss: ``loss(output, target)``, the mean over the batch as a tensor of one element; the target
         is the last part of a batch.
+    prepare: a function from the inputs of a batch to those of the model, computed inside the step,
+        as ``lambda x: x.float() * (1 / 255)`` for pixels that are kept as bytes.
     penalty: a function without arguments whose value is added to the loss for the gradient, as
         ``lambda: l1_penalty(model.parameters(), 1e-4)``. The losses reported are without it.
     metrics: names (``metrics.NAMES``), functions ``metric(output, target)`` -> mean over the
@@ -65,6 +67,7 @@ class Trainer:
         optimizer: Any,
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
+        prepare: Callable[..., Any] | None = None,
         penalty: Callable[[], Tensor] | None = None,
         metrics: Sequence[str | Metric | EpochMetric] = ("accuracy",),
         scheduler: Any = None,
@@ -84,6 +87,7 @@ class Trainer:
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
+        self.prepare = prepare
         self.penalty = penalty
         self.metrics = resolve(metrics)
         self.scheduler = scheduler
@@ -152,7 +156,10 @@ class Trainer:
 
     def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on a batch; returns the loss (without the penalty) and the output."""
-        return self._step(self.model, self.optimizer, self.loss, self.penalty, self.average, batch)
+        return self._step(self._parts(), batch)
+
+    def _parts(self) -> Parts:
+        return self.model, self.optimizer, self.loss, self.prepare, self.penalty, self.average
 
     def uncompiled_step(self) -> Callable[..., tuple[Tensor, Tensor]]:
         """The training step as it is written, for looking at what happens in it."""
@@ -161,7 +168,7 @@ class Trainer:
         plain.scaler = own.scaler
 
         def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            return plain(self.model, self.optimizer, self.loss, self.penalty, self.average, batch)
+            return plain(self._parts(), batch)
 
         return step
 
@@ -186,7 +193,7 @@ class Trainer:
             with no_grad():
                 for *inputs, target in loader:
                     with self._step.cast():
-                        output = self.model(*inputs)
+                        output = self.model(*prepared(self.prepare, inputs))
                         loss = self.loss(output, target)
                     figures.add(loss, output, target)
                     self._stop_if_interrupted()
@@ -200,19 +207,23 @@ class Trainer:
         done = train_loader.state_dict()["position"]
         if not done or self._rate is None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
+        # Those that do nothing after a batch are not asked.
+        watching = [c for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
+        by_batch = self.schedule_every == "batch" and self.scheduler is not None
         for batch in train_loader:
             self.between_steps = False
             loss, output = self.step(*batch)
             self._figures.add(loss, output, batch[-1])
-            if self.scheduler is not None and self.schedule_every == "batch":
+            if by_batch:
                 self.scheduler.step()
             done += 1
             self.steps += 1
             self.batch, self.last_loss = batch, loss
             self.between_steps = True
-            for callback in self.callbacks:
+            for callback in watching:
                 callback.on_batch_end(self, done)
-            self._stop_if_interrupted()
+            if self._interrupted:
+                raise KeyboardInterrupt
         record: dict[str, float] = {"epoch": self.epoch + 1, "lr": self._rate}
         record.update({f"train_{name}": value for name, value in self.running.items()})
         if not math.isfinite(record["train_loss"]):
