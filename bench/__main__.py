@@ -13,14 +13,24 @@ from typing import Any
 if not __package__:  # run as ``python bench``: the directory above is the one to import from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import bandwidth, costs, imports, ops, programs, steps, tape
+from bench import bandwidth, costs, imports, loop, ops, programs, steps, tape
 from bench.contest import CONTESTANTS, REFERENCE, Contest, Settings
 from bench.machine import environment, processors
 from bench.report import Report
 from bench.workers import drop_disguises, limit_threads
 
 SECTIONS: dict[str, Any] = {
-    module.NAME: module for module in (ops, tape, bandwidth, steps, programs, costs, imports)
+    module.NAME: module
+    for module in (
+        ops,
+        tape,
+        bandwidth,
+        steps,
+        programs,
+        costs,
+        loop,
+        imports,
+    )
 }
 
 

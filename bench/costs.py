@@ -53,7 +53,7 @@ print(json.dumps(found))
 """
 
 
-def _printed(program: str, cache: str | None = None) -> Any:
+def printed(program: str, cache: str | None = None) -> Any:
     """What a fresh interpreter prints, read as JSON."""
     environment = dict(os.environ)
     if cache is not None:
@@ -81,8 +81,8 @@ def _compiling(contest: Contest) -> None:
     cold, cached = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            cold.append(_printed(program, folder))
-            cached.append(_printed(program, folder))
+            cold.append(printed(program, folder))
+            cached.append(printed(program, folder))
     for name, seconds, limit in (("cold", cold, COLD), ("cached", cached, CACHED)):
         case = f"first call of {NETWORK} {OPTIMIZER}, {name}"
         found = summary(seconds)
@@ -97,14 +97,14 @@ def _under_load(contest: Contest) -> None:
     seconds = 1.0 if contest.settings.quick else 4.0
     for network in ("64-32-10", "784-128-10"):
         program = _STEPS.format(network=network, optimizer=OPTIMIZER, seconds=seconds)
-        alone = _printed(program)
+        alone = printed(program)
         busy = [
             subprocess.Popen([sys.executable, "-c", "while True: pass"])
             for _ in range(processors())
         ]
         try:
             time.sleep(0.2)
-            times = _printed(program)
+            times = printed(program)
         finally:
             for process in busy:
                 process.kill()

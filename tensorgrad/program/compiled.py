@@ -33,6 +33,8 @@ EXECUTORS = ("auto", "native", "numpy")
 
 
 # After so many captures for calls that look alike a function is called as it is.
+# So many runs pay for making the quick way in.
+_WORTH_IT = 16
 _PATIENCE = 12
 
 
@@ -107,6 +109,8 @@ class Entry:
     def replay(self, arrays: Sequence[Any]) -> Any:
         """Run the program and put everything where eager mode would have left it."""
         # The quick way refers to the gradients, and to the memory where they were: it is made anew.
+        if self.quick is not None and self.quick.count > _WORTH_IT:
+            self._made_quick = 0  # it paid: what ended it, as a validation in between, is rare
         self.quick = None
         held = self.gradients
         for k, leaf in enumerate(self.leaves):

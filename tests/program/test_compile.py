@@ -18,7 +18,7 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.program import Compiled, c_source, compile  # noqa: A004
+from tensorgrad.program import Compiled, c_source, compile, entry  # noqa: A004
 
 Array = np.ndarray[Any, Any]
 
@@ -1156,3 +1156,44 @@ def test_update_alone_takes_the_gradients_of_now(executor: str, clip: str | None
         assert (a is None) == (b is None)
         if a is not None:
             np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.skipif("native" not in EXECUTORS, reason="needs a C compiler")
+def test_the_quick_way_comes_back_after_every_validation() -> None:
+    """However many epochs there are; a program that never runs quickly twice gives up on it."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    step = compile(training(model, optim.SGD(model.parameters(), lr=0.01)))
+    x, t = Tensor(np.ones((5, 3), np.float32)), Tensor(np.ones((5, 1), np.float32))
+    for _ in range(20):
+        for _ in range(30):
+            step(x, t)
+        model.eval()
+        model.train()
+    step(x, t)
+    step(x, t)
+    assert step._last_used is not None
+    if entry._module() is None:
+        pytest.skip("Python's headers are not here")
+    assert step._last_used.quick is not None
+    assert step._last_used.quick.count >= 1
+
+
+@EVERY_EXECUTOR
+def test_bytes_are_converted(executor: str) -> None:
+    """Pixels as they come, scaled inside the step; what is computed with bytes stays NumPy's."""
+    pixels = Tensor(np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8))
+
+    def scaled(x: Tensor) -> Tensor:
+        return (x.float() * (1 / 255) + x.T.float().sum() * 1e-5).exp()
+
+    def wrapped(x: Tensor) -> Tensor:
+        return (x + x) * x  # modulo 256
+
+    for f in (scaled, wrapped, lambda x: x > 100, lambda x: (x - 7.5).astype("uint8")):
+        call = compile(f, executor=executor)
+        for _ in range(3):
+            found = call(pixels)
+            expected = f(pixels)
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+    assert compile(scaled, executor=executor)(pixels).dtype == np.float32
