@@ -20,12 +20,19 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_the_python_examples_run_in_order() -> None:
+def test_the_python_examples_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # one of them writes a checkpoint
     names: dict[str, object] = {"tg": tg}
     shown = [b for b in blocks("python") if not b.startswith(("exp = elementwise", "import cupy"))]
     assert len(shown) >= 3
     for block in shown:
         exec(compile(block, "README.md", "exec"), names)
+    trainer: Any = names["trainer"]
+    assert trainer.history[-1]["validation_accuracy"] > 0.9
+    assert (tmp_path / "digits.safetensors").exists()
+    assert "(50, 10)" in capsys.readouterr().out
     loss, h = names["loss"], names["h"]
     assert isinstance(loss, tg.Tensor)
     assert loss.item() < 1e-3
