@@ -28,7 +28,7 @@ from tensorgrad import Tensor, backend, data, dtypes, nn, optim
 from tensorgrad.cli.main import main
 from tensorgrad.errors import DeviceError, GradientError
 from tensorgrad.ops.table import OPERATIONS, Operation
-from tensorgrad.training import Trainer
+from tensorgrad.training import Checkpointing, GradientNorms, NanStop, Trainer
 from tensorgrad.training.checkpoint import load_checkpoint, save_checkpoint
 
 ROWS = list(OPERATIONS.values())
@@ -539,6 +539,8 @@ OPTIMIZERS: list[Callable[[Any], optim.Optimizer]] = [
     lambda params: optim.AdamW(params, lr=0.01),
     lambda params: optim.RMSprop(params, lr=0.01),
     lambda params: optim.Adagrad(params, lr=0.1),
+    lambda params: optim.LAMB(params, lr=0.01, weight_decay=0.01),
+    lambda params: optim.Adafactor(params, lr=0.05, weight_decay=0.01),
 ]
 
 
@@ -647,6 +649,79 @@ def test_trainer(device: str) -> None:
     log.clear()
     trainer.fit(batches(device), epochs=4)
     assert dict(log.syncs) == {**once, "float": 2 * 3 * 4}
+
+
+TRAINERS: dict[str, dict[str, Any]] = {
+    "whole metrics": {"metrics": ["accuracy", "top_5", "f1", "precision", "recall", "roc_auc"]},
+    "numbers": {"metrics": ["r2", "mae", "mse"]},
+    "average": {"average": 0.9},
+    "float16": {"precision": "float16"},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulation": {"accumulate": 2, "clip_norm": 0.5},
+    "callbacks": {"callbacks": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore:the training step runs without")
+@pytest.mark.parametrize("case", TRAINERS)
+def test_trainer_options_agree(case: str, tmp_path: Path) -> None:
+    """What else a Trainer can do gives the CPU's figures."""
+    ends = []
+    for place in ("cpu", "cuda"):
+        options = dict(TRAINERS[case])
+        model = network().to(place)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # its masks follow the shapes, which accumulation changes
+        if "average" in options:
+            options["average"] = optim.ExponentialMovingAverage(model, options["average"])
+        norms = GradientNorms(1)
+        if "callbacks" in options:
+            options["callbacks"] = [norms, NanStop(2), Checkpointing(tmp_path / place, steps=2)]
+        numbers = "r2" in options.get("metrics", ())
+        loss = nn.functional.mse_loss if numbers else nn.functional.cross_entropy
+        loader = batches(place)
+        if numbers:
+            rng = np.random.default_rng(5)
+            examples = (rng.normal(size=(12, n)).astype(np.float32) for n in (5, 3))
+            loader = data.DataLoader(data.TensorDataset(*examples), 4, True, seed=1, device=place)
+        trainer = Trainer(model, optim.Adam(model.parameters(), lr=0.01), loss, **options)
+        record = trainer.fit(loader, loader, epochs=3)[-1]
+        record.pop("seconds")
+        ends.append([*record.values(), *[v for row in norms.rows for v in row.values()]])
+    tolerance = 3e-2 if "float16" in case else 1e-4
+    np.testing.assert_allclose(ends[1], ends[0], rtol=tolerance, atol=tolerance)
+
+
+def test_transforms_on_the_device() -> None:
+    """Where a data set lies on a GPU its batches are changed there."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(12, 3, 4)).astype(np.float32)
+    labels = rng.integers(0, 3, 12)
+    change = data.transforms.Compose(
+        data.transforms.RandomFlip(0.5),
+        data.transforms.RandomShift(1),
+        data.transforms.Normalize(0.5, 2.0),
+        data.transforms.GaussianNoise(0.1),
+        data.transforms.TargetRange(3),
+    )
+    found = []
+    for place in ("cpu", "cuda"):
+        examples = data.TensorDataset(Tensor(images, device=place), Tensor(labels, device=place))
+        loader = data.DataLoader(examples, 5, transform=change, seed=3, device=place)
+        found.append([host(part) for batch in loader for part in batch])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_profile_waits_for_the_device() -> None:
+    """Times are those of the computation, and memory is followed."""
+    model = network().cuda()
+    x = Tensor(np.ones((4, 5), np.float32), device="cuda")
+    with tg.profile(model) as found:
+        model(x).sum().backward()
+    assert found.peak_bytes > 0
+    assert "linear backward" in found.totals("operation")
 
 
 def test_moving_a_model_after_a_step() -> None:

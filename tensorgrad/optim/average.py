@@ -57,7 +57,8 @@ class ExponentialMovingAverage:
         self._means = [
             (p.float() if p.dtype in HALVES else p).detach().clone() for p in self._params
         ]
-        self._count = Tensor(0, dtype="int64")
+        device = self._params[0].device if self._params else "cpu"
+        self._count = Tensor(0, dtype="int64", device=device)
 
     def update(self) -> None:
         """Take in the weights as they are now; call it after ``optimizer.step()``."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Scratch
@@ -164,7 +166,7 @@ def _adafactor(
         return
     if maximize:
         g = -g
-    least = float(xp.finfo(p.dtype).eps) if eps[0] is None else eps[0]
+    least = float(np.finfo(p.dtype).eps) if eps[0] is None else eps[0]
     new = step**beta2_decay  # 1 - beta2
     rms = _norm(xp, p) / math.sqrt(p.size)
     length = xp.minimum(step**-0.5, lr) * xp.maximum(rms, eps[1])

@@ -54,6 +54,8 @@ class GradScaler:
 
     ``skipped`` counts the steps left out.
 
+    Its numbers lie on the device of the losses, where they move at the first one.
+
     Raises ValueError for factors that would not grow or shrink.
     """
 
@@ -63,7 +65,6 @@ class GradScaler:
         growth_factor: float = 2.0,
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
-        device: str | None = None,
     ) -> None:
         if not (init_scale > 0 and growth_factor > 1 > backoff_factor > 0 < growth_interval):
             raise ValueError(
@@ -77,16 +78,24 @@ class GradScaler:
         self._steps = 0  # since the scale was last changed
         #: The factor, and 1 if the last gradients were not finite: 0-d float32 tensors that are
         #: overwritten. A compiled step refers to them and not to the scaler, which counts.
-        self.scale_tensor = Tensor(init_scale, dtype="float32", device=device)
-        self.found = Tensor(0.0, dtype="float32", device=device)
+        self.scale_tensor = Tensor(init_scale, dtype="float32", device="cpu")
+        self.found = Tensor(0.0, dtype="float32", device="cpu")
         self._unscaled = False
 
     def get_scale(self) -> float:
         """The factor of the losses now."""
         return float(self.scale_tensor.item())
 
+    def to(self, device: str) -> GradScaler:
+        """Move the numbers to a device; returns the scaler."""
+        if self.scale_tensor.device != device:
+            self.scale_tensor = self.scale_tensor.to(device)
+            self.found = self.found.to(device)
+        return self
+
     def scale(self, loss: Tensor) -> Tensor:
         """The loss times the factor, in float32."""
+        self.to(loss.device)
         return loss * self.scale_tensor
 
     def unscale_(self, optimizer: Optimizer) -> None:

@@ -99,9 +99,11 @@ class Step:
         # What can change stands in the closures of the stages themselves: there it is watched.
         model, optimizer, loss, prepare, penalty, average = parts
         accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
-        scale = None if self.scaler is None else self.scaler.scale_tensor
-        found = None if self.scaler is None else self.scaler.found
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        scale = found = None
+        if self.scaler is not None:
+            self.scaler.to(parameters[0].device)
+            scale, found = self.scaler.scale_tensor, self.scaler.found
 
         def whole(*batch: Tensor) -> tuple[Tensor, Tensor]:
             result = _backward(
