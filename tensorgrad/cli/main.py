@@ -97,7 +97,7 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
     ),
     "completion": (
         "what makes the shell complete commands and options",
-        "Prints a script for the shell; needs the extra: pip install \"tensorgrad[completion]\"",
+        "Prints a script for the shell; needs argcomplete: pip install argcomplete",
         'examples:\n  eval "$(tensorgrad completion bash)"\n',
     ),
 }  # fmt: skip
@@ -308,8 +308,7 @@ def _completion(args: dict[str, Any]) -> int | None:
         from argcomplete.shell_integration import shellcode
     except ImportError as error:
         raise TensorgradError(
-            "completion is done by argcomplete, which is not installed; pip install "
-            '"tensorgrad[completion]"'
+            "completion is done by argcomplete, which is not installed; pip install argcomplete"
         ) from error
     print(shellcode(["tensorgrad"], shell=args["shell"]))
     return None

@@ -78,7 +78,7 @@ def _library() -> Any:
         from PIL import Image
     except ImportError as error:
         raise TensorgradError(
-            'images are decoded by Pillow, which is not installed; pip install "tensorgrad[images]"'
+            "images are decoded by Pillow, which is not installed; pip install pillow"
         ) from error
     return Image
 

@@ -37,7 +37,7 @@ class TensorBoard(Callback):
         except ImportError as error:
             raise TensorgradError(
                 "TensorBoard files are written by tensorboardX, which is not installed; "
-                'pip install "tensorgrad[tensorboard]"'
+                "pip install tensorboardX"
             ) from error
         self._writer = SummaryWriter(self.folder)
 

@@ -22,7 +22,7 @@ def _new_figure(rows: int, columns: int, width: float, height: float) -> tuple[A
         from matplotlib.figure import Figure
     except ImportError as error:
         raise TensorgradError(
-            'plots are drawn by matplotlib, which is not installed; pip install "tensorgrad[plot]"'
+            "plots are drawn by matplotlib, which is not installed; pip install matplotlib"
         ) from error
     figure = Figure((width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
