@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensorgrad import backend
+from tensorgrad.autograd.walk import entries_of, saved_bytes
 from tensorgrad.backend import is_array
 from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
@@ -318,8 +319,8 @@ def ledger() -> list[Held]:
     for tensor in tensors:
         assert tensor.node is not None
         if tensor.node not in graphs and tensor.node.edges:
-            nodes, size = _reachable(tensor.node)
-            graphs[tensor.node] = len(nodes), size
+            nodes = entries_of([tensor.node])
+            graphs[tensor.node] = len(nodes), saved_bytes(nodes)
             inner |= nodes - {tensor.node}
     ignored = {id(tensors), id(sys._getframe())}
     found = []
@@ -331,26 +332,6 @@ def ledger() -> list[Held]:
         holders = _holders(tensor, ignored)
         found.append(Held(node.op.name, node.shape, entries, size, holders))
     return sorted(found, key=lambda held: -held.bytes)
-
-
-def _reachable(root: Node) -> tuple[set[Node], int]:
-    """The entries of a graph, and the bytes they have saved, each array once."""
-    seen: set[Node] = set()
-    owners: dict[int, int] = {}
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        for _, saved, parent in node.edges or ():
-            waiting.append(parent)
-            for value in saved:
-                for array in value if isinstance(value, tuple) else (value,):
-                    if is_array(array):
-                        owner = backend.of(array).memory_owner(array)
-                        owners[id(owner)] = int(owner.nbytes)
-    return seen, sum(owners.values())
 
 
 def _holders(target: Any, ignored: set[int], depth: int = 0) -> tuple[str, ...]:

@@ -246,7 +246,9 @@ class DataLoader:
         if self._key != int(state["key"]):
             self._key = int(state["key"])
             self._fetch.key = self._key
-            self._pool = None  # its processes have the old one
+            if self._pool is not None:  # its processes have the old one
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = None
         self._resumed = True
 
 

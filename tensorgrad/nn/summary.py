@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorgrad import backend, dtypes
-from tensorgrad.backend import is_array
+from tensorgrad.autograd.walk import entries_of, saved_bytes
 from tensorgrad.nn.module import Module
 from tensorgrad.ops.creation import zeros
 from tensorgrad.tape import MODE, Observer, Primitive, current_mode
@@ -133,7 +133,10 @@ class _Forward(Observer):
             for part, mode in zip(parts, modes, strict=True):
                 part.training = mode
                 vars(part).pop("forward", None)
-        self.saved_bytes = _saved_bytes(output, module)
+        outputs = output if isinstance(output, tuple | list) else [output]
+        roots = [y.node for y in outputs if isinstance(y, Tensor) and y.node is not None]
+        own = {id(backend.of(p.data).memory_owner(p.data)) for p in module.parameters()}
+        self.saved_bytes = saved_bytes(entries_of(roots), own)
 
     def _observed(self, part: Module) -> Callable[..., Any]:
         forward = part.forward
@@ -176,26 +179,3 @@ _MOVES = frozenset({
     "getitem", "concat", "stack", "flip", "roll", "astype", "take", "pad", "repeat", "tile",
     "positive", "swapaxes", "moveaxis", "index_add", "zeros_like", "ones_like",
 })  # fmt: skip
-
-
-def _saved_bytes(output: Any, module: Module) -> int:
-    """The bytes of what the tape entries that lead to ``output`` keep, each array once."""
-    tensors = output if isinstance(output, tuple | list) else [output]
-    waiting = [t.node for t in tensors if isinstance(t, Tensor) and t.node is not None]
-    own = {id(backend.of(p.data).memory_owner(p.data)) for p in module.parameters()}
-    seen: set[Any] = set()
-    arrays: dict[int, int] = {}
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        for _, saved, parent in node.edges or ():
-            waiting.append(parent)
-            for value in saved:
-                for array in value if isinstance(value, tuple) else (value,):
-                    if is_array(array):
-                        owner = backend.of(array).memory_owner(array)
-                        if id(owner) not in own:
-                            arrays[id(owner)] = int(owner.nbytes)
-    return sum(arrays.values())

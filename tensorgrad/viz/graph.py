@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 
 from tensorgrad.autograd import grad
 from tensorgrad.autograd.modes import _SetMode
+from tensorgrad.autograd.walk import entries_of
 from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import GradientError, TensorgradError
 from tensorgrad.tape import Leaf, Mode, Node, Observer
@@ -196,21 +197,14 @@ def draw_graph(
             known[leaf.node] = name
     if model is not None:
         known.update({p.node: name for name, p in model.named_parameters() if p.node is not None})
-    found: set[Node] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node in found:
-            continue
-        found.add(node)
-        if node.edges is None:
-            raise GradientError(
-                "draw_graph: backward() has used the graph up; draw it before, or pass "
-                "retain_graph=True"
-            )
-        if len(found) > _MOST:
-            raise TensorgradError(f"draw_graph: more than {_MOST:,} entries; draw a part of them")
-        waiting += [parent for _, _, parent in node.edges]
+    found = entries_of([root], _MOST)
+    if len(found) > _MOST:
+        raise TensorgradError(f"draw_graph: more than {_MOST:,} entries; draw a part of them")
+    if any(node.edges is None for node in found):
+        raise GradientError(
+            "draw_graph: backward() has used the graph up; draw it before, or pass "
+            "retain_graph=True"
+        )
     norms: dict[Node, float] = {}
     if gradients:
         norms = _norms(tensor, found)
