@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,14 +47,12 @@ class Row(NamedTuple):
         return ",".join(map(str, self.hidden)) or "none"
 
 
-def cross_validate(given: Mapping[str, Any]) -> None:
+def cross_validate(folds: int, **given: Any) -> None:
     """Compare networks as the options ``given`` say; print the table, leave it in a folder.
 
-    Raises TensorgradError or OSError for wrong input.
+    folds: into how many parts the data is cut. Raises TensorgradError or OSError for wrong input.
     """
-    given = dict(given)
     networks = given.pop("hidden", None) or list(_SIZES)
-    folds = given.pop("folds")
     settings = {**DEFAULTS, "epochs": 20, "dropout": 0.0, **given, "hidden": networks[0]}
     check(settings)
     if folds < 2:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tensorgrad.cli.settings import OPTIONS, as_text, count, image_size, seed, sizes
@@ -232,100 +233,19 @@ def _add_cross_validation(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _train(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.train import train
-
-    train(args)
-    return None
-
-
-def _resume(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.train import resume
-
-    resume(args.pop("run"), args)
-    return None
-
-
-def _evaluate(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.evaluate import evaluate
-
-    evaluate(**args)
-    return None
-
-
-def _predict(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.evaluate import predict
-
-    predict(**args)
-    return None
-
-
-def _cross_validate(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.cross_validate import cross_validate
-
-    cross_validate(args)
-    return None
-
-
-def _verify_resume(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.verify_resume import verify_resume
-
-    return verify_resume(**args)
-
-
-def _demo(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.demos import demo
-
-    demo(**args)
-    return None
-
-
-def _report(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.report import report
-
-    report(**args)
-    return None
-
-
-def _info(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.info import info
-
-    info(**args)
-    return None
-
-
-def _bench(args: dict[str, Any]) -> int | None:
-    from tensorgrad.cli.bench import bench
-
-    bench(**args)
-    return None
-
-
-def _completion(args: dict[str, Any]) -> int | None:
-    from tensorgrad.errors import TensorgradError
-
-    try:
-        from argcomplete.shell_integration import shellcode
-    except ImportError as error:
-        raise TensorgradError(
-            "completion is done by argcomplete, which is not installed; pip install argcomplete"
-        ) from error
-    print(shellcode(["tensorgrad"], shell=args["shell"]))
-    return None
-
-
-_COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
-    "train": _train,
-    "resume": _resume,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "cross-validate": _cross_validate,
-    "verify-resume": _verify_resume,
-    "demo": _demo,
-    "report": _report,
-    "info": _info,
-    "bench": _bench,
-    "completion": _completion,
+#: Command -> the module here and the function in it that carries it out, given the options.
+_COMMANDS = {
+    "train": ("train", "train"),
+    "resume": ("train", "resume"),
+    "evaluate": ("evaluate", "evaluate"),
+    "predict": ("evaluate", "predict"),
+    "cross-validate": ("cross_validate", "cross_validate"),
+    "verify-resume": ("verify_resume", "verify_resume"),
+    "demo": ("demos", "demo"),
+    "report": ("report", "report"),
+    "info": ("info", "info"),
+    "bench": ("bench", "bench"),
+    "completion": ("completion", "completion"),
 }
 
 
@@ -349,7 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tensorgrad.errors import TensorgradError
 
     try:
-        code = _COMMANDS[command](args) or 0
+        module, function = _COMMANDS[command]
+        carry_out = getattr(importlib.import_module(f"tensorgrad.cli.{module}"), function)
+        code: int = carry_out(**args) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, as head, has seen enough
         sys.stdout = None  # or Python tries to flush it at exit

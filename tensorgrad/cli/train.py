@@ -47,19 +47,18 @@ Settings = dict[str, Any]
 _ON_RESUMING = ("epochs", "device")  # what may be another in the rest of a run
 
 
-def train(given: Mapping[str, Any]) -> None:
+def train(**given: Any) -> None:
     """Train as the options ``given`` on the command line say, and print what came out.
 
     Raises TensorgradError or OSError for wrong input, TrainingError if the loss is not finite,
     KeyboardInterrupt after Ctrl-C.
     """
-    given = dict(given)
     resumed = given.pop("resume", None)
     config = given.pop("config", None)
     if resumed is not None:
         if config is not None:
             raise TensorgradError("--config cannot be given with --resume: the run has its own")
-        resume(resumed, given)
+        resume(resumed, **given)
         return
     settings = {**DEFAULTS, **({} if config is None else read_toml(config)), **given}
     check(settings)
@@ -71,15 +70,15 @@ def train(given: Mapping[str, Any]) -> None:
         _train(folder, settings, data, None)
 
 
-def resume(path: str | Path, given: Mapping[str, Any]) -> None:
-    """Go on with the run in the folder ``path``; raises as ``train``."""
+def resume(run: str | Path, **given: Any) -> None:
+    """Go on with the run in the folder ``run``; raises as ``train``."""
     extra = sorted(set(given) - set(_ON_RESUMING))
     if extra:
         raise TensorgradError(
             f"a resumed run takes the settings of the saved one, so --{extra[0].replace('_', '-')} "
             "cannot be given; only --epochs and --device can"
         )
-    folder = Path(path)
+    folder = Path(run)
     if folder.name == CHECKPOINT:
         folder = folder.parent
     if not any((folder / older(CHECKPOINT, n)).is_file() for n in (0, 1)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,12 @@ class EarlyStopping(Callback):
         if not self.best_epoch or self.sign * (self.best - value) > self.min_delta:
             self.best, self.best_epoch = value, trainer.epoch
             if self.restore_best:
-                self._weights = {
-                    k: v.detach().clone() for k, v in trainer.model.state_dict().items()
-                }
+                # Where a moving average is validated, it is what was best.
+                average = trainer.average
+                with contextlib.nullcontext() if average is None else average.applied():
+                    self._weights = {
+                        k: v.detach().clone() for k, v in trainer.model.state_dict().items()
+                    }
         elif self.patience is not None and trainer.epoch - self.best_epoch >= self.patience:
             trainer.should_stop = True
 

@@ -16,7 +16,7 @@ from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 from tensorgrad.optim import lr_scheduler
 from tensorgrad.tensor import Tensor
-from tensorgrad.training import Callback, Trainer, load_checkpoint, save_checkpoint
+from tensorgrad.training import Callback, EarlyStopping, Trainer, load_checkpoint, save_checkpoint
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
@@ -173,6 +173,15 @@ def test_average_is_what_is_validated_and_kept() -> None:
     assert trainer.evaluate(validation)["loss"] == pytest.approx(
         trainer.history[-1]["validation_loss"], rel=1e-6
     )
+
+
+def test_early_stopping_keeps_the_means_that_were_best() -> None:
+    """And not the weights they were the means of."""
+    trainer = trainer_with(average=True, callbacks=[EarlyStopping(patience=None)])
+    train, validation = loaders()
+    history = trainer.fit(train, validation, epochs=12)
+    best = min(record["validation_loss"] for record in history)
+    assert trainer.evaluate(validation)["loss"] == pytest.approx(best, rel=1e-6)
 
 
 def test_float16_leaves_out_steps_that_overflow() -> None:
