@@ -6,7 +6,8 @@
 
 FROM python:3.12.11-slim-bookworm AS cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
-RUN pip install numpy==2.4.6 ml_dtypes==0.6.0 safetensors==0.8.0
+# Pillow reads images.
+RUN pip install numpy==2.4.6 ml_dtypes==0.6.0 safetensors==0.8.0 pillow==13.0.0
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY tensorgrad ./tensorgrad

@@ -86,6 +86,15 @@ def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(host(a), b, rtol=1e-11)
 
 
+def test_pixels_are_converted_in_passing() -> None:
+    """Bytes as they come from a file, scaled inside the step."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 70)).astype(np.uint8)
+    call = tg.compile(lambda x: (x.float() * (1 / 255)).sum(axis=1))
+    found = call(tg.Tensor(pixels, device="cuda"))
+    runs_on_cuda(call)
+    np.testing.assert_allclose(host(found), (pixels / 255).sum(1), rtol=1e-5)
+
+
 # --- fused functions ------------------------------------------------------------------------------
 
 
