@@ -13,6 +13,7 @@ import pytest
 
 from tensorgrad import dtypes
 from tensorgrad.backend import cuda_is_available, kernels, set_default_device
+from tensorgrad.ops.random import default_generator
 
 if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see kernels/mutate.py
     _other = Path(os.environ["TENSORGRAD_TEST_KERNELS"])
@@ -50,6 +51,21 @@ def defaults() -> Iterator[None]:
     yield
     dtypes.set_default_dtype(before)
     set_default_device(None)
+
+
+@pytest.fixture
+def own_random_numbers() -> Iterator[None]:
+    """For tests that draw from the default generator or seed it: puts it back."""
+    before = default_generator.state()
+    yield
+    default_generator.set_state(before)
+
+
+@pytest.fixture
+def empty_folder(own_random_numbers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For tests that run commands: in an empty folder, with random numbers of their own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

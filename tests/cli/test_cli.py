@@ -29,13 +29,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """In an empty folder, and with the random numbers put back afterwards."""
-    monkeypatch.chdir(tmp_path)
-    before = default_generator.state()
-    yield
-    default_generator.set_state(before)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_train_leaves_everything(capsys: pytest.CaptureFixture[str]) -> None:

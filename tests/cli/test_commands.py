@@ -19,17 +19,11 @@ from tensorgrad.cli.folder import locked
 from tensorgrad.cli.main import build_parser
 from tensorgrad.cli.settings import DEFAULTS, OPTIONS, read_toml, write_toml
 from tensorgrad.errors import TensorgradError
-from tensorgrad.ops.random import default_generator
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    before = default_generator.state()
-    yield
-    default_generator.set_state(before)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def bars(n: int, seed: int = 0) -> tuple[Any, Any]:

@@ -11,23 +11,16 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tensorgrad.cli import demos, main
-from tensorgrad.ops.random import default_generator
 
 DATA = Path(os.environ.get("TENSORGRAD_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    before = default_generator.state()
-    yield
-    default_generator.set_state(before)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def needs(name: str) -> Path:

@@ -39,11 +39,7 @@ X = RNG.normal(size=(60, 5)).astype(np.float32)
 T = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
 
 
-@pytest.fixture(autouse=True)
-def _own_random_numbers() -> Any:
-    before = default_generator.state()
-    yield
-    default_generator.set_state(before)
+pytestmark = pytest.mark.usefixtures("own_random_numbers")
 
 
 def loaders() -> tuple[DataLoader, DataLoader]:

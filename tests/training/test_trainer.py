@@ -40,12 +40,7 @@ X = RNG.normal(size=(60, 5)).astype(np.float32)
 LABELS = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(np.int64)
 
 
-@pytest.fixture(autouse=True)
-def _own_random_numbers() -> Any:
-    before = default_generator.state()
-    default_generator.seed(7)
-    yield
-    default_generator.set_state(before)
+pytestmark = pytest.mark.usefixtures("own_random_numbers")
 
 
 def loaders(batch_size: Any = 8, shuffle: bool = True) -> tuple[DataLoader, DataLoader]:
