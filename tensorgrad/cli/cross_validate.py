@@ -15,7 +15,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.cli.data import Data, load
 from tensorgrad.cli.folder import locked, new_folder
-from tensorgrad.cli.settings import DEFAULTS
+from tensorgrad.cli.settings import DEFAULTS, read_toml
 from tensorgrad.cli.train import check, loader_of, new_trainer
 from tensorgrad.data import k_fold, write_atomically
 from tensorgrad.errors import TensorgradError
@@ -53,7 +53,9 @@ def cross_validate(folds: int, **given: Any) -> None:
     folds: into how many parts the data is cut. Raises TensorgradError or OSError for wrong input.
     """
     networks = given.pop("hidden", None) or list(_SIZES)
-    settings = {**DEFAULTS, "epochs": 20, "dropout": 0.0, **given, "hidden": networks[0]}
+    config = given.pop("config", None)
+    base = {"epochs": 20, "dropout": 0.0} if config is None else read_toml(config)
+    settings = {**DEFAULTS, **base, **given, "hidden": networks[0]}
     check(settings)
     if folds < 2:
         raise TensorgradError("--folds must be a whole number from 2")

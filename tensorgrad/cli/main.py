@@ -130,10 +130,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", metavar="DIR",
         help="folder of a run to go on with; only --epochs and --device may be given with it",
     )  # fmt: skip
-    made["train"].add_argument(
-        "--config", metavar="FILE",
-        help="settings from a TOML file, as config.toml of a run; options given here go before",
-    )  # fmt: skip
+    for name in ("train", "cross-validate"):
+        made[name].add_argument(
+            "--config", metavar="FILE",
+            help="settings from a TOML file, as config.toml of a run; options given here go before",
+        )  # fmt: skip
     _add_run(made["resume"])
     made["resume"].add_argument("--epochs", metavar="N", type=count, help="in total, done ones too")
     made["resume"].add_argument("--device", metavar="NAME", help="another device than before")

@@ -330,6 +330,11 @@ def test_cross_validation(table: str, capsys: pytest.CaptureFixture[str]) -> Non
     folds = [float(rows[1][f"fold{i}"]) for i in range(1, 5)]
     assert float(rows[1]["accuracy"]) == pytest.approx(np.mean(folds))
     assert "<svg" in Path("cv/folds.svg").read_text()
+    Path("c.toml").write_text(f'data = "{table}"\nepochs = 15\n')
+    with_file = ["cross-validate", "--config", "c.toml", "--folds", "4", "--hidden", "8"]
+    assert main([*with_file, "--dropout", "0", "--out", "cv2"]) == 0
+    again = list(csv.DictReader(Path("cv2/folds.csv").read_text().splitlines()))
+    assert again == rows[1:]
     assert main(["cross-validate", "--folds", "1"]) == 2
 
 
