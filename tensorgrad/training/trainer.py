@@ -43,7 +43,8 @@ class Trainer:
     scheduler: a learning-rate scheduler, stepped after each epoch, or after each batch with
         ``schedule_every="batch"``. ReduceLROnPlateau is given ``monitor``, a column of the history.
     accumulate: each batch goes through the network in so many parts, whose gradients are added up
-        before the update: the memory of a small batch, the gradient of a large one.
+        before the update: the memory of a small batch, the gradient of a large one (but batch
+        normalization sees the parts).
     clip_norm: scale the gradients so that their common norm is at most this.
     precision: "float16" or "bfloat16" computes matrix products in 16 bits (``amp.autocast``);
         parameters and their updates stay float32. float16 losses are scaled (``amp.GradScaler``).
