@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import numpy as np
 
 from tensorgrad.cli.folder import CHECKPOINT, MODEL
 from tensorgrad.errors import TensorgradError
-from tensorgrad.training import load_checkpoint
+from tensorgrad.training import load_checkpoint, load_newest
 
 # Small enough to be trained a hundred times, with everything in it that a state consists of.
 _SETTINGS = (
@@ -42,7 +43,7 @@ def verify_resume(kills: int, seed: int, epochs: int, folder: str | None = None)
         process = _start(whole, epochs)
         _await_first_checkpoint(whole, process)
         started = time.perf_counter()
-        _finish(process)
+        _finish(process, whole)
         length = time.perf_counter() - started  # of the training itself
         expected = fingerprint(whole)
         print(f"uninterrupted: {length:.1f} s, {expected[:16]}", flush=True)
@@ -58,7 +59,7 @@ def verify_resume(kills: int, seed: int, epochs: int, folder: str | None = None)
                 _remove(run)  # training was over before the moment came: an earlier one
                 within /= 2
             in_writing += written
-            _finish(_resume(run))
+            _finish(_resume(run), run)
             same = fingerprint(run) == expected
             equal += same
             text = " with a checkpoint half-written" if written else ""
@@ -98,30 +99,40 @@ def fingerprint(run: Path) -> str:
 
 
 def _start(run: Path, epochs: int) -> subprocess.Popen[bytes]:
-    return _process("train", "--epochs", str(epochs), "--out", str(run), *_SETTINGS)
+    return _process(run, "train", "--epochs", str(epochs), "--out", str(run), *_SETTINGS)
 
 
 def _resume(run: Path) -> subprocess.Popen[bytes]:
-    return _process("resume", str(run))
+    return _process(run, "resume", str(run))
 
 
-def _process(*words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tensorgrad", *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def _process(run: Path, *words: str) -> subprocess.Popen[bytes]:
+    # To a file: nobody reads a pipe while waiting for the moment to kill.
+    with _errors(run).open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tensorgrad", *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+        )  # fmt: skip
 
 
-def _finish(process: subprocess.Popen[bytes]) -> None:
+def _errors(run: Path) -> Path:
+    return run.with_name(f"{run.name}.errors.txt")
+
+
+def _finish(process: subprocess.Popen[bytes], run: Path) -> None:
     try:
-        _, errors = process.communicate(timeout=_WAIT)
+        process.wait(timeout=_WAIT)
     except subprocess.TimeoutExpired:
         process.kill()
         raise TensorgradError(f"training has not ended after {_WAIT:g} s") from None
-    if process.returncode:
-        raise TensorgradError(
-            f"training ended with code {process.returncode}: {errors.decode().strip()[-500:]}"
-        )
+    _check(process, run, (0,))
+
+
+def _check(process: subprocess.Popen[bytes], run: Path, expected: tuple[int, ...]) -> None:
+    """Raise TensorgradError, with what it printed last, if training ended in another way."""
+    if process.returncode not in expected:
+        text = _errors(run).read_text(errors="replace").strip()[-500:]
+        raise TensorgradError(f"training ended with code {process.returncode}: {text}")
 
 
 def _killed(run: Path, epochs: int, in_writing: bool, after: float) -> tuple[int | None, bool]:
@@ -141,19 +152,16 @@ def _killed(run: Path, epochs: int, in_writing: bool, after: float) -> tuple[int
         while process.poll() is None and not _half_written(run):
             pass
     process.kill()
-    _, errors = process.communicate()
-    if process.returncode not in (0, -9):
-        raise TensorgradError(f"training failed: {errors.decode().strip()[-500:]}")
+    process.wait()
+    _check(process, run, (0, -signal.SIGKILL))
     if process.returncode == 0:
         return None, False
     written = _half_written(run)  # before anybody tidies up
-    return load_newest_step(run), written
+    return _newest_step(run), written
 
 
-def load_newest_step(run: Path) -> int:
+def _newest_step(run: Path) -> int:
     """The step in which the newest checkpoint of a run was saved."""
-    from tensorgrad.training import load_newest
-
     return int(load_newest(run / CHECKPOINT).state["steps"])
 
 
@@ -171,6 +179,7 @@ def _half_written(run: Path) -> bool:
 
 
 def _remove(run: Path) -> None:
+    _errors(run).unlink(missing_ok=True)
     for path in run.iterdir():
         path.unlink()
     run.rmdir()

@@ -379,19 +379,31 @@ def test_verify_resume_notices_a_difference(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     usual = verify_resume._process
 
-    def forgetful(*words: str) -> Any:
+    def forgetful(run: Path, *words: str) -> Any:
         if words[0] == "resume":  # the learning rate of the rest is another
-            path = Path(words[1], "checkpoint.safetensors")
+            path = run / "checkpoint.safetensors"
             from tensorgrad.training import load_newest, save_checkpoint
 
             found = load_newest(path)
             found.state["scheduler"]["count"] = 0
             save_checkpoint(path, found.state, found.config)
-        return usual(*words)
+        return usual(run, *words)
 
     monkeypatch.setattr(verify_resume, "_process", forgetful)
     assert main(["verify-resume", "--kills", "1", "--epochs", "10"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_verify_resume_of_training_that_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it printed last is told."""
+    from tensorgrad.cli import verify_resume
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setattr(verify_resume, "_SETTINGS", ("--lr", "fast"))
+    assert main(["verify-resume", "--kills", "1"]) == 2
+    assert "--lr: must be a number above 0, not 'fast'" in capsys.readouterr().err
 
 
 def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
