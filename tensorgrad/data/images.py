@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class ImageFiles:
     def take(self, indices: Any) -> Arrays:
         """The images [n, ...] and labels [n] at ``indices`` (integers [n])."""
         chosen = np.asarray(indices, np.int64)
-        images = self._stacked(chosen.tolist())
+        images = self._stacked(chosen.tolist(), map(self._read, chosen.tolist()))
         return self._scaled(images), self.labels[chosen]
 
     def load(self) -> tuple[ndarray[Any, Any], ndarray[Any, Any]]:
@@ -153,15 +154,18 @@ class ImageFiles:
 
         Raises DataFileError for the first file that is damaged or does not fit the others.
         """
-        return self._stacked(range(len(self))), self.labels
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:  # decoders let go of the lock
+            images = self._stacked(range(len(self)), pool.map(self._read, range(len(self))))
+        return images, self.labels
 
     def _read(self, index: int) -> ndarray[Any, Any]:
         return read_image(self.paths[index], self.size, self.grey)
 
-    def _stacked(self, indices: Sequence[int] | range) -> ndarray[Any, Any]:
+    def _stacked(
+        self, indices: Sequence[int] | range, images: Iterable[ndarray[Any, Any]]
+    ) -> ndarray[Any, Any]:
         found: ndarray[Any, Any] | None = None
-        for row, index in enumerate(indices):
-            pixels = self._read(index)
+        for row, (index, pixels) in enumerate(zip(indices, images)):
             if found is None:
                 found = np.empty((len(indices), *pixels.shape), np.uint8)
             if pixels.shape != found.shape[1:]:
