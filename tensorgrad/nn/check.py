@@ -201,6 +201,9 @@ class _StopError(Exception):
 
 def _hint(error: BaseException) -> str:
     text = str(error)
+    if ".mT" in text:  # the message of a product says which factor
+        factor = "first" if "first factor with .mT" in text else "second"
+        return f"transpose the {factor} factor with .mT, or make the two sizes equal"
     if "reshape" in text or "elements" in text:
         return "let one axis be -1, or change the sizes so that their product is that of the input"
     if "broadcast" in text:
