@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from tensorgrad.training.trainer import Trainer
 
 
+_MOST_BYTES = 1 << 26
+
+
 class NanStop(Callback):
     """Watches the loss of every step (on a GPU: of every ``every`` steps, so as not to wait).
 
-    every: steps from one copy of the model's and the optimizer's state to the next.
+    every: steps from one copy of the model's and the optimizer's state to the next; fewer where
+        the batches since, which are kept too, take more than 64 MiB.
 
     When a loss is not finite, the last copy is put back and the steps since are repeated under
     ``detect_anomaly``, with the same batches and random numbers. Training ends with a
@@ -34,6 +38,7 @@ class NanStop(Callback):
         self._state: dict[str, Any] = {}
         self._batches: list[tuple[Tensor, ...]] = []
         self._losses: list[Any] = []
+        self._bytes = 0  # of the batches
 
     def on_fit_start(self, trainer: Trainer, loader: DataLoader, epochs: int) -> None:
         """Take the first copy."""
@@ -43,13 +48,14 @@ class NanStop(Callback):
         """Look at the loss."""
         assert trainer.last_loss is not None
         self._batches.append(trainer.batch)
+        self._bytes += sum(part.nbytes for part in trainer.batch)
         self._losses.append(trainer.last_loss.data)
         if isinstance(trainer.last_loss.data, ndarray):
             if math.isfinite(trainer.last_loss.data):
                 self._losses.clear()
             else:
                 self._stop(trainer)
-        if len(self._batches) >= self.every:
+        if len(self._batches) >= self.every or self._bytes > _MOST_BYTES:
             for loss in self._losses:
                 if not math.isfinite(float(loss)):
                     self._stop(trainer)
@@ -65,6 +71,7 @@ class NanStop(Callback):
         self._state = trainer.training_state()
         self._batches.clear()
         self._losses.clear()
+        self._bytes = 0
 
     def _stop(self, trainer: Trainer) -> None:
         from tensorgrad.training.trainer import TrainingError

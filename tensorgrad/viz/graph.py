@@ -102,6 +102,9 @@ class Graph:
             ]
         return "\n".join([*parts, "</svg>"]) + "\n"
 
+    def _repr_svg_(self) -> str:
+        return self.svg  # what a notebook shows
+
     def _rows(self) -> list[list[int]]:
         """Which vertices stand side by side, from left to right."""
         depth: list[int] = []

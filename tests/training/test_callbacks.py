@@ -247,6 +247,20 @@ def test_nan_stop_changes_nothing_where_all_is_well() -> None:
         NanStop(0)
 
 
+def test_nan_stop_keeps_few_large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their bytes: a copy of the state is taken earlier then."""
+    watching = NanStop(1000)
+    most: list[int] = []
+
+    class Seen(Callback):
+        def on_batch_end(self, trainer: Trainer, done: int) -> None:
+            most.append(len(watching._batches))
+
+    monkeypatch.setattr("tensorgrad.training.nan_stop._MOST_BYTES", 3 * (8 * 5 * 4 + 8 * 8))
+    trainer_with(watching, Seen()).fit(loaders()[0], epochs=2)
+    assert max(most) == 3
+
+
 # --- gradient norms, TensorBoard, live page -------------------------------------------------------
 
 
