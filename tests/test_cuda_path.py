@@ -693,6 +693,19 @@ def test_trainer_options_agree(case: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ends[1], ends[0], rtol=tolerance, atol=tolerance)
 
 
+def test_trainer_goes_on_where_its_model_has_moved() -> None:
+    """With its loss scaler."""
+    model = network()
+    trainer = Trainer(
+        model, optim.SGD(model.parameters(), lr=0.1), nn.functional.cross_entropy,
+        precision="float16", compile=False,
+    )  # fmt: skip
+    for place in ("cpu", "cuda", "cuda:1", "cpu"):
+        model.to(place)
+        trainer.fit(batches(place), epochs=trainer.epoch + 1)
+    assert len(trainer.history) == 4
+
+
 def test_transforms_on_the_device() -> None:
     """Where a data set lies on a GPU its batches are changed there."""
     rng = np.random.default_rng(0)

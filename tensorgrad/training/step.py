@@ -64,7 +64,13 @@ class Step:
         if precision == "float16":
             self.scaler = GradScaler()
         self._made_of: Parts | None = None
+        self._device: str | None = None
         self._stages: tuple[_Stage, _Stage | None]
+
+    def moved_to(self, device: str) -> None:
+        """The model is on this device now: what is made for another one is made anew."""
+        if device != self._device:
+            self._device, self._made_of = device, None
 
     def cast(self) -> contextlib.AbstractContextManager[Any]:
         """Inside, products are computed in the precision asked for."""

@@ -150,6 +150,9 @@ class Trainer:
 
         A position that ``load_state_dict`` brought is given to it.
         """
+        first = next(self.model.parameters(), None)
+        if first is not None:
+            self._step.moved_to(first.device)
         self._loader = train_loader
         if self._loader_state is not None:
             train_loader.load_state_dict(self._loader_state)
