@@ -812,6 +812,66 @@ def _adam(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any
     return [to.views[i.inputs[k]] for k in i.written]
 
 
+@_row("lamb")
+def _lamb(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any) -> Any:
+    params, grads, (m_all, v_all) = _parameters(i, 2, arrays)
+    dtype, double = params[0].dtype, np.dtype(np.float64)
+    if not all(p.size for p in params):
+        raise _StaysACallError("a parameter has no elements")
+    beta1, beta2 = options["betas"]
+    cast = f"({C_TYPES[dtype]})"
+    rate = to.live(i, "lr", dtype)
+    count = to.map("{0} + 1", step, dtype=INT64, into=step)
+    t = to.map("(double){0}", count, dtype=double)
+    left1, left2 = (
+        to.map(f"{cast}(1 - pow({{1}}, {{0}}))", t, beta, dtype=dtype, cost=1000)
+        for beta in (beta1, beta2)
+    )
+    for p, g, start in zip(params, grads, options["scratch"].starts):
+        if options["maximize"]:
+            g = to.map("-{0}", g)
+        m_part, v_part = _part(m_all, start, p), _part(v_all, start, p)
+        m = to.map("{0} + ({1} - {0}) * {2}", m_part, g, 1 - beta1, into=m_part)
+        v = to.map("{0} + ({1} * {1} - {0}) * {2}", v_part, g, 1 - beta2, into=v_part)
+        text = "{0} / {1} / (tg_sqrt{f}({2} / {3}) + {4})"
+        r = to.map(text, m, left1, v, left2, options["eps"], cost=16)
+        if options["weight_decay"]:
+            r = to.map("{0} + {1} * {2}", r, p, options["weight_decay"])
+        size, length = (_length(to, x) for x in (p, r))
+        text = "{0} > 0 && {1} > 0 ? {0} / {1} : 1"
+        to.map("{0} - {1} * {2} * {3}", p, r, to.map(text, size, length), rate, into=p)
+    return [to.views[i.inputs[k]] for k in i.written]
+
+
+def _length(to: Lowering, x: View) -> View:
+    """The Euclidean norm of all elements."""
+    squares = to.map("{0} * {0}", to.reshape(x, (x.size,)))
+    return to.unary("sqrt", to.reshape(to.reduce("+", squares, [0]), ()))
+
+
+@_row("average")
+def _average(
+    to: Lowering, i: Instruction, count: View, *arrays: View, decay: float, warm: bool
+) -> Any:
+    means, values = arrays[: len(arrays) // 2], arrays[len(arrays) // 2 :]
+    for mean, value in zip(means, values):
+        alike = mean.dtype == value.dtype and mean.dtype in WIDE_FLOATS
+        if not alike or mean.storage.role != "external" or not mean.contiguous:
+            raise _StaysACallError("a mean and its value are no floats of one kind")
+    double = np.dtype(np.float64)
+    steps = to.map("{0} + 1", count, dtype=INT64, into=count)
+    share: Any = None
+    if warm:
+        t = to.map("(double){0}", steps, dtype=double)
+        share = to.map("1 - fmin((1 + {0}) / (10 + {0}), {1})", t, decay, dtype=double)
+    for mean, value in zip(means, values):
+        part: Any = 1 - decay
+        if warm:
+            part = to.map(f"({C_TYPES[mean.dtype]}){{0}}", share, dtype=mean.dtype, cost=1000)
+        to.map("{0} + ({1} - {0}) * {2}", mean, value, part, into=mean)
+    return [to.views[i.inputs[k]] for k in i.written]
+
+
 @_row("total_norm")
 def _total_norm(to: Lowering, i: Instruction, *grads: View, norm_type: float) -> View:
     if norm_type != 2.0 or any(g.dtype not in WIDE_FLOATS for g in grads):

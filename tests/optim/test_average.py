@@ -68,13 +68,16 @@ def test_frozen_parameters_are_left_out_and_16_bits_widened() -> None:
     assert average.state_dict()["means"]["weight"].numpy()[0, 0] > 1.003
 
 
-def test_in_a_compiled_step() -> None:
-    """The count goes on in replays."""
+@pytest.mark.parametrize("warm_up", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_in_a_compiled_step(dtype: str, warm_up: bool) -> None:
+    """The count goes on in replays, and the means are computed in C where there is a compiler."""
 
     def means(compiled: bool) -> Any:
-        net = model()
-        average = ExponentialMovingAverage(net, 0.9)
-        optimizer = SGD(net.parameters(), lr=0.1)
+        net = model().to(dtype)
+        net.bias.detach().copy_(0.5)  # type: ignore[union-attr]
+        average = ExponentialMovingAverage(net, 0.9, warm_up)
+        optimizer = SGD(net.parameters(), lr=0.01)
 
         def step(x: Tensor) -> Tensor:
             optimizer.zero_grad()
@@ -84,10 +87,11 @@ def test_in_a_compiled_step() -> None:
             average.update()
             return loss
 
-        run = tg.compile(step) if compiled else step
-        net.bias.detach().copy_(0.5)  # type: ignore[union-attr]
+        run: Any = tg.compile(step) if compiled else step
         for i in range(9):
-            run(Tensor(np.array([[1.0, i]], np.float32)))
+            run(Tensor(np.array([[1.0, i]]), dtype=dtype))
+        if compiled:
+            assert "call average" not in str(run.report())
         return average.state_dict()
 
     plain, compiled = means(False), means(True)
