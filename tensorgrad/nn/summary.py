@@ -18,14 +18,14 @@ from tensorgrad.tensor import Tensor
 class Row:
     """One module: its path, type, output shape (if it was seen), and parameters of its own.
 
-    operations: floating-point operations of its own in a forward pass; None if it was not seen.
+    flops: floating-point operations of its own in a forward pass; None if it was not seen.
     """
 
     name: str
     type: str
     output_shape: tuple[int, ...] | None
     parameters: int
-    operations: int | None = None
+    flops: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Summary:
 
     parameters, trainable: how many numbers there are, and how many of them are trained.
     bytes: what the parameters and buffers take.
-    operations: floating-point operations of a forward pass: 2 m n k for a matrix product, one for
+    flops: floating-point operations of a forward pass: 2 m n k for a matrix product, one for
         each element that is computed or added up otherwise. None without an input shape.
     saved_bytes: what the tape keeps between forward and backward pass, besides the parameters.
     """
@@ -43,17 +43,17 @@ class Summary:
     parameters: int
     trainable: int
     bytes: int
-    operations: int | None = None
+    flops: int | None = None
     saved_bytes: int | None = None
 
     def __str__(self) -> str:
         seen = any(row.output_shape is not None for row in self.rows)
-        head = ["module", "type", *(["output shape", "operations"] if seen else []), "parameters"]
+        head = ["module", "type", *(["output shape", "FLOPs"] if seen else []), "parameters"]
         table = [head]
         for row in self.rows:
             shape = "-" if row.output_shape is None else str(row.output_shape)
             count = f"{row.parameters:,}" if row.parameters else "-"
-            work = f"{row.operations:,}" if row.operations else "-"
+            work = f"{row.flops:,}" if row.flops else "-"
             middle = [shape, work] if seen else []
             table.append([row.name or "(all)", row.type, *middle, count])
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
@@ -69,9 +69,9 @@ class Summary:
             f"{self.parameters:,} parameters, {self.trainable:,} of them trainable, "
             f"{self.bytes:,} bytes"
         )
-        if self.operations is not None and self.saved_bytes is not None:
+        if self.flops is not None and self.saved_bytes is not None:
             total += (
-                f"\nforward pass: {self.operations:,} operations; "
+                f"\nforward pass: {self.flops:,} FLOPs; "
                 f"{self.saved_bytes:,} bytes are kept for the backward pass"
             )
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
@@ -91,7 +91,7 @@ def summarize(module: Module, input_shape: Any = None, dtype: Any = None) -> Sum
                 counted.add(id(p))
                 count += p.size
         shape = None if seen is None else seen.shapes.get(id(part))
-        work = None if seen is None else seen.operations.get(id(part), 0)
+        work = None if seen is None else seen.flops.get(id(part), 0)
         rows.append(Row(name, type(part).__name__, shape, count, work))
     parameters = list(module.parameters())
     return Summary(
@@ -99,7 +99,7 @@ def summarize(module: Module, input_shape: Any = None, dtype: Any = None) -> Sum
         parameters=sum(p.size for p in parameters),
         trainable=sum(p.size for p in parameters if p.requires_grad),
         bytes=sum(t.nbytes for t in (*parameters, *module.buffers())),
-        operations=None if seen is None else sum(seen.operations.values()),
+        flops=None if seen is None else sum(seen.flops.values()),
         saved_bytes=None if seen is None else seen.saved_bytes,
     )
 
@@ -109,7 +109,7 @@ class _Forward(Observer):
 
     def __init__(self, module: Module, input_shape: Any, dtype: Any) -> None:
         self.shapes: dict[int, tuple[int, ...]] = {}
-        self.operations: dict[int, int] = {}
+        self.flops: dict[int, int] = {}
         self._running = [id(module)]
         first = next(module.parameters(), None)
         if dtype is None:
@@ -157,10 +157,10 @@ class _Forward(Observer):
     ) -> None:
         """Count; see Observer."""
         where = self._running[-1]
-        self.operations[where] = self.operations.get(where, 0) + operations_of(op, inputs, out)
+        self.flops[where] = self.flops.get(where, 0) + flops_of(op, inputs, out)
 
 
-def operations_of(op: Primitive, inputs: Sequence[Any], out: Tensor) -> int:
+def flops_of(op: Primitive, inputs: Sequence[Any], out: Tensor) -> int:
     """The floating-point operations of a primitive, as ``Summary`` counts them."""
     if op.name in _PRODUCTS:
         x = inputs[0]

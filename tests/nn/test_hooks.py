@@ -252,10 +252,10 @@ def test_operations_and_kept_bytes() -> None:
     """2 m n k for a product, one for each element otherwise; what the tape really keeps."""
     model = net()
     found = model.summary((6, 4))
-    assert {row.name: row.operations for row in found.rows} == {
+    assert {row.name: row.flops for row in found.rows} == {
         "": 0, "0": 2 * 6 * 4 * 5 + 30, "1": 30, "2": 2 * 6 * 5 * 2 + 12,
     }  # fmt: skip
-    assert found.operations == 270 + 30 + 132
+    assert found.flops == 270 + 30 + 132
     assert found.saved_bytes == 4 * (6 * 4 + 6 * 5)  # the input, and tanh's output
-    assert "432 operations" in str(found)
-    assert model.summary().operations is None
+    assert "432 FLOPs" in str(found)
+    assert model.summary().flops is None
