@@ -103,6 +103,17 @@ def test_folder_of_classes(folder: Path) -> None:
     assert image_folder(folder, classes=["dog", "cat"]).labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("options", [{"workers": 2}, {"workers": 2, "processes": True}])
+def test_decoded_by_workers(folder: Path, options: dict[str, Any]) -> None:
+    """The same batches."""
+    data = image_folder(folder)
+    plain = [[part.numpy() for part in batch] for batch in DataLoader(data, 4, True, seed=1)]
+    batches = DataLoader(data, 4, True, seed=1, **options)
+    for expected, batch in zip(plain, batches, strict=True):
+        for a, b in zip(expected, batch, strict=True):
+            np.testing.assert_array_equal(a, b.numpy())
+
+
 def test_folder_refused(folder: Path, tmp_path: Path) -> None:
     """What is missing, and where."""
     (folder / "bird").mkdir()
