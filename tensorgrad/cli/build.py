@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tensorgrad import nn, optim
+import numpy as np
+
+from tensorgrad import backend, nn, optim
 from tensorgrad.cli.data import Problem
 from tensorgrad.cli.folder import CHECKPOINT, MODEL
 from tensorgrad.cli.settings import ACTIVATIONS, DEFAULTS, OPTIMIZERS
@@ -16,6 +18,7 @@ from tensorgrad.ops.indexing import one_hot
 from tensorgrad.optim import lr_scheduler
 from tensorgrad.tensor import Tensor
 from tensorgrad.training import load_checkpoint
+from tensorgrad.training.metrics import Metric
 
 Settings = Mapping[str, Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -128,11 +131,44 @@ def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] 
     return penalty
 
 
-def metrics_of(problem: Problem, settings: Settings) -> list[str]:
-    """The names of the figures to report: as set, or what suits the task."""
-    if settings["metrics"] is not None:
-        return list(settings["metrics"])
-    return ["accuracy"] if problem.classes is not None else ["r2", "mae"]
+_OF_CLASSES = ("accuracy", "top_5", "precision", "recall", "f1", "roc_auc")
+_OF_NUMBERS = ("r2", "mae", "mse")
+
+
+def metrics_of(
+    problem: Problem, settings: Settings, default: Sequence[str] | None = None
+) -> list[str | Metric]:
+    """The figures to report: as set, else ``default``, else what suits the task.
+
+    Errors of predicted numbers are in the units of the data. Raises TensorgradError, before
+    anything is trained, for a figure that is unknown or of the other task.
+    """
+    known = _OF_CLASSES if problem.classes is not None else _OF_NUMBERS
+    usual = ["accuracy"] if problem.classes is not None else ["r2", "mae"]
+    names = settings["metrics"] if default is None else default
+    wrong = [name for name in names or () if name not in known]
+    if wrong:
+        what = "classes" if problem.classes is not None else "numbers"
+        raise TensorgradError(
+            f"unknown metric {wrong[0]!r}; for a target of {what} there are {', '.join(known)} "
+            "(--metrics)"
+        )
+    own: dict[str, Metric] = {}
+    if problem.classes is None:
+        own = {"mae": _in_units(problem, "mae", 1), "mse": _in_units(problem, "mse", 2)}
+    return [own.get(name, name) for name in names or usual]
+
+
+def _in_units(problem: Problem, name: str, power: int) -> Metric:
+    """The mean of ``|error| ** power``, of errors in the units of the data."""
+    scale = np.array(problem.target_std, np.float32)
+
+    def error(output: Tensor, target: Tensor) -> Any:
+        off = abs((output.data - target.data) * backend.of(output.data).xp.asarray(scale))
+        return (off**power).mean()
+
+    error.__name__ = name
+    return error
 
 
 class Run(NamedTuple):

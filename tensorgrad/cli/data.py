@@ -180,15 +180,24 @@ def _idx(folder: Path, classes: tuple[str, ...] | None) -> Raw:
         )
     largest = int(max(found.train_labels.max(initial=0), found.test_labels.max(initial=0)))
     return Raw(
-        found.train_images, found.train_labels, classes or _numbered(largest),
+        found.train_images, found.train_labels, classes or _numbered(folder, largest),
         test=(found.test_images, found.test_labels),
     )  # fmt: skip
 
 
-def _numbered(largest: int) -> tuple[str, ...]:
+def _numbered(path: Path, largest: int) -> tuple[str, ...]:
+    """Names for classes that are numbers from 0."""
+    if largest >= _MOST_CLASSES:  # a network with an output for each would not fit into memory
+        raise DataFileError(
+            path,
+            f"the largest label is {largest:,}, and a network has an output for each from 0 on, at "
+            f"most {_MOST_CLASSES:,}",
+            "number the classes from 0, or save floats if the labels are no classes",
+        )
     return tuple(str(i) for i in range(max(largest, 1) + 1))
 
 
+_MOST_CLASSES = 100_000
 _INPUT_NAMES, _TARGET_NAMES = ("x", "inputs", "images", "data"), ("y", "t", "labels", "targets")
 
 
@@ -224,8 +233,9 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
                 f"{x.shape} and {y.shape}",
                 "save them so",
             )
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise DataFileError(path, "x has values that are not finite", "remove them")
+        for name, values in (("x", x), ("y", y)):
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise DataFileError(path, f"{name} has values that are not finite", "remove them")
     if targets.dtype.kind in "US":
         order = classes or tuple(sorted(set(map(str, targets.tolist()))))
         number = {name: i for i, name in enumerate(order)}
@@ -238,7 +248,7 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
         classes = order
     elif targets.dtype.kind in "biu" and targets.ndim == 1:
         coded = [y.astype(np.int64) for _, y in pairs]
-        classes = classes or _numbered(int(max(y.max(initial=0) for y in coded)))
+        classes = classes or _numbered(path, int(max(y.max(initial=0) for y in coded)))
     else:
         coded = [y.reshape(len(y), -1).astype(np.float32) for _, y in pairs]
         classes = None
@@ -321,6 +331,12 @@ def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
                     f"{path}: no label may be below 0 or above {len(raw.classes) - 1}; got "
                     f"{least} to {most}"
                 )
+    if raw.classes is not None and raw.targets.min() == raw.targets.max():
+        only = raw.classes[int(raw.targets[0])]
+        raise TensorgradError(
+            f"{path}: all {len(raw.targets)} examples are of one class, {only!r}; there is nothing "
+            "to tell apart. Add examples of another"
+        )
 
 
 def _problem(path: Any, raw: Raw, train: Array) -> Problem:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
-from tensorgrad.cli.build import Run, build_loss, load_run
+from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
 from tensorgrad.cli.data import Problem, dataset_of, load, read
 from tensorgrad.data import (
     DataFileError,
@@ -31,8 +31,7 @@ from tensorgrad.optim import SGD
 from tensorgrad.tensor import Tensor
 from tensorgrad.training import ConfusionMatrix, Trainer
 
-_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "roc_auc")
-_OF_NUMBERS = ("r2", "mae", "mse")
+_FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc")
 _MOST_CLASSES = 20  # whose confusion matrix is printed
 Array = np.ndarray[Any, Any]
 
@@ -72,7 +71,9 @@ def evaluate(
         SGD(found.model.parameters()),
         build_loss(problem, settings),
         prepare=problem.prepare(),
-        metrics=_OF_NUMBERS if problem.classes is None else _OF_CLASSES,
+        metrics=metrics_of(
+            problem, settings, ("r2", "mae", "mse") if problem.classes is None else _FIGURES
+        ),
         precision=settings["precision"],
     )
     if problem.classes is not None:
@@ -95,9 +96,6 @@ def _names(problem: Problem) -> tuple[str, ...] | None:
 def _print(
     values: dict[str, float], matrix: Array | None, problem: Problem, n: int, as_json: bool
 ) -> None:
-    if problem.classes is None and len(problem.target_std) == 1:  # in the units of the data
-        values["mae"] *= problem.target_std[0]
-        values["mse"] *= problem.target_std[0] ** 2
     if as_json:
         content: dict[str, Any] = {"examples": n, **values}
         if matrix is not None:
@@ -180,7 +178,10 @@ def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[lis
 def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Array]:
     """The names of the examples in a file, and their inputs as they are there."""
     if not path.is_file():
-        raise TensorgradError(f"{path}: there is no such file")
+        raise TensorgradError(
+            f"{path}: "
+            + (f"a folder; name the files, as {path}/*.png" if path.is_dir() else "no such file")
+        )
     if path.suffix.lower() in SUFFIXES:
         size = settings["image_size"]
         if size is None and len(problem.shape) >= 2:

@@ -44,6 +44,16 @@ from tensorgrad.training.checkpoint import older, versions
 from tensorgrad.training.metrics import EpochMetric
 
 Settings = dict[str, Any]
+_TABLES, _LISTS = (".csv", ".tsv", ".data"), (".txt", ".list")
+#: Option -> the endings of --data for which it does something, and what they are.
+_ONLY_FOR = {
+    "target": (_TABLES, "tables (.csv, .tsv, .data)"),
+    "features": (_TABLES, "tables (.csv, .tsv, .data)"),
+    "image_root": (_LISTS, "lists of images (.txt, .list)"),
+    "label_pattern": (_LISTS, "lists of images (.txt, .list)"),
+    "image_size": (("", *_LISTS), "image files"),
+    "grey": (("", *_LISTS), "image files"),
+}
 _ON_RESUMING = ("epochs", "device")  # what may be another in the rest of a run
 
 
@@ -64,6 +74,7 @@ def train(**given: Any) -> None:
     check(settings)
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
+    metrics_of(data.problem, settings)  # refused before a folder is made
     folder = new_folder(settings["out"], data.problem.name)
     settings["out"] = str(folder)
     with locked(folder):
@@ -97,6 +108,11 @@ def resume(run: str | Path, **given: Any) -> None:
         saved = {name: checkpoint.config[name] for name in DEFAULTS}
         settings = {**saved, **given, "out": str(folder)}
         check(settings)
+        if settings["epochs"] < checkpoint.state["epoch"]:
+            raise TensorgradError(
+                f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
+                f"number in total, so give a larger one than {settings['epochs']}"
+            )
         settings["device"] = backend.normalize(settings["device"])
         _train(folder, settings, load(settings, settings["device"]), checkpoint)
 
@@ -109,12 +125,16 @@ def check(settings: Settings) -> None:
         )
     if settings["dropout"] and not settings["hidden"]:
         settings["dropout"] = 0.0
-    needs = {"target": ".csv", "features": ".csv", "image_root": ".txt", "label_pattern": ".txt"}
-    for name, ending in needs.items():
-        path = settings["data"]
-        if settings[name] is not None and (path is None or Path(path).suffix in ("", ".npz")):
+    path = settings["data"]
+    ending = "" if path is None else Path(path).suffix
+    for name, (endings, what) in _ONLY_FOR.items():
+        # A folder has no ending, or any: whether it holds images shows when it is read.
+        folder = path is not None and "" in endings and Path(path).is_dir()
+        if settings[name] not in (None, False) and (
+            path is None or (ending not in endings and not folder)
+        ):
             raise TensorgradError(
-                f"--{name.replace('_', '-')} is for --data that ends in {ending}; got {path}"
+                f"--{name.replace('_', '-')} is for {what}; got --data {path or '(the digits)'}"
             )
 
 
@@ -229,7 +249,7 @@ def _finish(
     save_checkpoint(folder / MODEL, trainer.model.state_dict(), config)
     write_json(folder / "result.json", result)
     shown = ", ".join(
-        _shown(name, values[name], len(data.test), data.problem) for name in values
+        _shown(name, values[name], len(data.test)) for name in values
         if name not in ("loss", "confusion")
     )  # fmt: skip
     print(
@@ -245,10 +265,10 @@ def _confusion(metric: EpochMetric) -> list[list[int]]:
     return found
 
 
-def _shown(name: str, value: float, examples: int, problem: Problem) -> str:
-    """A figure as it is printed: shares in percent, errors in the units of the data."""
+def _shown(name: str, value: float, examples: int) -> str:
+    """A figure as it is printed."""
     if name == "accuracy":
         return f"accuracy {value * 100:.2f} % ({round(value * examples):,} of {examples:,})"
-    if name == "mae" and len(problem.target_std) == 1:
-        return f"mae {value * problem.target_std[0]:.4g}"
+    if name in ("mae", "mse"):
+        return f"{name} {value:.4g}"
     return f"{name} {value:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -47,6 +48,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     Raises OSError (FileNotFoundError if the folder does not exist, PermissionError, a full disk).
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     # Not tempfile: its files stay readable for their owner alone after they are renamed.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

@@ -161,8 +161,13 @@ def table_examples(
     texts = [name for name in chosen if np.asarray(columns[name]).dtype.kind not in "fiub"]
     if texts:
         raise ValueError(
-            f"features must be numbers, but {', '.join(texts)} hold texts; name the columns to "
-            f"use, as {','.join(n for n in chosen if n not in texts) or 'a,b'}"
+            f"features must be numbers, but {', '.join(texts)} hold texts, as "
+            f"{str(columns[texts[0]][0])[:20]!r}; "
+            + (
+                f"name the columns to use, as {','.join(n for n in chosen if n not in texts)}"
+                if len(texts) < len(chosen)
+                else "write numbers with a decimal point, not a comma"
+            )
         )
     inputs = np.stack([np.asarray(columns[name], np.float32) for name in chosen], axis=1)
     values = np.asarray(columns[target])

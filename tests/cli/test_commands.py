@@ -288,6 +288,31 @@ def test_wrong_toml(text: str, message: str, capsys: pytest.CaptureFixture[str])
     assert not Path("runs").exists()
 
 
+def test_resuming_for_less_than_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused, and the run's settings stay as they were."""
+    assert main(["train", "--epochs", "3", "--hidden", "8", "--out", "run"]) == 0
+    before = Path("run/config.toml").read_text()
+    assert main(["resume", "run", "--epochs", "2"]) == 2
+    assert "3 epochs of run are done already" in capsys.readouterr().err
+    assert Path("run/config.toml").read_text() == before
+
+
+def test_errors_of_several_outputs_are_in_their_units(capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean over outputs of different scales."""
+    x = RNG.normal(size=(200, 3))
+    np.savez("two.npz", x=x, y=np.stack([x[:, 0] * 1000, x[:, 1]], axis=1))
+    trained("two.npz")
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["predict", "run", "two.npz"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
+    answers = np.array([row[1:] for row in rows], float)
+    error = abs(answers - np.stack([x[:, 0] * 1000, x[:, 1]], axis=1)).mean()
+    assert found["mae"] == pytest.approx(error, rel=0.7)
+    assert found["mae"] > 3
+
+
 def test_two_processes_never_write_into_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
     """The second is told to wait; the lock of a killed process is nobody's."""
     assert main(["train", "--epochs", "1", "--hidden", "8", "--out", "run"]) == 0
@@ -455,11 +480,25 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no run to report": (["report", "nowhere"], "holds no model.safetensors"),
     "no run to resume": (["resume", "nowhere"], "holds no checkpoint"),
     "unknown kind": (["train", "--data", "x.xyz"], "unknown kind of data"),
-    "target of digits": (["train", "--target", "x"], "--target is for --data"),
+    "target of digits": (["train", "--target", "x"], "--target is for tables"),
     "image size": (["train", "--image-size", "3x4x5"], "must be height x width"),
     "share": (["train", "--validation-share", "0.5"], "leaves nothing to train on"),
     "no share": (["train", "--validation-share", "0"], "must be above 0"),
     "metric": (["train", "--metrics", "f7"], "unknown metric 'f7'"),
+    "metric of numbers": (
+        ["train", "--metrics", "r2"],
+        "for a target of classes there are accuracy",
+    ),
+    "metric of classes": (
+        ["train", "--data", "y.npz", "--metrics", "f1"],
+        "there are r2, mae, mse",
+    ),
+    "label beyond memory": (["train", "--data", "big.npz"], "the largest label is 3,000,000,001"),
+    "one class": (["train", "--data", "one.npz"], "all 40 examples are of one class, '1'"),
+    "target not finite": (["train", "--data", "nan.npz"], "y has values that are not finite"),
+    "size of digits": (["train", "--image-size", "9x9"], "--image-size is for image files"),
+    "grey table": (["train", "--data", "t.csv", "--grey"], "--grey is for image files"),
+    "decimal comma": (["train", "--data", "comma.csv"], "with a decimal point, not a comma"),
     "config and resume": (["train", "--resume", "x", "--config", "y"], "cannot be given with"),
     "no config": (["train", "--config", "nowhere.toml"], "No such file"),
     "schedule": (["train", "--schedule", "never"], "invalid choice"),
@@ -481,6 +520,12 @@ def test_wrong_input(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty.csv").write_text("")
     Path("t.csv").write_text("a,b\n1,2.5\n3,4.5\n")
     np.savez("a.npz", z=np.ones(3))
+    x = np.arange(80.0).reshape(40, 2)
+    np.savez("y.npz", x=x, y=x[:, :1] * 0.5)
+    np.savez("big.npz", x=x, y=np.arange(40) % 2 + 3_000_000_000)
+    np.savez("one.npz", x=x, y=np.ones(40, int))
+    np.savez("nan.npz", x=x, y=np.where(x > 70, np.nan, x))
+    Path("comma.csv").write_text("a;b\n1,5;2,5\n3,5;4,5\n")
     for name in ("cat", "dog"):
         Path("pets", name).mkdir(parents=True)
         Path("pets", name, "1.png").write_bytes(b"not a picture")
