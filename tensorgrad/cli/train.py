@@ -190,6 +190,7 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
         config=config,
         steps=settings["checkpoint_steps"],
         minutes=settings["checkpoint_minutes"],
+        apart=1.0,  # short epochs would be nothing but checkpoints
         keep=settings["keep"],
     )
     callbacks: list[Callback] = [

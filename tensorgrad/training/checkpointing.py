@@ -27,6 +27,8 @@ class Checkpointing(Callback):
     config: saved with it, for whoever resumes.
     steps: besides, after so many training steps, in the middle of an epoch.
     minutes: besides, after so many minutes.
+    apart: leave out the checkpoint of an epoch that ends less than so many seconds after the last
+        one was saved, unless it is the best or the last.
     keep: how many checkpoints there are, the newest included. Of ``c.safetensors`` the one before
         is ``c.1.safetensors``, and so on. ``load_newest`` takes one of them if the newest is
         damaged.
@@ -46,6 +48,7 @@ class Checkpointing(Callback):
         *,
         steps: int | None = None,
         minutes: float | None = None,
+        apart: float = 0.0,
         keep: int = 1,
         best: str | None = None,
     ) -> None:
@@ -59,7 +62,7 @@ class Checkpointing(Callback):
         self.path = Path(path)
         self.every = every
         self.config = dict(config or {})
-        self.steps, self.minutes = steps, minutes
+        self.steps, self.minutes, self.apart = steps, minutes, apart
         self.keep = keep
         self.best = best
         self.best_path = self.path.with_suffix(f".best{self.path.suffix}")
@@ -76,7 +79,7 @@ class Checkpointing(Callback):
 
     def on_batch_end(self, trainer: Trainer, done: int) -> None:
         """Save, if so many steps or minutes have passed."""
-        late = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
+        late = self.minutes is not None and self._since() >= 60 * self.minutes
         if late or (self.steps is not None and trainer.steps % self.steps == 0):
             self.save(trainer)
 
@@ -85,13 +88,17 @@ class Checkpointing(Callback):
         better = self._is_best(trainer)
         if (
             better
-            or trainer.epoch % self.every == 0
+            or (trainer.epoch % self.every == 0 and self._since() >= self.apart)
             or trainer.epoch == self._last
             or trainer.should_stop
         ):
             self.save(trainer)
         if better:
             _link(self.path, self.best_path)
+
+    def _since(self) -> float:
+        """Seconds since the last checkpoint, or the start."""
+        return time.monotonic() - self._saved_at
 
     def _is_best(self, trainer: Trainer) -> bool:
         if self.best is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +26,33 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 46, 48  # margins around the plotting are
 
 
 class Curves(Callback):
-    """After each epoch draws the history so far to ``path``, an SVG file replaced in one step."""
+    """Draws the history so far to ``path``, an SVG file replaced in one step.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    seconds: how often at most, after an epoch; and when training ends. Drawing takes longer the
+        more epochs there are.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float = 1.0) -> None:
         self.path = Path(path)
+        self.seconds = seconds
+        self._drawn = -math.inf
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
-        """Draw the picture."""
+        """Draw the picture, if it is time."""
+        if time.monotonic() - self._drawn >= self.seconds:
+            self._draw(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Draw the picture for the last time."""
+        self._draw(trainer)
+
+    def on_abort(self, trainer: Trainer, error: BaseException) -> None:
+        """Draw the picture for the last time."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
         write_atomically(self.path, draw_curves(trainer.history).encode())
+        self._drawn = time.monotonic()
 
 
 def draw_curves(history: Sequence[Record]) -> str:

@@ -137,7 +137,10 @@ class Trainer:
                     self._run_epoch(train_loader, validation_loader)
         except BaseException as error:
             for callback in self.callbacks:
-                callback.on_abort(self, error)
+                try:
+                    callback.on_abort(self, error)
+                except Exception as other:  # the next one may have a checkpoint to write
+                    error.add_note(f"{type(callback).__name__} failed besides: {other}")
             raise
         if self.average is not None:
             self.average.copy_to_model()

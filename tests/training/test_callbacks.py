@@ -24,7 +24,9 @@ from tensorgrad.training import (
     Callback,
     CheckpointError,
     Checkpointing,
+    Curves,
     GradientNorms,
+    History,
     LivePlot,
     NanStop,
     TensorBoard,
@@ -94,6 +96,64 @@ def test_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     trainer_with(Clock(), Noted(tmp_path / "c", every=9, minutes=1)).fit(loaders()[0], epochs=2)
     assert saved == [3, 6, 9, 12, 12]
+
+
+def test_short_epochs_are_not_nothing_but_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints and pictures have a distance; the history has every epoch at every moment."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    saved: list[int] = []
+    drawn: list[int] = []
+    lines: list[int] = []
+
+    class Noted(Checkpointing):
+        def save(self, trainer: Trainer) -> None:
+            super().save(trainer)
+            saved.append(trainer.epoch)
+
+    class Drawn(Curves):
+        def _draw(self, trainer: Trainer) -> None:
+            super()._draw(trainer)
+            drawn.append(trainer.epoch)
+
+    class Reader(Callback):
+        def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
+            now[0] += 0.4
+            lines.append(len((tmp_path / "h.csv").read_text().splitlines()))
+
+    callbacks = [
+        History(tmp_path / "h.csv"), Reader(), Drawn(tmp_path / "c.svg"),
+        Noted(tmp_path / "c", apart=1.0),
+    ]  # fmt: skip
+    trainer = trainer_with(*callbacks)
+    trainer.fit(*loaders(), epochs=8)
+    assert lines == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert saved == [3, 6, 8]
+    assert drawn == [1, 4, 7, 8]
+    other = trainer_with(History(tmp_path / "whole.csv"))
+    other.history = trainer.history
+    other.callbacks[0].on_fit_end(other)
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "h.csv").read_bytes()
+
+
+def test_one_failing_callback_does_not_cost_the_checkpoint(tmp_path: Path) -> None:
+    """What went wrong besides is noted at the error."""
+
+    class Full(Callback):
+        def on_batch_end(self, trainer: Trainer, done: int) -> None:
+            if trainer.steps == 4:
+                raise KeyboardInterrupt
+
+        def on_abort(self, trainer: Trainer, error: BaseException) -> None:
+            raise OSError("the disk is full")
+
+    trainer = trainer_with(Full(), Checkpointing(tmp_path / "c"))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.fit(*loaders(), epochs=3)
+    assert caught.value.__notes__ == ["Full failed besides: the disk is full"]
+    assert load_checkpoint(tmp_path / "c").state["steps"] == 4
 
 
 def test_the_best_is_kept(tmp_path: Path) -> None:
