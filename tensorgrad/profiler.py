@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tensorgrad import backend
 from tensorgrad.autograd.walk import entries_of, saved_bytes
 from tensorgrad.backend import is_array
-from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import write_atomically
 from tensorgrad.tape import MODE, RECORDING, Leaf, Mode, Node, Observer, Primitive, current_mode
 from tensorgrad.tensor import Tensor
 

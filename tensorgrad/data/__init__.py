@@ -3,7 +3,6 @@
 from tensorgrad.data import transforms
 from tensorgrad.data.datasets import ConcatDataset, Dataset, DatasetError, Subset, TensorDataset
 from tensorgrad.data.embedded import digits
-from tensorgrad.data.files import DataFileError, write_atomically
 from tensorgrad.data.idx import IdxError, read_idx, write_idx
 from tensorgrad.data.idx_folder import IdxFolder, idx_folder
 from tensorgrad.data.images import ImageFiles, image_folder, image_list, read_image
@@ -12,6 +11,7 @@ from tensorgrad.data.npz import read_npz
 from tensorgrad.data.samplers import Sampler, StratifiedSampler, WeightedSampler
 from tensorgrad.data.splits import k_fold, random_split
 from tensorgrad.data.tables import Examples, read_csv, table_examples
+from tensorgrad.files import DataFileError, write_atomically
 
 __all__ = [
     "ConcatDataset",

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from tensorgrad.data.files import DEFLATE_LIMIT, DataFileError, read_at_most, write_atomically
+from tensorgrad.files import DEFLATE_LIMIT, DataFileError, read_at_most, write_atomically
 
 #: Type code in the magic number -> element type, as it lies in the file.
 _TYPES: dict[int, np.dtype[Any]] = {

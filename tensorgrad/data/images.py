@@ -14,8 +14,8 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad.data.datasets import Arrays, DatasetError
-from tensorgrad.data.files import DataFileError
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import DataFileError
 
 #: The endings of files that are taken for images in a folder of classes.
 SUFFIXES = (

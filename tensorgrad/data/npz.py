@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from tensorgrad.data.files import DEFLATE_LIMIT, DataFileError, read_at_most
+from tensorgrad.files import DEFLATE_LIMIT, DataFileError, read_at_most
 
 _LONGEST_HEADER = 10_000  # of an array; NumPy's own bound
 

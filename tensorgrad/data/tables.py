@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from tensorgrad.data.files import DataFileError
+from tensorgrad.files import DataFileError
 
 Columns = dict[str, ndarray[Any, Any]]
 

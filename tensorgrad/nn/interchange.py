@@ -14,8 +14,8 @@ from typing import Any
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from tensorgrad.data.arrays import file_array, host_array
-from tensorgrad.data.files import DataFileError, write_atomically
+from tensorgrad.files import DataFileError, write_atomically
+from tensorgrad.nn.arrays import file_array, host_array
 from tensorgrad.nn.module import IncompatibleKeys, Module
 
 # What DistributedDataParallel, torch.compile and AveragedModel put before every name.

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from tensorgrad.backend import is_array
-from tensorgrad.data.arrays import file_array, host_array
-from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import write_atomically
+from tensorgrad.nn.arrays import file_array, host_array
 from tensorgrad.tensor import Tensor
 
 _FORMAT = 1

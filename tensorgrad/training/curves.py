@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from tensorgrad.data.files import write_atomically
+from tensorgrad.files import write_atomically
 from tensorgrad.training.callback import Callback
 
 if TYPE_CHECKING:

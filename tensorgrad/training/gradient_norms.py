@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad import backend
-from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import write_atomically
 from tensorgrad.training.callback import Callback
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import write_atomically
 from tensorgrad.training.callback import Callback
 
 if TYPE_CHECKING:

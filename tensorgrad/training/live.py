@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorgrad.data.files import write_atomically
+from tensorgrad.files import write_atomically
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.curves import draw_curves
 

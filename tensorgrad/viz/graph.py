@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 from tensorgrad.autograd import grad
 from tensorgrad.autograd.modes import _SetMode
 from tensorgrad.autograd.walk import entries_of
-from tensorgrad.data.files import write_atomically
 from tensorgrad.errors import GradientError, TensorgradError
+from tensorgrad.files import write_atomically
 from tensorgrad.tape import Leaf, Mode, Node, Observer
 from tensorgrad.tensor import Tensor
 
