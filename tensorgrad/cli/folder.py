@@ -26,9 +26,8 @@ def new_folder(out: str | None, name: str) -> Path:
         folder = Path(out)
         taken = folder.is_dir() and any(entry.name != _LOCK for entry in folder.iterdir())
         if taken or (folder.exists() and not folder.is_dir()):
-            raise TensorgradError(
-                f"{folder} exists already; choose another --out, or tensorgrad resume {folder}"
-            )
+            go_on = f", or tensorgrad resume {folder}" if (folder / CHECKPOINT).is_file() else ""
+            raise TensorgradError(f"{folder} exists already; choose another --out{go_on}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     number = 1

@@ -11,6 +11,7 @@ from nn.shape_mistakes import MISTAKES, Mistake, found, of_torch
 import tensorgrad as tg
 from tensorgrad import nn
 from tensorgrad.nn import ModelError
+from tensorgrad.ops.random import default_generator
 from tensorgrad.tensor import Tensor
 
 
@@ -62,12 +63,12 @@ def test_a_model_that_fits() -> None:
     """The shape of the output; nothing is changed by looking."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
     before = {k: v.data.tobytes() for k, v in model.state_dict().items()}
-    state = tg.random.default_generator.state() if hasattr(tg, "random") else None
+    state = default_generator.state()
     assert model.check((5, 3, 4)) == (5, 4)
     assert model.training
     assert all("forward" not in vars(m) for m in model.modules())
     assert {k: v.data.tobytes() for k, v in model.state_dict().items()} == before
-    assert state is None or tg.random.default_generator.state() == state
+    assert default_generator.state() == state
     assert nn.Embedding(9, 3).check(tg.zeros((2, 5), dtype=tg.int64)) == (2, 5, 3)
 
     class Two(nn.Module):
