@@ -13,7 +13,9 @@ from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
 from tensorgrad.errors import DeviceError
 from tensorgrad.ops.table import OPERATIONS
-from tensorgrad.program import native
+from tensorgrad.program.blas import blas
+from tensorgrad.program.compiler import compiler
+from tensorgrad.program.pool import threads
 from tensorgrad.training.checkpoint import versions
 
 
@@ -71,12 +73,12 @@ def _blas() -> str:
 
 def _programs() -> str:
     """Which executor ``compile`` takes by default, and what it needs."""
-    path = native.compiler()
+    path = compiler()
     if path is None:
         return "run by NumPy: there is no C compiler (cc, gcc, clang or $CC)"
-    found = native.blas()
+    found = blas()
     products = found.title if found else "small ones only, no BLAS was found"
-    return f"native: {path}, {native.threads()} threads, matrix products by {products}"
+    return f"native: {path}, {threads()} threads, matrix products by {products}"
 
 
 def _gpu() -> str:

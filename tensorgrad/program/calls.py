@@ -23,7 +23,7 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
-from tensorgrad.program.native import threads
+from tensorgrad.program.pool import threads
 from tensorgrad.program.program import Instruction, Program, Value
 from tensorgrad.tape import column_sums, note_overwritten
 

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import ctypes
 import functools
-import glob
-import hashlib
 import math
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from sys import getrefcount
 from time import perf_counter
 from typing import Any
@@ -23,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import CompileError
-from tensorgrad.program import c_source
+from tensorgrad.program import c_source, pool
+from tensorgrad.program.blas import blas
+from tensorgrad.program.compiler import SOURCES as _SOURCES  # noqa: F401 for entry.py
+from tensorgrad.program.compiler import build
+from tensorgrad.program.compiler import built as built
+from tensorgrad.program.compiler import compiler as compiler
 from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
@@ -31,220 +26,8 @@ from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, 
 from tensorgrad.program.program import Program
 from tensorgrad.tape import note_overwritten
 
-# No flag that changes what NaN, infinities or signed zeros do. An expression may be contracted to
-# fused multiply-adds, which round once instead of twice. Integers wrap around, as NumPy's do.
-FLAGS = (
-    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-    "-fwrapv", "-fopenmp-simd", "-w",
-)  # fmt: skip
-_SOURCES = Path(__file__).parent / "c"
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
 _COPIED = 1 << 14
-
-
-# --- the compiler ---------------------------------------------------------------------------------
-
-
-@functools.cache
-def compiler() -> str | None:
-    """The path of the C compiler: ``$CC``, or ``cc``, ``gcc``, ``clang``; ``None`` without one."""
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    return None
-
-
-@functools.cache
-def _target(path: str) -> tuple[bytes, tuple[str, ...]]:
-    """What the compiler says of itself and of this processor, and flags for the latter."""
-    said = b""
-    for options in (["--version"], ["-march=native", "-Q", "--help=target"]):
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            said += subprocess.run([path, *options], capture_output=True, timeout=30).stdout
-    wide = any(line.split()[:2] == [b"-mavx512f", b"[enabled]"] for line in said.splitlines())
-    return said, ("-mprefer-vector-width=512",) if wide else ()
-
-
-def cache_folder() -> Path:
-    """Where built programs are kept: ``$TENSORGRAD_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("TENSORGRAD_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "tensorgrad"
-
-
-@functools.cache
-def _writable(folder: Path) -> Path:
-    """The folder, or one for this process alone where that cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder):
-            return folder
-    except OSError:
-        private = tempfile.mkdtemp(prefix="tensorgrad-")
-        atexit.register(shutil.rmtree, private, ignore_errors=True)
-        return Path(private)
-
-
-def build(text: str) -> ctypes.CDLL:
-    """C text as a library; see ``built``."""
-    return ctypes.CDLL(str(built(text)))
-
-
-def built(text: str, options: Sequence[str] = ()) -> Path:
-    """Compile C text into a library, or find what an earlier run compiled.
-
-    options: more for the compiler's command line; the text must change where they mean another
-        thing.
-
-    The name in the cache is a hash of the text, the support header, the flags, the compiler and the
-    processor. A library is moved into place when it is whole: processes can share the cache.
-
-    Raises CompileError with what the compiler says, if it fails or there is none.
-    """
-    path = compiler()
-    if path is None:
-        raise CompileError(
-            "the native executor needs a C compiler; install one (apt install gcc) or name it in "
-            'CC, or compile(..., executor="numpy")'
-        )
-    said, more = _target(path)
-    flags = [*FLAGS, *more, *options]
-    header = (_SOURCES / "support.h").read_bytes()
-    parts = [text.encode(), header, said, path.encode(), " ".join(flags).encode()]
-    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    folder = _writable(cache_folder())
-    library = folder / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source, made = Path(scratch) / "program.c", Path(scratch) / "program.so"
-            source.write_text(text)
-            command = [path, *flags, "-shared", "-fPIC", f"-I{_SOURCES}", str(source)]
-            command += ["-o", str(made), "-lm", "-pthread"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise CompileError(f"the C compiler {path} failed:\n{done.stderr[:4000]}")
-            os.replace(made, library)
-    return library
-
-
-class Blas:
-    """Matrix products, and on how many threads they run.
-
-    title: for the report. own: whether nobody else uses it, and it has one thread.
-    """
-
-    def __init__(self, library: ctypes.CDLL, prefix: str, ending: str, title: str) -> None:
-        self.sgemm = getattr(library, f"{prefix}cblas_sgemm{ending}")
-        self.dgemm = getattr(library, f"{prefix}cblas_dgemm{ending}")
-        self.title = title
-        self.own = True
-        self.set_threads: Any = None
-        self.get_threads: Any = None
-
-    def seconds(self) -> float:
-        """The least time of a product of 256 x 256 matrices."""
-        n = ctypes.c_int64(256)
-        a, b, c = (np.ones((256, 256), np.float32) for _ in range(3))
-        pa, pb, pc = (ctypes.c_void_p(x.ctypes.data) for x in (a, b, c))
-        one, zero = ctypes.c_float(1), ctypes.c_float(0)
-        taken = []
-        for _ in range(5):
-            start = perf_counter()
-            self.sgemm(101, 111, 111, n, n, n, one, pa, n, pb, n, zero, pc, n)
-            taken.append(perf_counter() - start)
-        return min(taken)
-
-
-def _instance(path: str) -> ctypes.CDLL:
-    """An OpenBLAS of our own, with one thread: a program shares out the work itself.
-
-    NumPy's instance would have to be held to one thread for as long as a program runs, for
-    everybody in the process. A library is loaded once, so that a second instance needs a file of
-    its own: a copy.
-    """
-    about = os.stat(path)
-    key = hashlib.sha256(f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = _writable(cache_folder())
-    copy = folder / f"openblas-{key}.so"
-    if not copy.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "openblas.so"
-            shutil.copyfile(path, made)
-            os.replace(made, copy)
-    name = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"  # read while it is loaded
-    try:
-        return ctypes.CDLL(str(copy))
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _openblas() -> Blas | None:
-    """NumPy's, if it is an OpenBLAS with 64-bit integers, as in its wheels."""
-    here = os.path.dirname(np.__file__)
-    places = (os.path.join(here, os.pardir, "numpy.libs"), os.path.join(here, ".dylibs"))
-    for path in [
-        p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))
-    ]:
-        for own in (True, False):
-            with contextlib.suppress(OSError):
-                library = _instance(path) if own else ctypes.CDLL(path)
-                for prefix in ("scipy_", ""):
-                    if not hasattr(library, f"{prefix}cblas_sgemm64_"):
-                        continue
-                    core = getattr(library, f"{prefix}openblas_get_corename64_")
-                    core.restype = ctypes.c_char_p
-                    found = Blas(library, prefix, "64_", f"OpenBLAS for {core().decode()}")
-                    found.own = own
-                    found.set_threads = getattr(library, f"{prefix}openblas_set_num_threads64_")
-                    found.get_threads = getattr(library, f"{prefix}openblas_get_num_threads64_")
-                    return found
-    return None
-
-
-def _mkl() -> Blas | None:
-    """That of the wheel ``mkl``, which puts its libraries beside Python's own."""
-    for path in sorted(glob.glob(os.path.join(sys.prefix, "lib", "libmkl_rt.so*"))):
-        with contextlib.suppress(OSError, AttributeError):
-            library = ctypes.CDLL(path)
-            library.MKL_Set_Threading_Layer(1)  # sequential
-            return Blas(library, "", "_64", "MKL")
-    return None
-
-
-@functools.cache
-def blas() -> Blas | None:
-    """The BLAS of programs: ``$TENSORGRAD_BLAS`` ("openblas" or "mkl"), or the quicker one.
-
-    OpenBLAS is an instance apart from the one that NumPy uses, if that can be had.
-    Raises ValueError for another name.
-    """
-    chosen = os.environ.get("TENSORGRAD_BLAS")
-    makers = {"openblas": _openblas, "mkl": _mkl}
-    if chosen is not None and chosen not in makers:
-        raise ValueError(f'TENSORGRAD_BLAS must be "openblas" or "mkl", got {chosen!r}')
-    found = [made for name, make in makers.items() if chosen in (None, name) and (made := make())]
-    return min(found, key=Blas.seconds) if len(found) > 1 else found[0] if found else None
-
-
-def threads() -> int:
-    """How many threads programs run on: ``$TENSORGRAD_THREADS``, or all processors at hand."""
-    chosen = os.environ.get("TENSORGRAD_THREADS") or os.environ.get("OMP_NUM_THREADS")
-    if chosen and chosen.isdigit() and int(chosen):
-        return int(chosen)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def _pool() -> ctypes.CDLL:
-    return build((_SOURCES / "pool.c").read_text())
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -289,13 +72,13 @@ class Native(Placed):
                 "no BLAS was found (neither the OpenBLAS of NumPy's wheels nor MKL's wheel), and "
                 "products are too large without one"
             )
-        self.threads = threads()
+        self.threads = pool.threads()
         self.source = c_source.write(self.schedule, self._slot, self._new_scratch, self.threads)
         library = build(self.source.text)
-        pool = _pool()
-        pool.tg_start(self.threads - 1)
+        helpers = pool.library()
+        helpers.tg_start(self.threads - 1)
         link = [self._blas.sgemm, self._blas.dgemm] if self._blas else [None, None]
-        library.tg_link(*link, pool.tg_run)
+        library.tg_link(*link, helpers.tg_run)
         self._library = library
         self._scalars = [
             (s.instruction.live, s.name, np.zeros((), s.out.dtype), s.out.storage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tensorgrad.program.native import compiler
+from tensorgrad.program.compiler import compiler
 
 EXECUTORS = ["numpy"]
 if compiler() is not None:

@@ -10,7 +10,7 @@ import pytest
 from program.executors import EXECUTORS
 
 from tensorgrad.ops import special
-from tensorgrad.program.native import build
+from tensorgrad.program.compiler import build
 
 pytestmark = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 

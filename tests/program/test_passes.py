@@ -17,7 +17,7 @@ from program.executors import EXECUTORS
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.errors import CompileError
-from tensorgrad.program import Program, native
+from tensorgrad.program import Program, blas, compiler, native
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.loops import Storage, View, strides_of
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
@@ -171,7 +171,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 def test_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TENSORGRAD_CACHE", str(tmp_path))
-    monkeypatch.setattr(native, "FLAGS", ("--no-such-flag",))
+    monkeypatch.setattr(compiler, "FLAGS", ("--no-such-flag",))
     call = tg.compile(lambda x: x * 3.0)
     x = Tensor(np.ones(3))
     for _ in range(2):
@@ -183,7 +183,7 @@ def test_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @needs_compiler
-@pytest.mark.parametrize("make", [native._openblas, native._mkl])
+@pytest.mark.parametrize("make", [blas._openblas, blas._mkl])
 def test_products_by_each_blas(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = make()
     if found is None:
@@ -210,10 +210,10 @@ def test_the_quicker_blas_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             self.title = title
 
     times = {"one": 2.0, "other": 1.0}
-    monkeypatch.setattr(native.Blas, "seconds", lambda self: times[self.title])
-    monkeypatch.setattr(native, "_openblas", lambda: Fake("one"))
-    monkeypatch.setattr(native, "_mkl", lambda: Fake("other"))
-    choose: Any = native.blas.__wrapped__
+    monkeypatch.setattr(blas.Blas, "seconds", lambda self: times[self.title])
+    monkeypatch.setattr(blas, "_openblas", lambda: Fake("one"))
+    monkeypatch.setattr(blas, "_mkl", lambda: Fake("other"))
+    choose: Any = blas.blas.__wrapped__
     assert choose().title == "other"
     monkeypatch.setenv("TENSORGRAD_BLAS", "openblas")
     assert choose().title == "one"
@@ -225,7 +225,7 @@ def test_the_quicker_blas_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 def test_programs_leave_the_threads_of_numpy_alone() -> None:
     """The instance of a program has one thread, whatever NumPy's has."""
-    found = native.blas()
+    found = blas.blas()
     if found is None or found.set_threads is None:
         pytest.skip("there is no OpenBLAS")
     assert found.own
