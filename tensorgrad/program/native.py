@@ -15,8 +15,7 @@ import numpy as np
 from tensorgrad.errors import CompileError
 from tensorgrad.program import c_source, pool
 from tensorgrad.program.blas import blas
-from tensorgrad.program.compiler import SOURCES as _SOURCES  # noqa: F401 for entry.py
-from tensorgrad.program.compiler import build
+from tensorgrad.program.compiler import SOURCES, build
 from tensorgrad.program.compiler import built as built
 from tensorgrad.program.compiler import compiler as compiler
 from tensorgrad.program.loops import Call, Product, Storage
@@ -26,6 +25,7 @@ from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, 
 from tensorgrad.program.program import Program
 from tensorgrad.tape import note_overwritten
 
+_SOURCES = SOURCES  # entry.py asks here
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
 _COPIED = 1 << 14
 

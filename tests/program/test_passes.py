@@ -161,6 +161,7 @@ def test_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
     call = tg.compile(lambda x: x + 1.0)
     call(Tensor(np.ones(3)))
     assert "executor numpy" in call.report()
