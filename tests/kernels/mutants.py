@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    """A bug: in ``file``, ``old``, which occurs there once, becomes ``new``.
-
-    survives: why no test can find it, where that is so.
-    """
-
-    kind: str
-    file: str
-    old: str
-    new: str
-    survives: str = ""
-
+from mutation import Mutant
 
 #: The tests of each file, the quickest to tell first.
 TESTS_OF: dict[str, list[str]] = {

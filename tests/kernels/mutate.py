@@ -11,78 +11,40 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic
-from typing import NamedTuple
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from emulator import emulator  # noqa: E402
-from kernels.mutants import MUTANTS, TESTS_OF, Mutant  # noqa: E402
+from kernels.mutants import MUTANTS, TESTS_OF  # noqa: E402
+from mutation import Mutant, first_failure, judged, planted  # noqa: E402
 
 SOURCES = TESTS.parent / "kernels"
 #: A mutant that runs longer hangs, and is found by that.
 LIMIT = 300.0
-WANTED = 0.95
 
 
-class Verdict(NamedTuple):
-    mutant: Mutant
-    killed_by: str  # "" if it survived
-    seconds: float
-
-
-def planted(mutant: Mutant) -> str:
-    """The text of the file with the bug in it. Raises ValueError unless it has one place there."""
-    text = (SOURCES / mutant.file).read_text()
-    if text.count(mutant.old) != 1:
-        raise ValueError(
-            f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times, not once"
-        )
-    return text.replace(mutant.old, mutant.new)
-
-
-def tried(mutant: Mutant, tests: list[str]) -> Verdict:
-    """The verdict of ``tests`` on one mutant."""
-    begun = monotonic()
+def tried(mutant: Mutant) -> str:
+    """What killed a mutant: a test, or the sanitizers; empty if nothing did."""
+    tests = [str(TESTS / "kernels" / test) for test in TESTS_OF[mutant.file]]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "kernels"
         shutil.copytree(SOURCES, folder)
-        (folder / mutant.file).write_text(planted(mutant))
+        (folder / mutant.file).write_text(planted(mutant, SOURCES))
         environment = {
             **os.environ,
             "TENSORGRAD_TEST_KERNELS": str(folder),
             "TENSORGRAD_EMULATOR_CACHE": str(Path(scratch) / "built"),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        found = _fails(tests, environment)
-        if not found and _fails(tests, {**environment, **emulator.sanitizer_env()}):
-            found = "sanitizers"
-    return Verdict(mutant, found, monotonic() - begun)
-
-
-def _fails(tests: list[str], environment: dict[str, str]) -> str:
-    """The name of the first test that fails, or "" if none does."""
-    command = [
-        sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-rf",
-        "-p", "no:cacheprovider", *tests,
-    ]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, cwd=TESTS.parent, env=environment, capture_output=True, text=True,
-            timeout=LIMIT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"no end within {LIMIT:.0f} s"
-    if done.returncode == 0:
-        return ""
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return failed[0].rpartition("::")[2] if failed else f"exit code {done.returncode}"
+        found = first_failure(tests, environment, TESTS.parent, LIMIT)
+        if not found:
+            environment.update(emulator.sanitizer_env())
+            found = first_failure(tests, environment, TESTS.parent, LIMIT) and "sanitizers"
+    return found
 
 
 def main() -> int:
@@ -96,25 +58,7 @@ def main() -> int:
     if reason is not None:
         print(reason)
         return 1
-    with ThreadPoolExecutor(options.n) as pool:
-        verdicts = []
-        tests = [[str(TESTS / "kernels" / t) for t in TESTS_OF[m.file]] for m in chosen]
-        for verdict in pool.map(tried, chosen, tests):
-            verdicts.append(verdict)
-            mutant = verdict.mutant
-            found = verdict.killed_by or mutant.survives
-            print(
-                f"{'killed' if verdict.killed_by else 'SURVIVED':8}  {mutant.file:18} "
-                f"{mutant.kind:24} {verdict.seconds:4.0f} s  {found}",
-                flush=True,
-            )
-    killed = sum(bool(v.killed_by) for v in verdicts)
-    unexplained = [v for v in verdicts if not v.killed_by and not v.mutant.survives]
-    for verdict in unexplained:
-        print(f"no test finds: {verdict.mutant.file}: {verdict.mutant.old!r} -> "
-              f"{verdict.mutant.new!r}")  # fmt: skip
-    print(f"{killed} of {len(verdicts)} killed ({killed / len(verdicts):.0%})")
-    return 1 if unexplained or killed < WANTED * len(verdicts) else 0
+    return judged(chosen, tried, options.n, "{m.file:18} {m.kind:24}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from kernels.mutants import MUTANTS, TESTS_OF, Mutant
-from kernels.mutate import SOURCES, TESTS, planted
+from kernels.mutants import MUTANTS, TESTS_OF
+from kernels.mutate import SOURCES, TESTS
+from mutation import Mutant, planted
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.kind}")
 def test_there_is_one_place_for_it(mutant: Mutant) -> None:
-    assert planted(mutant) != (SOURCES / mutant.file).read_text()
+    assert planted(mutant, SOURCES) != (SOURCES / mutant.file).read_text()
 
 
 def test_all_files_and_many_kinds() -> None:
