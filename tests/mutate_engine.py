@@ -1,0 +1,128 @@
+"""Plants mistakes in the engine and reports which of them the tests find.
+
+``python tests/mutate_engine.py`` applies each mutant of engine_mutants.py to a copy of the package
+and runs there the tests that ought to find it; the working tree stays as it is. The same tests have
+to pass on a copy without a mistake first, or they would prove nothing. Exits with 1 if they do not,
+if fewer than 95 % of the mutants are killed, or if a survivor has no explanation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from time import monotonic
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+from engine_mutants import MUTANTS, SELECTIONS  # noqa: E402
+from mutation import Mutant, first_failure, judged, planted  # noqa: E402
+
+#: What the tests need of the repository.
+COPIED = ("tensorgrad", "tests", "kernels", "pyproject.toml")
+#: A mutant that runs longer hangs, and is found by that.
+LIMIT = 300.0
+
+
+class Trials:
+    """Copies of the package in ``scratch``: one without a mistake, and one for each mutant."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.sound = scratch / "sound"
+        self.sound.mkdir()
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(
+                    ROOT / name, self.sound / name, ignore=shutil.ignore_patterns("__pycache__")
+                )
+            else:
+                shutil.copy2(ROOT / name, self.sound / name)
+
+    def passes(self, selection: str) -> bool:
+        """Whether the tests of a selection pass without a mistake; what went wrong is printed."""
+        begun = monotonic()
+        cache = self._cache(selection)
+        cache.mkdir(mode=0o700)
+        failed = self._failure(selection, self.sound, cache)
+        seconds = monotonic() - begun
+        if failed:
+            print(f"without a mistake, {failed} fails: {SELECTIONS[selection].arguments}")
+        else:
+            print(f"passes    {selection:24} {seconds:4.0f} s", flush=True)
+        return not failed
+
+    def tried(self, mutant: Mutant) -> str:
+        """What killed a mutant: a test, or how the run ended; empty if it survived."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            copy, cache = Path(folder) / "copy", Path(folder) / "cache"
+            shutil.copytree(self.sound, copy)
+            # What the sound package compiled is there: a library's name is a hash of its source.
+            shutil.copytree(self._cache(mutant.tests), cache)
+            (copy / mutant.file).write_text(planted(mutant, ROOT))
+            return self._failure(mutant.tests, copy, cache)
+
+    def _cache(self, selection: str) -> Path:
+        return self.scratch / f"cache of {selection}"
+
+    @staticmethod
+    def _failure(selection: str, folder: Path, cache: Path) -> str:
+        environment = {
+            **os.environ,
+            "TENSORGRAD_CACHE": str(cache),
+            "PYTHONPATH": str(folder),
+        }
+        return first_failure(
+            shlex.split(SELECTIONS[selection].arguments), environment, folder, LIMIT
+        )
+
+
+def third(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """The mutants whose tests take the least time (1), more (2), or the most (3)."""
+    ordered = sorted(mutants, key=lambda m: SELECTIONS[m.tests].seconds)
+    size = -(-len(ordered) // 3)
+    return ordered[(number - 1) * size : number * size]
+
+
+def main() -> int:
+    """Try the mutants that the options choose."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--only", metavar="PATTERN", default="*", help="part of a file or kind, with * and ?"
+    )
+    parser.add_argument(
+        "--third", type=int, choices=(1, 2, 3), help="1: those whose tests take the least time"
+    )
+    parser.add_argument("--list", action="store_true", help="print them and try none")
+    parser.add_argument("-n", type=int, default=2, help="how many at once")
+    options = parser.parse_args()
+    chosen = [
+        m
+        for m in (MUTANTS if options.third is None else third(MUTANTS, options.third))
+        if any(fnmatch(text, f"*{options.only}*") for text in (m.file, m.kind))
+    ]
+    if options.list:
+        for m in chosen:
+            print(f"{m.file:34} {m.kind:44} {m.tests}")
+        print(f"{len(chosen)} mutants")
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        trials = Trials(Path(scratch))
+        with ThreadPoolExecutor(options.n) as pool:
+            passing = list(pool.map(trials.passes, dict.fromkeys(m.tests for m in chosen)))
+        if not all(passing):
+            return 1
+        return judged(chosen, trials.tried, options.n, "{m.file:34} {m.kind:44}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
