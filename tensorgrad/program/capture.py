@@ -7,6 +7,7 @@ recorded: forward, gradient rules, optimizer updates. Arrays are told apart by i
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +16,12 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
+from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError, user_line
-from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program.guards import LIVE_OPTIONS
 from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.program.reads import Reads
+from tensorgrad.program.watch import watching
 from tensorgrad.tape import (
     CAST,
     MODE,
@@ -25,6 +29,7 @@ from tensorgrad.tape import (
     Leaf,
     Observer,
     Primitive,
+    constant,
     current_mode,
     note_overwritten,
 )
@@ -32,8 +37,32 @@ from tensorgrad.tensor import Tensor
 
 # Operations whose result's shape depends on the numbers in their inputs.
 _DATA_DEPENDENT = frozenset({"nonzero", "unique_values"})
-# Optimizer options that a program takes anew in every replay; others belong to its signature.
-LIVE_OPTIONS = ("lr",)
+
+
+def _told(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of the recorder that is called from within the user's step.
+
+    After a refusal it does nothing. Where nobody asked for a program, a refusal ends the recording
+    and not the step; a mistake of the recorder never ends it with an error of another kind.
+    """
+
+    @functools.wraps(method)
+    def call(self: Recorder, *given: Any) -> None:
+        if self.refusal is not None:
+            return
+        try:
+            method(self, *given)
+        except CompileError as error:
+            self.refusal = error
+        except Exception as error:
+            self.refusal = CompileError(
+                f"this cannot be compiled: it could not be recorded ({type(error).__name__}: {error})"
+            )
+            self.refusal.__cause__ = error
+        if self.refusal is not None and self.asked:
+            raise self.refusal
+
+    return call
 
 
 class Recorder(Observer):
@@ -42,10 +71,17 @@ class Recorder(Observer):
     records = True
 
     def __init__(
-        self, arguments: Sequence[Tensor], enter: Callable[[Any], None] = lambda module: None
+        self,
+        arguments: Sequence[Tensor],
+        enter: Callable[[Any], None] = lambda module: None,
+        asked: bool = True,
     ) -> None:
-        """arguments: those of the step. enter: told of every module before it is called."""
+        """arguments: those of the step. enter: told of every module before it is called. asked:
+        whether a refusal is an error in the step."""
         self.program = Program()
+        self.asked = asked
+        #: why the step cannot be a program
+        self.refusal: CompileError | None = None
         self._enter = enter
         #: (optimizer, number of the group, number of the bundle) of every update
         self.updates: list[tuple[Any, int, int]] = []
@@ -113,8 +149,8 @@ class Recorder(Observer):
             if found in self._stale:
                 self.program.aliased = True
             return found
-        if type(x.data) is np.ndarray and not x.data.flags.writeable and not x.data.ndim:
-            return self.constant(x.data)  # a number of the engine's own
+        if _is_engines_own(x.data):
+            return self.constant(x.data)
         return self._external(x)
 
     def _external(self, tensor: Tensor) -> Value:
@@ -138,6 +174,7 @@ class Recorder(Observer):
 
     # --- what the seam says ----------------------------------------------------------------------
 
+    @_told
     def computed(
         self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
     ) -> None:
@@ -200,6 +237,7 @@ class Recorder(Observer):
             return Options(optimizer, number, {k: attrs[k] for k in LIVE_OPTIONS if k in attrs})
         return None
 
+    @_told
     def overwriting(self, arrays: Sequence[Any]) -> None:
         """Keep what is about to be overwritten, in case that the step fails; see Observer."""
         for array in arrays:
@@ -210,6 +248,7 @@ class Recorder(Observer):
             if outside and not any(a is array for a, _ in self._saved):
                 self._saved.append((array, backend.copied(array)))
 
+    @_told
     def created(self, tensor: Tensor, source: Any) -> None:
         """A tensor made inside the step: filled, or from numbers, or a copy; see Observer."""
         array = tensor.data
@@ -218,12 +257,8 @@ class Recorder(Observer):
         if isinstance(source, Tensor):
             copied = self._value(source)
             out = self._new(array, "temporary")
-            op: Primitive = _POSITIVE
-            attrs: dict[str, Any] = {}
-            if array.dtype != source.dtype:
-                op, attrs = CAST, {"dtype": array.dtype}
             self.program.instructions.append(
-                Instruction(op, (copied,), attrs, [out], where=user_line())
+                Instruction(CAST, (copied,), {"dtype": array.dtype}, [out], where=user_line())
             )
         elif is_array(source) or (hasattr(source, "__array__") and not np.isscalar(source)):
             raise _refused(
@@ -234,6 +269,7 @@ class Recorder(Observer):
         else:
             self.constant(array)
 
+    @_told
     def read(self, tensor: Tensor, how: str) -> None:
         """Refuse it; see Observer."""
         raise _refused(
@@ -242,20 +278,29 @@ class Recorder(Observer):
             "return the tensor and read it outside, or choose with tg.where instead of if",
         )
 
+    @_told
     def drew(self, generator: Any, words: int) -> None:
         """Remember where the generator stood; see Observer."""
         key, position = generator.state()
         start = self._began.setdefault(generator, (key, position))[1]
         self._draws[key, position] = Drawn(generator, position - start)
 
+    @_told
     def seeded(self, generator: Any) -> None:
         """Refuse it; see Observer."""
         raise _refused(
             "a generator is seeded inside the compiled function", "seed it outside, before the call"
         )
 
+    @_told
     def updating(self, optimizer: Any, number: int, bundle: int) -> None:
         """Remember whose update comes; see Observer."""
+        if optimizer.made_at < self._start:
+            raise _refused(
+                "an optimizer is made inside the compiled function: it would begin anew in every "
+                "call, and a replay goes on with the state of the one before",
+                "make the optimizer outside, once",
+            )
         self._update = (optimizer, number, bundle)
         self.updates.append(self._update)
         of = optimizer._plans[number].bundles[bundle]
@@ -270,10 +315,12 @@ class Recorder(Observer):
                 # The bundle is part of what has to be the same for a replay.
                 value.fetch = lambda array=array: array
 
+    @_told
     def entered(self, module: Any) -> None:
         """Pass it on; see Observer."""
         self._enter(module)
 
+    @_told
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
         """Remember the leaf, and the gradient that it had; see Observer."""
         if leaf.position < self._start:
@@ -282,6 +329,7 @@ class Recorder(Observer):
         if leaf not in self.touched:
             self.touched[leaf] = cleared
 
+    @_told
     def looked_at_gradient(self, leaf: Leaf) -> None:
         """Remember whose gradient it is, so that a replay takes the one of then; see Observer."""
         if leaf.position >= self._start and leaf not in self.touched:
@@ -368,6 +416,13 @@ def _overlap(array: Any, others: Sequence[Any]) -> bool:
     return any(np.may_share_memory(array, other) for other in others)
 
 
+def _is_engines_own(array: Any) -> bool:
+    """Whether it is a number that the engine keeps (``tape.constant``), and nobody else writes."""
+    if type(array) is not np.ndarray or array.ndim or array.flags.writeable:
+        return False
+    return array.dtype in FLOATS and constant(array.item(), array.dtype) is array
+
+
 def _parts(residual: Any) -> Sequence[Any]:
     return residual if isinstance(residual, tuple) else (residual,)
 
@@ -376,21 +431,14 @@ def _refused(what: str, remedy: str) -> CompileError:
     return CompileError(f"this cannot be compiled: {what}. At {user_line()}. Remedy: {remedy}")
 
 
-_POSITIVE: Any = OPERATIONS["positive"].primitive
-
-
 def _python_draws() -> tuple[Any, ...]:
     """The state of the global generators of Python and NumPy: they change with every draw."""
     legacy: Any = np.random.get_state()  # noqa: NPY002
     return random.getstate(), legacy[1].tobytes(), legacy[2]
 
 
-def capture(
-    function: Callable[[], Any], recorder: Recorder, tensors_of: Callable[[Any], Sequence[Tensor]]
-) -> tuple[Program, Any]:
-    """Call ``function`` while ``recorder`` writes down what it does; the program, and its result.
-
-    tensors_of: the tensors in what the function returned, in order.
+def capture(function: Callable[[], Any], recorder: Recorder, reads: Reads) -> Any:
+    """What ``function`` returns, called while what it computes and what it reads is written down.
 
     If the function fails, everything it overwrote outside is put back, and the error goes on.
     """
@@ -400,16 +448,18 @@ def capture(
     try:
         drawn = _python_draws()
         try:
-            result = function()
+            with watching(reads):
+                result = function()
         finally:
             MODE.reset(token)
             RECORDING.remove(recorder)
         if _python_draws() != drawn:
-            raise _refused(
+            reads.refuse(
                 "random numbers of Python or NumPy are drawn inside the compiled function",
-                "draw them with tensorgrad (tg.uniform and its kin), or outside",
+                "draw them with tensorgrad (tg.random.uniform and its kin), or outside",
             )
-        return recorder.finish(tensors_of(result)), result
+        return result
     except BaseException:
-        recorder.undo()
+        if recorder.asked or recorder.refusal is None:
+            recorder.undo()
         raise

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import sys
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from sys import getrefcount
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
+from tensorgrad.ops.precision import autocast_dtype
 from tensorgrad.program import native
+from tensorgrad.program.aliases import device_of, relations
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.comparison import State, differs
-from tensorgrad.program.entry import quick_entry
+from tensorgrad.program.effects import Effects, effects_of
+from tensorgrad.program.entry import quick_conditions, quick_entry
 from tensorgrad.program.guards import Guards
+from tensorgrad.program.outputs import Outputs
 from tensorgrad.program.passes import simplified
 from tensorgrad.program.program import Program
+from tensorgrad.program.reads import Reads
+from tensorgrad.program.trees import (
+    Found,
+    Leaf,
+    alike,
+    constants_of,
+    flatten,
+    signature,
+    unflatten,
+)
+from tensorgrad.program.watch import hindrance
 from tensorgrad.tape import current_mode, wrap
 from tensorgrad.tensor import Tensor
 
@@ -31,21 +50,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXECUTORS = ("auto", "native", "numpy")
 
-
-# After so many captures for calls that look alike a function is called as it is.
 # So many runs pay for making the quick way in.
 _WORTH_IT = 16
+# After so many captures for calls that look alike a function is called as it is.
 _PATIENCE = 12
+# Calls that look different are remembered up to this number, for each of the tables of a function.
+_REMEMBERED = 64
 
 
-class _Leaf(NamedTuple):
-    """The place of a tensor in a tree of arguments or results."""
-
-    number: int
+def ambient() -> tuple[Any, ...]:
+    """What a function depends on without reading it: the modes and defaults of this moment."""
+    return (
+        current_mode().grad,
+        dtypes.get_default_dtype(),
+        autocast_dtype(),
+        backend.default_device(),
+        backend.get_float32_matmul_precision(),
+    )
 
 
 class Entry:
-    """One captured program with what it needs to be replayed."""
+    """One captured program with what it needs to be replayed.
+
+    calls: how many calls it has served, that of the capture included.
+    """
 
     def __init__(
         self,
@@ -53,8 +81,11 @@ class Entry:
         executor: Any,
         guards: Guards,
         recorder: Recorder,
+        outputs: Outputs,
+        effects: Effects,
         tree: Any,
         device: str,
+        around: tuple[Any, ...],
     ) -> None:
         self.program = program
         self._device = None if device == "cpu" else device
@@ -62,39 +93,87 @@ class Entry:
         self.guards = guards
         self.words = tuple(recorder.words.items())
         self.assigned = tuple(recorder.assigned)
+        self.outputs = outputs
+        self.effects = effects
         self.tree = tree
-        self.leaves = [leaf for leaf, _ in program.gradients]
-        self.gradients: list[Tensor | None] = [None] * len(self.leaves)
-        self.replays = 0
+        #: of what the step hands out and leaves behind
+        self.trees = [tree, *effects.trees]
+        self.constants = [x for t in self.trees for x in constants_of(t)]
+        #: leaves whose gradient is changed; those of arguments are those of the call
+        self._leaves = [leaf for leaf, _ in program.gradients]
+        of_arguments = {leaf: k for k, leaf in guards.argument_leaves.items()}
+        self._given = [of_arguments.get(leaf) for leaf in self._leaves]
+        self.gradients: list[Tensor | None] = [None] * len(self._leaves)
+        self.calls = 0
         self.seconds = 0.0
         self.quick: Any = None
         self.verified = False
         self._made_quick = 0
-        self.single = type(tree) is _Leaf
+        #: the guards in C, where that can be had
+        self.conditions: Any = None
+        self._made_conditions = 0
+        self.single = type(tree) is Leaf and tree.number == 0
         self._expected: list[tuple[Any, Any, Any, Any]] | None = None
         self._mode = current_mode()
-        self._default = dtypes.get_default_dtype()
+        self._ambient = around
+
+    @property
+    def replays(self) -> int:
+        """How many calls were replayed."""
+        return self.calls + (0 if self.quick is None else self.quick.count)
+
+    def is_due(self) -> bool:
+        """Whether the next call is to be checked: the 2nd, 4th, 8th, 16th, ... since capture."""
+        following = self.replays + 1
+        return following & (following - 1) == 0
+
+    def leaves(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """The leaves whose gradient a call with these arguments changes."""
+        return [
+            leaf if k is None else tensors[k].node for leaf, k in zip(self._leaves, self._given)
+        ]
 
     def make_quick(self, tensors: Sequence[Tensor]) -> None:
         """Make the quick way in, where there is one."""
         # A program whose gradients are always kept by somebody would be at it in every step.
-        if self.assigned:
+        if self.assigned or self.effects or not self.outputs.plain or self.verified:
             return
-        if self._expected is not None and self._made_quick < 8 and not self.verified:
+        if any(k is not None for k in self._given) or self._ambient[2] is not None:
+            return
+        limit = (1 << self.calls.bit_length()) - 1 - self.calls  # until the next check
+        if self._expected is not None and self._made_quick < 8 and limit > 0:
             self._made_quick += 1
-            gradients = list(zip(self.leaves, self.gradients, strict=True))
+            gradients = list(zip(self._leaves, self.gradients, strict=True))
             self.quick = quick_entry(
-                self.executor, self.guards, tensors, gradients, self.words, self._mode
+                self.executor, self.guards, tensors, gradients, self.words, self._mode, limit
             )
 
     def expect(self, tensors: Sequence[Tensor]) -> None:
         """Note what the arguments are, if all of them are tensors: see ``takes``."""
         self._expected = [
-            (_place(t.data), t.data.shape, t.data.dtype, type(t.node)) for t in tensors
+            (device_of(t.data), t.data.shape, t.data.dtype, type(t.node)) for t in tensors
         ]
 
+    def is_for(self, args: Sequence[Any], mode: Any) -> bool:
+        """Whether a replay with these arguments is right; the quick way, where all are tensors."""
+        quick = self.conditions
+        if quick is not None and quick.hold(*args):
+            return self.effects.ready() and self.outputs.hold(args)
+        if not self.takes(args, mode) or not self.holds(args):
+            return False
+        if quick is not None and quick.count > _WORTH_IT:
+            self._made_conditions = 0
+        if self._made_conditions < 8 and self._ambient[2] is None:
+            self._made_conditions += 1
+            self.conditions = quick_conditions(self.guards, args, self._mode)
+        return True
+
     def takes(self, args: Sequence[Any], mode: Any) -> bool:
-        """Whether the program is for these arguments: the quick way, where all are tensors."""
+        """Whether the program is for these arguments: the quick way, where all are tensors.
+
+        Whether they share memory with each other is left to ``guards``, which holds for a program
+        that was captured with arguments that did not.
+        """
         expected = self._expected
         if expected is None or len(args) != len(expected) or mode is not self._mode:
             return False
@@ -102,18 +181,40 @@ class Entry:
             if type(t) is not Tensor or type(t.node) is not kind:
                 return False
             a = t.data
-            if a.shape != shape or a.dtype is not dtype or _place(a) != place:
+            if a.shape != shape or a.dtype is not dtype or device_of(a) != place:
                 return False
-        return dtypes.get_default_dtype() is self._default
+        assert self.guards.sharing is not None
+        if self.guards.sharing.among != (
+            relations([t.data for t in args]) if len(args) > 1 else ()
+        ):
+            return False
+        return self._ambient == ambient()
 
-    def replay(self, arrays: Sequence[Any]) -> Any:
-        """Run the program and put everything where eager mode would have left it."""
-        # The quick way refers to the gradients, and to the memory where they were: it is made anew.
-        if self.quick is not None and self.quick.count > _WORTH_IT:
-            self._made_quick = 0  # it paid: what ended it, as a validation in between, is rare
-        self.quick = None
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether a replay with these arguments is right."""
+        if not self.guards.hold(tensors):
+            return False
+        if not self.effects.ready() or not self.outputs.hold(tensors):
+            self.guards.broken = "the kind of a counter, or how an argument lies in memory"
+            return False
+        return True
+
+    def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run the program; what it hands out. Memory, gradients and generators are left as in eager
+        mode; what the step does in Python besides is left to ``effects``."""
+        if self.quick is not None:
+            self.calls += self.quick.count
+            # It paid: what ended it, as a validation in between, is rare.
+            if self.quick.count > _WORTH_IT:
+                self._made_quick = 0
+            # The quick way refers to the gradients, and to the memory where they were.
+            self.quick = None
         held = self.gradients
-        for k, leaf in enumerate(self.leaves):
+        leaves = self.leaves(tensors)
+        # All that somebody keeps is found before any of it is renewed: renewing makes new arrays
+        # for all gradients, and would drop the very references that are counted here.
+        kept = []
+        for k, leaf in enumerate(leaves):
             # The array is referred to by the executor, twice, and by the tensor; the tensor by this
             # list and by the leaf. Whoever else refers to one keeps it: then the next one is new.
             tensor = held[k]
@@ -121,14 +222,16 @@ class Entry:
                 getrefcount(tensor) > (4 if leaf.grad is tensor else 3)
                 or getrefcount(tensor.data) > self.executor.references
             ):
-                held[k] = None
-                self.executor.renew(k)
-        if self._device is None:
+                kept.append(k)
+        tensor = None
+        for k in kept:
+            held[k] = None
+        for k in kept:
+            self.executor.renew(k)
+        arrays = [t.data for t in tensors]
+        with self._there():
             results, gradients = self.executor.run(arrays)
-        else:
-            with backend.cuda_backend().at(self._device):
-                results, gradients = self.executor.run(arrays)
-        for k, (leaf, array) in enumerate(zip(self.leaves, gradients)):
+        for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             tensor = held[k]
             if array is None:
                 leaf.grad = None
@@ -141,33 +244,42 @@ class Entry:
         for generator, words in self.words:
             key, position = generator.state()
             generator.set_state((key, position + words))
-        self.replays += 1
-        return _unflatten(self.tree, results)
+        self.calls += 1
+        return self.outputs.make(results, tensors)
+
+    def replay(self, tensors: Sequence[Tensor]) -> Any:
+        """Run the program and leave everything as the function would have left it."""
+        made = self.run(tensors)
+        if self.effects:
+            self.effects.carry_out(made)
+        return unflatten(self.tree, made)
+
+    def _there(self) -> contextlib.AbstractContextManager[Any]:
+        if self._device is None:
+            return contextlib.nullcontext()
+        return backend.cuda_backend().at(self._device)
 
     def state(self, tensors: Sequence[Tensor]) -> State:
-        """What a replay with these arguments changes."""
-        return State(self.program, self.leaves, [g for g, _ in self.words], tensors)
+        """What a call with these arguments changes."""
+        return State(self.program, self.leaves(tensors), [g for g, _ in self.words], tensors)
 
     def differs(
         self,
-        replayed: Any,
         results: Sequence[Any],
+        wanted: Sequence[Any],
         after: dict[str, Any],
         before: dict[str, Any],
         state: State,
     ) -> str:
-        """How the replay just made differs from what the function did; empty if it does not.
+        """How the program differs from what the function did; empty if it does not.
 
+        results, wanted: the arrays of the program's own results, and those of the function.
         before, after: the state that the function found, and what it made of it.
         """
-        seen: list[Tensor] = []
-        _flatten(replayed, seen, constants=True)
         now = state.copy()
-        pairs = [(f"result {k}", a.data, b) for k, (a, b) in enumerate(zip(seen, results))]
+        pairs = [(f"result {k}", a, b) for k, (a, b) in enumerate(zip(results, wanted))]
         pairs += [(name, now[name], after[name]) for name in after]
-        if self._device is None:
-            return differs(state, before, pairs)
-        with backend.cuda_backend().at(self._device):
+        with self._there():
             return differs(state, before, pairs)
 
 
@@ -178,20 +290,57 @@ class Compiled:
     """
 
     def __init__(
-        self, function: Callable[..., Any], executor: str, verify: int, limit: int
+        self,
+        function: Callable[..., Any],
+        executor: str = "auto",
+        verify: int = 0,
+        limit: int = 8,
+        asked: bool = True,
     ) -> None:
+        """asked: whether somebody wants a program by name, so that it is an error if there can be
+        none; else the function runs as it is then, with a warning."""
         functools.update_wrapper(self, function, updated=())
         self.function = function
+        self._options = (executor, verify, limit, asked)
         self._executor = executor
         self._verify = verify
         self._limit = limit
+        self._asked = asked
+        self._begin()
+
+    def _begin(self) -> None:
         self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
         self._last_used: Entry | None = None
-        self._misses: dict[Any, int] = {}
-        self._plain: set[Any] = set()  # signatures of calls that run as they are
+        self._misses: OrderedDict[Any, int] = OrderedDict()
+        self._plain: OrderedDict[Any, str] = OrderedDict()  # calls that run as they are
         self._lock = threading.RLock()
         #: how often the function was captured
         self.captures = 0
+        #: why calls run as they are; empty while all are replayed
+        self.reasons: list[str] = []
+        #: why the program was dropped for good, after a check found that it differed; or empty
+        self.dropped = ""
+        _COMPILED.add(self)
+
+    # A copy has programs of its own: they refer to the memory that they were made for.
+
+    def __copy__(self) -> Compiled:
+        return Compiled(self.function, *self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        import copy
+
+        return Compiled(copy.deepcopy(self.function, memo), *self._options)
+
+    def __reduce__(self) -> Any:
+        name = getattr(self, "__qualname__", "")
+        module = sys.modules.get(str(getattr(self, "__module__", "")))
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:  # it stands where its function would: it goes by name, as that would
+            return name
+        return Compiled, (self.function, *self._options)
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -202,107 +351,147 @@ class Compiled:
         last = self._last_used
         if last is not None and last.quick is not None and not kwargs and self._lock.acquire(False):
             try:
-                out = last.quick(*args)
+                out = NotImplemented if last.quick is None else last.quick(*args)
             finally:
                 self._lock.release()
             if out is not NotImplemented:
-                return out[0] if last.single else _unflatten(last.tree, out)
-        if last is not None and not kwargs and last.takes(args, mode):
-            with self._lock:
-                if last.guards.hold() and not self._is_to_be_verified(last):
-                    result = last.replay([t.data for t in args])
-                    last.make_quick(args)
-                    return result
+                return out[0] if last.single else unflatten(last.tree, out)
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
-        tensors: list[Tensor] = []
-        if not kwargs and all(type(a) is Tensor for a in args):
-            tensors = list(args)
-            tree: Any = len(args)
-        else:
-            tree = _flatten((args, kwargs), tensors)
-        key = (
-            tree,
-            tuple(
-                [(t.data.shape, t.data.dtype.num, _place(t.data), type(t.node)) for t in tensors]
-            ),
-            mode.grad,
-            dtypes.get_default_dtype().num,
-        )
-        if key in self._plain:
+        if self.dropped:
             return self.function(*args, **kwargs)
+        if last is not None and not kwargs:
+            with self._lock:
+                if last.is_for(args, mode) and not self._is_to_be_checked(last):
+                    result = last.replay(args)
+                    last.make_quick(args)
+                    return result
+        tensors: list[Tensor] = []
+        key = (
+            signature((args, kwargs), tensors),
+            tuple(
+                [
+                    (t.data.shape, t.data.dtype.num, device_of(t.data), type(t.node), type(t))
+                    for t in tensors
+                ]
+            ),
+            relations([t.data for t in tensors]) if len(tensors) > 1 else (),
+            ambient(),
+        )
+        if key in self._plain or mode.observers:
+            return self.function(*args, **kwargs)  # an anomaly check wants to see it all
         with self._lock:
-            entries = self._entries.get(key)
-            if entries is not None and not mode.observers:
-                for entry in entries:
-                    if entry.guards.hold():
-                        self._last_used = entry
-                        if self._is_to_be_verified(entry):
-                            return self._verified(entry, tensors, args, kwargs)
-                        return entry.replay([t.data for t in tensors])
-            elif mode.observers:
-                return self.function(*args, **kwargs)  # an anomaly check wants to see it all
-            self._misses[key] = self._misses.get(key, 0) + 1
-            if self._misses[key] > _PATIENCE:
-                self._plain.add(key)
-                warnings.warn(
-                    f"{getattr(self, '__name__', 'a compiled function')} runs as it is from here "
-                    f"on: what it depends on was another thing in {_PATIENCE} calls with the same "
-                    "arguments, as where a module counts its calls in an attribute",
-                    stacklevel=2,
+            broken: Any = None
+            for entry in self._entries.get(key, ()):
+                if entry.holds(tensors):
+                    self._last_used = entry
+                    self._entries.move_to_end(key)
+                    if self._is_to_be_checked(entry):
+                        return self._checked(entry, tensors, args, kwargs)
+                    return entry.replay(tensors)
+                broken = entry.guards.broken
+            why = hindrance()
+            if why:
+                self._note_plain(key, why)
+                _warn_once(self, why)
+                return self.function(*args, **kwargs)
+            misses = self._misses[key] = self._misses.pop(key, 0) + 1
+            _bound(self._misses)
+            if misses > _PATIENCE:
+                self._entries.pop(key, None)
+                self._give_up(
+                    key,
+                    f"what it depends on was another thing in {_PATIENCE} calls with the same arguments: {broken}",
                 )
                 return self.function(*args, **kwargs)
             return self._capture(key, tensors, args, kwargs)
 
-    def _is_to_be_verified(self, entry: Entry) -> bool:
+    def _is_to_be_checked(self, entry: Entry) -> bool:
         every = self._verify
-        return every > 0 and entry.replays % every == every - 1
+        return entry.is_due() or (every > 0 and (entry.calls - 1) % every == every - 1)
+
+    def _note_plain(self, key: Any, why: str) -> None:
+        self._plain[key] = why
+        _bound(self._plain)
+        if why not in self.reasons and len(self.reasons) < _REMEMBERED:
+            self.reasons.append(why)
+
+    def _give_up(self, key: Any, why: str) -> None:
+        """Calls like this one run as they are from here on."""
+        self._note_plain(key, why)
+        warnings.warn(f"{self._name} runs as it is from here on: {why}", stacklevel=3)
+
+    @property
+    def _name(self) -> str:
+        return str(getattr(self, "__name__", "a compiled function"))
+
+    # --- capture --------------------------------------------------------------------------------
 
     def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        guards = Guards(self.function, _objects((args, kwargs)))
-        recorder = Recorder(tensors, guards.enter)
-        found: list[Tensor] = []
-        trees: list[Any] = []
-
-        def tensors_of(result: Any) -> list[Tensor]:
-            trees.append(_flatten(result, found, constants=True))
-            return found
-
-        program, result = capture(lambda: self.function(*args, **kwargs), recorder, tensors_of)
-        start = time.perf_counter()
-        arrays = [t.data for t in tensors]
-        device = _device_of(program, arrays)
-        with backend.backend_for(device).at(device):
-            program = simplified(program)
-            executor = _executor(self._executor, program)
-        guards.complete(recorder)
-        entry = Entry(program, executor, guards, recorder, trees[0], device)
+        guards = Guards()
+        recorder = Recorder(tensors, guards.enter, asked=self._asked)
+        reads = Reads(self.function, args, kwargs, guards.enter)
+        around = ambient()
+        result = capture(lambda: self.function(*args, **kwargs), recorder, reads)
+        if ambient() != around:
+            reads.refuse(
+                "a mode or a default (dtype, device, autocast) is changed by the step",
+                "change it outside",
+            )
+        problem: Any = reads.refusals[0] if reads.refusals else recorder.refusal
+        entry: Entry | None = None
+        if problem is None:
+            start = time.perf_counter()
+            try:
+                entry, wanted = self._entry(guards, recorder, reads, result, tensors, around)
+            except CompileError as error:
+                problem = error
+        if problem is not None or entry is None:
+            # What the function did stands, unless it is an error that it cannot be a program.
+            why = str(problem)
+            if not self._asked:
+                self._give_up(key, why)
+                return result
+            recorder.undo()
+            if isinstance(problem, CompileError):
+                raise problem
+            raise CompileError(f"this cannot be compiled: {why}")
         if not kwargs and len(tensors) == len(args):
             entry.expect(tensors)
         # The step that was captured is taken back and replayed, so that every step is made by the
         # same code, whether it is the first one or not, and what it does is seen to be right.
         state = entry.state(tensors)
-        wanted = [t.data for t in found], state.copy()
+        after = state.copy()
         recorder.undo()
         before = state.copy()
+        executor = entry.executor
         try:
-            result = entry.replay(arrays)
-            problem = entry.differs(result, *wanted, before, state)
+            made = entry.run(tensors)
+            different = entry.differs(self._own(entry, made), wanted, after, before, state)
         except Exception as error:
             if executor.name != "cuda":
                 raise
-            problem = f"{type(error).__name__}: {error}"
-        if problem and executor.name != "numpy":
-            recorder.undo()
-            entry.executor = Calls(program)
-            entry.executor.reason = f"the {executor.name} executor did something else: {problem}"
-            result = entry.replay(arrays)
-            problem = entry.differs(result, *wanted, before, state)
-        if problem:
-            raise CompileError(
-                f"a replay does not do what the function does: {problem}. Something in it passes "
+            different = f"{type(error).__name__}: {error}"
+        if different and executor.name != "numpy":
+            state.restore(before)
+            entry.executor = Calls(entry.program)
+            entry.executor.reason = f"the {executor.name} executor did something else: {different}"
+            entry.gradients = [None] * len(entry.gradients)
+            made = entry.run(tensors)
+            different = entry.differs(self._own(entry, made), wanted, after, before, state)
+        if different:
+            why = (
+                f"a replay does not do what the function does: {different}. Something in it passes "
                 "by tensorgrad; compute it outside, or do not compile the function"
             )
+            if not self._asked:
+                state.restore(after)
+                self._give_up(key, why)
+                return result
+            state.restore(before)
+            raise CompileError(why)
+        entry.effects.correct(made)
+        entry.calls = 1
         entry.verified = self._verify > 0
         entry.make_quick(tensors)
         self._last_used = entry
@@ -315,25 +504,97 @@ class Compiled:
             self._entries[oldest].pop()
             if not self._entries[oldest]:
                 del self._entries[oldest]
-        return result
+        return unflatten(entry.tree, made)
 
-    def _verified(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Replay, run the function on the same state, and compare all that either left behind."""
+    @staticmethod
+    def _own(entry: Entry, made: Sequence[Tensor]) -> list[Any]:
+        """The arrays among what was handed out that are results of the program, in their order."""
+        return [made[k].data for k in entry.outputs.numbers]
+
+    def _entry(
+        self,
+        guards: Guards,
+        recorder: Recorder,
+        reads: Reads,
+        result: Any,
+        tensors: list[Tensor],
+        around: tuple[Any, ...],
+    ) -> tuple[Entry, list[Any]]:
+        """The program of a call that was recorded, and copies of the results that it had.
+
+        Raises CompileError if it cannot be one.
+        """
+        if hasattr(type(result), "__next__"):
+            raise CompileError(
+                "this cannot be compiled: it returns an iterator, whose code would run outside. "
+                "Remedy: return a list"
+            )
+        found = Found()
+        tree = flatten(result, found, reads.is_outside)
+        effects = effects_of(reads, found)
+        guards.locate(reads)
+        left = [
+            (leaf.grad, functools.partial(getattr, leaf, "grad"))
+            for leaf in recorder.touched
+            if leaf.grad is not None and leaf not in {t.node for t in tensors}
+        ]
+        outputs = Outputs(found.tensors, tensors, guards.tensors(recorder), left)
+        program = recorder.finish(outputs.fresh)
+        device = _device_of(program, [t.data for t in tensors])
+        with backend.backend_for(device).at(device):
+            program = simplified(program)
+            guards.complete(recorder, reads, program, tensors)
+            executor = _executor(self._executor, program)
+        wanted = [backend.copied(t.data) for t in outputs.fresh]
+        made = Entry(program, executor, guards, recorder, outputs, effects, tree, device, around)
+        return made, wanted
+
+    # --- the check ------------------------------------------------------------------------------
+
+    def _checked(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Run the function and the program on the same state, and compare all that they leave behind.
+
+        What Python does happens once, by the function. The numbers that stay are the program's, so
+        that they do not depend on which calls were checked. If they differ, the function's stay.
+        """
         state = entry.state(tensors)
         before = state.copy()
-        wanted: list[Tensor] = []
-        _flatten(self.function(*args, **kwargs), wanted, constants=True)
+        noted = entry.effects.before()
+        result = self.function(*args, **kwargs)
         after = state.copy()
-        state.restore(before)
-        result = entry.replay([t.data for t in tensors])
-        problem = entry.differs(result, [t.data for t in wanted], after, before, state)
-        if problem:
+        found, problem = Found(), entry.effects.problem(noted)
+        known = set(map(id, entry.constants))
+        try:
+            trees = [
+                flatten(x, found, lambda o: id(o) in known)
+                for x in (result, *entry.effects.values())
+            ]
+            if not all(map(alike, trees, entry.trees)):
+                problem = problem or "it hands out something else"
+        except CompileError as error:
+            problem = problem or str(error)
+        made: list[Tensor] = []
+        if not problem:
+            wanted = [found.tensors[k].data for k in entry.outputs.numbers]
             state.restore(before)
-            raise CompileError(
-                f"a replay does not do what the function does: {problem}. The function depends on "
-                "something that changed and that a program cannot see; pass it as an argument. "
-                "Everything was put back to what it was before the call"
-            )
+            made = entry.run(tensors)
+            problem = entry.differs(self._own(entry, made), wanted, after, before, state)
+        if not problem:
+            entry.effects.correct(made)
+            return unflatten(entry.tree, made)
+        why = (
+            f"a replay does not do what the function does: {problem}. The function depends on "
+            "something that changed and that a program cannot see; pass it as an argument"
+        )
+        if self._verify:
+            state.restore(before)
+            raise CompileError(f"{why}. Everything was put back to what it was before the call")
+        state.restore(after)
+        self.dropped = why
+        self.reasons.append(why)
+        self._entries.clear()
+        self._last_used = None
+        warnings.warn(f"{self._name} runs as it is from here on: {why}", stacklevel=3)
         return result
 
     def program(self) -> Program:
@@ -347,6 +608,10 @@ class Compiled:
 
     def report(self) -> str:
         """What runs where, for the program that was used last."""
+        if self.dropped:
+            return f"runs as it is: {self.dropped}"
+        if self.reasons and not self._entries:
+            return "\n".join(f"runs as it is: {why}" for why in self.reasons)
         entry = self._last()
         executor = entry.executor
         head = (
@@ -354,12 +619,35 @@ class Compiled:
             f"in {entry.seconds:.3f} s, {entry.replays} replays since"
         )
         reason = [executor.reason] if executor.reason else []
-        return "\n".join([head, *reason, *executor.lines()])
+        plain = [f"some calls run as they are: {why}" for why in self.reasons]
+        return "\n".join([head, *reason, *plain, *executor.lines()])
 
 
-def _place(array: Any) -> Any:
-    """Where an array lies, for the signature of a call."""
-    return "cpu" if type(array) is np.ndarray else backend.of(array).device_of(array)
+_COMPILED: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+def _forget_locks() -> None:
+    """In the child after a fork: whoever held a lock is not here to release it."""
+    for compiled in list(_COMPILED):
+        compiled._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+_WARNED: set[str] = set()
+
+
+def _warn_once(compiled: Compiled, why: str) -> None:
+    """Say once in a process why nothing can be compiled here."""
+    if why not in _WARNED:
+        _WARNED.add(why)
+        warnings.warn(f"compiled functions run as they are: {why}", stacklevel=4)
+
+
+def _bound(table: OrderedDict[Any, Any]) -> None:
+    while len(table) > _REMEMBERED:
+        table.popitem(last=False)
 
 
 def _device_of(program: Program, arguments: Sequence[Any]) -> str:
@@ -393,53 +681,6 @@ def _executor(wanted: str, program: Program) -> Any:
         made = Calls(program)
         made.reason = str(error)
         return made
-
-
-def _flatten(obj: Any, tensors: list[Tensor], constants: bool = False) -> Any:
-    """The structure of nested tuples, lists and dicts, with the tensors taken out.
-
-    constants: other objects are kept as they are; else they have to be hashable.
-    """
-    if isinstance(obj, Tensor):
-        tensors.append(obj)
-        return _Leaf(len(tensors) - 1)
-    if isinstance(obj, tuple | list):
-        parts = tuple([_flatten(x, tensors, constants) for x in obj])
-        return (type(obj), parts)
-    if isinstance(obj, dict):
-        return (dict, tuple([(k, _flatten(v, tensors, constants)) for k, v in obj.items()]))
-    if not constants:
-        try:
-            hash(obj)
-        except TypeError:
-            kind = "NumPy array" if isinstance(obj, np.ndarray) else type(obj).__name__
-            raise CompileError(
-                f"a compiled function takes tensors, hashable constants, and tuples, lists and "
-                f"dicts of them; got a {kind}. Make a tensor of it, as in tg.Tensor(x)"
-            ) from None
-    return (None, type(obj), obj)
-
-
-def _objects(obj: Any) -> list[Any]:
-    """What has attributes among arguments: they belong to what has to stay the same."""
-    if isinstance(obj, tuple | list):
-        return [found for x in obj for found in _objects(x)]
-    if isinstance(obj, dict):
-        return [found for x in obj.values() for found in _objects(x)]
-    return [obj] if hasattr(obj, "__dict__") and not isinstance(obj, Tensor | type) else []
-
-
-def _unflatten(tree: Any, arrays: Sequence[Any]) -> Any:
-    if type(tree) is _Leaf:
-        found = arrays[tree.number]
-        return found if type(found) is Tensor else wrap(found, None)
-    kind = tree[0]
-    if kind is None:
-        return tree[2]
-    if kind is dict:
-        return {k: _unflatten(v, arrays) for k, v in tree[1]}
-    parts = [_unflatten(t, arrays) for t in tree[1]]
-    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 
 
 @overload

@@ -21,10 +21,10 @@ import numpy as np
 
 from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import CompileError
-from tensorgrad.nn.module import changes
+from tensorgrad.ops import precision
 from tensorgrad.program import native
 from tensorgrad.program.capture import Drawn, Options
-from tensorgrad.program.guards import Guards
+from tensorgrad.program.guards import LIVE_OPTIONS, MISSING, Guard, Guards, Place, read
 from tensorgrad.tape import MODE, Leaf
 from tensorgrad.tensor import Tensor
 
@@ -56,39 +56,64 @@ def quick_entry(
     gradients: Sequence[tuple[Leaf, Tensor | None]],
     words: Sequence[tuple[Any, int]],
     mode: Any,
+    limit: int,
 ) -> Any:
     """An object that is called with the arguments, or ``None`` where there is none to be had.
 
     gradients: the leaves, and the tensor that each has as its gradient after a replay.
     words: generators, and how many words a replay draws from each.
+    limit: how many calls it may serve.
     """
     if not isinstance(executor, native.Native) or not executor.is_short:
         return None
     module = _module()
-    spec = None if module is None else _specification(executor, guards, tensors)
-    if spec is None:
+    ran = None if module is None else _running(executor, guards, tensors)
+    if ran is None:
         return None
-    spec["gradients"] = [_item(leaf, tensor) for leaf, tensor in gradients]
-    spec["words"] = [_item(generator, n=count) for generator, count in words]
-    spec["mode"] = mode
-    made = module.Entry(spec)
-    made.seen = guards._seen
-    return made
+    held = _conditions(guards, tensors, mode)
+    if held is None:
+        return None
+    ran["gradients"] = [_item(leaf, tensor) for leaf, tensor in gradients]
+    ran["words"] = [_item(generator, n=count) for generator, count in words]
+    return _made(module, {**held, **ran, "limit": limit})
+
+
+def quick_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any:
+    """An object whose ``hold(*arguments)`` says whether the program is for a call; or ``None``.
+
+    A "no" means that the long way has to look.
+    """
+    module = _module()
+    held = None if module is None else _conditions(guards, tensors, mode)
+    if held is None:
+        return None
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("rates", "draws", "results", "overwritten", "segments", "gradients", "words"), []
+    )
+    arguments = [(t.data.shape, t.data.dtype.num, type(t.node), 0, 0, -1) for t in tensors]
+    more = {"arguments": arguments, "table": 0, "set_threads": 0, "get_threads": 0, "limit": 0}
+    return _made(module, {**held, **nothing, **more})
+
+
+def _made(module: Any, spec: dict[str, Any]) -> Any:
+    try:
+        return module.Entry(spec)
+    except ValueError:  # more axes than it serves, or classes that change all the time
+        return None
 
 
 def _item(a: Any, b: Any = None, c: Any = None, n: int = 0, address: int = 0) -> tuple[Any, ...]:
     return a, b, c, n, address
 
 
-def _specification(
+def _running(
     executor: native.Native, guards: Guards, tensors: Sequence[Tensor]
 ) -> dict[str, Any] | None:
+    """Where a program takes its arguments and leaves its results; ``None`` for other kinds."""
     if any(v.label == "gradient" for v in executor.program.values()):
         return None  # gradients are added to, which then lie elsewhere every time
     if any(executor.direct):
         return None  # they would have to be watched
-    if any(hooks is not None for _, hooks, _ in guards._hooks):
-        return None  # they may become other ones
     table = executor._table
     slots = executor._slots
     rates, draws = [], []
@@ -122,36 +147,11 @@ def _specification(
         function = getattr(executor._library, f"segment{number}")
         segments.append(_item(executor, address=ctypes.cast(function, ctypes.c_void_p).value or 0))
     quiet = executor._quiet
-    sizes = [_item(d, n=n) for d, n in guards._objects]
-    dicts = [_item(d, k, v) for d, k, v in guards._dicts]
-    options = []
-    for optimizer, number, plan, group, _, values in guards._updates:
-        dicts.append(_item(optimizer._plans, number, plan))
-        dicts.append(_item(group, "params", plan.params))
-        sizes.append(_item(plan.params, n=plan.count))
-        options.append(_item(optimizer.param_groups, group, n=number))
-        names = guards.names_of(optimizer)
-        dicts += [_item(group, name, value) for name, value in zip(names, values, strict=True)]
     return {
-        "tensor_type": Tensor,
-        "leaf_type": Leaf,
-        "mode_var": MODE,
-        "changes": changes,
-        "next_position": tape._next_position,
-        "tape_dict": vars(tape),
-        "defaults": vars(dtypes),
-        "default_dtype": dtypes.get_default_dtype(),
         "arguments": [
             (t.data.shape, t.data.dtype.num, type(t.node), *where)
             for t, where in zip(tensors, arguments, strict=True)
         ],
-        "tensors": [_item(t, array, node) for t, node, array in guards._tensors],
-        "hooks": [_item(leaf) for leaf, _, _ in guards._hooks],
-        "cells": [_item(cell, value) for cell, value in guards._cells],
-        "dicts": dicts,
-        "sizes": sizes,
-        "options": options,
-        "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
         "rates": rates,
         "draws": draws,
         "results": results,
@@ -161,6 +161,106 @@ def _specification(
         "set_threads": _address(quiet.set_threads) if quiet else 0,
         "get_threads": _address(quiet.get_threads) if quiet else 0,
     }
+
+
+def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[str, Any] | None:
+    """The guards as lists for C; what C cannot look at is asked of ``rest``."""
+    sharing = guards.sharing
+    if sharing is None or sharing.among or sharing.across or guards.argument_leaves:
+        return None
+    if any(type(t.data) is not np.ndarray for t in tensors):
+        return None
+    lists: dict[str, list[Any]] = {
+        name: [] for name in ("cells", "dicts", "sizes", "items", "attributes", "functions")
+    }
+    classes: dict[type, None] = {}
+    rest: list[Guard] = []
+    for g in guards.reads:
+        if g.kind == "key" and g.value is not MISSING:
+            lists["dicts"].append(_item(g.holder, g.key, g.value))
+        elif g.kind == "key" or (g.kind == "has" and g.value is False):
+            lists["dicts"].append(_item(g.holder, g.key, None, 1))
+        elif g.kind == "cell":
+            lists["cells"].append(_item(g.holder, g.value))
+        elif g.kind == "class":
+            classes[g.holder] = None
+        elif g.kind == "item" and type(g.holder) is list and g.key >= 0:
+            lists["items"].append(_item(g.holder, g.value, n=g.key))
+        elif g.kind == "length" and type(g.holder) is list:
+            lists["sizes"].append(_item(g.holder, n=g.value))
+        elif g.kind == "attribute" and g.key == "__class__":
+            lists["attributes"].append(_item(g.holder, None, g.value, 1))
+        elif g.kind == "attribute" and g.key == "__dict__":
+            lists["attributes"].append(_item(g.holder, "__dict__", g.value))
+        elif g.kind == "function":
+            lists["functions"].append(_item(g.holder, g.value))
+        else:
+            rest.append(g)
+    for place in guards.places:
+        for kind, holder, key in place.places:
+            if kind == "key":
+                lists["dicts"].append(_item(holder, key, place.tensor))
+            elif kind == "cell":
+                lists["cells"].append(_item(holder, place.tensor))
+            elif kind == "item" and type(holder) is list and key >= 0:
+                lists["items"].append(_item(holder, place.tensor, n=key))
+            else:
+                rest.append(Guard(kind, holder, key, place.tensor, ""))
+    for t, _, _ in guards._classes:
+        classes[t] = None
+    for optimizer, _ in guards._optimizers:
+        classes[type(optimizer)] = None
+        for name in ("step", "zero_grad"):
+            own = vars(optimizer).get(name, MISSING)
+            lists["dicts"].append(
+                _item(vars(optimizer), name, None, 1)
+                if own is MISSING
+                else _item(vars(optimizer), name, own)
+            )
+        lists["dicts"].append(_item(vars(optimizer), "param_groups", optimizer.param_groups))
+        lists["sizes"].append(_item(optimizer.param_groups, n=len(optimizer.param_groups)))
+        for number, group in enumerate(optimizer.param_groups):
+            lists["items"].append(_item(optimizer.param_groups, group, n=number))
+            lists["sizes"].append(_item(group, n=len(group)))
+            lists["dicts"].append(_item(group, "params", group["params"]))
+            lists["sizes"].append(_item(group["params"], n=len(group["params"])))
+            lists["items"] += [
+                _item(group["params"], p, n=k) for k, p in enumerate(group["params"])
+            ]
+            lists["dicts"] += [
+                _item(group, name, value)
+                for name, value in group.items()
+                if name not in (*LIVE_OPTIONS, "params")
+            ]
+    for optimizer, number, plan in guards._updates:
+        lists["dicts"].append(_item(optimizer._plans, number, plan))
+    lists["dicts"].append(_item(vars(backend), "_default", backend._default))
+    return {
+        "tensor_type": Tensor,
+        "leaf_type": Leaf,
+        "mode_var": MODE,
+        "mode": mode,
+        "active": precision.ACTIVE,
+        "next_position": tape._next_position,
+        "tape_dict": vars(tape),
+        "defaults": vars(dtypes),
+        "default_dtype": dtypes.get_default_dtype(),
+        "tensors": [
+            _item(of.tensor if type(of) is Place else of, array, node)
+            for of, node, array in guards._tensors
+        ],
+        "hooks": [_item(leaf, hooks, n=size) for leaf, hooks, size in guards._hooks],
+        "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
+        "modules": [_item(vars(m)) for m, _ in guards._modules],
+        "classes": [_item(t) for t in classes],
+        "ranges": list(sharing.ranges),
+        "rest": functools.partial(_all_hold, rest) if rest else None,
+        **lists,
+    }
+
+
+def _all_hold(guards: Sequence[Guard]) -> bool:
+    return all(g.value is read(g.kind, g.holder, g.key) or g.holds() for g in guards)
 
 
 def _address(function: Any) -> int:

@@ -1,56 +1,268 @@
-"""What has to be the same for a replay to be right, besides the arguments' shapes and dtypes.
+"""What has to be the same for a replay to be right, besides what the key of a call holds.
 
-A program holds what Python decided while it was captured: which modules are in training mode, what
-the closure's numbers were, which tensors the parameters are. All of it is looked at again before
-every replay, and where anything differs the function is captured once more.
+A guard is one read: of ``key`` in ``holder``, which gave ``value``. Those of the code that ran come from
+``reads.py``; what the engine itself looks at (modules that were entered, gradients, hooks, optimizers)
+is listed here. All of them are looked at again before every replay; where one does not hold, the
+function is captured once more.
+
+A tensor that was found at a place outside is not compared: a replay takes the one that is there now,
+if it is of the same kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import itemgetter
-from types import FunctionType, MethodType, ModuleType
-from typing import Any
+import collections
+import math
+import struct
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import Module, changes
-from tensorgrad.program.capture import LIVE_OPTIONS, Recorder
+from tensorgrad.program.aliases import Sharing
+from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
-_SCALARS = (int, float, str, bool, type(None), complex, bytes)
-_PLAIN = (*_SCALARS, list, dict, set, tuple)
-_MISSING = object()
+#: Optimizer options that a program takes anew in every replay; others belong to its guards.
+LIVE_OPTIONS = ("lr",)
+#: A container that C code or the engine reads unseen is compared up to so many entries, so many
+#: levels deep; an array up to so many bytes.
+ENTRIES, DEEP, ARRAY_BYTES = 10_000, 8, 1 << 16
+
+SCALARS: frozenset[type] = frozenset(
+    {int, bool, str, bytes, float, complex, type(None), type(...), type(NotImplemented)}
+)
+CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+#: the value of a read that found nothing
+MISSING = _Missing()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether plain values are equal and of one type; ``-0.0`` is not ``0.0``, NaN is NaN.
+
+    Anything else is never the same, unless it is the same object.
+    """
+    if a is b:
+        return True
+    t = type(b)
+    if type(a) is not t:
+        return False
+    if t is float:
+        return (a == b and math.copysign(1.0, a) == math.copysign(1.0, b)) or (a != a and b != b)
+    if t is complex:
+        return struct.pack("dd", a.real, a.imag) == struct.pack("dd", b.real, b.imag)
+    if t in SCALARS or isinstance(b, np.dtype):
+        return bool(a == b)
+    if t is tuple:
+        return len(a) == len(b) and all(map(same, a, b))
+    if t is slice:
+        return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
+    if t is range:
+        return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
+    return isinstance(b, np.generic) and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+class Frozen(NamedTuple):
+    """The content of a container, of a small array, or of an object with attributes.
+
+    owner: the object itself, where another one with equal content would not do.
+    """
+
+    kind: type
+    parts: tuple[Any, ...]
+    owner: Any = None
+
+
+def slots_of(o: Any) -> list[str]:
+    """The attributes of an object that are not in its ``__dict__``."""
+    found = []
+    for t in type(o).__mro__:
+        found += [n for n, d in vars(t).items() if isinstance(d, types.MemberDescriptorType)]
+    return [n for n in found if n not in ("__dict__", "__weakref__") and hasattr(o, n)]
+
+
+def parts_of(o: Any) -> list[Any]:
+    """The entries of a container in order, or the attributes of an object and their values."""
+    if isinstance(o, dict):  # the order counts
+        kind = collections.OrderedDict if isinstance(o, collections.OrderedDict) else dict
+        return [x for item in list(kind.items(o)) for x in item]
+    if isinstance(o, list | tuple | set | frozenset | collections.deque):
+        return list(o)
+    attributes = getattr(o, "__dict__", {})
+    found = [x for item in list(attributes.items()) for x in item]
+    return found + [getattr(o, n) for n in slots_of(o)]
+
+
+def matches(o: Any, then: Any) -> bool:
+    """Whether ``o`` has the content that was frozen."""
+    if type(then) is not Frozen:
+        return o is then or same(o, then) or (then is Tensor and isinstance(o, Tensor))
+    if type(o) is not then.kind or (then.owner is not None and o is not then.owner):
+        return False
+    if isinstance(o, np.ndarray):
+        return (o.shape, o.dtype, o.tobytes()) == then.parts
+    now = parts_of(o)
+    return len(now) == len(then.parts) and all(map(matches, now, then.parts))
+
+
+def lookup(t: type, name: str) -> Any:
+    """What ``name`` is in a class or its bases, with no descriptor called."""
+    for base in t.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return MISSING
+
+
+def _attribute(holder: Any, key: str) -> Any:
+    return getattr(holder, key, MISSING)
+
+
+_READ: dict[str, Callable[[Any, Any], Any]] = {
+    "key": lambda holder, key: dict.get(holder, key, MISSING),
+    "has": lambda holder, key: dict.__contains__(holder, key),
+    "attribute": _attribute,
+    "class": lookup,
+    "class attribute": lambda holder, key: holder.__dict__.get(key, MISSING),
+    "cell": lambda holder, key: holder.cell_contents,
+    "item": lambda holder, key: holder[key],
+    "length": lambda holder, key: len(holder),
+    "variable": lambda holder, key: holder.get(MISSING),
+    "instance": lambda holder, key: isinstance(holder, key),
+    "subclass": lambda holder, key: issubclass(holder, key),
+    "referent": lambda holder, key: holder(),
+    "call": lambda holder, key: holder(*key[0], **dict(key[1])),
+    "function": lambda f, key: (f.__code__, f.__defaults__, f.__kwdefaults__),
+}
+
+
+def read(kind: str, holder: Any, key: Any) -> Any:
+    """What is there now; MISSING where nothing is."""
+    try:
+        return _READ[kind](holder, key)
+    except Exception:  # of any code that a cached function runs
+        return MISSING
+
+
+class Guard(NamedTuple):
+    """One read: of ``key`` in ``holder``, which gave ``value``, at a line of the user's."""
+
+    kind: str
+    holder: Any
+    key: Any
+    value: Any
+    where: str
+
+    def holds(self) -> bool:
+        """Whether it gives the same now."""
+        if self.kind == "content":
+            return matches(self.holder, self.value)
+        if self.kind == "function":
+            f, (code, defaults, keywords) = self.holder, self.value
+            return (
+                f.__code__ is code and f.__defaults__ is defaults and f.__kwdefaults__ is keywords
+            )
+        return same(read(self.kind, self.holder, self.key), self.value)
+
+    def __str__(self) -> str:
+        t = type(self.holder)
+        of = getattr(self.holder, "__name__", "") if isinstance(self.holder, type) else t.__name__
+        name = (self.holder.get("__name__") if self.kind == "key" else None) or None
+        what = {
+            "key": f"the global {self.key!r}" if name else f"{self.key!r} of a dict",
+            "cell": "a variable of the function around",
+            "content": f"the content of a {of}",
+            "class": f".{self.key} of the class {of}",
+            "function": f"the code or the defaults of {getattr(self.holder, '__qualname__', of)}",
+            "item": f"item {self.key!r} of a {of}",
+            "length": f"the length of a {of}",
+            "call": f"what {getattr(self.holder, '__name__', of)}() gives",
+        }.get(self.kind, f"{self.key!r} of a {of}")
+        return f"{what}, read at {self.where}"
+
+
+class Place:
+    """A tensor from outside, and the places where it was found; replays take the one that is there.
+
+    The value of a program that stands for it asks here for its array.
+    """
+
+    __slots__ = ("fixed", "places", "tensor")
+
+    def __init__(self, tensor: Tensor, places: Sequence[tuple[str, Any, Any]]) -> None:
+        self.tensor = tensor
+        self.places = list(places)
+        #: whether no other tensor will do: its entry on the tape is part of the program
+        self.fixed = type(tensor.node) not in (type(None), Leaf)
+
+    def array(self) -> Any:
+        """The array of the tensor that is there."""
+        return self.tensor.data
+
+    def find(self) -> Tensor:
+        """The tensor that is there."""
+        return self.tensor
+
+    def holds(self) -> bool:
+        """Look again; whether what is there will do."""
+        first: Any = None
+        for kind, holder, key in self.places:
+            now = read(kind, holder, key)
+            if first is None:
+                first = now
+            elif now is not first:
+                return False
+        old = self.tensor
+        if first is None or first is old:
+            return True
+        if self.fixed or type(first) is not type(old) or type(first.node) is not type(old.node):
+            return False
+        a, b = first.data, old.data
+        if type(a) is not type(b) or (a.shape, a.dtype) != (b.shape, b.dtype):
+            return False
+        self.tensor = first
+        return True
+
+    def __str__(self) -> str:
+        kind, holder, key = self.places[0]
+        return f"a tensor found at {Guard(kind, holder, key, None, '')}".partition(", read at")[0]
 
 
 class Guards:
     """The conditions of one program; ``hold()`` says whether they are met."""
 
-    __slots__ = (
-        "_cells", "_dicts", "_gradients", "_hooks", "_known", "_modules", "_objects", "_seen",
-        "_sizes", "_tensors", "_updates",
-    )  # fmt: skip
-
-    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> None:
-        """Look at what ``function`` can see, before it is captured: it might change some of it."""
-        self._cells: list[tuple[Any, Any]] = []
-        self._dicts: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._objects: list[tuple[Mapping[str, Any], int]] = []
-        #: scalars, submodules and parameters of the modules; looked at when any module changed
-        self._modules: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+    def __init__(self) -> None:
+        self.reads: list[Guard] = []
+        self.places: list[Place] = []
+        #: modules that were entered, and what the engine reads of each
+        self._modules: list[tuple[Module, list[tuple[str, Any]]]] = []
+        self._parameters: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._classes: list[tuple[type, str, Any]] = []
         self._known: set[int] = set()
         self._seen = changes.count
-        for holder, name, value in (s for f in (function, *arguments) for s in _watched(f)):
-            if isinstance(value, Module):
-                self.enter(value)
-            if isinstance(holder, dict) and name == "":
-                self._objects.append((holder, len(holder)))
-            elif name is None:
-                self._cells.append((holder, _snapshot(value)))
-            else:
-                self._dicts.append((holder, name, _snapshot(value)))
-        for argument in arguments:
-            if isinstance(argument, Module):
-                self.enter(argument)
+        #: tensors from outside: [tensor or its place, entry on the tape, array]
+        self._tensors: list[list[Any]] = []
+        self._hooks: list[tuple[Any, Any, int]] = []
+        self._gradients: list[tuple[Any, bool]] = []
+        self._updates: list[tuple[Any, ...]] = []
+        self._optimizers: list[tuple[Any, list[Any]]] = []
+        #: which arguments' entries on the tape have their gradients changed, and by which leaf
+        self.argument_leaves: dict[int, Any] = {}
+        self.sharing: Sharing | None = None
+        self._skipped: dict[int, set[Any]] = {}  # attributes of modules that the step sets itself
+        self._fetches: list[Callable[[], Any]] = []
+        self._outside_arrays: list[Any] = []
+        #: what did not hold when it was looked at last
+        self.broken: Any = None
 
     def enter(self, module: Module) -> None:
         """Watch a module, and those in it, from now on."""
@@ -59,13 +271,63 @@ class Guards:
         for m in module.modules():
             if id(m) not in self._known:
                 self._known.add(id(m))
-                items = [*vars(m).items(), ("training", m.training)]
-                self._modules += [(vars(m), name, _snapshot(value)) for name, value in items]
-                self._sizes.append((vars(m), len(vars(m).keys() - {"training"})))
+                found = _watched(m)
+                self._modules.append((m, [(n, _plain_copy(x)) for n, x in found]))
+                for name in ("forward", "__call__"):
+                    self._classes.append((type(m), name, lookup(type(m), name)))
+                self._parameters += [(vars(m), n, x) for n, x in found if isinstance(x, Tensor)]
 
-    def complete(self, recorder: Recorder) -> None:
-        """Add what the capture has shown: tensors from outside, gradients, optimizers."""
-        self._tensors = [[t, t.node, t.data] for t, _ in recorder.externals]
+    def locate(self, reads: Any) -> None:
+        """Note where tensors from outside were found."""
+        self.places = [Place(t, found) for t, found in reads.tensors.values() if found]
+
+    def tensors(self, recorder: Any) -> list[tuple[Tensor, Callable[[], Tensor]]]:
+        """The tensors from outside that are known, each with how to find what is there then."""
+        found: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+        for place in self.places:
+            found[id(place.tensor)] = (place.tensor, place.find)
+        others = [t for t, _ in recorder.externals] + [p for _, _, p in self._parameters]
+        for t in others:
+            found.setdefault(id(t), (t, lambda t=t: t))
+        return list(found.values())
+
+    def complete(
+        self, recorder: Any, reads: Any, program: Any, arguments: Sequence[Tensor]
+    ) -> None:
+        """Add what the capture has shown.
+
+        Raises CompileError if the step changed a module after it was called.
+        """
+        self.reads = list(reads.guards.values())
+        written = {place for place in reads.written}
+        self._skipped = {
+            id(m): {n for h, n in written if h == id(vars(m))} for m, _ in self._modules
+        }
+        kept = []
+        for module, then in self._modules:
+            skipped = self._skipped[id(module)]
+            then = [(n, x) for n, x in then if n not in skipped]
+            if not _alike([(n, x) for n, x in _watched(module) if n not in skipped], then):
+                raise CompileError(
+                    f"this cannot be compiled: a {type(module).__name__} is changed after it was called (a "
+                    "mode, a parameter, a hook). Remedy: change it outside the step"
+                )
+            kept.append((module, then))
+        self._modules, self._seen = kept, changes.count
+        self._parameters = [(d, n, x) for d, n, x in self._parameters if (id(d), n) not in written]
+        leaves = set(recorder.touched)
+        at = {id(p.tensor): p for p in self.places}
+        for place in self.places:
+            place.fixed = place.fixed or place.tensor.node in leaves
+        for t, value in recorder.externals:
+            known = at.get(id(t))
+            if known is not None:
+                value.fetch = known.array
+            self._tensors.append([known or t, t.node, t.data])
+        shown = {id(t) for t, _ in recorder.externals}
+        self._tensors += [
+            [p, p.tensor.node, p.tensor.data] for p in self.places if id(p.tensor) not in shown
+        ]
         self._hooks = [(leaf, leaf.hooks, len(leaf.hooks or ())) for leaf in recorder.leaves]
         added_to = [leaf for leaf, cleared in recorder.touched.items() if not cleared]
         looked_at = [leaf for leaf in recorder.leaves if leaf in recorder.looked_at]
@@ -73,173 +335,138 @@ class Guards:
             (leaf, recorder.leaves[leaf] is None)
             for leaf in dict.fromkeys([*added_to, *looked_at, *recorder.at_first])
         ]
-        self._updates = []
+        for optimizer in dict.fromkeys(o for o, *_ in recorder.updates):
+            self._optimizers.append((optimizer, _parts_of_optimizer(optimizer)))
         for optimizer, number, _ in recorder.updates:
-            plan = optimizer._plans[number]
-            group = optimizer.param_groups[number]
-            names = self.names_of(optimizer)
-            options = itemgetter(*names) if len(names) > 1 else itemgetter(names)
-            self._updates.append((optimizer, number, plan, group, options, options(group)))
+            self._updates.append((optimizer, number, optimizer._plans[number]))
+        self.argument_leaves = {
+            k: t.node for k, t in enumerate(arguments) if t.node is not None and t.node in leaves
+        }
+        self._fetches = [v.fetch for v in program.values() if v.role == "external"]
+        self._outside_arrays = [f() for f in self._fetches]
+        self.sharing = Sharing([t.data for t in arguments], self._outside_arrays)
 
     @staticmethod
     def names_of(optimizer: Any) -> list[str]:
         """The options of an optimizer that a program has to be captured anew for."""
         return [name for name in optimizer.defaults if name not in LIVE_OPTIONS]
 
-    def hold(self) -> bool:
-        """Whether everything is as it was."""
+    def hold(self, arguments: Sequence[Tensor]) -> bool:
+        """Whether everything is as it was, for a call with these tensors."""
+        self.broken = self._first_broken(arguments)
+        return self.broken is None
+
+    def _first_broken(self, arguments: Sequence[Tensor]) -> Any:
         if self._seen != changes.count:
-            for attributes, name, value in self._modules:
-                now = attributes.get(name, _MISSING)
-                if now is _MISSING and name == "training":
-                    now = True
-                if now is not value and not _same(now, value):
-                    return False
-            for attributes, size in self._sizes:
-                if len(attributes) - ("training" in attributes) != size:
-                    return False
+            for module, then in self._modules:
+                skipped = self._skipped[id(module)]
+                now = [(n, x) for n, x in _watched(module) if n not in skipped]
+                if not _alike(now, then):
+                    return f"an attribute, a parameter or a mode of a {type(module).__name__}"
             self._seen = changes.count
+        for d, name, value in self._parameters:
+            if d.get(name) is not value:
+                return f"the parameter {name!r} of a module"
+        for t, name, value in self._classes:
+            if lookup(t, name) is not value:
+                return f"{t.__name__}.{name}"
+        for guard in self.reads:
+            if not guard.holds():
+                return guard
+        for place in self.places:
+            if not place.holds():
+                return place
+        moved = False
         for entry in self._tensors:
-            tensor, node, array = entry
+            of, node, array = entry
+            tensor = of.tensor if type(of) is Place else of
             a = tensor.data
             if tensor.node is not node:
-                return False
+                if type(of) is not Place or of.fixed or type(tensor.node) is not type(node):
+                    return (
+                        f"whether a tensor of shape {tensor.shape} requires a gradient, and which"
+                    )
+                entry[1] = tensor.node
             if a is not array:
                 if type(a) is not type(array) or (a.shape, a.dtype, a.strides) != (
                     array.shape, array.dtype, array.strides,
                 ):  # fmt: skip
-                    return False
+                    return f"the shape, dtype or layout of a tensor that was of shape {array.shape}"
                 entry[2] = a
-        for cell, value in self._cells:
-            now = cell.cell_contents
-            if now is not value and not _same(now, value):
-                return False
-        for holder, name, value in self._dicts:
-            now = holder.get(name, _MISSING)
-            if now is not value and not _same(now, value):
-                return False
+                moved = True
         for leaf, hooks, size in self._hooks:
             if leaf.hooks is not hooks or len(hooks or ()) != size:
-                return False
-        for attributes, size in self._objects:
-            if len(attributes) != size:
-                return False
+                return "the hooks of a tensor"
         for leaf, empty in self._gradients:
             if (leaf.grad is None) is not empty:
-                return False
-        for optimizer, number, plan, group, options, values in self._updates:
+                return "whether a parameter has a gradient"
+        for optimizer, then in self._optimizers:
+            if not _alike(_parts_of_optimizer(optimizer), then):
+                return f"the groups, parameters or options of the {type(optimizer).__name__}"
+        for optimizer, number, plan in self._updates:
             # A plan holds for a list of parameters; its bundles never change.
-            if (
-                optimizer._plans.get(number) is not plan
-                or optimizer.param_groups[number] is not group
-            ):
-                return False
-            params = group["params"]
-            if params is not plan.params or len(params) != plan.count or options(group) != values:
-                return False
-        return True
+            if optimizer._plans.get(number) is not plan:
+                return f"the state of the {type(optimizer).__name__}"
+        for k, leaf in self.argument_leaves.items():
+            if type(arguments[k].node) is not type(leaf):
+                return "whether an argument requires a gradient"
+        assert self.sharing is not None
+        if moved or self._has_moved():
+            self._outside_arrays = [f() for f in self._fetches]
+            if not self.sharing.outside_holds(self._outside_arrays):
+                return "which tensors outside share memory"
+        if not self.sharing.holds([t.data for t in arguments], self._outside_arrays):
+            return "which tensors share memory"
+        return None
+
+    def _has_moved(self) -> bool:
+        return any(f() is not a for f, a in zip(self._fetches, self._outside_arrays))
 
 
-def _snapshot(value: Any) -> Any:
-    """What to compare with later: a copy of plain data, and else the object itself."""
-    if isinstance(value, list | dict | set) and _plain(value):
-        return _copied(value)
+def _alike(now: Sequence[Any], then: Sequence[Any]) -> bool:
+    if len(now) != len(then):
+        return False
+    for a, b in zip(now, then):
+        if a is not b and not (type(b) is tuple and _alike_pair(a, b)) and not matches(a, b):
+            return False
+    return True
+
+
+def _alike_pair(a: Any, b: Any) -> bool:
+    return type(a) is tuple and len(a) == len(b) and all(map(matches, a, b))
+
+
+def _watched(module: Module) -> list[tuple[str, Any]]:
+    """What the engine reads of a module: of its own layers everything, of others what any module has."""
+    layer = any(
+        t.__module__.startswith("tensorgrad.nn.")
+        and t.__module__ not in ("tensorgrad.nn.module", "tensorgrad.nn.containers")
+        for t in type(module).__mro__
+    )
+    found: list[tuple[str, Any]] = [("training", module.training)]
+    for name, value in vars(module).items():
+        if name != "training" and (layer or name == "_hooks" or isinstance(value, Tensor | Module)):
+            found.append((name, value))
+    return found
+
+
+def _plain_copy(value: Any) -> Any:
+    if type(value) in (list, dict, set):
+        return Frozen(type(value), tuple(_plain_copy(x) for x in parts_of(value)))
     return value
 
 
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set):
-        return type(value)(_copied(v) for v in value)
-    return value
-
-
-def _plain(value: Any, depth: int = 3) -> bool:
-    if isinstance(value, _SCALARS):
-        return True
-    if not depth:
-        return False
-    if isinstance(value, dict):
-        return len(value) <= 100 and all(
-            _plain(k, 0) and _plain(v, depth - 1) for k, v in value.items()
-        )
-    if isinstance(value, list | tuple | set):
-        return len(value) <= 100 and all(_plain(v, depth - 1) for v in value)
-    return False
-
-
-def _same(now: Any, then: Any) -> bool:
-    """Whether plain data is equal; of anything else, whether it is the same object."""
-    if now is then:
-        return True
-    if type(now) is not type(then) or not isinstance(then, _PLAIN):
-        return False
-    try:
-        return bool(now == then)
-    except (ValueError, TypeError):  # tensors and arrays among it
-        return False
-
-
-def _watched(function: Any) -> Iterable[tuple[Any, str | None, Any]]:
-    """What a function can see without being given it: its cells, the globals that it names, and
-    the attributes of the objects that it is bound to; and what the functions among them see."""
-    seen: set[int] = set()
-    stack = [function]
-    while stack:
-        f = stack.pop()
-        if id(f) in seen:
-            continue
-        seen.add(id(f))
-        if isinstance(f, MethodType):
-            stack += [f.__func__, f.__self__]
-            continue
-        if not isinstance(f, FunctionType):
-            if not isinstance(f, Module | Tensor | type | ModuleType) and hasattr(f, "__dict__"):
-                yield from _attributes(f)
-            call = vars(type(f)).get("__call__")
-            if isinstance(call, FunctionType) and not _ours(call):
-                stack.append(call)
-            continue
-        if _ours(f) and f is not function:
-            continue
-        for cell in f.__closure__ or ():
-            try:
-                value = cell.cell_contents
-            except ValueError:  # not filled yet
-                continue
-            yield cell, None, value
-            yield from _attributes(value)
-            if isinstance(value, FunctionType | MethodType):
-                stack.append(value)
-        for name in f.__code__.co_names:
-            if name in f.__globals__:
-                value = f.__globals__[name]
-                if isinstance(value, ModuleType) or _ours(value):
-                    continue
-                yield f.__globals__, name, value
-                yield from _attributes(value)
-                if isinstance(value, FunctionType | MethodType):
-                    stack.append(value)
-        for value in f.__defaults__ or ():
-            if isinstance(value, FunctionType | MethodType):
-                stack.append(value)
-        stack += [c for c in f.__code__.co_consts if isinstance(c, FunctionType)]
-
-
-def _attributes(value: Any) -> Iterable[tuple[Any, str, Any]]:
-    """The attributes of an object in sight, and, under no name, how many they are."""
-    known = isinstance(value, Module | Tensor | type | ModuleType | FunctionType | MethodType)
-    # A compiled function, which may be this one: it is in sight where it is called as a method is.
-    known = known or type(value).__module__.startswith("tensorgrad.program")
-    if not known and isinstance(getattr(value, "__dict__", None), dict):
-        ours = _ours(type(value))  # an optimizer, say, whose options are looked at on their own
-        for name, inner in vars(value).items():
-            if not ours or not isinstance(inner, list | dict):
-                yield vars(value), name, inner
-        yield vars(value), "", None
-
-
-def _ours(f: Any) -> bool:
-    """Whether it belongs to this package, whose functions keep no state."""
-    return str(getattr(f, "__module__", "")).partition(".")[0] in ("tensorgrad", "numpy")
+def _parts_of_optimizer(o: Any) -> list[Any]:
+    """What a program holds of an optimizer: its groups, their parameters and options."""
+    found: list[Any] = [o.param_groups]
+    for group in o.param_groups:
+        found += [group, group["params"], *group["params"]]
+        found += [(name, v) for name, v in group.items() if name not in (*LIVE_OPTIONS, "params")]
+    t = type(o)
+    return [
+        *found,
+        vars(o).get("step"),
+        vars(o).get("zero_grad"),
+        lookup(t, "step"),
+        lookup(t, "zero_grad"),
+    ]

@@ -38,43 +38,47 @@ typedef struct {
     PyObject *keep; /* the specification: holds references to everything below */
     Argument *arguments;
     Py_ssize_t argument_count;
-    Items tensors, hooks, cells, dicts, sizes, leaves, options, rates, draws, words, gradients, results,
-        overwritten, segments;
+    Items tensors, hooks, cells, dicts, sizes, items, attributes, functions, leaves, modules, classes,
+        rates, draws, words, gradients, results, overwritten, segments;
     PyTypeObject *tensor_type;
     Py_ssize_t data_at, node_at, grad_at, hooks_at;
-    PyObject *mode_var, *mode, *changes, *next_position, *tape_dict;
-    PyObject *defaults, *default_dtype;
-    long seen;
+    PyObject *mode_var, *mode, *active, *next_position, *tape_dict;
+    PyObject *defaults, *default_dtype, *rest;
+    uintptr_t *ranges; /* memory outside begins and ends by turns at these addresses */
+    Py_ssize_t range_count;
+    long limit;        /* calls until the next check */
     void **table;
     void (*set_threads)(int);
     int (*get_threads)(void);
     long count;
 } Entry;
 
-static PyObject *name_count, *name_position, *name_key, *name_last, *name_default;
+static PyObject *name_position, *name_key, *name_last, *name_default;
 
 #define SLOT(object, at) (*(PyObject **)((char *)(object) + (at)))
 
 /* --- the call --- */
 
+/* Equal and of one type: -0.0 is not 0.0, and NaN is NaN. Where it cannot tell it says no. */
 static int same(PyObject *now, PyObject *then) {
     if (now == then) return 1;
-    if (!now || Py_TYPE(now) != Py_TYPE(then)) return 0;
-    if (PyFloat_CheckExact(now)) return PyFloat_AS_DOUBLE(now) == PyFloat_AS_DOUBLE(then);
-    if (PyLong_CheckExact(now) || PyUnicode_CheckExact(now) || PyTuple_CheckExact(now)) {
+    if (!now || !then || Py_TYPE(now) != Py_TYPE(then)) return 0;
+    if (PyFloat_CheckExact(now)) {
+        double a = PyFloat_AS_DOUBLE(now), b = PyFloat_AS_DOUBLE(then);
+        return memcmp(&a, &b, sizeof a) == 0 || (a != a && b != b);
+    }
+    if (PyLong_CheckExact(now) || PyUnicode_CheckExact(now) || PyBytes_CheckExact(now)) {
         int equal = PyObject_RichCompareBool(now, then, Py_EQ);
         if (equal < 0) PyErr_Clear();
         return equal == 1;
     }
+    if (PyTuple_CheckExact(now)) {
+        if (PyTuple_GET_SIZE(now) != PyTuple_GET_SIZE(then)) return 0;
+        for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(now); k++)
+            if (!same(PyTuple_GET_ITEM(now, k), PyTuple_GET_ITEM(then, k))) return 0;
+        return 1;
+    }
     return 0;
-}
-
-static long count_of(PyObject *changes) {
-    PyObject *n = PyObject_GetAttr(changes, name_count);
-    if (!n) return -1;
-    long found = PyLong_AsLong(n);
-    Py_DECREF(n);
-    return found;
 }
 
 static int unsigned_attribute(PyObject *object, PyObject *name, uint64_t *to) {
@@ -90,32 +94,74 @@ static int holds(Entry *e) {
     PyObject *mode = NULL;
     if (PyContextVar_Get(e->mode_var, NULL, &mode) < 0) return 0;
     Py_XDECREF(mode);
-    if (mode != e->mode || count_of(e->changes) != e->seen) return 0;
+    if (mode != e->mode || PyList_GET_SIZE(e->active)) return 0;
     if (PyDict_GetItem(e->defaults, name_default) != e->default_dtype) return 0;
+    for (Py_ssize_t k = 0; k < e->modules.count; k++) { /* any attribute of a module */
+        Item *m = &e->modules.items[k];
+        if (((PyDictObject *)m->a)->ma_version_tag != (uint64_t)(uintptr_t)m->to) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->classes.count; k++) { /* any attribute of a class and its bases */
+        Item *t = &e->classes.items[k];
+        if (((PyTypeObject *)t->a)->tp_version_tag != (unsigned int)t->n) return 0;
+    }
     for (Py_ssize_t k = 0; k < e->tensors.count; k++) {
         Item *t = &e->tensors.items[k];
         if (SLOT(t->a, e->data_at) != t->b || SLOT(t->a, e->node_at) != t->c) return 0;
     }
-    for (Py_ssize_t k = 0; k < e->hooks.count; k++)
-        if (SLOT(e->hooks.items[k].a, e->hooks_at) != Py_None) return 0;
+    for (Py_ssize_t k = 0; k < e->hooks.count; k++) {
+        Item *h = &e->hooks.items[k]; /* a list, or None */
+        if (SLOT(h->a, e->hooks_at) != h->b) return 0;
+        if (h->b != Py_None && PyList_GET_SIZE(h->b) != h->n) return 0;
+    }
     for (Py_ssize_t k = 0; k < e->cells.count; k++)
         if (!same(PyCell_GET(e->cells.items[k].a), e->cells.items[k].b)) return 0;
     for (Py_ssize_t k = 0; k < e->dicts.count; k++) {
-        Item *d = &e->dicts.items[k];
-        if (!same(PyDict_GetItem(d->a, d->b), d->c)) return 0;
+        Item *d = &e->dicts.items[k]; /* n: that nothing is there */
+        PyObject *now = PyDict_GetItem(d->a, d->b);
+        if (d->n ? now != NULL : !same(now, d->c)) return 0;
     }
     for (Py_ssize_t k = 0; k < e->sizes.count; k++) {
         Item *s = &e->sizes.items[k];
         if ((PyDict_Check(s->a) ? PyDict_GET_SIZE(s->a) : PyList_GET_SIZE(s->a)) != s->n) return 0;
     }
-    for (Py_ssize_t k = 0; k < e->options.count; k++) {
-        Item *o = &e->options.items[k];
-        if (PyList_GET_SIZE(o->a) <= o->n || PyList_GET_ITEM(o->a, o->n) != o->b) return 0;
+    for (Py_ssize_t k = 0; k < e->items.count; k++) {
+        Item *i = &e->items.items[k];
+        if (PyList_GET_SIZE(i->a) <= i->n || !same(PyList_GET_ITEM(i->a, i->n), i->b)) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->attributes.count; k++) {
+        Item *a = &e->attributes.items[k]; /* n: the class itself; else the dict of the object */
+        if (a->n) {
+            if ((PyObject *)Py_TYPE(a->a) != a->c) return 0;
+            continue;
+        }
+        PyObject *now = PyObject_GenericGetDict(a->a, NULL);
+        Py_XDECREF(now);
+        if (!now) PyErr_Clear();
+        if (now != a->c) return 0;
+    }
+    for (Py_ssize_t k = 0; k < e->functions.count; k++) {
+        Item *f = &e->functions.items[k]; /* function; code, defaults and keyword defaults */
+        PyObject *none = Py_None, *code = PyFunction_GET_CODE(f->a);
+        PyObject *defaults = PyFunction_GET_DEFAULTS(f->a), *keywords = PyFunction_GET_KW_DEFAULTS(f->a);
+        if (code != PyTuple_GET_ITEM(f->b, 0)) return 0;
+        if ((defaults ? defaults : none) != PyTuple_GET_ITEM(f->b, 1)) return 0;
+        if ((keywords ? keywords : none) != PyTuple_GET_ITEM(f->b, 2)) return 0;
     }
     for (Py_ssize_t k = 0; k < e->leaves.count; k++) {
         Item *l = &e->leaves.items[k];
         if ((SLOT(l->a, e->grad_at) == Py_None) != l->n) return 0;
     }
+    if (e->rest != Py_None) {
+        PyObject *held = PyObject_CallNoArgs(e->rest);
+        int yes = held == Py_True;
+        Py_XDECREF(held);
+        if (!yes) return 0;
+    }
+    return 1;
+}
+
+/* Whether nobody keeps a gradient that the program is about to overwrite. */
+static int unkept(Entry *e) {
     for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
         Item *g = &e->gradients.items[k]; /* leaf, tensor or None */
         if (g->b == Py_None) continue;
@@ -124,6 +170,24 @@ static int holds(Entry *e) {
         if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
     }
     return 1;
+}
+
+/* Whether argument k shares no memory with those before it, nor with what lies outside. */
+static int apart(Entry *e, PyObject *args, Py_ssize_t k, PyArrayObject *a) {
+    uintptr_t low = (uintptr_t)PyArray_DATA(a), high = low + (uintptr_t)PyArray_NBYTES(a);
+    if (low == high) return 1;
+    for (Py_ssize_t j = 0; j < k; j++) {
+        PyArrayObject *b = (PyArrayObject *)SLOT(PyTuple_GET_ITEM(args, j), e->data_at);
+        uintptr_t first = (uintptr_t)PyArray_DATA(b), last = first + (uintptr_t)PyArray_NBYTES(b);
+        if (first < high && low < last) return 0;
+    }
+    Py_ssize_t from = 0, to = e->range_count; /* the first address above low */
+    while (from < to) {
+        Py_ssize_t middle = (from + to) / 2;
+        if (e->ranges[middle] > low) to = middle;
+        else from = middle + 1;
+    }
+    return from % 2 == 0 && (from == e->range_count || e->ranges[from] >= high);
 }
 
 static int take(Entry *e, PyObject *args) {
@@ -139,6 +203,7 @@ static int take(Entry *e, PyObject *args) {
         if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_ISNOTSWAPPED(a)) return 0;
         for (int d = 0; d < want->ndim; d++)
             if (PyArray_DIM(a, d) != want->dims[d]) return 0;
+        if (!apart(e, args, k, a)) return 0;
     }
     return 1;
 }
@@ -157,7 +222,8 @@ static PyObject *new_tensor(Entry *e, PyObject *array) {
 
 static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     Entry *e = (Entry *)self;
-    if (kwargs || PyTuple_GET_SIZE(args) != e->argument_count || !take(e, args) || !holds(e)) {
+    if (kwargs || e->count >= e->limit || PyTuple_GET_SIZE(args) != e->argument_count ||
+        !take(e, args) || !holds(e) || !unkept(e)) {
         if (PyErr_Occurred()) return NULL;
         Py_RETURN_NOTIMPLEMENTED;
     }
@@ -237,6 +303,15 @@ static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     return out;
 }
 
+/* Whether the program is for a call with these arguments, as far as can be seen here. */
+static PyObject *entry_hold(PyObject *self, PyObject *args) {
+    Entry *e = (Entry *)self;
+    int yes = PyTuple_GET_SIZE(args) == e->argument_count && take(e, args) && holds(e);
+    if (PyErr_Occurred()) return NULL;
+    e->count += yes;
+    return PyBool_FromLong(yes);
+}
+
 /* --- making one --- */
 
 static int read_items(PyObject *spec, const char *name, Items *into) {
@@ -283,12 +358,12 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *leaf_type = PyDict_GetItemString(spec, "leaf_type");
     OBJECT(mode_var);
     OBJECT(mode);
-    OBJECT(changes);
+    OBJECT(active);
+    OBJECT(rest);
     OBJECT(next_position);
     OBJECT(tape_dict);
     OBJECT(defaults);
     OBJECT(default_dtype);
-    e->seen = count_of(e->changes);
     e->data_at = offset_of((PyObject *)e->tensor_type, "data");
     e->node_at = offset_of((PyObject *)e->tensor_type, "node");
     e->grad_at = offset_of(leaf_type, "grad");
@@ -301,8 +376,12 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ITEMS(cells);
     ITEMS(dicts);
     ITEMS(sizes);
+    ITEMS(items);
+    ITEMS(attributes);
+    ITEMS(functions);
     ITEMS(leaves);
-    ITEMS(options);
+    ITEMS(modules);
+    ITEMS(classes);
     ITEMS(rates);
     ITEMS(draws);
     ITEMS(words);
@@ -310,6 +389,23 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ITEMS(results);
     ITEMS(overwritten);
     ITEMS(segments);
+    for (Py_ssize_t k = 0; k < e->modules.count; k++)
+        e->modules.items[k].to = (void *)(uintptr_t)((PyDictObject *)e->modules.items[k].a)->ma_version_tag;
+    for (Py_ssize_t k = 0; k < e->classes.count; k++) {
+        PyTypeObject *t = (PyTypeObject *)e->classes.items[k].a;
+        _PyType_Lookup(t, name_default); /* gives it a tag, if it has none */
+        e->classes.items[k].n = t->tp_version_tag;
+        if (!t->tp_version_tag) {
+            PyErr_SetString(PyExc_ValueError, "a class has no version");
+            goto fail;
+        }
+    }
+    PyObject *ranges = PyDict_GetItemString(spec, "ranges");
+    e->range_count = PyList_GET_SIZE(ranges);
+    e->ranges = PyMem_Calloc(e->range_count ? e->range_count : 1, sizeof *e->ranges);
+    for (Py_ssize_t k = 0; k < e->range_count; k++)
+        e->ranges[k] = (uintptr_t)PyLong_AsUnsignedLongLong(PyList_GET_ITEM(ranges, k));
+    e->limit = PyLong_AsLong(PyDict_GetItemString(spec, "limit"));
     e->table = PyLong_AsVoidPtr(PyDict_GetItemString(spec, "table"));
     e->set_threads = (void (*)(int))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "set_threads"));
     e->get_threads = (int (*)(void))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "get_threads"));
@@ -354,17 +450,23 @@ static int entry_clear(PyObject *self) {
 static void entry_dealloc(PyObject *self) {
     Entry *e = (Entry *)self;
     PyObject_GC_UnTrack(self);
-    Items *all[] = {&e->tensors, &e->hooks, &e->cells, &e->dicts, &e->sizes, &e->leaves, &e->options, &e->rates,
-                    &e->draws, &e->words, &e->gradients, &e->results, &e->overwritten, &e->segments};
+    Items *all[] = {&e->tensors, &e->hooks, &e->cells, &e->dicts, &e->sizes, &e->items, &e->attributes,
+                    &e->functions, &e->leaves, &e->modules, &e->classes, &e->rates, &e->draws, &e->words,
+                    &e->gradients, &e->results, &e->overwritten, &e->segments};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
     PyMem_Free(e->arguments);
+    PyMem_Free(e->ranges);
     Py_CLEAR(e->keep);
     Py_TYPE(self)->tp_free(self);
 }
 
 static PyMemberDef entry_members[] = {
-    {"seen", T_LONG, offsetof(Entry, seen), 0, "how often modules had changed when it was checked"},
     {"count", T_LONG, offsetof(Entry, count), READONLY, "how often it ran"},
+    {NULL},
+};
+
+static PyMethodDef entry_methods[] = {
+    {"hold", entry_hold, METH_VARARGS, "whether the program is for a call with these arguments"},
     {NULL},
 };
 
@@ -379,13 +481,13 @@ static PyTypeObject EntryType = {
     .tp_clear = entry_clear,
     .tp_dealloc = entry_dealloc,
     .tp_members = entry_members,
+    .tp_methods = entry_methods,
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "tensorgrad_entry", NULL, -1, NULL};
 
 PyMODINIT_FUNC PyInit_tensorgrad_entry(void) {
     import_array();
-    name_count = PyUnicode_InternFromString("count");
     name_position = PyUnicode_InternFromString("_position");
     name_key = PyUnicode_InternFromString("_key");
     name_last = PyUnicode_InternFromString("LAST_OVERWRITE");

@@ -1,0 +1,113 @@
+"""The shadow of a frame that is followed, and the marks that stand in it for what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import CodeType
+from typing import Any
+
+from tensorgrad.program.guards import MISSING
+from tensorgrad.program.opcodes import Instruction, Listing, listing
+
+
+class Mark:
+    """Stands for an object on the stack."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+#: made by the step, and nothing from outside lies in it
+FRESH = Mark("fresh")
+#: the empty place beside a callable on the stack
+NULL = Mark("null")
+
+
+class Unknown(Mark):
+    """Something that C code gave, made of ``sources`` or found in them."""
+
+    def __init__(self, sources: Sequence[Any] = ()) -> None:
+        super().__init__("unknown")
+        self.sources = tuple(sources)
+
+
+class Made(Unknown):
+    """A function made by the step, or a method found in a class."""
+
+    def __init__(self, code: CodeType | None, sources: Sequence[Any] = ()) -> None:
+        super().__init__(sources)
+        self.code = code
+
+
+class Generated(Unknown):
+    """A generator of a function that is followed."""
+
+    def __init__(self, code: CodeType) -> None:
+        super().__init__()
+        self.code = code
+
+
+class Instance(Unknown):
+    """A new object of a class."""
+
+    def __init__(self, of: type, sources: Sequence[Any] = ()) -> None:
+        super().__init__(sources)
+        self.of = of
+
+
+class Counted(Mark):
+    """A number read from outside that may turn out to be just a counter.
+
+    place: kind, holder and key of the read, and the number that was there before the step.
+    now: the number. steps: what was done to it since: pairs of a function of two numbers and the
+    second one. If it is put back where it came from, that is an effect; if it is used for anything
+    else, it is a read like any other.
+    """
+
+    def __init__(
+        self, place: tuple[Any, ...], now: Any, steps: tuple[Any, ...], where: str
+    ) -> None:
+        super().__init__("counted")
+        self.place, self.now, self.steps, self.where = place, now, steps, where
+
+
+class LostError(Exception):
+    """The shadow does not fit the frame."""
+
+
+class Shadow:
+    """What is on the stack of a frame, as far as that is known.
+
+    cells: for each free variable the cells from outside that it may be.
+    awaited: the code whose result belongs into ``slot`` of the stack; True for whatever is called
+        next. given: that result. callee: the function that is about to be called, and ``making``
+        whether it is the ``__init__`` of an object that belongs into the slot.
+    must_enter: why it is a refusal if no Python code is entered by the instruction.
+    """
+
+    __slots__ = (
+        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "listing",
+        "making", "must_enter", "slot", "stack",
+    )  # fmt: skip
+
+    def __init__(self, frame: Any, cells: Mapping[str, list[Any]]) -> None:
+        self.frame, self.code, self.cells = frame, frame.f_code, cells
+        self.listing: Listing = listing(self.code)
+        self.stack: list[Any] = []
+        self.last: Instruction | None = None
+        self.kwnames: tuple[str, ...] = ()
+        self.awaited: Any = None
+        self.slot = 0
+        self.given: Any = MISSING
+        self.callee: Any = None
+        self.making = False
+        self.must_enter: str | None = None
+
+    def pop(self) -> Any:
+        """The value on top, raw: a number that may be a counter stays one."""
+        if not self.stack:
+            raise LostError(f"nothing is left on the stack of {self.code.co_name}")
+        return self.stack.pop()

@@ -1,0 +1,183 @@
+"""Telling ``Reads`` of the instructions that a thread executes.
+
+On Python 3.11 by ``sys.settrace``, on later versions by ``sys.monitoring``, which leaves debuggers and
+coverage alone. Where a debugger or a coverage tool has taken ``settrace`` on 3.11, nothing can be
+watched, and ``hindrance`` says so: the function then runs as it is.
+
+Whatever goes wrong in here ends the watching and becomes a refusal; the user's step goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tensorgrad.program.callables import UNFOLLOWED
+from tensorgrad.program.opcodes import TESTED, VERSION, listing
+from tensorgrad.program.reads import Reads, is_engine
+
+_CAPTURING = threading.RLock()  # sys.monitoring belongs to the interpreter, not to a thread
+
+
+def hindrance() -> str:
+    """Why the code of a step cannot be followed here; empty if it can."""
+    if VERSION not in TESTED:
+        return (
+            f"the byte code of Python {VERSION[0]}.{VERSION[1]} is not known to this version of tensorgrad "
+            f"(tested are {', '.join(f'{a}.{b}' for a, b in TESTED)})"
+        )
+    if VERSION < (3, 12):
+        if sys.gettrace() is not None:
+            return "a debugger or a coverage tool is tracing this thread, which on Python 3.11 excludes following it"
+    elif _free_tool() is None:
+        return "all tool numbers of sys.monitoring are taken"
+    return ""
+
+
+def _free_tool() -> int | None:
+    m: Any = getattr(sys, "monitoring")  # noqa: B009 (not there on 3.11)
+    return next((k for k in (4, 3) if m.get_tool(k) is None), None)
+
+
+def _followed(frame: Any, reads: Reads) -> bool:
+    """Whether to follow a frame: not the engine's, and Python's own only if called from one."""
+    name = frame.f_globals.get("__name__", "")
+    if type(name) is not str:
+        return True
+    if is_engine(name) or (name, frame.f_code.co_qualname) in UNFOLLOWED:
+        return False
+    return (
+        name.partition(".")[0] not in sys.stdlib_module_names or id(frame.f_back) in reads.shadows
+    )
+
+
+class _Watch:
+    """Passes events on, and ends the watching when one cannot be understood."""
+
+    def __init__(self, reads: Reads) -> None:
+        self.reads = reads
+        self.alive = True
+
+    def tell(self, event: Any, *given: Any) -> None:
+        """Pass one event on."""
+        if self.alive:
+            try:
+                event(*given)
+            except Exception as error:  # a mistake of ours must not break the user's step
+                self.alive = False
+                self.reads.refuse(
+                    f"the code could not be followed ({type(error).__name__}: {error})",
+                    "report it, with this line; until then call it outside the compiled function",
+                )
+                self.reads.shadows.clear()
+
+
+@contextlib.contextmanager
+def watching(reads: Reads) -> Iterator[None]:
+    """Inside, ``reads`` is told of what this thread executes."""
+    with _CAPTURING:
+        watch = _Watch(reads)
+        reads.start()
+        try:
+            with _traced(watch) if VERSION < (3, 12) else _monitored(watch):
+                yield
+        finally:
+            watch.tell(reads.finished)
+
+
+@contextlib.contextmanager
+def _traced(watch: _Watch) -> Iterator[None]:
+    reads = watch.reads
+
+    def within(frame: Any, event: str, arg: Any) -> Any:
+        if event == "opcode":
+            watch.tell(reads.instruction, frame, frame.f_lasti)
+        elif event == "return":
+            watch.tell(reads.returned, frame, arg)
+        return within
+
+    def ending(frame: Any, event: str, arg: Any) -> Any:
+        if event == "return":
+            watch.tell(reads.returned, frame, arg)
+        return ending
+
+    def begins(frame: Any, event: str, arg: Any) -> Any:
+        if event != "call" or not watch.alive:
+            return None
+        if not _followed(frame, reads):
+            if id(frame.f_back) not in reads.shadows:
+                return None
+            frame.f_trace_lines = False
+            caller = reads.shadows[id(frame.f_back)]
+            caller.must_enter = None
+            return ending
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        ins = listing(frame.f_code).instructions.get(frame.f_lasti)
+        again = ins is not None and ins.name == "RESUME" and ins.arg != 0
+        watch.tell(reads.resumed if again else reads.entered, frame)
+        return within
+
+    sys.settrace(begins)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+@contextlib.contextmanager
+def _monitored(watch: _Watch) -> Iterator[None]:
+    m: Any = getattr(sys, "monitoring")  # noqa: B009
+    e, tool, reads, here = m.events, _free_tool(), watch.reads, threading.get_ident()
+    codes: set[Any] = set()
+
+    def begin(code: Any, offset: int) -> None:
+        frame = sys._getframe(1)
+        if threading.get_ident() != here or not watch.alive:
+            return
+        if _followed(frame, reads):
+            if code not in codes:
+                codes.add(code)
+                m.set_local_events(tool, code, e.INSTRUCTION)
+            watch.tell(reads.entered, frame)
+        elif id(frame.f_back) in reads.shadows:
+            reads.shadows[id(frame.f_back)].must_enter = None
+
+    def resume(code: Any, offset: int) -> None:
+        frame = sys._getframe(1)
+        if threading.get_ident() == here and watch.alive and _followed(frame, reads):
+            if code not in codes:
+                codes.add(code)
+                m.set_local_events(tool, code, e.INSTRUCTION)
+            watch.tell(reads.resumed, frame)
+
+    def step(code: Any, offset: int) -> None:
+        if threading.get_ident() == here:
+            watch.tell(reads.instruction, sys._getframe(1), offset)
+
+    def end(code: Any, offset: int, value: Any) -> None:
+        if threading.get_ident() == here:
+            watch.tell(reads.returned, sys._getframe(1), value)
+
+    def unwound(code: Any, offset: int, error: Any) -> None:
+        if threading.get_ident() == here:
+            watch.tell(reads.left, sys._getframe(1))
+
+    told = {
+        e.PY_START: begin, e.PY_RESUME: resume, e.PY_RETURN: end, e.PY_YIELD: end, e.PY_UNWIND: unwound,
+    }  # fmt: skip
+    m.use_tool_id(tool, "tensorgrad")
+    try:
+        for event, f in (*told.items(), (e.INSTRUCTION, step)):
+            m.register_callback(tool, event, f)
+        m.set_events(tool, sum(told))
+        yield
+    finally:
+        m.set_events(tool, 0)
+        for code in codes:
+            m.set_local_events(tool, code, 0)
+        for event in (*told, e.INSTRUCTION):
+            m.register_callback(tool, event, None)
+        m.free_tool_id(tool)
