@@ -177,7 +177,7 @@ def _replay(
         else:
             break
         usual = node.position <= last_overwrite
-        together = None  # the gradients of all inputs, from one kernel
+        together = None  # the gradients of all inputs, from one kernel or program
         if special or node.hooks is not None:
             usual = usual and not special and g.dtype not in HALVES
             if several:
@@ -185,7 +185,8 @@ def _replay(
             g = _run_hooks(node, g, lift)
             if node in goals:
                 found[node] = g
-            if node.op.kernel is not None and not lift and not _on_host(g) and node.edges:
+            op = node.op
+            if node.edges and not lift and (op.together or (op.kernel and not _on_host(g))):
                 together = _together(node, g, wanted)
                 usual = usual and together is None
         edges = node.edges
@@ -282,7 +283,7 @@ def _on_host(g: Any) -> bool:
 
 
 def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] | None:
-    """The gradients of all inputs of the entry's operation, if one kernel computes them."""
+    """The gradients of all inputs of the entry's operation, if they are computed at once."""
     needed = [False] * len(node.op.inputs)
     values: dict[str, Any] = {}
     for rule, saved, parent in node.edges or ():
@@ -290,7 +291,11 @@ def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] |
             _check_saved(node, rule, saved)
         values.update(zip(rule.names, saved))
         needed[rule.index] = wanted is None or parent in wanted
-    gradients: Sequence[Any] | None = backend.of(g).gradients(node.op, g, needed, values)
+    gradients: Sequence[Any] | None
+    if node.op.together is not None:
+        gradients = node.op.together(g, needed, values)
+    else:
+        gradients = backend.of(g).gradients(node.op, g, needed, values)
     return gradients
 
 
@@ -364,16 +369,15 @@ def _run_hooks(node: Node, g: Any, lift: bool) -> Any:
 
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
-    if type(d) is not ndarray and not is_array(d):
-        others = [getattr(v, "data", v) for v in (g, *saved)]
-        shared = d.data.base is not None or any(d.data is v for v in others)
-        return d.clone() if shared else d
-    if d is g or d.base is not None:
-        return d.copy()
-    for value in saved:
-        if d is value:
-            return d.copy()
-    return d
+    if type(d) is ndarray or is_array(d):
+        shared = d is g or d.base is not None
+        for value in saved:
+            if d is value or (type(value) is tuple and any(d is v for v in value)):
+                shared = True
+        return d.copy() if shared else d
+    flat = [v for value in (g, *saved) for v in (value if type(value) is tuple else (value,))]
+    arrays = [v.data if hasattr(v, "node") else v for v in flat]
+    return d.clone() if d.data.base is not None or any(d.data is a for a in arrays) else d
 
 
 def _accumulate(node: Node, g: Any) -> None:

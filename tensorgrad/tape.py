@@ -259,11 +259,14 @@ class Primitive:
         is this function of what the rule names besides.
     kernel: the name under which backend/launch has hand-written CUDA kernels for the value, for
         all gradients at once, or for both. The value and the rules above remain the definition.
+    together: ``together(g, needed, saved)`` gives the gradients of all inputs at once, for rules
+        that would do the same work over; see ``Backend.gradients``. The rules are for where they
+        are recorded themselves.
     """
 
     __slots__ = (
         "_cuda", "cpu", "explain", "has_rules", "inputs", "kernel", "name", "overwrites",
-        "residual", "rules", "typed", "types", "value", "variadic", "widen",
+        "residual", "rules", "together", "typed", "types", "value", "variadic", "widen",
     )  # fmt: skip
 
     def __init__(
@@ -279,6 +282,7 @@ class Primitive:
         explain: Callable[..., str] | None = None,
         residual: Callable[..., Any] | None = None,
         kernel: str | None = None,
+        together: Callable[..., Sequence[Any]] | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -296,6 +300,7 @@ class Primitive:
         self.explain = explain
         self.residual = residual
         self.kernel = kernel
+        self.together = together
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
 
@@ -443,8 +448,9 @@ def _entry(
     if not edges:
         return None
     node = Node(op, tuple(edges), y.shape)
-    if y.dtype in HALVES or (op.kernel is not None and type(y) is not ndarray):
-        node.hooks = []  # its rules are computed in float32, or by a kernel
+    together = op.together is not None or (op.kernel is not None and type(y) is not ndarray)
+    if together or y.dtype in HALVES:
+        node.hooks = []  # its rules are computed in float32, or all at once
     return node
 
 

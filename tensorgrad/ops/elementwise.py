@@ -502,10 +502,15 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     return np.multiply(x.view(bits), condition).view(dtype)
 
 
+def _is_zero(x: Any) -> bool:
+    """Whether it is the number 0.0, and not -0.0, which equals it."""
+    return type(x) is float and x == 0.0 and math.copysign(1.0, x) > 0.0
+
+
 def _where_value(xp: Any, condition: Any, x1: Any, x2: Any) -> Any:
-    if type(x2) is float and x2 == 0.0 and _fits(condition, x1):
+    if _is_zero(x2) and _fits(condition, x1):
         return keep_where(xp, condition, x1)
-    if type(x1) is float and x1 == 0.0 and _fits(condition, x2):
+    if _is_zero(x1) and _fits(condition, x2):
         return keep_where(xp, xp.logical_not(condition), x2)
     return np.where(condition, x1, x2) if xp is np else _select_on_gpu(xp, condition, x1, x2)
 

@@ -13,6 +13,11 @@ _DTYPE: ContextVar[Any] = ContextVar("autocast", default=None)
 ACTIVE: list[autocast] = []
 
 
+def autocast_dtype() -> Any:
+    """The dtype that products are computed in here; ``None`` outside ``autocast``."""
+    return _DTYPE.get()
+
+
 class autocast:
     """Inside, matrix products compute in 16 bits, and losses and softmax in float32.
 

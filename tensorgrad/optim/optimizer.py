@@ -13,7 +13,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
 from tensorgrad.optim.update import Scratch
-from tensorgrad.tape import Primitive, apply_update, current_mode, wrap
+from tensorgrad.tape import Primitive, _next_position, apply_update, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
 Params = Iterable[Tensor | tuple[str, Tensor] | Mapping[str, Any]]
@@ -115,6 +115,8 @@ class Optimizer:
     states: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
+        #: when it was made: a position on the tape, of which later ones are lower
+        self.made_at = _next_position()
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)

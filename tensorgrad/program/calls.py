@@ -46,9 +46,9 @@ class Calls:
         """instead: arrays to take in place of those from outside, which then stay as they are."""
         self.program = program
         self._kept = set(program.kept())
-        overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
+        self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
         self._buffers_allowed = program.on_host and not (
-            program.aliased or any(v.role == "temporary" for v in overwritten)
+            program.aliased or any(v.role == "temporary" for v in self._overwritten)
         )
         self._held_ids: set[int] = set()  # of arrays that serve every replay
         self._fresh: set[Value] = set()  # values that are always new arrays
@@ -70,7 +70,7 @@ class Calls:
             elif v.role == "constant":
                 held = self._constant(v.array, "k")
                 self._held_ids.add(id(v.array))
-                copied = ".copy()" if v in overwritten else ""
+                copied = ".copy()" if v in self._overwritten else ""
                 self._lines.append(f"{_name(v)} = {held}{copied}")
         for run in self._runs():
             if len(run) > 1:
@@ -294,7 +294,7 @@ class Calls:
         found: tuple[list[Any], list[Any]] = self._function(*arguments)
         return found
 
-    def renew(self, number: int) -> None:
+    def renew(self, *numbers: int) -> None:
         """Nothing to do: every replay gives new arrays."""
 
     def lines(self) -> list[str]:
@@ -413,7 +413,7 @@ def _multiply(to: Calls, i: Instruction) -> str | None:
     if (
         first in to._kept
         or not to._buffers_allowed
-        or any(v.role == "external" for v in i.values())
+        or any(v.role == "external" or v.place in to._overwritten for v in i.values())
     ):
         return None
     for one, other in (i.inputs, i.inputs[::-1]):

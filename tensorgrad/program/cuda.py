@@ -26,7 +26,6 @@ from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule
 from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.program import Program
-from tensorgrad.tape import note_overwritten
 
 _ALIGNMENT = 256
 _ITEM_BYTES = {"float": 4, "double": 8}
@@ -197,17 +196,11 @@ class Cuda(Placed):
             storage = self._views[v].storage
             if v.role == "constant":
                 self.memory[storage] = xp.ascontiguousarray(xp.asarray(v.array))
-            elif v.role == "external":
-                self._externals.append([v.fetch, v.array, storage])
-                self.memory[storage] = v.array
-            else:
+            elif v.role == "argument":
                 self.memory[storage] = xp.empty(v.shape, v.dtype)
         for s in self._seen:
             if s.role == "temporary":
                 self.memory[s] = xp.empty(s.size, s.dtype)
-        self._updated = [
-            self._views[v].storage for v in self.program.updates() if v.role == "external"
-        ]
         self._bind_outputs()
 
     def _steps(self) -> list[list[Any]]:
@@ -325,7 +318,7 @@ class Cuda(Placed):
                     "parameters or gradients have been other arrays in every few steps"
                 )
 
-    def _move(self, storage: Storage) -> None:
+    def _give_memory(self, storage: Storage) -> None:
         self.memory[storage] = self._xp.empty(storage.size, storage.dtype)
         self._moved()
 
@@ -343,10 +336,10 @@ class Cuda(Placed):
         for number in range(len(self._segments)):
             self._run_segment(number)
         self._replays += 1
-        if self._updated:
-            note_overwritten([self.memory[s] for s in self._updated])
         results = [self._array(self._views[v]).copy() for v in self.program.results]
-        return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+        gradients = [None if e is None else self._gradient(*e) for e in self._gradients]
+        self._finish()
+        return results, gradients
 
     def _send_scalars(self) -> None:
         """Learning rates and positions of generators, where they have changed."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+from tensorgrad import dtypes
 from tensorgrad.autograd.functional import grad
 from tensorgrad.autograd.modes import enable_grad, no_grad
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError
+from tensorgrad.ops import zeros_like
+from tensorgrad.ops.precision import autocast, autocast_dtype
 from tensorgrad.program.compiled import Compiled
 from tensorgrad.program.cuda_source import source_of
-from tensorgrad.tape import Primitive, apply, current_mode, wrap
+from tensorgrad.tape import Primitive, apply, broadcast_to, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
 
@@ -45,7 +49,8 @@ class Fused:
         ]
         if not mode.grad or all(t.node is None for t in given):
             return self._value(given, constants)
-        return apply(self._primitive(len(given)), given, {"constants": constants})
+        options = {"constants": constants, "ambient": _Ambient.here()}
+        return apply(self._primitive(len(given)), given, options)
 
     def _value(self, tensors: Sequence[Tensor], constants: Mapping[str, Any]) -> Tensor:
         out = self._forward(*tensors, **constants)
@@ -64,38 +69,48 @@ class Fused:
             given = ", ".join(names)
             rules = {
                 name: eval(
-                    f"lambda g, r, {given}, constants: rule({k}, g, r, ({given},), constants)",
+                    f"lambda g, {given}, constants, ambient: "
+                    f"rule({k}, g, ({given},), constants, ambient)",
                     {"rule": self._rule},
                 )
                 for k, name in enumerate(names)
             }
             found = self._primitives[count] = Primitive(
-                self.__name__, self._computed, rules, residual=_no_memo
+                self.__name__, self._computed, rules, together=self._together
             )
         return found
 
-    def _computed(self, xp: Any, *arrays: Any, constants: Mapping[str, Any]) -> Any:
+    def _computed(
+        self, xp: Any, *arrays: Any, constants: Mapping[str, Any], ambient: _Ambient
+    ) -> Any:
         with no_grad():
-            out = self._value([wrap(a, None) for a in arrays], constants)
-        return out.data, _Memo()
+            return self._value([wrap(a, None) for a in arrays], constants).data
 
-    def _rule(self, k: int, g: Any, memo: Any, xs: Sequence[Any], constants: Any) -> Any:
-        if isinstance(g, Tensor):  # the rule itself is recorded: through the function's own tape
-            with enable_grad():
-                (found,) = grad(self.function(*xs, **constants), xs[k], g, create_graph=True)
-            return found
-        if memo.g is not g:
-            memo.gradients = self._backward(
-                wrap(g, None), *[wrap(x, None) for x in xs], **constants
-            )
-            memo.g = g
-        return memo.gradients[k].data
+    def _together(self, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Sequence[Any]:
+        """The gradients of all inputs, by one program."""
+        xs = [wrap(saved[f"x{k}"], None) for k in range(len(needed))]
+        with saved["ambient"].restored():
+            found = self._backward(wrap(g, None), *xs, **saved["constants"])
+        return [t.data for t in found]
+
+    def _rule(self, k: int, g: Tensor, xs: Sequence[Any], constants: Any, ambient: Any) -> Any:
+        """One gradient through the function's own tape: the rule itself is being recorded."""
+        further = current_mode().grad
+        with enable_grad(), ambient.restored():
+            # Entries of their own: a tensor that was given twice has a gradient for each place.
+            own = [broadcast_to(x, x.shape) if x.node is not None else _leaf(x) for x in xs]
+            out = self.function(*own, **constants)
+            if not out.requires_grad:
+                return zeros_like(xs[k])
+            (found,) = grad(out, own[k], g, create_graph=further)
+        return found
 
     def _gradients(self, g: Tensor, *xs: Tensor, **constants: Any) -> list[Tensor]:
         with enable_grad():
-            leaves = [x.detach().requires_grad_() if x.dtype in FLOATS else x for x in xs]
+            leaves = [_leaf(x) for x in xs]
             real = [x for x in leaves if x.dtype in FLOATS]
-            found = iter(grad(self.function(*leaves, **constants), real, g))
+            out = self.function(*leaves, **constants)
+            found = iter(grad(out, real, g) if out.requires_grad else map(zeros_like, real))
         return [next(found) if x.dtype in FLOATS else x for x in leaves]
 
     def source(self, language: str = "c") -> str:
@@ -123,18 +138,35 @@ class Fused:
         return "\n".join(parts)
 
 
-class _Memo:
-    """All gradients of one call, computed together when the first of them is asked for."""
+class _Ambient(NamedTuple):
+    """What the function was called in, and what its gradients are computed in too."""
 
-    __slots__ = ("g", "gradients")
+    precision: Any
+    default: Any
 
-    def __init__(self) -> None:
-        self.g: Any = None
-        self.gradients: list[Tensor] = []
+    @staticmethod
+    def here() -> _Ambient:
+        """That of this moment."""
+        return _Ambient(autocast_dtype(), dtypes.get_default_dtype())
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """A context in which it holds again."""
+        now = _Ambient.here()
+        if now == self:
+            yield
+            return
+        inside = self.precision is not None
+        dtypes.set_default_dtype(self.default)
+        try:
+            with autocast(self.precision if inside else "bfloat16", enabled=inside):
+                yield
+        finally:
+            dtypes.set_default_dtype(now.default)
 
 
-def _no_memo() -> None:
-    """Where rules are recorded, nothing is remembered."""
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_() if x.dtype in FLOATS else x
 
 
 def fuse(function: Callable[..., Any]) -> Fused:

@@ -147,6 +147,27 @@ def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def is_plain(array: Any) -> bool:
+    """Whether each element has a place of its own, all at whole distances, aligned, native."""
+    if isinstance(array, np.ndarray) and not (array.flags.aligned and array.dtype.isnative):
+        return False
+    span = array.dtype.itemsize
+    for step, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n != 1):
+        if step < span or step % array.dtype.itemsize:
+            return False
+        span += step * (n - 1)
+    return True
+
+
+def extent_of(array: Any) -> tuple[tuple[int, ...], int, int]:
+    """The strides of an array in elements, how many of them its memory spans, and the first one's
+    distance from the lowest."""
+    strides = tuple(s // array.dtype.itemsize for s in array.strides)
+    steps = [(n - 1) * s for n, s in zip(array.shape, strides)]
+    below = -sum(step for step in steps if step < 0)
+    return strides, 1 + sum(map(abs, steps)), below
+
+
 @dataclass(eq=False, slots=True)
 class Map:
     """``out[i] = expression of inputs[i]`` at every place, the inputs being broadcast.
@@ -215,7 +236,10 @@ class Check:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """An instruction left to its primitive, and why. inputs and outputs are views."""
+    """An instruction left to its primitive, and why. inputs and outputs are views.
+
+    What it overwrites is copied into the output first, unless that is the same memory.
+    """
 
     instruction: Instruction
     inputs: tuple[Any, ...]

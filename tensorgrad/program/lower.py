@@ -25,9 +25,12 @@ from tensorgrad.program.loops import (
     Scalar,
     Storage,
     View,
+    extent_of,
+    is_plain,
     strides_of,
 )
-from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.program.program import Instruction, Program, Value, exact
+from tensorgrad.tape import CAST
 
 BOOL, INT64, UINT8 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint8)
 #: The element types that loops can compute with, in C.
@@ -84,7 +87,7 @@ _EXPRESSIONS: dict[str, tuple[str, int]] = {
     "round": ("tg_rint{f}({0})", 1),
     "maximum": ("tg_max{f}({0}, {1})", 1),
     "minimum": ("tg_min{f}({0}, {1})", 1),
-    "relu": ("({0} < 0 ? 0 : {0})", 1),
+    "relu": ("({0} <= 0 ? 0 : {0})", 1),  # NaN stays, and -0.0 becomes 0.0
     "pass_positive": ("({1} > 0 ? {0} : 0)", 1),
     "where": ("({0} ? {1} : {2})", 1),
     "zero": ("0", 0),
@@ -122,11 +125,17 @@ class Lowering:
         self._sharing = True
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
+        self._last_use: dict[Value, int] = dict.fromkeys(self._kept, len(program.instructions))
+        for at, i in enumerate(program):
+            for v in i.values():
+                self._last_use[v] = max(at, self._last_use.get(v, 0))
         for v in program.values():
             if v.role != "temporary":
                 self.views[v] = self._outside(v)
-        for i in program:
+        for at, i in enumerate(program):
             self.where = i.where
+            if i.written:
+                self._save_copies(i, at)
             self._lower(i)
 
     # --- memory ---------------------------------------------------------------------------------
@@ -143,13 +152,29 @@ class Lowering:
         return View(self.storage(math.prod(shape), dtype), shape, strides_of(shape))
 
     def _outside(self, v: Value) -> View:
-        storage = self.storage(math.prod(v.shape), v.dtype, v.role)
+        strides, size, offset = strides_of(v.shape), math.prod(v.shape), 0
+        if v.role == "external" and v.array.size and is_plain(v.array):
+            strides, size, offset = extent_of(v.array)
+        storage = self.storage(size, v.dtype, v.role)
         if v not in self._overwritten:
             storage.value = v
-        strides = strides_of(v.shape)
-        if v.role == "external" and v.array.size:
-            strides = tuple(s // v.dtype.itemsize for s in v.array.strides)
-        return View(storage, v.shape, strides)
+        return View(storage, v.shape, strides, offset)
+
+    def _save_copies(self, i: Instruction, at: int) -> None:
+        """Copy what a later instruction needs of the memory that ``i`` is about to overwrite.
+
+        Where the step had a view of that memory it does not use it again, or the program would be
+        aliased. What is here a view of it may have been a copy there (of a reshaped array, say).
+        """
+        places = [v.place for v in i.outputs if v.before is not None]
+        written = {self.views[place].storage for place in places if place.role == "external"}
+        for v, view in list(self.views.items()):
+            if view.storage in written and v.place not in places and self._last_use.get(v, 0) >= at:
+                if v.dtype in C_TYPES and view.size:
+                    self.views[v] = self.map("{0}", view)
+                else:
+                    copied = Instruction(CAST, (v,), {"dtype": v.dtype}, [v], where=i.where)
+                    self._call(copied, [view], "of its element type")
 
     # --- the vocabulary ---------------------------------------------------------------------------
 
@@ -173,7 +198,7 @@ class Lowering:
             dtype = next((v.dtype for v in views if v.dtype in WIDE_FLOATS), None) or views[0].dtype
         text = text.replace("{f}", "_f" if dtype == np.float32 else "_d")
         given = tuple(x.broadcast(shape) if isinstance(x, View) else x for x in inputs)
-        key = (text, tuple((type(x), x) for x in given), dtype, shape)
+        key = text, tuple(x if isinstance(x, View) else exact(x) for x in given), dtype, shape
         if into is not None:
             self._known.clear()  # it may have read what is overwritten
         elif text != "{0}" and self._sharing and key in self._known:
@@ -193,8 +218,8 @@ class Lowering:
         """``x`` reduced over ``axes``, which stay with size 1."""
         shape = tuple(1 if k in axes else n for k, n in enumerate(x.shape))
         axes = [k for k in sorted(axes) if x.shape[k] != 1]
-        if not axes:
-            return x
+        if not axes:  # NumPy begins a sum with 0.0, which makes 0.0 of -0.0
+            return self.map("{0} + 0", x) if kind == "+" else x
         wide = [k for k, n in enumerate(x.shape) if n != 1]
         leading = axes == wide[: len(axes)] and len(axes) == len(wide) - 1
         if axes == wide or axes == wide[-1:] or leading:
@@ -291,9 +316,9 @@ class Lowering:
     def _call(self, i: Instruction, inputs: list[Any], reason: str) -> None:
         outputs = []
         for v in i.outputs:
-            if v.before is not None:
+            if v.before is not None and v.place.role == "external":
                 view = self.views[v.before]
-            else:
+            else:  # what the step made itself is not overwritten: the new value has memory too
                 view = self.new(v.shape, v.dtype)
             self.views[v] = view
             outputs.append(view)
@@ -729,12 +754,11 @@ def _linear(to: Lowering, i: Instruction, x: View, weight: View, bias: Any) -> V
 
 @_row("copy_")
 def _copy(to: Lowering, i: Instruction, target: View, source: View) -> Any:
-    if target.storage.role not in ("external", "argument") or i.outputs[0].before is None:
-        raise _StaysACallError("a temporary is overwritten")
     text = f"({C_TYPES[target.dtype]}){{0}}"
     if target.dtype != source.dtype and "f" not in (target.dtype.kind, source.dtype.kind):
         raise _StaysACallError("integers of two types")
-    return to.map(text, source, shape=target.shape, into=target, dtype=target.dtype)
+    into = target if i.outputs[0].place.role == "external" else None
+    return to.map(text, source, shape=target.shape, into=into, dtype=target.dtype)
 
 
 def _parameters(

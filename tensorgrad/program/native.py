@@ -21,9 +21,8 @@ from tensorgrad.program.compiler import compiler as compiler
 from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
-from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, traffic_of
+from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, packed, traffic_of
 from tensorgrad.program.program import Program
-from tensorgrad.tape import note_overwritten
 
 _SOURCES = SOURCES  # entry.py asks here
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
@@ -125,9 +124,6 @@ class Native(Placed):
             view = self._views[v]
             if v.role == "constant":
                 self.memory[view.storage] = np.ascontiguousarray(v.array)
-            elif v.role == "external":
-                self._externals.append([v.fetch, v.array, view.storage])
-                self.memory[view.storage] = v.array
         self._small: list[tuple[int, np.ndarray[Any, Any]]] = []
         self._large: list[tuple[int, Storage]] = []
         for k, v in enumerate(self.program.arguments):
@@ -142,10 +138,6 @@ class Native(Placed):
             if s.role == "temporary":
                 self.memory[s] = aligned(s.nbytes).view(s.dtype)
         self._fill_table()
-        self._updated = [
-            self._views[v].storage for v in self.program.updates() if v.role == "external"
-        ]
-        self._updated_arrays = [self.memory[s] for s in self._updated]
         if any(v.role == "argument" for v in self.program.updates()):
             raise CompileError("an argument is overwritten")
 
@@ -157,7 +149,9 @@ class Native(Placed):
     def _bind_outputs(self) -> None:
         """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
         self._results = [self._shown(v) for v in self.program.results]
-        storages = [self._views[v].storage for v in self.program.kept()]
+        super()._bind_outputs()
+        shown = [*self._results, *[e for e in self._gradients if e is not None]]
+        storages = [self._views[v].storage for v, _ in shown]
         #: results that are handed out as they lie, being large and nobody else's
         self.direct = [
             array is not None
@@ -166,10 +160,13 @@ class Native(Placed):
             and storages.count(self._views[v].storage) == 1
             for v, array in self._results
         ]
-        super()._bind_outputs()
 
-    def _move(self, storage: Storage) -> None:
-        """Give a temporary value that is kept other memory."""
+    def _move(self, storages: set[Storage]) -> None:
+        """See Placed."""
+        super()._move(storages)
+        self._results = self._shown_anew(self._results, storages)
+
+    def _give_memory(self, storage: Storage) -> None:
         self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
         if storage in self._slots:
             self._table[self._slots[storage]] = memory.ctypes.data
@@ -187,18 +184,19 @@ class Native(Placed):
         """
         if self._fetched():
             self._fill_table()
-            self._updated_arrays = [self.memory[s] for s in self._updated]
-        for k, direct in enumerate(self.direct):
-            # The array is referred to by this list, and by the question. Whoever else refers to it
-            # keeps what the last replay put there.
-            if direct and getrefcount(self._results[k][1]) > 2:
-                v, _ = self._results[k]
-                self._move(self._views[v].storage)
-                self._results[k] = self._shown(v)
+        # The array is referred to by the list of results, and by the question. Whoever else refers
+        # to it keeps what the last replay put there.
+        kept = {
+            self._views[self._results[k][0]].storage
+            for k, direct in enumerate(self.direct)
+            if direct and getrefcount(self._results[k][1]) > 2
+        }
+        if kept:
+            self._move(kept)
         for k, buffer in self._small:
             buffer[...] = arguments[k]
         for k, storage in self._large:
-            array = self.memory[storage] = np.ascontiguousarray(arguments[k])
+            array = self.memory[storage] = packed(arguments[k], storage.dtype)
             if storage in self._slots:
                 self._table[self._slots[storage]] = array.ctypes.data
         for live, name, buffer, _ in self._scalars:
@@ -216,20 +214,21 @@ class Native(Placed):
                 self._times[k] = perf_counter() - start
                 if failed:
                     self._complain(failed)
+            results = [
+                self._array(self._views[v]).copy()
+                if array is None
+                else array
+                if direct
+                else array.copy()
+                for (v, array), direct in zip(self._results, self.direct)
+            ]
+            return results, [None if e is None else self._gradient(*e) for e in self._gradients]
         finally:
             if quiet is not None and before != 1:
                 quiet.set_threads(before)
-        if self._updated:
-            note_overwritten(self._updated_arrays)
-        results = [
-            self._array(self._views[v]).copy()
-            if array is None
-            else array
-            if direct
-            else array.copy()
-            for (v, array), direct in zip(self._results, self.direct)
-        ]
-        return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+            self._finish()
+            for _, storage in self._large:  # arguments are the caller's
+                del self.memory[storage]
 
     def _complain(self, number: int) -> None:
         check = self.source.checks[number - 1]
@@ -244,6 +243,8 @@ class Native(Placed):
     @property
     def is_short(self) -> bool:
         """Whether it runs without calls, and for less than about 100 us."""
+        if self._mirrored:
+            return False  # they have to be filled
         work = 0
         for unit in self.schedule.units:
             if isinstance(unit, Nest):

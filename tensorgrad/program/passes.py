@@ -9,7 +9,8 @@ from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
-from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.program.capture import Drawn
+from tensorgrad.program.program import Instruction, Program, Value, exact
 
 
 def without_dead_code(program: Program) -> Program:
@@ -37,7 +38,7 @@ def with_shared(program: Program) -> Program:
         inputs = tuple(same.get(x, x) if type(x) is Value else x for x in i.inputs)
         i = Instruction(i.op, inputs, i.attrs, i.outputs, i.live, i.residual, i.written, i.where)
         key = _key(i)
-        first = known.get(key) if key is not None else None
+        first = None if key is None else known.get(key)
         # What is seen from outside, or overwritten later, needs memory of its own.
         if first is not None and not taken.intersection([*i.outputs, *first.outputs]):
             same.update(zip(i.outputs, first.outputs))
@@ -52,14 +53,14 @@ def _key(i: Instruction) -> Any:
     """What makes two instructions alike; ``None`` if nothing does."""
     if i.written:
         return None
-    try:
-        live = None if i.live is None else (i.live.generator, i.live.offset)  # type: ignore[attr-defined]
-        attrs = tuple(sorted(i.attrs.items())) if live is None else ()
-        key = (i.op, tuple((type(x), x) for x in i.inputs), attrs, live, len(i.outputs))
-        hash(key)
-    except (TypeError, AttributeError):
+    attrs, live = i.attrs, None
+    if type(i.live) is Drawn:  # at its place in the stream, wherever that begins
+        live = exact(i.live.generator), i.live.offset
+        attrs = {k: v for k, v in attrs.items() if k not in ("key", "position")}
+    elif i.live is not None:
         return None
-    return key
+    options = tuple(sorted((name, exact(x)) for name, x in attrs.items()))
+    return i.op, tuple(map(exact, i.inputs)), options, live, len(i.outputs)
 
 
 def folded(program: Program) -> Program:

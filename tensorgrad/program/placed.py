@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.program.loops import Call, Product, Storage, View
+from tensorgrad.errors import CompileError
+from tensorgrad.program.loops import Call, Product, Storage, View, extent_of, is_plain
 from tensorgrad.program.nests import Nest, Schedule
 from tensorgrad.program.program import Program, Value
+from tensorgrad.tape import note_overwritten
 
 
 def lifetimes(schedule: Schedule, seen: set[Storage]) -> dict[Storage, tuple[int, int, int]]:
@@ -84,6 +89,19 @@ def traffic_of(schedule: Schedule) -> list[int]:
     return found
 
 
+@dataclass(eq=False, slots=True)
+class External:
+    """A value from outside the program, and the array that it is now.
+
+    mirror: what the program works on in place of that array, if the array does not lie as the one
+        of the capture did: it is filled before each replay.
+    """
+
+    value: Value
+    array: Any = None
+    mirror: Any = None
+
+
 class Placed:
     """A program whose values lie where ``memory`` says."""
 
@@ -98,19 +116,77 @@ class Placed:
         self._xp = xp
         self._seen = {views[v].storage for v in program.kept()}
         self.memory: dict[Storage, Any] = {}
+        #: what each gradient is, and an array that shows it unless it may lie elsewhere next time
         self._gradients: list[tuple[Value, Any] | None] = []
-        #: of each external value: how to get its array, the array last seen, and its storage
-        self._externals: list[list[Any]] = []
+        self._gradient_of: dict[int, int] = {}  # id of such an array -> its number
+        self._externals = [External(v) for v in program.values() if v.role == "external"]
+        self._mirrored: list[External] = []
+        updated = program.updates()
+        self._updated = [e for e in self._externals if e.value in updated]
+        self._updated_arrays: list[Any] = []
+        for e in self._externals:
+            self._bind(e, e.value.array)
+        self._note_places()
+
+    # --- what lies outside ------------------------------------------------------------------------
 
     def _fetched(self) -> bool:
         """Take the arrays that external values are now; whether one is another than before."""
         moved = False
-        for entry in self._externals:
-            array = entry[0]()
-            if array is not entry[1]:
+        added_to = []
+        for e in self._externals:
+            assert e.value.fetch is not None
+            array = e.value.fetch()
+            if array is not e.array:
                 moved = True
-                entry[1] = self.memory[entry[2]] = array
+                self._bind(e, array)
+                if id(array) in self._gradient_of:
+                    added_to.append(self._gradient_of[id(array)])
+        if moved:
+            self._note_places()
+        if added_to:  # the old gradient is an input: the new one must not be written over it
+            self.renew(*added_to)
+        for e in self._mirrored:
+            e.mirror[...] = e.array
         return moved
+
+    def _bind(self, e: External, array: Any) -> None:
+        v = e.value
+        if array.shape != v.shape or not _same_kind(array.dtype, v.dtype):
+            raise CompileError(
+                f"a tensor from outside must keep its shape {v.shape} and dtype {v.dtype}; now it "
+                f"has {array.shape} and {array.dtype}. Pass it as an argument, or compile the "
+                "function anew"
+            )
+        view = self._views[v]
+        e.array, e.mirror = array, None
+        if (
+            is_plain(array)
+            and array.dtype == v.dtype
+            and (not array.size or extent_of(array)[0] == view.strides)
+        ):
+            self.memory[view.storage] = _flat(self._xp, array)
+        else:
+            self.memory[view.storage] = self._xp.empty(view.storage.size, v.dtype)
+            e.mirror = self._array(view)
+
+    def _note_places(self) -> None:
+        self._mirrored = [e for e in self._externals if e.mirror is not None]
+        self._updated_arrays = [e.array for e in self._updated]
+
+    def _finish(self) -> None:
+        """Tell of what was overwritten outside, and let go of gradients from before."""
+        for e in self._mirrored:
+            if e in self._updated:
+                e.array[...] = e.mirror
+        if self._updated:
+            note_overwritten(self._updated_arrays)
+        for e in self._externals:
+            if e.value.label == "gradient":
+                e.array = e.mirror = None
+                self.memory.pop(self._views[e.value].storage, None)
+
+    # --- what is seen -----------------------------------------------------------------------------
 
     def _array(self, view: View) -> Any:
         """The elements of ``view`` as they lie in memory now."""
@@ -132,28 +208,54 @@ class Placed:
     def _bind_outputs(self) -> None:
         """Make the arrays that show the gradients."""
         self._gradients = [None if v is None else self._shown(v) for _, v in self.program.gradients]
+        self._number_gradients()
 
-    def _move(self, storage: Storage) -> None:
-        """Give a temporary value that is kept other memory."""
+    def _number_gradients(self) -> None:
+        self._gradient_of = {id(e[1]): k for k, e in enumerate(self._gradients) if e is not None}
+
+    def _move(self, storages: set[Storage]) -> None:
+        """Give temporary values that are kept other memory.
+
+        The arrays of all others stay the same objects: whether somebody keeps one is asked of them.
+        """
+        for s in storages:
+            self._give_memory(s)
+        self._gradients = self._shown_anew(self._gradients, storages)
+        self._number_gradients()
+
+    def _shown_anew(self, entries: Sequence[Any], storages: set[Storage]) -> list[Any]:
+        return [
+            e if e is None or self._views[e[0]].storage not in storages else self._shown(e[0])
+            for e in entries
+        ]
+
+    def _give_memory(self, storage: Storage) -> None:
         raise NotImplementedError
 
-    def renew(self, number: int) -> None:
-        """Give a gradient other memory: somebody holds on to the one it has."""
-        entry = self._gradients[number]
-        assert entry is not None
-        storage = self._views[entry[0]].storage
-        if storage.role == "temporary":
-            self._move(storage)
-            self._bind_outputs()
+    def renew(self, *numbers: int) -> None:
+        """Give these gradients other memory: somebody holds on to the one they have."""
+        entries = [e for k in numbers if (e := self._gradients[k]) is not None]
+        storages = {self._views[v].storage for v, _ in entries}
+        self._move({s for s in storages if s.role == "temporary"})
 
     def _call(self, op: Call) -> Callable[[], int]:
         """A primitive called on arrays that show the program's memory."""
         i = op.instruction
         overwrites = bool(i.written)
         first = i.outputs[0]
+        # What it overwrites outside lies in place; of what the step made a new value is made.
+        fresh = [
+            (k, view)
+            for k, view in zip(i.written, op.outputs[len(op.outputs) - len(i.written) :])
+            if view.storage is not op.inputs[k].storage
+        ]
 
         def call() -> int:
             arrays = [self._array(x) if isinstance(x, View) else x for x in op.inputs]
+            for k, view in fresh:
+                copied = self._array(view)
+                copied[...] = arrays[k]
+                arrays[k] = copied
             options = i.attrs if i.live is None else {**i.attrs, **i.live()}
             place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
             made = place.run(i.op, arrays, options)
@@ -170,6 +272,27 @@ class Placed:
             return 0
 
         return call
+
+
+def _same_kind(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
+    """Whether two element types differ in nothing but the order of the bytes."""
+    return a == b or a.newbyteorder("=") == b.newbyteorder("=")
+
+
+def _flat(xp: Any, array: Any) -> Any:
+    """The memory that ``array`` spans, from its lowest address, as an array of one axis."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1)
+    corner = array[tuple(slice(-1, None) if s < 0 else slice(0, 1) for s in array.strides)]
+    _, size, _ = extent_of(array)
+    return xp.lib.stride_tricks.as_strided(corner, (size,), (array.itemsize,))
+
+
+def packed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """``array``, copied unless its elements lie side by side, aligned, in this machine's order."""
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype == dtype:
+        return array
+    return np.array(array, dtype, order="C")
 
 
 def as_signed(value: Any) -> Any:

@@ -9,6 +9,7 @@ the place of the old one.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,9 @@ from tensorgrad.tape import Primitive
 
 #: Where a value comes from: given to the step, kept outside it, made by it, or always the same.
 ROLES = ("argument", "external", "temporary", "constant")
+
+# Types whose equal objects are alike in every respect.
+_EXACT = frozenset({int, bool, str, bytes, type(...)})
 
 
 @dataclass(eq=False, slots=True)
@@ -203,6 +207,23 @@ class Program:
             lines.append(f'  r{k} [label="result {k}", style=rounded];')
             lines.append(f"  {made.get(v, f'v{v.number}')} -> r{k};")
         return "\n".join([*lines, "}"])
+
+
+def exact(x: Any) -> Any:
+    """A key that is equal for what computes alike: 0.0 and -0.0, 1 and True are not."""
+    if type(x) is tuple or type(x) is list:
+        return type(x), tuple([exact(part) for part in x])
+    if type(x) is float:
+        return struct.pack("<d", x)
+    if type(x) is complex:
+        return complex, exact(x.real), exact(x.imag)
+    if isinstance(x, np.generic):
+        return type(x), x.tobytes()
+    if x is None or type(x) in _EXACT or isinstance(x, np.dtype):
+        return type(x), x
+    if type(x) is slice:
+        return slice, exact((x.start, x.stop, x.step))
+    return "identity", id(x)
 
 
 def _typed(v: Value) -> str:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from program.captured import recorded
 from program.executors import EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.errors import CompileError
 from tensorgrad.program import Program, blas, compiler, native
-from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.loops import Storage, View, strides_of
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
 from tensorgrad.program.placed import arena_plan
@@ -27,9 +27,7 @@ needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is 
 
 
 def program_of(f: Any, *shapes: tuple[int, ...]) -> Program:
-    tensors = [Tensor(np.ones(shape, np.float32)) for shape in shapes]
-    program, _ = capture(lambda: f(*tensors), Recorder(tensors), lambda result: [result])
-    return program
+    return recorded(f, [Tensor(np.ones(shape, np.float32)) for shape in shapes])
 
 
 def names(program: Program) -> list[str]:
