@@ -215,8 +215,10 @@ def test_gradients_with_the_default_dtype_of_the_call() -> None:
         y = fused(x)
         dtypes.set_default_dtype(tg.float32)
         assert y.dtype == default
-        y.backward(Tensor(np.full(3, 7.0), dtype=default))
-        np.testing.assert_array_equal(host(x.grad), np.float32(default.type(0.1) * default.type(7.0)))
+        y.backward(Tensor(np.full(3, 9.0), dtype=default))
+        np.testing.assert_array_equal(
+            host(x.grad), np.float32(default.type(0.1) * default.type(9.0))
+        )
         assert dtypes.get_default_dtype() == tg.float32
 
 
