@@ -597,23 +597,25 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
 @EVERY_EXECUTOR
 def test_calls_2_4_8_run_the_function_too(executor: str) -> None:
     call = tg.compile(lambda x: x * 2.0, executor=executor)
-    inner, ran = call.function, []
+    calls = {3: 0, 4: 0}  # of each of two programs, by the length of the argument
+    ran: dict[int, list[int]] = {3: [], 4: []}
 
-    def watched(*args: Any) -> Any:
-        ran.append(k)
-        return inner(*args)
+    def called(n: int) -> None:
+        calls[n] += 1
+        call(Tensor(numbers(n)))
 
-    x = Tensor(numbers(3))
-    call(x)
+    called(3)
+    called(4)
+    inner = call.function
+
+    def watched(x: Tensor) -> Tensor:
+        ran[len(x)].append(calls[len(x)])
+        return inner(x)
+
     call.function = watched
-    for k in range(2, 40):
-        call(x)
-    assert ran == [2, 4, 8, 16, 32]
-    call(Tensor(numbers(4)))  # another program has calls of its own; it is captured in its first
-    ran.clear()
-    for k in range(2, 10):
-        call(Tensor(numbers(4)))
-    assert ran == [2, 4, 8]
+    for n in (3, 4, 4, 3, *[3] * 30, *[4] * 6):
+        called(n)
+    assert ran == {3: [2, 4, 8, 16, 32], 4: [2, 4, 8]}
     assert call.captures == 2
 
 
