@@ -81,8 +81,8 @@ def first_failure(
         raise ValueError(f"pytest {' '.join(tests)} runs no test:\n{said[-1000:]}")
     if not running.returncode:
         return ""
-    lines = [line.split() for line in said.splitlines()]
-    failed = [words[1] for words in lines if words[:1] in (["FAILED"], ["ERROR"])]
+    lines = [line.partition(" ") for line in said.splitlines()]
+    failed = [rest.partition(" - ")[0] for word, _, rest in lines if word in ("FAILED", "ERROR")]
     return failed[0].rpartition("::")[2] if failed else f"exit code {running.returncode}"
 
 

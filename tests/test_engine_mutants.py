@@ -1,0 +1,98 @@
+"""The mistakes that mutate_engine.py plants can all be planted, and are of many kinds."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from engine_mutants import MUTANTS, SELECTIONS
+from mutate_engine import ROOT, third
+from mutation import Mutant, first_failure, judged, planted
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.kind}")
+def test_there_is_one_place_for_it(mutant: Mutant) -> None:
+    text = planted(mutant, ROOT)
+    assert text != (ROOT / mutant.file).read_text()
+    if mutant.file.endswith(".py"):  # an error in the syntax would be found by any test
+        compile(text, mutant.file, "exec")
+
+
+def test_enough_of_them_in_the_compiler_and_the_backward_pass() -> None:
+    engine = [
+        m
+        for m in MUTANTS
+        if m.file.startswith(("tensorgrad/program/", "tensorgrad/tape.py", "tensorgrad/replay.py"))
+    ]
+    assert len(engine) >= 50
+    assert len({(m.file, m.old, m.new) for m in MUTANTS}) == len(MUTANTS)
+
+
+def test_every_selection_serves_a_mutant_and_names_files_that_exist() -> None:
+    assert {m.tests for m in MUTANTS} == set(SELECTIONS)
+    for selection in SELECTIONS.values():
+        words = shlex.split(selection.arguments)
+        files = [word for word in words if word.startswith("tests/")]
+        assert files
+        assert all((ROOT / word).exists() for word in files)
+
+
+def test_thirds_are_parts_in_order_of_time() -> None:
+    parts = [third(MUTANTS, k) for k in (1, 2, 3)]
+    assert sorted(m for part in parts for m in part) == sorted(MUTANTS)
+    times = [[SELECTIONS[m.tests].seconds for m in part] for part in parts]
+    assert max(times[0]) <= min(times[1])
+    assert max(times[1]) <= min(times[2])
+
+
+# --- the harness ----------------------------------------------------------------------------------
+
+
+def test_what_failed_is_told_from_what_did_not_run(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import os, signal, subprocess, sys\nimport pytest\n"
+        "def test_right(): pass\n"
+        "@pytest.mark.parametrize('x', [0], ids=['kinds: of - wrong'])\n"
+        "def test_wrong(x): assert x\n"
+        "def test_crash(): os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "def test_hang(): subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    )
+
+    def failure(name: str, limit: float = 60.0) -> str:
+        return first_failure(["test_it.py", "-k", name], {}, tmp_path, limit)
+
+    assert failure("right") == ""
+    assert failure("wrong").startswith("test_wrong[kinds: of")
+    assert failure("crash") == "exit code -11"
+    assert failure("hang", 2.0) == "no end within 2 s"
+    with pytest.raises(ValueError, match="runs no test"):
+        failure("nothing_of_that_name")
+    with pytest.raises(ValueError, match="runs no test"):
+        first_failure(["no_such_file.py"], {}, tmp_path, 60.0)
+
+
+def test_survivors_need_an_explanation(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [Mutant("found", "file", "a", "b")] * 39
+    missed = Mutant("missed", "file", "c", "d")
+
+    def trial(mutant: Mutant) -> str:
+        return "" if mutant.kind == "missed" else "test_it"
+
+    assert judged(found, trial, 2, "{m.kind}") == 0
+    assert judged([*found, missed], trial, 2, "{m.kind}") == 1
+    assert "no test finds: file: 'c' -> 'd'" in capsys.readouterr().out
+    explained = missed._replace(survives="it changes nothing")
+    assert judged([*found, explained], trial, 2, "{m.kind}") == 0
+    assert judged([*found, *[explained] * 3], trial, 2, "{m.kind}") == 1  # 93 %
+    assert judged([], trial, 2, "{m.kind}") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [("x", "y", "occurs 2 times"), ("z", "y", "occurs 0 times"), ("a", "a", "by itself")],
+)
+def test_a_mistake_has_one_place(tmp_path: Path, old: str, new: str, match: str) -> None:
+    (tmp_path / "file").write_text("x x a")
+    with pytest.raises(ValueError, match=match):
+        planted(Mutant("kind", "file", old, new), tmp_path)
