@@ -133,6 +133,10 @@ class Module:
         object.__setattr__(self, name, value)
         changes.count += 1
 
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        changes.count += 1
+
     # --- parts --------------------------------------------------------------------------------
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:

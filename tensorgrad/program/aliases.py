@@ -83,8 +83,10 @@ class Sharing:
 
     def outside_holds(self, outside: Sequence[Any]) -> bool:
         """Whether the arrays outside, some of which lie elsewhere now, share memory as before."""
+        if self._between(outside) != self._outside:
+            return False
         self.ranges = merged(outside)
-        return self._between(outside) == self._outside
+        return True
 
     def holds(self, arguments: Sequence[Any], outside: Sequence[Any]) -> bool:
         """Whether these arguments share memory as those at capture did.

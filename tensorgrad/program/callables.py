@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.program.guards import CONTAINERS, MISSING, SCALARS, lookup, parts_of, read
+from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of, read
 from tensorgrad.program.opcodes import words
 from tensorgrad.program.shadow import FRESH, Generated, Instance, Mark, Unknown
 from tensorgrad.tensor import Tensor
@@ -51,7 +51,7 @@ STATELESS: frozenset[type] = frozenset(
         types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType,
         types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
         types.MemberDescriptorType, types.FunctionType, types.MethodType, types.ModuleType,
-        types.CodeType, types.CellType, BaseException, type(None), type(...), type(NotImplemented),
+        types.CodeType, types.CellType, types.SimpleNamespace, threading.local, BaseException, type(None), type(...), type(NotImplemented),
         int, float, complex, bool, str, bytes, np.generic,
     }
 )  # fmt: skip
@@ -96,6 +96,12 @@ _ARRAY_CHANGES = frozenset(
         " __ior__ __ixor__ __ilshift__ __irshift__ __imatmul__ __setstate__"
     )
 )
+_BUFFER_CHANGES = frozenset(
+    words(
+        "append extend insert remove pop clear reverse __setitem__ __delitem__ release fromlist"
+        " frombytes fromfile fromunicode byteswap tofile"
+    )
+)
 _OBJECT = frozenset(
     words(
         "__init__ __repr__ __str__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __format__ __sizeof__"
@@ -110,6 +116,8 @@ _BUILTINS = frozenset(
         " reversed aiter anext"
     )
 )
+#: Those of them that only go through the entries.
+_ENTRIES = frozenset({"iter", "len", "reversed"})
 #: Those that look at no content.
 _LOOK_AT_NOTHING = frozenset(words("id callable print hash compile __build_class__"))
 #: Modules of C whose functions give the same for the same arguments and change nothing.
@@ -130,7 +138,7 @@ _CHANGE_THE_FIRST = frozenset(
 )
 _HARMLESS = {
     "sys": frozenset(
-        words("getrecursionlimit intern exc_info getsizeof exception getdefaultencoding")
+        words("intern exc_info exception")
     ),
     "_warnings": frozenset({"warn", "warn_explicit"}),
     "_thread": frozenset({"allocate_lock", "RLock"}),
@@ -138,10 +146,10 @@ _HARMLESS = {
     "_weakref": frozenset({"getweakrefs"}),
     "_collections": frozenset({"_tuplegetter"}),
 }
-_CHANGING_NUMPY = frozenset(
+_STATE_OF_NUMPY = frozenset(
     words(
         "fromfile load save savez savetxt loadtxt genfromtxt memmap seterr seterrcall setbufsize"
-        " set_printoptions"
+        " set_printoptions get_printoptions geterr geterrcall getbufsize"
     )
 )
 _ENGINE_REFUSED = {
@@ -181,7 +189,7 @@ def closed(o: Any) -> bool:
     if type(o) in SCALARS:
         return False
     for base in type(o).__mro__:
-        if base in STATELESS or base in CONTAINERS or base is np.ndarray or base is Tensor:
+        if base in STATELESS or base in CONTAINERS or base in BUFFERS or base in (np.ndarray, Tensor):
             return False
         if (
             issubclass(base, types.GeneratorType)
@@ -210,6 +218,9 @@ def places_of(o: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(o, list | collections.deque):
         for k, value in enumerate(list(o)):
             yield ("item", o, k), value
+    elif isinstance(o, types.MappingProxyType):
+        for value in parts_of(o):
+            yield None, value
     elif isinstance(o, tuple):
         for value in tuple.__iter__(o):
             yield None, value
@@ -225,7 +236,7 @@ def objects_in(o: Any, depth: int = 0) -> Iterator[Any]:
     if isinstance(o, CONTAINERS):
         for part in parts_of(o)[:1000]:
             yield from objects_in(part, depth + 1)
-    elif not isinstance(o, Tensor | type | types.ModuleType):
+    elif not isinstance(o, Tensor):
         yield o
 
 
@@ -236,7 +247,7 @@ def refused_of_the_engine(f: Any) -> str:
     if module.startswith("tensorgrad"):
         return _ENGINE_REFUSED.get(name, "")
     if module.startswith("numpy") and (
-        name in _CHANGING_NUMPY or module.startswith("numpy.random")
+        name in _STATE_OF_NUMPY or module.startswith("numpy.random")
     ):
         return f"{name}() of NumPy depends on more than its arguments"
     return ""
@@ -250,8 +261,13 @@ def called(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(f, type(functools.lru_cache(len))):
         return _cached(r, f, args, kwargs)
     if isinstance(f, weakref.ref):
-        return r.note("referent", f, None, f())
-    if isinstance(f, operator.itemgetter | operator.attrgetter | operator.methodcaller):
+        o = f()
+        if r.is_outside(f):
+            r.note("referent", f, None, o is not None)
+            if o is not None and not r.is_outside(o):
+                r.weakly(o, f)
+        return o
+    if isinstance(f, _GETTERS):
         return _getter(r, f, args)
     if isinstance(f, np.ufunc):
         return _ufunc(r, f, args, kwargs, given)
@@ -289,25 +305,42 @@ def asked_again(r: Reads, f: Any, args: list[Any]) -> Any:
     return r._awaiting(f)
 
 
+_GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
+
+
+def ask_again(r: Reads, f: Any) -> Any:
+    """A guard on what a function without arguments gives."""
+    return r.note("call", f, ((), ()), f())
+
+
+def decimal_context() -> str:
+    """What arithmetic with decimal numbers depends on besides them."""
+    return repr(decimal.getcontext())
+
+
 def made_of(given: list[Any]) -> Any:
     """What C code gives that may hold what it was given."""
-    sources: list[Any] = []
-    for x in given:
-        if isinstance(x, Unknown):
-            sources += x.sources
-        elif (
-            x is not FRESH
-            and type(x) not in SCALARS
-            and not isinstance(x, Tensor | np.ndarray | np.generic)
-        ):
-            sources.append(x)
-    unknown = any(isinstance(x, Unknown) and not x.sources for x in given)
-    return Unknown(sources) if sources or unknown else FRESH
+    sources = [
+        x
+        for x in given
+        if isinstance(x, Unknown)
+        or not (
+            isinstance(x, Mark | Tensor | np.ndarray | np.generic | str | bytes)
+            or type(x) in SCALARS
+        )
+    ]
+    return Unknown(sources) if sources else FRESH
 
 
 def _shallow(r: Reads, given: list[Any]) -> Any:
     for x in given:
         r.iterate(x) if hasattr(type(x), "__next__") else r.content(x)
+    return made_of(given)
+
+
+def _entries(r: Reads, given: list[Any]) -> Any:
+    for x in given:
+        r.iterate(x) if hasattr(type(x), "__next__") else r.entries(x)
     return made_of(given)
 
 
@@ -389,6 +422,8 @@ def _function(
     if name in _CHANGE_THE_FIRST and args:
         r.changes(args[0], "the content")
         return _shallow(r, given)
+    if module == "sys" and name in ("getrecursionlimit", "getdefaultencoding", "getswitchinterval"):
+        return ask_again(r, f)
     if name in _HARMLESS.get(module, ()):
         for x in given:
             r.content(x)
@@ -455,7 +490,7 @@ def _next(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
             s.awaited = it.code
         elif isinstance(lookup(type(it), "__next__"), types.FunctionType):
             return r._awaiting(lookup(type(it), "__next__"))
-    return made_of([Unknown(getattr(it, "sources", (it,))), *args[1:]])
+    return made_of([it if isinstance(it, Mark) else Unknown([it]), *args[1:]])
 
 
 def _isinstance(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -498,8 +533,6 @@ def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     found = getattr(o, "__dict__", MISSING)
     if r.is_outside(o) and isinstance(found, dict):
         r.note("attribute", o, "__dict__", found)
-    if isinstance(o, type):
-        r.refuse("the attributes of a class are read as a whole", "read them by name")
     return found
 
 
@@ -540,9 +573,7 @@ def _method(
     r: Reads, owner: Any, name: str, args: list[Any], kwargs: dict[str, Any], given: list[Any]
 ) -> Any:
     if isinstance(owner, Mark):
-        for x in (owner, *given):
-            r.content(x)
-        return owner if isinstance(owner, Unknown) else FRESH
+        return r.of_mark(owner, name, given)
     if isinstance(owner, type):
         return _of_type(r, owner, name, args, given)
     if name == "__setattr__" and len(args) == 2 and type(args[0]) is str:
@@ -576,22 +607,33 @@ def _method(
         if name in _ARRAY_CHANGES:
             r.changes(owner, "the content")
         return _shallow(r, [owner, *given])
+    elif isinstance(owner, BUFFERS):
+        if name in _BUFFER_CHANGES or name.startswith("__i"):
+            r.changes(owner, "the content")
+        return _shallow(r, [owner, *given])
     if known is not None:
         if name not in known and name not in _OBJECT:
             r.changes(owner, "the content")
         return _shallow(r, [owner, *given])
+    if isinstance(owner, str) and name in ("format", "format_map"):
+        return _deep(r, given)  # "{0.name}" reads attributes
     if isinstance(owner, _IMMUTABLE):
         return _shallow(r, [owner, *given])
     if name == "__next__" or hasattr(type(owner), "__next__"):
         r.iterate(owner)
         return made_of([owner, *given])
     if is_harmless_manager(owner):
+        if name in ("release", "__enter__", "__exit__") or (name == "acquire" and not given):
+            return FRESH
+        if name == "locked":
+            return ask_again(r, owner.locked)
+        r.refuse(f"the state of a lock is read by {name}()")
         return FRESH
+    if isinstance(owner, decimal.Decimal):
+        ask_again(r, decimal_context)
     if type(owner) in STATELESS or any(
         b in STATELESS and b is not object for b in type(owner).__mro__
     ):
-        if type(owner).__module__ == "_thread":
-            return FRESH
         return _shallow(r, given)
     if name in _OBJECT:
         return _deep(r, [owner, *given])
@@ -685,13 +727,27 @@ _MADE_BY_C = frozenset(
 )
 
 
-def constructed(r: Reads, f: type, args: list[Any], given: list[Any]) -> Any:
+_GO_THROUGH = frozenset({list, tuple, zip, map, filter, enumerate, reversed, dict})
+
+
+def constructed(
+    r: Reads, f: type, args: list[Any], kwargs: dict[str, Any], given: list[Any]
+) -> Any:
     """A class without Python code in ``__new__`` and ``__init__`` is called."""
+    if f in _GETTERS or f is functools.partial:
+        if any(isinstance(x, Mark) for x in given):
+            r.refuse(f"a {f.__name__} is made of what cannot be seen into", "write it out")
+            return Unknown()
+        for x in given:
+            r.reach(x) if r.is_outside(x) else None
+        return f(*args, **kwargs)  # one like that which the step makes
     if any(b.__module__ in ("_random", "_io", "socket", "_socket", "mmap") for b in f.__mro__):
         r.refuse(
             f"a {f.__name__} is made inside the step, which depends on more than its arguments"
         )
         return FRESH
+    if issubclass(f, decimal.Decimal):
+        ask_again(r, decimal_context)
     if issubclass(f, np.generic | np.dtype | int | float | complex | str | bytes):
         for x in given:
             r.special(x, "__int__", "__float__", "__index__", "__str__", "__bool__", "__len__")
@@ -707,7 +763,7 @@ def constructed(r: Reads, f: type, args: list[Any], given: list[Any]) -> Any:
         return Instance(f)
     for x in given:
         r.special(x, "__iter__", "__len__", "__getitem__")
-    found = _shallow(r, given)
+    found = (_entries if f in _GO_THROUGH else _shallow)(r, given)
     return found if not _is_python(f) else Instance(f, getattr(found, "sources", ()))
 
 

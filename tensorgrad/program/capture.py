@@ -129,6 +129,7 @@ class Recorder(Observer):
         shown = self._shown.setdefault(owner, [])
         if role == "external" and owner in self._written and _overlap(array, self._written[owner]):
             self.program.aliased = True
+            self.program.touched[value] = None
         shown.append((value, array))
         return value
 
@@ -218,6 +219,7 @@ class Recorder(Observer):
         # at any time; one made by the step does no harm unless it is used again.
         owner = id(backend.of(array).memory_owner(array))
         self._written.setdefault(owner, []).append(array)
+        self.program.touched.update(dict.fromkeys(self._outside_in(array)))
         for other, view in self._shown.get(owner, ()):
             if other.place is not before.place and _overlap(view, [array]):
                 if other.role != "temporary" or before.place.role == "temporary":
@@ -227,6 +229,15 @@ class Recorder(Observer):
         self._count += 1
         self._current[id(array)] = value
         return value
+
+    def _outside_in(self, array: Any) -> list[Value]:
+        """The values from outside that lie in the memory of ``array``, if in part."""
+        owner = id(backend.of(array).memory_owner(array))
+        return [
+            v
+            for v, view in self._shown.get(owner, ())
+            if v.role in ("external", "argument") and _overlap(view, [array])
+        ]
 
     def _live(self, op: Primitive, attrs: dict[str, Any]) -> Callable[[], Mapping[str, Any]] | None:
         if "position" in attrs and "key" in attrs:
@@ -243,8 +254,7 @@ class Recorder(Observer):
         for array in arrays:
             if array is None:
                 continue
-            found = self.known(array)
-            outside = found is None or found.place.role in ("external", "argument")
+            outside = self.known(array) is None or self._outside_in(array)
             if outside and not any(a is array for a, _ in self._saved):
                 self._saved.append((array, backend.copied(array)))
 

@@ -423,14 +423,22 @@ class Compiled:
 
     @property
     def _name(self) -> str:
-        return str(getattr(self, "__name__", "a compiled function"))
+        return str(getattr(self, "__name__", type(self.function).__name__))
 
     # --- capture --------------------------------------------------------------------------------
 
     def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         guards = Guards()
-        recorder = Recorder(tensors, guards.enter, asked=self._asked)
         reads = Reads(self.function, args, kwargs, guards.enter)
+        try:
+            return self._captured(guards, reads, key, tensors, args, kwargs)
+        finally:
+            reads.release()
+
+    def _captured(
+        self, guards: Guards, reads: Reads, key: Any, tensors: list[Tensor], args: Any, kwargs: Any
+    ) -> Any:
+        recorder = Recorder(tensors, guards.enter, asked=self._asked)
         around = ambient()
         result = capture(lambda: self.function(*args, **kwargs), recorder, reads)
         if ambient() != around:

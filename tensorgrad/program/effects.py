@@ -55,6 +55,8 @@ def put(kind: str, holder: Any, key: Any, owner: Any, value: Any) -> None:
     """Put a value at a place."""
     if kind == "cell":
         holder.cell_contents = value
+    elif kind == "class attribute":
+        type.__setattr__(holder, key, value)
     elif kind == "attribute":
         object.__setattr__(owner, key, value)
     elif kind == "key" and isinstance(owner, dict):

@@ -182,7 +182,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["dicts"].append(_item(g.holder, g.key, None, 1))
         elif g.kind == "cell":
             lists["cells"].append(_item(g.holder, g.value))
-        elif g.kind == "class":
+        elif g.kind in ("class", "class attribute"):
             classes[g.holder] = None
         elif g.kind == "item" and type(g.holder) is list and g.key >= 0:
             lists["items"].append(_item(g.holder, g.value, n=g.key))

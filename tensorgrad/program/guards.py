@@ -11,6 +11,7 @@ if it is of the same kind.
 
 from __future__ import annotations
 
+import array
 import collections
 import math
 import struct
@@ -35,7 +36,13 @@ ENTRIES, DEEP, ARRAY_BYTES = 10_000, 8, 1 << 16
 SCALARS: frozenset[type] = frozenset(
     {int, bool, str, bytes, float, complex, type(None), type(...), type(NotImplemented)}
 )
-CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
+#: what has a content that is compared entry by entry, the views of dicts and classes included
+CONTAINERS = (
+    list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType,
+    type({}.keys()), type({}.values()), type({}.items()),
+)  # fmt: skip
+#: what is compared by its bytes
+BUFFERS = (bytearray, memoryview, array.array)
 
 
 class _Missing:
@@ -96,8 +103,12 @@ def parts_of(o: Any) -> list[Any]:
     if isinstance(o, dict):  # the order counts
         kind = collections.OrderedDict if isinstance(o, collections.OrderedDict) else dict
         return [x for item in list(kind.items(o)) for x in item]
-    if isinstance(o, list | tuple | set | frozenset | collections.deque):
+    if isinstance(o, types.MappingProxyType):
+        return [x for item in list(o.items()) for x in item]
+    if isinstance(o, CONTAINERS):
         return list(o)
+    if isinstance(o, BUFFERS):
+        return [bytes(o)]
     attributes = getattr(o, "__dict__", {})
     found = [x for item in list(attributes.items()) for x in item]
     return found + [getattr(o, n) for n in slots_of(o)]
@@ -139,15 +150,21 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
     "variable": lambda holder, key: holder.get(MISSING),
     "instance": lambda holder, key: isinstance(holder, key),
     "subclass": lambda holder, key: issubclass(holder, key),
-    "referent": lambda holder, key: holder(),
+    "referent": lambda holder, key: holder() is not None,
     "call": lambda holder, key: holder(*key[0], **dict(key[1])),
     "function": lambda f, key: (f.__code__, f.__defaults__, f.__kwdefaults__),
 }
 
 
 def read(kind: str, holder: Any, key: Any) -> Any:
-    """What is there now; MISSING where nothing is."""
+    """What is there now; MISSING where nothing is.
+
+    A "weak" read is of what a weak reference refers to, which the guard must not keep alive.
+    """
     try:
+        if kind.startswith("weak "):
+            holder = holder()
+            return MISSING if holder is None else _READ[kind[5:]](holder, key)
         return _READ[kind](holder, key)
     except Exception:  # of any code that a cached function runs
         return MISSING
@@ -164,7 +181,7 @@ class Guard(NamedTuple):
 
     def holds(self) -> bool:
         """Whether it gives the same now."""
-        if self.kind == "content":
+        if self.kind in ("content", "entries"):
             return matches(self.holder, self.value)
         if self.kind == "function":
             f, (code, defaults, keywords) = self.holder, self.value
@@ -181,6 +198,7 @@ class Guard(NamedTuple):
             "key": f"the global {self.key!r}" if name else f"{self.key!r} of a dict",
             "cell": "a variable of the function around",
             "content": f"the content of a {of}",
+            "entries": f"the entries of a {of}",
             "class": f".{self.key} of the class {of}",
             "function": f"the code or the defaults of {getattr(self.holder, '__qualname__', of)}",
             "item": f"item {self.key!r} of a {of}",
@@ -275,7 +293,9 @@ class Guards:
                 self._modules.append((m, [(n, _plain_copy(x)) for n, x in found]))
                 for name in ("forward", "__call__"):
                     self._classes.append((type(m), name, lookup(type(m), name)))
-                self._parameters += [(vars(m), n, x) for n, x in found if isinstance(x, Tensor)]
+                self._parameters += [
+                    (vars(m), n, x) for n, x in found if isinstance(x, Tensor | Module)
+                ]
 
     def locate(self, reads: Any) -> None:
         """Note where tensors from outside were found."""
@@ -286,7 +306,8 @@ class Guards:
         found: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         for place in self.places:
             found[id(place.tensor)] = (place.tensor, place.find)
-        others = [t for t, _ in recorder.externals] + [p for _, _, p in self._parameters]
+        others = [t for t, _ in recorder.externals]
+        others += [p for _, _, p in self._parameters if isinstance(p, Tensor)]
         for t in others:
             found.setdefault(id(t), (t, lambda t=t: t))
         return list(found.values())
@@ -342,7 +363,18 @@ class Guards:
         self.argument_leaves = {
             k: t.node for k, t in enumerate(arguments) if t.node is not None and t.node in leaves
         }
+        # All memory that the step may have met under another name counts, whether the program uses
+        # it or not: an argument may be a tensor that lies outside, too.
         self._fetches = [v.fetch for v in program.values() if v.role == "external"]
+        self._fetches += [p.array for p in self.places if p.array not in self._fetches]
+        met = {id(f()) for f in self._fetches}
+        parameters = [p for _, _, p in self._parameters if isinstance(p, Tensor)]
+        others = [*parameters, *[t for t, _ in recorder.externals]]
+        others += [p for o, _ in self._optimizers for g in o.param_groups for p in g["params"]]
+        for t in others:
+            if id(t.data) not in met:
+                met.add(id(t.data))
+                self._fetches.append(lambda t=t: t.data)
         self._outside_arrays = [f() for f in self._fetches]
         self.sharing = Sharing([t.data for t in arguments], self._outside_arrays)
 
@@ -366,7 +398,7 @@ class Guards:
             self._seen = changes.count
         for d, name, value in self._parameters:
             if d.get(name) is not value:
-                return f"the parameter {name!r} of a module"
+                return f"the parameter or part {name!r} of a module"
         for t, name, value in self._classes:
             if lookup(t, name) is not value:
                 return f"{t.__name__}.{name}"
@@ -412,9 +444,10 @@ class Guards:
                 return "whether an argument requires a gradient"
         assert self.sharing is not None
         if moved or self._has_moved():
-            self._outside_arrays = [f() for f in self._fetches]
-            if not self.sharing.outside_holds(self._outside_arrays):
+            now = [f() for f in self._fetches]
+            if not self.sharing.outside_holds(now):
                 return "which tensors outside share memory"
+            self._outside_arrays = now
         if not self.sharing.holds([t.data for t in arguments], self._outside_arrays):
             return "which tensors share memory"
         return None
@@ -445,7 +478,8 @@ def _watched(module: Module) -> list[tuple[str, Any]]:
     )
     found: list[tuple[str, Any]] = [("training", module.training)]
     for name, value in vars(module).items():
-        if name != "training" and (layer or name == "_hooks" or isinstance(value, Tensor | Module)):
+        used = name in ("_hooks", "forward") or isinstance(value, Tensor | Module)
+        if name != "training" and (layer or used):
             found.append((name, value))
     return found
 

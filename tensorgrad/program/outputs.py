@@ -128,9 +128,7 @@ class Outputs:
     @property
     def plain(self) -> bool:
         """Whether everything that is handed out is a result of the program, each once, in order."""
-        return [m for _, m in sorted(self._makers, key=lambda pair: pair[0])] == [
-            Fresh(k) for k in range(len(self._makers))
-        ]
+        return all(type(m) is Fresh and m.number == k for k, m in self._makers)
 
     def hold(self, arguments: Sequence[Tensor]) -> bool:
         """Whether views of arguments can be made: these lie in memory as those at capture did."""

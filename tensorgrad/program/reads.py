@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import decimal
 import functools
 import gc
 import inspect
 import operator
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.program import callables
 from tensorgrad.program.guards import (
     ARRAY_BYTES,
+    BUFFERS,
     CONTAINERS,
     DEEP,
     ENTRIES,
@@ -56,6 +59,7 @@ from tensorgrad.program.shadow import (
     Counted,
     Generated,
     Instance,
+    METHOD,
     LostError,
     Made,
     Mark,
@@ -115,10 +119,12 @@ class Reads:
         self.shadows: dict[int, Shadow] = {}
         self._outside: dict[int, Any] = {}  # by id; holding them keeps the ids valid
         self._holders: dict[int, Any] = {}  # what was written to
+        self._weak: dict[int, Any] = {}  # weak references to objects that only they hold
         self._covered: dict[int, Any] = {}  # containers among the arguments: the key has them
         self._believed: dict[int, Any] = {}  # what was read and is not from outside: see finished
         self._functions: dict[Any, list[Any]] = {}  # code -> functions from outside
         self._inner: dict[Any, list[Mapping[str, list[Any]]]] = {}  # code of functions made inside
+        self._makers: dict[Any, Any] = {}  # code -> the frame that made a function of it last
         self._now: Any = None
         self._current: Shadow | None = None
         self._enter = enter
@@ -142,6 +148,7 @@ class Reads:
         """
         self._now = self._current = None
         self.shadows.clear()
+        self._makers.clear()
         try:
             if not self._frozen_before:
                 young = set(map(id, gc.get_objects()))
@@ -170,6 +177,13 @@ class Reads:
                     f"the step changes what it reads: {guard}",
                     "keep such state in tensors that are overwritten in place, or outside the step",
                 )
+
+    def release(self) -> None:
+        """Let go of everything that was met: the guards hold what they need."""
+        for table in (self._outside, self._holders, self._covered, self._functions, self._inner):
+            table.clear()
+        self.tensors.clear()
+        self.guards.clear()
 
     def refuse(self, what: str, remedy: str = _PASS_IT) -> None:
         """Note why the step cannot be a program; the step itself goes on."""
@@ -227,7 +241,9 @@ class Reads:
             return value
         name = (kind, id(holder), type(key), key)
         if name not in self.guards:
-            if (id(holder), key) in self.written and kind in ("key", "item", "cell"):
+            if id(holder) in self._weak:
+                kind, holder = f"weak {kind}", self._weak[id(holder)]
+            if (id(holder), key) in self.written and kind in ("key", "item", "cell", "class attribute"):
                 return value  # the step put it there itself
             self.guards[name] = Guard(kind, holder, key, value, self.where)
             self.reach(value)
@@ -286,16 +302,30 @@ class Reads:
         elif isinstance(value, staticmethod | classmethod):
             self.reach(value.__func__)
 
+    def weakly(self, o: Any, reference: Any) -> None:
+        """An object from outside that may be held by nothing but weak references."""
+        self._weak[id(o)] = reference
+        self._outside[id(o)] = o
+
     # --- content --------------------------------------------------------------------------------
 
-    def content(self, o: Any, deep: bool = False) -> None:
+    def entries(self, o: Any) -> None:
+        """Guard which entries a container has; of containers among them not the content, which is
+        guarded where it is read."""
+        if isinstance(o, CONTAINERS) and self.is_outside(o):
+            self.content(o, nested=False)
+        else:
+            self.content(o)
+
+    def content(self, o: Any, deep: bool = False, nested: bool = True) -> None:
         """Guard all of a container, or of an object, that somebody reads unseen.
 
-        deep: the attributes of objects in it, too.
+        deep: the attributes of objects in it, too. nested: the content of containers in it.
         """
         if isinstance(o, Unknown):
+            self._see_into(o, "the content")
             for source in o.sources:
-                self.content(source, True)
+                self.content(source)
             return
         if type(o) in SCALARS or isinstance(o, Mark | Tensor):
             return
@@ -309,10 +339,10 @@ class Reads:
                 "read it before, or keep it outside the step",
             )
             return
-        if isinstance(o, (*CONTAINERS, np.ndarray)) or deep or callables.closed(o):
-            then = self._frozen(o, deep, 0, [0])
+        if isinstance(o, (*CONTAINERS, *BUFFERS, np.ndarray)) or deep or callables.closed(o):
+            then = self._frozen(o, deep, 0, [0], nested)
             if type(then) is Frozen:
-                self.note("content", o, None, then)
+                self.note("content" if nested else "entries", o, None, then)
 
     def _look_into(self, o: Any, deep: bool, depth: int = 0) -> None:
         """What lies in a container that the step made, or that the key has, may be from outside."""
@@ -338,7 +368,9 @@ class Reads:
             elif x is not o and isinstance(x, (*CONTAINERS,)):
                 self._look_into(x, deep, depth + 1)
 
-    def _frozen(self, o: Any, deep: bool, depth: int, count: list[int]) -> Any:
+    def _frozen(
+        self, o: Any, deep: bool, depth: int, count: list[int], nested: bool = True
+    ) -> Any:
         count[0] += 1
         if count[0] > ENTRIES or depth > DEEP:
             if count[0] < 2 * ENTRIES:
@@ -352,16 +384,24 @@ class Reads:
         t = type(o)
         if t in SCALARS or isinstance(o, Tensor | np.generic | np.dtype):
             return o
+        if isinstance(o, BUFFERS):
+            if memoryview(o).nbytes > ARRAY_BYTES:
+                self.refuse(f"a large {t.__name__} from outside is read", "make a tensor of it outside")
+            self._outside[id(o)] = o
+            return Frozen(t, tuple(parts_of(o)))
         if isinstance(o, np.ndarray):
-            if o.nbytes > ARRAY_BYTES or o.dtype.hasobject:
+            if t is not np.ndarray or o.nbytes > ARRAY_BYTES or o.dtype.hasobject:
                 self.refuse(
-                    f"an array of shape {o.shape} from outside is read, which is too large to be compared "
-                    "in every call",
+                    f"a {t.__name__} of shape {o.shape} and dtype {o.dtype} from outside is read, which "
+                    f"cannot be compared in every call (arrays of numbers up to {ARRAY_BYTES:,} bytes can)",
                     "make a tensor of it outside",
                 )
                 return o
             self._outside[id(o)] = o
             return Frozen(t, (o.shape, o.dtype, o.tobytes()))
+        if isinstance(o, CONTAINERS) and depth and not nested:
+            self.reach(o)
+            return o
         if isinstance(o, CONTAINERS):
             self._outside[id(o)] = o
             self._attributes_of(o)
@@ -373,8 +413,9 @@ class Reads:
                     self._found(x, *place)
                     parts.append(Tensor)
                 else:
-                    parts.append(self._frozen(x, deep, depth + 1, count))
-            return Frozen(t, tuple(parts))
+                    parts.append(self._frozen(x, deep, depth + 1, count, nested))
+            exact = t in (list, tuple, dict, set, frozenset, collections.OrderedDict)
+            return Frozen(t, tuple(parts), None if exact else o)
         self.reach(o)
         if callables.closed(o):
             self.refuse(
@@ -382,12 +423,27 @@ class Reads:
                 "copy what is needed into a list, a dict or a tensor",
             )
             return o
-        opaque = isinstance(o, type | types.ModuleType | types.FunctionType | Module | Optimizer)
-        if not deep or opaque or ours(t) or not (hasattr(o, "__dict__") or slots_of(o)):
-            if deep and isinstance(o, Module | Optimizer):
+        if deep and isinstance(o, types.MethodType):
+            return Frozen(t, (self._frozen(o.__self__, deep, depth + 1, count),), o)
+        if deep and type(o) is functools.partial:
+            inner_parts = (o.func, o.args, o.keywords)
+            for x in inner_parts:
+                self._frozen(x, deep, depth + 1, count)
+            self.note("attribute", o, "args", o.args)
+            self.content(o.keywords, True)
+            return o
+        plain = (hasattr(o, "__dict__") or slots_of(o)) and not ours(t)
+        opaque = isinstance(
+            o, type | types.ModuleType | types.FunctionType | Module | Optimizer
+        ) or isinstance(o, property | staticmethod | classmethod | types.CellType)
+        if not deep:
+            return o
+        if opaque or not plain:
+            if opaque or (ours(t) and not isinstance(o, Generator)):
                 self.refuse(
-                    f"a {t.__name__} is handed to C code that may read any attribute of it",
-                    "write the attribute out, as in x.name",
+                    f"a {t.__name__} lies in what C code is given or gives, which may read any "
+                    "attribute of it",
+                    "write the attribute out, as in x.name, and give results of calls a name first",
                 )
             return o
         inner = []
@@ -496,7 +552,7 @@ class Reads:
                     f"the numbers in .{name} of a tensor are read", "compute with the tensor itself"
                 )
             if o is FRESH:
-                return FRESH
+                return METHOD
             if isinstance(o, Instance):
                 return self._of_new(o, name)
             return self._of_unknown(o, name)
@@ -511,7 +567,7 @@ class Reads:
             )
             return Unknown()
         if isinstance(o, Tensor) and ours(t):
-            return self._bound(lookup(t, name), o, t)
+            return self._bound(lookup(t, name), o, t, name)
         if isinstance(o, types.ModuleType):
             value = vars(o).get(name, MISSING)
             self._outside[id(vars(o))] = vars(o)
@@ -519,25 +575,38 @@ class Reads:
             if value is MISSING:
                 get = vars(o).get("__getattr__", MISSING)
                 self.note("key", vars(o), "__getattr__", get)
-                return MISSING if get is MISSING else self._awaiting(get)
+                return MISSING if get is MISSING else self._invoked(get, [name])
             return value
         if isinstance(o, type):
             return self._of_class(o, name)
         return self._of_instance(o, t, name)
 
+    def of_mark(self, o: Mark, name: str, given: list[Any]) -> Any:
+        """A method of C is called of something unnamed."""
+        for x in (o, *given):
+            self.content(x)
+        return callables.made_of([o, *given])
+
     def _of_unknown(self, o: Unknown, name: str) -> Any:
-        if not o.sources:
+        if o.opaque:
             self.refuse(
                 f".{name} is read of the result of a call that cannot be seen into",
                 "give the result a name first: y = f(x), then y.name",
             )
             return Unknown()
+        return self._of_each(o, lambda x: self.attribute(x, name))
+
+    def _of_each(self, o: Unknown, what: Callable[[Any], Any]) -> Any:
+        """What is read of something that may be any of many objects: it is read of each."""
+        found = []
+        property_ = False
         for source in o.sources:
-            self.content(source, True)
             for x in callables.objects_in(source):
-                if not ours(type(x)):
-                    self.note("class", type(x), name, lookup(type(x), name))
-        return o
+                found.append(self.settled(what(x)))
+                property_ |= self._current is not None and self._current.awaited is not None
+        if property_ and self._current is not None:
+            self._current.awaited = True
+        return Unknown([x for x in found if x is not MISSING], opaque=property_)
 
     def _of_new(self, o: Instance, name: str) -> Any:
         """An attribute of a new object, of which only the class is known."""
@@ -547,10 +616,10 @@ class Reads:
             self.reach(found)
             return Made(found.__code__, o.sources)
         if isinstance(found, property):
-            return self._awaiting(found.fget)
-        if isinstance(found, staticmethod | classmethod):
-            return self._bound(found, None, o.of)
-        return self._of_unknown(o, name)
+            return self._invoked(found.fget, [o])
+        if isinstance(found, types.GetSetDescriptorType | types.MemberDescriptorType):
+            return Unknown(o.sources)
+        return self._bound(found, None, o.of, name)
 
     def _super(self, o: Any, name: str) -> Any:
         mro, me = o.__self_class__.__mro__, o.__self__
@@ -558,25 +627,36 @@ class Reads:
             found = base.__dict__.get(name, MISSING)
             self.note("class attribute", base, name, found)
             if found is not MISSING:
-                return self._bound(found, None if isinstance(me, type) else me, o.__self_class__)
+                return self._bound(found, None if isinstance(me, type) else me, o.__self_class__, name)
         return Unknown()
+
+    def _in_class(self, t: type, name: str) -> Any:
+        """What ``name`` is in a class or its bases: a guard, or a number that may be a counter."""
+        found = lookup(t, name)
+        if type(found) not in _NUMBERS:
+            self.note("class", t, name, found)
+            return found
+        for base in t.__mro__:
+            if name in base.__dict__:
+                return self._placed("class attribute", base, name, found)
+            self.note("class attribute", base, name, MISSING)
+        return found
 
     def _of_class(self, o: type, name: str) -> Any:
         meta = type(o)
         over = lookup(meta, name)
         if over is not MISSING and hasattr(type(over), "__set__"):  # a property of the metaclass
             self.note("class", meta, name, over)
-            return self._bound(over, o, meta)
-        found = lookup(o, name)
-        self.note("class", o, name, found)
+            return self._bound(over, o, meta, name)
+        found = self._in_class(o, name)
         if found is MISSING:
             self.note("class", meta, name, over)
             if over is not MISSING:
-                return self._bound(over, o, meta)
+                return self._bound(over, o, meta, name)
             get = lookup(meta, "__getattr__")
             self.note("class", meta, "__getattr__", get)
-            return MISSING if get is MISSING else self._awaiting(get)
-        return self._bound(found, None, o)
+            return MISSING if get is MISSING else self._invoked(get, [o, name])
+        return self._bound(found, None, o, name)
 
     def _of_instance(self, o: Any, t: type, name: str, raw: bool = False) -> Any:
         outside = self.is_outside(o)
@@ -584,9 +664,9 @@ class Reads:
         if not outside:
             self._believe(o)
         get = lookup(t, "__getattribute__")
-        if isinstance(get, types.FunctionType) and not raw:  # the user's, which is followed
+        if not isinstance(get, types.WrapperDescriptorType) and not raw:
             self.note("class", t, "__getattribute__", get)
-            return self._awaiting(get)
+            return self._invoked(get, [o, name])
         meta = lookup(t, name)
         if meta is not MISSING and hasattr(type(meta), "__set__"):
             if user:
@@ -599,7 +679,7 @@ class Reads:
             if isinstance(meta, property) or isinstance(
                 lookup(type(meta), "__get__"), types.FunctionType
             ):
-                return self._bound(meta, o, t)
+                return self._bound(meta, o, t, name)
             if outside and callables.closed(o):
                 self.refuse(
                     f".{name} of a {t.__name__} from outside is read, whose state cannot be followed",
@@ -607,32 +687,45 @@ class Reads:
                 return Unknown()
             value = getattr(o, name, MISSING)  # of C: nobody's code runs
             return self.note("attribute", o, name, value) if outside else value
+        if issubclass(t, threading.local) and meta is MISSING:  # one for each thread
+            return self.note("attribute", o, name, getattr(o, name, MISSING))
         attributes = _dict_of(o)
         if outside:
             self.note("attribute", o, "__class__", t)
             if attributes is not None:
                 self._outside[id(attributes)] = attributes
                 self.note("attribute", o, "__dict__", attributes)
-        if t.__module__ == "_thread" and t.__name__ == "_local":  # one for each thread
-            return self.note("attribute", o, name, getattr(o, name, MISSING))
-        if attributes is not None and name in attributes:
+        own = attributes is not None and name in attributes
+        if user and not own:
+            meta = self._in_class(t, name)
+        elif user or meta is MISSING:
+            self.note("class", t, name, meta)
+        if user:
+            self.note("class", t, "__getattribute__", get)
+        if own:
             value = attributes[name]
             return self._placed("key", attributes, name, value) if outside else value
         if attributes is not None and outside and (id(attributes), name) not in self.written:
             self.note("key", attributes, name, MISSING)
-        if user or meta is MISSING:
-            self.note("class", t, name, meta)
-        return self._bound(meta, o, t)
+        if meta is MISSING and isinstance(o, types.MethodType):
+            return self.attribute(o.__func__, name)
+        found = self._bound(meta, o, t, name)
+        if found is MISSING and lookup(t, "__getattr__") is MISSING and hasattr(o, name):
+            self.refuse(f".{name} of a {t.__name__} is given by C code that is not known here")
+            return Unknown()
+        return found
 
-    def _bound(self, found: Any, o: Any, t: type) -> Any:
+    def _bound(self, found: Any, o: Any, t: type, name: str) -> Any:
         """What a class attribute becomes when it is read of ``o``, or of the class itself."""
+        if isinstance(found, Counted):
+            return found
         if found is MISSING:
             if o is None:
                 return Unknown()
             get = lookup(t, "__getattr__")
             if not ours(t):
                 self.note("class", t, "__getattr__", get)
-            return MISSING if get is MISSING else self._awaiting(get)
+            return MISSING if get is MISSING else self._invoked(get, [o, name])
         if isinstance(found, staticmethod):
             self.reach(found.__func__)
             return found.__func__
@@ -641,10 +734,8 @@ class Reads:
             return types.MethodType(found.__func__, t)
         if isinstance(found, types.FunctionType):
             return found if o is None else types.MethodType(found, o)
-        if isinstance(found, functools.cached_property):
-            return found if o is None else self._awaiting(found.func)
         if isinstance(found, property):
-            return found if o is None else self._awaiting(found.fget)
+            return found if o is None else self._invoked(found.fget, [o])
         get = lookup(type(found), "__get__")
         if get is MISSING:
             return found
@@ -652,10 +743,18 @@ class Reads:
             self.reach(found)
             self.note("class", type(found), "__get__", get)
             return self._awaiting(get)
+        if not isinstance(get, types.WrapperDescriptorType):
+            return self._invoked(get, [found, o, t])
         if callables.is_known_descriptor(found):
             return found.__get__(o, t)  # of C: nobody's code runs
         self.refuse(f"an attribute of {t.__name__} is computed by C code that is not known here")
         return Unknown()
+
+    def _invoked(self, f: Any, args: list[Any]) -> Any:
+        """What C code gives that is about to call ``f``: for a property, or a special method."""
+        if isinstance(f, types.FunctionType) or f is MISSING or f is None:
+            return self._awaiting(f)
+        return self.settled(self.call(f, args, {}))
 
     def _awaiting(self, function: Any) -> Any:
         """The result of a Python function that this instruction is about to call."""
@@ -676,8 +775,9 @@ class Reads:
             return FRESH
         if isinstance(o, Mark):
             self.content(key)
-            self._needs_sources(o, "an item")
-            return o
+            self._see_into(o, "an item")
+            self.content(o)
+            return FRESH if o is METHOD else o
         t = type(o)
         if isinstance(o, type):
             get = lookup(type(o), "__getitem__")
@@ -721,10 +821,10 @@ class Reads:
                 return self._placed("item", o, key, value)
             self.reach(value) if outside else None
             return value
-        if isinstance(o, np.ndarray | list | tuple | dict | collections.deque | range | np.generic):
+        if isinstance(o, (*CONTAINERS, *BUFFERS, np.ndarray, range, np.generic)):
             self.content(o)
             self.content(key)
-            return Unknown([o]) if isinstance(o, list | tuple | dict | collections.deque) else FRESH
+            return Unknown([o]) if isinstance(o, CONTAINERS) else FRESH
         if outside and callables.closed(o):
             self.content(o)
             return Unknown()
@@ -732,8 +832,9 @@ class Reads:
         self.content(key)
         return Unknown([o])
 
-    def _needs_sources(self, o: Any, what: str) -> None:
-        if isinstance(o, Unknown) and not o.sources and not isinstance(o, Generated):
+    def _see_into(self, o: Any, what: str) -> None:
+        """Refuse to read of what may be anything."""
+        if isinstance(o, Unknown) and o.opaque and not isinstance(o, Generated | Made):
             self.refuse(
                 f"{what} is read of the result of a call that cannot be seen into",
                 "give the result a name first",
@@ -784,9 +885,9 @@ class Reads:
         if o is FRESH or isinstance(o, Tensor):
             return FRESH
         if isinstance(o, Unknown):
-            self._needs_sources(o, "an element")
+            self._see_into(o, "an element")
             for source in o.sources:
-                self.content(source)
+                self.entries(source)
             return o
         t = type(o)
         if hasattr(t, "__next__"):
@@ -807,7 +908,7 @@ class Reads:
             self.note("class", t, "__iter__", MISSING)
             self.note("class", t, "__getitem__", lookup(t, "__getitem__"))
             return Unknown([o])
-        self.content(o)
+        self.entries(o)
         return FRESH if isinstance(o, str | bytes | range) else Unknown([o])
 
     def special(self, o: Any, *names: str) -> None:
@@ -837,10 +938,16 @@ class Reads:
         if isinstance(f, types.FunctionType):
             return self._python(f, args, given)
         if isinstance(f, Mark):
-            for x in given:
-                self.content(x)
-            if f is FRESH:
-                return FRESH  # a method of a tensor, or of a value made by the step
+            if not (isinstance(f, Made) and f.code is not None):
+                for x in given:
+                    self.content(x)
+            if f is METHOD:
+                return callables.made_of(given)  # of a tensor, or of a value made by the step
+            if isinstance(f, Unknown) and not isinstance(f, Made):
+                self._see_into(f, "a call")
+                for source in f.sources:
+                    for x in callables.objects_in(source):
+                        self._callable(x)
             code = f.code if isinstance(f, Made) else None
             if code is not None and code.co_flags & inspect.CO_GENERATOR:
                 return Generated(code)
@@ -850,7 +957,7 @@ class Reads:
                 s.must_enter = "something is called that cannot be seen into"
             return Unknown()
         if isinstance(f, type):
-            return self._instance(f, args, given)
+            return self._instance(f, args, kwargs, given)
         if callables.is_c(f):
             return callables.called(self, f, args, kwargs)
         python = lookup(type(f), "__call__")
@@ -859,6 +966,21 @@ class Reads:
                 self.note("class", type(f), "__call__", python)
             return self._python(python, [f, *args], [f, *given])
         return callables.called(self, f, args, kwargs)
+
+    def _callable(self, f: Any) -> None:
+        """One of the objects that may be called: guard what makes it do what it does."""
+        if isinstance(f, functools.partial):
+            self._root(f)
+            for x in (*f.args, *f.keywords.values()):
+                self.reach(x)
+                self.content(x)
+            self._callable(f.func)
+        elif isinstance(f, types.FunctionType | types.MethodType):
+            self.reach(f)
+        elif isinstance(f, type):
+            self._instance(f, [], {}, [])
+        else:
+            self.special(f, "__call__")
 
     def _python(self, f: types.FunctionType, args: list[Any], given: list[Any]) -> Any:
         if not ours(f):
@@ -872,12 +994,10 @@ class Reads:
             self.refuse(why)
         if f.__module__ in callables.ASKED_AGAIN:
             return callables.asked_again(self, f, args)
-        me = args[0] if args else None
         for x in given:
             if isinstance(x, Tensor | Module | Optimizer | Generator | Mark):
                 self.reach(x) if self.is_outside(x) else None
-            elif ours(type(x)) and x is me and self.is_outside(x):
-                self.content(x, deep=True)
+            elif ours(type(x)) and self.is_outside(x):
                 d = _dict_of(x)
                 if d is not None:  # the engine reads what it likes of its own object
                     self._outside[id(d)] = d
@@ -893,7 +1013,9 @@ class Reads:
                     self.reach(x)
         return self._awaiting(f)
 
-    def _instance(self, f: type, args: list[Any], given: list[Any]) -> Any:
+    def _instance(
+        self, f: type, args: list[Any], kwargs: dict[str, Any], given: list[Any]
+    ) -> Any:
         meta = lookup(type(f), "__call__")
         if isinstance(meta, types.FunctionType):
             self.note("class", type(f), "__call__", meta)
@@ -901,7 +1023,9 @@ class Reads:
         if f is super:
             return self._new_super(args)
         if f is type and len(args) == 1:
-            return args[0] if isinstance(args[0], Mark) else self._type_of(args[0])
+            if isinstance(args[0], Unknown):
+                return self._of_each(args[0], self._type_of)
+            return FRESH if isinstance(args[0], Mark) else self._type_of(args[0])
         if ours(f):
             why = callables.refused_of_the_engine(f)
             if why:
@@ -928,7 +1052,7 @@ class Reads:
                 self._current.awaited, self._current.making = None, True
             del found
             return Instance(f)
-        return callables.constructed(self, f, args, given)
+        return callables.constructed(self, f, args, kwargs, given)
 
     def _type_of(self, o: Any) -> Any:
         if self.is_outside(o):
@@ -957,15 +1081,17 @@ class Reads:
             self.write("key", vars(o), name, o, f".{name}", value)
             return
         if isinstance(o, type):
-            self.settled(value)
-            if id(o) in self._outside:
+            if type(value) in _NUMBERS or isinstance(value, Counted):
+                self.write("class attribute", o, name, o, f".{name}", value)
+            elif id(o) in self._outside:
                 self.changes(o, f".{name}")
             return
         custom = lookup(t, "__setattr__")
-        if isinstance(custom, types.FunctionType) and not ours(custom) and not raw:
+        if not raw and custom is not object.__setattr__ and not ours(custom):
             self.note("class", t, "__setattr__", custom)
-            self.settled(value)
-            return  # it is followed
+            value = self.settled(value)
+            self._invoked(custom, [o, name, value])
+            return
         meta = lookup(t, name)
         if meta is not MISSING and hasattr(type(meta), "__set__"):
             if not ours(t):
@@ -1008,8 +1134,6 @@ class Reads:
                 self.changes(o, "an item")
             return
         if isinstance(o, dict) and (type(key) in SCALARS or self.is_outside(key)):
-            if self.is_outside(o) and not isinstance(value, Counted) and key not in o:
-                self.note("has", o, key, False)
             self.write("key", o, key, o, f"[{key!r:.40}]", value)
         elif isinstance(o, list | collections.deque) and type(key) is int:
             self.write("item", o, key, o, f"[{key}]", value)
@@ -1074,6 +1198,15 @@ class Reads:
                 cells[name] += made.get(name, [])
         return cells
 
+    def around(self, s: Shadow, name: str) -> Any:
+        """A variable of a function around the body of a class."""
+        cells = s.cells.get(name, ())
+        if len(cells) == 1:
+            return _content(cells[0])
+        maker = self._makers.get(s.code)
+        found = MISSING if maker is None or cells else maker.f_locals.get(name, MISSING)
+        return Unknown() if found is MISSING else found
+
     def resumed(self, frame: Any) -> None:
         """A generator goes on."""
         caller = self.shadows.get(id(frame.f_back))
@@ -1109,9 +1242,10 @@ class Reads:
         if s is None or s.frame is not frame:
             return
         ins = s.listing.instructions.get(offset)
-        if ins is None:
+        if ins is None or offset == s.told:
             return
         self._now, self._current = frame, s
+        s.told = -1
         if s.must_enter is not None:
             self.refuse(s.must_enter, "call a Python function, or one of tensorgrad's or NumPy's")
             s.must_enter = None
@@ -1119,6 +1253,9 @@ class Reads:
             self._after(s, s.last, offset)
         s.awaited = s.callee = None
         s.making = False
+        while ins.name == "EXTENDED_ARG":  # 3.11 tells of it alone, later ones of what follows too
+            ins = s.listing.instructions[ins.following]
+            s.told = ins.offset
         s.last = ins
         name = ins.name
         if name in UNTOUCHED and name not in _HANDLED:
@@ -1288,9 +1425,11 @@ def _yield_value(r: Reads, s: Shadow, ins: Instruction) -> None:
 
 @_handles("LOAD_CONST")
 def _load_const(r: Reads, s: Shadow, ins: Instruction) -> None:
-    if type(ins.value) in (tuple, frozenset):
-        r.reach(ins.value)
-    s.stack.append(ins.value)
+    # From this very code: equal code objects share a listing, and what they contain is not the same.
+    value = s.code.co_consts[ins.arg]
+    if type(value) in (tuple, frozenset):
+        r.reach(value)
+    s.stack.append(value)
 
 
 @_handles("LOAD_GLOBAL")
@@ -1322,6 +1461,8 @@ def _load_deref(r: Reads, s: Shadow, ins: Instruction) -> None:
     if ins.name == "LOAD_FROM_DICT_OR_DEREF":
         s.pop()
     value = s.frame.f_locals.get(ins.value, MISSING)
+    if value is MISSING:  # in the body of a class, which has no place for it
+        value = r.around(s, ins.value)
     for cell in s.cells.get(ins.value, ()):
         if _content(cell) is value:
             value = r._placed("cell", cell, None, value)
@@ -1473,6 +1614,8 @@ def _binary_op(r: Reads, s: Shadow, ins: Instruction) -> None:
         r.changes(a, "the content")
     r.content(a)
     r.content(b)
+    if isinstance(a, decimal.Decimal) or isinstance(b, decimal.Decimal):
+        callables.ask_again(r, callables.decimal_context)
     if isinstance(a, str | bytes) or all(x is FRESH or _is_number(x) for x in (a, b)):
         s.stack.append(FRESH)
         return
@@ -1509,7 +1652,12 @@ def _compare_op(r: Reads, s: Shadow, ins: Instruction) -> None:
 
 @_handles("IS_OP")
 def _is_op(r: Reads, s: Shadow, ins: Instruction) -> None:
-    r.values(s, 2)  # which objects they are is known by the guards that led to them
+    # Which objects they are is known by the guards that led to them; not so of unnamed ones.
+    for x, other in zip(pair := r.values(s, 2), pair[::-1]):
+        if isinstance(x, Unknown) and not isinstance(x, Made | Generated):
+            r.content(x)
+            if other is not None and other is not FRESH:
+                r.refuse("it is asked which object the result of a call is", "give it a name first")
     s.stack.append(FRESH)
 
 
@@ -1554,6 +1702,8 @@ def _unary(r: Reads, s: Shadow, ins: Instruction) -> None:
         f"__{ {'UNARY_NEGATIVE': 'neg', 'UNARY_POSITIVE': 'pos', 'UNARY_INVERT': 'invert'}[ins.name] }__",
     )
     r.content(x)
+    if isinstance(x, decimal.Decimal):
+        callables.ask_again(r, callables.decimal_context)
     s.awaited = True
     s.stack.append(FRESH)
 
@@ -1828,9 +1978,10 @@ def _before_with(r: Reads, s: Shadow, ins: Instruction) -> None:
     o = r.value(s)
     t = type(o)
     if isinstance(o, Unknown):
-        r._needs_sources(o, "a context manager")
+        r._see_into(o, "a context manager")
     if isinstance(o, Mark):
-        s.stack += [o if isinstance(o, Unknown) else FRESH] * 2
+        r.content(o)
+        s.stack += [METHOD, Unknown() if isinstance(o, Unknown) else FRESH]
         s.awaited, s.slot = True, len(s.stack) - 1
         return
     enter, leave = lookup(t, "__enter__"), lookup(t, "__exit__")
@@ -1841,7 +1992,8 @@ def _before_with(r: Reads, s: Shadow, ins: Instruction) -> None:
         r.content(o, deep=True)
     if not isinstance(enter, types.FunctionType) and not callables.is_harmless_manager(o):
         r.refuse(f"a {t.__name__} is entered, which is C code that is not known here")
-    s.stack += [Unknown([o]), Unknown([o])]
+    python = isinstance(leave, types.FunctionType)
+    s.stack += [Made(leave.__code__) if python else METHOD, Unknown()]
     s.slot = len(s.stack) - 1
     if isinstance(enter, types.FunctionType):
         s.awaited, s.callee = enter.__code__, enter
@@ -1879,6 +2031,7 @@ def _make_function(r: Reads, s: Shadow, ins: Instruction) -> None:
     code = s.pop()
     if isinstance(code, types.CodeType):
         made = {name: list(s.cells.get(name, ())) for name in code.co_freevars}
+        r._makers[code] = s.frame
         known = r._inner.setdefault(code, [])
         if made not in known:
             known.append(made)

@@ -26,19 +26,34 @@ FRESH = Mark("fresh")
 NULL = Mark("null")
 
 
-class Unknown(Mark):
-    """Something that C code gave, made of ``sources`` or found in them."""
+#: a method of something fresh
+METHOD = Mark("method")
 
-    def __init__(self, sources: Sequence[Any] = ()) -> None:
+
+class Unknown(Mark):
+    """Something that C code gave, made of ``sources`` or found in them.
+
+    opaque: it may be anything else, too, so that nothing can be read of it.
+    """
+
+    def __init__(self, sources: Sequence[Any] = (), opaque: bool | None = None) -> None:
         super().__init__("unknown")
-        self.sources = tuple(sources)
+        found: list[Any] = []
+        self.opaque = not sources if opaque is None else opaque
+        for x in sources:
+            if isinstance(x, Unknown):
+                found += x.sources
+                self.opaque = self.opaque or x.opaque
+            elif not isinstance(x, Mark):
+                found.append(x)
+        self.sources = tuple(found)
 
 
 class Made(Unknown):
     """A function made by the step, or a method found in a class."""
 
     def __init__(self, code: CodeType | None, sources: Sequence[Any] = ()) -> None:
-        super().__init__(sources)
+        super().__init__(sources, opaque=code is None)
         self.code = code
 
 
@@ -85,12 +100,13 @@ class Shadow:
     awaited: the code whose result belongs into ``slot`` of the stack; True for whatever is called
         next. given: that result. callee: the function that is about to be called, and ``making``
         whether it is the ``__init__`` of an object that belongs into the slot.
+    told: the offset of an instruction that was looked at ahead of its turn.
     must_enter: why it is a refusal if no Python code is entered by the instruction.
     """
 
     __slots__ = (
         "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "listing",
-        "making", "must_enter", "slot", "stack",
+        "making", "must_enter", "slot", "stack", "told",
     )  # fmt: skip
 
     def __init__(self, frame: Any, cells: Mapping[str, list[Any]]) -> None:
@@ -105,6 +121,7 @@ class Shadow:
         self.callee: Any = None
         self.making = False
         self.must_enter: str | None = None
+        self.told = -1
 
     def pop(self) -> Any:
         """The value on top, raw: a number that may be a counter stays one."""

@@ -10,6 +10,7 @@ Whatever goes wrong in here ends the watching and becomes a refusal; the user's 
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -54,12 +55,27 @@ def _followed(frame: Any, reads: Reads) -> bool:
     )
 
 
+# These call nobody's code but the value functions of operations, which a replay calls again.
+_CALL_VALUES = ("tensorgrad.tape", "tensorgrad.backend", "tensorgrad.backend.base")
+
+
+def _is_value(frame: Any) -> bool:
+    """Whether a frame is that of the value function of an operation."""
+    caller = frame.f_back
+    return caller is not None and caller.f_globals.get("__name__") in _CALL_VALUES
+
+
 class _Watch:
-    """Passes events on, and ends the watching when one cannot be understood."""
+    """Passes events on, and ends the watching when one cannot be understood.
+
+    value: the frame of the value function of an operation, while that runs: it is not followed,
+    nor is what it calls.
+    """
 
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
         self.alive = True
+        self.value: Any = None
 
     def tell(self, event: Any, *given: Any) -> None:
         """Pass one event on."""
@@ -80,12 +96,17 @@ def watching(reads: Reads) -> Iterator[None]:
     """Inside, ``reads`` is told of what this thread executes."""
     with _CAPTURING:
         watch = _Watch(reads)
+        # A collection would run code in the middle of the step that is not the step's.
+        collects = gc.isenabled()
+        gc.disable()
         reads.start()
         try:
             with _traced(watch) if VERSION < (3, 12) else _monitored(watch):
                 yield
         finally:
             watch.tell(reads.finished)
+            if collects:
+                gc.enable()
 
 
 @contextlib.contextmanager
@@ -104,9 +125,18 @@ def _traced(watch: _Watch) -> Iterator[None]:
             watch.tell(reads.returned, frame, arg)
         return ending
 
+    def computing(frame: Any, event: str, arg: Any) -> Any:
+        if event == "return" and watch.value is frame:
+            watch.value = None
+        return computing
+
     def begins(frame: Any, event: str, arg: Any) -> Any:
-        if event != "call" or not watch.alive:
+        if event != "call" or not watch.alive or watch.value is not None:
             return None
+        if _is_value(frame):
+            watch.value = frame
+            frame.f_trace_lines = False
+            return computing
         if not _followed(frame, reads):
             if id(frame.f_back) not in reads.shadows:
                 return None
@@ -135,9 +165,11 @@ def _monitored(watch: _Watch) -> Iterator[None]:
 
     def begin(code: Any, offset: int) -> None:
         frame = sys._getframe(1)
-        if threading.get_ident() != here or not watch.alive:
+        if threading.get_ident() != here or not watch.alive or watch.value is not None:
             return
-        if _followed(frame, reads):
+        if _is_value(frame):
+            watch.value = frame
+        elif _followed(frame, reads):
             if code not in codes:
                 codes.add(code)
                 m.set_local_events(tool, code, e.INSTRUCTION)
@@ -147,23 +179,31 @@ def _monitored(watch: _Watch) -> Iterator[None]:
 
     def resume(code: Any, offset: int) -> None:
         frame = sys._getframe(1)
-        if threading.get_ident() == here and watch.alive and _followed(frame, reads):
+        if threading.get_ident() != here or not watch.alive or watch.value is not None:
+            return
+        if _followed(frame, reads):
             if code not in codes:
                 codes.add(code)
                 m.set_local_events(tool, code, e.INSTRUCTION)
             watch.tell(reads.resumed, frame)
 
     def step(code: Any, offset: int) -> None:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here and watch.value is None:
             watch.tell(reads.instruction, sys._getframe(1), offset)
 
     def end(code: Any, offset: int, value: Any) -> None:
         if threading.get_ident() == here:
-            watch.tell(reads.returned, sys._getframe(1), value)
+            ended(sys._getframe(1), reads.returned, value)
 
     def unwound(code: Any, offset: int, error: Any) -> None:
         if threading.get_ident() == here:
-            watch.tell(reads.left, sys._getframe(1))
+            ended(sys._getframe(1), reads.left)
+
+    def ended(frame: Any, tell: Any, *given: Any) -> None:
+        if watch.value is None:
+            watch.tell(tell, frame, *given)
+        elif watch.value is frame:
+            watch.value = None
 
     told = {
         e.PY_START: begin, e.PY_RESUME: resume, e.PY_RETURN: end, e.PY_YIELD: end, e.PY_UNWIND: unwound,
