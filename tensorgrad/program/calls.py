@@ -70,7 +70,7 @@ class Calls:
             elif v.role == "constant":
                 held = self._constant(v.array, "k")
                 self._held_ids.add(id(v.array))
-                copied = ".copy()" if v in self._overwritten else ""
+                copied = ".copy()" if program.aliased or v in self._overwritten else ""
                 self._lines.append(f"{_name(v)} = {held}{copied}")
         for run in self._runs():
             if len(run) > 1:

@@ -47,7 +47,7 @@ class State:
         self.tensors = tensors
         self.arrays = {
             f"the {v.role} {v.label} {v!r} of shape {v.shape}": (v, self._fetch(v))
-            for v in program.updates()
+            for v in program.touched
         }
 
     def _fetch(self, v: Value) -> Callable[[], Any]:

@@ -98,6 +98,7 @@ class Program:
         ``None`` where it has none.
     aliased: a value was overwritten of whose memory another value is a view, so that the
         instructions have to run on that very memory, in this very order.
+    touched: the values from outside that are overwritten, or in whose memory something else is.
     on_host: whether all arrays are NumPy's.
     """
 
@@ -106,6 +107,7 @@ class Program:
     results: list[Value] = field(default_factory=list)
     gradients: list[tuple[Any, Value | None]] = field(default_factory=list)
     aliased: bool = False
+    touched: dict[Value, None] = field(default_factory=dict)
     on_host: bool = True
 
     def copy(self, instructions: list[Instruction]) -> Program:

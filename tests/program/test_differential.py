@@ -702,3 +702,41 @@ def test_training_in_16_bits(dtype: Any, executor: str) -> None:
         for a, b in zip(trained(kind, True), trained(kind, False), strict=True):
             assert a.dtype == b.dtype
             assert a.tobytes() == b.tobytes(), kind.__name__
+
+
+# --- memory seen through several views ------------------------------------------------------------
+
+
+def test_views_of_what_lies_outside_are_overwritten() -> None:
+    """Capture, check and replay each do it once; and what is made inside begins anew here too."""
+    both = [Tensor(np.arange(6, dtype=np.float32)) for _ in range(2)]
+
+    def step(x: Tensor, w: Tensor) -> list[Tensor]:
+        z, part = tg.zeros(4), w[2:]
+        ends = z[1:3]
+        part += x
+        ends += x[:2]
+        return [z * 1.0, part * 2.0, x * 1.0]
+
+    compiled = tg.compile(lambda x: step(x, both[0]))
+    for k in range(9):
+        numbers = np.arange(4, dtype=np.float32) + k
+        found, wanted = compiled(Tensor(numbers)), step(Tensor(numbers), both[1])
+        for a, b in zip([*found, both[0]], [*wanted, both[1]], strict=True):
+            np.testing.assert_array_equal(a.data, b.data, err_msg=f"call {k + 1}")
+    assert compiled.captures == 1
+    assert not compiled.reasons
+
+
+def test_a_view_of_an_argument_is_overwritten() -> None:
+    def step(x: Tensor) -> Tensor:
+        part = x[1:]
+        part *= 2.0
+        return part + 1.0
+
+    compiled = tg.compile(step)
+    for k in range(9):
+        x, y = (Tensor(np.arange(5, dtype=np.float32) + k) for _ in range(2))
+        np.testing.assert_array_equal(compiled(x).data, step(y).data)
+        np.testing.assert_array_equal(x.data, y.data, err_msg=f"call {k + 1}")
+    assert compiled.captures == 1
