@@ -6,18 +6,16 @@ import contextlib
 import ctypes
 import functools
 import glob
-import hashlib
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from tensorgrad.program.cache import cache_folder, writable
+from tensorgrad.errors import CompileError
+from tensorgrad.program import cache
 
 
 class Blas:
@@ -56,19 +54,17 @@ def _instance(path: str) -> ctypes.CDLL:
     its own: a copy.
     """
     about = os.stat(path)
-    key = hashlib.sha256(f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = writable(cache_folder())
-    copy = folder / f"openblas-{key}.so"
-    if not copy.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "openblas.so"
-            shutil.copyfile(path, made)
-            os.replace(made, copy)
+    source = f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()
+    return cache.load("openblas", source, Path(path).read_bytes, _with_one_thread)
+
+
+def _with_one_thread(path: str) -> ctypes.CDLL:
+    """Load an OpenBLAS, whose threads are counted in the environment while it is loaded."""
     name = "OPENBLAS_NUM_THREADS"
     before = os.environ.get(name)
-    os.environ[name] = "1"  # read while it is loaded
+    os.environ[name] = "1"
     try:
-        return ctypes.CDLL(str(copy))
+        return ctypes.CDLL(path)
     finally:
         if before is None:
             del os.environ[name]
@@ -84,7 +80,7 @@ def _openblas() -> Blas | None:
         p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))
     ]:
         for own in (True, False):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, CompileError):
                 library = _instance(path) if own else ctypes.CDLL(path)
                 for prefix in ("scipy_", ""):
                     if not hasattr(library, f"{prefix}cblas_sgemm64_"):

@@ -23,6 +23,8 @@ from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
 # What is computed a second time in a later phase rather than kept, in additions.
 _CHEAP = 6
 _KEPT = 4096
+# Bytes of the memory that each thread has for rows, as in c/pool.c. It is no part of the stack.
+_ROWS = 1 << 17
 # Work, in additions, of a piece of a nest that is shared out among threads. It takes about 10 us,
 # of which waking a thread is a tenth.
 _PIECE = 1 << 17
@@ -73,8 +75,12 @@ class Function:
 class NestWriter:
     """Writes one nest."""
 
-    #: elements of a row of which copies are kept on the stack; of a longer row they go to memory
+    #: elements of a row that can be kept for a later phase; a longer one is stored
     longest = _KEPT
+    #: bytes of all that is kept
+    room: float = _ROWS
+    #: whether large results are collected in blocks that go past the caches
+    streams = True
 
     def __init__(self, nest: Nest) -> None:
         self.nest = nest
@@ -101,6 +107,8 @@ class NestWriter:
         self.names: dict[Any, str] = {}
         self.pointers: dict[Storage, str] = {}
         self.kept: dict[Map | Reduce, str] = {}
+        self.reserved = 0
+        self.rows_memory: list[str] = []  # pointers into the thread's own memory
         self.partial: list[tuple[str, int]] = []
         self.begin: list[str] = []
         self.combine: list[str] = []
@@ -231,11 +239,13 @@ class NestWriter:
                 self.row[at].append(f"const {type_of(m.out)} {name} = {text};")
             return self.names[key]
         if at < phase and self.cost[m] > _CHEAP:
-            if m in self.nest.stored or self.columns > self.longest:
-                self.nest.stored.add(m)
-                return self._loaded(m, phase)
             if m not in self.kept:
-                self.kept[m] = f"k{len(self.kept)}"
+                name = f"k{len(self.kept)}"
+                in_memory = m in self.nest.stored or self.columns > self.longest
+                if in_memory or not self._reserve(name, m.out, self.columns):
+                    self.nest.stored.add(m)
+                    return self._loaded(m, phase)
+                self.kept[m] = name
             return self._kept_at(m)
         key = (m, phase)
         if key not in self.names:
@@ -243,6 +253,16 @@ class NestWriter:
             name = self._name(key, "v")
             self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
         return self.names[key]
+
+    def _reserve(self, name: str, view: View, count: int) -> bool:
+        """Have elements like those of ``view`` in the thread's own memory, if there is room."""
+        size = -(-count * view.dtype.itemsize // 64) * 64
+        if self.reserved + size > self.room:
+            return False
+        pointer = f"{type_of(view)} *restrict const {name}"
+        self.rows_memory.append(f"{pointer} = tg_rows({self.reserved});")
+        self.reserved += size
+        return True
 
     def _kept_at(self, m: Map | Reduce) -> str:
         """The current element of a value that is kept for a later phase."""
@@ -362,8 +382,9 @@ class NestWriter:
         name = self._value(m, level, phase)
         place = self.row[phase] if level == ROW else self.column_end[phase]
         target = self._element(m.out, level, phase)
-        if self.flat and m.out.storage in self.streamed and target.endswith("[c]"):
-            block = f"y{len(self.blocks)}"
+        block = f"y{len(self.blocks)}"
+        in_blocks = self.flat and m.out.storage in self.streamed and target.endswith("[c]")
+        if in_blocks and self._reserve(block, m.out, _BLOCK):
             self.blocks.append((block, type_of(m.out), target.removesuffix("[c]")))
             target = f"{block}[c - b]"
         place.append(f"{target} = {name};")
@@ -378,7 +399,7 @@ class NestWriter:
         nest = self.nest
         self.written = {m.out.storage for m in nest.stored}
         read = {view.storage for view in nest.reads()}
-        self.streamed = {s for s in self.written - read if s.nbytes >= _STREAMED}
+        self.streamed = {s for s in self.written - read if self.streams and s.nbytes >= _STREAMED}
         self.blocks: list[tuple[str, str, str]] = []  # name, type, and where it goes
         self.row_pointers: list[tuple[bool, str]] = []
         self.column_end: list[list[str]] = [[] for _ in range(self.last + 1)]
@@ -409,10 +430,7 @@ class NestWriter:
     def _assemble(self) -> Function:
         size = self.columns if self.flat else self.rows
         piece = self._piece(size)
-        body: list[str] = []
-        for m, name in self.kept.items():
-            body.append(f"{type_of(m.out)} {name}[{self.columns}] __attribute__((aligned(64)));")
-        body += self.begin + self.before
+        body = self.rows_memory + self.begin + self.before
         body += [text for head, text in self.row_pointers if head]
         if not self.flat:
             body.append("for (long r = begin; r < end; r++) {")
@@ -463,14 +481,10 @@ class NestWriter:
         return Function(text, list(self.pointers), size, piece, self.partial)
 
     def _block_head(self) -> list[str]:
-        """The beginning of a loop over blocks of columns, and room for the results of one."""
+        """The beginning of a loop over blocks of columns."""
         return [
             f"for (long b = begin; b < end; b += {_BLOCK}) {{",
             f"const long e = b + {_BLOCK} < end ? b + {_BLOCK} : end;",
-            *[
-                f"{ctype} {block}[{_BLOCK}] __attribute__((aligned(64)));"
-                for block, ctype, _ in self.blocks
-            ],
         ]
 
     def _row_indices(self) -> list[str]:

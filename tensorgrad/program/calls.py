@@ -23,6 +23,7 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
+from tensorgrad.program.forks import GATE
 from tensorgrad.program.pool import threads
 from tensorgrad.program.program import Instruction, Program, Value
 from tensorgrad.tape import column_sums, note_overwritten
@@ -291,7 +292,8 @@ class Calls:
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results and the gradients, in memory that nobody else refers to."""
-        found: tuple[list[Any], list[Any]] = self._function(*arguments)
+        with GATE:
+            found: tuple[list[Any], list[Any]] = self._function(*arguments)
         return found
 
     def renew(self, *numbers: int) -> None:

@@ -48,6 +48,8 @@ class KernelText:
 class KernelWriter(NestWriter):
     """Writes one nest as a kernel."""
 
+    streams = False
+
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
         self.by_row = ROW in nest.level.values()
@@ -65,6 +67,7 @@ class KernelWriter(NestWriter):
             self.chunks = -(-self.steps // 4)
             self.steps = min(self.steps, 4)
         self.longest = _STEPS * 1024
+        self.room = math.inf  # they lie in registers
         self.in_registers = self.steps <= _STEPS
         self.totals: list[str] = []  # statements after all rows
         self.column_partial = False

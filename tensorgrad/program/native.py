@@ -18,6 +18,7 @@ from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import SOURCES, build
 from tensorgrad.program.compiler import built as built
 from tensorgrad.program.compiler import compiler as compiler
+from tensorgrad.program.forks import GATE
 from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import Nest, Schedule, Single
@@ -73,11 +74,12 @@ class Native(Placed):
             )
         self.threads = pool.threads()
         self.source = c_source.write(self.schedule, self._slot, self._new_scratch, self.threads)
-        library = build(self.source.text)
+        segments = [f"segment{step}" for step in self.source.steps if type(step) is int]
+        library = build(self.source.text, ["tg_link", *segments])
         helpers = pool.library()
         helpers.tg_start(self.threads - 1)
         link = [self._blas.sgemm, self._blas.dgemm] if self._blas else [None, None]
-        library.tg_link(*link, helpers.tg_run)
+        library.tg_link(*link, helpers.tg_run, helpers.tg_rows)
         self._library = library
         self._scalars = [
             (s.instruction.live, s.name, np.zeros((), s.out.dtype), s.out.storage)
@@ -166,8 +168,11 @@ class Native(Placed):
         super()._move(storages)
         self._results = self._shown_anew(self._results, storages)
 
-    def _give_memory(self, storage: Storage) -> None:
-        self.memory[storage] = memory = aligned(storage.nbytes).view(storage.dtype)
+    def _new_memory(self, storage: Storage) -> np.ndarray[Any, Any]:
+        return aligned(storage.nbytes).view(storage.dtype)
+
+    def _put(self, storage: Storage, memory: np.ndarray[Any, Any]) -> None:
+        super()._put(storage, memory)
         if storage in self._slots:
             self._table[self._slots[storage]] = memory.ctypes.data
 
@@ -182,6 +187,10 @@ class Native(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
+        with GATE:
+            return self._run(arguments)
+
+    def _run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         if self._fetched():
             self._fill_table()
         # The array is referred to by the list of results, and by the question. Whoever else refers

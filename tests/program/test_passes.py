@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +13,7 @@ from program.executors import EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor
-from tensorgrad.errors import CompileError
-from tensorgrad.program import Program, blas, compiler, native
+from tensorgrad.program import Program, blas, native
 from tensorgrad.program.loops import Storage, View, strides_of
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
 from tensorgrad.program.placed import arena_plan
@@ -126,56 +121,6 @@ def test_memory_is_no_more_than_eager(rng: np.random.Generator) -> None:
     call = tg.compile(f, executor="native")
     call(Tensor(rng.standard_normal((64, 64)).astype(np.float32) * 0.1))
     assert call._last().executor.arena_bytes <= 3 * 64 * 64 * 4
-
-
-@needs_compiler
-def test_cache_is_shared_by_processes(tmp_path: Path) -> None:
-    """Four processes build the same program at once; each gets the right result."""
-    code = (
-        "import numpy as np, tensorgrad as tg\n"
-        "f = tg.compile(lambda x: (x @ x).exp().sum(), executor='native')\n"
-        "x = tg.Tensor(np.eye(5, dtype=np.float32))\n"
-        "a, b = f(x).item(), f(x).item()\n"
-        "assert a == b and abs(a - (20 + 5 * np.e)) < 1e-4, (a, b)\n"
-    )
-    env = {**os.environ, "TENSORGRAD_CACHE": str(tmp_path), "PYTHONPATH": os.getcwd()}
-    running = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
-    assert [p.wait() for p in running] == [0, 0, 0, 0]
-    kept = sorted(p.name for p in tmp_path.iterdir())
-    assert all(name.endswith(".so") for name in kept)
-    subprocess.run([sys.executable, "-c", code], env=env, check=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == kept
-
-
-@needs_compiler
-def test_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("TENSORGRAD_CACHE", str(tmp_path / "file" / "below"))
-    call = tg.compile(lambda x: x * 5.0, executor="native")
-    for _ in range(2):
-        np.testing.assert_array_equal(call(Tensor(np.ones(3))).numpy(), 5.0)
-    assert "executor native" in call.report()
-
-
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "compiler", lambda: None)
-    monkeypatch.setattr(compiler, "compiler", lambda: None)
-    call = tg.compile(lambda x: x + 1.0)
-    call(Tensor(np.ones(3)))
-    assert "executor numpy" in call.report()
-    with pytest.raises(CompileError, match="needs a C compiler"):
-        tg.compile(lambda x: x + 1.0, executor="native")(Tensor(np.ones(3)))
-
-
-@needs_compiler
-def test_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TENSORGRAD_CACHE", str(tmp_path))
-    monkeypatch.setattr(compiler, "FLAGS", ("--no-such-flag",))
-    call = tg.compile(lambda x: x * 3.0)
-    x = Tensor(np.ones(3))
-    for _ in range(2):
-        np.testing.assert_array_equal(call(x).numpy(), 3.0)
-    assert "the C compiler" in call.report()
 
 
 # --- BLAS -----------------------------------------------------------------------------------------

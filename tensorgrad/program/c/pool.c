@@ -1,4 +1,4 @@
-/* Helper threads for all programs of a process.
+/* Helper threads for all programs of a process, and memory that each thread has for itself.
  *
  * Work is claimed in pieces: a helper that the system has not scheduled costs nothing, since the
  * calling thread takes the pieces itself. Whoever finds the helpers busy with another caller's work
@@ -8,6 +8,12 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+
+/* Bytes for the rows that a nest keeps, as in c_source.py. */
+#define ROWS (1 << 17)
+/* Of a helper's stack, which nothing of ours fills: BLAS wants some, and a process may have set a
+ * default for its threads that is very small. */
+#define STACK (1 << 20)
 
 typedef void (*task_t)(void **table, long begin, long end);
 
@@ -21,12 +27,17 @@ static _Atomic uint32_t left;    /* pieces not yet done */
 static _Atomic int asleep, busy, helpers;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+static _Thread_local char rows[ROWS] __attribute__((aligned(64)));
 
 static inline void pause_a_little(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #endif
 }
+
+/* Memory of the calling thread's own. It is no part of the stack, which may be small. */
+void *tg_rows(void) { return rows; }
 
 /* Claim a piece and do it. The job does not change while a claimed piece is undone. */
 static int work(void) {
@@ -56,9 +67,11 @@ static void *helper(void *unused) {
     return unused;
 }
 
+/* In the child after a fork, where one thread is and whatever others held is still held. */
 static void in_child(void) {
     pthread_mutex_init(&mutex, 0);
     pthread_cond_init(&wake, 0);
+    pthread_mutex_init(&starting, 0);
     atomic_store(&helpers, 0);
     atomic_store(&asleep, 0);
     atomic_store(&busy, 0);
@@ -68,16 +81,19 @@ static void in_child(void) {
 /* Start helpers until there are `count`. */
 void tg_start(int count) {
     static int registered;
-    if (!registered) {
-        registered = 1;
-        pthread_atfork(0, 0, in_child);
-    }
+    pthread_mutex_lock(&starting);
+    if (!registered) registered = !pthread_atfork(0, 0, in_child);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
     while (atomic_load(&helpers) < count) {
         pthread_t id;
-        if (pthread_create(&id, 0, helper, 0)) return;
+        if (pthread_create(&id, &attributes, helper, 0)) break;
         pthread_detach(id);
         atomic_fetch_add(&helpers, 1);
     }
+    pthread_attr_destroy(&attributes);
+    pthread_mutex_unlock(&starting);
 }
 
 /* Run a task over [0, size) in pieces. */

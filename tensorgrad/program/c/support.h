@@ -256,17 +256,22 @@ typedef void (*tg_dgemm_t)(int, int, int, int64_t, int64_t, int64_t, double, con
 static tg_sgemm_t tg_sgemm_;
 static tg_dgemm_t tg_dgemm_;
 static void (*tg_parallel_)(tg_task, void **, long, long);
+static char *(*tg_rows_)(void);
 
-void tg_link(void *sgemm, void *dgemm, void *parallel) {
+void tg_link(void *sgemm, void *dgemm, void *parallel, void *rows) {
     tg_sgemm_ = (tg_sgemm_t)sgemm;
     tg_dgemm_ = (tg_dgemm_t)dgemm;
     tg_parallel_ = (void (*)(tg_task, void **, long, long))parallel;
+    tg_rows_ = (char *(*)(void))rows;
 }
 
 TG void tg_parallel(tg_task task, void **table, long size, long piece) {
     if (piece < size) tg_parallel_(task, table, size, piece);
     else task(table, 0, size);
 }
+
+/* Memory of the thread's own from byte `at` on, a multiple of 64: threads may have small stacks. */
+TG void *tg_rows(long at) { return __builtin_assume_aligned(tg_rows_() + at, 64); }
 
 /* C [m, n] with rows ldc apart = op(A) op(B), row-major; op transposes where flagged. */
 TG void tg_sgemm_part(long m, long n, long k, int ta, long lda, int tb, long ldb, const float *A,
@@ -342,7 +347,9 @@ TG void tg_small(long m, long n, long k, int ta, long lda, int tb, long ldb, con
                  const float *B, float *C) {
     const long padded = (n + TG_LANES - 1) / TG_LANES * TG_LANES;
     const int packed = tb || padded != n;
-    float pack[packed ? k * padded : 1] __attribute__((aligned(64)));
+    const int few = k * padded <= 1024;
+    float on_stack[packed && few ? k * padded : 1] __attribute__((aligned(64)));
+    float *const pack = packed && !few ? tg_rows(0) : on_stack;
     const float *P = B;
     if (packed) {
         for (long l = 0; l < k; l++) {
