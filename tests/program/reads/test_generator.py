@@ -1,0 +1,81 @@
+"""Programs made at random: never wrong, and not captured again and again; planted holes show."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+
+import pytest
+from program.reads.generator import (
+    HOLES,
+    Finding,
+    UnfitError,
+    examined,
+    planned,
+    programs,
+    rendered,
+    shrunk,
+    text_of,
+)
+
+#: The programs of continuous integration, and how many of them may be made for nothing.
+COUNT, BLOCKS = 2000, 8
+SEED = "tensorgrad"
+
+
+def tried(seed: str, numbers: range, executor: str) -> list[Finding]:
+    """What became of some programs; those that do not run are left out."""
+    found = []
+    for plan in itertools.islice(programs(seed), numbers.start, numbers.stop):
+        try:
+            found.append(examined(plan, executor))
+        except UnfitError:
+            continue
+    return found
+
+
+def assert_right(found: list[Finding], executor: str) -> None:
+    for finding in found:
+        assert not finding.kind, text_of(shrunk(finding, executor))
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_programs(block: int) -> None:
+    """Two thousand programs, the same in every run; most of them replay."""
+    size = COUNT // BLOCKS
+    executor = "numpy" if block % 4 else "auto"
+    found = tried(SEED, range(block * size, (block + 1) * size), executor)
+    assert_right(found, executor)
+    assert len(found) > 0.9 * size
+    outcomes = Counter(f.verdict.outcome for f in found)
+    assert outcomes["replays"] > 0.5 * len(found), outcomes
+
+
+def test_programs_are_the_same_in_every_run() -> None:
+    """A seed and a number say which program it is: a failure can be repeated."""
+    for k, plan in zip(range(20), programs("a")):
+        assert planned(random.Random(f"a-{k}")) == plan
+        assert rendered(plan) == rendered(plan)
+
+
+@pytest.mark.parametrize("hole", HOLES)
+def test_a_planted_hole_is_found(hole: str) -> None:
+    """What the guards forget on purpose shows within the programs of continuous integration."""
+    with HOLES[hole]():
+        for plan in itertools.islice(programs(SEED), COUNT):
+            try:
+                if examined(plan, "numpy").kind in ("WRONG", "DROPPED"):
+                    return
+            except UnfitError:
+                continue
+    pytest.fail(f"{COUNT} programs did not show the hole {hole!r}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["auto", "numpy"])
+def test_other_programs_each_time(executor: str) -> None:
+    """A seed that nobody has tried; it is printed with what fails."""
+    seed = str(random.SystemRandom().randrange(10**9))
+    print(f"seed {seed}")
+    assert_right(tried(seed, range(10_000), executor), executor)
