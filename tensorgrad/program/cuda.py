@@ -318,8 +318,11 @@ class Cuda(Placed):
                     "parameters or gradients have been other arrays in every few steps"
                 )
 
-    def _give_memory(self, storage: Storage) -> None:
-        self.memory[storage] = self._xp.empty(storage.size, storage.dtype)
+    def _new_memory(self, storage: Storage) -> Any:
+        return self._xp.empty(storage.size, storage.dtype)
+
+    def _put(self, storage: Storage, memory: Any) -> None:
+        super()._put(storage, memory)
         self._moved()
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:

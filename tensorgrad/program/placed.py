@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,8 @@ class Placed:
         #: what each gradient is, and an array that shows it unless it may lie elsewhere next time
         self._gradients: list[tuple[Value, Any] | None] = []
         self._gradient_of: dict[int, int] = {}  # id of such an array -> its number
+        #: memory that gradients had before, with the array that showed it
+        self._spares: dict[Storage, tuple[Any, Any]] = {}
         self._externals = [External(v) for v in program.values() if v.role == "external"]
         self._mirrored: list[External] = []
         updated = program.updates()
@@ -144,8 +148,8 @@ class Placed:
                     added_to.append(self._gradient_of[id(array)])
         if moved:
             self._note_places()
-        if added_to:  # the old gradient is an input: the new one must not be written over it
-            self.renew(*added_to)
+        if added_to:  # the old gradient is an input: the new one must lie elsewhere
+            self._alternate(added_to)
         for e in self._mirrored:
             e.mirror[...] = e.array
         return moved
@@ -219,7 +223,7 @@ class Placed:
         The arrays of all others stay the same objects: whether somebody keeps one is asked of them.
         """
         for s in storages:
-            self._give_memory(s)
+            self._put(s, self._new_memory(s))
         self._gradients = self._shown_anew(self._gradients, storages)
         self._number_gradients()
 
@@ -229,8 +233,30 @@ class Placed:
             for e in entries
         ]
 
-    def _give_memory(self, storage: Storage) -> None:
+    def _new_memory(self, storage: Storage) -> Any:
         raise NotImplementedError
+
+    def _put(self, storage: Storage, memory: Any) -> None:
+        """Let ``storage`` lie in ``memory`` from here on."""
+        self.memory[storage] = memory
+
+    def _alternate(self, numbers: Sequence[int]) -> None:
+        """Let gradients change places with the memory that they had before, where that is free."""
+        seen = [*self.program.results, *[v for _, v in self.program.gradients if v is not None]]
+        count = Counter(self._views[v].storage for v in seen)
+        others = set()
+        for number in numbers:
+            v, array = self._gradients[number]  # type: ignore[misc]
+            storage = self._views[v].storage
+            spare = self._spares.get(storage)
+            self._spares[storage] = self.memory[storage], array
+            # The spare array is referred to by the pair, and by the question.
+            if spare is not None and getrefcount(spare[1]) <= 2 and count[storage] == 1:
+                self._put(storage, spare[0])
+                self._gradients[number] = v, spare[1]
+            else:
+                others.add(storage)
+        self._move(others)
 
     def renew(self, *numbers: int) -> None:
         """Give these gradients other memory: somebody holds on to the one they have."""

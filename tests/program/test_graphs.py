@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program.executors import EXECUTORS
+from program.executors import EVERY_EXECUTOR, EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor
@@ -356,3 +356,69 @@ def test_steps_at_random(executor: str) -> None:
         check(seed, executor)
         if time.monotonic() > end:
             break
+
+
+# --- gradients from before, and results that are gradients ----------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 80], ids=["small", "large"])
+@EVERY_EXECUTOR
+def test_the_old_gradient_is_read_after_the_new_one(
+    n: int, executor: str, rng: np.random.Generator
+) -> None:
+    """The new one must not be written over it, though nobody else keeps it."""
+    start = rng.standard_normal((n, n)) * 0.1
+    both = [Tensor(start, requires_grad=True) for _ in range(2)]
+
+    def step(x: Tensor, w: Tensor) -> Tensor:
+        old = w.grad
+        w.grad = None
+        (x @ w).sum().backward()
+        if old is None:
+            return x * 0.0
+        with tg.no_grad():
+            assert w.grad is not None
+            w.grad.copy_(w.grad + old.T * 0.1)
+        return (old.T @ x) * 2.0 + old.sum(axis=1)
+
+    compiled = tg.compile(lambda x: step(x, both[0]), executor=executor)
+    kept: list[tuple[Tensor, Any]] = []
+    for k in range(CALLS):
+        x = Tensor(rng.standard_normal((n, n)))
+        found, wanted = compiled(x), step(x, both[1])
+        assert_equal(found, wanted, 1e-9, f"call {k + 1}, result")
+        assert_equal(both[0].grad, both[1].grad, 1e-9, f"call {k + 1}, gradient")
+        kept.append((found, found.data.copy()))
+        for t, copied in kept:
+            np.testing.assert_array_equal(t.data, copied)
+    assert compiled._last().executor.name == executor
+
+
+@pytest.mark.parametrize("n", [3, 80], ids=["small", "large"])
+@EVERY_EXECUTOR
+def test_results_that_are_the_gradient(n: int, executor: str, rng: np.random.Generator) -> None:
+    """Kept or let go, in any order: none of what is kept changes, and all of it is new."""
+    w = Tensor(rng.standard_normal((n, n)), requires_grad=True)
+
+    def step(x: Tensor) -> list[Tensor]:
+        w.grad = None
+        ((w * x) ** 2.0).sum().backward()
+        assert w.grad is not None
+        return [w.grad.detach(), w.grad * 1.0, w.grad.T]
+
+    compiled = tg.compile(step, executor=executor)
+    kept: list[tuple[Tensor, Any]] = []
+    for k in range(2 * CALLS):
+        x = Tensor(rng.standard_normal((n, n)))
+        found = compiled(x)
+        wanted = 2.0 * w.data * x.data**2
+        for t in (w.grad, found[0], found[1], found[2].T):
+            assert t is not None
+            np.testing.assert_allclose(t.data, wanted, rtol=1e-9, err_msg=f"call {k + 1}")
+        for j, t in enumerate([*found, w.grad]):
+            if (k >> j) & 1:
+                assert t is not None
+                kept.append((t, t.data.copy()))
+        for t, copied in kept:
+            np.testing.assert_array_equal(t.data, copied)
+    assert compiled._last().executor.name == executor
