@@ -11,11 +11,11 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import kernels
 from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
-from tensorgrad.errors import DeviceError
+from tensorgrad.errors import CompileError, DeviceError
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program import pool
 from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import compiler
-from tensorgrad.program.pool import threads
 from tensorgrad.training.checkpoint import versions
 
 
@@ -72,13 +72,14 @@ def _blas() -> str:
 
 
 def _programs() -> str:
-    """Which executor ``compile`` takes by default, and what it needs."""
-    path = compiler()
-    if path is None:
-        return "run by NumPy: there is no C compiler (cc, gcc, clang or $CC)"
+    """Which executor ``compile`` takes by default, or why it is NumPy's."""
+    try:
+        pool.library()  # built by the compiler, or by an earlier run
+    except CompileError as error:
+        return f"run by NumPy: {str(error).partition(chr(10))[0]}"
     found = blas()
     products = found.title if found else "small ones only, no BLAS was found"
-    return f"native: {path}, {threads()} threads, matrix products by {products}"
+    return f"native: {compiler()}, {pool.threads()} threads, matrix products by {products}"
 
 
 def _gpu() -> str:

@@ -20,6 +20,7 @@ from tensorgrad.cli.settings import DEFAULTS, read_toml
 from tensorgrad.data import write_idx
 from tensorgrad.ops.random import default_generator
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program import pool
 from tensorgrad.training import load_checkpoint
 
 SMALL = ["train", "--epochs", "2", "--hidden", "16", "--batch-size", "64"]
@@ -284,6 +285,15 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TENSORGRAD_DEVICE", "gpu")
     assert main(["info"]) == 0
     assert "unknown device 'gpu'" in capsys.readouterr().out
+
+
+def test_info_without_a_compiler(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    pool.library.cache_clear()
+    assert main(["info"]) == 0
+    assert "run by NumPy: CC names the C compiler 'no-such-compiler'" in capsys.readouterr().out
 
 
 def test_info_operations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -328,9 +329,13 @@ def _folder() -> Path:
     user = os.getuid()
     path = Path(named or Path(tempfile.gettempdir()) / f"tensorgrad-emulator-{user}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != user:
+    about = path.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != user or about.st_mode & 0o022:
         # What lies there is loaded into this process.
-        raise RuntimeError(f"{path} belongs to another user: set TENSORGRAD_EMULATOR_CACHE")
+        raise RuntimeError(
+            f"{path} must be a folder of the user's, to which nobody else may write: type  "
+            f"chmod go-w {path}  or set TENSORGRAD_EMULATOR_CACHE to another one"
+        )
     return path
 
 

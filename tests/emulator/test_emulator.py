@@ -616,6 +616,27 @@ def test_definitions_and_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list((tmp_path / "cache").glob("*.so"))) == 2
 
 
+@pytest.mark.parametrize("kind", ["open", "link", "theirs"])
+def test_a_cache_that_others_may_write_to(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache"
+    path.mkdir(mode=0o700)
+    if kind == "open":
+        path.chmod(0o770)
+    elif kind == "link":
+        path = path.rename(tmp_path / "elsewhere").parent / "cache"
+        path.symlink_to(tmp_path / "elsewhere")
+    elif os.geteuid() == 0:
+        os.chown(path, 65534, -1)
+    else:
+        pytest.skip("only root can give files away")
+    monkeypatch.setenv("TENSORGRAD_EMULATOR_CACHE", str(path))
+    emulator._load.cache_clear()
+    with pytest.raises(RuntimeError, match="must be a folder of the user's"):
+        emulator.load('extern "C" __global__ void k(int* y) { y[0] = 7; }')
+
+
 @pytest.mark.parametrize("flags", ["", "-DCUDA_ON_CPU_UCONTEXT=1"])
 def test_many_switches(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by the way of switching that other processors than x86-64 and aarch64 take."""

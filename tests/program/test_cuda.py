@@ -23,7 +23,7 @@ from standin.cupy_standin import log
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import kernels
-from tensorgrad.program import cuda, cuda_source
+from tensorgrad.program import c_source, cuda, cuda_source
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,6 +93,16 @@ def test_pixels_are_converted_in_passing() -> None:
     found = call(tg.Tensor(pixels, device="cuda"))
     runs_on_cuda(call)
     np.testing.assert_allclose(host(found), (pixels / 255).sum(1), rtol=1e-5)
+
+
+def test_large_results(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """What goes past the caches block by block on a CPU is written like anything else here."""
+    monkeypatch.setattr(c_source, "_STREAMED", 1 << 10)
+    x = rng.standard_normal((9, 70)).astype(np.float32)
+    call = tg.compile(lambda x: tg.tanh(x) * 2.0 + 1.0)
+    found = call(tg.Tensor(x, device="cuda"))
+    runs_on_cuda(call)
+    np.testing.assert_allclose(host(found), np.tanh(x) * 2 + 1, atol=1e-6)
 
 
 # --- fused functions ------------------------------------------------------------------------------
