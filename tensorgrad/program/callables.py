@@ -229,15 +229,31 @@ def places_of(o: Any) -> Iterator[tuple[Any, Any]]:
             yield None, value
 
 
-def objects_in(o: Any, depth: int = 0) -> Iterator[Any]:
-    """The objects with attributes in what C code was given."""
-    if depth > 4 or type(o) in SCALARS:
+def objects_in(o: Any, containers: bool = False, depth: int = 0) -> Iterator[Any]:
+    """What something may be that C code took out of ``o``: its entries, at any depth.
+
+    containers: the containers among them, too.
+    """
+    if depth > 8 or type(o) in SCALARS:
         return
     if isinstance(o, CONTAINERS):
+        if containers:
+            yield o
         for part in parts_of(o)[:1000]:
-            yield from objects_in(part, depth + 1)
+            yield from objects_in(part, containers, depth + 1)
     elif not isinstance(o, Tensor):
         yield o
+
+
+def computes_items(o: Any) -> bool:
+    """Whether ``o[key]`` or its entries are what Python code gives."""
+    t = type(o)
+    return (
+        isinstance(lookup(t, "__iter__"), types.FunctionType)
+        or isinstance(lookup(t, "__getitem__"), types.FunctionType)
+        or isinstance(lookup(t, "__missing__"), types.FunctionType)
+        or (hasattr(t, "__next__") and not isinstance(o, Mark))
+    )
 
 
 def refused_of_the_engine(f: Any) -> str:
@@ -329,7 +345,14 @@ def made_of(given: list[Any]) -> Any:
             or type(x) in SCALARS
         )
     ]
-    return Unknown(sources) if sources else FRESH
+    if not sources:
+        return FRESH
+    hidden = [x for x in sources if computes_items(x)]
+    computed = all(
+        isinstance(x, types.GeneratorType | map) or not hasattr(type(x), "__next__")
+        for x in hidden
+    )
+    return Unknown(sources, opaque=True if hidden else None, computed=bool(hidden) and computed)
 
 
 def _shallow(r: Reads, given: list[Any]) -> Any:
@@ -432,6 +455,12 @@ def _function(
         return r.item(args[0], args[1])
     if module == "_abc":
         return FRESH
+    if module == "_functools" and name == "reduce" and args:
+        _shallow(r, given)
+        code = getattr(args[0], "__code__", getattr(args[0], "code", None))
+        if r._current is not None:
+            r._current.awaited = code  # what it gives last is the result
+        return Unknown(computed=True)
     if module in ("_struct", "_json", "_csv"):
         return _deep(r, given)
     if module in _PURE:
@@ -493,6 +522,13 @@ def _next(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return made_of([it if isinstance(it, Mark) else Unknown([it]), *args[1:]])
 
 
+def _iter(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    if len(args) != 1:
+        _shallow(r, args)
+        return Unknown()
+    return r.iterate(args[0])
+
+
 def _isinstance(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if len(args) == 2 and not isinstance(args[0], Mark | Tensor):
         r._type_of(args[0])
@@ -530,6 +566,8 @@ def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(o, Mark):
         r.content(o)
         return o
+    if isinstance(o, type):
+        return r.attribute(o, "__dict__")
     found = getattr(o, "__dict__", MISSING)
     if r.is_outside(o) and isinstance(found, dict):
         r.note("attribute", o, "__dict__", found)
@@ -565,7 +603,7 @@ _SPECIAL = {
     "getattr": _getattr, "hasattr": _hasattr, "setattr": _setattr, "delattr": _delattr,
     "next": _next, "isinstance": _isinstance, "issubclass": _issubclass, "globals": _globals,
     "locals": _locals, "vars": _vars, "dir": _dir, "eval": _evaluated, "exec": _evaluated,
-    "__import__": _import,
+    "__import__": _import, "iter": _iter,
 }  # fmt: skip
 
 
@@ -764,6 +802,8 @@ def constructed(
     for x in given:
         r.special(x, "__iter__", "__len__", "__getitem__")
     found = (_entries if f in _GO_THROUGH else _shallow)(r, given)
+    if f is map or any(callable(x) for x in given if not isinstance(x, type | Mark)):
+        found = Unknown(getattr(found, "sources", ()), opaque=f is not filter, computed=True)
     return found if not _is_python(f) else Instance(f, getattr(found, "sources", ()))
 
 

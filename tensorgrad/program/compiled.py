@@ -422,6 +422,12 @@ class Compiled:
         warnings.warn(f"{self._name} runs as it is from here on: {why}", stacklevel=3)
 
     @property
+    def executor(self) -> str:
+        """What ran the last call: "native", "numpy", "cuda", or "python" for the function itself."""
+        entry = self._last_used
+        return "python" if self.dropped or entry is None else str(entry.executor.name)
+
+    @property
     def _name(self) -> str:
         return str(getattr(self, "__name__", type(self.function).__name__))
 

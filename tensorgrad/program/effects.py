@@ -6,6 +6,7 @@ raised by a constant. Everything else that the step changes outside makes it a r
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,8 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program.guards import MISSING, read, same
 from tensorgrad.program.shadow import Counted
 from tensorgrad.program.trees import Found, flatten, unflatten
+from tensorgrad.tape import Leaf
+from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
     from tensorgrad.program.reads import Reads
@@ -51,6 +54,9 @@ class Append(NamedTuple):
     trees: list[Any]
 
 
+_BASES = (OrderedDict, dict, list, deque)
+
+
 def put(kind: str, holder: Any, key: Any, owner: Any, value: Any) -> None:
     """Put a value at a place."""
     if kind == "cell":
@@ -59,12 +65,9 @@ def put(kind: str, holder: Any, key: Any, owner: Any, value: Any) -> None:
         type.__setattr__(holder, key, value)
     elif kind == "attribute":
         object.__setattr__(owner, key, value)
-    elif kind == "key" and isinstance(owner, dict):
-        owner[key] = value
-    elif kind == "key":
-        holder[key] = value
-    else:
-        holder[key] = value
+    else:  # past a ``__setitem__`` of the user's, whose own effects are others of these
+        base: Any = next(t for t in _BASES if isinstance(holder, t))
+        base.__setitem__(holder, key, value)
 
 
 class Effects:
@@ -159,7 +162,7 @@ def effects_of(reads: Reads, found: Found) -> Effects:
         kind, holder, key, owner = put_
         value = read(kind, holder, key)
         if value is not MISSING:
-            tree = flatten(value, found, reads.is_outside)
+            tree = _kept(value, found, reads, (kind, holder, key))
             puts.append(Put(kind, holder, key, owner, tree))
     appends = []
     for to, count_ in reads.appended.values():
@@ -169,6 +172,28 @@ def effects_of(reads: Reads, found: Found) -> Effects:
                 "this cannot be compiled: more is appended to a deque than it holds. Remedy: append "
                 "outside the step"
             )
-        new = list(to)[-count_:]
-        appends.append(Append(to, [flatten(x, found, reads.is_outside) for x in new]))
+        trees = [_kept(x, found, reads, (None, to, None)) for x in list(to)[-count_:]]
+        appends.append(Append(to, trees))
     return Effects(puts, counts, appends)
+
+
+def _kept(value: Any, found: Found, reads: Reads, place: tuple[Any, Any, Any]) -> Any:
+    """The tree of a value that the step leaves behind at a place.
+
+    Raises CompileError for a parameter made by the step, and for a tensor with a history where the
+    step reads what it left there the time before: what a replay leaves has no history.
+    """
+    before = len(found.tensors)
+    tree = flatten(value, found, reads.is_outside)
+    new = [t for t in found.tensors[before:] if not reads.is_outside(t)]
+    if any(type(t) is not Tensor or type(t.node) is Leaf for t in new):
+        raise CompileError(
+            "this cannot be compiled: the step makes a parameter, or a tensor that requires a gradient, and "
+            "keeps it. Remedy: make it before the first call"
+        )
+    if any(t.node is not None for t in new) and reads.has_read(*place):
+        raise CompileError(
+            "this cannot be compiled: a tensor with a history is kept for the next call. Remedy: keep "
+            "x.detach()"
+        )
+    return tree

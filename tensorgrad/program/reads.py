@@ -23,11 +23,12 @@ import decimal
 import functools
 import gc
 import inspect
+import itertools
 import operator
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ from tensorgrad.program.guards import (
     slots_of,
 )
 from tensorgrad.program.opcodes import words, UNTOUCHED, Instruction, effect
+from tensorgrad.program.trees import is_plain_container
 from tensorgrad.program.shadow import (
     FRESH,
     NULL,
@@ -178,6 +180,14 @@ class Reads:
                     "keep such state in tensors that are overwritten in place, or outside the step",
                 )
 
+    def has_read(self, kind: str | None, holder: Any, key: Any) -> bool:
+        """Whether a place was read before it was written; without a kind, anything of the holder."""
+        for guard in self.guards.values():
+            if guard.holder is holder and (kind is None or same(guard.key, key)):
+                return True
+        places = [p for _, found in self.tensors.values() for p in found]
+        return any(h is holder and (kind is None or same(k, key)) for _, h, k in places)
+
     def release(self) -> None:
         """Let go of everything that was met: the guards hold what they need."""
         for table in (self._outside, self._holders, self._covered, self._functions, self._inner):
@@ -217,7 +227,7 @@ class Reads:
             self.note("class", type(f), "__call__", lookup(type(f), "__call__"))
 
     def _argument(self, x: Any) -> None:
-        if type(x) in (list, tuple, dict) or isinstance(x, list | tuple | dict):
+        if is_plain_container(x):
             self._covered[id(x)] = x
             for part in x.values() if isinstance(x, dict) else x:
                 self._argument(part)
@@ -232,7 +242,7 @@ class Reads:
         i = id(o)
         if isinstance(o, Mark) or i in self._covered:
             return False
-        return i in self._outside or isinstance(o, types.ModuleType)
+        return i in self._outside or isinstance(o, types.ModuleType | types.MappingProxyType)
 
     def note(self, kind: str, holder: Any, key: Any, value: Any) -> Any:
         """A guard, unless there is one; the value."""
@@ -414,7 +424,9 @@ class Reads:
                     parts.append(Tensor)
                 else:
                     parts.append(self._frozen(x, deep, depth + 1, count, nested))
+            # Which tensors are in it is known by their places, which are in this very container.
             exact = t in (list, tuple, dict, set, frozenset, collections.OrderedDict)
+            exact = exact and (not depth or not any(x is Tensor for x in parts))
             return Frozen(t, tuple(parts), None if exact else o)
         self.reach(o)
         if callables.closed(o):
@@ -598,15 +610,25 @@ class Reads:
 
     def _of_each(self, o: Unknown, what: Callable[[Any], Any]) -> Any:
         """What is read of something that may be any of many objects: it is read of each."""
+        s = self._current
         found = []
-        property_ = False
-        for source in o.sources:
-            for x in callables.objects_in(source):
-                found.append(self.settled(what(x)))
-                property_ |= self._current is not None and self._current.awaited is not None
-        if property_ and self._current is not None:
-            self._current.awaited = True
-        return Unknown([x for x in found if x is not MISSING], opaque=property_)
+        python = False
+        for x in itertools.islice(self._inside(o), 101):
+            if len(found) > 100:
+                self.refuse(f"what a call gave may be any of more than {len(found)} objects")
+                break
+            if s is not None:
+                s.awaited = None
+            found.append(self.settled(what(x)))
+            python |= s is not None and s.awaited is not None
+        if python and s is not None:
+            s.awaited = True  # Python code of any of them gives the result
+        parts = [x for x in found if x is not MISSING]
+        return Unknown(parts, opaque=python or None) if parts or python else FRESH
+
+    @staticmethod
+    def _inside(o: Unknown) -> Iterator[Any]:
+        return (x for source in o.sources for x in callables.objects_in(source))
 
     def _of_new(self, o: Instance, name: str) -> Any:
         """An attribute of a new object, of which only the class is known."""
@@ -643,6 +665,8 @@ class Reads:
         return found
 
     def _of_class(self, o: type, name: str) -> Any:
+        if name == "__dict__":
+            return o.__dict__
         meta = type(o)
         over = lookup(meta, name)
         if over is not MISSING and hasattr(type(over), "__set__"):  # a property of the metaclass
@@ -777,6 +801,11 @@ class Reads:
             self.content(key)
             self._see_into(o, "an item")
             self.content(o)
+            if isinstance(o, Unknown) and self._current is not None:
+                inside = [x for y in o.sources for x in callables.objects_in(y, True)]
+                if any(map(callables.computes_items, inside)):
+                    self._current.awaited = True
+                    return Unknown()
             return FRESH if o is METHOD else o
         t = type(o)
         if isinstance(o, type):
@@ -834,7 +863,10 @@ class Reads:
 
     def _see_into(self, o: Any, what: str) -> None:
         """Refuse to read of what may be anything."""
-        if isinstance(o, Unknown) and o.opaque and not isinstance(o, Generated | Made):
+        if not isinstance(o, Unknown):
+            return
+        known = isinstance(o, Generated | Made) or (what == "the content" and o.computed)
+        if o.opaque and not known:
             self.refuse(
                 f"{what} is read of the result of a call that cannot be seen into",
                 "give the result a name first",
@@ -945,9 +977,9 @@ class Reads:
                 return callables.made_of(given)  # of a tensor, or of a value made by the step
             if isinstance(f, Unknown) and not isinstance(f, Made):
                 self._see_into(f, "a call")
-                for source in f.sources:
-                    for x in callables.objects_in(source):
-                        self._callable(x)
+                return self._of_each(
+                    f, lambda x: self.call(x, args, kwargs) if callable(x) else MISSING
+                )
             code = f.code if isinstance(f, Made) else None
             if code is not None and code.co_flags & inspect.CO_GENERATOR:
                 return Generated(code)
@@ -967,21 +999,6 @@ class Reads:
             return self._python(python, [f, *args], [f, *given])
         return callables.called(self, f, args, kwargs)
 
-    def _callable(self, f: Any) -> None:
-        """One of the objects that may be called: guard what makes it do what it does."""
-        if isinstance(f, functools.partial):
-            self._root(f)
-            for x in (*f.args, *f.keywords.values()):
-                self.reach(x)
-                self.content(x)
-            self._callable(f.func)
-        elif isinstance(f, types.FunctionType | types.MethodType):
-            self.reach(f)
-        elif isinstance(f, type):
-            self._instance(f, [], {}, [])
-        else:
-            self.special(f, "__call__")
-
     def _python(self, f: types.FunctionType, args: list[Any], given: list[Any]) -> Any:
         if not ours(f):
             if self.is_outside(f):
@@ -995,8 +1012,12 @@ class Reads:
         if f.__module__ in callables.ASKED_AGAIN:
             return callables.asked_again(self, f, args)
         for x in given:
-            if isinstance(x, Tensor | Module | Optimizer | Generator | Mark):
+            if isinstance(x, Unknown):
+                self.content(x)
+            elif isinstance(x, Tensor | Module | Optimizer | Generator | Mark):
                 self.reach(x) if self.is_outside(x) else None
+            elif isinstance(x, np.ndarray):
+                self.content(x)
             elif ours(type(x)) and self.is_outside(x):
                 d = _dict_of(x)
                 if d is not None:  # the engine reads what it likes of its own object
@@ -1229,6 +1250,8 @@ class Reads:
                 caller.given = value
                 if caller.slot < len(caller.stack):
                     caller.stack[caller.slot] = value
+            else:  # to C code that has called back, and does with it what it likes
+                self.content(value)
         if not frame.f_code.co_flags & 0x2A0:  # generators come back
             self.shadows.pop(id(frame), None)
 

@@ -33,13 +33,18 @@ METHOD = Mark("method")
 class Unknown(Mark):
     """Something that C code gave, made of ``sources`` or found in them.
 
-    opaque: it may be anything else, too, so that nothing can be read of it.
+    opaque: it may be anything else, too, so that nothing can be read of it. computed: anything
+        that Python code gave which was followed, so that its content is guarded.
     """
 
-    def __init__(self, sources: Sequence[Any] = (), opaque: bool | None = None) -> None:
+    def __init__(
+        self, sources: Sequence[Any] = (), opaque: bool | None = None, computed: bool = False
+    ) -> None:
         super().__init__("unknown")
         found: list[Any] = []
         self.opaque = not sources if opaque is None else opaque
+        hidden = [x for x in sources if isinstance(x, Unknown) and x.opaque]
+        self.computed = computed or (bool(hidden) and all(x.computed for x in hidden))
         for x in sources:
             if isinstance(x, Unknown):
                 found += x.sources
@@ -61,7 +66,7 @@ class Generated(Unknown):
     """A generator of a function that is followed."""
 
     def __init__(self, code: CodeType) -> None:
-        super().__init__()
+        super().__init__(computed=True)
         self.code = code
 
 

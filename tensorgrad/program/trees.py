@@ -44,6 +44,14 @@ class Constant(NamedTuple):
     value: Any
 
 
+def is_plain_container(obj: Any) -> bool:
+    """Whether an argument is no more than the values in it: a list, a tuple, a dict, a named tuple."""
+    t = type(obj)
+    if t in (list, tuple, dict, OrderedDict):
+        return True
+    return isinstance(obj, tuple) and hasattr(t, "_fields") and not hasattr(obj, "__dict__")
+
+
 def signature(obj: Any, tensors: list[Tensor]) -> Any:
     """The structure of arguments, as part of a key; the tensors are added to ``tensors``.
 
@@ -55,9 +63,9 @@ def signature(obj: Any, tensors: list[Tensor]) -> Any:
     if isinstance(obj, Tensor):
         tensors.append(obj)
         return Leaf
-    if isinstance(obj, tuple | list):
+    if is_plain_container(obj) and not isinstance(obj, dict):
         return t, *[signature(x, tensors) for x in obj]
-    if isinstance(obj, dict):
+    if is_plain_container(obj):
         return t, *[(signature(k, tensors), signature(v, tensors)) for k, v in obj.items()]
     if t is float:
         return t, struct.pack("d", obj)
@@ -71,6 +79,8 @@ def signature(obj: Any, tensors: list[Tensor]) -> Any:
         return t, repr(obj)
     if t is slice or t is range:
         return t, *[signature(x, tensors) for x in (obj.start, obj.stop, obj.step)]
+    if isinstance(obj, list | dict | tuple):
+        return t, id(obj)  # of a class of the user's: it may be more than what is in it
     try:
         hash(obj)
     except TypeError:
@@ -115,15 +125,16 @@ def flatten(obj: Any, found: Found, is_outside: Callable[[Any], bool]) -> Any:
     t = type(obj)
     if isinstance(obj, Tensor):
         return Leaf(found.number(obj))
-    if t in SCALARS or isinstance(obj, np.generic | np.dtype | type | types.FunctionType):
+    if t in SCALARS or isinstance(obj, np.generic | np.dtype):
         return Constant(obj)
     if t in (list, tuple, set, frozenset) or (isinstance(obj, tuple) and hasattr(t, "_fields")):
         return Node(t, (), tuple([flatten(x, found, is_outside) for x in obj]))
     if t is dict or t is OrderedDict:
         return Node(t, tuple(obj), tuple([flatten(x, found, is_outside) for x in obj.values()]))
-    if is_outside(obj) or t in callables.STATELESS or isinstance(obj, types.ModuleType):
+    made = isinstance(obj, type | types.FunctionType | types.MethodType)
+    if is_outside(obj) or (t in callables.STATELESS and not made):
         return Constant(obj)
-    if callables.closed(obj) or isinstance(obj, Module | np.ndarray) or hasattr(t, "__next__"):
+    if made or callables.closed(obj) or isinstance(obj, Module | np.ndarray) or hasattr(t, "__next__"):
         raise CompileError(
             f"this cannot be compiled: the step hands out a {t.__name__} that it made, which a replay "
             "cannot make anew. Remedy: return tensors, numbers, and tuples, lists and dicts of them"

@@ -10,6 +10,7 @@ Whatever goes wrong in here ends the watching and becomes a refusal; the user's 
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
 import sys
 import threading
@@ -65,6 +66,9 @@ def _is_value(frame: Any) -> bool:
     return caller is not None and caller.f_globals.get("__name__") in _CALL_VALUES
 
 
+_RETURN = dis.opmap["RETURN_VALUE"]
+
+
 class _Watch:
     """Passes events on, and ends the watching when one cannot be understood.
 
@@ -113,16 +117,33 @@ def watching(reads: Reads) -> Iterator[None]:
 def _traced(watch: _Watch) -> Iterator[None]:
     reads = watch.reads
 
+    raised: set[int] = set()  # frames in which an exception was raised last
+
+    def ended(frame: Any, value: Any) -> None:
+        # A frame that an exception ends returns None, too: a generator that is closed, say.
+        by_exception = id(frame) in raised and frame.f_code.co_code[frame.f_lasti] != _RETURN
+        raised.discard(id(frame))
+        if by_exception:
+            watch.tell(reads.left, frame)
+        else:
+            watch.tell(reads.returned, frame, value)
+
     def within(frame: Any, event: str, arg: Any) -> Any:
         if event == "opcode":
+            if raised:
+                raised.discard(id(frame))
             watch.tell(reads.instruction, frame, frame.f_lasti)
         elif event == "return":
-            watch.tell(reads.returned, frame, arg)
+            ended(frame, arg)
+        elif event == "exception":
+            raised.add(id(frame))
         return within
 
     def ending(frame: Any, event: str, arg: Any) -> Any:
         if event == "return":
-            watch.tell(reads.returned, frame, arg)
+            ended(frame, arg)
+        elif event == "exception":
+            raised.add(id(frame))
         return ending
 
     def computing(frame: Any, event: str, arg: Any) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tensorgrad import program
-from tensorgrad.errors import CompileError, TensorgradError
+from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
 from tensorgrad.ops import concatenate
 from tensorgrad.ops.precision import autocast
@@ -65,7 +65,10 @@ class Step:
             self.scaler = GradScaler()
         self._made_of: Parts | None = None
         self._device: str | None = None
-        self._stages: tuple[_Stage, _Stage | None]
+        self._stages: tuple[_Stage, _Stage | None] = (_nothing, None)
+        #: why the step runs as it is for good: a check found that its program was wrong
+        self.dropped = ""
+        self._executor = ""  # that of the run that is resumed
 
     def moved_to(self, device: str) -> None:
         """The model is on this device now: what is made for another one is made anew."""
@@ -80,13 +83,39 @@ class Step:
         """The loss and the output of a step on ``batch``."""
         if parts != self._made_of:  # a comparison of tuples looks at identity first
             self._made_of = parts
-            self._stages = self._new_stages(parts, self.compile)
-        try:
-            return self._run(batch)
-        except CompileError as error:
-            warnings.warn(f"the training step runs without being compiled: {error}", stacklevel=4)
-            self._stages = self._new_stages(parts, False)
-            return self._run(batch)
+            self._stages = self._new_stages(parts, self.compile and not self.dropped)
+        found = self._run(batch)
+        if self._executor:
+            self._compare_executor()
+        return found
+
+    def _compare_executor(self) -> None:
+        before, self._executor = self._executor, ""
+        now = self.executor
+        if now != before:
+            warnings.warn(
+                f"the run that is resumed computed its steps by the executor {before!r}, and here it is "
+                f"{now!r}: from here on the last bits are not those of an uninterrupted run",
+                stacklevel=5,
+            )
+
+    @property
+    def executor(self) -> str:
+        """What computes the steps: "native", "numpy", "cuda", or "python" where none is compiled."""
+        first = self._stages[0]
+        return first.executor if isinstance(first, program.Compiled) else "python"
+
+    def compiled_state(self) -> dict[str, str]:
+        """What a resumed run has to know of how the steps were computed."""
+        for stage in self._stages:
+            if isinstance(stage, program.Compiled):
+                self.dropped = self.dropped or stage.dropped
+        return {"executor": self._executor or self.executor, "dropped": self.dropped}
+
+    def resume(self, state: Mapping[str, str]) -> None:
+        """Compute the steps as the run did that is resumed, as far as that can be done here."""
+        self.dropped, self._executor = state["dropped"], state["executor"]
+        self._made_of = None
 
     def _run(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         first, update = self._stages
@@ -111,14 +140,14 @@ class Step:
             self.scaler.to(parameters[0].device)
             scale, found = self.scaler.scale_tensor, self.scaler.found
 
-        def whole(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        def training_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
             result = _backward(
                 batch, model, optimizer, loss, prepare, penalty, accumulate, precision, None
             )
             _update(parameters, optimizer, clip_norm, average)
             return result
 
-        def scaled(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        def scaled_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
             assert scale is not None
             assert found is not None
             result = _backward(
@@ -130,11 +159,18 @@ class Step:
         def update() -> None:
             _update(parameters, optimizer, clip_norm, average)
 
-        first: _Stage = whole if scale is None else scaled
+        first: _Stage = training_step if scale is None else scaled_step
         second: _Stage | None = None if scale is None else update
         if not compiled:
             return first, second
-        return program.compile(first), None if second is None else program.compile(second)
+        # Nobody asked for a program by name: where there can be none, the step runs as it is.
+        return program.Compiled(first, asked=False), (
+            None if second is None else program.Compiled(second, asked=False)
+        )
+
+
+def _nothing(*batch: Tensor) -> tuple[Tensor, Tensor]:
+    raise AssertionError("there is no step before the first batch")
 
 
 def _backward(

@@ -242,6 +242,10 @@ class Trainer:
             with contextlib.nullcontext() if self.average is None else self.average.applied():
                 figures = self.evaluate(validation_loader)
             record.update({f"validation_{name}": value for name, value in figures.items()})
+        if self._step.compiled_state()["dropped"]:
+            # A check found the program wrong, and the numbers are Python's since then: a resumed
+            # run need not end with the same bits.
+            record["equal_bits"] = 0.0
         record["seconds"] = round(time.perf_counter() - started, 3)
         self.between_steps = False
         if self.scheduler is not None and self.schedule_every == "epoch":
@@ -339,6 +343,7 @@ class Trainer:
             "running": self._figures.state_dict(),
             "history": self.history,
             "should_stop": self.should_stop,
+            "compiled": self._step.compiled_state(),
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
         }
 
@@ -357,6 +362,8 @@ class Trainer:
         self._figures.load_state_dict(state["running"])
         self.history = [dict(record) for record in state["history"]]
         self.should_stop = state["should_stop"]
+        if "compiled" in state:  # not in checkpoints of before this was kept
+            self._step.resume(state["compiled"])
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
