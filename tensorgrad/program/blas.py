@@ -8,13 +8,11 @@ import functools
 import glob
 import os
 import sys
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from tensorgrad.errors import CompileError
 from tensorgrad.program import cache
 
 
@@ -53,9 +51,7 @@ def _instance(path: str) -> ctypes.CDLL:
     everybody in the process. A library is loaded once, so that a second instance needs a file of
     its own: a copy.
     """
-    about = os.stat(path)
-    source = f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()
-    return cache.load("openblas", source, Path(path).read_bytes, _with_one_thread)
+    return cache.load_copy("openblas", path, _with_one_thread)
 
 
 def _with_one_thread(path: str) -> ctypes.CDLL:
@@ -80,7 +76,7 @@ def _openblas() -> Blas | None:
         p for place in places for p in sorted(glob.glob(os.path.join(place, "*openblas*")))
     ]:
         for own in (True, False):
-            with contextlib.suppress(OSError, CompileError):
+            with contextlib.suppress(OSError):
                 library = _instance(path) if own else ctypes.CDLL(path)
                 for prefix in ("scipy_", ""):
                     if not hasattr(library, f"{prefix}cblas_sgemm64_"):

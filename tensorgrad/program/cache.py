@@ -10,8 +10,9 @@ things are told apart:
   holds its hash. Records are as writable as objects and prove nothing about who wrote them.
 
 The bytes that were hashed are what is loaded, from memory: nothing that happens to a file later
-reaches a process that runs. Without a cache, since the folder is refused or cannot be written to,
-programs are built in every process, and a warning says so.
+reaches a process that runs. (A copy of a large library is loaded from its file: ``load_copy``.)
+Without a cache, since the folder is refused or cannot be written to, programs are built in every
+process, and a warning says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import itertools
 import os
 import secrets
 import shlex
+import shutil
 import stat
 import tempfile
 import threading
@@ -29,18 +31,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 from tensorgrad.errors import CompileError
 
-# Bytes up to which an object is read, hashed and loaded from memory: 1 MiB takes 0.7 ms. The copy
-# of OpenBLAS has 25 MB: 30 ms of every start, and memory that processes would not share. Larger
-# objects are loaded from their file, and hashed again only where its inode, size or ctime differ
-# from when that was last done. Nobody but the kernel sets ctime: what passes unseen is a disk that
-# rots, against which NumPy's own OpenBLAS has no hash either. They are synced before they are
-# noted, so that a crash leaves none whose times are right and whose bytes are not.
-_SMALL = 1 << 20
 _RECORD = 1 << 10  # bytes; a record is shorter
+_BLOCK = 1 << 20  # bytes that are copied or compared at a time
 
 _lock = threading.RLock()
 _loaded: dict[str, Any] = {}
@@ -63,20 +59,6 @@ class _RefusedError(Exception):
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.remedy = remedy
-
-
-class _Record(NamedTuple):
-    """What is known of an object: hashes of its source and of itself, and the file's state then."""
-
-    source: str
-    object: str
-    size: int
-    inode: int
-    changed: int
-
-    def fits(self, about: os.stat_result) -> bool:
-        """Whether the file was left alone since it was hashed."""
-        return (about.st_size, about.st_ino, about.st_ctime_ns) == self[2:]
 
 
 def cache_folder() -> Path:
@@ -113,14 +95,19 @@ def load(
             found = folder.find(name, digest)
             if found is not None:
                 with contextlib.suppress(OSError, ImportError):
-                    _loaded[name] = folder.loaded(found, opened)
+                    _loaded[name] = _from_memory(name, found, opened)
                     return _loaded[name]
     data = make()  # without the lock: other threads load and build meanwhile
     refused = None
     with _lock:
         if name not in _loaded:
             try:
-                _loaded[name], refused = _kept(name, digest, data, opened)
+                with Folder(cache_folder()) as folder:
+                    folder.keep(name, digest, data)
+            except _RefusedError as error:
+                refused = error
+            try:
+                _loaded[name] = _from_memory(name, data, opened)
             except (OSError, ImportError) as error:
                 raise CompileError(f"what was built ({label}) cannot be loaded: {error}") from error
     if refused is not None:
@@ -128,19 +115,34 @@ def load(
     return _loaded[name]
 
 
-def _kept(
-    name: str, digest: str, data: bytes, opened: Callable[[str], Any]
-) -> tuple[Any, _RefusedError | None]:
-    """Put an object into the cache and load it; and why it could not be put there."""
-    try:
-        with Folder(cache_folder()) as folder:
+def load_copy(label: str, path: str, opened: Callable[[str], Any]) -> Any:
+    """Load a copy of a library, once per process, so that there are two instances of it.
+
+    label: the beginning of the copy's name. opened: loads the file of that name.
+
+    An OpenBLAS has 25 MB: to hash it takes 15 ms of every start, and from memory it would not be
+    shared by processes. So the copy is loaded from its file, and what is recorded is the file's
+    size, inode and ctime, which nobody but the kernel sets, and the boot of the machine. Where one
+    of them differs, the copy is compared with the original, or made again, which is as quick. It
+    need not be synced: what is in memory when a machine goes down is lost with the boot.
+
+    Raises OSError where it cannot be loaded.
+    """
+    about = os.stat(path)
+    digest = hashlib.sha256(f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()).hexdigest()
+    name = f"{label}-{digest[:32]}"
+    refused = None
+    with _lock:
+        if name not in _loaded:
             try:
-                file = folder.keep(name, digest, data)
-            except OSError as error:
-                raise _RefusedError(f"cannot be written to ({error.strerror})") from error
-            return folder.loaded(file if len(data) > _SMALL else data, opened), None
-    except _RefusedError as error:
-        return _from_memory(name, data, opened), error
+                with Folder(cache_folder()) as folder:
+                    _loaded[name] = folder.load_copy(name, digest, path, opened)
+            except _RefusedError as error:
+                refused = error
+                _loaded[name] = _from_memory(name, Path(path).read_bytes(), opened)
+    if refused is not None:
+        _warn(refused)
+    return _loaded[name]
 
 
 def _from_memory(name: str, data: bytes, opened: Callable[[str], Any]) -> Any:
@@ -224,68 +226,63 @@ class Folder:
     ) -> None:
         os.close(self._fd)
 
-    def loaded(self, found: bytes | str, opened: Callable[[str], Any]) -> Any:
-        """Load the bytes of an object, or the file of that name.
-
-        The file's name goes through the descriptor, where the system shows those: nobody else can
-        replace it between check and loading then. There is a hash in it, so that it is right to
-        take equal names for one library.
-        """
-        if isinstance(found, bytes):
-            return _from_memory("tensorgrad", found, opened)
-        place = f"/proc/self/fd/{self._fd}"
+    def find(self, name: str, source: str) -> bytes | None:
+        """The object of that name, if it is ours and undamaged."""
         try:
-            return opened(os.path.join(place if os.path.isdir(place) else self._path, found))
-        except OSError:  # as on a file system from which nothing may be run
-            with self._open(found) as stream:
-                return _from_memory("tensorgrad", stream.read(), opened)
-
-    def find(self, name: str, source: str) -> bytes | str | None:
-        """The object of that name, or its file if it is large; if it is ours and undamaged."""
-        try:
-            with self._open(f"{name}.sum") as stream:
-                fields = stream.read(_RECORD).split()
-            record = _Record(
-                fields[0].decode("ascii"), fields[1].decode("ascii"), *map(int, fields[2:5])
-            )
-            if record.source != source:
+            noted, digest = self._record(name).split()
+            if noted.decode() != source:
                 return None
-            file = _file_of(name, record.object)
-            with self._open(file) as stream:
-                about = os.fstat(stream.fileno())
-                if about.st_size != record.size:
-                    return None
-                if about.st_size <= _SMALL:
-                    data: bytes = stream.read(_SMALL + 1)
-                    return data if hashlib.sha256(data).hexdigest() == record.object else None
-                if record.fits(about):
-                    return file
-                if hashlib.file_digest(stream, "sha256").hexdigest() != record.object:
-                    return None
-        except (OSError, ValueError, IndexError, TypeError):  # gone, not ours, or no record
+            with self._open(_file_of(name, digest.decode())) as stream:
+                data: bytes = stream.read()
+        except (OSError, ValueError):  # gone, not ours, or no record
             return None
-        with contextlib.suppress(OSError):  # a full or read-only disk: hashed again next time
-            self._note(name, source, record.object, about)
-        return file
+        return data if hashlib.sha256(data).hexdigest() == digest.decode() else None
 
-    def keep(self, name: str, source: str, data: bytes) -> str:
-        """Put an object there, whole or not at all, and return the name of its file.
+    def keep(self, name: str, source: str, data: bytes) -> None:
+        """Put an object there, whole or not at all.
 
         Processes that build the same at once agree: the record is what counts, it names its object
-        by content, and each is replaced in one step. Raises OSError.
+        by content, and each is replaced in one step. Raises _RefusedError.
         """
         digest = hashlib.sha256(data).hexdigest()
-        file = _file_of(name, digest)
-        self._write(file, data)
-        about = os.stat(file, dir_fd=self._fd, follow_symlinks=False)
-        self._note(name, source, digest, about)
+        self._write(_file_of(name, digest), lambda stream: stream.write(data))
+        self._note(name, f"{source} {digest}")
         with contextlib.suppress(OSError):  # not every file system does that
             os.fsync(self._fd)
-        return file
 
-    def _note(self, name: str, source: str, digest: str, about: os.stat_result) -> None:
-        record = _Record(source, digest, about.st_size, about.st_ino, about.st_ctime_ns)
-        self._write(f"{name}.sum", " ".join(map(str, record)).encode() + b"\n")
+    def load_copy(self, name: str, source: str, path: str, opened: Callable[[str], Any]) -> Any:
+        """See the function of that name. Raises _RefusedError."""
+        file = f"{name}.so"
+        with open(path, "rb") as original:
+            try:
+                with self._open(file) as copy:
+                    state = _state(os.fstat(copy.fileno()))
+                    known = self._record(name) == f"{source} {state}\n".encode()
+                    fits = known or _equal(copy, original)
+            except OSError:
+                known = fits = False
+            if not fits:
+                original.seek(0)
+                self._write(file, lambda copy: shutil.copyfileobj(original, copy, _BLOCK), False)
+                state = _state(os.stat(file, dir_fd=self._fd, follow_symlinks=False))
+        if not known:
+            with contextlib.suppress(_RefusedError):  # then it is compared again next time
+                self._note(name, f"{source} {state}")
+        # The name goes through the descriptor, where the system shows those: nobody else can put
+        # another file in its place. Equal names are one library for the linker, which is right.
+        place = f"/proc/self/fd/{self._fd}"
+        try:
+            return opened(os.path.join(place if os.path.isdir(place) else self._path, file))
+        except OSError:  # as on a file system from which nothing may be run
+            return _from_memory(name, Path(path).read_bytes(), opened)
+
+    def _record(self, name: str) -> bytes:
+        with self._open(f"{name}.sum") as stream:
+            record: bytes = stream.read(_RECORD)
+            return record
+
+    def _note(self, name: str, record: str) -> None:
+        self._write(f"{name}.sum", lambda stream: stream.write(f"{record}\n".encode()))
 
     def _open(self, file: str) -> Any:
         """A file for reading. Raises OSError where it is none of the user's alone."""
@@ -301,19 +298,39 @@ class Folder:
         stream.close()
         raise PermissionError(f"{file} is no file of the user's alone")
 
-    def _write(self, file: str, data: bytes) -> None:
+    def _write(self, file: str, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
+        """Write a file and give it its name when it is whole. Raises _RefusedError."""
         part = f".{secrets.token_hex(8)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         try:
             with os.fdopen(os.open(part, flags, 0o600, dir_fd=self._fd), "wb") as stream:
-                stream.write(data)
+                fill(stream)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if sync:
+                    os.fsync(stream.fileno())
             os.replace(part, file, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(part, dir_fd=self._fd)
+            if isinstance(error, OSError):
+                raise _RefusedError(f"cannot be written to ({error.strerror})") from error
             raise
+
+
+def _state(about: os.stat_result) -> str:
+    """What changes with a file's content, and with the machine's memory."""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{about.st_size} {about.st_ino} {about.st_ctime_ns} {boot or secrets.token_hex(8)}"
+
+
+def _equal(one: BinaryIO, other: BinaryIO) -> bool:
+    """Whether two files have the same content."""
+    while (block := one.read(_BLOCK)) == other.read(_BLOCK):
+        if not block:
+            return True
+    return False
 
 
 def _file_of(name: str, digest: str) -> str:

@@ -207,23 +207,18 @@ def test_a_folder_in_place_of_a_file(loads: Loads, folder: Path) -> None:
         assert loads() == OBJECT
 
 
-def test_a_folder_that_is_replaced_while_it_is_read(
-    loads: Loads, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_replaced_while_it_is_read(folder: Path, tmp_path: Path) -> None:
     """Between check and loading, somebody who may write above it puts another in its place."""
-    monkeypatch.setattr(cache, "_SMALL", 0)
-    loads()
-    aside = folder.parent / "aside"
+    original, aside = tmp_path / "library", tmp_path / "aside"
+    original.write_bytes(OBJECT)
 
     def opened(path: str) -> bytes:
         folder.rename(aside)
-        plant(folder)
-        os.replace(the_object(folder), folder / the_object(aside).name)
+        folder.mkdir()
+        (folder / the_object(aside).name).write_bytes(PLANTED)
         return Path(path).read_bytes()
 
-    forget(monkeypatch)
-    assert cache.load("thing", SOURCE, lambda: b"", opened) == OBJECT
-    assert Path(folder, the_object(aside).name).read_bytes() == PLANTED
+    assert cache.load_copy("thing", str(original), opened) == OBJECT
 
 
 @needs_compiler
@@ -354,34 +349,94 @@ def test_files_are_synced_before_they_have_their_names(
     assert done == ["sync file", "name .so", "sync file", "name .sum", "sync folder"]
 
 
-def test_a_large_object_is_hashed_where_it_changed(
-    loads: Loads, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_copy_is_compared_where_it_changed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_SMALL", len(OBJECT) - 1)
-    hashed: list[int] = []
-    real = hashlib.file_digest
+    original = tmp_path / "library"
+    original.write_bytes(OBJECT)
+    compared: list[bool] = []
+    real = cache._equal
 
-    def file_digest(*given: Any) -> Any:
-        hashed.append(1)
-        return real(*given)
+    def equal(*given: Any) -> bool:
+        compared.append(real(*given))
+        return compared[-1]
 
-    monkeypatch.setattr(hashlib, "file_digest", file_digest)
-    loads()
-    loads()
-    assert (loads.made, hashed) == (1, [])
+    def loaded() -> bytes:
+        forget(monkeypatch)
+        compared.clear()
+        data = cache.load_copy("thing", str(original), lambda path: Path(path).read_bytes())
+        assert stat.S_IMODE(the_object(folder).stat().st_mode) == 0o600
+        return bytes(data)
+
+    monkeypatch.setattr(cache, "_equal", equal)
+    for _ in range(2):
+        assert loaded() == OBJECT
+        assert compared == []
     path = the_object(folder)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     with path.open("r+b") as stream:  # the size stays, and the times are put back
         stream.write(b"X")
     os.utime(path, ns=times)
-    assert loads() == OBJECT
-    assert (loads.made, hashed) == (2, [1])
-    shutil.copy(the_object(folder), folder.parent / "copy")  # as a backup that is put back
-    os.replace(folder.parent / "copy", the_object(folder))
-    the_object(folder).chmod(0o600)
-    for _ in range(3):
-        assert loads() == OBJECT
-    assert (loads.made, hashed) == (2, [1, 1])  # once, then noted
+    assert loaded() == OBJECT
+    assert compared == [False]
+    for size in (0, 1, len(OBJECT) - 1, len(OBJECT) + 1):
+        os.truncate(the_object(folder), size)
+        assert loaded() == OBJECT
+        assert compared == [False]
+    the_record(folder).write_text("no record")
+    for expected in ([True], []):
+        assert loaded() == OBJECT
+        assert compared == expected
+    shutil.copy(the_object(folder), tmp_path / "copy")  # as a backup that is put back
+    os.replace(tmp_path / "copy", the_object(folder))
+    for expected in ([True], []):
+        assert loaded() == OBJECT
+        assert compared == expected
+    (kept, boot) = the_record(folder).read_text().rsplit(" ", 1)
+    the_record(folder).write_text(f"{kept} {'0' * len(boot)}\n")  # the machine went down
+    for expected in ([True], []):
+        assert loaded() == OBJECT
+        assert compared == expected
+    the_object(folder).chmod(0o620)
+    assert loaded() == OBJECT
+    assert compared == []  # it is made again unseen
+    folder.chmod(0o777)
+    forget(monkeypatch)
+    with pytest.warns(UserWarning, match="by other users"):
+        read = cache.load_copy("thing", str(original), lambda path: Path(path).read_bytes())
+    assert read == OBJECT
+    folder.chmod(0o700)
+    original.write_bytes(PLANTED)  # another version: another copy
+    forget(monkeypatch)
+    read = cache.load_copy("thing", str(original), lambda path: Path(path).read_bytes())
+    assert read == PLANTED
+    assert len(list(folder.glob("*.so"))) == 2
+
+
+def test_a_copy_that_cannot_be_written_or_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tmp_path / "library"
+    original.write_bytes(OBJECT)
+
+    def opened(path: str) -> bytes:
+        if Path(path).resolve().parent == folder:
+            raise OSError("failed to map segment from shared object")  # mounted with noexec
+        return Path(path).read_bytes()
+
+    assert cache.load_copy("thing", str(original), opened) == OBJECT
+    forget(monkeypatch)
+    the_object(folder).unlink()
+
+    def full(*given: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert cache.load_copy("thing", str(original), opened) == OBJECT
+    original.unlink()
+    with pytest.raises(FileNotFoundError):
+        cache.load_copy("thing", str(original), opened)
 
 
 @needs_compiler
@@ -431,15 +486,11 @@ def test_the_blas_has_its_own_instance_from_any_cache(
 def test_a_disk_that_is_full_or_read_only(
     code: int, loads: Loads, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cache.Folder._write
-
-    def write(self: cache.Folder, file: str, data: bytes) -> None:
-        if self._path == str(folder):
-            raise OSError(code, os.strerror(code))
-        real(self, file, data)
+    def fail(*given: Any, **more: Any) -> None:
+        raise OSError(code, os.strerror(code))
 
     plant(folder)
-    monkeypatch.setattr(cache.Folder, "_write", write)
+    monkeypatch.setattr(os, "replace", fail)
     assert loads() == PLANTED  # what is there serves
     the_object(folder).unlink()
     with pytest.warns(UserWarning, match=os.strerror(code)):
