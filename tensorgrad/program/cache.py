@@ -245,10 +245,8 @@ class Folder:
         by content, and each is replaced in one step. Raises _RefusedError.
         """
         digest = hashlib.sha256(data).hexdigest()
-        self._write(_file_of(name, digest), lambda stream: stream.write(data))
-        self._note(name, f"{source} {digest}")
-        with contextlib.suppress(OSError):  # not every file system does that
-            os.fsync(self._fd)
+        self._write(_file_of(name, digest), lambda stream: stream.write(data), sync=True)
+        self._note(name, f"{source} {digest}")  # of which nothing remains if the machine goes down
 
     def load_copy(self, name: str, source: str, path: str, opened: Callable[[str], Any]) -> Any:
         """See the function of that name. Raises _RefusedError."""
@@ -263,7 +261,7 @@ class Folder:
                 known = fits = False
             if not fits:
                 original.seek(0)
-                self._write(file, lambda copy: shutil.copyfileobj(original, copy, _BLOCK), False)
+                self._write(file, lambda copy: shutil.copyfileobj(original, copy, _BLOCK))
                 state = _state(os.stat(file, dir_fd=self._fd, follow_symlinks=False))
         if not known:
             with contextlib.suppress(_RefusedError):  # then it is compared again next time
@@ -298,7 +296,7 @@ class Folder:
         stream.close()
         raise PermissionError(f"{file} is no file of the user's alone")
 
-    def _write(self, file: str, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
+    def _write(self, file: str, fill: Callable[[BinaryIO], Any], sync: bool = False) -> None:
         """Write a file and give it its name when it is whole. Raises _RefusedError."""
         part = f".{secrets.token_hex(8)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

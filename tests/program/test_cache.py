@@ -329,21 +329,17 @@ def test_what_cannot_be_loaded_is_made_anew(folder: Path, monkeypatch: pytest.Mo
         cache.load("thing", SOURCE, lambda: PLANTED, opened)
 
 
-def test_files_are_synced_before_they_have_their_names(
+def test_an_object_is_synced_before_it_has_its_name(
     loads: Loads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     replace = os.replace
 
-    def fsync(descriptor: int) -> None:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        done.append("sync file" if kind == stat.S_IFREG else "sync folder")
-
     def renamed(*given: Any, **more: Any) -> None:
         done.append(f"name {Path(given[1]).suffix}")
         replace(*given, **more)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
     monkeypatch.setattr(os, "replace", renamed)
     loads()
     assert done == ["sync file", "name .so", "sync file", "name .sum", "sync folder"]
