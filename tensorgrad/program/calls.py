@@ -43,12 +43,21 @@ class Calls:
     references = 1 << 30  # nobody has to be watched: see renew
     reason = ""
 
-    def __init__(self, program: Program, instead: Mapping[Value, Any] | None = None) -> None:
-        """instead: arrays to take in place of those from outside, which then stay as they are."""
+    def __init__(
+        self,
+        program: Program,
+        instead: Mapping[Value, Any] | None = None,
+        moved: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """instead: arrays to take in place of those from outside, which then stay as they are.
+
+        moved: what is made of the result of every instruction, for seeing what rounding does.
+        """
         self.program = program
+        self._moved = moved
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
-        self._buffers_allowed = program.on_host and not (
+        self._buffers_allowed = moved is None and program.on_host and not (
             program.aliased or any(v.role == "temporary" for v in self._overwritten)
         )
         self._held_ids: set[int] = set()  # of arrays that serve every replay
@@ -112,6 +121,13 @@ class Calls:
 
     def _write(self, i: Instruction) -> None:
         """The lines of an instruction."""
+        if self._moved is not None:
+            self._write_generic(i)
+            move = self._constant(self._moved, "moved")
+            self._lines += [
+                f"{_name(v)} = {move}({_name(v)})" for v in i.outputs if v.before is None
+            ]
+            return
         op, first = i.op, i.outputs[0]
         on_host = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
         alike = first.dtype in WIDE_FLOATS and all(v.dtype is first.dtype for v in i.values())
