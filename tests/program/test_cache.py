@@ -342,7 +342,7 @@ def test_an_object_is_synced_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
     monkeypatch.setattr(os, "replace", renamed)
     loads()
-    assert done == ["sync file", "name .so", "sync file", "name .sum", "sync folder"]
+    assert done == ["sync", "name .so", "name .sum"]
 
 
 def test_a_copy_is_compared_where_it_changed(
