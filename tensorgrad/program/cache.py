@@ -27,6 +27,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,11 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from tensorgrad.errors import CompileError
+from tensorgrad.program.forks import GATE
 
 _RECORD = 1 << 10  # bytes; a record is shorter
 _BLOCK = 1 << 20  # bytes that are copied or compared at a time
+_STALE = 3600.0  # seconds after which nobody goes on writing a file
 
 _lock = threading.RLock()
 _loaded: dict[str, Any] = {}
@@ -45,7 +48,7 @@ _warned: set[str] = set()
 
 
 def _after_fork() -> None:
-    """The thread that held the lock does not exist in the child."""
+    """The thread that held the lock, if a fork did not wait for it, does not exist in the child."""
     global _lock
     _lock = threading.RLock()
 
@@ -88,7 +91,7 @@ def load(
     """
     digest = hashlib.sha256(source).hexdigest()
     name = f"{label}-{digest[:32]}"
-    with _lock:
+    with GATE, _lock:
         if name in _loaded:
             return _loaded[name]
         with contextlib.suppress(_RefusedError), Folder(cache_folder()) as folder:
@@ -99,7 +102,7 @@ def load(
                     return _loaded[name]
     data = make()  # without the lock: other threads load and build meanwhile
     refused = None
-    with _lock:
+    with GATE, _lock:
         if name not in _loaded:
             try:
                 with Folder(cache_folder()) as folder:
@@ -132,7 +135,7 @@ def load_copy(label: str, path: str, opened: Callable[[str], Any]) -> Any:
     digest = hashlib.sha256(f"{path}\0{about.st_size}\0{about.st_mtime_ns}".encode()).hexdigest()
     name = f"{label}-{digest[:32]}"
     refused = None
-    with _lock:
+    with GATE, _lock:
         if name not in _loaded:
             try:
                 with Folder(cache_folder()) as folder:
@@ -307,12 +310,22 @@ class Folder:
                 if sync:
                     os.fsync(stream.fileno())
             os.replace(part, file, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            self._tidy()
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(part, dir_fd=self._fd)
             if isinstance(error, OSError):
                 raise _RefusedError(f"cannot be written to ({error.strerror})") from error
             raise
+
+    def _tidy(self) -> None:
+        """Remove what processes that were killed left half-written."""
+        with os.scandir(self._fd) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(".part"):
+                    with contextlib.suppress(OSError):  # another process may do the same
+                        if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
+                            os.unlink(entry.name, dir_fd=self._fd)
 
 
 def _state(about: os.stat_result) -> str:

@@ -32,12 +32,9 @@ class Gate:
         self._forking = 0
         self._open = threading.Event()
         self._open.set()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self._close,
-                after_in_parent=self._reopen,
-                after_in_child=self._renew,
-            )
+        os.register_at_fork(
+            before=self._close, after_in_parent=self._reopen, after_in_child=self._renew
+        )
 
     def __enter__(self) -> None:
         me = threading.get_ident()

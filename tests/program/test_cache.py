@@ -516,6 +516,18 @@ def test_nothing_is_left_behind(
     assert list(temporary.iterdir()) == []
 
 
+def test_what_killed_processes_left_is_removed(loads: Loads, folder: Path) -> None:
+    loads()
+    old, new, other = (folder / name for name in (".0.part", ".1.part", ".2.other"))
+    for path in (old, new, other):
+        path.write_text("half of")
+    for path in (old, other):
+        os.utime(path, (time.time() - 4000,) * 2)
+    the_record(folder).unlink()
+    loads()
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
 @pytest.mark.parametrize("chosen", ["file", "file/below"])
 def test_no_folder_can_be_made(
     chosen: str, loads: Loads, folder: Path, monkeypatch: pytest.MonkeyPatch
