@@ -68,13 +68,12 @@ def folded(program: Program) -> Program:
     if program.aliased:
         return program
     constant: dict[Value, Any] = {v: v.array for v in program.values() if v.role == "constant"}
-    overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
     left: list[Instruction] = []
     for i in program:
         fixed = i.live is None and not i.written and "key" not in i.attrs and i.values()
         # What is larger than what it is made of (ones, broadcast) is not worth its memory.
         grows = i.outputs[0].nbytes > max((v.nbytes for v in i.values()), default=0)
-        known = all(v in constant and v.place not in overwritten for v in i.values())
+        known = all(v in constant for v in i.values())
         if not fixed or not known or grows:
             left.append(i)
             continue

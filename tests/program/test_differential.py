@@ -185,6 +185,47 @@ def test_elementwise_rows_on_all_pairs(dtype: Any) -> None:
     check(batch, program, batch.tensors(), signs=True)
 
 
+# --- numbers --------------------------------------------------------------------------------------
+
+NUMBERS = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, 1e300, 0.1, 2, -3, 1 << 40, True]
+
+
+@EVERY_EXECUTOR
+@DTYPES
+def test_numbers_of_every_kind(dtype: Any, executor: str) -> None:
+    """In the text of a program, and beside equal ones of another sign or type."""
+    integers = Tensor(np.array([1, 2, -3]))
+
+    def f(x: Tensor) -> list[Tensor]:
+        found = []
+        for number in NUMBERS:
+            held = tg.full((3,), number, dtype=dtype)
+            found += [x + number, x * number, tg.maximum(x, number), tg.where(x > 0, number, x)]
+            found += [held * x, 1.0 / tg.where(x > 0, number, x * number), x > number, x / held]
+            found += [tg.clip(x, number, None), 1.0 / (tg.full((3,), number, dtype=dtype) * 2.0)]
+            found += [integers * number, integers + number, tg.leaky_relu(x, float(number))]
+        return found
+
+    program = Captured(f, [Tensor(np.ones(3, dtype))], executor)
+    for numbers in ([0.0, -0.0, 2.0], [-1.0, np.nan, np.inf], [-np.inf, 3.0, -0.0]):
+        x = Tensor(np.array(numbers, dtype))
+        for k, (a, t) in enumerate(zip(program(x), f(x), strict=True)):
+            about = f"number {k // 13}, result {k % 13}"
+            assert_alike(a, t.data, about, ROUNDING[dtype][0], 0.0, signs=True)
+
+
+@EVERY_EXECUTOR
+@DTYPES
+def test_sums_of_negative_zeros_and_of_single_numbers(dtype: Any, executor: str) -> None:
+    def f(x: Tensor, y: Tensor) -> list[Tensor]:
+        return [g(z, axis=axis) for z in (x, y) for g in (tg.sum, tg.mean) for axis in (0, 1, None)]
+
+    given = [Tensor(np.full(s, -0.0, dtype)) for s in ((3, 1), (1, 3))]
+    program = Captured(f, given, executor)
+    for a, t in zip(program(*given), f(*given), strict=True):
+        assert_alike(a, t.data, "", 0.0, 0.0, signs=True)
+
+
 # --- how arrays lie -------------------------------------------------------------------------------
 
 
@@ -200,6 +241,10 @@ def _field(a: Any) -> Any:
     record = np.zeros(a.shape, [("byte", np.uint8), ("number", a.dtype)])
     record["number"] = a
     return record["number"]
+
+
+def _part_of_fields(a: Any) -> Any:
+    return _field(np.pad(a, 1))[tuple(slice(1, -1) for _ in a.shape)]
 
 
 def _every_second(a: Any) -> Any:
@@ -228,6 +273,7 @@ LAYOUTS: dict[str, Callable[[Any], Any]] = {
     "inside": lambda a: np.pad(a, 1)[tuple(slice(1, -1) for _ in a.shape)],
     "unaligned": _unaligned,
     "field": _field,
+    "part of fields": _part_of_fields,
     "swapped": lambda a: a.astype(a.dtype.newbyteorder()),
     "read-only": _read_only,
     "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
@@ -312,31 +358,36 @@ def test_what_lies_outside_however_it_does(
 def test_what_is_overwritten_however_it_lies(
     shape: tuple[int, ...], layout: str, executor: str, rng: np.random.Generator
 ) -> None:
-    """Its elements are, and nothing between them; where the array moves, the new one is."""
-    w = laid(rng.standard_normal(shape).astype(np.float32), layout)
-    start = w.data.copy()
+    """Its elements are, and nothing between them; where the array moves, the new one is.
 
-    def f(x: Tensor) -> Tensor:
-        before = w * 2.0
-        w.copy_(w * 0.5 + x.T.T)
+    What was read before, or copied, keeps the old numbers: as a view, in a product, in a call.
+    """
+    start = rng.standard_normal(shape).astype(np.float32)
+    w = laid(start, layout)
+    copied = not np.shares_memory(w.data.reshape(-1), w.data)
+
+    def step(x: Tensor, w: Tensor) -> list[Tensor]:
+        flat = w.reshape(-1) if copied else w * 1.0
+        n = w.shape[0]
+        before = [x + 1.0, w * 2.0, w.sum(axis=0), w.T + 0.5, w @ x.T, tg.sort(w[::-1], axis=0)]
+        w.copy_(w * 0.5 + x)
+        between = [w * 2.0, w.sum(axis=0), flat * 1.0]
+        w.copy_(w[::-1] + w[:, ::-1] * 0.5)
         w[1:3] = tg.cumulative_sum(w, axis=1)[1:3]
-        return before + w
+        w.copy_(w - w.mean(axis=1, keepdims=True) + w[n - 1])
+        return [*before, *between, w * 2.0, w.sum(axis=0), w.T @ x]
 
     x = Tensor(rng.standard_normal(shape).astype(np.float32))
-    program = Captured(f, [x], executor)
+    program = Captured(partial(step, w=w), [x], executor)
     np.testing.assert_array_equal(w.data, start)
-    for other in [layout, "contiguous", "every second"]:
-        w.data = LAYOUTS[other](np.ascontiguousarray(start))
-        reference = Tensor(np.ascontiguousarray(start))
+    # That it lies otherwise is for those to see who give values places of their own.
+    for other in [layout, "contiguous", "every second"] if executor == "native" else [layout]:
+        w.data, reference = LAYOUTS[other](start), laid(start, layout)
         for _ in range(3):
-            (found,) = program(x)
-            wanted = reference * 2.0
-            reference.copy_(reference * 0.5 + x)
-            reference[1:3] = tg.cumulative_sum(reference, axis=1)[1:3]
-            wanted = wanted + reference
-            assert_alike(found, wanted.data, other, *ROUNDING[np.float32], sums=True)
-            now = w.data.astype(np.float32)
-            assert_alike(now, reference.data, other, *ROUNDING[np.float32], sums=True)
+            found, wanted = program(x), step(x, reference)
+            for k, (a, t) in enumerate(zip([*found, w.data], [*wanted, reference], strict=True)):
+                about = f"{other}, result {k}"
+                assert_alike(a, t.data, about, *ROUNDING[np.float32], sums=True)
         if other == "every second":
             base = w.data.base
             assert (base[::2] == 7.0).all()
@@ -405,15 +456,24 @@ def a_number_that_counts(x: Tensor) -> Any:
 
 def one_element_set(x: Tensor) -> Any:
     z = tg.ones(3)
+    before = z * x
     z[1] = x[0]
-    z[2:] = x[1:2] * 2.0
-    return z, tg.ones(3)
+    between = z * x
+    z[2:] = x[:1] * 2.0
+    return before, between, z, tg.ones(3)
 
 
 def equal_values_of_which_one_changes(x: Tensor) -> Any:
     a, b = x * 2.0, x * 2.0
     a += 1.0
-    return a + 0.0, b + 0.0, a, b
+    return a + 0.0, b + 0.0
+
+
+def equal_values_of_which_one_has_changed(x: Tensor) -> Any:
+    a = x * 2.0
+    a[1] = x[0] + 1.0
+    b = x * 2.0
+    return a * 1.0, b * 1.0
 
 
 def the_same_before_and_after(x: Tensor) -> Any:
@@ -452,6 +512,7 @@ MADE_INSIDE = [
     a_number_that_counts,
     one_element_set,
     equal_values_of_which_one_changes,
+    equal_values_of_which_one_has_changed,
     the_same_before_and_after,
     a_leaf_of_its_own,
     copies_of_what_is_overwritten,
@@ -567,34 +628,34 @@ def test_an_argument_in_the_memory_of_what_is_overwritten() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("n", [4, 300])
+@pytest.mark.parametrize("n", [5, 300])
 def test_labels_are_looked_at_before_anything_is_overwritten(n: int) -> None:
-    """The update is of the shape of an earlier nest, and must not join it."""
-    w = Tensor(np.ones((n, 5), np.float32))
-    state = Tensor(np.ones((n,), np.float32))
+    """The updates are of the shapes of nests that begin earlier, and must not join these."""
+    outside = [Tensor(np.ones(s, np.float32)) for s in ((n, 4), (n,), (7,), ())]
 
-    def f(x: Tensor, labels: Tensor) -> Tensor:
-        y = x * 2.0
-        total = y.sum(axis=1)
-        loss = tg.nn.functional.cross_entropy(y, labels)
-        w.copy_(y + 1.0)
-        state.copy_(total)
+    def f(x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
+        flat, logits = y * 3.0, x * 2.0
+        sums = logits.sum(axis=1)
+        loss = tg.nn.functional.cross_entropy(logits, labels)
+        for t, new in zip(outside, [logits + 1.0, sums, flat + 1.0, flat.sum()]):
+            t.copy_(new)
         return loss
 
     def given(label: int) -> list[Tensor]:
         labels = np.zeros(n, np.int64)
         labels[-1] = label
-        return [Tensor(np.full((n, 5), 3.0, np.float32)), Tensor(labels)]
+        numbers = [Tensor(np.full(s, 3.0, np.float32)) for s in ((n, 4), (7,))]
+        return [*numbers, Tensor(labels)]
 
     program = Captured(f, given(0), "native")
-    for bad in (5, -1, 1 << 40):
+    for bad in (4, -1, 1 << 40):
         with pytest.raises(IndexError, match=f"label number {n - 1} is {bad}"):
             program(*given(bad))
-        assert (w.data == 1.0).all()
-        assert (state.data == 1.0).all()
-    program(*given(4))
-    assert (w.data == 7.0).all()
-    assert (state.data == 30.0).all()
+        for t in outside:
+            assert (t.data == 1.0).all()
+    program(*given(3))
+    for t, number in zip(outside, (7.0, 24.0, 10.0, 63.0), strict=True):
+        assert (t.data == number).all()
 
 
 @needs_compiler

@@ -422,3 +422,27 @@ def test_results_that_are_the_gradient(n: int, executor: str, rng: np.random.Gen
         for t, copied in kept:
             np.testing.assert_array_equal(t.data, copied)
     assert compiled._last().executor.name == executor
+
+
+@pytest.mark.parametrize("n", [3, 80], ids=["small", "large"])
+@EVERY_EXECUTOR
+def test_equal_gradients_are_not_one(n: int, executor: str, rng: np.random.Generator) -> None:
+    """Of two parameters, and beside an equal result: each may be changed by itself."""
+    p, q = (Tensor(rng.standard_normal((n, n)), requires_grad=True) for _ in range(2))
+
+    def step(x: Tensor) -> Tensor:
+        p.grad = q.grad = None
+        (p * tg.tanh(x) + q * tg.tanh(x)).sum().backward()
+        return tg.tanh(x) * 1.0
+
+    compiled = tg.compile(step, executor=executor)
+    for k in range(CALLS):
+        x = Tensor(rng.standard_normal((n, n)))
+        found = compiled(x)
+        seen: list[Any] = [found, p.grad, q.grad]
+        for t in seen:
+            np.testing.assert_allclose(t.data, np.tanh(x.data), rtol=1e-9, err_msg=f"call {k + 1}")
+        for a, b in itertools.combinations(seen, 2):
+            assert not np.shares_memory(a.data, b.data)
+        seen[k % 3].data[...] = 7.0
+    assert compiled._last().executor.name == executor
