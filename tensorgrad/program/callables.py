@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of, read
+from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
 from tensorgrad.program.opcodes import words
 from tensorgrad.program.shadow import FRESH, Generated, Instance, Mark, Unknown
 from tensorgrad.tensor import Tensor
@@ -137,9 +137,7 @@ _CHANGE_THE_FIRST = frozenset(
     )
 )
 _HARMLESS = {
-    "sys": frozenset(
-        words("intern exc_info exception")
-    ),
+    "sys": frozenset(words("intern exc_info exception")),
     "_warnings": frozenset({"warn", "warn_explicit"}),
     "_thread": frozenset({"allocate_lock", "RLock"}),
     "posix": frozenset({"fspath", "cpu_count"}),
@@ -189,7 +187,12 @@ def closed(o: Any) -> bool:
     if type(o) in SCALARS:
         return False
     for base in type(o).__mro__:
-        if base in STATELESS or base in CONTAINERS or base in BUFFERS or base in (np.ndarray, Tensor):
+        if (
+            base in STATELESS
+            or base in CONTAINERS
+            or base in BUFFERS
+            or base in (np.ndarray, Tensor)
+        ):
             return False
         if (
             issubclass(base, types.GeneratorType)
@@ -313,12 +316,12 @@ _SAY_NOTHING = frozenset(
 def asked_again(r: Reads, f: Any, args: list[Any]) -> Any:
     """The result of a function that depends on what it is given and on state of its own."""
     if f.__name__ in _SAY_NOTHING:
-        return r._awaiting(f)  # a message, which a replay does not repeat
+        return r.awaiting(f)  # a message, which a replay does not repeat
     if all(type(x) in SCALARS or isinstance(x, type) or r.is_outside(x) for x in args):
         value = f(*args)
         return r.note("call", f, (tuple(args), ()), value)
     r.refuse(f"{f.__name__}() of {f.__module__} is called with what the step made")
-    return r._awaiting(f)
+    return r.awaiting(f)
 
 
 _GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
@@ -349,8 +352,7 @@ def made_of(given: list[Any]) -> Any:
         return FRESH
     hidden = [x for x in sources if computes_items(x)]
     computed = all(
-        isinstance(x, types.GeneratorType | map) or not hasattr(type(x), "__next__")
-        for x in hidden
+        isinstance(x, types.GeneratorType | map) or not hasattr(type(x), "__next__") for x in hidden
     )
     return Unknown(sources, opaque=True if hidden else None, computed=bool(hidden) and computed)
 
@@ -416,7 +418,7 @@ def _getter(r: Reads, f: Any, args: list[Any]) -> Any:
         else:
             for name in key.split("."):
                 value = r.settled(r.attribute(value, name))
-                if r._current is not None and r._current.awaited is not None:
+                if r.current is not None and r.current.awaited is not None:
                     return _deep(r, args)  # a property in the middle
         found.append(value)
     return found[0] if len(found) == 1 else tuple(found)
@@ -458,8 +460,8 @@ def _function(
     if module == "_functools" and name == "reduce" and args:
         _shallow(r, given)
         code = getattr(args[0], "__code__", getattr(args[0], "code", None))
-        if r._current is not None:
-            r._current.awaited = code  # what it gives last is the result
+        if r.current is not None:
+            r.current.awaited = code  # what it gives last is the result
         return Unknown(computed=True)
     if module in ("_struct", "_json", "_csv"):
         return _deep(r, given)
@@ -491,8 +493,8 @@ def _getattr(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 def _hasattr(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if len(args) == 2 and type(args[1]) is str:
         r.settled(r.attribute(args[0], args[1]))
-        if r._current is not None:
-            r._current.awaited = None
+        if r.current is not None:
+            r.current.awaited = None
         return FRESH
     return _deep(r, args)
 
@@ -511,14 +513,14 @@ def _delattr(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 def _next(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     it = args[0]
     r.iterate(it)
-    s = r._current
+    s = r.current
     if s is not None:
         if isinstance(it, types.GeneratorType):
             s.awaited = it.gi_code
         elif isinstance(it, Generated):
             s.awaited = it.code
         elif isinstance(lookup(type(it), "__next__"), types.FunctionType):
-            return r._awaiting(lookup(type(it), "__next__"))
+            return r.awaiting(lookup(type(it), "__next__"))
     return made_of([it if isinstance(it, Mark) else Unknown([it]), *args[1:]])
 
 
@@ -531,7 +533,7 @@ def _iter(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 def _isinstance(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if len(args) == 2 and not isinstance(args[0], Mark | Tensor):
-        r._type_of(args[0])
+        r.type_of(args[0])
         kinds = args[1] if isinstance(args[1], tuple) else (args[1],)
         if any(type(kind) is not type for kind in kinds if isinstance(kind, type)) and r.is_outside(
             args[0]
@@ -552,11 +554,11 @@ def _issubclass(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _globals(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return r._now.f_globals
+    return r.now.f_globals
 
 
 def _locals(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return dict(r._now.f_locals)
+    return dict(r.now.f_locals)
 
 
 def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -584,8 +586,8 @@ def _evaluated(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     for x in args[1:]:
         if isinstance(x, dict) and r.is_outside(x):
             r.reach(x)
-    if r._current is not None:
-        r._current.awaited = True
+    if r.current is not None:
+        r.current.awaited = True
     return Unknown()
 
 
@@ -617,7 +619,7 @@ def _method(
     if name == "__setattr__" and len(args) == 2 and type(args[0]) is str:
         return r.stores_attribute(owner, args[0], args[1], raw=True)
     if name == "__getattribute__" and len(args) == 1 and type(args[0]) is str:
-        return r._of_instance(owner, type(owner), args[0], raw=True)
+        return r.of_instance(owner, type(owner), args[0], raw=True)
     if (
         name == "__setitem__"
         and len(args) == 2
@@ -625,7 +627,7 @@ def _method(
     ):
         return r.stores_item(owner, args[0], args[1], raw=True)
     if name == "append" and isinstance(owner, list | collections.deque) and len(args) == 1:
-        r._append(owner)
+        r.appends(owner)
         return None
     if isinstance(owner, dict):
         return _of_dict(r, owner, name, args, given)
@@ -688,7 +690,7 @@ def _method(
 def _of_dict(r: Reads, owner: dict[Any, Any], name: str, args: list[Any], given: list[Any]) -> Any:
     if name == "__getitem__" and len(args) == 1:
         return (
-            r._key(owner, args[0], r.is_outside(owner))
+            r.key_of(owner, args[0], r.is_outside(owner))
             if _is_key(args[0])
             else r.item(owner, args[0])
         )
@@ -703,11 +705,11 @@ def _of_dict(r: Reads, owner: dict[Any, Any], name: str, args: list[Any], given:
             if value is MISSING:
                 r.note("key", owner, args[0], MISSING)
             else:
-                value = r._placed("key", owner, args[0], value)
+                value = r.placed("key", owner, args[0], value)
         return value if value is not MISSING else args[1] if len(args) > 1 else None
     if name == "setdefault" and args and _is_key(args[0]) and args[0] in owner:
         value = dict.get(owner, args[0])
-        return r._placed("key", owner, args[0], value) if r.is_outside(owner) else value
+        return r.placed("key", owner, args[0], value) if r.is_outside(owner) else value
     if name not in _DICT and name not in _OBJECT:
         r.changes(owner, "the content")
         return Unknown([owner])

@@ -18,9 +18,9 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError, user_line
+from tensorgrad.program.follower import Follower
 from tensorgrad.program.guards import LIVE_OPTIONS
 from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.program.reads import Reads
 from tensorgrad.program.watch import watching
 from tensorgrad.tape import (
     CAST,
@@ -447,7 +447,7 @@ def _python_draws() -> tuple[Any, ...]:
     return random.getstate(), legacy[1].tobytes(), legacy[2]
 
 
-def capture(function: Callable[[], Any], recorder: Recorder, reads: Reads) -> Any:
+def capture(function: Callable[[], Any], recorder: Recorder, reads: Follower) -> Any:
     """What ``function`` returns, called while what it computes and what it reads is written down.
 
     If the function fails, everything it overwrote outside is put back, and the error goes on.

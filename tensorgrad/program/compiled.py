@@ -28,11 +28,11 @@ from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.comparison import State, differs
 from tensorgrad.program.effects import Effects, effects_of
 from tensorgrad.program.entry import quick_conditions, quick_entry
+from tensorgrad.program.follower import Follower
 from tensorgrad.program.guards import Guards
 from tensorgrad.program.outputs import Outputs
 from tensorgrad.program.passes import simplified
 from tensorgrad.program.program import Program
-from tensorgrad.program.reads import Reads
 from tensorgrad.program.trees import (
     Found,
     Leaf,
@@ -435,14 +435,20 @@ class Compiled:
 
     def _capture(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         guards = Guards()
-        reads = Reads(self.function, args, kwargs, guards.enter)
+        reads = Follower(self.function, args, kwargs, guards.enter)
         try:
             return self._captured(guards, reads, key, tensors, args, kwargs)
         finally:
             reads.release()
 
     def _captured(
-        self, guards: Guards, reads: Reads, key: Any, tensors: list[Tensor], args: Any, kwargs: Any
+        self,
+        guards: Guards,
+        reads: Follower,
+        key: Any,
+        tensors: list[Tensor],
+        args: Any,
+        kwargs: Any,
     ) -> Any:
         recorder = Recorder(tensors, guards.enter, asked=self._asked)
         around = ambient()
@@ -529,7 +535,7 @@ class Compiled:
         self,
         guards: Guards,
         recorder: Recorder,
-        reads: Reads,
+        reads: Follower,
         result: Any,
         tensors: list[Tensor],
         around: tuple[Any, ...],

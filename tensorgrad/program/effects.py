@@ -18,7 +18,7 @@ from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad.program.reads import Reads
+    from tensorgrad.program.surroundings import Surroundings
 
 
 class Put(NamedTuple):
@@ -141,7 +141,7 @@ class Effects:
         return ""
 
 
-def effects_of(reads: Reads, found: Found) -> Effects:
+def effects_of(reads: Surroundings, found: Found) -> Effects:
     """The effects of a step that has just run; the tensors among them are added to ``found``.
 
     Raises CompileError for a value that a replay cannot make anew.
@@ -177,7 +177,7 @@ def effects_of(reads: Reads, found: Found) -> Effects:
     return Effects(puts, counts, appends)
 
 
-def _kept(value: Any, found: Found, reads: Reads, place: tuple[Any, Any, Any]) -> Any:
+def _kept(value: Any, found: Found, reads: Surroundings, place: tuple[Any, Any, Any]) -> Any:
     """The tree of a value that the step leaves behind at a place.
 
     Raises CompileError for a parameter made by the step, and for a tensor with a history where the

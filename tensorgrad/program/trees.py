@@ -134,7 +134,12 @@ def flatten(obj: Any, found: Found, is_outside: Callable[[Any], bool]) -> Any:
     made = isinstance(obj, type | types.FunctionType | types.MethodType)
     if is_outside(obj) or (t in callables.STATELESS and not made):
         return Constant(obj)
-    if made or callables.closed(obj) or isinstance(obj, Module | np.ndarray) or hasattr(t, "__next__"):
+    if (
+        made
+        or callables.closed(obj)
+        or isinstance(obj, Module | np.ndarray)
+        or hasattr(t, "__next__")
+    ):
         raise CompileError(
             f"this cannot be compiled: the step hands out a {t.__name__} that it made, which a replay "
             "cannot make anew. Remedy: return tensors, numbers, and tuples, lists and dicts of them"

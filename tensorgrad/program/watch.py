@@ -1,4 +1,4 @@
-"""Telling ``Reads`` of the instructions that a thread executes.
+"""Telling a ``Follower`` of the instructions that a thread executes.
 
 On Python 3.11 by ``sys.settrace``, on later versions by ``sys.monitoring``, which leaves debuggers and
 coverage alone. Where a debugger or a coverage tool has taken ``settrace`` on 3.11, nothing can be
@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensorgrad.program.callables import UNFOLLOWED
+from tensorgrad.program.engine import is_engine
+from tensorgrad.program.follower import Follower
 from tensorgrad.program.opcodes import TESTED, VERSION, listing
-from tensorgrad.program.reads import Reads, is_engine
 
 _CAPTURING = threading.RLock()  # sys.monitoring belongs to the interpreter, not to a thread
 
@@ -44,7 +45,7 @@ def _free_tool() -> int | None:
     return next((k for k in (4, 3) if m.get_tool(k) is None), None)
 
 
-def _followed(frame: Any, reads: Reads) -> bool:
+def _followed(frame: Any, reads: Follower) -> bool:
     """Whether to follow a frame: not the engine's, and Python's own only if called from one."""
     name = frame.f_globals.get("__name__", "")
     if type(name) is not str:
@@ -76,7 +77,7 @@ class _Watch:
     nor is what it calls.
     """
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Follower) -> None:
         self.reads = reads
         self.alive = True
         self.value: Any = None
@@ -96,7 +97,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def watching(reads: Reads) -> Iterator[None]:
+def watching(reads: Follower) -> Iterator[None]:
     """Inside, ``reads`` is told of what this thread executes."""
     with _CAPTURING:
         watch = _Watch(reads)

@@ -1,0 +1,42 @@
+"""Which Python code is not followed: the engine, whose reads are guarded by other means."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from tensorgrad.program.opcodes import words
+
+_ENGINE = (
+    "tensorgrad.tape", "tensorgrad.replay", "tensorgrad.tensor", "tensorgrad.ops",
+    "tensorgrad.backend", "tensorgrad.dtypes", "tensorgrad.autograd", "tensorgrad.nn",
+    "tensorgrad.program", "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
+    "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
+    "tensorgrad.optim.adaptive", "tensorgrad.optim.further", "tensorgrad.optim.layerwise",
+    "tensorgrad.optim.clip", "tensorgrad.optim.average", "tensorgrad.profiler",
+)  # fmt: skip
+#: Packages whose Python code is not followed: what they do to a step is known, or nothing.
+_SKIPPED = frozenset(
+    words(
+        "numpy ml_dtypes cupy cupyx importlib _frozen_importlib _frozen_importlib_external "
+        "logging warnings linecache traceback re sre_compile sre_parse sre_constants tokenize"
+    )
+)
+
+
+@functools.lru_cache(4096)
+def is_engine(name: str) -> bool:
+    """Whether the code of a module of this name is not followed.
+
+    Of this package that is the engine: what it reads is guarded by ``guards.py``. Schedules, data and
+    the trainer are code like any other.
+    """
+    top = name.partition(".")[0]
+    if top == "tensorgrad":
+        return name == top or any(name == e or name.startswith(e + ".") for e in _ENGINE)
+    return top in _SKIPPED
+
+
+def ours(thing: Any) -> bool:
+    """Whether a function or a class belongs to the engine, or to what is not followed like it."""
+    return is_engine(str(getattr(thing, "__module__", "")))
