@@ -24,6 +24,7 @@ from tensorgrad.errors import CompileError, GradientError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 from tensorgrad.program import reads
+from tensorgrad.program.placed import arena_plan
 
 Array = np.ndarray[Any, Any]
 
@@ -589,12 +590,12 @@ def test_arguments_with_gaps(shape: tuple[int, int]) -> None:
         return [x * 2.0, (x * y).sum(axis=0), x @ y.T]
 
     m, n = shape
-    wide = numbers(2 * m, 2 * n)
+    wide, other = numbers(2 * m, 2 * n), numbers(2 * m, 2 * n, seed=3)
     calls = [
         [numbers(m, n, seed=1), numbers(m, n, seed=2)],
-        [wide[::2, ::2], wide[1::2, 1::2]],
+        [wide[::2, ::2], other[1::2, 1::2]],
         [wide[:m, n - 1 :: -1], numbers(n, m).T],
-        [np.broadcast_to(wide[:1, :n], (m, n)), wide[:m, :n]],
+        [np.broadcast_to(wide[:1, :n], (m, n)), other[:m, :n]],
     ]
     check(lambda: step, "native", calls)
 
@@ -638,6 +639,28 @@ def test_memory_is_not_given_away_too_early() -> None:
 
     calls = [[numbers(40, 40, seed=k) * 0.16] for k in range(3)]
     check(lambda: step, "native", calls)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_pieces_in_use_at_one_time_lie_apart(seed: int) -> None:
+    """Many pieces of few sizes, so that there are gaps of every width among them."""
+    draw = np.random.default_rng(seed)
+    spans = {}
+    for k in range(30):
+        first = int(draw.integers(0, 12))
+        spans[k] = (
+            int(draw.choice([40, 64, 100, 128, 400])),
+            first,
+            first + int(draw.integers(0, 4)),
+        )
+    offsets, size = arena_plan(spans)
+    for k, (n, first, last) in spans.items():
+        assert offsets[k] % 64 == 0
+        assert offsets[k] + n <= size
+        for j in range(k):
+            m, begins, ends = spans[j]
+            if begins <= last and first <= ends:
+                assert offsets[k] + n <= offsets[j] or offsets[j] + m <= offsets[k]
 
 
 @native_only
@@ -861,6 +884,50 @@ def test_the_class_of_an_object_that_changes(executor: str) -> None:
     assert not differs(call)
 
 
+def test_c_code_that_nobody_knows_is_refused() -> None:
+    """Even where the step does not use what it gives: it may do something in every call."""
+
+    def step(x: Tensor) -> Tensor:
+        sys.setswitchinterval(0.005)
+        return x * 2.0
+
+    with pytest.raises(CompileError, match=r"setswitchinterval\(\) of sys is called.*Remedy"):
+        tg.compile(step)(Tensor(numbers(3)))
+
+
+@EVERY_EXECUTOR
+def test_a_tensor_with_another_history(executor: str) -> None:
+    """The gradients of what led to it are part of what the step changes."""
+    found = []
+    for compiled in (False, True):
+        leaves = [Tensor(numbers(3, seed=k), requires_grad=True) for k in range(2)]
+        state = {"w": leaves[0] * 2.0}
+
+        def step(x: Tensor, state: dict[str, Tensor] = state) -> Tensor:
+            loss = (state["w"] * x).sum()
+            loss.backward(retain_graph=True)
+            return loss
+
+        run: Any = tg.compile(step, executor=executor) if compiled else step
+        seen = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for k in range(9):
+                if k == 5:
+                    state["w"] = leaves[1] * 3.0
+                try:
+                    run(Tensor(numbers(3, seed=k)))
+                except CompileError:
+                    assert compiled
+                    return
+                seen += [None if leaf.grad is None else host(leaf.grad).copy() for leaf in leaves]
+        found.append(seen)
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_a_hole_in_the_follower_is_found_after_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that nobody saw: what the step read is another thing when it is over."""
     monkeypatch.setattr(reads.Reads, "stores_item", lambda *given, **options: None)
@@ -919,7 +986,7 @@ def test_arguments_that_share_memory_with_each_other(executor: str) -> None:
 
     def step(x: Tensor, y: Tensor) -> list[Tensor]:
         y.copy_(x * 2.0)
-        return [x + 1.0, y * 1.0]
+        return [x * 2.0, y * 1.0]
 
     def run(call: Callable[..., Any]) -> list[Array]:
         found = []
@@ -936,6 +1003,18 @@ def test_arguments_that_share_memory_with_each_other(executor: str) -> None:
         for a, b in zip(run(call), run(step), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
     assert not differs(call)
+
+
+@EVERY_EXECUTOR
+def test_views_of_arguments_that_share_memory_at_another_distance(executor: str) -> None:
+    """What is returned is a view of the second argument, which lies within the first."""
+    call = tg.compile(lambda x, y: (y.T, x * 1.0), executor=executor)
+    for k in range(9):
+        room = numbers(4, 3, seed=k)
+        for at in (0, 1, 2):
+            turned, _ = call(_tensor(room), _tensor(room[at : at + 2]))
+            np.testing.assert_array_equal(host(turned), room[at : at + 2].T)
+            assert np.shares_memory(turned.data, room)
 
 
 # --- arguments that are no tensors ----------------------------------------------------------------
