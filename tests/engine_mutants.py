@@ -42,6 +42,7 @@ SELECTIONS: dict[str, Selection] = {
         f"{_COMPILE} -k 'view or statistics or fails or out_of_range or assigned'", 3
     ),
     "results": Selection(f"{_COMPILE} -k 'stays or stay or trees or threads'", 3),
+    "modules": Selection(f"{_COMPILE} -k 'modes or changes_are_seen'", 4),
     "rounding": Selection(f"{_COMPILE} -k 'rounding or verify'", 3),
     "mistakes": Selection("tests/program/test_mistakes.py", 5),
     "fuse": Selection("tests/program/test_fuse.py", 4),
@@ -52,7 +53,7 @@ SELECTIONS: dict[str, Selection] = {
     "containers": Selection(f"{_KINDS} -k '[containers or [loops'", 6),
     "C functions": Selection(f"{_KINDS} -k '[control or [C or [NumPy'", 4),
     "tensors": Selection(f"{_KINDS} -k '[tensors'", 3),
-    "refused": Selection(f"{_KINDS} -k 'guarded'", 3),
+    "refused": Selection(f"{_KINDS} -k 'guarded and not file'", 3),
     "effects": Selection(f"{_KINDS} -k 'carries or matter'", 5),
     "settings": Selection(f"{_CHANGES} -k 'configuration and (NaN or True or beside or 0.0)'", 6),
     "optimizers": Selection(f"{_CHANGES} -k 'momentum or maximize or present or hook_on'", 6),
@@ -363,13 +364,6 @@ MUTANTS: list[Mutant] = [
         "mistakes",
     ),
     Mutant(
-        "a constant that is overwritten folded",
-        f"{PROGRAM}/passes.py",
-        "all(v in constant and v.place not in overwritten for v in i.values())",
-        "all(v in constant for v in i.values())",
-        "mistakes",
-    ),
-    Mutant(
         "only the first output keeps alive",
         f"{PROGRAM}/passes.py",
         "if any(v in needed for v in i.outputs):",
@@ -432,13 +426,6 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/lower.py",
         "        if i.written:\n            self._known.clear()\n",
         "",
-        "mistakes",
-    ),
-    Mutant(
-        "results shared by loops",
-        f"{PROGRAM}/lower.py",
-        "self._sharing = not self._kept.intersection(i.outputs)",
-        "self._sharing = True",
         "mistakes",
     ),
     Mutant(
@@ -519,7 +506,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/placed.py",
         "if start + size <= at:",
         "if start < at:",
-        "passes",
+        "mistakes",
     ),
     # --- C
     Mutant(
@@ -707,16 +694,16 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "another tensor in place of one with a history",
         f"{PROGRAM}/guards.py",
-        "if self.fixed or type(first) is not type(old)",
-        "if type(first) is not type(old)",
-        "sharing",
+        "        self.fixed = type(tensor.node) not in (type(None), Leaf)\n",
+        "        self.fixed = False\n",
+        "mistakes",
     ),
     Mutant(
         "changes of modules not looked at",
         f"{PROGRAM}/guards.py",
         "        if self._seen != changes.count:\n",
         "        if False:\n",
-        "tensors",
+        "modules",
     ),
     Mutant(
         "presence of gradients not guarded",
@@ -730,7 +717,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/guards.py",
         "if leaf.hooks is not hooks or len(hooks or ()) != size:",
         "if leaf.hooks is not hooks:",
-        "optimizers",
+        "mistakes",
     ),
     Mutant(
         "options missing from the guards",
@@ -740,10 +727,10 @@ MUTANTS: list[Mutant] = [
         "mistakes",
     ),
     Mutant(
-        "groups of optimizers not guarded",
+        "options of optimizers not guarded",
         f"{PROGRAM}/guards.py",
-        'found += [group, group["params"], *group["params"]]',
-        "found += [group]",
+        "found += [(name, v) for name, v in group.items() if name not in",
+        "found += [(name, v) for name, v in () if name not in",
         "optimizers",
     ),
     Mutant(
@@ -798,32 +785,25 @@ MUTANTS: list[Mutant] = [
         "containers",
     ),
     Mutant(
-        "length not guarded where it is counted from the end",
-        f"{PROGRAM}/reads.py",
-        '                    self.note("length", o, None, len(o))\n',
-        "                    pass\n",
-        "containers",
-    ),
-    Mutant(
         "special methods that appear not seen",
         f"{PROGRAM}/reads.py",
         '            self.note("class", t, name, lookup(t, name))\n\n    # --- calls',
         "            pass\n\n    # --- calls",
-        "attributes",
+        "mistakes",
     ),
     Mutant(
         "the class of an object not guarded",
         f"{PROGRAM}/reads.py",
         '            self.note("attribute", o, "__class__", type(o))\n        return type(o)',
         "            pass\n        return type(o)",
-        "attributes",
+        "mistakes",
     ),
     Mutant(
         "guards not checked after the step",
         f"{PROGRAM}/reads.py",
         "            if not changed and not guard.holds():\n",
         "            if False:\n",
-        "effects",
+        "mistakes",
     ),
     Mutant(
         "iterators that move on accepted",
@@ -842,9 +822,9 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "unknown functions of C accepted",
         f"{PROGRAM}/callables.py",
-        "        f\"{name}() of {module or 'C code'} is called, which may",
-        '        "" and f"{name}() of {module or \'C code\'} is called, which may',
-        "refused",
+        "    r.refuse(\n        f\"{name}() of {module or 'C code'} is called,",
+        "    str(\n        f\"{name}() of {module or 'C code'} is called,",
+        "mistakes",
     ),
     Mutant(
         "the clock accepted",
@@ -880,7 +860,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "results not put into attributes",
         f"{PROGRAM}/effects.py",
-        "        object.__setattr__(owner, key, value)\n",
+        "        base.__setitem__(holder, key, value)\n",
         "        pass\n",
         "effects",
     ),
@@ -889,7 +869,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/effects.py",
         "                a.to[-k] = unflatten(a.trees[-k], results)\n",
         "                pass\n",
-        "effects",
+        "mistakes",
     ),
     # --- keys, captures and checks
     Mutant(
@@ -999,11 +979,11 @@ MUTANTS: list[Mutant] = [
         "mistakes",
     ),
     Mutant(
-        "gradients overwritten while somebody holds them",
+        "gradients overwritten while somebody holds their arrays",
         f"{PROGRAM}/c/entry.c",
         "if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;",
         "if (Py_REFCNT(g->b) > usual) return 0;",
-        "results",
+        "mistakes",
     ),
     Mutant(
         "gaps in small arguments ignored",
