@@ -758,7 +758,7 @@ MUTANTS: list[Mutant] = [
     # --- reads
     Mutant(
         "a number that is used taken for a counter",
-        f"{PROGRAM}/reads.py",
+        f"{PROGRAM}/surroundings.py",
         "                self.guards[name] = Guard(kind, holder, key, then, x.where)\n",
         "                pass\n",
         "names",
@@ -800,7 +800,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "guards not checked after the step",
-        f"{PROGRAM}/reads.py",
+        f"{PROGRAM}/surroundings.py",
         "            if not changed and not guard.holds():\n",
         "            if False:\n",
         "mistakes",
