@@ -16,6 +16,7 @@ import logging  # noqa: F401
 import os
 import threading
 import time
+from threading import get_ident
 
 # Seconds that a fork waits for other threads, one of which may wait for this one.
 LIMIT = 10.0
@@ -37,28 +38,33 @@ class Gate:
         )
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
-        depth = self._inside.get(me, 0)
+        me = get_ident()
+        inside = self._inside
+        depth = inside.get(me, 0)
         # First inside, then the question: who closes the gate sees this thread, or is seen by it.
-        self._inside[me] = depth + 1
-        while self._forking and not depth:
+        inside[me] = depth + 1
+        if self._forking and not depth:
+            self._wait(me)
+
+    def __exit__(self, *error: object) -> None:
+        me = get_ident()
+        inside = self._inside
+        if inside[me] == 1:
+            del inside[me]
+        else:
+            inside[me] -= 1
+
+    def _wait(self, me: int) -> None:
+        while self._forking:
             del self._inside[me]
             self._open.wait(LIMIT)
             self._inside[me] = 1
-
-    def __exit__(self, *error: object) -> None:
-        me = threading.get_ident()
-        depth = self._inside[me] - 1
-        if depth:
-            self._inside[me] = depth
-        else:
-            del self._inside[me]
 
     def _close(self) -> None:
         self._open.clear()
         self._forking += 1
         end = time.monotonic() + LIMIT
-        me = threading.get_ident()
+        me = get_ident()
         while any(thread != me for thread in list(self._inside)) and time.monotonic() < end:
             time.sleep(0.0001)
 
@@ -69,7 +75,7 @@ class Gate:
 
     def _renew(self) -> None:
         """In the child, where there is one thread."""
-        me = threading.get_ident()
+        me = get_ident()
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._forking = 0
         self._open = threading.Event()
