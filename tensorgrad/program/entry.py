@@ -24,7 +24,7 @@ from tensorgrad.errors import CompileError
 from tensorgrad.ops import precision
 from tensorgrad.program import native
 from tensorgrad.program.capture import Drawn, Options
-from tensorgrad.program.guards import LIVE_OPTIONS, MISSING, Guard, Guards, Place, read
+from tensorgrad.program.guards import LIVE_OPTIONS, MISSING, Frozen, Guard, Guards, Place, matches, read
 from tensorgrad.tape import MODE, Leaf
 from tensorgrad.tensor import Tensor
 
@@ -196,6 +196,17 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["functions"].append(_item(g.holder, g.value))
         else:
             rest.append(g)
+    if sys.version_info >= (3, 13):  # where the version of a dict does not tell of every change
+        for m, watched in guards._modules:
+            attributes = vars(m)
+            lists["sizes"].append(_item(attributes, n=len(attributes)))
+            for name, value in watched:
+                if type(value) is Frozen:
+                    rest.append(Guard("key", attributes, name, value, ""))
+                elif name in attributes:
+                    lists["dicts"].append(_item(attributes, name, value))
+                else:
+                    lists["dicts"].append(_item(attributes, name, None, 1))
     for place in guards.places:
         for kind, holder, key in place.places:
             if kind == "key":
@@ -251,7 +262,9 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         ],
         "hooks": [_item(leaf, hooks, n=size) for leaf, hooks, size in guards._hooks],
         "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
-        "modules": [_item(vars(m)) for m, _ in guards._modules],
+        "modules": [
+            _item(vars(m)) for m, _ in guards._modules if sys.version_info < (3, 13)
+        ],
         "classes": [_item(t) for t in classes],
         "ranges": list(sharing.ranges),
         "rest": functools.partial(_all_hold, rest) if rest else None,
@@ -260,7 +273,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
 
 
 def _all_hold(guards: Sequence[Guard]) -> bool:
-    return all(g.value is read(g.kind, g.holder, g.key) or g.holds() for g in guards)
+    return all(matches(read(g.kind, g.holder, g.key), g.value) or g.holds() for g in guards)
 
 
 def _address(function: Any) -> int:

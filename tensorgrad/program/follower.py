@@ -23,7 +23,7 @@ from tensorgrad.program.guards import (
     lookup,
 )
 from tensorgrad.program.instructions import HANDLED, HANDLERS
-from tensorgrad.program.opcodes import UNTOUCHED, Instruction, effect
+from tensorgrad.program.opcodes import words, UNTOUCHED, Instruction, effect
 from tensorgrad.program.reads import Reads
 from tensorgrad.program.shadow import (
     FRESH,
@@ -37,6 +37,15 @@ from tensorgrad.program.surroundings import (
     content_of,
 )
 from tensorgrad.tensor import Tensor
+
+
+# They move exceptions about, and look into nothing.
+_ABOUT_ERRORS = frozenset(
+    words(
+        "RERAISE POP_EXCEPT RAISE_VARARGS CHECK_EG_MATCH CLEANUP_THROW END_SEND END_FOR END_ASYNC_FOR"
+        " PREP_RERAISE_STAR CALL_INTRINSIC_2"
+    )
+)
 
 
 class Follower(Reads):
@@ -75,7 +84,10 @@ class Follower(Reads):
             found = lookup(t, code.co_name)
             if getattr(found, "__code__", None) is code and not ours(t):
                 self.note("class", t, code.co_name, found)
-        self.shadows[id(frame)] = Shadow(frame, cells)
+        self.shadows[id(frame)] = made = Shadow(frame, cells)
+        if code.co_varnames[:1] == (".0",):  # the iterator of a comprehension
+            given = self.iterated.get(code, [] if caller is None else [caller.passed])
+            made.marks[".0"] = Unknown(given) if all(isinstance(x, Unknown) for x in given) else FRESH
 
     def _cells_of(
         self, frame: Any, code: Any, function: Any, caller: Shadow | None
@@ -149,6 +161,11 @@ class Follower(Reads):
             return
         self.now, self.current = frame, s
         s.told = -1
+        if s.later is not None:
+            at, name = s.later
+            s.later = None
+            if at < len(s.stack):
+                s.stack[at] = frame.f_locals.get(name, FRESH)
         if s.must_enter is not None:
             self.refuse(s.must_enter, "call a Python function, or one of tensorgrad's or NumPy's")
             s.must_enter = None
@@ -184,7 +201,7 @@ class Follower(Reads):
                 if s.given is not MISSING and s.awaited is not None:
                     s.stack.append(s.given)
                 else:
-                    s.stack.append(iterator if isinstance(iterator, Mark) else Unknown([iterator]))
+                    s.stack.append(iterator if isinstance(iterator, Mark) else Unknown())
             elif s.stack:
                 s.pop()
             s.given = MISSING
@@ -215,8 +232,9 @@ class Follower(Reads):
             s.stack.clear()
             raise LostError(ins.name)
         taken = [self.settled(s.pop()) for _ in range(known[0])]
-        for x in taken:
-            self.content(x)
+        if ins.name not in _ABOUT_ERRORS:
+            for x in taken:
+                self.content(x)
         outside = [
             x
             for x in taken

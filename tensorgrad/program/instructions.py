@@ -78,14 +78,15 @@ def _handles(*names: str) -> Callable[[_Handler], _Handler]:
 def _load_fast(r: Follower, s: Shadow, ins: Instruction) -> None:
     found = s.frame.f_locals
     for name in ins.value if isinstance(ins.value, tuple) else (ins.value,):
-        s.stack.append(found.get(name, FRESH))
+        mark = s.marks.get(name)
+        s.stack.append(found.get(name, FRESH) if mark is None else mark)
 
 
 @_handles("STORE_FAST_LOAD_FAST")
 def _store_load(r: Follower, s: Shadow, ins: Instruction) -> None:
-    value = r.value(s)  # the local has it only after this instruction
-    stored, loaded = ins.value
-    s.stack.append(value if stored == loaded else s.frame.f_locals.get(loaded, FRESH))
+    r.value(s)
+    s.later = len(s.stack), ins.value[1]  # the local has it only after this instruction
+    s.stack.append(FRESH)
 
 
 @_handles("STORE_FAST", "POP_TOP", "RETURN_VALUE")
@@ -553,6 +554,8 @@ def _into(s: Shadow, depth: int, parts: list[Any], keys: bool = False) -> None:
 def _unpack_sequence(r: Follower, s: Shadow, ins: Instruction) -> None:
     o = r.value(s)
     r.iterate(o)
+    if isinstance(o, Unknown):
+        r.content(o)
     if type(o) in (list, tuple) and len(o) == ins.arg:
         s.stack += list(o)[::-1]
     else:
@@ -572,12 +575,17 @@ def _format(r: Follower, s: Shadow, ins: Instruction) -> None:
 @_handles("CALL_INTRINSIC_1")
 def _intrinsic(r: Follower, s: Shadow, ins: Instruction) -> None:
     x = r.value(s)
-    name = str(ins.value)
-    if "LIST_TO_TUPLE" in name or ins.arg == 6 or "LIST_TO_TUPLE" in name:
+    if ins.arg == _LIST_TO_TUPLE:
         s.stack.append(tuple(x) if isinstance(x, list) else x)
+    elif ins.arg == _STOPITERATION_ERROR:
+        s.stack.append(x)
     else:
         r.content(x)
         s.stack.append(x if isinstance(x, Mark) else Unknown([x]))
+
+
+# Numbers of intrinsic functions, on 3.12 and 3.13.
+_STOPITERATION_ERROR, _LIST_TO_TUPLE = 3, 6
 
 
 @_handles("IMPORT_NAME")

@@ -492,9 +492,11 @@ class Reads(Surroundings):
                 )
             code = f.code if isinstance(f, Made) else None
             if code is not None and code.co_flags & inspect.CO_GENERATOR:
+                self.iterated.setdefault(code, []).append(args[0] if args else FRESH)
                 return Generated(code)
             s = self.current
             if s is not None:
+                s.passed = args[0] if args else None
                 s.awaited = code or True
                 s.must_enter = "something is called that cannot be seen into"
             return Unknown()

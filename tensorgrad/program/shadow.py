@@ -105,13 +105,15 @@ class Shadow:
     awaited: the code whose result belongs into ``slot`` of the stack; True for whatever is called
         next. given: that result. callee: the function that is about to be called, and ``making``
         whether it is the ``__init__`` of an object that belongs into the slot.
+    marks: what is known of parameters that are no more than that. later: a slot of the stack that gets
+        the value of a local once this instruction has stored it.
     told: the offset of an instruction that was looked at ahead of its turn.
     must_enter: why it is a refusal if no Python code is entered by the instruction.
     """
 
     __slots__ = (
-        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "listing",
-        "making", "must_enter", "slot", "stack", "told",
+        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "later", "listing",
+        "making", "marks", "must_enter", "passed", "slot", "stack", "told",
     )  # fmt: skip
 
     def __init__(self, frame: Any, cells: Mapping[str, list[Any]]) -> None:
@@ -127,6 +129,9 @@ class Shadow:
         self.making = False
         self.must_enter: str | None = None
         self.told = -1
+        self.marks: dict[str, Any] = {}
+        self.later: tuple[int, str] | None = None
+        self.passed: Any = None  # the first argument of a function made by the step
 
     def pop(self) -> Any:
         """The value on top, raw: a number that may be a counter stays one."""

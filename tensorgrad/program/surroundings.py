@@ -50,6 +50,10 @@ from tensorgrad.program.trees import is_plain_container
 from tensorgrad.tensor import Tensor
 
 
+# Python 3.12 begins with some hundred of its own objects frozen.
+_FROZEN_BY_PYTHON = 2000
+
+
 class Refusal(NamedTuple):
     """Why a step cannot be a program: what it does, at which line, and what to do instead."""
 
@@ -92,11 +96,13 @@ class Surroundings:
         self.believed: dict[int, Any] = {}  # what was read and is not from outside: see finished
         self.functions: dict[Any, list[Any]] = {}  # code -> functions from outside
         self.inner: dict[Any, list[Mapping[str, list[Any]]]] = {}  # code of functions made inside
+        #: code of generator expressions -> what each that was made goes through
+        self.iterated: dict[Any, list[Any]] = {}
         self.makers: dict[Any, Any] = {}  # code -> the frame that made a function of it last
         self.now: Any = None
         self.current: Shadow | None = None
         self._enter = enter
-        self._frozen_before = gc.get_freeze_count()
+        self._before: set[int] | None = None  # ids of what there was
         self.root(function)
         self.argument((args, kwargs))
 
@@ -104,33 +110,36 @@ class Surroundings:
 
     def start(self) -> None:
         """Called right before the step: what exists now is from outside."""
-        if not self._frozen_before:
+        if gc.get_freeze_count() < _FROZEN_BY_PYTHON:
             gc.freeze()
+        else:  # somebody has frozen what is shared with other processes: it stays so
+            self._before = set(map(id, gc.get_objects()))
 
     def finished(self) -> None:
         """Called right after the step: does everything that was read come from where it seems to?
 
         What was taken for made by the step must be younger than the step. ``gc.freeze`` put all
         objects that the collector knows into a generation of their own, so those it lists now are
-        the young ones. (Where somebody else has frozen objects before, this net is not there.)
+        the young ones.
         """
         self.now = self.current = None
         self.shadows.clear()
         self.makers.clear()
+        self.iterated.clear()
         try:
-            if not self._frozen_before:
-                young = set(map(id, gc.get_objects()))
-                for o in self.believed.values():
-                    if gc.is_tracked(o) and id(o) not in young and id(o) not in self.met:
-                        self.refuse(
-                            f"an object of type {type(o).__name__} is read that was there before the "
-                            "step and came by a way that cannot be followed",
-                            "give it a name outside the step and use that name",
-                        )
+            young = set(map(id, gc.get_objects())) - (self._before or set())
+            for o in self.believed.values():
+                if gc.is_tracked(o) and id(o) not in young and id(o) not in self.met:
+                    self.refuse(
+                        f"an object of type {type(o).__name__} is read that was there before the "
+                        "step and came by a way that cannot be followed",
+                        "give it a name outside the step and use that name",
+                    )
         finally:
             self.believed.clear()
-            if not self._frozen_before:
+            if self._before is None:
                 gc.unfreeze()
+            self._before = None
         for t, places in self.tensors.values():
             for kind, holder, key in places:
                 if (id(holder), key) not in self.written and read(kind, holder, key) is not t:
@@ -259,6 +268,9 @@ class Surroundings:
         elif isinstance(value, types.MethodType):
             self.reach(value.__func__)
             self.reach(value.__self__)
+        elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+            if not isinstance(value.__self__, types.ModuleType):
+                self.reach(value.__self__)
         elif isinstance(value, types.FunctionType):
             if ours(value):
                 return

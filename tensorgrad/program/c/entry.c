@@ -96,10 +96,12 @@ static int holds(Entry *e) {
     Py_XDECREF(mode);
     if (mode != e->mode || PyList_GET_SIZE(e->active)) return 0;
     if (PyDict_GetItem(e->defaults, name_default) != e->default_dtype) return 0;
-    for (Py_ssize_t k = 0; k < e->modules.count; k++) { /* any attribute of a module */
+#if PY_VERSION_HEX < 0x030D0000 /* later, not every change of an attribute gives another version */
+    for (Py_ssize_t k = 0; k < e->modules.count; k++) {
         Item *m = &e->modules.items[k];
         if (((PyDictObject *)m->a)->ma_version_tag != (uint64_t)(uintptr_t)m->to) return 0;
     }
+#endif
     for (Py_ssize_t k = 0; k < e->classes.count; k++) { /* any attribute of a class and its bases */
         Item *t = &e->classes.items[k];
         if (((PyTypeObject *)t->a)->tp_version_tag != (unsigned int)t->n) return 0;
@@ -389,8 +391,10 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ITEMS(results);
     ITEMS(overwritten);
     ITEMS(segments);
+#if PY_VERSION_HEX < 0x030D0000
     for (Py_ssize_t k = 0; k < e->modules.count; k++)
         e->modules.items[k].to = (void *)(uintptr_t)((PyDictObject *)e->modules.items[k].a)->ma_version_tag;
+#endif
     for (Py_ssize_t k = 0; k < e->classes.count; k++) {
         PyTypeObject *t = (PyTypeObject *)e->classes.items[k].a;
         _PyType_Lookup(t, name_default); /* gives it a tag, if it has none */
