@@ -336,13 +336,14 @@ class Cuda(Placed):
             self.memory[self._views[v].storage][...] = array
         if self._scalars:
             self._send_scalars()
-        for number in range(len(self._segments)):
-            self._run_segment(number)
-        self._replays += 1
-        results = [self._array(self._views[v]).copy() for v in self.program.results]
-        gradients = [None if e is None else self._gradient(*e) for e in self._gradients]
-        self._finish()
-        return results, gradients
+        try:
+            for number in range(len(self._segments)):
+                self._run_segment(number)
+            self._replays += 1
+            results = [self._array(self._views[v]).copy() for v in self.program.results]
+            return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+        finally:
+            self._finish()
 
     def _send_scalars(self) -> None:
         """Learning rates and positions of generators, where they have changed."""

@@ -354,7 +354,7 @@ def test_what_lies_outside_however_it_does(
 
 @EVERY_EXECUTOR
 @SIZES
-@pytest.mark.parametrize("layout", [k for k in LAYOUTS if k not in ("read-only", "repeated")])
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"read-only", "repeated", "swapped"}))
 def test_what_is_overwritten_however_it_lies(
     shape: tuple[int, ...], layout: str, executor: str, rng: np.random.Generator
 ) -> None:
@@ -362,22 +362,26 @@ def test_what_is_overwritten_however_it_lies(
 
     What was read before, or copied, keeps the old numbers: as a view, in a product, in a call.
     """
-    start = rng.standard_normal(shape).astype(np.float32)
+    start = rng.standard_normal(shape)
     w = laid(start, layout)
     copied = not np.shares_memory(w.data.reshape(-1), w.data)
 
     def step(x: Tensor, w: Tensor) -> list[Tensor]:
         flat = w.reshape(-1) if copied else w * 1.0
         n = w.shape[0]
-        before = [x + 1.0, w * 2.0, w.sum(axis=0), w.T + 0.5, w @ x.T, tg.sort(w[::-1], axis=0)]
+
+        def read(number: float) -> list[Tensor]:  # equal expressions, of other numbers each time
+            return [tg.tanh(w) * number, w.sum(axis=0) * number]
+
+        before = [x + 1.0, *read(0.5), w.T + 0.5, w @ x.T, tg.sort(w[::-1], axis=0)]
         w.copy_(w * 0.5 + x)
-        between = [w * 2.0, w.sum(axis=0), flat * 1.0]
+        between = [*read(0.7), flat * 1.0]
         w.copy_(w[::-1] + w[:, ::-1] * 0.5)
         w[1:3] = tg.cumulative_sum(w, axis=1)[1:3]
         w.copy_(w - w.mean(axis=1, keepdims=True) + w[n - 1])
-        return [*before, *between, w * 2.0, w.sum(axis=0), w.T @ x]
+        return [*before, *between, *read(0.9), w.T @ x]
 
-    x = Tensor(rng.standard_normal(shape).astype(np.float32))
+    x = Tensor(rng.standard_normal(shape))
     program = Captured(partial(step, w=w), [x], executor)
     np.testing.assert_array_equal(w.data, start)
     # That it lies otherwise is for those to see who give values places of their own.
@@ -387,7 +391,7 @@ def test_what_is_overwritten_however_it_lies(
             found, wanted = program(x), step(x, reference)
             for k, (a, t) in enumerate(zip([*found, w.data], [*wanted, reference], strict=True)):
                 about = f"{other}, result {k}"
-                assert_alike(a, t.data, about, *ROUNDING[np.float32], sums=True)
+                assert_alike(a, t.data, about, 1e-9, 1e-9, sums=True)
         if other == "every second":
             base = w.data.base
             assert (base[::2] == 7.0).all()
