@@ -21,8 +21,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -444,7 +443,7 @@ CONTEXTS: dict[str, Context] = {
     "reduce": Context("functools.reduce(lambda a, p: @R, [@P], None)"),
     "partial": Context("functools.partial(h@n, @P)()", HELPER),
     "forward": Context("Forward(h@n)(@P)", HELPER),
-    "eval": Context("eval(\"\"\"@R\"\"\", {**globals(), 'p': @P})"),
+    "eval": Context("eval(\"\"\"@R\"\"\", globals(), {'p': @P})"),
     "coroutine": Context(
         "t@n", "async def h@n(p): return @R",
         "c@n = h@n(@P)\ntry:\n    c@n.send(None)\n"
@@ -536,7 +535,7 @@ def planned(rng: random.Random) -> Plan:
 def _read(rng: random.Random) -> Read:
     names = rng.choices(list(WAYS), k=rng.choice((0, 1, 1, 2, 2, 3, 4)))
     holders = tuple([(name, rng.randrange(len(WAYS[name].reads))) for name in names])
-    leaf = rng.choice(list(LEAVES))
+    leaf = rng.choice([*LEAVES, "numbers", "tensor"])
     contexts = []
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         contexts.append((rng.choice(list(CONTEXTS)), rng.randint(0, 2)))
@@ -548,7 +547,9 @@ def _change(rng: random.Random, reads: tuple[Read, ...]) -> Change:
     number = rng.randrange(len(reads))
     read = reads[number]
     leaf = LEAVES[read.leaf]
-    level = rng.randint(-1 if leaf.inside else 0, len(read.holders))
+    level = rng.randint(0, len(read.holders))
+    if leaf.inside and rng.random() < 0.35:
+        level = -1
     beside = rng.random() < 0.1
     return Change(number, level, rng.randrange(12), rng.randrange(len(leaf.others)), beside)
 
@@ -813,10 +814,6 @@ def programs(seed: int | str) -> Iterator[Plan]:
     """Plans without end; the k-th depends on ``seed`` and k alone."""
     for k in itertools.count():
         yield planned(random.Random(f"{seed}-{k}"))
-
-
-#: What can be broken on purpose: a name, and a function that breaks it until the context ends.
-HOLES: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 from program.reads.generator import (
-    HOLES,
     Finding,
     UnfitError,
     examined,
@@ -18,6 +17,7 @@ from program.reads.generator import (
     shrunk,
     text_of,
 )
+from program.reads.holes import HOLES
 
 #: The programs of continuous integration, and how many of them may be made for nothing.
 COUNT, BLOCKS = 2000, 8

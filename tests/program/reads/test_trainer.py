@@ -20,7 +20,7 @@ from tensorgrad import Tensor, nn, no_grad, optim
 from tensorgrad.data import DataLoader, TensorDataset
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.program import native
+from tensorgrad.program import Compiled, native
 from tensorgrad.training import Callback, Trainer
 
 Array = np.ndarray[Any, Any]
@@ -525,7 +525,8 @@ def model_with_a_state_in_a_dict() -> Plan:
     class Recurrent(Gated):
         def forward(self, x: Tensor) -> Tensor:
             y = super().forward(x)
-            self.options["mask"] = (self.options["mask"] * 0.5 + y.detach().mean(axis=0)).detach()
+            mean = y.detach().mean(axis=0).clip(-1, 1)
+            self.options["mask"] = (self.options["mask"] * 0.5 + mean).detach()
             return y
 
     model = Recurrent()
@@ -801,6 +802,13 @@ class Changes(Callback):
             self.plan.change(trainer)
 
 
+def assert_no_check_was_needed(trainer: Trainer) -> None:
+    """What changes is seen by the guards, and not only by the check of a later step."""
+    for stage in trainer._step._stages:
+        if isinstance(stage, Compiled):
+            assert not stage.dropped
+
+
 def note(trainer: Trainer, plan: Plan, found: list[Any]) -> None:
     found += [p.detach().numpy().copy() for p in trainer.model.parameters()]
     watched = plan.watched()
@@ -826,6 +834,7 @@ def stepped(make: Callable[[], Plan], compile: bool, at: int) -> list[Any]:
         except ValueError as error:
             found.append(str(error))
         note(trainer, plan, found)
+    assert_no_check_was_needed(trainer)
     return found
 
 
@@ -843,6 +852,7 @@ def fitted(make: Callable[[], Plan], compile: bool) -> list[Any]:
     except ValueError as error:
         found.append(str(error))
     note(trainer, plan, found)
+    assert_no_check_was_needed(trainer)
     return found
 
 
