@@ -57,8 +57,10 @@ class Calls:
         self._moved = moved
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
-        self._buffers_allowed = moved is None and program.on_host and not (
-            program.aliased or any(v.role == "temporary" for v in self._overwritten)
+        self._buffers_allowed = (
+            moved is None
+            and program.on_host
+            and not (program.aliased or any(v.role == "temporary" for v in self._overwritten))
         )
         self._held_ids: set[int] = set()  # of arrays that serve every replay
         self._fresh: set[Value] = set()  # values that are always new arrays

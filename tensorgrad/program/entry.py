@@ -24,7 +24,16 @@ from tensorgrad.errors import CompileError
 from tensorgrad.ops import precision
 from tensorgrad.program import native
 from tensorgrad.program.capture import Drawn, Options
-from tensorgrad.program.guards import LIVE_OPTIONS, MISSING, Frozen, Guard, Guards, Place, matches, read
+from tensorgrad.program.guards import (
+    LIVE_OPTIONS,
+    MISSING,
+    Frozen,
+    Guard,
+    Guards,
+    Place,
+    matches,
+    read,
+)
 from tensorgrad.tape import MODE, Leaf
 from tensorgrad.tensor import Tensor
 
@@ -217,6 +226,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
                 lists["items"].append(_item(holder, place.tensor, n=key))
             else:
                 rest.append(Guard(kind, holder, key, place.tensor, ""))
+    for _, hooks, then in guards._hooks:
+        lists["items"] += [_item(hooks, hook, n=k) for k, hook in enumerate(then)]
     for t, _, _ in guards._classes:
         classes[t] = None
     for optimizer, _ in guards._optimizers:
@@ -260,11 +271,9 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             _item(of.tensor if type(of) is Place else of, array, node)
             for of, node, array in guards._tensors
         ],
-        "hooks": [_item(leaf, hooks, n=size) for leaf, hooks, size in guards._hooks],
+        "hooks": [_item(leaf, hooks, n=len(then)) for leaf, hooks, then in guards._hooks],
         "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
-        "modules": [
-            _item(vars(m)) for m, _ in guards._modules if sys.version_info < (3, 13)
-        ],
+        "modules": [_item(vars(m)) for m, _ in guards._modules if sys.version_info < (3, 13)],
         "classes": [_item(t) for t in classes],
         "ranges": list(sharing.ranges),
         "rest": functools.partial(_all_hold, rest) if rest else None,

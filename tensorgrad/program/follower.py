@@ -87,7 +87,9 @@ class Follower(Reads):
         self.shadows[id(frame)] = made = Shadow(frame, cells)
         if code.co_varnames[:1] == (".0",):  # the iterator of a comprehension
             given = self.iterated.get(code, [] if caller is None else [caller.passed])
-            made.marks[".0"] = Unknown(given) if all(isinstance(x, Unknown) for x in given) else FRESH
+            made.marks[".0"] = (
+                Unknown(given) if all(isinstance(x, Unknown) for x in given) else FRESH
+            )
 
     def _cells_of(
         self, frame: Any, code: Any, function: Any, caller: Shadow | None
@@ -98,9 +100,16 @@ class Follower(Reads):
         else:
             known = list(self.functions.get(code, ()))
             if not known and code not in self.inner and code.co_flags & inspect.CO_OPTIMIZED:
-                known = [f for f in gc.get_referrers(code) if type(f) is types.FunctionType]
+                known = _called_by(frame)  # by the engine: a hook, say
                 for f in known:
                     self.reach(f)
+                if not known and code.co_freevars:
+                    self.now = frame
+                    self.refuse(
+                        f"{code.co_name} is called by code that cannot be followed, and what is around it is "
+                        "not known",
+                        "call it from the step itself",
+                    )
         cells: dict[str, list[Any]] = {name: [] for name in code.co_freevars}
         for f in known:
             for name, cell in zip(code.co_freevars, f.__closure__ or ()):
@@ -258,3 +267,14 @@ class Follower(Reads):
         s.stack.append(value)
         if null and after:
             s.stack.append(NULL)
+
+
+def _called_by(frame: Any) -> list[Any]:
+    """The functions that the caller of a frame may have called to begin it."""
+    found = []
+    for x in frame.f_back.f_locals.values() if frame.f_back is not None else ():
+        for f in (x, getattr(x, "function", None), getattr(x, "fn", None)):
+            f = getattr(f, "__func__", f)
+            if isinstance(f, types.FunctionType) and f.__code__ is frame.f_code:
+                found.append(f)
+    return found

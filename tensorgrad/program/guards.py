@@ -269,7 +269,7 @@ class Guards:
         self._seen = changes.count
         #: tensors from outside: [tensor or its place, entry on the tape, array]
         self._tensors: list[list[Any]] = []
-        self._hooks: list[tuple[Any, Any, int]] = []
+        self._hooks: list[tuple[Any, Any, tuple[Any, ...]]] = []
         self._gradients: list[tuple[Any, bool]] = []
         self._updates: list[tuple[Any, ...]] = []
         self._optimizers: list[tuple[Any, list[Any]]] = []
@@ -349,7 +349,7 @@ class Guards:
         self._tensors += [
             [p, p.tensor.node, p.tensor.data] for p in self.places if id(p.tensor) not in shown
         ]
-        self._hooks = [(leaf, leaf.hooks, len(leaf.hooks or ())) for leaf in recorder.leaves]
+        self._hooks = [(leaf, leaf.hooks, tuple(leaf.hooks or ())) for leaf in recorder.leaves]
         added_to = [leaf for leaf, cleared in recorder.touched.items() if not cleared]
         looked_at = [leaf for leaf in recorder.leaves if leaf in recorder.looked_at]
         self._gradients = [
@@ -426,8 +426,8 @@ class Guards:
                     return f"the shape, dtype or layout of a tensor that was of shape {array.shape}"
                 entry[2] = a
                 moved = True
-        for leaf, hooks, size in self._hooks:
-            if leaf.hooks is not hooks or len(hooks or ()) != size:
+        for leaf, hooks, then in self._hooks:
+            if leaf.hooks is not hooks or tuple(hooks or ()) != then:
                 return "the hooks of a tensor"
         for leaf, empty in self._gradients:
             if (leaf.grad is None) is not empty:

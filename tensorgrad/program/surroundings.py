@@ -244,6 +244,8 @@ class Surroundings:
         if (id(holder), key) in self.written:
             return
         self.met[id(t)] = t
+        for hook in getattr(t.node, "hooks", None) or ():
+            self.reach(hook)
         places = self.tensors.setdefault(id(t), (t, []))[1]
         if not any(k == kind and h is holder and same(n, key) for k, h, n in places):
             places.append((kind, holder, key))

@@ -88,12 +88,16 @@ class _Watch:
             try:
                 event(*given)
             except Exception as error:  # a mistake of ours must not break the user's step
-                self.alive = False
-                self.reads.refuse(
-                    f"the code could not be followed ({type(error).__name__}: {error})",
-                    "report it, with this line; until then call it outside the compiled function",
-                )
-                self.reads.shadows.clear()
+                self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Refuse the step and follow it no further: it goes on as it is."""
+        self.alive = False
+        self.reads.refuse(
+            f"the code could not be followed ({type(error).__name__}: {error})",
+            "report it, with this line; until then call it outside the compiled function",
+        )
+        self.reads.shadows.clear()
 
 
 @contextlib.contextmanager
@@ -155,15 +159,23 @@ def _traced(watch: _Watch) -> Iterator[None]:
     def begins(frame: Any, event: str, arg: Any) -> Any:
         if event != "call" or not watch.alive or watch.value is not None:
             return None
+        try:
+            return chosen(frame)
+        except Exception as error:
+            watch.fail(error)
+            return None
+
+    def chosen(frame: Any) -> Any:
+        """Who is told of the events of a new frame."""
         if _is_value(frame):
             watch.value = frame
             frame.f_trace_lines = False
             return computing
         if not _followed(frame, reads):
-            if id(frame.f_back) not in reads.shadows:
+            caller = reads.shadows.get(id(frame.f_back))
+            if caller is None:
                 return None
             frame.f_trace_lines = False
-            caller = reads.shadows[id(frame.f_back)]
             caller.must_enter = None
             return ending
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
@@ -186,28 +198,23 @@ def _monitored(watch: _Watch) -> Iterator[None]:
     codes: set[Any] = set()
 
     def begin(code: Any, offset: int) -> None:
-        frame = sys._getframe(1)
-        if threading.get_ident() != here or not watch.alive or watch.value is not None:
-            return
+        if threading.get_ident() == here and watch.alive and watch.value is None:
+            watch.tell(began, sys._getframe(1), reads.entered)
+
+    def resume(code: Any, offset: int) -> None:
+        if threading.get_ident() == here and watch.alive and watch.value is None:
+            watch.tell(began, sys._getframe(1), reads.resumed)
+
+    def began(frame: Any, tell: Any) -> None:
         if _is_value(frame):
             watch.value = frame
         elif _followed(frame, reads):
-            if code not in codes:
-                codes.add(code)
-                m.set_local_events(tool, code, e.INSTRUCTION)
-            watch.tell(reads.entered, frame)
+            if frame.f_code not in codes:
+                codes.add(frame.f_code)
+                m.set_local_events(tool, frame.f_code, e.INSTRUCTION)
+            tell(frame)
         elif id(frame.f_back) in reads.shadows:
             reads.shadows[id(frame.f_back)].must_enter = None
-
-    def resume(code: Any, offset: int) -> None:
-        frame = sys._getframe(1)
-        if threading.get_ident() != here or not watch.alive or watch.value is not None:
-            return
-        if _followed(frame, reads):
-            if code not in codes:
-                codes.add(code)
-                m.set_local_events(tool, code, e.INSTRUCTION)
-            watch.tell(reads.resumed, frame)
 
     def step(code: Any, offset: int) -> None:
         if threading.get_ident() == here and watch.value is None:
