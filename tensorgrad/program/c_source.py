@@ -672,7 +672,8 @@ def _write_product(
     c = f"({ctype} *)P[{slot(op.out.storage)}] + {op.out.offset}"
     if is_small(op):
         text = (
-            "static __attribute__((noinline)) void @(const float *A, const float *B, float *C) {\n"
+            "static __attribute__((noinline)) void @(const float *restrict A, "
+            "const float *restrict B, float *restrict C) {\n"
             f"    tg_small({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);\n}}\n"
         )
         call = functions.setdefault(text, f"f{len(functions)}")

@@ -51,7 +51,8 @@ STATELESS: frozenset[type] = frozenset(
         types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType,
         types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
         types.MemberDescriptorType, types.FunctionType, types.MethodType, types.ModuleType,
-        types.CodeType, types.CellType, types.SimpleNamespace, threading.local, BaseException, type(None), type(...), type(NotImplemented),
+        types.CodeType, types.CellType, types.SimpleNamespace, threading.local, BaseException,
+        type(None), type(...), type(NotImplemented),
         int, float, complex, bool, str, bytes, np.generic,
     }
 )  # fmt: skip
@@ -72,27 +73,31 @@ _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 _LIST = frozenset(
     words(
-        "copy count index __len__ __getitem__ __contains__ __iter__ __add__ __mul__ __rmul__ __eq__ __ne__"
+        "copy count index __len__ __getitem__ __contains__ __iter__ __add__ __mul__ __rmul__ "
+        "__eq__ __ne__"
         " __lt__ __le__ __gt__ __ge__ __reversed__ __repr__ __str__ __sizeof__ __hash__ __format__"
     )
 )
 _DICT = frozenset(
     words(
-        "get items keys values copy __len__ __getitem__ __contains__ __iter__ __eq__ __ne__ __or__ __ror__"
+        "get items keys values copy __len__ __getitem__ __contains__ __iter__ __eq__ __ne__ "
+        "__or__ __ror__"
         " __reversed__ __repr__ __str__ __sizeof__ __format__"
     )
 )
 _SET = frozenset(
     words(
         "copy union intersection difference symmetric_difference issubset issuperset isdisjoint"
-        " __contains__ __len__ __iter__ __and__ __or__ __sub__ __xor__ __rand__ __ror__ __rsub__ __rxor__"
+        " __contains__ __len__ __iter__ __and__ __or__ __sub__ __xor__ __rand__ __ror__ __rsub__ "
+        "__rxor__"
         " __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __repr__ __str__ __sizeof__ __format__"
     )
 )
 _ARRAY_CHANGES = frozenset(
     words(
         "fill put itemset sort partition resize setfield setflags byteswap tofile dump __setitem__"
-        " __delitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ __iand__"
+        " __delitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ "
+        "__iand__"
         " __ior__ __ixor__ __ilshift__ __irshift__ __imatmul__ __setstate__"
     )
 )
@@ -104,7 +109,8 @@ _BUFFER_CHANGES = frozenset(
 )
 _OBJECT = frozenset(
     words(
-        "__init__ __repr__ __str__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __format__ __sizeof__"
+        "__init__ __repr__ __str__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __format__ "
+        "__sizeof__"
         " __reduce__ __reduce_ex__ __dir__ __subclasshook__ __init_subclass__ __getstate__"
     )
 )
@@ -112,7 +118,8 @@ _OBJECT = frozenset(
 #: Functions of ``builtins`` that look at the content of their arguments and at nothing else.
 _BUILTINS = frozenset(
     words(
-        "abs all any ascii bin chr divmod format hex iter len max min oct ord pow repr round sorted sum"
+        "abs all any ascii bin chr divmod format hex iter len max min oct ord pow repr round "
+        "sorted sum"
         " reversed aiter anext"
     )
 )
@@ -123,14 +130,17 @@ _LOOK_AT_NOTHING = frozenset(words("id callable print hash compile __build_class
 #: Modules of C whose functions give the same for the same arguments and change nothing.
 _PURE = frozenset(
     words(
-        "math cmath _operator operator _struct _json binascii _string unicodedata zlib _md5 _sha1 _sha2 _sha256"
-        " _sha512 _blake2 _sha3 _stat _datetime _decimal _typing _functools itertools _bisect _abc _csv"
+        "math cmath _operator operator _struct _json binascii _string unicodedata zlib _md5 "
+        "_sha1 _sha2 _sha256"
+        " _sha512 _blake2 _sha3 _stat _datetime _decimal _typing _functools itertools _bisect "
+        "_abc _csv"
         " _codecs errno"
     )
 )
 _CHANGE_THE_FIRST = frozenset(
     words(
-        "insort insort_left insort_right heappush heappop heapify heapreplace heappushpop _heapify_max"
+        "insort insort_left insort_right heappush heappop heapify heapreplace heappushpop "
+        "_heapify_max"
         " _heappop_max _heapreplace_max _count_elements setitem delitem iadd iand iconcat ifloordiv"
         " ilshift imatmul imod imul ior ipow irshift isub itruediv ixor copyto put place putmask"
         " put_along_axis fill_diagonal pack_into"
@@ -166,11 +176,12 @@ def is_c(f: Any) -> bool:
 
 def is_known_descriptor(found: Any) -> bool:
     """Whether a class attribute is one whose ``__get__`` runs nobody's code."""
-    return isinstance(found, _C_FUNCTIONS) or isinstance(
-        found,
-        types.GetSetDescriptorType | types.MemberDescriptorType | functools.partialmethod
-        | types.FunctionType | type | type(functools.lru_cache(len)),
-    ) or type(found).__module__ in ("_collections", "builtins", "functools")  # fmt: skip
+    kinds = (
+        types.GetSetDescriptorType, types.MemberDescriptorType, types.FunctionType,
+        functools.partialmethod, type, type(functools.lru_cache(len)),
+    )  # fmt: skip
+    known = isinstance(found, (*_C_FUNCTIONS, *kinds))
+    return known or type(found).__module__ in ("_collections", "builtins", "functools")
 
 
 def is_harmless_manager(o: Any) -> bool:
@@ -194,10 +205,8 @@ def closed(o: Any) -> bool:
             or base in (np.ndarray, Tensor)
         ):
             return False
-        if (
-            issubclass(base, types.GeneratorType)
-            or hasattr(base, "__next__")
-            and base.__flags__ & _IMMUTABLE_TYPE
+        if issubclass(base, types.GeneratorType) or (
+            hasattr(base, "__next__") and base.__flags__ & _IMMUTABLE_TYPE
         ):
             return False  # iterators are refused where they move on
         if base.__flags__ & _IMMUTABLE_TYPE:
@@ -390,7 +399,8 @@ def _cached(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         type(x) in SCALARS or (r.is_outside(x) and not isinstance(x, Tensor)) for x in given
     ):
         r.refuse(
-            f"{getattr(f, '__name__', 'a function')}() with a cache is called with what the step made",
+            f"{getattr(f, '__name__', 'a function')}() with a cache is called with what the step "
+            "made",
             "call the function that it wraps, or call it outside",
         )
         return Unknown()
@@ -476,7 +486,8 @@ def _function(
                 r.changes(out, "the content")
         return _shallow(r, given)
     r.refuse(
-        f"{name}() of {module or 'C code'} is called, which may give something else each time, or do "
+        f"{name}() of {module or 'C code'} is called, which may give something else each time, "
+        "or do "
         "something that a replay would not repeat",
         "call it outside, and pass what it gives as an argument",
     )
@@ -680,7 +691,8 @@ def _method(
     if type(owner).__module__ in ("builtins",):  # views, cells and the like, made by the step
         return _shallow(r, [owner, *given])
     r.refuse(
-        f"{name}() of a {type(owner).__module__}.{type(owner).__name__} is called, which is C code that is not "
+        f"{name}() of a {type(owner).__module__}.{type(owner).__name__} is called, which is C "
+        "code that is not "
         "known here",
         "call it outside, and pass what it gives as an argument",
     )
@@ -754,7 +766,7 @@ def _of_type(r: Reads, owner: type, name: str, args: list[Any], given: list[Any]
         return _shallow(r, given)
     if name in _OBJECT:
         return FRESH
-    if any(b in STATELESS and b is not object or b in CONTAINERS for b in owner.__mro__):
+    if any((b in STATELESS and b is not object) or b in CONTAINERS for b in owner.__mro__):
         return _shallow(r, given)
     r.refuse(f"{owner.__name__}.{name}() is called, which is C code that is not known here")
     return Unknown()
@@ -762,7 +774,8 @@ def _of_type(r: Reads, owner: type, name: str, args: list[Any], given: list[Any]
 
 _MADE_BY_C = frozenset(
     words(
-        "builtins itertools collections functools operator datetime decimal re types weakref _thread"
+        "builtins itertools collections functools operator datetime decimal re types weakref "
+        "_thread"
     )
 )
 
@@ -780,7 +793,8 @@ def constructed(
             return Unknown()
         for x in given:
             r.reach(x) if r.is_outside(x) else None
-        return f(*args, **kwargs)  # one like that which the step makes
+        make: Any = f
+        return make(*args, **kwargs)  # one like that which the step makes
     if any(b.__module__ in ("_random", "_io", "socket", "_socket", "mmap") for b in f.__mro__):
         r.refuse(
             f"a {f.__name__} is made inside the step, which depends on more than its arguments"
@@ -796,7 +810,8 @@ def constructed(
     base = next((b for b in f.__mro__ if not _is_python(b)), object)
     if base.__module__ not in _MADE_BY_C and not issubclass(base, np.ndarray | BaseException):
         r.refuse(
-            f"a {base.__module__}.{base.__name__} is made inside the step, which is C code that is not known here",
+            f"a {base.__module__}.{base.__name__} is made inside the step, which is C code that "
+            "is not known here",
             "make it outside",
         )
     if base is object:

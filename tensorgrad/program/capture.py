@@ -56,7 +56,8 @@ def _told(method: Callable[..., None]) -> Callable[..., None]:
             self.refusal = error
         except Exception as error:
             self.refusal = CompileError(
-                f"this cannot be compiled: it could not be recorded ({type(error).__name__}: {error})"
+                f"this cannot be compiled: it could not be recorded ({type(error).__name__}: "
+                f"{error})"
             )
             self.refusal.__cause__ = error
         if self.refusal is not None and self.asked:

@@ -401,7 +401,8 @@ class Compiled:
                 self._entries.pop(key, None)
                 self._give_up(
                     key,
-                    f"what it depends on was another thing in {_PATIENCE} calls with the same arguments: {broken}",
+                    f"what it depends on was another thing in {_PATIENCE} calls with the same "
+                    f"arguments: {broken}",
                 )
                 return self.function(*args, **kwargs)
             return self._capture(key, tensors, args, kwargs)
@@ -423,7 +424,8 @@ class Compiled:
 
     @property
     def executor(self) -> str:
-        """What ran the last call: "native", "numpy", "cuda", or "python" for the function itself."""
+        """What ran the last call: "native", "numpy", "cuda", or "python" for the function "
+        "itself."""
         entry = self._last_used
         return "python" if self.dropped or entry is None else str(entry.executor.name)
 
@@ -572,7 +574,7 @@ class Compiled:
     # --- the check ------------------------------------------------------------------------------
 
     def _checked(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Run the function and the program on the same state, and compare all that they leave behind.
+        """Run the function and the program on the same state, and compare all that they leave.
 
         What Python does happens once, by the function. The numbers that stay are the program's, so
         that they do not depend on which calls were checked. If they differ, the function's stay.

@@ -154,7 +154,8 @@ def effects_of(reads: Surroundings, found: Found) -> Effects:
             count = Count(kind, holder, key, type(then), put_.steps)
             if not same(read(kind, holder, key), count.after(then)):
                 raise CompileError(
-                    f"this cannot be compiled: {key!r} is changed in a way that was not seen. Remedy: "
+                    f"this cannot be compiled: {key!r} is changed in a way that was not seen. "
+                    "Remedy: "
                     "count outside the step"
                 )
             counts.append(count)
@@ -169,7 +170,8 @@ def effects_of(reads: Surroundings, found: Found) -> Effects:
         limit = getattr(to, "maxlen", None)
         if limit is not None and count_ > limit:
             raise CompileError(
-                "this cannot be compiled: more is appended to a deque than it holds. Remedy: append "
+                "this cannot be compiled: more is appended to a deque than it holds. Remedy: "
+                "append "
                 "outside the step"
             )
         trees = [_kept(x, found, reads, (None, to, None)) for x in list(to)[-count_:]]
@@ -188,12 +190,14 @@ def _kept(value: Any, found: Found, reads: Surroundings, place: tuple[Any, Any, 
     new = [t for t in found.tensors[before:] if not reads.is_outside(t)]
     if any(type(t) is not Tensor or type(t.node) is Leaf for t in new):
         raise CompileError(
-            "this cannot be compiled: the step makes a parameter, or a tensor that requires a gradient, and "
+            "this cannot be compiled: the step makes a parameter, or a tensor that requires a "
+            "gradient, and "
             "keeps it. Remedy: make it before the first call"
         )
     if any(t.node is not None for t in new) and reads.has_read(*place):
         raise CompileError(
-            "this cannot be compiled: a tensor with a history is kept for the next call. Remedy: keep "
+            "this cannot be compiled: a tensor with a history is kept for the next call. Remedy: "
+            "keep "
             "x.detach()"
         )
     return tree

@@ -28,8 +28,8 @@ _SKIPPED = frozenset(
 def is_engine(name: str) -> bool:
     """Whether the code of a module of this name is not followed.
 
-    Of this package that is the engine: what it reads is guarded by ``guards.py``. Schedules, data and
-    the trainer are code like any other.
+    Of this package that is the engine: what it reads is guarded by ``guards.py``. Schedules, data
+    and the trainer are code like any other.
     """
     top = name.partition(".")[0]
     if top == "tensorgrad":

@@ -96,9 +96,8 @@ def quick_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> An
     held = None if module is None else _conditions(guards, tensors, mode)
     if held is None:
         return None
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("rates", "draws", "results", "overwritten", "segments", "gradients", "words"), []
-    )
+    names = ("rates", "draws", "results", "overwritten", "segments", "gradients", "words")
+    nothing: dict[str, Any] = {name: [] for name in names}
     arguments = [(t.data.shape, t.data.dtype.num, type(t.node), 0, 0, -1) for t in tensors]
     more = {"arguments": arguments, "table": 0, "set_threads": 0, "get_threads": 0, "limit": 0}
     return _made(module, {**held, **nothing, **more})

@@ -10,7 +10,6 @@ too, never an error in the user's step.
 
 from __future__ import annotations
 
-import gc
 import inspect
 import sys
 import types
@@ -23,7 +22,7 @@ from tensorgrad.program.guards import (
     lookup,
 )
 from tensorgrad.program.instructions import HANDLED, HANDLERS
-from tensorgrad.program.opcodes import words, UNTOUCHED, Instruction, effect
+from tensorgrad.program.opcodes import UNTOUCHED, Instruction, effect, words
 from tensorgrad.program.reads import Reads
 from tensorgrad.program.shadow import (
     FRESH,
@@ -38,11 +37,11 @@ from tensorgrad.program.surroundings import (
 )
 from tensorgrad.tensor import Tensor
 
-
 # They move exceptions about, and look into nothing.
 _ABOUT_ERRORS = frozenset(
     words(
-        "RERAISE POP_EXCEPT RAISE_VARARGS CHECK_EG_MATCH CLEANUP_THROW END_SEND END_FOR END_ASYNC_FOR"
+        "RERAISE POP_EXCEPT RAISE_VARARGS CHECK_EG_MATCH CLEANUP_THROW END_SEND END_FOR "
+        "END_ASYNC_FOR"
         " PREP_RERAISE_STAR CALL_INTRINSIC_2"
     )
 )
@@ -56,7 +55,7 @@ class Follower(Reads):
     def entered(self, frame: Any) -> None:
         """A Python function begins that is not the engine's."""
         caller = self.shadows.get(id(frame.f_back))
-        code = frame.f_code
+        code: Any = frame.f_code
         if code.co_flags & 0x380:  # coroutines, and generators driven by an event loop
             self.now = frame
             self.refuse(f"{code.co_name} is a coroutine", "call ordinary functions")
@@ -87,9 +86,8 @@ class Follower(Reads):
         self.shadows[id(frame)] = made = Shadow(frame, cells)
         if code.co_varnames[:1] == (".0",):  # the iterator of a comprehension
             given = self.iterated.get(code, [] if caller is None else [caller.passed])
-            made.marks[".0"] = (
-                Unknown(given) if all(isinstance(x, Unknown) for x in given) else FRESH
-            )
+            if given and all(isinstance(x, Unknown) for x in given):
+                made.marks[".0"] = Unknown(given)
 
     def _cells_of(
         self, frame: Any, code: Any, function: Any, caller: Shadow | None
@@ -106,7 +104,8 @@ class Follower(Reads):
                 if not known and code.co_freevars:
                     self.now = frame
                     self.refuse(
-                        f"{code.co_name} is called by code that cannot be followed, and what is around it is "
+                        f"{code.co_name} is called by code that cannot be followed, and what is "
+                        "around it is "
                         "not known",
                         "call it from the step itself",
                     )
@@ -137,7 +136,8 @@ class Follower(Reads):
         if id(frame) not in self.shadows:
             self.now = frame
             self.refuse(
-                f"the generator {frame.f_code.co_name} from outside moves on, which a replay would not do",
+                f"the generator {frame.f_code.co_name} from outside moves on, which a replay "
+                "would not do",
                 "take the element outside, and pass it as an argument",
             )
             self.entered(frame)

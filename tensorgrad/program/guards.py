@@ -1,18 +1,19 @@
 """What has to be the same for a replay to be right, besides what the key of a call holds.
 
-A guard is one read: of ``key`` in ``holder``, which gave ``value``. Those of the code that ran come from
-``reads.py``; what the engine itself looks at (modules that were entered, gradients, hooks, optimizers)
-is listed here. All of them are looked at again before every replay; where one does not hold, the
+A guard is one read: of ``key`` in ``holder``, which gave ``value``. Those of the code that ran come
+from ``follower.py``; what the engine itself looks at (modules, gradients, hooks, optimizers) is
+listed here. All of them are looked at again before every replay; where one does not hold, the
 function is captured once more.
 
-A tensor that was found at a place outside is not compared: a replay takes the one that is there now,
-if it is of the same kind.
+A tensor that was found at a place outside is not compared: a replay takes the one that is there
+now, if it is of the same kind.
 """
 
 from __future__ import annotations
 
 import array
 import collections
+import functools
 import math
 import struct
 import types
@@ -37,7 +38,7 @@ SCALARS: frozenset[type] = frozenset(
     {int, bool, str, bytes, float, complex, type(None), type(...), type(NotImplemented)}
 )
 #: what has a content that is compared entry by entry, the views of dicts and classes included
-CONTAINERS = (
+CONTAINERS: tuple[type, ...] = (
     list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType,
     type({}.keys()), type({}.values()), type({}.items()),
 )  # fmt: skip
@@ -106,7 +107,8 @@ def parts_of(o: Any) -> list[Any]:
     if isinstance(o, types.MappingProxyType):
         return [x for item in list(o.items()) for x in item]
     if isinstance(o, CONTAINERS):
-        return list(o)
+        entries: Any = o
+        return list(entries)
     if isinstance(o, BUFFERS):
         return [bytes(o)]
     attributes = getattr(o, "__dict__", {})
@@ -309,7 +311,7 @@ class Guards:
         others = [t for t, _ in recorder.externals]
         others += [p for _, _, p in self._parameters if isinstance(p, Tensor)]
         for t in others:
-            found.setdefault(id(t), (t, lambda t=t: t))
+            found.setdefault(id(t), (t, functools.partial(_itself, t)))
         return list(found.values())
 
     def complete(
@@ -320,7 +322,7 @@ class Guards:
         Raises CompileError if the step changed a module after it was called.
         """
         self.reads = list(reads.guards.values())
-        written = {place for place in reads.written}
+        written = set(reads.written)
         self._skipped = {
             id(m): {n for h, n in written if h == id(vars(m))} for m, _ in self._modules
         }
@@ -330,7 +332,8 @@ class Guards:
             then = [(n, x) for n, x in then if n not in skipped]
             if not _alike([(n, x) for n, x in _watched(module) if n not in skipped], then):
                 raise CompileError(
-                    f"this cannot be compiled: a {type(module).__name__} is changed after it was called (a "
+                    f"this cannot be compiled: a {type(module).__name__} is changed after it was "
+                    "called (a "
                     "mode, a parameter, a hook). Remedy: change it outside the step"
                 )
             kept.append((module, then))
@@ -374,7 +377,7 @@ class Guards:
         for t in others:
             if id(t.data) not in met:
                 met.add(id(t.data))
-                self._fetches.append(lambda t=t: t.data)
+                self._fetches.append(functools.partial(getattr, t, "data"))
         self._outside_arrays = [f() for f in self._fetches]
         self.sharing = Sharing([t.data for t in arguments], self._outside_arrays)
 
@@ -426,8 +429,8 @@ class Guards:
                     return f"the shape, dtype or layout of a tensor that was of shape {array.shape}"
                 entry[2] = a
                 moved = True
-        for leaf, hooks, then in self._hooks:
-            if leaf.hooks is not hooks or tuple(hooks or ()) != then:
+        for leaf, hooks, registered in self._hooks:
+            if leaf.hooks is not hooks or tuple(hooks or ()) != registered:
                 return "the hooks of a tensor"
         for leaf, empty in self._gradients:
             if (leaf.grad is None) is not empty:
@@ -456,6 +459,10 @@ class Guards:
         return any(f() is not a for f, a in zip(self._fetches, self._outside_arrays))
 
 
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 def _alike(now: Sequence[Any], then: Sequence[Any]) -> bool:
     if len(now) != len(then):
         return False
@@ -470,7 +477,8 @@ def _alike_pair(a: Any, b: Any) -> bool:
 
 
 def _watched(module: Module) -> list[tuple[str, Any]]:
-    """What the engine reads of a module: of its own layers everything, of others what any module has."""
+    """What the engine reads of a module: of its own layers everything, of others what any "
+    "module has."""
     layer = any(
         t.__module__.startswith("tensorgrad.nn.")
         and t.__module__ not in ("tensorgrad.nn.module", "tensorgrad.nn.containers")

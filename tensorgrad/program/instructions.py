@@ -104,7 +104,7 @@ def _yield_value(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 @_handles("LOAD_CONST")
 def _load_const(r: Follower, s: Shadow, ins: Instruction) -> None:
-    # From this very code: equal code objects share a listing, and what they contain is not the same.
+    # From this very code: equal code objects share a listing, but not what they contain.
     value = s.code.co_consts[ins.arg]
     if type(value) in (tuple, frozenset):
         r.reach(value)
@@ -156,7 +156,8 @@ def _store_deref(r: Follower, s: Shadow, ins: Instruction) -> None:
     cells = s.cells.get(ins.value, ())
     if len(cells) > 1:
         r.refuse(
-            f"the variable {ins.value!r} of a function around is changed, which cannot be told apart"
+            f"the variable {ins.value!r} of a function around is changed, which cannot be told "
+            "apart"
         )
     for cell in cells:
         r.write("cell", cell, None, cell, f"the variable {ins.value!r}", value)
@@ -267,8 +268,8 @@ def _binary_op(r: Follower, s: Shadow, ins: Instruction) -> None:
     s.slot = len(s.stack)
     if isinstance(a, Counted):
         if plain in ("+", "-", "*") and type(b) in NUMBERS:
-            function = _BY_OPERATION[plain]
-            s.stack.append(Counted(a.place, function(a.now, b), (*a.steps, (function, b)), a.where))
+            step = _BY_OPERATION[plain]
+            s.stack.append(Counted(a.place, step(a.now, b), (*a.steps, (step, b)), a.where))
             return
         a = r.settled(a)
     function = _BY_OPERATION.get(plain)
@@ -292,7 +293,7 @@ def _binary_op(r: Follower, s: Shadow, ins: Instruction) -> None:
         s.stack.append(FRESH)
         return
     s.awaited = True  # by way of __add__ or __radd__, whichever gives the result
-    lists = [x for x in (a, b) if isinstance(x, CONTAINERS) or isinstance(x, Unknown)]
+    lists = [x for x in (a, b) if isinstance(x, (*CONTAINERS, Unknown))]
     s.stack.append(Unknown(lists) if lists else FRESH)
 
 
@@ -357,6 +358,11 @@ def _truth(r: Follower, x: Any) -> None:
     r.content(x)
 
 
+_UNARY = {
+    "UNARY_NEGATIVE": "__neg__", "UNARY_POSITIVE": "__pos__", "UNARY_INVERT": "__invert__",
+}  # fmt: skip
+
+
 @_handles("UNARY_NOT", "TO_BOOL", "UNARY_NEGATIVE", "UNARY_POSITIVE", "UNARY_INVERT")
 def _unary(r: Follower, s: Shadow, ins: Instruction) -> None:
     x = r.value(s)
@@ -369,10 +375,7 @@ def _unary(r: Follower, s: Shadow, ins: Instruction) -> None:
     if type(x) in NUMBERS and ins.name == "UNARY_NEGATIVE":
         s.stack.append(-x)
         return
-    r.special(
-        x,
-        f"__{ {'UNARY_NEGATIVE': 'neg', 'UNARY_POSITIVE': 'pos', 'UNARY_INVERT': 'invert'}[ins.name] }__",
-    )
+    r.special(x, _UNARY[ins.name])
     r.content(x)
     if isinstance(x, decimal.Decimal):
         callables.ask_again(r, callables.decimal_context)
@@ -536,7 +539,8 @@ def _dict_update(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 
 def _into(s: Shadow, depth: int, parts: list[Any], keys: bool = False) -> None:
-    """Add parts to the container at ``depth`` of the stack: to its likeness, or to what is known."""
+    """Add parts to the container at ``depth`` of the stack: to its likeness, or to what is "
+    "known."""
     at = len(s.stack) - depth
     if at < 0:
         raise LostError("append")

@@ -1,4 +1,4 @@
-"""What a step hands out, and in which memory it lies: new, an argument's, or that of a tensor outside.
+"""What a step hands out, and in whose memory: new, an argument's, or that of a tensor outside.
 
 In eager mode a function may return an argument, a view of one, a parameter, or two views of the
 same memory. A replay returns the same: only what the step computed is a result of the program.
@@ -113,7 +113,8 @@ class Outputs:
                     offset = _start(a) - _start(b)
                     return View(how, offset, a.shape, a.strides, b.strides)
                 raise CompileError(
-                    "this cannot be compiled: what it returns shares memory with other tensors, none of "
+                    "this cannot be compiled: what it returns shares memory with other tensors, "
+                    "none of "
                     "which covers the rest. Remedy: return copies, as in x.clone()"
                 )
         self.fresh.append(t)

@@ -1,7 +1,7 @@
-"""What is read by ``o.name``, ``o[key]``, a name, iteration and a call, and what is known of the value.
+"""What is read by ``o.name``, ``o[key]``, a name, iteration and a call, and what that gives.
 
-Each gives the value itself, ``FRESH`` for what the step made and in which nothing from outside lies,
-or an ``Unknown``; where Python code computes the value, it is awaited (``Shadow.awaited``).
+Each gives the value itself, ``FRESH`` for what the step made and in which nothing from outside
+lies, or an ``Unknown``; where Python code computes the value, it is awaited (``Shadow.awaited``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 import itertools
-import operator
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -75,7 +74,7 @@ class Reads(Surroundings):
                 return METHOD
             if isinstance(o, Instance):
                 return self._of_new(o, name)
-            return self._of_unknown(o, name)
+            return self._of_unknown(o, name) if isinstance(o, Unknown) else Unknown()
         if isinstance(o, Mark):
             return Unknown()
         t = type(o)
@@ -119,7 +118,7 @@ class Reads(Surroundings):
     def of_each(self, o: Unknown, what: Callable[[Any], Any]) -> Any:
         """What is read of something that may be any of many objects: it is read of each."""
         s = self.current
-        found = []
+        found: list[Any] = []
         python = False
         for x in itertools.islice(self._inside(o), 101):
             if len(found) > 100:
@@ -193,6 +192,7 @@ class Reads(Surroundings):
         return self._bound(found, None, o, name)
 
     def of_instance(self, o: Any, t: type, name: str, raw: bool = False) -> Any:
+        """``o.name`` of an object of class ``t``. raw: past a ``__getattribute__`` of the class."""
         outside = self.is_outside(o)
         user = not ours(t)
         if not outside:
@@ -216,7 +216,8 @@ class Reads(Surroundings):
                 return self._bound(meta, o, t, name)
             if outside and callables.closed(o):
                 self.refuse(
-                    f".{name} of a {t.__name__} from outside is read, whose state cannot be followed",
+                    f".{name} of a {t.__name__} from outside is read, whose state cannot be "
+                    "followed",
                 )
                 return Unknown()
             value = getattr(o, name, MISSING)  # of C: nobody's code runs
@@ -331,7 +332,7 @@ class Reads(Surroundings):
             if ours(get) and isinstance(o, Module):
                 self.reach(o)
                 with contextlib.suppress(Exception):
-                    return operator.getitem(o, key)  # its modules are guarded as a whole
+                    return get(o, key)  # its modules are guarded as a whole
             return self.awaiting(get)
         plain = type(key) in SCALARS or isinstance(key, type | types.FunctionType)
         if type(key) is tuple:
@@ -371,18 +372,8 @@ class Reads(Surroundings):
         self.content(key)
         return Unknown([o])
 
-    def see_into(self, o: Any, what: str) -> None:
-        """Refuse to read of what may be anything."""
-        if not isinstance(o, Unknown):
-            return
-        known = isinstance(o, Generated | Made) or (what == "the content" and o.computed)
-        if o.opaque and not known:
-            self.refuse(
-                f"{what} is read of the result of a call that cannot be seen into",
-                "give the result a name first",
-            )
-
     def key_of(self, o: dict[Any, Any], key: Any, outside: bool) -> Any:
+        """``o[key]`` of a dict, past a ``__getitem__`` of its class."""
         t = type(o)
         value = dict.get(o, key, MISSING)
         if outside and t is not dict:
@@ -435,7 +426,8 @@ class Reads(Surroundings):
         if hasattr(t, "__next__"):
             if self.is_outside(o):
                 self.refuse(
-                    f"an iterator from outside ({t.__name__}) moves on, which a replay would not do",
+                    f"an iterator from outside ({t.__name__}) moves on, which a replay would not "
+                    "do",
                     "take the element outside, and pass it as an argument",
                 )
             else:
@@ -586,6 +578,7 @@ class Reads(Surroundings):
         return callables.constructed(self, f, args, kwargs, given)
 
     def type_of(self, o: Any) -> Any:
+        """``type(o)``."""
         if self.is_outside(o):
             self.note("attribute", o, "__class__", type(o))
         return type(o)
@@ -642,11 +635,15 @@ class Reads(Surroundings):
             self.settled(value)
             self.changes(o, f".{name}")
             return
-        if isinstance(o, Module) and isinstance(attributes.get(name), Tensor | Module):
-            if isinstance(attributes[name], Module) or type(attributes[name]) is not Tensor:
-                self.settled(value)
-                self.changes(o, f".{name}")
-                return
+        there = attributes.get(name)
+        if (
+            isinstance(o, Module)
+            and isinstance(there, Tensor | Module)
+            and type(there) is not Tensor
+        ):
+            self.settled(value)  # a parameter or a module of a module
+            self.changes(o, f".{name}")
+            return
         self.write("key", attributes, name, o, f".{name}", value)
 
     def stores_item(self, o: Any, key: Any, value: Any, raw: bool = False) -> None:

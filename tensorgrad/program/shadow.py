@@ -42,7 +42,9 @@ class Unknown(Mark):
     ) -> None:
         super().__init__("unknown")
         found: list[Any] = []
-        self.opaque = not sources if opaque is None else opaque
+        self.sources: tuple[Any, ...] = ()
+        self.computed: bool = computed
+        self.opaque: bool = not sources if opaque is None else opaque
         hidden = [x for x in sources if isinstance(x, Unknown) and x.opaque]
         self.computed = computed or (bool(hidden) and all(x.computed for x in hidden))
         for x in sources:
@@ -105,14 +107,15 @@ class Shadow:
     awaited: the code whose result belongs into ``slot`` of the stack; True for whatever is called
         next. given: that result. callee: the function that is about to be called, and ``making``
         whether it is the ``__init__`` of an object that belongs into the slot.
-    marks: what is known of parameters that are no more than that. later: a slot of the stack that gets
-        the value of a local once this instruction has stored it.
+    marks: what is known of parameters that are no more than that. later: a slot of the stack that
+        gets the value of a local once this instruction has stored it.
     told: the offset of an instruction that was looked at ahead of its turn.
     must_enter: why it is a refusal if no Python code is entered by the instruction.
     """
 
     __slots__ = (
-        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "later", "listing",
+        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "later",
+        "listing",
         "making", "marks", "must_enter", "passed", "slot", "stack", "told",
     )  # fmt: skip
 

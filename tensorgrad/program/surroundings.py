@@ -42,13 +42,14 @@ from tensorgrad.program.guards import (
 )
 from tensorgrad.program.shadow import (
     Counted,
+    Generated,
+    Made,
     Mark,
     Shadow,
     Unknown,
 )
 from tensorgrad.program.trees import is_plain_container
 from tensorgrad.tensor import Tensor
-
 
 # Python 3.12 begins with some hundred of its own objects frozen.
 _FROZEN_BY_PYTHON = 2000
@@ -156,7 +157,8 @@ class Surroundings:
                 )
 
     def has_read(self, kind: str | None, holder: Any, key: Any) -> bool:
-        """Whether a place was read before it was written; without a kind, anything of the holder."""
+        """Whether a place was read before it was written; without a kind, anything of the "
+        "holder."""
         for guard in self.guards.values():
             if guard.holder is holder and (kind is None or same(guard.key, key)):
                 return True
@@ -202,6 +204,7 @@ class Surroundings:
             self.note("class", type(f), "__call__", lookup(type(f), "__call__"))
 
     def argument(self, x: Any) -> None:
+        """An argument: what it consists of is part of the key, if it is a plain container."""
         if is_plain_container(x):
             self.covered[id(x)] = x
             for part in x.values() if isinstance(x, dict) else x:
@@ -368,9 +371,11 @@ class Surroundings:
         if count[0] > ENTRIES or depth > DEEP:
             if count[0] < 2 * ENTRIES:
                 self.refuse(
-                    f"a {type(o).__name__} is read as a whole that has more than {ENTRIES} entries or is "
+                    f"a {type(o).__name__} is read as a whole that has more than {ENTRIES} "
+                    "entries or is "
                     f"nested more than {DEEP} levels deep",
-                    "read the entries that are needed by index or key, or make a tensor of it outside",
+                    "read the entries that are needed by index or key, or make a tensor of it "
+                    "outside",
                 )
                 count[0] = 2 * ENTRIES
             return o
@@ -387,8 +392,10 @@ class Surroundings:
         if isinstance(o, np.ndarray):
             if t is not np.ndarray or o.nbytes > ARRAY_BYTES or o.dtype.hasobject:
                 self.refuse(
-                    f"a {t.__name__} of shape {o.shape} and dtype {o.dtype} from outside is read, which "
-                    f"cannot be compared in every call (arrays of numbers up to {ARRAY_BYTES:,} bytes can)",
+                    f"a {t.__name__} of shape {o.shape} and dtype {o.dtype} from outside is "
+                    "read, which "
+                    f"cannot be compared in every call (arrays of numbers up to {ARRAY_BYTES:,} "
+                    "bytes can)",
                     "make a tensor of it outside",
                 )
                 return o
@@ -401,8 +408,8 @@ class Surroundings:
             self.met[id(o)] = o
             self._attributes_of(o)
             if t is collections.defaultdict:
-                self.note("attribute", o, "default_factory", o.default_factory)
-            parts = []
+                self.note("attribute", o, "default_factory", getattr(o, "default_factory", None))
+            parts: list[Any] = []
             for place, x in callables.places_of(o):
                 if isinstance(x, Tensor) and place is not None:
                     self.found_at(x, *place)
@@ -431,8 +438,12 @@ class Surroundings:
             return o
         plain = (hasattr(o, "__dict__") or slots_of(o)) and not ours(t)
         opaque = isinstance(
-            o, type | types.ModuleType | types.FunctionType | Module | Optimizer
-        ) or isinstance(o, property | staticmethod | classmethod | types.CellType)
+            o,
+            (
+                type | types.ModuleType | types.FunctionType | Module | Optimizer,
+                property | staticmethod | classmethod | types.CellType,
+            ),
+        )
         if not deep:
             return o
         if opaque or not plain:
@@ -451,6 +462,17 @@ class Surroundings:
             else:
                 inner.append(self._frozen(x, deep, depth + 1, count))
         return Frozen(t, tuple(inner), o)
+
+    def see_into(self, o: Any, what: str) -> None:
+        """Refuse to read of what may be anything."""
+        if not isinstance(o, Unknown):
+            return
+        known = isinstance(o, Generated | Made) or (what == "the content" and o.computed)
+        if o.opaque and not known:
+            self.refuse(
+                f"{what} is read of the result of a call that cannot be seen into",
+                "give the result a name first",
+            )
 
     def _attributes_of(self, o: Any) -> None:
         """A container of a class of the user's may have attributes; they are read by name."""
@@ -500,6 +522,7 @@ class Surroundings:
             self.believe(to)
 
     def believe(self, o: Any) -> None:
+        """Take something for made by the step, until ``finished`` has seen how old it is."""
         known = type(o) in SCALARS or id(o) in self.covered
         if not known and not isinstance(o, Mark | Tensor):
             self.believed[id(o)] = o
@@ -512,7 +535,8 @@ class Surroundings:
             if not isinstance(o, Tensor):
                 self.refuse(
                     f"{what} of a {type(o).__name__} from outside is changed",
-                    "a replay repeats o.name = x, o[key] = x, list.append(x) and counters, nothing else; do "
+                    "a replay repeats o.name = x, o[key] = x, list.append(x) and counters, "
+                    "nothing else; do "
                     "it outside the step",
                 )
         else:
@@ -530,6 +554,7 @@ class Surroundings:
 
 
 def dict_of(o: Any) -> Any:
+    """The attributes of an object as they lie in it, or None."""
     try:
         return object.__getattribute__(o, "__dict__")
     except AttributeError:

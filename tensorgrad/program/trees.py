@@ -1,7 +1,7 @@
 """Arguments and results as trees, from which the tensors are taken out.
 
-``signature`` makes the part of a call's key that its arguments are; ``flatten`` and ``unflatten`` take
-apart what a step hands out, and put it together again around the tensors of a replay.
+``signature`` makes the part of a call's key that its arguments are; ``flatten`` and ``unflatten``
+take apart what a step hands out, and put it together again around the tensors of a replay.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Constant(NamedTuple):
 
 
 def is_plain_container(obj: Any) -> bool:
-    """Whether an argument is no more than the values in it: a list, a tuple, a dict, a named tuple."""
+    """Whether an argument is no more than the values in it: a list, a tuple, a dict, a named "
+    "tuple."""
     t = type(obj)
     if t in (list, tuple, dict, OrderedDict):
         return True
@@ -141,12 +142,14 @@ def flatten(obj: Any, found: Found, is_outside: Callable[[Any], bool]) -> Any:
         or hasattr(t, "__next__")
     ):
         raise CompileError(
-            f"this cannot be compiled: the step hands out a {t.__name__} that it made, which a replay "
+            f"this cannot be compiled: the step hands out a {t.__name__} that it made, which a "
+            "replay "
             "cannot make anew. Remedy: return tensors, numbers, and tuples, lists and dicts of them"
         )
     if isinstance(obj, list | tuple | dict | set):
         raise CompileError(
-            f"this cannot be compiled: the step hands out a {t.__name__}, of a class of its own. Remedy: "
+            f"this cannot be compiled: the step hands out a {t.__name__}, of a class of its own. "
+            "Remedy: "
             "return a plain tuple, list or dict"
         )
     attributes = {**getattr(obj, "__dict__", {}), **{n: getattr(obj, n) for n in slots_of(obj)}}

@@ -1,7 +1,7 @@
 """Telling a ``Follower`` of the instructions that a thread executes.
 
-On Python 3.11 by ``sys.settrace``, on later versions by ``sys.monitoring``, which leaves debuggers and
-coverage alone. Where a debugger or a coverage tool has taken ``settrace`` on 3.11, nothing can be
+On Python 3.11 by ``sys.settrace``, on later versions by ``sys.monitoring``, which leaves
+debuggers and coverage alone. Where one of these has taken ``settrace`` on 3.11, nothing can be
 watched, and ``hindrance`` says so: the function then runs as it is.
 
 Whatever goes wrong in here ends the watching and becomes a refusal; the user's step goes on.
@@ -29,12 +29,16 @@ def hindrance() -> str:
     """Why the code of a step cannot be followed here; empty if it can."""
     if VERSION not in TESTED:
         return (
-            f"the byte code of Python {VERSION[0]}.{VERSION[1]} is not known to this version of tensorgrad "
+            f"the byte code of Python {VERSION[0]}.{VERSION[1]} is not known to this version of "
+            "tensorgrad "
             f"(tested are {', '.join(f'{a}.{b}' for a, b in TESTED)})"
         )
     if VERSION < (3, 12):
         if sys.gettrace() is not None:
-            return "a debugger or a coverage tool is tracing this thread, which on Python 3.11 excludes following it"
+            return (
+                "a debugger or a coverage tool is tracing this thread, which on Python 3.11 "
+                "leaves no way to follow it besides"
+            )
     elif _free_tool() is None:
         return "all tool numbers of sys.monitoring are taken"
     return ""
@@ -235,7 +239,8 @@ def _monitored(watch: _Watch) -> Iterator[None]:
             watch.value = None
 
     told = {
-        e.PY_START: begin, e.PY_RESUME: resume, e.PY_RETURN: end, e.PY_YIELD: end, e.PY_UNWIND: unwound,
+        e.PY_START: begin, e.PY_RESUME: resume, e.PY_RETURN: end, e.PY_YIELD: end,
+        e.PY_UNWIND: unwound,
     }  # fmt: skip
     m.use_tool_id(tool, "tensorgrad")
     try:
