@@ -150,6 +150,8 @@ class Entry:
 
     def expect(self, tensors: Sequence[Tensor]) -> None:
         """Note what the arguments are, if all of them are tensors: see ``takes``."""
+        if any(type(t) is not Tensor for t in tensors):
+            return
         self._expected = [
             (device_of(t.data), t.data.shape, t.data.dtype, type(t.node)) for t in tensors
         ]
@@ -550,6 +552,11 @@ class Compiled:
             raise CompileError(
                 "this cannot be compiled: it returns an iterator, whose code would run outside. "
                 "Remedy: return a list"
+            )
+        if id(result) in reads.covered and not isinstance(result, tuple):
+            raise CompileError(
+                f"this cannot be compiled: it returns the {type(result).__name__} that it was given. "
+                "Remedy: return another one, as in list(x)"
             )
         found = Found()
         tree = flatten(result, found, reads.is_outside)

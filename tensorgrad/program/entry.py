@@ -174,7 +174,7 @@ def _running(
 def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[str, Any] | None:
     """The guards as lists for C; what C cannot look at is asked of ``rest``."""
     sharing = guards.sharing
-    if sharing is None or sharing.among or sharing.across or guards.argument_leaves:
+    if sharing is None or sharing.among or sharing.across or guards._leaf_arguments:
         return None
     if any(type(t.data) is not np.ndarray for t in tensors):
         return None

@@ -10,6 +10,7 @@ too, never an error in the user's step.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import types
@@ -71,9 +72,7 @@ class Follower(Reads):
             # Called by the engine or by C: a hook, say. Its arguments may be anything.
             count = code.co_argcount + code.co_kwonlyargcount
             for name in code.co_varnames[:count]:
-                x = frame.f_locals.get(name)
-                if not isinstance(x, Tensor | list | tuple | dict):
-                    self.reach(x)
+                self._given(frame.f_locals.get(name))
         space = frame.f_globals
         module = sys.modules.get(str(space.get("__name__")))
         if module is not None and vars(module) is space:
@@ -88,6 +87,18 @@ class Follower(Reads):
             given = self.iterated.get(code, [] if caller is None else [caller.passed])
             if given and all(isinstance(x, Unknown) for x in given):
                 made.marks[".0"] = Unknown(given)
+
+    def _given(self, x: Any) -> None:
+        """An argument of a function that the engine calls: it may be from outside or not."""
+        if type(x) is tuple:
+            for part in x:
+                self._given(part)
+        elif isinstance(x, list | dict | set):
+            made = gc.is_tracked(x) and any(x is y for y in gc.get_objects())
+            if not made:  # what exists since before the step is frozen
+                self.reach(x)
+        elif not isinstance(x, Tensor):
+            self.reach(x)
 
     def _cells_of(
         self, frame: Any, code: Any, function: Any, caller: Shadow | None

@@ -277,6 +277,9 @@ class Guards:
         self._optimizers: list[tuple[Any, list[Any]]] = []
         #: which arguments' entries on the tape have their gradients changed, and by which leaf
         self.argument_leaves: dict[int, Any] = {}
+        #: arguments whose entry has to be that very one: its gradient or its hooks are looked at
+        self._own_leaves: dict[int, Any] = {}
+        self._leaf_arguments: list[int] = []
         self.sharing: Sharing | None = None
         self._skipped: dict[int, set[Any]] = {}  # attributes of modules that the step sets itself
         self._fetches: list[Callable[[], Any]] = []
@@ -368,6 +371,19 @@ class Guards:
         }
         # All memory that the step may have met under another name counts, whether the program uses
         # it or not: an argument may be a tensor that lies outside, too.
+        seen = {*added_to, *looked_at, *recorder.at_first}
+        for k, t in enumerate(arguments):
+            if type(t.node) is Leaf:
+                self._leaf_arguments.append(k)
+                if t.node in seen or t.node.hooks:
+                    self._own_leaves[k] = t.node
+        for optimizer, number, _ in recorder.updates:
+            group = optimizer.param_groups[number]
+            if any((id(group), name) in reads.written for name in LIVE_OPTIONS):
+                raise CompileError(
+                    "this cannot be compiled: the learning rate is set by the step. Remedy: set it, "
+                    "and step schedulers, outside"
+                )
         self._fetches = [v.fetch for v in program.values() if v.role == "external"]
         self._fetches += [p.array for p in self.places if p.array not in self._fetches]
         met = {id(f()) for f in self._fetches}
@@ -442,9 +458,13 @@ class Guards:
             # A plan holds for a list of parameters; its bundles never change.
             if optimizer._plans.get(number) is not plan:
                 return f"the state of the {type(optimizer).__name__}"
-        for k, leaf in self.argument_leaves.items():
-            if type(arguments[k].node) is not type(leaf):
-                return "whether an argument requires a gradient"
+        for k in self._leaf_arguments:
+            node = arguments[k].node
+            own = self._own_leaves.get(k)
+            if type(node) is not Leaf or (own is not None and node is not own):
+                return "the gradient of an argument, or its hooks"
+            if own is None and node.hooks:
+                return "the hooks of an argument"
         assert self.sharing is not None
         if moved or self._has_moved():
             now = [f() for f in self._fetches]

@@ -85,6 +85,8 @@ class Surroundings:
         self.refusals: list[Refusal] = []
         #: where tensors from outside were found: id -> (tensor, [(kind, holder, key), ...])
         self.tensors: dict[int, tuple[Tensor, list[tuple[str, Any, Any]]]] = {}
+        #: the entries on the tape that tensors from outside had when they were found first
+        self.nodes: dict[int, Any] = {}
         #: what was written: id of the holder and key -> (kind, holder, key), or a Counted
         self.written: dict[tuple[int, Any], Any] = {}
         #: id of a container -> (it, how many results were appended to it)
@@ -142,6 +144,11 @@ class Surroundings:
                 gc.unfreeze()
             self._before = None
         for t, places in self.tensors.values():
+            if t.node is not self.nodes[id(t)]:
+                self.refuse(
+                    f"the step changes whether a tensor of shape {t.shape} requires a gradient",
+                    "do it outside the step, once",
+                )
             for kind, holder, key in places:
                 if (id(holder), key) not in self.written and read(kind, holder, key) is not t:
                     self.refuse(
@@ -247,6 +254,7 @@ class Surroundings:
         if (id(holder), key) in self.written:
             return
         self.met[id(t)] = t
+        self.nodes.setdefault(id(t), t.node)
         for hook in getattr(t.node, "hooks", None) or ():
             self.reach(hook)
         places = self.tensors.setdefault(id(t), (t, []))[1]
@@ -293,7 +301,11 @@ class Surroundings:
             for x in value:
                 self.reach(x)
         elif type(value).__module__.startswith("tensorgrad.program"):  # a compiled function
-            self.reach(getattr(value, "function", None))
+            function = getattr(value, "function", None)
+            if function is not None:
+                self.root(function)
+                for x in function.args if isinstance(function, functools.partial) else ():
+                    self.reach(x)
         elif isinstance(value, property):
             for f in (value.fget, value.fset, value.fdel):
                 self.reach(f)

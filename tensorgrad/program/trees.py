@@ -128,6 +128,8 @@ def flatten(obj: Any, found: Found, is_outside: Callable[[Any], bool]) -> Any:
         return Leaf(found.number(obj))
     if t in SCALARS or isinstance(obj, np.generic | np.dtype):
         return Constant(obj)
+    if isinstance(obj, list | dict | set) and is_outside(obj):
+        return Constant(obj)
     if t in (list, tuple, set, frozenset) or (isinstance(obj, tuple) and hasattr(t, "_fields")):
         return Node(t, (), tuple([flatten(x, found, is_outside) for x in obj]))
     if t is dict or t is OrderedDict:

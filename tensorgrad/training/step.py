@@ -94,14 +94,16 @@ class Step:
         now = self.executor
         if now != before:
             warnings.warn(
-                f"the run that is resumed computed its steps by the executor {before!r}, and here it is "
+                f"the run that is resumed computed its steps by the executor {before!r}, and "
+                "here it is "
                 f"{now!r}: from here on the last bits are not those of an uninterrupted run",
                 stacklevel=5,
             )
 
     @property
     def executor(self) -> str:
-        """What computes the steps: "native", "numpy", "cuda", or "python" where none is compiled."""
+        """What computes the steps: "native", "numpy", "cuda", or "python" where none is "
+        "compiled."""
         first = self._stages[0]
         return first.executor if isinstance(first, program.Compiled) else "python"
 

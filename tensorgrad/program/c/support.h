@@ -347,7 +347,7 @@ TG void tg_small(long m, long n, long k, int ta, long lda, int tb, long ldb, con
                  const float *B, float *C) {
     const long padded = (n + TG_LANES - 1) / TG_LANES * TG_LANES;
     const int packed = tb || padded != n;
-    const int few = k * padded <= 1024;
+    const int few = k * padded <= 2048; /* 8 KiB */
     float on_stack[packed && few ? k * padded : 1] __attribute__((aligned(64)));
     float *const pack = packed && !few ? tg_rows(0) : on_stack;
     const float *P = B;
