@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -250,8 +249,8 @@ class Placed:
             storage = self._views[v].storage
             spare = self._spares.get(storage)
             self._spares[storage] = self.memory[storage], array
-            # The spare array is referred to by the pair, and by the question.
-            if spare is not None and getrefcount(spare[1]) <= 2 and count[storage] == 1:
+            # Nobody keeps the spare one, or there would have been a call of ``renew``.
+            if spare is not None and count[storage] == 1:
                 self._put(storage, spare[0])
                 self._gradients[number] = v, spare[1]
             else:

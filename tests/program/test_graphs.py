@@ -2,8 +2,8 @@
 
 A step computes with its arguments and with parameters, buffers and gradients outside,
 differentiates once or twice, and overwrites some of it. Between the calls somebody changes what was
-returned, keeps gradients, or puts other numbers into the parameters. All of it is done in two
-worlds, one of which runs the step as a program, and all that can be seen in both is compared.
+returned, keeps gradients, or puts other numbers or other arrays into the parameters. All of it is
+done in two worlds, one of which runs the step as a program, and all that can be seen is compared.
 """
 
 from __future__ import annotations
@@ -256,6 +256,8 @@ def meddle(world: World, results: list[Tensor | None], seed: int) -> None:
             elif choose.random() < 0.1:
                 p.grad = None
         if choose.random() < 0.1:
+            p.data = np.asfortranarray(p.data) * 1.5 if choose.random() < 0.5 else p.data * 0.5
+        if choose.random() < 0.1:
             p.data[...] *= 0.5
 
 
@@ -449,4 +451,31 @@ def test_equal_gradients_are_not_one(n: int, executor: str, rng: np.random.Gener
         for a, b in itertools.combinations(seen, 2):
             assert not np.shares_memory(a.data, b.data)
         seen[k % 3].data[...] = 7.0
+    assert compiled._last().executor.name == executor
+
+
+@pytest.mark.parametrize("keeps", [(), (2,), (2, 3), (3, 4, 5), (2, 4, 6), (5,)], ids=str)
+@EVERY_EXECUTOR
+def test_gradients_that_are_added_to(
+    keeps: tuple[int, ...], executor: str, rng: np.random.Generator
+) -> None:
+    """Two pieces of memory in turn, unless somebody keeps what is in one."""
+    w = Tensor(rng.standard_normal((5, 4)), requires_grad=True)
+
+    def step(x: Tensor) -> None:
+        (w * x).sum().backward()
+
+    compiled = tg.compile(step, executor=executor)
+    wanted = np.zeros((5, 4))
+    kept: list[tuple[Tensor, Any]] = []
+    for k in range(2 * CALLS):
+        x = Tensor(rng.standard_normal((5, 4)))
+        compiled(x)
+        wanted = wanted + x.data
+        assert w.grad is not None
+        np.testing.assert_allclose(w.grad.data, wanted, rtol=1e-9, err_msg=f"call {k + 1}")
+        if k % CALLS in keeps:
+            kept.append((w.grad, wanted))
+        for t, then in kept:
+            np.testing.assert_allclose(t.data, then, rtol=1e-9, err_msg=f"call {k + 1}")
     assert compiled._last().executor.name == executor
