@@ -459,18 +459,22 @@ def test_equal_gradients_are_not_one(n: int, executor: str, rng: np.random.Gener
 def test_gradients_that_are_added_to(
     keeps: tuple[int, ...], executor: str, rng: np.random.Generator
 ) -> None:
-    """Two pieces of memory in turn, unless somebody keeps what is in one."""
+    """Two pieces of memory in turn, unless somebody keeps what is in one, or is handed it."""
     w = Tensor(rng.standard_normal((5, 4)), requires_grad=True)
 
-    def step(x: Tensor) -> None:
+    def step(x: Tensor) -> Tensor | None:
+        before = w.grad
         (w * x).sum().backward()
+        return before
 
     compiled = tg.compile(step, executor=executor)
     wanted = np.zeros((5, 4))
     kept: list[tuple[Tensor, Any]] = []
     for k in range(2 * CALLS):
         x = Tensor(rng.standard_normal((5, 4)))
-        compiled(x)
+        before = compiled(x)
+        if before is not None:
+            kept.append((before, wanted))
         wanted = wanted + x.data
         assert w.grad is not None
         np.testing.assert_allclose(w.grad.data, wanted, rtol=1e-9, err_msg=f"call {k + 1}")
