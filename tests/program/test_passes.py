@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tensorgrad.program import Program, blas, native
 from tensorgrad.program.loops import Storage, View, strides_of
 from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
 from tensorgrad.program.placed import arena_plan
+from tensorgrad.program.program import exact
 
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 
@@ -43,6 +45,35 @@ def test_equal_instructions_are_shared() -> None:
     program = program_of(lambda x: tg.exp(x * 2.0) + tg.exp(x * 2.0) + tg.exp(x * 3.0), (3,))
     assert names(with_shared(program)).count("exp") == 2
     assert names(program_of(lambda x: (x * 1).exp() + (x * 1.0).exp(), (3,))).count("exp") == 2
+
+
+def test_equal_numbers_of_another_kind_are_not_shared() -> None:
+    def f(x: Tensor) -> Tensor:
+        signs = [x * 0.0, x * -0.0, tg.clip(x, 0.0, 1.0), tg.clip(x, -0.0, 1.0)]
+        return tg.concat([*signs, x * 0.0, tg.clip(x, -0.0, 1.0)])
+
+    program = with_shared(program_of(f, (3,)))
+    assert names(program) == ["multiply", "multiply", "clip", "clip", "concat"]
+
+    def draws(x: Tensor) -> Tensor:  # of no numbers at all, at one place in the stream
+        return x + tg.random.normal((0, 3)).sum() + tg.random.normal((3, 0)).sum()
+
+    assert names(with_shared(program_of(draws, (3,)))).count("random.normal") == 2
+
+
+def test_keys_are_equal_for_what_computes_alike() -> None:
+    nan = float("nan")
+    kinds = [
+        0, 0.0, -0.0, False, None, "", b"", (), [], (0,), (0.0,), (-0.0,), (False,), [0], 1, 1.0,
+        True, 1 + 0j, complex(1.0, -0.0), np.float32(1.0), np.float64(1.0), np.int64(1), nan, ...,
+        np.dtype(np.float32), np.dtype(">f4"), slice(0, 1), slice(False, 1), slice(0.0, 1),
+        ((1, (0.0,)),), ((1, (-0.0,)),), object(), object(), int, {"a": 1},
+    ]  # fmt: skip
+    for (j, a), (k, b) in itertools.product(enumerate(kinds), repeat=2):
+        assert (exact(a) == exact(b)) == (j == k), (a, b)
+        hash(exact(a))
+    for a, b in [(0.5, 1.0 / 2), ((1, "a"), (1, "a")), (nan, float("nan"))]:
+        assert exact(a) == exact(b)
 
 
 def test_constants_are_folded() -> None:
