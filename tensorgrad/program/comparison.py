@@ -7,7 +7,7 @@ No bound fits all, so the program itself is asked: it is run on copies, once as 
 every input and the result of every instruction moved by their last bits, and a difference is
 excused if it is of that order. What cancels within one operation (the gradient of a cross-entropy
 is p - 1, the rounding of a probability near 1) shows otherwise: the program is run in float64, and
-a difference is excused that is of the order of the function's own error.
+a difference is excused that is of the order of what is between that and the program call by call.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _is_excused(a: Any, b: Any, name: str, answers: Sequence[dict[str, Any]]) ->
     most = max(float(m.max()) for m in moved)
     mean = max(float(m.mean()) for m in moved)
     if b.dtype != np.float64 and exact is not None:
-        own = _apart(b, exact)
+        own = _apart(base, exact)
         if np.isfinite(own).all():
             most, mean = max(most, float(own.max())), max(mean, float(own.mean()))
     return bool(off.max() <= _EXCUSED * most and off.mean() <= _EXCUSED * mean)

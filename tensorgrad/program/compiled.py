@@ -555,8 +555,8 @@ class Compiled:
             )
         if id(result) in reads.covered and not isinstance(result, tuple):
             raise CompileError(
-                f"this cannot be compiled: it returns the {type(result).__name__} that it was given. "
-                "Remedy: return another one, as in list(x)"
+                f"this cannot be compiled: it returns the {type(result).__name__} that it was "
+                "given. Remedy: return another one, as in list(x)"
             )
         found = Found()
         tree = flatten(result, found, reads.is_outside)

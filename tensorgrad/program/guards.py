@@ -381,8 +381,8 @@ class Guards:
             group = optimizer.param_groups[number]
             if any((id(group), name) in reads.written for name in LIVE_OPTIONS):
                 raise CompileError(
-                    "this cannot be compiled: the learning rate is set by the step. Remedy: set it, "
-                    "and step schedulers, outside"
+                    "this cannot be compiled: the learning rate is set by the step. Remedy: set "
+                    "it, and step schedulers, outside"
                 )
         self._fetches = [v.fetch for v in program.values() if v.role == "external"]
         self._fetches += [p.array for p in self.places if p.array not in self._fetches]
