@@ -15,6 +15,7 @@ class Selection(NamedTuple):
 
 
 _COMPILE = "tests/program/test_compile.py"
+_MISTAKES = "tests/program/test_mistakes.py"
 _KINDS = "tests/program/reads/test_kinds.py"
 _CHANGES = "tests/program/reads/test_changes.py"
 _TAPE = "tests/test_tape.py -k 'not million and not forward_passes'"
@@ -44,9 +45,35 @@ SELECTIONS: dict[str, Selection] = {
     "results": Selection(f"{_COMPILE} -k 'stays or stay or trees or threads'", 3),
     "modules": Selection(f"{_COMPILE} -k 'modes or changes_are_seen'", 4),
     "rounding": Selection(f"{_COMPILE} -k 'rounding or verify'", 3),
-    "mistakes": Selection("tests/program/test_mistakes.py", 5),
     "fuse": Selection("tests/program/test_fuse.py", 4),
     "cuda": Selection("tests/program/test_cuda.py -k 'not compile'", 8),
+    # --- tests/program/test_mistakes.py in parts
+    "keys": Selection(
+        f"{_MISTAKES} -k 'zero or numbers_that or two_dtypes or reductions_of or options or draws"
+        " or look_alike'",
+        4,
+    ),
+    "written": Selection(
+        f"{_MISTAKES} -k 'begins_anew or of_which or before_and_after or another_view or"
+        " neighbours or overwritten or overwrites'",
+        4,
+    ),
+    "handed out": Selection(
+        f"{_MISTAKES} -k 'told_apart or outlive or only_the or keeps or there_or_not or hooks or"
+        " views_of_arguments'",
+        5,
+    ),
+    "native": Selection(
+        f"{_MISTAKES} -k 'maxima or gaps or factors or repeated or early or lie_apart or the_end"
+        " or many_parts'",
+        6,
+    ),
+    "threads": Selection(f"{_MISTAKES} -k 'bits_do_not_depend'", 6),
+    "checks": Selection(f"{_MISTAKES} -k '2_4_8 or where or happens_once or bits_are'", 3),
+    "shared memory": Selection(f"{_MISTAKES} -k 'memory_that or share_memory'", 4),
+    "followed": Selection(
+        f"{_MISTAKES} -k 'appear or class_of or hole or nobody_knows or history'", 3
+    ),
     # --- what a step reads
     "names": Selection(f"{_KINDS} -k '[names or [closures or [functions'", 4),
     "attributes": Selection(f"{_KINDS} -k '[attributes or [classes or [properties'", 6),
@@ -79,7 +106,7 @@ MUTANTS: list[Mutant] = [
         TAPE,
         "b = constant(x2, dtype) if usual and x2 else x2",
         "b = constant(x2, dtype) if usual else x2",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "unbroadcast over the wrong axis",
@@ -290,14 +317,14 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/capture.py",
         "                self._stale.add(other)\n",
         "",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "views from outside not noticed",
         f"{PROGRAM}/capture.py",
         "owner in self._written and _overlap(array, self._written[owner])",
         "False",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "generator position not advanced",
@@ -311,7 +338,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/capture.py",
         "Drawn(generator, position - start)",
         "Drawn(generator, 0)",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "gradients not put back after an error",
@@ -346,7 +373,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/capture.py",
         "            value.array = array.copy()\n",
         "            value.array = array\n",
-        "mistakes",
+        "written",
     ),
     # --- passes
     Mutant(
@@ -354,21 +381,21 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/passes.py",
         "taken = set(program.kept()) | {v.before for i in program for v in i.outputs if v.before}",
         "taken = set(program.kept())",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "results shared",
         f"{PROGRAM}/passes.py",
         "taken = set(program.kept()) | {v.before",
         "taken = {v.before",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "only the first output keeps alive",
         f"{PROGRAM}/passes.py",
         "if any(v in needed for v in i.outputs):",
         "if i.outputs[0] in needed:",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "updates taken for dead code",
@@ -411,7 +438,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/loops.py",
         "0 if n == 1 else s for n, s in zip(self.shape, self.strides)",
         "s for n, s in zip(self.shape, self.strides)",
-        "mistakes",
+        "keys",
     ),
     # --- lowering
     Mutant(
@@ -419,42 +446,42 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/lower.py",
         "            self._known.clear()  # it may have read what is overwritten\n",
         "            pass\n",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "expressions shared across a call that overwrites",
         f"{PROGRAM}/lower.py",
         "        if i.written:\n            self._known.clear()\n",
         "",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "dtype missing from the key of an expression",
         f"{PROGRAM}/lower.py",
         "for x in given), dtype, shape\n",
         "for x in given), shape\n",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "kind missing from the key of a reduction",
         f"{PROGRAM}/lower.py",
         "key = (kind, x, tuple(axes))",
         "key = (x, tuple(axes))",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "axes missing from the key of a reduction",
         f"{PROGRAM}/lower.py",
         "key = (kind, x, tuple(axes))",
         "key = (kind, x, len(axes))",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "position of a draw forgotten",
         f"{PROGRAM}/lower.py",
         'text = f"(tg_word({{0}}, {{1}} + {{index}}) >=',
         'text = f"(tg_word({{0}}, {{index}}) >=',
-        "mistakes",
+        "keys",
     ),
     # --- nests
     Mutant(
@@ -462,21 +489,21 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/nests.py",
         "            first = max(first, self._barrier)\n",
         "",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "overwritten before it is read",
         f"{PROGRAM}/nests.py",
         "first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))",
         "first = max(first, self._home.get(target, 0))",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "neighbours read while they are overwritten",
         f"{PROGRAM}/nests.py",
         "return level if self._safe(nest, op, level) else None",
         "return level",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "numbers known in the end read too early",
@@ -484,7 +511,7 @@ MUTANTS: list[Mutant] = [
         "                if (nest.level[found] == LATE) != (level == LATE):\n"
         "                    return False\n",
         "",
-        "mistakes",
+        "keys",
     ),
     # --- memory
     Mutant(
@@ -492,7 +519,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/placed.py",
         "                spans[s] = s.nbytes, first, at\n",
         "                spans[s] = s.nbytes, first, max(first, at - 1)\n",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "spans that meet share memory",
@@ -506,7 +533,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/placed.py",
         "if start + size <= at:",
         "if start < at:",
-        "mistakes",
+        "native",
     ),
     # --- C
     Mutant(
@@ -514,21 +541,21 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/c/support.h",
         "TG T tg_max_##s(T a, T b) { return a > b || a != a ? a : b; }  ",
         "TG T tg_max_##s(T a, T b) { return a > b ? a : b; }            ",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "NaN lost by the maximum of a row",
         f"{PROGRAM}/c_source.py",
         "const {ctype} {acc} = {acc}n ? NAN : {acc}m;",
         "const {ctype} {acc} = {acc}m;",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "NaN lost by the maximum of all",
         f"{PROGRAM}/c_source.py",
         'return f"{acc} = {x} {sign} {acc} || {x} != {x} ? {x} : {acc};"',
         'return f"{acc} = {x} {sign} {acc} ? {x} : {acc};"',
-        "mistakes",
+        "native",
     ),
     Mutant(
         "partial sums by thread",
@@ -536,28 +563,28 @@ MUTANTS: list[Mutant] = [
         "        total = work * self.rows * self.columns\n",
         "        from tensorgrad.program.pool import threads\n\n"
         "        total = work * self.rows * self.columns * threads()\n",
-        "mistakes",
+        "threads",
     ),
     Mutant(
         "last partial sum forgotten",
         f"{PROGRAM}/c_source.py",
         "f\"for (long k = 1; k < pieces; k++) {accumulated(m.kind, acc + 'w', f'a{n}[k]')}\",",
         "f\"for (long k = 1; k < pieces - 1; k++) {accumulated(m.kind, acc + 'w', f'a{n}[k]')}\",",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "wrong leading dimension of a transposed factor",
         f"{PROGRAM}/c_source.py",
         "return 1, max(c, rows) if columns != 1 else rows",
         "return 1, max(c, columns) if columns != 1 else rows",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "sign of zero lost in a literal",
         f"{PROGRAM}/c_source.py",
         "        text = repr(float(x)) + (",
         "        text = repr(float(x) or 0.0) + (",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "negative labels pass",
@@ -572,7 +599,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/native.py",
         "self.memory[storage] = packed(arguments[k], storage.dtype)",
         "self.memory[storage] = arguments[k]",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "results overwritten while somebody holds them",
@@ -602,14 +629,14 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/calls.py",
         "    if array.base is not None or id(array) in taken:\n",
         "    if id(array) in taken:\n",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "overwriting not noted",
         f"{PROGRAM}/calls.py",
         "        if written:\n",
         "        if False:\n",
-        "mistakes",
+        "written",
     ),
     # --- comparison with the function
     Mutant(
@@ -696,7 +723,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/guards.py",
         "        self.fixed = type(tensor.node) not in (type(None), Leaf)\n",
         "        self.fixed = False\n",
-        "mistakes",
+        "followed",
     ),
     Mutant(
         "changes of modules not looked at",
@@ -715,16 +742,16 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "hooks not guarded",
         f"{PROGRAM}/guards.py",
-        "if leaf.hooks is not hooks or len(hooks or ()) != size:",
+        "if leaf.hooks is not hooks or tuple(hooks or ()) != registered:",
         "if leaf.hooks is not hooks:",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "options missing from the guards",
         f"{PROGRAM}/guards.py",
         'LIVE_OPTIONS = ("lr",)',
         'LIVE_OPTIONS = ("lr", "momentum")',
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "options of optimizers not guarded",
@@ -738,7 +765,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/guards.py",
         "        if not self.sharing.holds([t.data for t in arguments], self._outside_arrays):\n",
         "        if False:\n",
-        "mistakes",
+        "shared memory",
     ),
     # --- which memory is the same
     Mutant(
@@ -746,14 +773,14 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/aliases.py",
         "apart = _start(b) - _start(a)",
         "apart = 0",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "memory that runs backwards",
         f"{PROGRAM}/aliases.py",
         "            low += (n - 1) * step\n",
         "            pass\n",
-        "mistakes",
+        "handed out",
     ),
     # --- reads
     Mutant(
@@ -789,21 +816,21 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/reads.py",
         '            self.note("class", t, name, lookup(t, name))\n\n    # --- calls',
         "            pass\n\n    # --- calls",
-        "mistakes",
+        "followed",
     ),
     Mutant(
         "the class of an object not guarded",
         f"{PROGRAM}/reads.py",
         '            self.note("attribute", o, "__class__", type(o))\n        return type(o)',
         "            pass\n        return type(o)",
-        "mistakes",
+        "followed",
     ),
     Mutant(
         "guards not checked after the step",
         f"{PROGRAM}/surroundings.py",
         "            if not changed and not guard.holds():\n",
         "            if False:\n",
-        "mistakes",
+        "followed",
     ),
     Mutant(
         "iterators that move on accepted",
@@ -824,7 +851,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/callables.py",
         "    r.refuse(\n        f\"{name}() of {module or 'C code'} is called,",
         "    str(\n        f\"{name}() of {module or 'C code'} is called,",
-        "mistakes",
+        "followed",
     ),
     Mutant(
         "the clock accepted",
@@ -869,7 +896,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/effects.py",
         "                a.to[-k] = unflatten(a.trees[-k], results)\n",
         "                pass\n",
-        "mistakes",
+        "checks",
     ),
     # --- keys, captures and checks
     Mutant(
@@ -877,14 +904,14 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/trees.py",
         '        return t, struct.pack("d", obj)\n',
         "        return t, obj\n",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "types missing from the key",
         f"{PROGRAM}/trees.py",
         "        return t, obj\n    if isinstance(obj, np.generic):",
         "        return obj\n    if isinstance(obj, np.generic):",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "default dtype missing from the key",
@@ -905,7 +932,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/compiled.py",
         "            relations([t.data for t in tensors]) if len(tensors) > 1 else (),\n            ambient",
         "            ambient",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "refusals accepted",
@@ -926,28 +953,28 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/compiled.py",
         "        return following & (following - 1) == 0\n",
         "        return False\n",
-        "mistakes",
+        "checks",
     ),
     Mutant(
         "checks left out on the quick way",
         f"{PROGRAM}/compiled.py",
         "limit = (1 << self.calls.bit_length()) - 1 - self.calls",
         "limit = 1 << 30",
-        "mistakes",
+        "checks",
     ),
     Mutant(
         "the program's state stays where a check differs",
         f"{PROGRAM}/compiled.py",
         "        state.restore(after)\n        self.dropped = why\n",
         "        self.dropped = why\n",
-        "mistakes",
+        "checks",
     ),
     Mutant(
         "gradients not renewed while somebody holds them",
         f"{PROGRAM}/compiled.py",
         "                kept.append(k)\n",
         "                pass\n",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "generators not moved on",
@@ -961,7 +988,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/outputs.py",
         "            arguments[m.of.number].data.strides == m.strides\n",
         "            True\n",
-        "mistakes",
+        "handed out",
     ),
     # --- the quick way in
     Mutant(
@@ -976,49 +1003,49 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/c/entry.c",
         "PyLong_FromUnsignedLongLong(value + (uint64_t)w->n)",
         "PyLong_FromUnsignedLongLong(value)",
-        "mistakes",
+        "keys",
     ),
     Mutant(
         "gradients overwritten while somebody holds their arrays",
         f"{PROGRAM}/c/entry.c",
         "if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;",
         "if (Py_REFCNT(g->b) > usual) return 0;",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "gaps in small arguments ignored",
         f"{PROGRAM}/c/entry.c",
         "if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_ISNOTSWAPPED(a)) return 0;",
         "",
-        "mistakes",
+        "native",
     ),
     Mutant(
         "overwriting not noted",
         f"{PROGRAM}/c/entry.c",
         "int bad = PyDict_SetItem(e->tape_dict, name_last, now);",
         "int bad = 0;",
-        "mistakes",
+        "written",
     ),
     Mutant(
         "presence of gradients not guarded",
         f"{PROGRAM}/c/entry.c",
         "if ((SLOT(l->a, e->grad_at) == Py_None) != l->n) return 0;",
         "",
-        "mistakes",
+        "handed out",
     ),
     Mutant(
         "memory shared with what lies outside ignored",
         f"{PROGRAM}/c/entry.c",
         "        if (!apart(e, args, k, a)) return 0;\n",
         "",
-        "mistakes",
+        "shared memory",
     ),
     Mutant(
         "checks left out",
         f"{PROGRAM}/c/entry.c",
         "if (kwargs || e->count >= e->limit || ",
         "if (kwargs || ",
-        "mistakes",
+        "checks",
     ),
     # --- on a GPU
     Mutant(

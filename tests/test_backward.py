@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -148,7 +149,7 @@ def test_sums_over_repeated_axes_of_any_place() -> None:
 
 
 @pytest.mark.parametrize("half", [tg.float16, tg.bfloat16])
-def test_rules_on_16_bits_round_once(half: np.dtype[object]) -> None:
+def test_rules_on_16_bits_round_once(half: np.dtype[Any]) -> None:
     """The rule of tanh, g (1 - y y), loses most digits where y is near 1 if y y is rounded."""
     x = leaf(np.linspace(-3, 3, 101), half)
     g = Tensor(np.linspace(0.1, 2, 101), dtype=half)

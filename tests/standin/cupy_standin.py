@@ -1141,8 +1141,10 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
     without this, CuPy's functions compute everything.
     """
     from tensorgrad import backend
+    from tensorgrad.program import engine
 
     modules = _modules()
+    skipped = engine._SKIPPED
     asked = os.environ.get("TENSORGRAD_KERNELS")
     before = {name: sys.modules.get(name) for name in modules}
     backends = dict(backend.BACKENDS)
@@ -1154,8 +1156,11 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
         used = kernels and emulator.available() is None
         os.environ["TENSORGRAD_KERNELS"] = "1" if used else "0"
         backend.cuda_backend()
+        # Its code is followed as little as CuPy's own, where a step is captured.
+        _skip(skipped | {__name__.partition(".")[0]})
         yield MODULE
     finally:
+        _skip(skipped)
         os.environ.pop("TENSORGRAD_KERNELS")
         if asked is not None:
             os.environ["TENSORGRAD_KERNELS"] = asked
@@ -1168,6 +1173,14 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
         _forget()
         backend.BACKENDS.clear()
         backend.BACKENDS.update(backends)
+
+
+def _skip(packages: frozenset[str]) -> None:
+    """Say whose code is not followed."""
+    from tensorgrad.program import engine
+
+    engine._SKIPPED = packages
+    engine.is_engine.cache_clear()
 
 
 def _forget() -> None:
