@@ -736,8 +736,14 @@ def compile(
     The first call with given shapes, dtypes and constants runs as usual and is recorded, the
     gradients and optimizer updates in it included. Later calls replay the record without the
     Python in between. Parameters, optimizer states, ``.grad`` and generators are left as the
-    function itself would have left them; what else Python does in it (printing, counting, appending
-    to a list) happens only at capture. What it returns has no history.
+    function itself would have left them; so are results that it appends to a list or puts into an
+    attribute, an item or a variable, and counters. What else it says (print, logging) is said when
+    it is captured or checked. What it returns has no history.
+
+    Everything that Python read of its surroundings is looked at again before each replay, and
+    where it changed the function is captured once more. At the calls 2, 4, 8, 16, ... after a
+    capture the function runs too: if it does something else, its numbers stand and it runs as it
+    is from then on (``dropped`` says why).
 
     On a GPU the program becomes generated kernels and matrix products, which are launched as one
     CUDA graph. (Compiled for five architectures and emulated; not yet run on a GPU.)

@@ -95,7 +95,10 @@ class Native(Placed):
         self._times = [0.0] * len(self._calls)
         # NumPy's own instance has threads, which must not wait for each other inside of ours.
         shared = self._blas is not None and not self._blas.own
-        self._quiet = self._blas if shared and "gemm" in self.source.text else None
+        has_products = "gemm" in self.source.text
+        self._quiet = self._blas if shared and has_products else None
+        #: whether a fork in the middle would leave locks of a BLAS or of NumPy's locked in the child
+        self._leaves_locks = has_products or any(type(s) is not int for s in self.source.steps)
 
     def _slot(self, storage: Storage) -> int:
         """Where the table has the address of ``storage``."""
@@ -187,6 +190,8 @@ class Native(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
+        if not self._leaves_locks:
+            return self._run(arguments)
         with GATE:
             return self._run(arguments)
 

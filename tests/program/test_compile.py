@@ -877,7 +877,7 @@ def test_data_assigned_inside_is_refused() -> None:
         w.data = w.data + 1.0
         return y
 
-    with pytest.raises(CompileError, match="numbers in .data of a tensor are read"):
+    with pytest.raises(CompileError, match=r"numbers in .data of a tensor are read"):
         compile(f)(Tensor(numbers(3)))
 
 
