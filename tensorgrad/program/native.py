@@ -97,7 +97,7 @@ class Native(Placed):
         shared = self._blas is not None and not self._blas.own
         has_products = "gemm" in self.source.text
         self._quiet = self._blas if shared and has_products else None
-        #: whether a fork in the middle would leave locks of a BLAS or of NumPy's locked in the child
+        #: whether a fork in the middle could leave locks of a BLAS locked in the child
         self._leaves_locks = has_products or any(type(s) is not int for s in self.source.steps)
 
     def _slot(self, storage: Storage) -> int:
