@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.nn.module import Module
+from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
 from tensorgrad.program.opcodes import words
 from tensorgrad.program.shadow import FRESH, Generated, Instance, Mark, Unknown
+from tensorgrad.tape import MODE, current_mode
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -255,11 +258,15 @@ def objects_in(o: Any, containers: bool = False, depth: int = 0) -> Iterator[Any
             yield from objects_in(part, containers, depth + 1)
     elif not isinstance(o, Tensor):
         yield o
+        if isinstance(o, Module):
+            yield from list(o.modules())[1:]
 
 
 def computes_items(o: Any) -> bool:
     """Whether ``o[key]`` or its entries are what Python code gives."""
     t = type(o)
+    if isinstance(o, Module) and ours(lookup(t, "__iter__")):
+        return False  # its modules, which are guarded as a whole
     return (
         isinstance(lookup(t, "__iter__"), types.FunctionType)
         or isinstance(lookup(t, "__getitem__"), types.FunctionType)
@@ -404,10 +411,14 @@ def _cached(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
             "call the function that it wraps, or call it outside",
         )
         return Unknown()
+    # It is in the cache from here on, as it would be without us, and no part of the program.
+    without = MODE.set(current_mode()._replace(observers=()))
     try:
-        value = f(*args, **kwargs)  # it is in the cache from here on, as it would be without us
+        value = f(*args, **kwargs)
     except Exception:
         return Unknown()  # the step is about to raise the same
+    finally:
+        MODE.reset(without)
     r.reach(f)
     return r.note("call", f, (tuple(args), tuple(kwargs.items())), value)
 
@@ -543,24 +554,45 @@ def _iter(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _isinstance(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    if len(args) == 2 and not isinstance(args[0], Mark | Tensor):
-        r.type_of(args[0])
-        kinds = args[1] if isinstance(args[1], tuple) else (args[1],)
-        if any(type(kind) is not type for kind in kinds if isinstance(kind, type)) and r.is_outside(
-            args[0]
-        ):
-            for kind in kinds:  # what is registered with an abstract class lies in C
-                if isinstance(kind, abc.ABCMeta):
-                    r.note("instance", args[0], kind, isinstance(args[0], kind))
+    if len(args) != 2 or isinstance(args[0], Tensor):
+        return FRESH
+    x = args[0]
+    if not isinstance(x, Mark):
+        r.type_of(x)
+    for kind in _kinds(r, args[1]):  # what is registered with an abstract class lies in C
+        if type(x) in SCALARS:
+            r.note("subclass", type(x), kind, issubclass(type(x), kind))
+        elif isinstance(x, Unknown) and x.opaque and not isinstance(x, Instance):
+            r.refuse(
+                f"the result of a call is asked whether it is a {kind.__name__}", "give it a name"
+            )
+        elif isinstance(x, Instance):
+            r.note("subclass", x.of, kind, issubclass(x.of, kind))
+        elif not isinstance(x, Mark):
+            r.note("subclass", type(x), kind, issubclass(type(x), kind))
+            if r.is_outside(x):
+                r.note("instance", x, kind, isinstance(x, kind))
+        elif isinstance(x, Unknown):
+            for y in [y for source in x.sources for y in objects_in(source, True)]:
+                r.note("subclass", type(y), kind, issubclass(type(y), kind))
     return FRESH
+
+
+def _kinds(r: Reads, given: Any) -> list[Any]:
+    """The abstract classes among those that something is compared with."""
+    if isinstance(given, Unknown):
+        r.see_into(given, "a class")
+        found = [x for source in given.sources for x in objects_in(source)]
+    else:
+        found = list(given) if isinstance(given, tuple) else [given]
+    return [x for x in found if isinstance(x, abc.ABCMeta)]
 
 
 def _issubclass(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if len(args) == 2 and isinstance(args[0], type):
         r.note("attribute", args[0], "__mro__", args[0].__mro__)
-        for kind in args[1] if isinstance(args[1], tuple) else (args[1],):
-            if isinstance(kind, abc.ABCMeta):
-                r.note("subclass", args[0], kind, issubclass(args[0], kind))
+        for kind in _kinds(r, args[1]):
+            r.note("subclass", args[0], kind, issubclass(args[0], kind))
     return FRESH
 
 

@@ -109,6 +109,7 @@ class Recorder(Observer):
         self._draws: dict[tuple[int, int], Drawn] = {}  # by key and position
         self._saved: list[tuple[Any, Any]] = []  # arrays overwritten, and what was in them
         self._update: tuple[Any, int, int] | None = None
+        self._given = [(tensor, tensor.data) for tensor in arguments]
         for k, tensor in enumerate(arguments):
             self.program.arguments.append(self._new(tensor.data, "argument", f"{k}"))
             self._note_leaf(tensor)
@@ -353,11 +354,12 @@ class Recorder(Observer):
         """The program, once the function has returned ``results``."""
         program = self.program
         program.results = [self._value(t) for t in results]
-        for tensor, value in self.externals:
-            if tensor.data is not value.array:
+        for tensor, array in [*self._given, *[(t, v.array) for t, v in self.externals]]:
+            if tensor.data is not array:
                 raise _refused(
-                    f"the data of a tensor of shape {value.shape} was assigned inside the function",
-                    "write x.copy_(y) under no_grad()",
+                    f"a tensor of shape {array.shape} from outside the function was given other "
+                    "data in it, as x[index] = y does where y requires a gradient",
+                    "write x.copy_(y) under no_grad(), or x = tg.index_put(x, index, y)",
                 )
         for leaf in self.touched:
             grad = leaf.grad

@@ -479,7 +479,9 @@ class Surroundings:
         """Refuse to read of what may be anything."""
         if not isinstance(o, Unknown):
             return
-        known = isinstance(o, Generated | Made) or (what == "the content" and o.computed)
+        known = isinstance(o, Generated | Made) or (
+            what in ("the content", "an element") and o.computed
+        )
         if o.opaque and not known:
             self.refuse(
                 f"{what} is read of the result of a call that cannot be seen into",
