@@ -805,3 +805,15 @@ def test_a_view_of_an_argument_is_overwritten() -> None:
         np.testing.assert_array_equal(compiled(x).data, step(y).data)
         np.testing.assert_array_equal(x.data, y.data, err_msg=f"call {k + 1}")
     assert compiled.captures == 1
+
+
+def test_an_argument_that_is_given_other_data_is_refused() -> None:
+    """Eager mode leaves the argument another array, which a replay would not."""
+    w = Tensor(np.ones(3), requires_grad=True)
+
+    def f(x: Tensor) -> Tensor:
+        x[0] = (w * w).sum()
+        return x * 2.0
+
+    with pytest.raises(CompileError, match="was given other data"):
+        Captured(f, [Tensor(np.ones(3))], "numpy")
