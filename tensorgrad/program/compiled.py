@@ -21,7 +21,7 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
 from tensorgrad.ops.precision import autocast_dtype
-from tensorgrad.program import native
+from tensorgrad.program import compiler, native
 from tensorgrad.program.aliases import device_of, relations
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
@@ -29,6 +29,7 @@ from tensorgrad.program.comparison import State, differs
 from tensorgrad.program.effects import Effects, effects_of
 from tensorgrad.program.entry import quick_conditions, quick_entry
 from tensorgrad.program.follower import Follower
+from tensorgrad.program.forks import GATE
 from tensorgrad.program.guards import Guards
 from tensorgrad.program.outputs import Outputs
 from tensorgrad.program.passes import simplified
@@ -456,7 +457,8 @@ class Compiled:
     ) -> Any:
         recorder = Recorder(tensors, guards.enter, asked=self._asked)
         around = ambient()
-        result = capture(lambda: self.function(*args, **kwargs), recorder, reads)
+        with GATE:
+            result = capture(lambda: self.function(*args, **kwargs), recorder, reads)
         if ambient() != around:
             reads.refuse(
                 "a mode or a default (dtype, device, autocast) is changed by the step",
@@ -589,7 +591,8 @@ class Compiled:
         state = entry.state(tensors)
         before = state.copy()
         noted = entry.effects.before()
-        result = self.function(*args, **kwargs)
+        with GATE:
+            result = self.function(*args, **kwargs)
         after = state.copy()
         found, problem = Found(), entry.effects.problem(noted)
         known = set(map(id, entry.constants))
@@ -700,12 +703,12 @@ def _executor(wanted: str, program: Program) -> Any:
             made = Calls(program)
             made.reason = f"{type(error).__name__}: {error}"
             return made
-    if wanted == "numpy" or (wanted == "auto" and native.compiler() is None):
+    if wanted == "numpy":
         return Calls(program)
     try:
         return native.Native(program)
     except CompileError as error:
-        if wanted == "native" and native.compiler() is None:
+        if wanted == "native" and compiler.compiler() is None:
             raise
         made = Calls(program)
         made.reason = str(error)

@@ -284,14 +284,6 @@ def extension(name: str, text: str, options: Sequence[str] = ()) -> ModuleType:
     return _loaded(name, text, options, opened)
 
 
-def built(text: str, options: Sequence[str] = ()) -> Path:
-    """The file of an extension, for who loads it himself. Raises CompileError as ``build`` does."""
-    data = _loaded("extension", text, options, lambda path: Path(path).read_bytes())
-    descriptor = os.memfd_create("extension")  # stays open: the linker tells libraries by names
-    os.write(descriptor, data)
-    return Path(f"/proc/self/fd/{descriptor}")
-
-
 def _loaded(label: str, text: str, options: Sequence[str], opened: Callable[[str], Any]) -> Any:
     """What ``opened`` makes of the library that a text becomes.
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.machinery
-import importlib.util
 import os
 import sys
 import sysconfig
@@ -22,7 +20,7 @@ import numpy as np
 from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import CompileError
 from tensorgrad.ops import precision
-from tensorgrad.program import native
+from tensorgrad.program import compiler, native
 from tensorgrad.program.capture import Drawn, Options
 from tensorgrad.program.guards import (
     LIVE_OPTIONS,
@@ -44,18 +42,13 @@ def _module() -> Any:
     headers = sysconfig.get_paths()["include"]
     if not os.path.exists(os.path.join(headers, "Python.h")):
         return None
-    text = (native._SOURCES / "entry.c").read_text()
+    text = (compiler.SOURCES / "entry.c").read_text()
     text += f"/* Python {sys.version}, NumPy {np.__version__} */\n"
+    options = [f"-I{headers}", f"-I{np.get_include()}"]
     try:
-        path = native.built(text, [f"-I{headers}", f"-I{np.get_include()}"])
-        loader = importlib.machinery.ExtensionFileLoader("tensorgrad_entry", str(path))
-        spec = importlib.util.spec_from_loader("tensorgrad_entry", loader)
-        assert spec is not None
-        found = importlib.util.module_from_spec(spec)
-        loader.exec_module(found)
-    except (CompileError, OSError, ImportError):
+        return compiler.extension("tensorgrad_entry", text, options)
+    except CompileError:
         return None
-    return found
 
 
 def quick_entry(
@@ -256,6 +249,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
     for optimizer, number, plan in guards._updates:
         lists["dicts"].append(_item(optimizer._plans, number, plan))
     lists["dicts"].append(_item(vars(backend), "_default", backend._default))
+    lists["dicts"].sort(key=lambda item: id(item[0]))  # those of one dict side by side
     return {
         "tensor_type": Tensor,
         "leaf_type": Leaf,

@@ -80,7 +80,8 @@ class Follower(Reads):
         if code.co_argcount and code.co_name.startswith("__"):
             t = type(frame.f_locals.get(code.co_varnames[0]))
             found = lookup(t, code.co_name)
-            if getattr(found, "__code__", None) is code and not ours(t):
+            this = getattr(found, "__code__", MISSING) is code
+            if this and not ours(t):
                 self.note("class", t, code.co_name, found)
         self.shadows[id(frame)] = made = Shadow(frame, cells)
         if code.co_varnames[:1] == (".0",):  # the iterator of a comprehension

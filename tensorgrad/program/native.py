@@ -15,9 +15,7 @@ import numpy as np
 from tensorgrad.errors import CompileError
 from tensorgrad.program import c_source, pool
 from tensorgrad.program.blas import blas
-from tensorgrad.program.compiler import SOURCES, build
-from tensorgrad.program.compiler import built as built
-from tensorgrad.program.compiler import compiler as compiler
+from tensorgrad.program.compiler import build
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.loops import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
@@ -25,7 +23,6 @@ from tensorgrad.program.nests import Nest, Schedule, Single
 from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, packed, traffic_of
 from tensorgrad.program.program import Program
 
-_SOURCES = SOURCES  # entry.py asks here
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
 _COPIED = 1 << 14
 

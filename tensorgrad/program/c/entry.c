@@ -33,6 +33,13 @@ typedef struct {
     Py_ssize_t count;
 } Items;
 
+/* Entries of one dict, which lie side by side among ``dicts``. */
+typedef struct {
+    PyObject *dict;
+    Py_ssize_t first, end;
+    uint64_t version; /* of the dict when all of them were as they should be */
+} Run;
+
 typedef struct {
     PyObject_HEAD
     PyObject *keep; /* the specification: holds references to everything below */
@@ -47,6 +54,8 @@ typedef struct {
     uintptr_t *ranges; /* memory outside begins and ends by turns at these addresses */
     Py_ssize_t range_count;
     long limit;        /* calls until the next check */
+    Run *runs;
+    Py_ssize_t run_count;
     void **table;
     void (*set_threads)(int);
     int (*get_threads)(void);
@@ -117,10 +126,19 @@ static int holds(Entry *e) {
     }
     for (Py_ssize_t k = 0; k < e->cells.count; k++)
         if (!same(PyCell_GET(e->cells.items[k].a), e->cells.items[k].b)) return 0;
-    for (Py_ssize_t k = 0; k < e->dicts.count; k++) {
-        Item *d = &e->dicts.items[k]; /* n: that nothing is there */
-        PyObject *now = PyDict_GetItem(d->a, d->b);
-        if (d->n ? now != NULL : !same(now, d->c)) return 0;
+    for (Run *r = e->runs; r < e->runs + e->run_count; r++) {
+#if PY_VERSION_HEX < 0x030D0000
+        uint64_t version = ((PyDictObject *)r->dict)->ma_version_tag;
+        if (version == r->version) continue;
+#endif
+        for (Py_ssize_t k = r->first; k < r->end; k++) {
+            Item *d = &e->dicts.items[k]; /* n: that nothing is there */
+            PyObject *now = PyDict_GetItem(d->a, d->b);
+            if (d->n ? now != NULL : !same(now, d->c)) return 0;
+        }
+#if PY_VERSION_HEX < 0x030D0000
+        r->version = version;
+#endif
     }
     for (Py_ssize_t k = 0; k < e->sizes.count; k++) {
         Item *s = &e->sizes.items[k];
@@ -404,6 +422,13 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto fail;
         }
     }
+    e->runs = PyMem_Calloc(e->dicts.count ? e->dicts.count : 1, sizeof *e->runs);
+    for (Py_ssize_t k = 0; k < e->dicts.count; k++) {
+        Run *last = e->runs + e->run_count - 1;
+        if (!e->run_count || last->dict != e->dicts.items[k].a)
+            e->runs[e->run_count++] = (Run){e->dicts.items[k].a, k, k + 1, 0};
+        else last->end = k + 1;
+    }
     PyObject *ranges = PyDict_GetItemString(spec, "ranges");
     e->range_count = PyList_GET_SIZE(ranges);
     e->ranges = PyMem_Calloc(e->range_count ? e->range_count : 1, sizeof *e->ranges);
@@ -460,6 +485,7 @@ static void entry_dealloc(PyObject *self) {
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
     PyMem_Free(e->arguments);
     PyMem_Free(e->ranges);
+    PyMem_Free(e->runs);
     Py_CLEAR(e->keep);
     Py_TYPE(self)->tp_free(self);
 }
