@@ -427,10 +427,14 @@ class Compiled:
 
     @property
     def executor(self) -> str:
-        """What ran the last call: "native", "numpy", "cuda", or "python" for the function "
-        "itself."""
+        """What ran the last call: "native", "numpy", "cuda", or "python" for the function itself.
+
+        Empty before the first call.
+        """
         entry = self._last_used
-        return "python" if self.dropped or entry is None else str(entry.executor.name)
+        if self.dropped or entry is None:
+            return "python" if self.reasons else ""
+        return str(entry.executor.name)
 
     @property
     def _name(self) -> str:

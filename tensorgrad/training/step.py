@@ -102,10 +102,14 @@ class Step:
 
     @property
     def executor(self) -> str:
-        """What computes the steps: "native", "numpy", "cuda", or "python" where none is "
-        "compiled."""
+        """What computes the steps: "native", "numpy", "cuda", or "python" where none is compiled.
+
+        Empty before the first step.
+        """
         first = self._stages[0]
-        return first.executor if isinstance(first, program.Compiled) else "python"
+        if isinstance(first, program.Compiled):
+            return first.executor
+        return "" if first is _nothing else "python"
 
     def compiled_state(self) -> dict[str, str]:
         """What a resumed run has to know of how the steps were computed."""
