@@ -568,13 +568,14 @@ EXTENTS = pytest.mark.parametrize("n", [3, 40], ids=["small", "large"])
 
 
 def the_same_in_many_ways(x: Tensor) -> list[Tensor]:
-    y = x * 2.0
+    y, s = x * 2.0, tg.sigmoid(x)
     w = x.detach().requires_grad_()
     (w * w).sum().backward()
     assert w.grad is not None
     return [
         y, y, y.detach(), y.T, y[1:], x * 2.0, y.reshape(-1), x, x.T, tg.ones(x.shape),
-        tg.ones(x.shape), w.grad, w.grad.T, w.detach(), tg.softmax(x, axis=1), y + 0.0, y * 1.0,
+        tg.ones(x.shape), w.grad, w.grad.T, w.detach(), tg.softmax(x, axis=1), y + 0.0, y * 1.0, s,
+        s, s.detach(),
     ]  # fmt: skip
 
 
@@ -805,6 +806,41 @@ def test_a_view_of_an_argument_is_overwritten() -> None:
         np.testing.assert_array_equal(compiled(x).data, step(y).data)
         np.testing.assert_array_equal(x.data, y.data, err_msg=f"call {k + 1}")
     assert compiled.captures == 1
+
+
+def test_a_view_shows_what_is_written_later() -> None:
+    w = Tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
+
+    def step(x: Tensor) -> list[Tensor]:
+        across, flat = w.T, w.reshape(-1)
+        w.copy_(w * 0.5 + x)
+        return [across * 1.0, flat * 2.0]
+
+    x = Tensor(np.ones((2, 3), np.float32))
+    with pytest.raises(CompileError, match="several views"):
+        Captured(step, [x], "native")
+    compiled = tg.compile(step)
+    for _ in range(5):
+        found = compiled(x)
+        np.testing.assert_array_equal(found[0].data, w.data.T)
+        np.testing.assert_array_equal(found[1].data, w.data.reshape(-1) * 2.0)
+
+
+def test_what_was_computed_from_an_argument_stays_when_it_is_overwritten() -> None:
+    """A product with one is no copy in the program where nobody could see the difference."""
+
+    def step(x: Tensor) -> list[Tensor]:
+        y = x * tg.ones(())
+        z = tg.sum(tg.ones((1,)) * x, axis=0, keepdims=True)
+        x.copy_(x + 1.0)
+        return [y + 0.0, z * y]
+
+    program = Captured(step, [Tensor(np.ones(3, np.float32))], "numpy")
+    for k in range(3):
+        x, reference = (Tensor(np.arange(3, dtype=np.float32) + k) for _ in range(2))
+        for a, t in zip(program(x), step(reference), strict=True):
+            np.testing.assert_array_equal(a, t.data)
+        np.testing.assert_array_equal(x.data, reference.data)
 
 
 def test_an_argument_that_is_given_other_data_is_refused() -> None:
