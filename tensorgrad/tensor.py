@@ -258,7 +258,8 @@ class Tensor:
         if self.node is None:
             raise GradientError(
                 "backward: nothing was recorded for this tensor. Make a tensor it is computed "
-                "from with requires_grad=True, outside no_grad(), and not through .detach()"
+                "from with requires_grad=True, outside no_grad(), and not through .detach(). (What "
+                "a compiled function returns has no history: call backward() inside it)"
             )
         return self.node
 

@@ -285,7 +285,9 @@ def _called_by(frame: Any) -> list[Any]:
     """The functions that the caller of a frame may have called to begin it."""
     found = []
     for x in frame.f_back.f_locals.values() if frame.f_back is not None else ():
-        for f in (x, getattr(x, "function", None), getattr(x, "fn", None)):
+        own = [getattr(x, "function", None), getattr(x, "fn", None)]
+        methods = [vars(t).get(frame.f_code.co_name) for t in type(x).__mro__]
+        for f in (x, *own, *methods):
             f = getattr(f, "__func__", f)
             if isinstance(f, types.FunctionType) and f.__code__ is frame.f_code:
                 found.append(f)

@@ -234,15 +234,12 @@ class Place:
 
     def holds(self) -> bool:
         """Look again; whether what is there will do."""
-        first: Any = None
-        for kind, holder, key in self.places:
-            now = read(kind, holder, key)
-            if first is None:
-                first = now
-            elif now is not first:
-                return False
+        kind, holder, key = self.places[0]
+        first = read(kind, holder, key)
+        if any(read(*place) is not first for place in self.places[1:]):
+            return False
         old = self.tensor
-        if first is None or first is old:
+        if first is old:
             return True
         if self.fixed or type(first) is not type(old) or type(first.node) is not type(old.node):
             return False
@@ -384,9 +381,13 @@ class Guards:
                     "this cannot be compiled: the learning rate is set by the step. Remedy: set "
                     "it, and step schedulers, outside"
                 )
-        self._fetches = [v.fetch for v in program.values() if v.role == "external"]
+        outside = [v for v in program.values() if v.role == "external"]
+        self._fetches = [v.fetch for v in outside]
         self._fetches += [p.array for p in self.places if p.array not in self._fetches]
-        met = {id(f()) for f in self._fetches}
+        # Those of the time of the capture: the step may have taken a gradient away since.
+        arrays = [v.array for v in outside]
+        arrays += [f() for f in self._fetches[len(outside) :]]
+        met = set(map(id, arrays))
         parameters = [p for _, _, p in self._parameters if isinstance(p, Tensor)]
         others = [*parameters, *[t for t, _ in recorder.externals]]
         others += [p for o, _ in self._optimizers for g in o.param_groups for p in g["params"]]
@@ -394,7 +395,8 @@ class Guards:
             if id(t.data) not in met:
                 met.add(id(t.data))
                 self._fetches.append(functools.partial(getattr, t, "data"))
-        self._outside_arrays = [f() for f in self._fetches]
+                arrays.append(t.data)
+        self._outside_arrays = arrays
         self.sharing = Sharing([t.data for t in arguments], self._outside_arrays)
 
     @staticmethod
@@ -497,8 +499,7 @@ def _alike_pair(a: Any, b: Any) -> bool:
 
 
 def _watched(module: Module) -> list[tuple[str, Any]]:
-    """What the engine reads of a module: of its own layers everything, of others what any "
-    "module has."""
+    """What the engine reads of a module: of its own layers all, of others what any module has."""
     layer = any(
         t.__module__.startswith("tensorgrad.nn.")
         and t.__module__ not in ("tensorgrad.nn.module", "tensorgrad.nn.containers")

@@ -539,8 +539,7 @@ def _dict_update(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 
 def _into(s: Shadow, depth: int, parts: list[Any], keys: bool = False) -> None:
-    """Add parts to the container at ``depth`` of the stack: to its likeness, or to what is "
-    "known."""
+    """Add parts to the container at ``depth`` of the stack, or to what is known of it."""
     at = len(s.stack) - depth
     if at < 0:
         raise LostError("append")

@@ -388,6 +388,8 @@ class Reads(Surroundings):
                     return self.awaiting(missing)
                 if outside:
                     self.changes(o, "an entry")  # a defaultdict makes one
+                elif getattr(o, "default_factory", None) in (list, dict, set, int, float, str):
+                    return FRESH
             return Unknown()
         return self.placed("key", o, key, value) if outside else value
 

@@ -164,8 +164,7 @@ class Surroundings:
                 )
 
     def has_read(self, kind: str | None, holder: Any, key: Any) -> bool:
-        """Whether a place was read before it was written; without a kind, anything of the "
-        "holder."""
+        """Whether a place was read before it was written; without a kind, any of the holder."""
         for guard in self.guards.values():
             if guard.holder is holder and (kind is None or same(guard.key, key)):
                 return True

@@ -45,8 +45,7 @@ class Constant(NamedTuple):
 
 
 def is_plain_container(obj: Any) -> bool:
-    """Whether an argument is no more than the values in it: a list, a tuple, a dict, a named "
-    "tuple."""
+    """Whether an argument is no more than the values in it: a list, a dict, a (named) tuple."""
     t = type(obj)
     if t in (list, tuple, dict, OrderedDict):
         return True
