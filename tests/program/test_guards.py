@@ -170,7 +170,7 @@ def test_super_within_forward() -> None:
     class Doubled(nn.Linear):
         factor = 2.0
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor, activation: Any = None) -> Tensor:
             return super().forward(x) * self.factor
 
     model = Doubled(2, 2)
