@@ -27,6 +27,7 @@ from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.comparison import State, differs
 from tensorgrad.program.effects import Effects, effects_of
+from tensorgrad.program.engine import is_engine
 from tensorgrad.program.entry import quick_conditions, quick_entry
 from tensorgrad.program.follower import Follower
 from tensorgrad.program.forks import GATE
@@ -423,7 +424,7 @@ class Compiled:
     def _give_up(self, key: Any, why: str) -> None:
         """Calls like this one run as they are from here on."""
         self._note_plain(key, why)
-        warnings.warn(f"{self._name} runs as it is from here on: {why}", stacklevel=3)
+        _warn(f"{self._name} runs as it is from here on: {why}")
 
     @property
     def executor(self) -> str:
@@ -630,7 +631,7 @@ class Compiled:
         self.reasons.append(why)
         self._entries.clear()
         self._last_used = None
-        warnings.warn(f"{self._name} runs as it is from here on: {why}", stacklevel=3)
+        _warn(f"{self._name} runs as it is from here on: {why}")
         return result
 
     def program(self) -> Program:
@@ -678,7 +679,15 @@ def _warn_once(compiled: Compiled, why: str) -> None:
     """Say once in a process why nothing can be compiled here."""
     if why not in _WARNED:
         _WARNED.add(why)
-        warnings.warn(f"compiled functions run as they are: {why}", stacklevel=4)
+        _warn(f"compiled functions run as they are: {why}")
+
+
+def _warn(text: str) -> None:
+    """Warn whoever called into this package."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and is_engine(str(frame.f_globals.get("__name__", ""))):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 def _bound(table: OrderedDict[Any, Any]) -> None:
