@@ -87,6 +87,9 @@ class Reads(Surroundings):
             return Unknown()
         if isinstance(o, Tensor) and ours(t):
             return self._bound(lookup(t, name), o, t, name)
+        if isinstance(o, types.ModuleType) and name == "__dict__":
+            self.met[id(vars(o))] = vars(o)
+            return vars(o)
         if isinstance(o, types.ModuleType):
             value = vars(o).get(name, MISSING)
             self.met[id(vars(o))] = vars(o)
@@ -180,6 +183,8 @@ class Reads(Surroundings):
         over = lookup(meta, name)
         if over is not MISSING and hasattr(type(over), "__set__"):  # a property of the metaclass
             self.note("class", meta, name, over)
+            if isinstance(over, types.GetSetDescriptorType | types.MemberDescriptorType):
+                return self.note("attribute", o, name, getattr(o, name, MISSING))
             return self._bound(over, o, meta, name)
         found = self._in_class(o, name)
         if found is MISSING:
@@ -287,6 +292,8 @@ class Reads(Surroundings):
 
     def invoked(self, f: Any, args: list[Any]) -> Any:
         """What C code gives that is about to call ``f``: for a property, or a special method."""
+        if isinstance(f, types.FunctionType) and ours(f):
+            return self._python(f, args, args)
         if isinstance(f, types.FunctionType) or f is MISSING or f is None:
             return self.awaiting(f)
         return self.settled(self.call(f, args, {}))
