@@ -636,19 +636,22 @@ def test_trainer(device: str) -> None:
         ends.append((record["train_loss"], record["train_accuracy"]))
     np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5)
     # The figures of an epoch are read when it ends, not after each batch. When a step has become a
-    # program, its constants are read, and its first replay is compared with the captured one: once,
-    # however many epochs follow.
-    once = dict(log.syncs)
-    assert once.pop("float") == 2 * 3 * 2
-    assert once.keys() <= {"get", "item"}
-    model = network().to(device)
-    trainer = Trainer(
-        model, optim.SGD(model.parameters(), lr=0.1), nn.functional.cross_entropy,
-        metrics=["accuracy"],
-    )  # fmt: skip
-    log.clear()
-    trainer.fit(batches(device), epochs=4)
-    assert dict(log.syncs) == {**once, "float": 2 * 3 * 4}
+    # program, its constants are read, and its replay is compared with the captured one; so it is at
+    # the calls 2, 4, 8, ...: twice the number of epochs means as many comparisons more each time.
+    found = [dict(log.syncs)]
+    for epochs in (4, 8):
+        model = network().to(device)
+        trainer = Trainer(
+            model, optim.SGD(model.parameters(), lr=0.1), nn.functional.cross_entropy,
+            metrics=["accuracy"],
+        )  # fmt: skip
+        log.clear()
+        trainer.fit(batches(device), epochs=epochs)
+        found.append(dict(log.syncs))
+    assert [syncs.pop("float") for syncs in found] == [2 * 3 * 2, 2 * 3 * 4, 2 * 3 * 8]
+    reads = [syncs.pop("get") for syncs in found]
+    assert reads[2] - reads[1] == reads[1] - reads[0]
+    assert all(syncs == found[0] and syncs.keys() <= {"item"} for syncs in found)
 
 
 TRAINERS: dict[str, dict[str, Any]] = {
