@@ -61,13 +61,18 @@ _REMEMBERED = 64
 
 
 def ambient() -> tuple[Any, ...]:
-    """What a function depends on without reading it: the modes and defaults of this moment."""
+    """What a function depends on without reading it: the modes and defaults of this moment.
+
+    How exact the products of a GPU are is asked only where one has been used in this process:
+    the question would import CuPy, which takes longer than all else in a first call.
+    """
+    gpu = len(backend.BACKENDS) > 1
     return (
         current_mode().grad,
         dtypes.get_default_dtype(),
         autocast_dtype(),
         backend.default_device(),
-        backend.get_float32_matmul_precision(),
+        backend.get_float32_matmul_precision() if gpu else "highest",
     )
 
 
