@@ -55,3 +55,16 @@ def test_what_is_not_used_is_not_loaded(what: str, absent: list[str]) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_call_of_a_compiled_step_does_not_ask_for_a_gpu() -> None:
+    """Importing CuPy takes longer than all else in a first call."""
+    program = (
+        "import sys, tensorgrad as tg; "
+        "tg.compile(lambda x: x * 2)(tg.ones(2)); "
+        "print([m for m in ['cupy'] if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
