@@ -19,7 +19,8 @@ _ENGINE = (
 _SKIPPED = frozenset(
     words(
         "numpy ml_dtypes cupy cupyx importlib _frozen_importlib _frozen_importlib_external "
-        "logging warnings linecache traceback re sre_compile sre_parse sre_constants tokenize"
+        "logging warnings linecache traceback re sre_compile sre_parse sre_constants tokenize "
+        "codecs encodings"
     )
 )
 

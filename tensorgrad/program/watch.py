@@ -63,12 +63,26 @@ def _followed(frame: Any, reads: Follower) -> bool:
 
 # These call nobody's code but the value functions of operations, which a replay calls again.
 _CALL_VALUES = ("tensorgrad.tape", "tensorgrad.backend", "tensorgrad.backend.base")
+_SAY = ("write", "writelines", "flush")
 
 
-def _is_value(frame: Any) -> bool:
-    """Whether a frame is that of the value function of an operation."""
+def _is_apart(frame: Any) -> bool:
+    """Whether a frame is that of the value function of an operation, or only says something.
+
+    What says something is what ``logging`` calls, and the output that a notebook or a test runner
+    has put in place of ``sys.stdout``: a replay says nothing, so what they read is no matter.
+    """
     caller = frame.f_back
-    return caller is not None and caller.f_globals.get("__name__") in _CALL_VALUES
+    if caller is None:
+        return False
+    name = caller.f_globals.get("__name__")
+    if name in _CALL_VALUES or (type(name) is str and name.partition(".")[0] == "logging"):
+        return True
+    code = frame.f_code
+    if code.co_name not in _SAY or not code.co_argcount:
+        return False
+    said_to = frame.f_locals.get(code.co_varnames[0])
+    return said_to is not None and (said_to is sys.stdout or said_to is sys.stderr)
 
 
 _RETURN = dis.opmap["RETURN_VALUE"]
@@ -77,14 +91,25 @@ _RETURN = dis.opmap["RETURN_VALUE"]
 class _Watch:
     """Passes events on, and ends the watching when one cannot be understood.
 
-    value: the frame of the value function of an operation, while that runs: it is not followed,
-    nor is what it calls.
+    apart: a frame that is not followed, nor is what it calls, while it runs.
     """
 
     def __init__(self, reads: Follower) -> None:
         self.reads = reads
         self.alive = True
-        self.value: Any = None
+        self.apart: Any = None
+
+    def sets_apart(self, frame: Any) -> bool:
+        """Whether a new frame is not to be followed, nor what it calls."""
+        if _is_apart(frame):
+            self.apart = frame
+        return self.apart is frame
+
+    def ended_apart(self, frame: Any, value: Any) -> None:
+        """The frame set apart has ended: a caller that is followed may wait for its result."""
+        self.apart = None
+        if id(frame.f_back) in self.reads.shadows:
+            self.tell(self.reads.returned, frame, value)
 
     def tell(self, event: Any, *given: Any) -> None:
         """Pass one event on."""
@@ -156,12 +181,12 @@ def _traced(watch: _Watch) -> Iterator[None]:
         return ending
 
     def computing(frame: Any, event: str, arg: Any) -> Any:
-        if event == "return" and watch.value is frame:
-            watch.value = None
+        if event == "return" and watch.apart is frame:
+            watch.ended_apart(frame, arg)
         return computing
 
     def begins(frame: Any, event: str, arg: Any) -> Any:
-        if event != "call" or not watch.alive or watch.value is not None:
+        if event != "call" or not watch.alive or watch.apart is not None:
             return None
         try:
             return chosen(frame)
@@ -171,8 +196,7 @@ def _traced(watch: _Watch) -> Iterator[None]:
 
     def chosen(frame: Any) -> Any:
         """Who is told of the events of a new frame."""
-        if _is_value(frame):
-            watch.value = frame
+        if watch.sets_apart(frame):
             frame.f_trace_lines = False
             return computing
         if not _followed(frame, reads):
@@ -202,17 +226,17 @@ def _monitored(watch: _Watch) -> Iterator[None]:
     codes: set[Any] = set()
 
     def begin(code: Any, offset: int) -> None:
-        if threading.get_ident() == here and watch.alive and watch.value is None:
+        if threading.get_ident() == here and watch.alive and watch.apart is None:
             watch.tell(began, sys._getframe(1), reads.entered)
 
     def resume(code: Any, offset: int) -> None:
-        if threading.get_ident() == here and watch.alive and watch.value is None:
+        if threading.get_ident() == here and watch.alive and watch.apart is None:
             watch.tell(began, sys._getframe(1), reads.resumed)
 
     def began(frame: Any, tell: Any) -> None:
-        if _is_value(frame):
-            watch.value = frame
-        elif _followed(frame, reads):
+        if watch.sets_apart(frame):
+            return
+        if _followed(frame, reads):
             if frame.f_code not in codes:
                 codes.add(frame.f_code)
                 m.set_local_events(tool, frame.f_code, e.INSTRUCTION)
@@ -221,22 +245,24 @@ def _monitored(watch: _Watch) -> Iterator[None]:
             reads.shadows[id(frame.f_back)].must_enter = None
 
     def step(code: Any, offset: int) -> None:
-        if threading.get_ident() == here and watch.value is None:
+        if threading.get_ident() == here and watch.apart is None:
             watch.tell(reads.instruction, sys._getframe(1), offset)
 
     def end(code: Any, offset: int, value: Any) -> None:
         if threading.get_ident() == here:
-            ended(sys._getframe(1), reads.returned, value)
+            frame = sys._getframe(1)
+            if watch.apart is None:
+                watch.tell(reads.returned, frame, value)
+            elif watch.apart is frame:
+                watch.ended_apart(frame, value)
 
     def unwound(code: Any, offset: int, error: Any) -> None:
         if threading.get_ident() == here:
-            ended(sys._getframe(1), reads.left)
-
-    def ended(frame: Any, tell: Any, *given: Any) -> None:
-        if watch.value is None:
-            watch.tell(tell, frame, *given)
-        elif watch.value is frame:
-            watch.value = None
+            frame = sys._getframe(1)
+            if watch.apart is None:
+                watch.tell(reads.left, frame)
+            elif watch.apart is frame:
+                watch.apart = None
 
     told = {
         e.PY_START: begin, e.PY_RESUME: resume, e.PY_RETURN: end, e.PY_YIELD: end,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -1244,3 +1245,35 @@ def test_bytes_are_converted(executor: str) -> None:
             assert found.dtype == expected.dtype
             np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
     assert compile(scaled, executor=executor)(pixels).dtype == np.float32
+
+
+class Pane:
+    """An output as a notebook has it: Python code with a state of its own."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.said.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def test_what_a_step_says_to_an_output_in_python_is_no_hindrance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pane = Pane()
+    monkeypatch.setattr(sys, "stdout", pane)
+
+    def step(x: Tensor) -> Tensor:
+        print("a step", end="", flush=True)
+        return x * sys.stdout.write("of it")
+
+    compiled = tg.compile(step)
+    for _ in range(6):
+        assert compiled(tg.ones(2)).numpy().tolist() == [5, 5]
+    assert compiled.captures == 1
+    assert not compiled.reasons
+    assert pane.said[:3] == ["a step", "", "of it"]
