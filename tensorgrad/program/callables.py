@@ -247,7 +247,7 @@ def places_of(o: Any) -> Iterator[tuple[Any, Any]]:
 def objects_in(o: Any, containers: bool = False, depth: int = 0) -> Iterator[Any]:
     """What something may be that C code took out of ``o``: its entries, at any depth.
 
-    containers: the containers among them, too.
+    containers: the containers and tensors among them, too.
     """
     if depth > 8 or type(o) in SCALARS:
         return
@@ -256,7 +256,7 @@ def objects_in(o: Any, containers: bool = False, depth: int = 0) -> Iterator[Any
             yield o
         for part in parts_of(o)[:1000]:
             yield from objects_in(part, containers, depth + 1)
-    elif not isinstance(o, Tensor):
+    elif containers or not isinstance(o, Tensor):
         yield o
         if isinstance(o, Module):
             yield from list(o.modules())[1:]

@@ -92,7 +92,11 @@ class Outputs:
         known: list[tuple[Tensor, Any]] = [(t, Given(k)) for k, t in enumerate(arguments)]
         known += [(t, Kept(find)) for t, find in outside]
         known += [(t, Kept(find)) for t, find in gradients]
-        for t in sorted(range(len(found)), key=lambda k: -_span(found[k].data)):
+        #: results of the program that others are views of, and how they lay in memory
+        self._layouts: dict[int, tuple[int, ...]] = {}
+        # Of two that span the same memory the one that fills it comes first.
+        order = sorted(range(len(found)), key=lambda k: (-_span(found[k].data), -found[k].size))
+        for t in order:
             maker = self._maker(found[t], known)
             known.append((found[t], maker))
             self._makers.append((t, maker))
@@ -109,9 +113,15 @@ class Outputs:
             if b is a or np.may_share_memory(a, b):
                 low, high = extent(a)
                 first, last = extent(b)
-                if first <= low and high <= last:
+                # What the program gives is filled by its elements, without the memory between them.
+                filled = type(how) is not Fresh or b.nbytes == last - first
+                if filled and first <= low and high <= last:
                     offset = _start(a) - _start(b)
+                    if type(how) is Fresh:
+                        self._layouts[how.number] = b.strides
                     return View(how, offset, a.shape, a.strides, b.strides)
+                if not np.shares_memory(a, b):
+                    continue  # its elements lie between those of the other
                 raise CompileError(
                     "this cannot be compiled: what it returns shares memory with other tensors, "
                     "none of "
@@ -142,6 +152,8 @@ class Outputs:
     def make(self, results: Sequence[Any], arguments: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, from the arrays that the program gave."""
         found: list[Any] = [None] * len(self._makers)
+        if self._layouts:
+            results = [_relaid(a, self._layouts.get(k)) for k, a in enumerate(results)]
         for k, maker in self._makers:
             if type(maker) is View:
                 base = self._tensor(maker.of, results, arguments).data
@@ -160,6 +172,18 @@ class Outputs:
             return wrap(_window(base, maker, base.dtype), None)
         array = results[maker.number]
         return array if isinstance(array, Tensor) else wrap(array, None)
+
+
+def _relaid(array: Any, strides: tuple[int, ...] | None) -> Any:
+    """The array with these strides, which fill its memory: copied if it lies otherwise."""
+    if strides is None or array.strides == strides:
+        return array
+    order = sorted(range(array.ndim), key=lambda k: -abs(strides[k]))
+    memory = np.empty([array.shape[k] for k in order], array.dtype)
+    back = memory.transpose(np.argsort(order))
+    made = back[tuple(slice(None, None, -1 if s < 0 else 1) for s in strides)]
+    made[...] = array
+    return made
 
 
 def _span(array: Any) -> int:

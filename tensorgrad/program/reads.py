@@ -138,7 +138,13 @@ class Reads(Surroundings):
 
     @staticmethod
     def _inside(o: Unknown) -> Iterator[Any]:
-        return (x for source in o.sources for x in callables.objects_in(source))
+        """What it may be; of containers those that have attributes, as named tuples do."""
+        for source in o.sources:
+            for x in callables.objects_in(source, containers=True):
+                if not isinstance(x, CONTAINERS) or type(x).__module__ != "builtins":
+                    yield x
+                if isinstance(x, Module):
+                    yield from x.parameters()
 
     def _of_new(self, o: Instance, name: str) -> Any:
         """An attribute of a new object, of which only the class is known."""

@@ -20,7 +20,7 @@ from tensorgrad import Tensor, nn, no_grad, optim
 from tensorgrad.data import DataLoader, TensorDataset
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.program import Compiled, native
+from tensorgrad.program import Compiled, compiler
 from tensorgrad.training import Callback, Trainer
 
 Array = np.ndarray[Any, Any]
@@ -895,7 +895,7 @@ def test_a_change_between_steps(name: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_an_early_change_and_one_between_epochs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the NumPy executor, which need not wait for a compiler."""
-    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
     rtol = 2e-2 if "half" in name else 1e-4
     for function, *rest in ((stepped, 1), (fitted,)):
         right = in_a_context(function, PLANS[name], False, *rest)
