@@ -142,9 +142,13 @@ def watching(reads: Follower) -> Iterator[None]:
             with _traced(watch) if VERSION < (3, 12) else _monitored(watch):
                 yield
         finally:
-            watch.tell(reads.finished)
-            if collects:
-                gc.enable()
+            try:  # also after a failure: what ``start`` has frozen must thaw
+                reads.finished()
+            except Exception as error:
+                watch.fail(error)
+            finally:
+                if collects:
+                    gc.enable()
 
 
 @contextlib.contextmanager
