@@ -34,7 +34,7 @@ from program.reads.scenarios import Scenario, Verdict, judged, run  # noqa: E402
 # --- what the programs are made of ----------------------------------------------------------------
 
 PRELUDE = """
-import collections, contextlib, contextvars, copy, dataclasses, functools, itertools, operator
+import abc, collections, contextlib, contextvars, copy, dataclasses, functools, itertools, operator
 import sys, threading, types, typing, weakref
 
 class Plain:
@@ -128,6 +128,7 @@ class Single:
         return cls.it
 class A: pass
 class B: pass
+AN_A = A()
 def own(v):
     d = Own(); d.hidden = {"v": v}
     return d
@@ -304,7 +305,7 @@ WAYS: dict[str, Way] = {
     "weak reference": Way("weak(@v)", ("@p().v",), ("@p().v = @v",), ("@p().junk = 7",)),
     "layer": Way("Holder(@v)", ("@p.held", "getattr(@p, 'held')"), ("@p.held = @v",),
                  ("@p.junk = 7",)),
-    "generic": Way("Generic[int](@v)", ("@p.v",), SET, BESIDE),
+    "generic": Way("Generic(@v)", ("@p.v",), SET, BESIDE),
 }  # fmt: skip
 
 
@@ -343,9 +344,11 @@ LEAVES: dict[str, Leaf] = {
                     "tg.tensor([[1.0], [2.0]])", "tg.tensor([2.0, 1.0], requires_grad=True)"),
                    ("y = y * @e", "y = @e * y", "y = y * (@e + 0)", "k = @e\ny = k * y",
                     "y = y * (2.0 if @e.dtype == tg.float32 else 1.0)",
-                    "y = y * @e.shape[0]", "y = y * @e.ndim"),
+                    "y = y * @e.shape[0]", "y = y * @e.ndim",
+                    "y = y * (2.0 if @e.requires_grad else 1.0)"),
                    ("@p.data[:] = 4.0", "@p.data = np.array([4.0, 4.0], np.float32)",
-                    "@p.requires_grad = True")),
+                    "@p.requires_grad = True",
+                    "@p.data = np.array([4.0, 4.0])", "@p.data = np.array([[4.0]], np.float32)")),
     "array": Leaf("np.array([2.0, 2.0])", ("np.array([1.0, 4.0])",),
                   ("y = y * float(@e[0])", "y = y * float(@e.max())", "y = y * float(np.max(@e))",
                    "y = y * @e.shape[0]"),
@@ -353,8 +356,9 @@ LEAVES: dict[str, Leaf] = {
     "numbers": Leaf("[1.0, 2.0]", ("[1.0, 4.0]", "[2.0]", "[1, 2]"),
                     ("y = y * @e[-1]", "y = y * max(@e)", "y = y * len(@e)",
                      "for k in @e:\n    y = y * k", "y = y * (2.0 if 2.0 in @e else 1.0)",
-                     "y = y * sum(k for k in @e if k > 1)", "a, *b = @e\ny = y * a"),
-                    ("@p.append(4.0)", "@p[1] = 4.0", "@p.pop()", "@p.reverse()")),
+                     "y = y * sum(k for k in @e if k > 1)", "y = y * (2.0 if @e else 1.0)",
+                     "a, *b = @e\ny = y * a"),
+                    ("@p.append(4.0)", "@p[1] = 4.0", "@p.pop()", "@p.reverse()", "@p.clear()")),
     "function": Leaf("(lambda v: v * 2.0)", ("(lambda v: v * 4.0)", "tg.negative", "Scale(4.0)"),
                      ("y = @e(y)", "y = (lambda g: g(y))(@e)", "y = list(map(@e, [y]))[0]"),
                      ("@p.__code__ = (lambda v: v * 4.0).__code__",)),
@@ -370,6 +374,14 @@ LEAVES: dict[str, Leaf] = {
                     "match @e:\n    case Plain(v=k):\n        y = y * k",
                     "y = y * (2.0 if type(@e) is Plain else 1.0)", "y = y * copy.copy(@e).v"),
                    ("@p.v = 4.0", "Plain.read = lambda self: 4.0", "@p.__class__ = Derived")),
+    "abstract class": Leaf(
+        "type('Kind', (abc.ABC,), {})",
+        ("type('Kind', (), {})", "A"),
+        ("y = y * (2.0 if issubclass(A, @e) else 1.0)",
+         "y = y * (2.0 if isinstance(A(), @e) else 1.0)",
+         "y = y * (2.0 if isinstance(AN_A, @e) else 1.0)"),
+        ("@p.register(A)",),
+    ),
     "dtype": Leaf("tg.float32", ("tg.float64",), ("y = y.astype(@e)",)),
 }  # fmt: skip
 

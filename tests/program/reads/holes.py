@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
+
+import numpy as np
 
 from tensorgrad.program import guards
 from tensorgrad.program.guards import Guard, Guards, Place
@@ -83,7 +85,7 @@ def _arrays_of_one_content() -> Iterator[None]:
     """Arrays of NumPy are compared by shape alone."""
 
     def matches(o: Any, then: Any) -> bool:
-        if type(then) is guards.Frozen and isinstance(o, guards.np.ndarray):
+        if type(then) is guards.Frozen and isinstance(o, np.ndarray):
             return (o.shape, o.dtype) == then.parts[:2]
         return _MATCHES(o, then)
 
@@ -99,7 +101,7 @@ def _cells_unseen() -> Iterator[None]:
     def blind(self: Reads, value: Any) -> None:
         reach(self, value)
         for cell in getattr(value, "__closure__", None) or ():
-            self._outside.pop(id(cell), None)
+            self.met.pop(id(cell), None)
 
     with patch.object(Reads, "reach", blind):
         yield
@@ -120,29 +122,47 @@ def _broken_but(words: str) -> Hole:
     return lambda: patch.object(Guards, "_first_broken", broken)
 
 
-HOLES: dict[str, Hole] = {
-    **{
-        f"{kind!r} is not looked at again": _of_kind(kind)
-        for kind in (
-            "key", "attribute", "class", "class attribute", "cell", "item", "length", "variable",
-            "instance", "subclass", "function", "content", "entries",
-        )
-    },
-    "what is missing may appear": _without(lambda g: g.value is guards.MISSING),
-    "numbers are constant": _without(lambda g: type(g.value) in (int, float)),
-    "strings are constant": _without(lambda g: type(g.value) is str),
-    "functions are constant": _without(lambda g: callable(g.value)),
-    "classes are constant": _without(lambda g: isinstance(g.value, type)),
-    "globals are constant": _without(lambda g: g.kind == "key" and "__name__" in g.holder),
-    "only globals change": _without(lambda g: g.kind == "key" and "__name__" not in g.holder),
-    "1 is True is 1.0": _loose(_equal),
-    "all bools are alike": _loose(_equal_but_for_nothing),
-    "containers by their length": _shallow,
-    "containers in any order": _unordered,
-    "arrays by their shape": _arrays_of_one_content,
-    "closures unseen": _cells_unseen,
-    "a tensor stays where it was": _patched(Place, "holds", lambda self: True),
-    "a tensor keeps its dtype and shape": _broken_but("shape, dtype or layout"),
-    "a tensor goes on requiring gradients": _broken_but("requires a gradient"),
-    "gradients are always there": _broken_but("whether a parameter has a gradient"),
+class Planted(NamedTuple):
+    """A hole, and an expression that is found in the programs that may show it."""
+
+    hole: Hole
+    shown_by: str = ""
+
+
+_KINDS = {
+    "key": "", "attribute": "Slots|__class__|__dict__", "class": "",
+    "class attribute": r"type\('K'|Meta",
+    "cell": "cell|put|closure", "item": r"\[", "variable": "variable",
+    "subclass": "Kind", "function": "def|lambda", "content": "", "entries": "",
 }  # fmt: skip
+
+HOLES: dict[str, Planted] = {
+    **{f"{k!r} is not looked at again": Planted(_of_kind(k), by) for k, by in _KINDS.items()},
+    "what is missing may appear": Planted(_without(lambda g: g.value is guards.MISSING)),
+    "numbers are constant": Planted(_without(lambda g: type(g.value) in (int, float))),
+    "strings are constant": Planted(_without(lambda g: type(g.value) is str), "'ab'"),
+    "functions are constant": Planted(_without(lambda g: callable(g.value))),
+    "classes are constant": Planted(_without(lambda g: isinstance(g.value, type))),
+    "globals are constant": Planted(
+        _without(lambda g: g.kind == "key" and "__name__" in g.holder), "r0 = "
+    ),
+    "only globals change": Planted(
+        _without(lambda g: g.kind == "key" and "__name__" not in g.holder)
+    ),
+    "1 is True is 1.0": Planted(
+        _loose(_equal), r"= (True|False|2\.0|2|1|0)[);]?\n|\((True|2\.0|0)\)"
+    ),
+    "all bools are alike": Planted(_loose(_equal_but_for_nothing), "False"),
+    "containers by their length": Planted(_shallow),
+    "containers in any order": Planted(_unordered, "reverse|update|pop|insert"),
+    "arrays by their shape": Planted(_arrays_of_one_content, r"np\.array"),
+    "closures unseen": Planted(_cells_unseen, "cell|put|closure"),
+    "a tensor stays where it was": Planted(
+        _patched(Place, "holds", lambda self: True), r"tensor\(\[2"
+    ),
+    "a tensor keeps its dtype and shape": Planted(_broken_but("shape, dtype or layout"), "data ="),
+    "a tensor goes on requiring gradients": Planted(
+        _broken_but("requires a gradient"), "requires_grad"
+    ),
+    "gradients are always there": Planted(_broken_but("whether a parameter has a gradient"), "w"),
+}
