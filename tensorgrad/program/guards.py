@@ -352,12 +352,13 @@ class Guards:
         self._tensors += [
             [p, p.tensor.node, p.tensor.data] for p in self.places if id(p.tensor) not in shown
         ]
-        # The step may have asked the others of a module, too, whether they require a gradient.
+        # The step may have asked others, too, for a shape, or whether they require a gradient:
+        # parameters of modules, and what came by a way that has no name.
         shown |= set(at)
-        unused = {
-            id(p): p for _, _, p in self._parameters if isinstance(p, Tensor) and id(p) not in shown
-        }
-        self._tensors += [[p, p.node, p.data] for p in unused.values()]
+        others = [p for _, _, p in self._parameters if isinstance(p, Tensor)]
+        others += [t for t, found in reads.tensors.values() if not found]
+        asked = {id(t): t for t in others if id(t) not in shown}
+        self._tensors += [[t, t.node, t.data] for t in asked.values()]
         self._hooks = [(leaf, leaf.hooks, tuple(leaf.hooks or ())) for leaf in recorder.leaves]
         added_to = [leaf for leaf, cleared in recorder.touched.items() if not cleared]
         looked_at = [leaf for leaf in recorder.leaves if leaf in recorder.looked_at]

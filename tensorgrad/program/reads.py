@@ -85,6 +85,8 @@ class Reads(Surroundings):
                 f"the numbers in .{name} of a tensor are read", "compute with the tensor itself"
             )
             return Unknown()
+        if isinstance(o, Tensor) and self.is_outside(o):
+            self.unnamed(o)
         if isinstance(o, Tensor) and ours(t):
             return self._bound(lookup(t, name), o, t, name)
         if isinstance(o, types.ModuleType) and name == "__dict__":
@@ -116,7 +118,15 @@ class Reads(Surroundings):
                 "give the result a name first: y = f(x), then y.name",
             )
             return Unknown()
+        for x in self._inside(o):
+            if isinstance(x, Tensor) and id(x) not in self.covered:
+                self.unnamed(x)
         return self.of_each(o, lambda x: self.attribute(x, name))
+
+    def unnamed(self, t: Tensor) -> None:
+        """Something is asked of a tensor that may have come by a way that has no name."""
+        self.tensors.setdefault(id(t), (t, []))
+        self.nodes.setdefault(id(t), t.node)
 
     def of_each(self, o: Unknown, what: Callable[[Any], Any]) -> Any:
         """What is read of something that may be any of many objects: it is read of each."""
