@@ -610,7 +610,7 @@ def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     o = args[0]
     if isinstance(o, Mark):
         r.content(o)
-        return o
+        return r.attribute(o, "__dict__") if isinstance(o, Unknown) else o
     if isinstance(o, type):
         return r.attribute(o, "__dict__")
     found = getattr(o, "__dict__", MISSING)
