@@ -8,6 +8,7 @@ the compiled world takes over the values of the other one, so that rounding does
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,7 @@ class World:
         self.loss: Any = Loss()
         self.extra = [Tensor([0.5, 0.25, -1.0]), Tensor([1.0, 2.0, 3.0])]
         self.outside = Tensor(np.arange(6, dtype=np.float32))
+        self.leaves = [Tensor([1.0, 2.0], requires_grad=True) for _ in range(2)]
         self.history: list[Tensor] = []
         self.kept: list[Tensor | None] = []
         self.zero = True
@@ -90,6 +92,12 @@ class World:
                 b.copy_(b + 1)
             return a - b
 
+        def differentiate(x: Tensor, clear: bool) -> Any:
+            if clear:
+                x.grad = None
+            (x * x * world.loss.weight + world.leaves[0]).sum().backward()
+            return x.grad, x * (2.0 if world.leaves[0].grad is None else 3.0)
+
         def nested(things: Any) -> Tensor:
             if isinstance(things, dict):
                 return things["x"] * things.get("k", 3.0)
@@ -100,6 +108,7 @@ class World:
 
         self.step, self.evaluate = wrap(step), wrap(evaluate)
         self.in_place, self.nested = wrap(in_place), wrap(nested)
+        self.differentiate = wrap(differentiate)
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
@@ -107,7 +116,8 @@ class World:
     def tensors(self) -> list[Tensor]:
         """What is compared, and taken over: in the order in which it is met."""
         found = [*self.parameters().values(), *self.extra, self.outside, *self.history]
-        found += [p.grad for p in self.parameters().values() if p.grad is not None]
+        leaves = [*self.parameters().values(), *self.leaves]
+        found += [*self.leaves, *[p.grad for p in leaves if p.grad is not None]]
         for group in self.optimizer.param_groups:
             for p in group["params"]:
                 state = self.optimizer.state.get(p) or {}
@@ -116,26 +126,26 @@ class World:
 
     def facts(self) -> list[Any]:
         """What has to be the same exactly."""
-        parameters = self.parameters().values()
+        parameters = [*self.parameters().values(), *self.leaves]
         return [
             [p.grad is None for p in parameters], [p.requires_grad for p in parameters],
             self.calls, len(self.history), [k is None for k in self.kept],
         ]  # fmt: skip
 
 
-def alike(a: Any, b: Any) -> None:
+def alike(a: Any, b: Any, loose: bool = False) -> None:
     """Raises AssertionError unless two results are alike, up to rounding."""
     assert type(a) is type(b)
     if isinstance(a, tuple):
         assert len(a) == len(b)
         for p, q in zip(a, b):
-            alike(p, q)
+            alike(p, q, loose)
     elif isinstance(a, Tensor):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        loose = 2e-2 if a.data.dtype.itemsize == 2 else 2e-4
+        bound = 2e-2 if loose or a.data.dtype.itemsize == 2 else 2e-4
         p, q = a.detach().numpy().astype(np.float64), b.detach().numpy().astype(np.float64)
-        np.testing.assert_allclose(q, p, rtol=loose, atol=loose / 10)
+        np.testing.assert_allclose(q, p, rtol=bound, atol=bound / 10)
     elif isinstance(a, str | float | None):
         assert a == b
 
@@ -154,8 +164,8 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         tg.set_default_dtype(self.dtype)
 
-    def both(self, event: Callable[[World], Any]) -> None:
-        """Let an event happen in both worlds, and compare."""
+    def both(self, event: Callable[[World], Any], loose: bool = False) -> None:
+        """Let an event happen in both worlds, and compare; ``loose``: in 16 bits."""
         found: list[Any] = []
         for world in (self.plain, self.fast):
             with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -166,12 +176,12 @@ class Histories(RuleBasedStateMachine):
                     raise
                 except (TensorgradError, ValueError, TypeError, RuntimeError) as error:
                     found.append(f"{type(error).__name__}: {error}")
-        alike(*found)
+        alike(*found, loose)
         assert self.plain.facts() == self.fast.facts()
         theirs, ours = self.plain.tensors(), self.fast.tensors()
         assert len(theirs) == len(ours)
         for a, b in zip(theirs, ours):
-            alike(a, b)
+            alike(a, b, loose)
         for a, b in zip(theirs, ours):
             np.copyto(b.data, a.data)
 
@@ -200,6 +210,52 @@ class Histories(RuleBasedStateMachine):
         def event(w: World) -> Any:
             with autocast(dtype):
                 return w.evaluate(Tensor(np.ones((3, 3)))).float()
+
+        self.both(event)
+
+    @rule(n=SIZES)
+    def trains_in_half_precision(self, n: int) -> None:
+        def event(w: World) -> Any:
+            with autocast("bfloat16"):
+                value, output = w.step(Tensor(np.ones((n, 3))), Tensor(np.zeros((n, 2))))
+            return value.float(), output.float()
+
+        self.both(event, loose=True)
+
+    @rule(which=st.integers(0, 3), clear=st.booleans())
+    def differentiates(self, which: int, clear: bool) -> None:
+        def event(w: World) -> Any:
+            if which == 3:
+                return w.differentiate(w.parameters()["2.bias"], clear)
+            x = w.leaves[which] if which < 2 else Tensor([1.0, 2.0], requires_grad=True)
+            return w.differentiate(x, clear)
+
+        self.both(event)
+
+    @rule(which=st.integers(0, 1), how=st.integers(0, 3))
+    def changes_a_leaf(self, which: int, how: int) -> None:
+        def event(w: World) -> None:
+            leaf = w.leaves[which]
+            if how == 0:
+                leaf.grad = None
+            elif how == 1:
+                leaf.grad = tg.ones_like(leaf.detach())
+            elif how == 2:
+                leaf.register_hook(lambda g: g * w.loss.weight)
+            else:
+                w.leaves[which] = Tensor([3.0, -1.0], requires_grad=True)
+
+        self.both(event)
+
+    @rule(n=SIZES)
+    def evaluates_in_a_thread(self, n: int) -> None:
+        def event(w: World) -> Any:
+            found: list[Any] = []
+            call = lambda: found.append(w.evaluate(Tensor(np.ones((n, 3)))))  # noqa: E731
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+            return found[0]
 
         self.both(event)
 
