@@ -176,7 +176,7 @@ class Histories(RuleBasedStateMachine):
                     raise
                 except (TensorgradError, ValueError, TypeError, RuntimeError) as error:
                     found.append(f"{type(error).__name__}: {error}")
-        alike(*found, loose)
+        alike(found[0], found[1], loose)
         assert self.plain.facts() == self.fast.facts()
         theirs, ours = self.plain.tensors(), self.fast.tensors()
         assert len(theirs) == len(ours)
