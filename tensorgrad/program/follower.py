@@ -16,13 +16,14 @@ import sys
 import types
 from typing import Any
 
+from tensorgrad.program import callables
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import (
     MISSING,
     SCALARS,
     lookup,
 )
-from tensorgrad.program.instructions import HANDLED, HANDLERS
+from tensorgrad.program.instructions import GATHERS, HANDLED, HANDLERS
 from tensorgrad.program.opcodes import UNTOUCHED, Instruction, effect, words
 from tensorgrad.program.reads import Reads
 from tensorgrad.program.shadow import (
@@ -165,6 +166,8 @@ class Follower(Reads):
                     caller.stack[caller.slot] = value
             else:  # to C code that has called back, and does with it what it likes
                 self.content(value)
+                if type(value) not in SCALARS and not isinstance(value, Tensor):
+                    caller.handed.append(value)
         if not frame.f_code.co_flags & 0x2A0:  # generators come back
             self.shadows.pop(id(frame), None)
 
@@ -213,6 +216,7 @@ class Follower(Reads):
     def _after(self, s: Shadow, last: Instruction, offset: int) -> None:
         """Make good for what the last instruction did besides, where that shows only now."""
         falls = last.following == offset
+        handed, s.handed = s.handed, []
         if self._unwinds(s, last, offset):
             s.given = MISSING
             return
@@ -223,15 +227,29 @@ class Follower(Reads):
                     s.stack.append(s.given)
                 else:
                     s.stack.append(iterator if isinstance(iterator, Mark) else Unknown())
+                    self._hand_on(s, len(s.stack) - 1, handed)
             elif s.stack:
                 s.pop()
             s.given = MISSING
             return
         s.given = MISSING
+        if handed:
+            first = len(s.stack) - last.arg if last.name in GATHERS else s.slot
+            self._hand_on(s, first, handed)
         if (last.name.endswith("_OR_POP") and falls) or (
             last.name == "SEND" and not falls and sys.version_info < (3, 12)
         ):
             s.pop()
+
+    @staticmethod
+    def _hand_on(s: Shadow, first: int, handed: list[Any]) -> None:
+        """What an instruction left on the stack, from ``first`` on, may be what Python code gave
+        to its C code, or hold it."""
+        for k in range(max(first, 0), len(s.stack) if handed else 0):
+            x = s.stack[k]
+            if x is FRESH or type(x) is Unknown:
+                known = [x] if isinstance(x, Unknown) else []
+                s.stack[k] = Unknown([*known, *handed])
 
     def _unwinds(self, s: Shadow, last: Instruction, offset: int) -> bool:
         for start, end, target, depth, lasti in s.listing.handlers:
@@ -256,12 +274,7 @@ class Follower(Reads):
         if ins.name not in _ABOUT_ERRORS:
             for x in taken:
                 self.content(x)
-        outside = [
-            x
-            for x in taken
-            if not isinstance(x, Tensor) and type(x) not in SCALARS and x is not FRESH
-        ]
-        s.stack += [Unknown(outside) if outside else FRESH for _ in range(known[1])]
+        s.stack += [callables.made_of(taken)] * known[1]
 
     def value(self, s: Shadow) -> Any:
         """The value on top, to be used."""

@@ -25,7 +25,7 @@ from tensorgrad.program.guards import (
     SCALARS,
     lookup,
 )
-from tensorgrad.program.opcodes import Instruction, effect
+from tensorgrad.program.opcodes import Instruction, effect, words
 from tensorgrad.program.shadow import (
     FRESH,
     METHOD,
@@ -490,7 +490,7 @@ def _build_const_key_map(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 def _likeness(keys: Sequence[Any], values: Sequence[Any]) -> Any:
     if any(isinstance(k, Mark) or type(k) not in SCALARS for k in keys):
-        return Unknown([x for x in (*keys, *values) if not isinstance(x, Mark)])
+        return callables.made_of([*keys, *values])
     return dict(zip(keys, values))
 
 
@@ -503,7 +503,7 @@ def _build_other(r: Follower, s: Shadow, ins: Instruction) -> None:
             return
         s.stack.append(FRESH)
         return
-    s.stack.append(Unknown([x for x in parts if not isinstance(x, Mark)]))
+    s.stack.append(callables.made_of(parts))
 
 
 @_handles("LIST_APPEND", "SET_ADD")
@@ -514,14 +514,21 @@ def _list_append(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 @_handles("MAP_ADD")
 def _map_add(r: Follower, s: Shadow, ins: Instruction) -> None:
-    _into(s, ins.arg, r.values(s, 2), keys=True)
+    _into(s, ins.arg, r.values(s, 2), known=False)
+
+
+#: They add to a container that lies as deep on the stack as their argument says.
+GATHERS = frozenset(
+    words("LIST_APPEND SET_ADD MAP_ADD LIST_EXTEND SET_UPDATE DICT_UPDATE DICT_MERGE")
+)
 
 
 @_handles("LIST_EXTEND", "SET_UPDATE")
 def _list_extend(r: Follower, s: Shadow, ins: Instruction) -> None:
     x = r.value(s)
     r.iterate(x)
-    _into(s, ins.arg, list(x) if type(x) in (list, tuple) else [Unknown([x])])
+    known = type(x) in (list, tuple)
+    _into(s, ins.arg, list(x) if known else [callables.made_of([x])], known)
 
 
 @_handles("DICT_UPDATE", "DICT_MERGE")
@@ -535,22 +542,22 @@ def _dict_update(r: Follower, s: Shadow, ins: Instruction) -> None:
     if type(into) is dict and type(x) is dict:
         into.update(x)
     else:
-        s.stack[at] = Unknown([y for y in (into, x) if not isinstance(y, Mark)])
+        s.stack[at] = callables.made_of([into, x])
 
 
-def _into(s: Shadow, depth: int, parts: list[Any], keys: bool = False) -> None:
-    """Add parts to the container at ``depth`` of the stack, or to what is known of it."""
+def _into(s: Shadow, depth: int, parts: list[Any], known: bool = True) -> None:
+    """Add parts to the container at ``depth`` of the stack, or to what is known of it.
+
+    known: these very parts, and not some of which they are what is known.
+    """
     at = len(s.stack) - depth
     if at < 0:
         raise LostError("append")
     into = s.stack[at]
-    if type(into) is list and not keys:
+    if type(into) is list and known:
         into += parts
     else:
-        sources = list(into.sources) if isinstance(into, Unknown) else [into]
-        for x in parts:
-            sources += x.sources if isinstance(x, Unknown) else [x]
-        s.stack[at] = Unknown([x for x in sources if not isinstance(x, Mark | Tensor)])
+        s.stack[at] = callables.made_of([into, *parts])
 
 
 @_handles("UNPACK_SEQUENCE")
@@ -562,7 +569,7 @@ def _unpack_sequence(r: Follower, s: Shadow, ins: Instruction) -> None:
     if type(o) in (list, tuple) and len(o) == ins.arg:
         s.stack += list(o)[::-1]
     else:
-        s.stack += [FRESH if o is FRESH or isinstance(o, Tensor) else Unknown([o])] * ins.arg
+        s.stack += [callables.made_of([o])] * ins.arg
 
 
 @_handles("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "CONVERT_VALUE")
@@ -770,7 +777,7 @@ def _call_function_ex(r: Follower, s: Shadow, ins: Instruction) -> None:
     r.content(kwargs)
     if hasattr(type(args), "__next__") or isinstance(args, (*CONTAINERS, Mark)):
         r.iterate(args)
-    given = list(args) if isinstance(args, list | tuple) else [Unknown([args])]
+    given = list(args) if isinstance(args, list | tuple) else [callables.made_of([args])]
     for x in given:
         if isinstance(x, list | dict) and r.is_outside(args):
             r.reach(x)

@@ -112,24 +112,30 @@ class Reads(Surroundings):
         return callables.made_of([o, *given])
 
     def _of_unknown(self, o: Unknown, name: str) -> Any:
-        if o.opaque:
-            self.refuse(
-                f".{name} is read of the result of a call that cannot be seen into",
-                "give the result a name first: y = f(x), then y.name",
-            )
-            return Unknown()
+        if isinstance(o, Made):
+            # One made by the step has, so far, what it was made of and nothing else.
+            return Unknown(o.sources) if o.function is None else self.attribute(o.function, name)
         for x in self._inside(o):
             if isinstance(x, Tensor) and id(x) not in self.covered:
                 self.unnamed(x)
-        return self.of_each(o, lambda x: self.attribute(x, name))
+        return self.of_each(o, f".{name}", lambda x: self.attribute(x, name))
 
     def unnamed(self, t: Tensor) -> None:
         """Something is asked of a tensor that may have come by a way that has no name."""
         self.tensors.setdefault(id(t), (t, []))
         self.nodes.setdefault(id(t), t.node)
 
-    def of_each(self, o: Unknown, what: Callable[[Any], Any]) -> Any:
-        """What is read of something that may be any of many objects: it is read of each."""
+    def of_each(self, o: Unknown, name: str, what: Callable[[Any], Any]) -> Any:
+        """What is read of something that may be any of many objects: it is read of each.
+
+        name: of what is read, for a refusal where it may be anything.
+        """
+        if o.opaque:
+            self.refuse(
+                f"{name} is read of the result of a call that cannot be seen into",
+                "give the result a name first: y = f(x), then use y",
+            )
+            return Unknown()
         s = self.current
         found: list[Any] = []
         python = False
@@ -158,11 +164,15 @@ class Reads(Surroundings):
 
     def _of_new(self, o: Instance, name: str) -> Any:
         """An attribute of a new object, of which only the class is known."""
+        get = lookup(o.of, "__getattribute__")
+        self.note("class", o.of, "__getattribute__", get)
+        if isinstance(get, types.FunctionType):
+            return self.invoked(get, [o, name])
         found = lookup(o.of, name)
         self.note("class", o.of, name, found)
         if isinstance(found, types.FunctionType):
             self.reach(found)
-            return Made(found.__code__, o.sources)
+            return Made(found.__code__, o.sources, found)
         if isinstance(found, property):
             return self.invoked(found.fget, [o])
         if isinstance(found, types.GetSetDescriptorType | types.MemberDescriptorType):
@@ -503,9 +513,8 @@ class Reads(Surroundings):
             if f is METHOD:
                 return callables.made_of(given)  # of a tensor, or of a value made by the step
             if isinstance(f, Unknown) and not isinstance(f, Made):
-                self.see_into(f, "a call")
                 return self.of_each(
-                    f, lambda x: self.call(x, args, kwargs) if callable(x) else MISSING
+                    f, "()", lambda x: self.call(x, args, kwargs) if callable(x) else MISSING
                 )
             code = f.code if isinstance(f, Made) else None
             if code is not None and code.co_flags & inspect.CO_GENERATOR:
@@ -571,8 +580,10 @@ class Reads(Surroundings):
         if f is super:
             return self._new_super(args)
         if f is type and len(args) == 1:
+            if isinstance(args[0], Instance):
+                return args[0].of
             if isinstance(args[0], Unknown):
-                return self.of_each(args[0], self.type_of)
+                return self.of_each(args[0], "type()", self.type_of)
             return FRESH if isinstance(args[0], Mark) else self.type_of(args[0])
         if ours(f):
             why = callables.refused_of_the_engine(f)

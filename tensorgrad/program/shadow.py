@@ -57,11 +57,14 @@ class Unknown(Mark):
 
 
 class Made(Unknown):
-    """A function made by the step, or a method found in a class."""
+    """A function made by the step, or a method found in a class (``function``)."""
 
-    def __init__(self, code: CodeType | None, sources: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, code: CodeType | None, sources: Sequence[Any] = (), function: Any = None
+    ) -> None:
         super().__init__(sources, opaque=code is None)
         self.code = code
+        self.function = function
 
 
 class Generated(Unknown):
@@ -107,6 +110,7 @@ class Shadow:
     awaited: the code whose result belongs into ``slot`` of the stack; True for whatever is called
         next. given: that result. callee: the function that is about to be called, and ``making``
         whether it is the ``__init__`` of an object that belongs into the slot.
+    handed: what Python code gave to the C code of this instruction, which may hand it on.
     marks: what is known of parameters that are no more than that. later: a slot of the stack that
         gets the value of a local once this instruction has stored it.
     told: the offset of an instruction that was looked at ahead of its turn.
@@ -114,9 +118,8 @@ class Shadow:
     """
 
     __slots__ = (
-        "awaited", "callee", "cells", "code", "frame", "given", "kwnames", "last", "later",
-        "listing",
-        "making", "marks", "must_enter", "passed", "slot", "stack", "told",
+        "awaited", "callee", "cells", "code", "frame", "given", "handed", "kwnames", "last",
+        "later", "listing", "making", "marks", "must_enter", "passed", "slot", "stack", "told",
     )  # fmt: skip
 
     def __init__(self, frame: Any, cells: Mapping[str, list[Any]]) -> None:
@@ -128,6 +131,7 @@ class Shadow:
         self.awaited: Any = None
         self.slot = 0
         self.given: Any = MISSING
+        self.handed: list[Any] = []
         self.callee: Any = None
         self.making = False
         self.must_enter: str | None = None
