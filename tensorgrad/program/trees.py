@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import functools
 import struct
 import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -80,7 +82,7 @@ def signature(obj: Any, tensors: list[Tensor]) -> Any:
     if t is slice or t is range:
         return t, *[signature(x, tensors) for x in (obj.start, obj.stop, obj.step)]
     if isinstance(obj, list | dict | tuple):
-        return t, id(obj)  # of a class of the user's: it may be more than what is in it
+        return t, Same(obj)  # of a class of the user's: it may be more than what is in it
     try:
         hash(obj)
     except TypeError:
@@ -89,7 +91,36 @@ def signature(obj: Any, tensors: list[Tensor]) -> Any:
             f"a compiled function takes tensors, hashable constants, and tuples, lists and "
             f"dicts of them; got a {kind}. Make a tensor of it, as in tg.Tensor(x)"
         ) from None
-    return t, id(obj)
+    return t, Same(obj)
+
+
+class Same:
+    """An object in a key, equal to this very one alone, which the key does not keep alive.
+
+    Its address would not do: when it is gone, another object may get that.
+    """
+
+    __slots__ = ("_found", "_hash")
+
+    def __init__(self, obj: Any) -> None:
+        self._hash = hash(id(obj))
+        try:
+            self._found: Callable[[], Any] = weakref.ref(obj)
+        except TypeError:  # of a class that does not allow it: kept as long as the key
+            self._found = functools.partial(_itself, obj)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Same) or self._hash != other._hash:
+            return False
+        found = self._found()
+        return found is not None and found is other._found()
+
+
+def _itself(obj: Any) -> Any:
+    return obj
 
 
 _BY_VALUE = frozenset(
