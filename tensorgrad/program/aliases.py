@@ -63,14 +63,23 @@ def _start(array: Any) -> int:
     return int(array.data.ptr)
 
 
+def layout(array: Any) -> tuple[int, ...] | None:
+    """How an array lies in memory: its strides; ``None`` if its elements lie in order."""
+    return None if array.flags.c_contiguous else tuple(array.strides)
+
+
 class Sharing:
     """Which arguments share memory with each other and with arrays outside, at capture.
 
     ranges: the memory of the arrays outside, as addresses in order that begin and end it by turns.
+    layouts: how the arguments lie in memory, if it depends on this what else shares memory.
     """
 
-    def __init__(self, arguments: Sequence[Any], outside: Sequence[Any]) -> None:
+    def __init__(self, arguments: Sequence[Any], outside: Sequence[Any], by_layout: bool) -> None:
+        """by_layout: whether it depends on how arrays lie in memory what else shares memory."""
         self._outside = self._between(outside)
+        self.layouts = [layout(a) for a in arguments] if by_layout else None
+        self._laid = [layout(a) for a in outside] if by_layout else None
         self.among = relations(arguments)
         found = relations([*arguments, *outside])
         n = len(arguments)
@@ -85,14 +94,18 @@ class Sharing:
         """Whether the arrays outside, some of which lie elsewhere now, share memory as before."""
         if self._between(outside) != self._outside:
             return False
+        if self._laid is not None and self._laid != [layout(a) for a in outside]:
+            return False
         self.ranges = merged(outside)
         return True
 
     def holds(self, arguments: Sequence[Any], outside: Sequence[Any]) -> bool:
-        """Whether these arguments share memory as those at capture did.
+        """Whether these arguments share memory as those at capture did, and lie in it so.
 
         How the arguments share it among themselves is part of the key of a call already.
         """
+        if self.layouts is not None and self.layouts != [layout(a) for a in arguments]:
+            return False
         if not self.across:
             for a in arguments:
                 low, high = extent(a)

@@ -38,6 +38,9 @@ from tensorgrad.tensor import Tensor
 # Operations whose result's shape depends on the numbers in their inputs.
 _DATA_DEPENDENT = frozenset({"nonzero", "unique_values"})
 
+#: what these give is a view of their input or a copy of it, as the input lies in memory
+VIEW_OR_COPY = frozenset({"reshape"})
+
 
 def _told(method: Callable[..., None]) -> Callable[..., None]:
     """A method of the recorder that is called from within the user's step.
@@ -104,6 +107,10 @@ class Recorder(Observer):
         #: id of a memory owner -> the values that show it, and those of its arrays overwritten
         self._shown: dict[int, list[tuple[Value, Any]]] = {}
         self._written: dict[int, list[Any]] = {}
+        #: owners of the memory of what was reshaped, and of what came of it
+        self._reshaped: list[tuple[int, int]] = []
+        #: whether it depends on how arrays lie in memory which of them share it
+        self.by_layout = False
         self._stale: set[Value] = set()  # of whose memory another value has been overwritten
         self._began: dict[Any, tuple[int, int]] = {}  # generators, and their states at the start
         self._draws: dict[tuple[int, int], Drawn] = {}  # by key and position
@@ -127,7 +134,7 @@ class Recorder(Observer):
         self._alive.append(array)
         if type(array) is not np.ndarray:
             self.program.on_host = False
-        owner = id(backend.of(array).memory_owner(array))
+        owner = _owner(array)
         shown = self._shown.setdefault(owner, [])
         if role == "external" and owner in self._written and _overlap(array, self._written[owner]):
             self.program.aliased = True
@@ -204,6 +211,8 @@ class Recorder(Observer):
         written = tuple(k for k in written if values[k] is not None)
         if not written or not any(out.data is inputs[k].data for k in written):
             outputs.append(self._new(out.data, "temporary"))
+        if op.name in VIEW_OR_COPY and isinstance(inputs[0], Tensor):
+            self._reshaped.append((_owner(inputs[0].data), _owner(out.data)))
         instruction = Instruction(op, values, attrs, outputs, live, where=user_line())
         if residual is not None:
             parts = [a for a in _parts(residual) if is_array(a)]
@@ -219,7 +228,7 @@ class Recorder(Observer):
     def _overwritten(self, array: Any, before: Value) -> Value:
         # A view of the same memory shows the new numbers from here on. One from outside might do so
         # at any time; one made by the step does no harm unless it is used again.
-        owner = id(backend.of(array).memory_owner(array))
+        owner = _owner(array)
         self._written.setdefault(owner, []).append(array)
         self.program.touched.update(dict.fromkeys(self._outside_in(array)))
         for other, view in self._shown.get(owner, ()):
@@ -234,7 +243,7 @@ class Recorder(Observer):
 
     def _outside_in(self, array: Any) -> list[Value]:
         """The values from outside that lie in the memory of ``array``, if in part."""
-        owner = id(backend.of(array).memory_owner(array))
+        owner = _owner(array)
         return [
             v
             for v, view in self._shown.get(owner, ())
@@ -350,9 +359,13 @@ class Recorder(Observer):
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def finish(self, results: Sequence[Tensor]) -> Program:
-        """The program, once the function has returned ``results``."""
+    def finish(self, results: Sequence[Tensor], handed_out: Sequence[Tensor]) -> Program:
+        """The program, once the function has returned ``handed_out``.
+
+        results: those of them that the program computes.
+        """
         program = self.program
+        self.by_layout = self._depends_on_layout(handed_out)
         program.results = [self._value(t) for t in results]
         for tensor, array in [*self._given, *[(t, v.array) for t, v in self.externals]]:
             if tensor.data is not array:
@@ -378,6 +391,26 @@ class Recorder(Observer):
         for generator, (_, start) in self._began.items():
             self.words[generator] = generator.state()[1] - start
         return program
+
+    def _depends_on_layout(self, handed_out: Sequence[Tensor]) -> bool:
+        """Whether somebody can tell if what was reshaped is a view or a copy of what it was.
+
+        It is a view where the elements lie in order. The two can be told apart where one is
+        overwritten, or where both are seen outside.
+        """
+        given = [_owner(t.data) for t in handed_out]
+        outside = {
+            owner
+            for owner, shown in self._shown.items()
+            if any(v.role in ("argument", "external") for v, _ in shown)
+        }
+        for before, after in self._reshaped:
+            if before in self._written or after in self._written:
+                return True
+            seen = given.count(after) + (given.count(before) if before != after else 0)
+            if after in given and (before in outside or seen > 1):
+                return True
+        return False
 
     def undo(self) -> None:
         """Put everything outside the step back to what it was."""
@@ -427,6 +460,11 @@ def _overlap(array: Any, others: Sequence[Any]) -> bool:
     if type(array) is not np.ndarray:
         return True
     return any(np.may_share_memory(array, other) for other in others)
+
+
+def _owner(array: Any) -> int:
+    """The identity of what holds the memory of an array."""
+    return id(backend.of(array).memory_owner(array))
 
 
 def _is_engines_own(array: Any) -> bool:

@@ -580,7 +580,7 @@ class Compiled:
             if leaf.grad is not None and leaf not in {t.node for t in tensors}
         ]
         outputs = Outputs(found.tensors, tensors, guards.tensors(recorder), left)
-        program = recorder.finish(outputs.fresh)
+        program = recorder.finish(outputs.fresh, found.tensors)
         device = _device_of(program, [t.data for t in tensors])
         with backend.backend_for(device).at(device):
             program = simplified(program)

@@ -171,6 +171,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         return None
     if any(type(t.data) is not np.ndarray for t in tensors):
         return None
+    if sharing.layouts is not None and any(x is not None for x in sharing.layouts):
+        return None  # C takes only arguments that lie in order
     lists: dict[str, list[Any]] = {
         name: [] for name in ("cells", "dicts", "sizes", "items", "attributes", "functions")
     }

@@ -404,7 +404,9 @@ class Guards:
                 self._fetches.append(functools.partial(getattr, t, "data"))
                 arrays.append(t.data)
         self._outside_arrays = arrays
-        self.sharing = Sharing([t.data for t in arguments], self._outside_arrays)
+        self.sharing = Sharing(
+            [t.data for t in arguments], self._outside_arrays, recorder.by_layout
+        )
 
     @staticmethod
     def names_of(optimizer: Any) -> list[str]:
@@ -481,7 +483,7 @@ class Guards:
                 return "which tensors outside share memory"
             self._outside_arrays = now
         if not self.sharing.holds([t.data for t in arguments], self._outside_arrays):
-            return "which tensors share memory"
+            return "which tensors share memory, or how they lie in it"
         return None
 
     def _has_moved(self) -> bool:

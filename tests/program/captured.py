@@ -36,7 +36,8 @@ def recorded(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Program
     finally:
         RECORDING.remove(recorder)
         MODE.reset(token)
-    program = recorder.finish(tensors_in(result))
+    results = tensors_in(result)
+    program = recorder.finish(results, results)
     recorder.undo()
     return program
 

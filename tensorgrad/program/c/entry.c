@@ -220,7 +220,7 @@ static int take(Entry *e, PyObject *args) {
         PyArrayObject *a = (PyArrayObject *)SLOT(t, e->data_at);
         if (!a || !PyArray_CheckExact(a)) return 0;
         if (PyArray_NDIM(a) != want->ndim || PyArray_TYPE(a) != want->type) return 0;
-        if (!PyArray_IS_C_CONTIGUOUS(a) || !PyArray_ISNOTSWAPPED(a)) return 0;
+        if (!PyArray_ISCARRAY_RO(a)) return 0; /* in order, aligned, of this machine's byte order */
         for (int d = 0; d < want->ndim; d++)
             if (PyArray_DIM(a, d) != want->dims[d]) return 0;
         if (!apart(e, args, k, a)) return 0;
