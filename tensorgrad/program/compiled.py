@@ -242,6 +242,7 @@ class Entry:
             results, gradients = self.executor.run(arrays)
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             tensor = held[k]
+            array = self.outputs.laid(self._leaves[k], array)
             if array is None:
                 leaf.grad = None
             elif tensor is not None and tensor.data is array:
@@ -575,7 +576,7 @@ class Compiled:
         effects = effects_of(reads, found)
         guards.locate(reads)
         left = [
-            (leaf.grad, functools.partial(getattr, leaf, "grad"))
+            (leaf.grad, leaf)
             for leaf in recorder.touched
             if leaf.grad is not None and leaf not in {t.node for t in tensors}
         ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorgrad.errors import CompileError
 from tensorgrad.program.aliases import extent
-from tensorgrad.tape import wrap
+from tensorgrad.tape import Leaf, wrap
 from tensorgrad.tensor import Tensor
 
 
@@ -33,6 +33,12 @@ class Kept(NamedTuple):
     """A tensor from outside, found by calling ``find``."""
 
     find: Callable[[], Tensor]
+
+
+class Left(NamedTuple):
+    """The gradient that a replay leaves in a leaf of the tape."""
+
+    leaf: Leaf
 
 
 class View(NamedTuple):
@@ -77,12 +83,12 @@ class Outputs:
         found: Sequence[Tensor],
         arguments: Sequence[Tensor],
         outside: Sequence[tuple[Tensor, Callable[[], Tensor]]],
-        gradients: Sequence[tuple[Any, Callable[[], Tensor]]],
+        gradients: Sequence[tuple[Tensor, Leaf]],
     ) -> None:
         """found: what the step hands out, each tensor once.
 
-        outside: tensors from outside, and how to find what is there in a replay. gradients: the
-        same of the tensors that the step leaves in ``.grad``.
+        outside: tensors from outside, and how to find what is there in a replay. gradients: what
+        the step leaves in ``.grad`` of leaves, and these.
 
         Raises CompileError if two outputs share memory in a way that cannot be repeated.
         """
@@ -91,15 +97,33 @@ class Outputs:
         self._dtypes = [t.data.dtype for t in found]
         known: list[tuple[Tensor, Any]] = [(t, Given(k)) for k, t in enumerate(arguments)]
         known += [(t, Kept(find)) for t, find in outside]
-        known += [(t, Kept(find)) for t, find in gradients]
+        known += [(t, Left(leaf)) for t, leaf in gradients]
         #: results of the program that others are views of, and how they lay in memory
         self._layouts: dict[int, tuple[int, ...]] = {}
+        #: the same of gradients
+        self._laid: dict[Leaf, tuple[int, ...]] = {}
         # Of two that span the same memory the one that fills it comes first.
         order = sorted(range(len(found)), key=lambda k: (-_span(found[k].data), -found[k].size))
         for t in order:
             maker = self._maker(found[t], known)
             known.append((found[t], maker))
             self._makers.append((t, maker))
+        self._number_in_order()
+
+    def _number_in_order(self) -> None:
+        """Number the results of the program as they are handed out, whatever their size."""
+        self._makers.sort(key=lambda item: item[0])
+        old = [m.number for _, m in self._makers if type(m) is Fresh]
+        new = {number: k for k, number in enumerate(old)}
+
+        def renumbered(maker: Any) -> Any:
+            if type(maker) is View:
+                return maker._replace(of=renumbered(maker.of))
+            return Fresh(new[maker.number]) if type(maker) is Fresh else maker
+
+        self._makers = [(k, renumbered(m)) for k, m in self._makers]
+        self.fresh = [self.fresh[number] for number in old]
+        self._layouts = {new[number]: strides for number, strides in self._layouts.items()}
 
     def _maker(self, t: Tensor, known: Sequence[tuple[Tensor, Any]]) -> Any:
         for other, how in known:
@@ -114,11 +138,14 @@ class Outputs:
                 low, high = extent(a)
                 first, last = extent(b)
                 # What the program gives is filled by its elements, without the memory between them.
-                filled = type(how) is not Fresh or b.nbytes == last - first
+                computed = type(how) in (Fresh, Left)
+                filled = not computed or b.nbytes == last - first
                 if filled and first <= low and high <= last:
                     offset = _start(a) - _start(b)
                     if type(how) is Fresh:
                         self._layouts[how.number] = b.strides
+                    if type(how) is Left:
+                        self._laid[how.leaf] = b.strides
                     return View(how, offset, a.shape, a.strides, b.strides)
                 if not np.shares_memory(a, b):
                     continue  # its elements lie between those of the other
@@ -142,12 +169,18 @@ class Outputs:
         return all(type(m) is Fresh and m.number == k for k, m in self._makers)
 
     def hold(self, arguments: Sequence[Tensor]) -> bool:
-        """Whether views of arguments can be made: these lie in memory as those at capture did."""
+        """Whether views can be made of arguments and of tensors outside: these lie in memory as
+        they did at capture."""
         return all(
-            arguments[m.of.number].data.strides == m.strides
+            self._tensor(m.of, (), arguments).data.strides == m.strides
             for _, m in self._makers
-            if type(m) is View and type(m.of) is Given
+            if type(m) is View and type(m.of) in (Given, Kept)
         )
+
+    def laid(self, leaf: Leaf, gradient: Any) -> Any:
+        """The array of a gradient, as views of it that are handed out need it to lie in memory."""
+        strides = self._laid.get(leaf)
+        return gradient if gradient is None else _relaid(gradient, strides)
 
     def make(self, results: Sequence[Any], arguments: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, from the arrays that the program gave."""
@@ -167,6 +200,10 @@ class Outputs:
             return arguments[maker.number]
         if type(maker) is Kept:
             return maker.find()
+        if type(maker) is Left:
+            gradient: Tensor | None = maker.leaf.grad
+            assert gradient is not None  # the program computes it
+            return gradient
         if type(maker) is View:
             base = self._tensor(maker.of, results, arguments).data
             return wrap(_window(base, maker, base.dtype), None)

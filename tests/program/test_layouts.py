@@ -31,8 +31,8 @@ class _Shares(Observer):
 
 def test_which_operations_give_a_view_or_a_copy() -> None:
     by_layout: dict[str, set[str]] = defaultdict(set)
-    for row, number in [(row, k) for row in OPERATIONS.values() for k in range(len(row.cases))]:
-        call = draw(row, number)
+    rows = OPERATIONS.values()
+    for operation, call in [(row, draw(row, k)) for row in rows for k in range(len(row.cases))]:
         told = []
         for layout in [None, *LAYOUTS]:
             shares = _Shares()
@@ -43,7 +43,7 @@ def test_which_operations_give_a_view_or_a_copy() -> None:
             token = MODE.set(current_mode()._replace(observers=(shares,)))
             try:
                 with tg.no_grad():
-                    call.map(convert, floats=False).of(row.function)
+                    call.map(convert, floats=False).of(operation.function)
             except tg.TensorgradError:
                 pass  # it writes, and broadcast memory is read-only
             finally:
@@ -52,7 +52,7 @@ def test_which_operations_give_a_view_or_a_copy() -> None:
         for found in told[1:]:
             for (name, a), (other, b) in zip(told[0], found):
                 if name == other and a != b:
-                    by_layout[name].add(row.name)
+                    by_layout[name].add(operation.name)
     assert set(by_layout) == set(VIEW_OR_COPY), dict(by_layout)
 
 
@@ -134,3 +134,32 @@ def test_what_is_overwritten(function: Callable[..., Any], first: str, executor:
         assert among[0] == among[1]
     assert not compiled.dropped
     assert compiled.captures <= 3
+
+
+@pytest.mark.parametrize("executor", ["auto", "numpy"])
+@pytest.mark.parametrize("part", ["[1:]", ".T", "[::-1]", "[:, 1]", ".T[1:]", ""])
+@pytest.mark.parametrize(
+    "loss", ["x @ w.T", "w @ x.T", "x.T.mT @ w.mT", "(w.T * 2.0).T * x[0]", "w * x[1]"]
+)
+def test_part_of_a_gradient_is_handed_out(loss: str, part: str, executor: str) -> None:
+    """Eager gradients of a product with a transposed matrix lie by columns, others in order."""
+
+    def made() -> tuple[Tensor, Callable[[Tensor], Any]]:
+        w = Tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3), requires_grad=True)
+        space = {"w": w}
+        text = f"    w.grad = None\n    ({loss}).square().sum().backward()\n    return w.grad{part}"
+        exec(f"def step(x):\n{text}", space)
+        step: Any = space["step"]
+        return w, step
+
+    (w, plain), (v, step) = made(), made()
+    compiled = tg.compile(step, executor=executor)
+    for k in range(5):
+        x = np.random.default_rng(k).normal(size=(4, 3)).astype(np.float32)
+        found, wanted = compiled(Tensor(x)), plain(Tensor(x))
+        assert v.grad is not None
+        assert w.grad is not None
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-5)
+        np.testing.assert_allclose(v.grad.numpy(), w.grad.numpy(), rtol=1e-5)
+        assert np.shares_memory(found.data, v.grad.data)
+    assert not compiled.reasons
