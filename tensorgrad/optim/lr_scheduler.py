@@ -11,15 +11,19 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from tensorgrad.optim.optimizer import Optimizer
+
+_next_number = count(1).__next__
 
 
 class LRScheduler:
     """Base class: sets the rate of each group to its first rate times ``factor(count)``.
 
     optimizer: whose rates are set; those that its groups have now are where the schedule begins.
+        A group added later goes along from the rate that it was given.
 
     Raises TypeError for what is no optimizer.
     """
@@ -34,6 +38,9 @@ class LRScheduler:
         self.base_lrs: list[float] = [float(group["lr"]) for group in optimizer.param_groups]
         #: how often ``step`` was called
         self.count = 0
+        # When it was made, and what the rates were then: whoever combines schedules begins with
+        # those from before any of them had changed them.
+        self._first = _next_number(), self.base_lrs
         self._apply()
 
     def factor(self, count: int) -> float:
@@ -46,13 +53,23 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one, and set the rates."""
+        self._take_new_groups()
         self.count += 1
         self._apply()
 
     def _apply(self) -> None:
         groups = self.optimizer.param_groups
-        for group, base in zip(groups, self.base_lrs):
+        for group, base in zip(groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base, self.count)
+
+    def _take_new_groups(self) -> None:
+        """Find where groups added since would have begun, to have the rate that they have now."""
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            # Rates are base * factor + offset, of which only the sum is known here.
+            offset = self.rate(0.0, self.count)
+            factor = self.rate(1.0, self.count) - offset
+            lr = float(group["lr"])
+            self.base_lrs.append((lr - offset) / factor if factor else lr)
 
     def get_last_lr(self) -> list[float]:
         """The rates of the groups now."""
@@ -60,6 +77,7 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule stands: numbers and lists of numbers."""
+        self._take_new_groups()
         return {"count": self.count, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -67,11 +85,7 @@ class LRScheduler:
 
         Raises ValueError if it is of an optimizer with another number of groups.
         """
-        if len(state["base_lrs"]) != len(self.optimizer.param_groups):
-            raise ValueError(
-                f"{type(self).__name__}: the state is of {len(state['base_lrs'])} parameter "
-                f"groups, the optimizer has {len(self.optimizer.param_groups)}"
-            )
+        _check_groups(self, state["base_lrs"])
         self.count = int(state["count"])
         self.base_lrs = [float(lr) for lr in state["base_lrs"]]
         self._apply()
@@ -79,6 +93,15 @@ class LRScheduler:
     def _check(self, name: str, value: float, low: float, reason: str) -> None:
         if value < low:
             raise ValueError(f"{type(self).__name__}: {name} must be {reason}, got {value!r}")
+
+
+def _check_groups(scheduler: Any, rates: Sequence[float]) -> None:
+    groups = scheduler.optimizer.param_groups
+    if len(rates) != len(groups):
+        raise ValueError(
+            f"{type(scheduler).__name__}: the state is of {len(rates)} parameter groups, the "
+            f"optimizer has {len(groups)}; add the groups that it had before loading the state"
+        )
 
 
 class LambdaLR(LRScheduler):
@@ -278,10 +301,33 @@ class OneCycleLR(LRScheduler):
         return start + (end - start) * part
 
 
-class SequentialLR(LRScheduler):
+class _Combined(LRScheduler):
+    """A schedule made of others, which begin where the first of them that was made began."""
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler]) -> None:
+        for scheduler in schedulers:
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(
+                    f"{type(self).__name__}: schedules that follow from the number of steps are "
+                    f"needed, got {type(scheduler).__name__}; call its step() beside this one's"
+                )
+        if any(s.optimizer is not optimizer for s in schedulers):
+            raise ValueError(f"{type(self).__name__}: the schedules must be of the same optimizer")
+        self.schedulers = list(schedulers)
+        first = min((s._first for s in schedulers), key=lambda made: made[0])
+        for group, base in zip(optimizer.param_groups, first[1]):
+            group["lr"] = base
+        super().__init__(optimizer)
+        self._first = first
+
+
+class SequentialLR(_Combined):
     """One schedule after another: number i + 1 begins, at its own start, at ``milestones[i]``.
 
-    schedulers: of the same optimizer. Raises ValueError unless there is a milestone between two.
+    schedulers: of the same optimizer; they may be combined ones. milestones: numbers of steps.
+
+    Raises ValueError unless there is a milestone between two and they are in order, TypeError for
+    a schedule that depends on more than the number of steps.
     """
 
     def __init__(
@@ -292,39 +338,30 @@ class SequentialLR(LRScheduler):
                 f"SequentialLR: {len(schedulers)} schedules need {max(len(schedulers) - 1, 0)} "
                 f"milestones, got {len(milestones)}"
             )
-        if any(s.optimizer is not optimizer for s in schedulers):
-            raise ValueError("SequentialLR: the schedules must be of the same optimizer")
-        self.schedulers, self.milestones = list(schedulers), list(milestones)
-        # The first rates are those from before any of the schedules had changed them.
-        for group, base in zip(optimizer.param_groups, schedulers[0].base_lrs):
-            group["lr"] = base
-        super().__init__(optimizer)
+        self.milestones = list(milestones)
+        if self.milestones != sorted(self.milestones):
+            raise ValueError(f"SequentialLR: the milestones must be in order, got {milestones}")
+        super().__init__(optimizer, schedulers)
 
-    def _apply(self) -> None:
-        at = bisect_right(self.milestones, self.count)
-        begin = self.milestones[at - 1] if at else 0
-        current = self.schedulers[at]
-        current.base_lrs = self.base_lrs
-        current.count = self.count - begin
-        current._apply()
+    def rate(self, base: float, count: int) -> float:
+        """That of the schedule whose turn it is, which began at its milestone."""
+        at = bisect_right(self.milestones, count)
+        return self.schedulers[at].rate(base, count - (self.milestones[at - 1] if at else 0))
 
 
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(_Combined):
     """Several schedules at once: their factors are multiplied.
 
-    Raises ValueError for none, or schedules of different optimizers.
+    schedulers: of the same optimizer; they may be combined ones.
+
+    Raises ValueError for none, or schedules of different optimizers, TypeError for a schedule
+    that depends on more than the number of steps.
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler]) -> None:
         if not schedulers:
             raise ValueError("ChainedScheduler: at least one schedule is needed")
-        optimizer = schedulers[0].optimizer
-        if any(s.optimizer is not optimizer for s in schedulers):
-            raise ValueError("ChainedScheduler: the schedules must be of the same optimizer")
-        self.schedulers = list(schedulers)
-        for group, base in zip(optimizer.param_groups, schedulers[0].base_lrs):
-            group["lr"] = base
-        super().__init__(optimizer)
+        super().__init__(schedulers[0].optimizer, schedulers)
 
     def rate(self, base: float, count: int) -> float:
         """``base`` times the factor of each, one after the other."""
@@ -409,8 +446,9 @@ class ReduceLROnPlateau:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where ``state_dict()`` was taken; sets the rates."""
+        """Go on from where ``state_dict()`` was taken; sets the rates. Raises as LRScheduler."""
+        _check_groups(self, state["lrs"])
         self.best = float(state["best"])
         self.bad_steps, self.waiting = int(state["bad_steps"]), int(state["waiting"])
-        for group, rate in zip(self.optimizer.param_groups, state["lrs"], strict=True):
+        for group, rate in zip(self.optimizer.param_groups, state["lrs"]):
             group["lr"] = float(rate)

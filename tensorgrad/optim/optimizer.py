@@ -323,11 +323,13 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on later, as a dict of tensors and numbers.
 
-        ``{"state": {i: {name: tensor}}, "param_groups": [{option: value, "params": [i, ...]}]}``,
-        the parameters being numbered through the groups. The tensors are copies.
+        ``{"optimizer": name of the class, "state": {i: {name: tensor}}, "param_groups": [{option:
+        value, "params": [i, ...]}]}``, the parameters being numbered through the groups. The
+        tensors are copies.
         """
         number = {p: i for i, p in enumerate(self._all_params())}
         return {
+            "optimizer": self._name,
             "state": {
                 i: {k: _copy(v) for k, v in self.state[p].items()}
                 for p, i in number.items()
@@ -342,10 +344,12 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict()`` gave; the parameters must be listed in the same order.
 
-        Nothing is changed unless all fits. Raises ValueError if the groups differ in number or
-        size, ShapeError if a state has another shape than its parameter.
+        Nothing is changed unless all fits. Raises ValueError if the state is of another optimizer,
+        or the groups differ in number or size, ShapeError if a state has another shape than its
+        parameter.
         """
         groups, state = state_dict["param_groups"], state_dict["state"]
+        self._check_kind(state_dict.get("optimizer"), groups, state)
         theirs = [len(g["params"]) for g in groups]
         ours = [len(g["params"]) for g in self.param_groups]
         if theirs != ours:
@@ -379,6 +383,33 @@ class Optimizer:
             group.update(new)
         self.state = loaded
         self._plans.clear()
+
+    def _check_kind(
+        self, name: str | None, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]
+    ) -> None:
+        """Raise ValueError for what another optimizer saved: its numbers mean something else."""
+        if name is not None:
+            if name != self._name:
+                raise ValueError(
+                    f"{self._name}: the state was saved by {name}, whose numbers mean something "
+                    f"else; load it into {name}, or, if both have the same rule, without its "
+                    '"optimizer"'
+                )
+            return
+        for theirs in groups:
+            odd = {*self.defaults} ^ {*theirs} - {*_NOT_OPTIONS}
+            if odd:
+                raise ValueError(
+                    f"{self._name}: the state is of another optimizer, for only one of the two has "
+                    f"the option {min(odd)!r}; {self._name} has {', '.join(self.defaults)}"
+                )
+        for values in state.values() if self.states else ():
+            for name in values:
+                if name not in ("step", *self.states):
+                    raise ValueError(
+                        f"{self._name}: the state is of another optimizer, for it has {name!r}; "
+                        f"{self._name} has {', '.join(self.states)}"
+                    )
 
     def _all_params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from tensorgrad.dtypes import HALVES
+from tensorgrad.errors import GradientError
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
@@ -14,10 +17,16 @@ def _unscale_value(xp: Any, found: Any, scale: Any, *grads: Any) -> Any:
     found[()] = 0
     factor = 1 / scale
     for g in grads:
-        xp.multiply(g, factor.astype(g.dtype), out=g)
+        if g.dtype in HALVES:  # in which 1 / scale may be 0
+            g[...] = (g.astype(factor.dtype) * factor).astype(g.dtype)
+        else:
+            xp.multiply(g, factor.astype(g.dtype), out=g)
         found[()] = xp.maximum(found, ~xp.isfinite(g).all())
     return found
 
+
+# Powers of two beyond which the scale does not go: it stays finite, and so does 1 / scale.
+_LEAST, _MOST = 2.0**-126, 2.0**126
 
 _UNSCALE = Primitive(
     "unscale_",
@@ -52,7 +61,10 @@ class GradScaler:
     init_scale: the first factor. growth_factor: by which it grows after ``growth_interval`` steps
     in a row with finite gradients. backoff_factor: by which it shrinks after one without.
 
-    ``skipped`` counts the steps left out.
+    Several optimizers share one scaler: ``step`` is called for each and ``update`` once. Each is
+    left out only where its own gradients are not finite; the factor shrinks if those of any are.
+
+    ``skipped`` counts the updates after which steps were left out.
 
     Its numbers lie on the device of the losses, where they move at the first one.
 
@@ -66,21 +78,28 @@ class GradScaler:
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
     ) -> None:
-        if not (init_scale > 0 and growth_factor > 1 > backoff_factor > 0 < growth_interval):
+        if not (
+            _LEAST <= init_scale <= _MOST
+            and 1 < growth_factor < math.inf
+            and 0 < backoff_factor < 1
+            and growth_interval > 0
+        ):
             raise ValueError(
-                "GradScaler: init_scale must be above 0, growth_factor above 1, backoff_factor "
-                f"between 0 and 1, growth_interval from 1; got {init_scale}, {growth_factor}, "
-                f"{backoff_factor}, {growth_interval}"
+                "GradScaler: init_scale must be from 2**-126 to 2**126, growth_factor above 1, "
+                "backoff_factor between 0 and 1, growth_interval from 1; got "
+                f"{init_scale}, {growth_factor}, {backoff_factor}, {growth_interval}"
             )
         self.growth_factor, self.backoff_factor = growth_factor, backoff_factor
         self.growth_interval = growth_interval
         self.skipped = 0
         self._steps = 0  # since the scale was last changed
-        #: The factor, and 1 if the last gradients were not finite: 0-d float32 tensors that are
-        #: overwritten. A compiled step refers to them and not to the scaler, which counts.
+        #: The factor, a 0-d float32 tensor that is overwritten. A compiled step refers to it and
+        #: not to the scaler, which counts.
         self.scale_tensor = Tensor(init_scale, dtype="float32", device="cpu")
-        self.found = Tensor(0.0, dtype="float32", device="cpu")
-        self._unscaled = False
+        # The optimizers unscaled since the last update, each with 1 if a gradient is not finite;
+        # and those of them that were stepped.
+        self._found: dict[Optimizer, Tensor] = {}
+        self._stepped: set[Optimizer] = set()
 
     def get_scale(self) -> float:
         """The factor of the losses now."""
@@ -90,7 +109,6 @@ class GradScaler:
         """Move the numbers to a device; returns the scaler."""
         if self.scale_tensor.device != device:
             self.scale_tensor = self.scale_tensor.to(device)
-            self.found = self.found.to(device)
         return self
 
     def scale(self, loss: Tensor) -> Tensor:
@@ -99,48 +117,82 @@ class GradScaler:
         return loss * self.scale_tensor
 
     def unscale_(self, optimizer: Optimizer) -> None:
-        """Divide the gradients of ``optimizer`` by the factor; for clipping before ``step``."""
-        grads = [
-            p.grad
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        if grads:
-            apply(_UNSCALE, (self.found, self.scale_tensor, *grads))
-        self._unscaled = True
+        """Divide the gradients of ``optimizer`` by the factor; for clipping before ``step``.
 
-    def finite(self) -> bool:
-        """Whether all gradients were finite when they were unscaled; waits for a GPU."""
-        return not self.found.item()
+        Raises GradientError if they were divided before since the last ``update``.
+        """
+        if optimizer in self._found:
+            raise GradientError(
+                "GradScaler: the gradients of this optimizer were divided by the scale already; "
+                "call unscale_() at most once and before step(), and update() after the steps of "
+                "all optimizers"
+            )
+        found = Tensor(0.0, dtype="float32", device=self.scale_tensor.device)
+        unscale(optimizer, self.scale_tensor, found)
+        self._found[optimizer] = found
 
     def step(self, optimizer: Optimizer) -> bool:
-        """``optimizer.step()`` if all gradients are finite, else nothing; says which."""
-        if not self._unscaled:
+        """``optimizer.step()`` if all its gradients are finite, else nothing; says which.
+
+        Raises GradientError if it was stepped before since the last ``update``.
+        """
+        if optimizer in self._stepped:
+            raise GradientError(
+                "GradScaler: this optimizer was stepped already since the last update(); call "
+                "update() once after the steps of all optimizers"
+            )
+        if optimizer not in self._found:
             self.unscale_(optimizer)
-        finite = self.finite()
+        self._stepped.add(optimizer)
+        finite = not self._found[optimizer].item()
         if finite:
             optimizer.step()
         return finite
 
     def update(self) -> None:
-        """Set the factor for the next step."""
-        self._unscaled = False
-        if not self.finite():
-            self.scale_tensor.copy_(self.scale_tensor.item() * self.backoff_factor)
+        """Set the factor for the next step, after the steps of all optimizers.
+
+        Raises GradientError if no optimizer was stepped or unscaled since the last time.
+        """
+        if not self._found:
+            raise GradientError(
+                "GradScaler: update() needs gradients to judge the scale by, and no optimizer was "
+                "stepped since the last update(); call step(optimizer) first"
+            )
+        finite = not any(found.item() for found in self._found.values())
+        self._found.clear()
+        self._stepped.clear()
+        self.adjust(finite)
+
+    def adjust(self, finite: bool) -> None:
+        """Shrink the factor unless the gradients were ``finite``, or count a step towards growth.
+
+        It is what ``update`` does with what it finds.
+        """
+        if not finite:
+            self._multiply(self.backoff_factor)
             self.skipped += 1
-            self._steps = 0
             return
         self._steps += 1
-        if self._steps == self.growth_interval:
-            self.scale_tensor.copy_(self.scale_tensor.item() * self.growth_factor)
-            self._steps = 0
+        if self._steps >= self.growth_interval:
+            self._multiply(self.growth_factor)
+
+    def _multiply(self, factor: float) -> None:
+        self.scale_tensor.copy_(min(max(self.get_scale() * factor, _LEAST), _MOST))
+        self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The factor, and what the next change of it depends on."""
         return {"scale": self.get_scale(), "steps": self._steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave."""
-        self.scale_tensor.copy_(float(state["scale"]))
+        """Go on from what ``state_dict`` gave. Raises ValueError for a factor out of range."""
+        scale = float(state["scale"])
+        if not _LEAST <= scale <= _MOST:
+            raise ValueError(
+                f"GradScaler: the scale must be from 2**-126 to 2**126; the state has {scale}"
+            )
+        self.scale_tensor.copy_(scale)
         self._steps, self.skipped = int(state["steps"]), int(state["skipped"])
+        self._found.clear()
+        self._stepped.clear()

@@ -63,6 +63,8 @@ class Step:
         self.scaler: GradScaler | None = None
         if precision == "float16":
             self.scaler = GradScaler()
+        #: 1 if the last gradients were not finite, where losses are scaled
+        self._found = Tensor(0.0, dtype="float32", device="cpu")
         self._made_of: Parts | None = None
         self._device: str | None = None
         self._stages: tuple[_Stage, _Stage | None] = (_nothing, None)
@@ -131,9 +133,10 @@ class Step:
         # A scale that has become too large shows itself by an overflow: nothing to warn of.
         with np.errstate(over="ignore", invalid="ignore"):
             found = first(*batch)
-        if self.scaler.finite():
+        finite = not self._found.item()  # waits for a GPU
+        if finite:
             update()
-        self.scaler.update()
+        self.scaler.adjust(finite)
         return found
 
     def _new_stages(self, parts: Parts, compiled: bool) -> tuple[_Stage, _Stage | None]:
@@ -141,10 +144,11 @@ class Step:
         model, optimizer, loss, prepare, penalty, average = parts
         accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scale = found = None
+        scale = None
         if self.scaler is not None:
-            self.scaler.to(parameters[0].device)
-            scale, found = self.scaler.scale_tensor, self.scaler.found
+            scale = self.scaler.to(parameters[0].device).scale_tensor
+            self._found = Tensor(0.0, dtype="float32", device=scale.device)
+        found = self._found
 
         def training_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
             result = _backward(
@@ -155,7 +159,6 @@ class Step:
 
         def scaled_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
             assert scale is not None
-            assert found is not None
             result = _backward(
                 batch, model, optimizer, loss, prepare, penalty, accumulate, precision, scale
             )

@@ -11,7 +11,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
 from tensorgrad.amp import GradScaler, autocast
-from tensorgrad.errors import DtypeError
+from tensorgrad.errors import DtypeError, GradientError
 from tensorgrad.nn import functional
 from tensorgrad.optim import SGD, Adam
 
@@ -117,6 +117,99 @@ def test_scaler_leaves_out_steps_and_finds_its_scale() -> None:
     assert other.state_dict() == scaler.state_dict()
     with pytest.raises(ValueError, match="growth_factor above 1"):
         GradScaler(growth_factor=0.5)
+
+
+def scaled(**options: Any) -> tuple[GradScaler, list[Tensor], list[SGD]]:
+    """A scaler, and two parameters with an optimizer for each."""
+    leaves = [Tensor(np.ones(2, np.float32), requires_grad=True) for _ in range(2)]
+    return GradScaler(init_scale=1024.0, **options), leaves, [SGD([p], lr=1.0) for p in leaves]
+
+
+@pytest.mark.parametrize("unscaled", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("infinite", [(), (0,), (1,), (0, 1)])
+def test_a_scaler_of_two_optimizers(infinite: tuple[int, ...], unscaled: tuple[int, ...]) -> None:
+    """Each is judged by its own gradients, and the scale by those of both."""
+    scaler, (p, q), optimizers = scaled(growth_interval=1)
+    factors = [float(np.inf) if i in infinite else c for i, c in enumerate((0.5, 0.25))]
+    scaler.scale((p * factors[0] + q * factors[1]).sum()).backward()
+    for i in unscaled:
+        scaler.unscale_(optimizers[i])
+    done = [scaler.step(optimizer) for optimizer in optimizers]
+    scaler.update()
+    assert done == [i not in infinite for i in range(2)]
+    wanted = [1.0 if i in infinite else 1 - c for i, c in enumerate((0.5, 0.25))]
+    assert [p.tolist(), q.tolist()] == [[value] * 2 for value in wanted]
+    assert scaler.get_scale() == (512 if infinite else 2048)
+    assert scaler.skipped == bool(infinite)
+
+
+def test_gradients_are_divided_once_between_updates() -> None:
+    scaler, (p, _), (one, two) = scaled()
+    for _ in range(2):
+        p.grad = Tensor(np.full(2, 512.0, np.float32))
+        scaler.unscale_(one)
+        with pytest.raises(GradientError, match="divided by the scale already"):
+            scaler.unscale_(one)
+        assert scaler.step(one)
+        with pytest.raises(GradientError, match="stepped already"):
+            scaler.step(one)
+        with pytest.raises(GradientError, match="divided by the scale already"):
+            scaler.unscale_(one)
+        assert scaler.step(two)  # it has no gradients, which is no reason against a step
+        scaler.update()
+    assert p.tolist() == [0.0, 0.0]
+    with pytest.raises(GradientError, match=r"call step\(optimizer\) first"):
+        scaler.update()
+    assert scaler.get_scale() == 1024
+
+
+@pytest.mark.parametrize(("value", "bound"), [(1.0, 2.0**126), (np.nan, 2.0**-126)])
+def test_the_scale_stays_finite(value: float, bound: float) -> None:
+    """However long gradients are finite, or are not; and so does what they are multiplied by."""
+    scaler, (p, _), (optimizer, _) = scaled(growth_factor=2.0**40, backoff_factor=2.0**-40)
+    scaler.growth_interval = 1
+    for _ in range(6):
+        p.grad = Tensor(np.full(2, value, np.float32))
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == bound
+    p.grad = Tensor(np.full(2, bound, np.float32))
+    scaler.unscale_(optimizer)
+    assert p.grad.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="the state has inf"):
+        scaler.load_state_dict({"scale": np.inf, "steps": 0, "skipped": 0})
+
+
+def test_growth_counts_steps_in_a_row() -> None:
+    """One without finite gradients begins the count again, and so does growth itself."""
+    scaler, (p, _), (optimizer, _) = scaled(growth_interval=3)
+    scales = []
+    for value in (1, 1, np.inf, 1, 1, 1, 1, 1, np.nan, 1, 1, 1):
+        p.grad = Tensor(np.full(2, value, np.float32))
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(int(scaler.get_scale()))
+        resumed = GradScaler(growth_interval=3)  # what is left of the count goes along
+        resumed.load_state_dict(scaler.state_dict())
+        scaler = resumed
+    wanted = [1024, 1024, 512, 512, 512, 1024, 1024, 1024, 512, 512, 512, 1024]
+    assert scales == wanted
+    scaler.growth_interval = 5
+    scaler.load_state_dict({"scale": 8.0, "steps": 7, "skipped": 0})
+    p.grad = Tensor(np.ones(2, np.float32))
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_gradients_of_other_dtypes_are_divided_exactly(dtype: str) -> None:
+    """1 / scale is 0 in float16 from 2**25 on."""
+    p = Tensor(np.ones(2), dtype=dtype, requires_grad=True)
+    scaler = GradScaler(init_scale=2.0**30)
+    p.grad = Tensor([2.0**12, 2.0**15], dtype=dtype)
+    scaler.unscale_(SGD([p], lr=1.0))
+    assert p.grad.tolist() == [2.0**-18, 2.0**-15]
 
 
 def test_float16_training_with_a_scaler_learns() -> None:

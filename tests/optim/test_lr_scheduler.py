@@ -94,6 +94,119 @@ def test_a_resumed_schedule_goes_on(name: str) -> None:
         resumed.step()
 
 
+def nested(o: optim.Optimizer) -> Any:
+    inner = ours.SequentialLR(o, [ours.ConstantLR(o, 0.5, 2), ours.ExponentialLR(o, 0.9)], [2])
+    return ours.ChainedScheduler([inner, ours.StepLR(o, 1, 0.5)])
+
+
+def sequence_of_chains(o: optim.Optimizer) -> Any:
+    warm = ours.ChainedScheduler([ours.LinearLR(o, 0.25, 1.0, 3), ours.ExponentialLR(o, 0.5)])
+    inner = ours.SequentialLR(o, [ours.ConstantLR(o, 0.5, 1), ours.ExponentialLR(o, 0.1)], [1])
+    return ours.SequentialLR(o, [warm, inner], [3])
+
+
+def made_in_another_order(o: optim.Optimizer) -> Any:
+    late = ours.ConstantLR(o, 0.5, 9)
+    early = ours.LinearLR(o, 0.25, 1.0, 3)  # made of rates that have changed already
+    return ours.SequentialLR(o, [early, late], [3])
+
+
+@pytest.mark.parametrize(
+    ("make", "factors"),
+    [
+        (nested, [0.5, 0.25, 0.25, 0.1125, 0.050625]),
+        (sequence_of_chains, [0.25, 0.25, 0.1875, 0.5, 1.0, 0.1, 0.01]),
+        (made_in_another_order, [0.25, 0.5, 0.75, 0.5, 0.5]),
+    ],
+)
+def test_schedules_within_one_another(make: Callable[[Any], Any], factors: list[float]) -> None:
+    o = optimizer(0.1, 0.02)
+    schedule = make(o)
+    for factor in factors:
+        assert schedule.get_last_lr() == pytest.approx([0.1 * factor, 0.02 * factor])
+        twin = make(optimizer(0.1, 0.02))
+        twin.load_state_dict(schedule.state_dict())
+        assert twin.get_last_lr() == schedule.get_last_lr()
+        schedule.step()
+
+
+def test_what_depends_on_figures_is_not_combined() -> None:
+    o = optimizer(0.1)
+    plateau: Any = ours.ReduceLROnPlateau(o)
+    for make in (
+        lambda: ours.ChainedScheduler([ours.StepLR(o, 1), plateau]),
+        lambda: ours.SequentialLR(o, [plateau, ours.StepLR(o, 1)], [1]),
+    ):
+        with pytest.raises(TypeError, match="got ReduceLROnPlateau; call its step"):
+            make()
+    with pytest.raises(ValueError, match=r"must be in order, got \[5, 2\]"):
+        ours.SequentialLR(o, [ours.StepLR(o, 1) for _ in range(3)], [5, 2])
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("steps", [0, 3, 8])
+def test_a_group_added_later_goes_along(name: str, steps: int) -> None:
+    """From the rate that it was given: as if it had been there from the start."""
+    o = optimizer(0.1)
+    schedule = CASES[name](ours, o)
+    for _ in range(steps):
+        schedule.step()
+    o.add_param_group({"params": [tg.zeros(2, requires_grad=True)], "lr": o.param_groups[0]["lr"]})
+    for _ in range(12):
+        schedule.load_state_dict(schedule.state_dict())
+        assert schedule.get_last_lr() == pytest.approx([schedule.get_last_lr()[0]] * 2)
+        schedule.step()
+    short = CASES[name](ours, optimizer(0.1))
+    with pytest.raises(ValueError, match="of 2 parameter groups, the optimizer has 1; add"):
+        short.load_state_dict(schedule.state_dict())
+
+
+def test_a_group_added_later_keeps_its_rate_until_the_next_step() -> None:
+    o = optimizer(0.1)
+    schedule = ours.StepLR(o, 2, 0.5)
+    for _ in range(3):
+        schedule.step()
+    o.add_param_group({"params": [tg.zeros(2, requires_grad=True)], "lr": 0.4})
+    schedule.state_dict()
+    assert schedule.get_last_lr() == [0.05, 0.4]
+    schedule.step()
+    assert schedule.get_last_lr() == [0.025, 0.2]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("start", [-2.0, 2.0])
+@pytest.mark.parametrize(("threshold_mode", "margin"), [("rel", 0.2), ("abs", 0.1)])
+def test_how_much_better_counts_below_zero(
+    mode: str, start: float, threshold_mode: str, margin: float
+) -> None:
+    """A relative threshold is one of the size of the figure, whatever its sign."""
+    sign = -1.0 if mode == "min" else 1.0
+    for change, better in ((margin * 0.9, False), (margin * 1.1, True), (-margin, False)):
+        plateau = ours.ReduceLROnPlateau(
+            optimizer(0.1), mode=mode, threshold=0.1, threshold_mode=threshold_mode
+        )
+        plateau.step(start)
+        plateau.step(start + sign * change)
+        assert plateau.best == (start + sign * change if better else start)
+        assert plateau.bad_steps == (not better)
+
+
+def test_a_plateau_passes_over_nan() -> None:
+    plateau = ours.ReduceLROnPlateau(optimizer(0.1), patience=5)
+    for figure in (np.nan, 3.0, np.nan, 2.0):
+        plateau.step(figure)
+    assert (plateau.best, plateau.bad_steps) == (2.0, 0)
+
+
+def test_a_plateau_of_other_groups_is_refused() -> None:
+    saved = ours.ReduceLROnPlateau(optimizer(0.1, 0.2)).state_dict()
+    plateau = ours.ReduceLROnPlateau(optimizer(0.3))
+    plateau.step(1.0)
+    with pytest.raises(ValueError, match="of 2 parameter groups"):
+        plateau.load_state_dict(saved)
+    assert (plateau.best, plateau.get_last_lr()) == (1.0, [0.3])
+
+
 def test_a_resumed_plateau_goes_on() -> None:
     first, second = optimizer(0.1), optimizer(0.1)
     whole = ours.ReduceLROnPlateau(first, patience=1)

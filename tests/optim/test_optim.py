@@ -564,6 +564,95 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     assert not two.state_dict()["state"]
 
 
+#: Classes of which one may take another's numbers for its own: equal names, shapes or options.
+KINDS = ["SGD", "Adam", "AdamW", "RAdam", "LAMB", "Adamax", "RMSprop", "Adagrad", "Lion", "Muon"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("other", KINDS)
+@pytest.mark.parametrize("name", KINDS)
+def test_the_state_of_another_kind_is_refused(name: str, other: str, named: bool) -> None:
+    p = Tensor(np.ones((2, 2)), requires_grad=True)
+    p.grad = Tensor(np.ones((2, 2)))
+    one = getattr(optim, other)([p], lr=0.5)
+    one.step()
+    saved = one.state_dict()
+    if not named:  # as files from before had it; what else tells them apart is the names
+        del saved["optimizer"]
+    two = getattr(optim, name)([p], lr=0.1)
+    before = two.state_dict()
+    alike = {one._used(one.param_groups[0]), two._used(two.param_groups[0])}
+    if name == other or (not named and len(alike) == 1 and {*one.defaults} == {*two.defaults}):
+        two.load_state_dict(saved)
+        assert two.param_groups[0]["lr"] == 0.5
+        return
+    with pytest.raises(ValueError, match=f"^{name}: the state .*{other if named else 'another'}"):
+        two.load_state_dict(saved)
+    assert two.state_dict() == before
+    assert not two.state[p]
+
+
+def test_an_optimizer_with_states_of_its_own_gets_them_back() -> None:
+    class Pushed(optim.Optimizer):
+        def __init__(self, params: Any, lr: float = 1.0) -> None:
+            super().__init__(params, {"lr": lr})
+
+        def step(self) -> None:
+            for p in self._all_params():
+                assert p.grad is not None
+                self.state[p]["kept"] = p.grad
+
+    p = Tensor([1.0], requires_grad=True)
+    p.grad = Tensor([3.0])
+    one, two = Pushed([p]), Pushed([p])
+    one.step()
+    saved = one.state_dict()
+    for _ in range(2):
+        two.load_state_dict(saved)
+        assert two.state[p]["kept"].tolist() == [3.0]
+        saved.pop("optimizer", None)
+
+
+def test_a_state_loaded_into_a_used_optimizer_takes_effect() -> None:
+    """The steps before have left flat arrays behind, which must not be gone on with."""
+    p, q = (Tensor(np.ones(3), requires_grad=True) for _ in range(2))
+    one, two = optim.Adam([p], lr=0.1), optim.Adam([q], lr=0.3)
+    for leaf, optimizer, value in ((p, one, 1.0), (q, two, -5.0), (q, two, 2.0)):
+        leaf.grad = Tensor(np.full(3, value))
+        optimizer.step()
+    two.load_state_dict(one.state_dict())
+    with no_grad():
+        q.copy_(p)
+    for leaf, optimizer in ((p, one), (q, two)):
+        leaf.grad = Tensor(np.array([0.5, -1.0, 2.0]))
+        optimizer.step()
+    assert q.tolist() == p.tolist()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_centered_rmsprop_of_a_constant_gradient(momentum: float, weight_decay: float) -> None:
+    """Against the rule written out: v - m**2 is a variance, small where g hardly varies."""
+    p = Tensor(np.array([1.0, -2.0]), requires_grad=True)
+    options: dict[str, Any] = {
+        "alpha": 0.5,
+        "eps": 1e-3,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
+    optimizer = optim.RMSprop([p], lr=0.01, centered=True, **options)
+    wanted = p.detach().numpy().copy()
+    v, m, b = np.zeros(2), np.zeros(2), np.zeros(2)
+    for _ in range(12):
+        p.grad = Tensor(np.array([3.0, -1.0]))
+        optimizer.step()
+        g = np.array([3.0, -1.0]) + weight_decay * wanted
+        v, m = 0.5 * v + 0.5 * g**2, 0.5 * m + 0.5 * g
+        b = momentum * b + g / (np.sqrt(v - m**2) + 1e-3)
+        wanted -= 0.01 * b
+        np.testing.assert_allclose(p.detach().numpy(), wanted, rtol=1e-6)
+
+
 def test_an_optimizer_of_ones_own() -> None:
     class Signs(optim.Optimizer):
         def __init__(self, params: Any, lr: float = 1e-3) -> None:
