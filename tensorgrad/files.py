@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,17 +40,25 @@ def read_at_most(file: BinaryIO, wanted: int) -> bytearray:
     return content
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomically(
+    path: str | os.PathLike[str], content: bytes, before: Callable[[], None] | None = None
+) -> None:
     """Make ``content`` the content of the file ``path``, all at once.
 
     The bytes go to a temporary file in the same folder, are forced to the disk, and only then take
-    the name. Whatever interrupts this leaves the old file as it was.
+    the name. Whatever interrupts this leaves the old file as it was. Where ``path`` is a symbolic
+    link, it stays one, and the file it leads to is written.
 
-    Raises OSError (FileNotFoundError if the folder does not exist, PermissionError, a full disk).
+    before: called when the bytes are on the disk, just before they take the name.
+
+    Raises OSError (FileNotFoundError if the folder does not exist, PermissionError, a full disk, a
+    device or folder of that name).
     """
-    path = Path(path)
+    path = linked_file(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
+    if path.exists() and not path.is_file():  # to rename a file to /dev/null would replace it
+        raise OSError(errno.EINVAL, "only a regular file can be written anew", str(path))
     # Not tempfile: its files stay readable for their owner alone after they are renamed.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -57,11 +66,37 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            before()
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def linked_file(path: str | os.PathLike[str]) -> Path:
+    """``path``, or what it leads to in the end if it is a symbolic link.
+
+    Raises OSError for links that go in a circle.
+    """
+    path = Path(path)
+    if not path.is_symlink():
+        return path
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return found
+
+
+def remove_parts(path: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed left of ``write_atomically(path)``."""
+    path = linked_file(path)
+    if not path.parent.is_dir():
+        return
+    for entry in path.parent.iterdir():  # not glob: a name may hold its special characters
+        if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".part"):
+            entry.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from safetensors import SafetensorError, deserialize
 
 from tensorgrad import backend, dtypes
+from tensorgrad.files import DataFileError
 from tensorgrad.tensor import Tensor
+
+METADATA = "__metadata__"  # the name in a file's header under which no array can be
 
 # safetensors' own NumPy reader does not know BF16.
 _DTYPES = {
@@ -20,8 +27,48 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def file_array(view: Mapping[str, Any]) -> ndarray[Any, Any]:
-    """The array that ``safetensors.deserialize`` describes. Raises KeyError for its dtype."""
+def read_safetensors(
+    path: str | os.PathLike[str], remedy: str
+) -> tuple[dict[str, ndarray[Any, Any]], dict[str, str]]:
+    """The arrays in a safetensors file under their names, and the texts that lie beside them.
+
+    Raises OSError if the file cannot be read, DataFileError, with ``remedy``, if it is no
+    safetensors file, is torn, or holds arrays of a dtype that tensors do not have.
+    """
+    content = Path(path).read_bytes()
+    try:
+        found = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        _refuse_unknown_dtypes(path, _header(content))  # it may be whole, but newer
+        raise DataFileError(path, f"torn, or not a safetensors file ({error})", remedy) from error
+    header = _header(content)
+    _refuse_unknown_dtypes(path, header)
+    return {name: _array(view) for name, view in found}, header.get(METADATA) or {}
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """The JSON at the beginning of a safetensors file, or nothing where there is none."""
+    try:
+        found = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse_unknown_dtypes(path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
+    for name, entry in header.items():
+        dtype = entry.get("dtype") if isinstance(entry, dict) and name != METADATA else None
+        if isinstance(dtype, str) and dtype not in _DTYPES:
+            raise DataFileError(
+                path,
+                f"{name!r} is of dtype {dtype!r}, which tensors do not have; known are "
+                + ", ".join(_DTYPES),
+                "convert it where it was saved, as to F32",
+            )
+
+
+def _array(view: Mapping[str, Any]) -> ndarray[Any, Any]:
+    """The array that ``safetensors.deserialize`` describes."""
     dtype = _DTYPES[view["dtype"]]
     array = np.frombuffer(view["data"], dtype.newbyteorder("<")).reshape(view["shape"])
     return array.astype(dtype, copy=False)

@@ -12,24 +12,25 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
-from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from tensorgrad.backend import is_array
 from tensorgrad.errors import TensorgradError
-from tensorgrad.files import write_atomically
-from tensorgrad.nn.arrays import file_array, host_array
+from tensorgrad.files import DataFileError, write_atomically
+from tensorgrad.nn.arrays import METADATA, host_array, read_safetensors
 from tensorgrad.tensor import Tensor
 
 _FORMAT = 1
 _ENTRY = "tensorgrad"  # one entry only: the order of several would differ from run to run
 _MARK = "$"  # the key of a JSON object that stands for something JSON has no word for
+_LONG = 2048  # bits; Python may refuse to write longer integers in decimal, or to read them
+_REMEDY = "take another checkpoint, or train again"
 
 
 class CheckpointError(TensorgradError, ValueError):
@@ -55,24 +56,34 @@ def save_checkpoint(
     path: str | os.PathLike[str],
     state: Mapping[str, Any],
     config: Mapping[str, Any] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> None:
     """Write ``state`` to the file ``path``, in one step: an interruption leaves the old file.
 
     state: dicts, lists and tuples, nested at will, of tensors, arrays, numbers, texts and None.
     config: what the reader should know of how the state came about, of the same kinds.
+    before: called when all is on the disk, just before it takes the place of the old file, which
+        can still be given another name.
 
     Raises CheckpointError for anything else in the state, DtypeError for an array of a dtype that
     tensors do not have, OSError if the file cannot be written.
     """
     arrays: dict[str, ndarray[Any, Any]] = {}
-    document = {
-        "format": _FORMAT,
-        "state": _pack(dict(state), "", arrays),
-        "config": _pack(dict(config or {}), "config", arrays),
-        "versions": versions(),
-    }
-    document["sha256"] = _checksum(document, arrays)
-    write_atomically(path, save(arrays, metadata={_ENTRY: json.dumps(document)}))
+    try:
+        document = {
+            "format": _FORMAT,
+            "state": _pack(dict(state), "", arrays),
+            "config": _pack(dict(config or {}), "config", arrays),
+            "versions": versions(),
+        }
+        document["sha256"] = _checksum(document, arrays)
+        text = json.dumps(document)
+    except RecursionError as error:
+        raise CheckpointError(
+            "a checkpoint cannot hold a state that is nested so deeply, or that contains itself; "
+            "save what it consists of"
+        ) from error
+    write_atomically(path, save(arrays, metadata={_ENTRY: text}), before)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> LoadedCheckpoint:
@@ -82,44 +93,36 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LoadedCheckpoint:
     a checkpoint of tensorgrad.
     """
     path = Path(path)
-    content = path.read_bytes()
     try:
-        found = deserialize(content)  # type: ignore[no-untyped-call]
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: torn, or not a safetensors file ({error}); take another checkpoint, or train "
-            "again"
-        ) from error
-    text = header.get("__metadata__", {}).get(_ENTRY)
+        arrays, metadata = read_safetensors(path, _REMEDY)
+    except DataFileError as error:
+        raise CheckpointError(str(error)) from error
+    text = metadata.get(_ENTRY)
     if text is None:
         raise CheckpointError(
             f"{path}: a safetensors file, but not a checkpoint of tensorgrad; read its arrays with "
             "safetensors.numpy.load_file"
         )
     altered = CheckpointError(
-        f"{path}: its content does not match its checksum, so it was altered or damaged; take "
-        "another checkpoint, or train again"
+        f"{path}: its content does not match its checksum, so it was altered or damaged; {_REMEDY}"
     )
     try:
-        arrays = {name: file_array(view) for name, view in found}
         document = json.loads(text)
-        checksum = document.pop("sha256")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        checksum, written_in = document.pop("sha256"), document.get("format")
+        if written_in == _FORMAT and checksum == _checksum(document, arrays):
+            return LoadedCheckpoint(
+                _unpack(document["state"], arrays),
+                _unpack(document["config"], arrays),
+                document["versions"],
+            )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise altered from error
-    if document.get("format") != _FORMAT:
+    if written_in != _FORMAT:
         raise CheckpointError(
-            f"{path}: written in format {document.get('format')!r}; this version of tensorgrad "
-            f"reads format {_FORMAT}. Read it with the version that wrote it: "
-            f"{document.get('versions')}"
+            f"{path}: written in format {written_in!r}; this version of tensorgrad reads format "
+            f"{_FORMAT}. Read it with the version that wrote it: {document.get('versions')}"
         )
-    if checksum != _checksum(document, arrays):
-        raise altered
-    return LoadedCheckpoint(
-        _unpack(document["state"], arrays),
-        _unpack(document["config"], arrays),
-        document["versions"],
-    )
+    raise altered
 
 
 def older(path: str | os.PathLike[str], number: int) -> Path:
@@ -128,27 +131,44 @@ def older(path: str | os.PathLike[str], number: int) -> Path:
     return path.with_suffix(f".{number}{path.suffix}") if number else path
 
 
+def kept(path: str | os.PathLike[str]) -> list[Path]:
+    """The files that ``Checkpointing`` keeps under ``path``, newest first; none if there are none.
+
+    A number may be missing: a process can be killed while it gives the files their next names.
+    """
+    path = Path(path)
+    start, end = f"{path.stem}.", path.suffix
+    numbers: list[int] = []
+    if path.parent.is_dir():
+        for name in os.listdir(path.parent):
+            number = name.removeprefix(start).removesuffix(end)
+            if number.isdecimal() and older(path, int(number)).name == name:
+                numbers.append(int(number))
+    files = [path] if os.path.lexists(path) else []
+    return files + [older(path, number) for number in sorted(numbers)]
+
+
 def load_newest(path: str | os.PathLike[str]) -> LoadedCheckpoint:
     """The newest whole checkpoint of those that ``Checkpointing`` keeps under ``path``.
 
-    If the newest is damaged or missing, those before it are tried; a warning says which is used.
+    If the newest is damaged, unreadable or missing, those before it are tried; a warning says which
+    is used.
 
     Raises CheckpointError if none is whole, with what is wrong with each; FileNotFoundError if
     there is none at all.
     """
-    problems: list[str] = []
-    number = 0
-    while True:
-        candidate = older(path, number)
-        if not candidate.exists() and number:
-            break
-        number += 1
+    path = Path(path)
+    candidates = kept(path)
+    if not candidates:
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    problems = [] if candidates[0] == path else [f"{path}: missing"]
+    for candidate in candidates:
         try:
             found = load_checkpoint(candidate)
         except CheckpointError as error:
             problems.append(str(error))
-        except FileNotFoundError:
-            problems.append(f"{candidate}: missing")
+        except OSError as error:  # a bad sector, or a link that leads nowhere
+            problems.append(f"{candidate}: cannot be read ({error.strerror or error})")
         else:
             if problems:
                 warnings.warn(
@@ -156,8 +176,6 @@ def load_newest(path: str | os.PathLike[str]) -> LoadedCheckpoint:
                     stacklevel=2,
                 )
             return found
-    if number == 1 and not Path(path).exists():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
     raise CheckpointError("no checkpoint is whole: " + "; ".join(problems))
 
 
@@ -175,13 +193,15 @@ def _pack(value: Any, path: str, arrays: dict[str, ndarray[Any, Any]]) -> Any:
     """``value`` as JSON, with the arrays in it moved to ``arrays`` under their paths."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, int) and value.bit_length() > _LONG:
+        return {_MARK: "integer", "hex": hex(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor) or is_array(value):
         kind = "tensor" if isinstance(value, Tensor) else "array"
         array = value.data if isinstance(value, Tensor) else value
-        name = path
-        while name in arrays:
+        name = path.encode(errors="backslashreplace").decode()  # JSON of the format is UTF-8
+        while name in arrays or name == METADATA:
             name += "_"
         arrays[name] = host_array(array)
         return {_MARK: kind, "name": name}
@@ -219,5 +239,7 @@ def _unpack(value: Any, arrays: Mapping[str, ndarray[Any, Any]]) -> Any:
         return Tensor(arrays[value["name"]], device="cpu", copy=None)
     if kind == "array":
         return arrays[value["name"]]
+    if kind == "integer":
+        return int(value["hex"], 16)
     items = _unpack(value["items"], arrays)
     return tuple(items) if kind == "tuple" else dict(items)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import linked_file, remove_parts
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.checkpoint import older, save_checkpoint
 
@@ -74,8 +75,7 @@ class Checkpointing(Callback):
         """Note which epoch will be the last; remove what an earlier process left half-written."""
         self._last = epochs
         self._saved_at = time.monotonic()
-        for part in self.path.parent.glob(f".{self.path.name}.*.part"):
-            part.unlink(missing_ok=True)
+        remove_parts(self.path)
 
     def on_batch_end(self, trainer: Trainer, done: int) -> None:
         """Save, if so many steps or minutes have passed."""
@@ -123,14 +123,25 @@ class Checkpointing(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint now."""
-        # At every moment the newest whole checkpoint has a name that load_newest looks at.
-        for number in range(self.keep - 1, 1, -1):
-            if older(self.path, number - 1).exists():
-                older(self.path, number - 1).replace(older(self.path, number))
-        if self.keep > 1 and self.path.exists():
-            _link(self.path, older(self.path, 1))
-        save_checkpoint(self.path, trainer.state_dict(), self.config)
+        save_checkpoint(self.path, trainer.state_dict(), self.config, self._rotate)
+        if self.keep > 1:
+            older(self.path, self.keep).unlink(missing_ok=True)
         self._saved_at = time.monotonic()
+
+    def _rotate(self) -> None:
+        """Give the checkpoints that are there older names, once the next one is on the disk.
+
+        A killed process leaves ``keep`` different files, or as many as there were: the oldest is
+        moved one further, and goes only after the new one has its name.
+        """
+        if self.keep == 1 or not self.path.exists():
+            return
+        free = 1
+        while free < self.keep and older(self.path, free).exists():
+            free += 1
+        for number in range(free, 1, -1):
+            older(self.path, number - 1).replace(older(self.path, number))
+        _link(self.path, older(self.path, 1))
 
     def state_dict(self) -> dict[str, Any]:
         """The best figure."""
@@ -143,6 +154,7 @@ class Checkpointing(Callback):
 
 def _link(source: Path, target: Path) -> None:
     """Give the file ``source`` a second name, in one step; a copy where there are no links."""
+    source = linked_file(source)  # a second name of the file, not of a symbolic link to it
     part = target.with_name(f".{target.name}.link.part")
     part.unlink(missing_ok=True)
     try:
@@ -150,3 +162,4 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copy2(source, part)
     part.replace(target)
+    part.unlink(missing_ok=True)  # nothing is renamed where both are one file already

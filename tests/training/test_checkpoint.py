@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tensorgrad import dtypes
 from tensorgrad.errors import DtypeError
 from tensorgrad.tensor import Tensor
-from tensorgrad.training import CheckpointError, load_checkpoint, save_checkpoint
+from tensorgrad.training import CheckpointError, load_checkpoint, load_newest, save_checkpoint
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -159,3 +161,106 @@ def test_refuses_what_it_cannot_hold(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DtypeError):
         save_checkpoint(tmp_path / "c", {"x": np.zeros(2, complex)})
     assert load_checkpoint(tmp_path / "c").state == {"n": 1}
+
+
+def test_names_and_numbers_the_format_has_no_room_for(tmp_path: Path) -> None:
+    """The format's own name, names that are no Unicode, integers of thousands of digits."""
+    state: Any = {
+        "__metadata__": Tensor([1.0]),
+        "__metadata___": np.arange(2),
+        "\udcff": np.arange(3),  # from a file name that is not UTF-8
+        "large": [10**5000, -(10**5000), 2**2048, 2**64],
+        "$": {"hex": "0x1"},
+    }
+    save_checkpoint(tmp_path / "c", state, {"file": "\udcff"})
+    found = load_checkpoint(tmp_path / "c")
+    assert equal(found.state, state)
+    assert found.config == {"file": "\udcff"}
+
+
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_refuses_what_is_nested_without_end(tmp_path: Path) -> None:
+    """A state that holds itself, or is too deep to be read back."""
+    circle: dict[str, Any] = {}
+    circle["again"] = {"and": [circle]}
+    for state in (circle, {"deep": nested(100_000)}):
+        with pytest.raises(CheckpointError, match="nested so deeply, or that contains itself"):
+            save_checkpoint(tmp_path / "c", state)
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(tmp_path / "c", {"deep": nested(60)})
+    assert load_checkpoint(tmp_path / "c").state == {"deep": nested(60)}
+
+
+def header_of(metadata: Any, **arrays: Any) -> bytes:
+    """A safetensors file with four bytes of data."""
+    text = json.dumps({"__metadata__": metadata, **arrays}).encode()
+    return len(text).to_bytes(8, "little") + text + b"\0" * (4 if arrays else 0)
+
+
+DIGITS = "9" * 5000
+STRANGE = {
+    "metadata is null": header_of(None),
+    "metadata is a list": header_of([1]),
+    "metadata is a number": header_of(5),
+    "entry is no text": header_of({"tensorgrad": 5}),
+    "entry is null": header_of({"tensorgrad": None}),
+    "entry is no JSON": header_of({"tensorgrad": "{"}),
+    "entry is no object": header_of({"tensorgrad": "[]"}),
+    "entry is a number": header_of({"tensorgrad": "5"}),
+    "entry is deep": header_of({"tensorgrad": "[" * 100_000 + "]" * 100_000}),
+    "deep objects": header_of({"tensorgrad": '{"sha256":' * 50_000 + "1" + "}" * 50_000}),
+    "deep state": header_of(
+        {"tensorgrad": '{"format": 1, "sha256": "", "state": ' + "[" * 900 + "]" * 900 + "}"}
+    ),
+    "large integer": header_of({"tensorgrad": f'{{"format": {DIGITS}, "sha256": 1}}'}),
+    "large shape": header_of(
+        {}, x={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    ).replace(b"[1]", f"[{DIGITS}]".encode()),
+    "a file of nothing but [": b"[" * 100_000,
+    "header is deep": (100_000).to_bytes(8, "little") + b"[" * 100_000,
+    "header is no object": (2).to_bytes(8, "little") + b"[]",
+    "header is longer than can be": b"\xff" * 8 + b"{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
+def test_strange_files_take_one_line(tmp_path: Path, content: bytes) -> None:
+    """A CheckpointError that names the file, and the checkpoint before is used."""
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(tmp_path / "c.1.safetensors", {"n": 7})
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"c\.safetensors: "):
+        load_checkpoint(path)
+    with pytest.warns(UserWarning, match=r"Going on from the one before, .*c\.1\.safetensors"):
+        assert load_newest(path).state == {"n": 7}
+
+
+def test_a_whole_checksum_over_no_checkpoint(tmp_path: Path) -> None:
+    """A document with the right checksum and without what a checkpoint consists of."""
+    for document in ({"format": 1}, {"format": 1, "state": {"$": "tensor", "name": "x"}}):
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        text = json.dumps({**document, "sha256": digest})
+        (tmp_path / "c").write_bytes(header_of({"tensorgrad": text}))
+        with pytest.raises(CheckpointError, match="altered or damaged"):
+            load_checkpoint(tmp_path / "c")
+
+
+def test_only_files_are_written_anew(tmp_path: Path) -> None:
+    """Not what is no regular file: renaming would put a file in the place of a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "to_pipe").symlink_to(pipe)
+    for name in ("pipe", "folder", "round", "to_pipe"):
+        with pytest.raises(OSError, match=r"regular file|levels of symbolic links"):
+            save_checkpoint(tmp_path / name, {"n": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe", "round", "to_pipe"]
+    assert pipe.is_fifo()
