@@ -379,12 +379,26 @@ class Tensor:
 
     def __reduce__(self) -> Any:
         """For ``copy`` and ``pickle``: the values in memory of their own, with a new entry."""
+        self._check_copied()
+        return _rebuild, (type(self), self._host(), self.device, self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """As by ``copy``, and its gradient is copied along, without a history."""
+        self._check_copied()
+        new = object.__new__(type(self))
+        new.data, new.node = self.detach().clone().data, None
+        new.requires_grad = self.requires_grad
+        grad = self.grad
+        if grad is not None:
+            new.grad = grad.detach().clone()
+        return new
+
+    def _check_copied(self) -> None:
         if not self.is_leaf:
             raise GradientError(
                 "a computed tensor cannot be copied together with its history; .detach() it, or "
                 ".clone() it to stay connected"
             )
-        return _rebuild, (type(self), self._host(), self.device, self.requires_grad)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> ndarray[Any, Any]:
         if self.device != "cpu":

@@ -16,7 +16,7 @@ import pytest
 from sampler import host
 
 import tensorgrad as tg
-from tensorgrad import Tensor, backend, dtypes
+from tensorgrad import Tensor, backend, dtypes, nn
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 
 no_gpu = pytest.mark.skipif(backend.cuda_is_available(), reason="says what happens without a GPU")
@@ -662,6 +662,25 @@ def test_copies_are_tensors_of_their_own(way: str) -> None:
     assert z.grad is not None
     assert x.grad.tolist() == [2, 2]
     assert z.grad.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("make", [Tensor, nn.Parameter])
+def test_a_deep_copy_keeps_the_gradient(make: Callable[..., Tensor]) -> None:
+    """In memory of its own, and without the history that it may have."""
+    x = make([3.0], requires_grad=True)
+    (x * x).sum().backward(create_graph=True)
+    z = copy.deepcopy([x, x])
+    assert z[0] is z[1]
+    assert type(z[0]) is make
+    assert x.grad is not None
+    assert x.grad.requires_grad
+    assert z[0].grad is not None
+    assert not z[0].grad.requires_grad
+    x.grad.data[...] = 9
+    assert z[0].grad.tolist() == [6]
+    (z[0] * 2).sum().backward()
+    assert (x.grad.tolist(), z[0].grad.tolist()) == ([9], [8])
+    assert copy.deepcopy(make([1.0], requires_grad=False)).grad is None
 
 
 @pytest.mark.parametrize("way", COPIES)

@@ -5,7 +5,7 @@ from tensorgrad.autograd.check import gradcheck, gradgradcheck
 from tensorgrad.autograd.checkpoint import checkpoint
 from tensorgrad.autograd.custom import custom_operation
 from tensorgrad.autograd.functional import grad, hessian, hvp, jacobian, jvp, vjp
-from tensorgrad.autograd.modes import enable_grad, is_grad_enabled, no_grad
+from tensorgrad.autograd.modes import enable_grad, is_grad_enabled, is_recomputing, no_grad
 
 __all__ = [
     "checkpoint",
@@ -18,6 +18,7 @@ __all__ = [
     "hessian",
     "hvp",
     "is_grad_enabled",
+    "is_recomputing",
     "jacobian",
     "jvp",
     "no_grad",

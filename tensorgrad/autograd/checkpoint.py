@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tensorgrad.autograd.modes import enable_grad, no_grad
+from tensorgrad.autograd.modes import RECOMPUTING, enable_grad, no_grad
 from tensorgrad.errors import GradientError
-from tensorgrad.ops import random
+from tensorgrad.ops.precision import autocast, autocast_dtype
+from tensorgrad.ops.random import DRAWN, Generator
 from tensorgrad.tape import LEAF, Deferred, Node, current_mode, was_overwritten, wrap
 from tensorgrad.tensor import Tensor
 
@@ -19,7 +20,8 @@ class _Segment:
         self.function = function
         self.args = [_Held(a) if isinstance(a, Tensor) else a for a in args]
         self.kwargs = {k: _Held(a) if isinstance(a, Tensor) else a for k, a in kwargs.items()}
-        self.random_state = random.default_generator.state()
+        self.drawn: dict[Generator, tuple[int, int]] = {}
+        self.precision = autocast_dtype()
         self.outputs: list[Tensor | None] = []
 
     def take(self, number: int, position: int) -> Tensor:
@@ -32,17 +34,21 @@ class _Segment:
         return out
 
     def _run(self, position: int) -> None:
-        generator = random.default_generator
-        now = generator.state()
-        generator.set_state(self.random_state)
+        now = {generator: generator.state() for generator in self.drawn}
+        for generator, state in self.drawn.items():
+            generator.set_state(state)
+        token = RECOMPUTING.set(True)
+        lowered = self.precision is not None
         try:
-            with enable_grad():
+            with enable_grad(), autocast(self.precision if lowered else "bfloat16", lowered):
                 out = self.function(
                     *[_revive(a, position) for a in self.args],
                     **{k: _revive(a, position) for k, a in self.kwargs.items()},
                 )
         finally:
-            generator.set_state(now)
+            RECOMPUTING.reset(token)
+            for generator, state in now.items():
+                generator.set_state(state)
         self.outputs = list(out) if isinstance(out, tuple | list) else [out]
 
 
@@ -88,7 +94,9 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """``function(*args, **kwargs)`` without storing what happens inside it.
 
     Only the tensors among the arguments are kept. The backward pass calls the function again,
-    with the same random numbers, and then goes through it; gradients are the same, to any order.
+    with the same random numbers and in the same precision, and then goes through it; gradients are
+    the same, to any order. Running statistics of batch normalization are not updated by the second
+    call; a module of one's own that keeps something asks ``is_recomputing()``.
     Tensors that the function uses without being given them (parameters of a module) get their
     gradients too, but must not be overwritten between the two calls.
 
@@ -97,8 +105,12 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not current_mode().grad:
         return function(*args, **kwargs)
     segment = _Segment(function, args, kwargs)
-    with no_grad():
-        out = function(*args, **kwargs)
+    token = DRAWN.set(segment.drawn)
+    try:
+        with no_grad():
+            out = function(*args, **kwargs)
+    finally:
+        DRAWN.reset(token)
     several = isinstance(out, tuple | list)
     tensors = list(out) if several else [out]
     found = []

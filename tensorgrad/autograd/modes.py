@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextvars import Token
+from contextvars import ContextVar, Token
 from typing import Any, TypeVar
 
 from tensorgrad.tape import MODE, Mode, current_mode
@@ -56,3 +56,15 @@ class enable_grad(_SetMode):
 def is_grad_enabled() -> bool:
     """Whether operations are recorded for gradients here."""
     return current_mode().grad
+
+
+RECOMPUTING: ContextVar[bool] = ContextVar("recomputing", default=False)
+
+
+def is_recomputing() -> bool:
+    """Whether this is ``checkpoint`` computing a segment again, for the backward pass.
+
+    What a module counts or averages over its calls is not to be changed then: it was the first
+    time.
+    """
+    return RECOMPUTING.get()

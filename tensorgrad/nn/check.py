@@ -22,7 +22,7 @@ from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.nn.containers import Residual
 from tensorgrad.nn.embedding import RBF, Bilinear, Embedding
 from tensorgrad.nn.layers import Linear
-from tensorgrad.nn.module import Module
+from tensorgrad.nn.module import Module, evaluating
 from tensorgrad.nn.normalization import BatchNorm1d, GroupNorm, LayerNorm, RMSNorm
 from tensorgrad.ops.creation import zeros
 from tensorgrad.tensor import Tensor
@@ -112,16 +112,14 @@ class _Run:
     def watching(self) -> Iterator[None]:
         """Inside, every module of the model tells what it does."""
         parts = list(self.model.modules())
-        modes = [part.training for part in parts]
-        try:
-            for part in parts:
-                part.training = False
-                vars(part)["forward"] = self._observed(part)
-            yield
-        finally:
-            for part, mode in zip(parts, modes, strict=True):
-                part.training = mode
-                vars(part).pop("forward", None)
+        with evaluating(self.model):
+            try:
+                for part in parts:
+                    vars(part)["forward"] = self._observed(part)
+                yield
+            finally:
+                for part in parts:
+                    vars(part).pop("forward", None)
 
     def _observed(self, part: Module) -> Callable[..., Any]:
         forward = part.forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from tensorgrad import dtypes
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Module")
 T = TypeVar("T")
+
+
+# copy and pickle go so many modules deep by recursion, and are shown so many before they begin.
+_FAR, _FARTHEST = 20, 200
 
 
 class _Changes:
@@ -50,9 +55,18 @@ class Parameter(Tensor):
     def __repr__(self) -> str:
         return "Parameter" + super().__repr__().removeprefix("Tensor")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        # An entry of its own on the tape, not a copy of the old one; the gradient stays behind.
-        return Parameter(self.detach().clone(), self.requires_grad)
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Inside, ``model.eval()``; afterwards each module inside is in the mode it was in before."""
+    parts = list(model.modules())
+    modes = [part.training for part in parts]
+    try:
+        model.eval()
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
 
 
 class IncompatibleKeys(NamedTuple):
@@ -195,19 +209,21 @@ class Module:
     ) -> Iterator[tuple[str, Module]]:
         """This module (under the name ``prefix``) and all inside it, in order of definition.
 
-        remove_duplicate: give a module that has several names only once.
+        remove_duplicate: give a module that has several names only once; else it is left out only
+            inside itself, where it holds one that holds it.
         """
-        seen: set[int] = set()
-        stack: list[tuple[str, Module]] = [(prefix, self)]
+        seen: set[int] = set()  # those that were given; or those around the place that this is at
+        stack: list[tuple[str, Module | int]] = [(prefix, self)]
         while stack:
             path, module = stack.pop()
-            if remove_duplicate:
-                if id(module) in seen:
-                    continue
+            if isinstance(module, int):
+                seen.remove(module)
+            elif id(module) not in seen:
                 seen.add(id(module))
-            yield path, module
-            inner = [(n, m) for n, m in vars(module).items() if isinstance(m, Module)]
-            stack.extend((_join(path, n), m) for n, m in reversed(inner))
+                yield path, module
+                if not remove_duplicate:
+                    stack.append((path, id(module)))
+                stack.extend((_join(path, n), m) for n, m in reversed(_inner(module)))
 
     def modules(self) -> Iterator[Module]:
         """This module and all inside it."""
@@ -314,13 +330,44 @@ class Module:
         """
         return hooks.register(self, "backward", hook)
 
+    # --- copies -----------------------------------------------------------------------------------
+
+    def _innermost_first(self, deepest: int | None = None) -> Iterator[tuple[Module, int]]:
+        """Every module once, those inside another before it, and how deep inside this one it is."""
+        seen: set[int] = set()
+        stack: list[tuple[Module, int, bool]] = [(self, 0, False)]
+        while stack:
+            module, depth, complete = stack.pop()
+            if complete:
+                yield module, depth
+            elif id(module) not in seen:
+                seen.add(id(module))
+                stack.append((module, depth, True))
+                if depth != deepest:
+                    stack.extend((m, depth + 1, False) for _, m in reversed(_inner(module)))
+
+    def __getstate__(self) -> Any:
+        """The attributes; before them the modules far inside, for ``copy`` and ``pickle``.
+
+        These go from an object to its attributes by recursion, which would be as deep as the model.
+        """
+        state = object.__getstate__(self)
+        far = [m for m, depth in self._innermost_first(_FARTHEST) if depth and not depth % _FAR]
+        return {"_far": far, **state} if far and isinstance(state, dict) else state
+
+    def __setstate__(self, state: Any) -> None:
+        values, slots = state if isinstance(state, tuple) else (state, None)
+        vars(self).update(values or {})
+        vars(self).pop("_far", None)
+        for name, value in (slots or {}).items():
+            object.__setattr__(self, name, value)
+
     # --- changes to all of it -------------------------------------------------------------------
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
-        """Call ``fn`` on every module inside and then on this one; returns the module."""
-        for module in self.children():
-            module.apply(fn)
-        fn(self)
+        """Call ``fn`` on every module inside, once, and then on this one; returns the module."""
+        for module, _ in self._innermost_first():
+            fn(module)
         return self
 
     def train(self: M, mode: bool = True) -> M:
@@ -456,16 +503,30 @@ class Module:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
 
     def __repr__(self) -> str:
-        lines = [
-            f"({name}): {module!r}".replace("\n", "\n  ")
-            for name, module in vars(self).items()
-            if isinstance(module, Module)
-        ]
-        extra = self.extra_repr()
-        if not lines:
-            return f"{type(self).__name__}({extra})"
-        body = "\n  ".join([extra, *lines] if extra else lines)
-        return f"{type(self).__name__}(\n  {body}\n)"
+        lines: list[str] = []
+        around: set[int] = set()
+        stack: list[tuple[str, str, Module | int]] = [("", "", self)]
+        while stack:
+            indent, label, module = stack.pop()
+            if isinstance(module, int):
+                around.remove(module)
+                text = ")"
+            elif id(module) in around:
+                text = f"{label}{type(module).__name__}(...)"
+            elif type(module).__repr__ is not Module.__repr__ and module is not self:
+                text = f"{label}{module!r}"
+            else:
+                extra, inner = module.extra_repr(), _inner(module)
+                text = f"{label}{type(module).__name__}("
+                if not inner:
+                    text += f"{extra})"
+                else:
+                    text += f"\n  {extra}" if extra else ""
+                    around.add(id(module))
+                    stack.append((indent, "", id(module)))
+                    stack.extend((indent + "  ", f"({n}): ", m) for n, m in reversed(inner))
+            lines.append(indent + text.replace("\n", "\n" + indent))
+        return "\n".join(lines)
 
     def check(self, *inputs: Any) -> Any:
         """Run the model on zeros, without data, and find what does not fit.
@@ -498,6 +559,11 @@ class Module:
         return summarize(self, input_shape, dtype)
 
 
+def _inner(module: Module) -> list[tuple[str, Module]]:
+    """The modules that are attributes of ``module``, under all their names."""
+    return [(n, m) for n, m in vars(module).items() if isinstance(m, Module)]
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
@@ -514,10 +580,11 @@ def _convert(tensor: Tensor, device: str | None, dtype: Any) -> None:
     new = tensor.detach().to(device=device, dtype=dtype)
     if new.data is tensor.data:
         return
-    grad = tensor.grad
-    trained = tensor.requires_grad
+    grad, old = tensor.grad, tensor.node
     tensor.node = None  # the old entry speaks of the old dtype
     tensor.data = new.data
-    if trained:
+    if old is not None:
         tensor.requires_grad = True
         tensor.grad = None if grad is None else grad.detach().to(device=device, dtype=dtype)
+        assert tensor.node is not None
+        tensor.node.hooks = old.hooks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorgrad.autograd.modes import no_grad
+from tensorgrad.autograd.modes import is_recomputing, no_grad
 from tensorgrad.dtypes import int64
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn.module import Module, Parameter, check_sizes
@@ -203,7 +203,7 @@ class BatchNorm1d(Module):
             mean = x.mean(axis=axes, keepdims=True)
             centered = x - mean
             var = (centered * centered).mean(axis=axes, keepdims=True)
-            if self.training and self.track_running_stats:
+            if self.training and self.track_running_stats and not is_recomputing():
                 self._track(mean.reshape(-1), var.reshape(-1) * (count / (count - 1)))
         else:
             shape = (-1, *(1,) * (len(x.shape) - 2))

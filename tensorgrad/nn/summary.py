@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorgrad import backend, dtypes
 from tensorgrad.autograd.walk import entries_of, saved_bytes
-from tensorgrad.nn.module import Module
+from tensorgrad.nn.module import Module, evaluating
 from tensorgrad.ops.creation import zeros
 from tensorgrad.tape import MODE, Observer, Primitive, current_mode
 from tensorgrad.tensor import Tensor
@@ -121,17 +121,15 @@ class _Forward(Observer):
             for shape in ([input_shape] if one else input_shape)
         ]
         parts = list(module.modules())
-        modes = [part.training for part in parts]
         token = MODE.set(current_mode()._replace(grad=True, observers=(self,)))
         try:
-            for part in parts:
-                part.training = False
-                vars(part)["forward"] = self._observed(part)
-            output = module(*inputs)
+            with evaluating(module):
+                for part in parts:
+                    vars(part)["forward"] = self._observed(part)
+                output = module(*inputs)
         finally:
             MODE.reset(token)
-            for part, mode in zip(parts, modes, strict=True):
-                part.training = mode
+            for part in parts:
                 vars(part).pop("forward", None)
         outputs = output if isinstance(output, tuple | list) else [output]
         roots = [y.node for y in outputs if isinstance(y, Tensor) and y.node is not None]

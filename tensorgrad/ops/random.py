@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,9 @@ def _place(device: str) -> Tensor:
 
 # --- generators -----------------------------------------------------------------------------------
 
+#: Where it is set: the state of every generator before the first draw from it, for doing it again.
+DRAWN: ContextVar[dict[Generator, tuple[int, int]] | None] = ContextVar("drawn", default=None)
+
 
 class Generator:
     """A source of random numbers, which a seed determines. Not shared between threads.
@@ -192,6 +196,9 @@ class Generator:
         """Use up ``words`` 32-bit words of the stream; the key and position where they begin."""
         for observer in current_mode().observers:
             observer.drew(self, words)
+        drawn = DRAWN.get()
+        if drawn is not None:
+            drawn.setdefault(self, self.state())
         attrs = {"key": self._key, "position": self._position}
         self._position += -(-words // 4) * 4
         return attrs

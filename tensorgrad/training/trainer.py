@@ -14,6 +14,7 @@ from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
+from tensorgrad.nn.module import evaluating
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.optim import ExponentialMovingAverage
 from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
@@ -123,6 +124,10 @@ class Trainer:
     ) -> list[dict[str, float]]:
         """Train until ``epochs`` epochs are done, those done before included; returns the history.
 
+        A model in evaluation mode is put into that of training. In one that is in training mode,
+        modules on which ``eval()`` was called, as a batch normalization that is to keep its
+        statistics, stay as they are.
+
         Ctrl-C ends training between two steps, so that a checkpoint written then is whole; a
         second Ctrl-C ends it at once.
 
@@ -187,30 +192,26 @@ class Trainer:
     def evaluate(self, loader: DataLoader) -> dict[str, float]:
         """The mean loss and metrics over all examples of ``loader``, in evaluation mode.
 
-        Records no gradients and leaves the model in the mode it was in.
+        Records no gradients and leaves each module in the mode it was in.
         """
         return self.evaluated(loader).compute()
 
     def evaluated(self, loader: DataLoader) -> Figures:
         """As ``evaluate``, but what the figures are computed from: the metrics themselves."""
         figures = Figures(self.metrics)
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                for *inputs, target in loader:
-                    with self._step.cast():
-                        output = self.model(*prepared(self.prepare, inputs))
-                        loss = self.loss(output, target)
-                    figures.add(loss, output, target)
-                    self._stop_if_interrupted()
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model), no_grad():
+            for *inputs, target in loader:
+                with self._step.cast():
+                    output = self.model(*prepared(self.prepare, inputs))
+                    loss = self.loss(output, target)
+                figures.add(loss, output, target)
+                self._stop_if_interrupted()
         return figures
 
     def _run_epoch(self, train_loader: DataLoader, validation_loader: DataLoader | None) -> None:
         started = time.perf_counter()
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         done = train_loader.state_dict()["position"]
         if not done or self._rate is None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tensorgrad as tg
-from tensorgrad import Tensor, ops
-from tensorgrad.autograd import checkpoint, grad
+from tensorgrad import Tensor, nn, ops
+from tensorgrad.amp import autocast
+from tensorgrad.autograd import checkpoint, grad, is_recomputing
 from tensorgrad.errors import GradientError
 
 RNG = np.random.default_rng(4)
@@ -95,6 +98,114 @@ def test_dropout_draws_the_same_mask_again() -> None:
     kept = out.numpy() if not out.requires_grad else out.detach().numpy()
     np.testing.assert_array_equal(x.grad.numpy() != 0, kept != 0)
     assert ops.random.default_generator.state() == before
+
+
+class Counting(nn.Module):
+    """Counts its calls, but not those that are made again."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not is_recomputing():
+            self.calls += 1
+        return x * 2.0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_take_a_batch_once(
+    compiled: bool, nested: bool, momentum: float | None
+) -> None:
+    plain = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum))
+    again = copy.deepcopy(plain)
+
+    def segment(a: Tensor) -> Tensor:
+        return checkpoint(again[1], again[0](a)) if nested else again(a)
+
+    def step(x: Tensor) -> Tensor:
+        loss = (checkpoint(segment, x) ** 2 * 3.0).sum()
+        loss.backward()
+        return loss
+
+    run = tg.compile(step) if compiled else step
+    for _ in range(3):
+        x = Tensor(RNG.standard_normal((5, 3)).astype(np.float32))
+        plain.zero_grad()
+        again.zero_grad()
+        (plain(x) ** 2 * 3.0).sum().backward()
+        run(x)
+    for (name, wanted), found in zip(plain.state_dict().items(), again.state_dict().values()):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-5, err_msg=name)
+    for p, q in zip(plain.parameters(), again.parameters()):
+        assert p.grad is not None
+        assert q.grad is not None
+        np.testing.assert_allclose(q.grad.numpy(), p.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_module_can_ask_whether_it_is_called_again() -> None:
+    counting = Counting()
+    x = leaf(3)
+    y = checkpoint(lambda a: counting(counting(a)), x)
+    assert counting.calls == 2
+    y.sum().backward()
+    assert counting.calls == 2
+    assert not is_recomputing()
+    with tg.no_grad():
+        checkpoint(counting, x)
+    assert counting.calls == 3
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_generators_of_their_own_draw_the_same_again(compiled: bool) -> None:
+    """A mask of the forward pass that is not the one of the backward pass is a wrong gradient."""
+    layers = [nn.Dropout(0.5, generator=tg.random.Generator(i)) for i in range(2)]
+
+    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        y = checkpoint(lambda a: layers[1](layers[0](a)) + layers[0](a) * 3.0, x)
+        y.sum().backward()
+        assert x.grad is not None
+        return y.detach(), x.grad
+
+    run = tg.compile(step) if compiled else step
+    seen = []
+    for _ in range(3):
+        y, gradient = run(tg.ones(1000))
+        np.testing.assert_array_equal(y.numpy(), gradient.numpy())
+        seen.append(y.numpy().copy())
+    assert not np.array_equal(seen[0], seen[1])
+    assert [d.generator.state() for d in layers if d.generator is not None] == [
+        (0, 3 * 2 * 1000),
+        (1, 3 * 1000),
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_segment_is_computed_again_in_the_precision_of_the_first_time(dtype: str) -> None:
+    """The backward pass runs outside of ``autocast``, and may run inside of another one."""
+    w, x = leaf(4, 4).float(), Tensor(RNG.standard_normal((3, 4)).astype(np.float32))
+    w = Tensor(w.detach(), requires_grad=True)
+    seen = []
+
+    def segment(a: Tensor) -> Tensor:
+        y = a @ w
+        seen.append(str(y.dtype))
+        return y.float().tanh()
+
+    found: list[Any] = []
+    for function in (segment, lambda a: checkpoint(segment, a)):
+        w.grad = None
+        with autocast(dtype):
+            y = function(x).sum()
+        y.backward()
+        assert w.grad is not None
+        found.append(w.grad.numpy())
+    y = checkpoint(segment, x).sum()
+    with autocast(dtype):
+        y.backward()
+    assert seen == [dtype] * 3 + ["float32"] * 2
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_what_happens_inside_is_not_stored() -> None:

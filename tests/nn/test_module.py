@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -257,6 +259,114 @@ def test_deep_copies_are_independent() -> None:
         assert p.grad is not None
         assert q.grad is not None
         np.testing.assert_array_equal(p.grad.numpy(), q.grad.numpy())
+
+
+class Leaning(nn.Module):
+    """Holds the module that holds it, at any distance."""
+
+    def __init__(self) -> None:
+        self.inner = nn.Linear(2, 2)
+        self.above: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize("distance", [0, 1, 3, 30])
+def test_a_module_that_holds_one_that_holds_it(distance: int) -> None:
+    """Everything that walks through a model ends, and comes past the others as ever."""
+    leaning = Leaning()
+    net: nn.Module = leaning
+    for _ in range(distance):
+        net = nn.Sequential(net, nn.Dropout(0.1))
+    leaning.above = net
+    path = "0." * distance
+    assert list(net.state_dict()) == [f"{path}inner.weight", f"{path}inner.bias"]
+    assert [name for name, _ in net.named_parameters(remove_duplicate=False)] == [*net.state_dict()]
+    assert len(list(net.named_modules(remove_duplicate=False))) == 2 + 2 * distance
+    assert len(list(leaning.named_modules())) == 2 + 2 * distance  # the rest lies inside it too
+    assert repr(net).count("(above): " + type(net).__name__ + "(...)") == 1
+    assert repr(net).count("Linear(in_features=2, out_features=2, bias=True)") == 1
+    called: list[nn.Module] = []
+    net.apply(called.append)
+    assert called[-1] is net
+    assert len({id(m) for m in called}) == len(called) == 2 + 2 * distance
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        inside = [m for m in twin.modules() if isinstance(m, Leaning)]
+        assert len(inside) == 1
+        twin.load_state_dict(net.state_dict())
+        assert inside[0].above is twin
+    net.double().eval()
+    assert leaning.inner.weight.dtype == np.float64
+    assert not leaning.training
+    net.zero_grad()
+    x = np.ones((1, 2))
+    np.testing.assert_array_equal(net(Tensor(x)).detach().numpy(), leaning(Tensor(x)).detach())
+
+
+def test_a_model_as_deep_as_one_likes() -> None:
+    """Deeper than Python's calls may be nested; only ``forward`` is made of calls."""
+    net: nn.Module = nn.Linear(1, 2)
+    for i in range(1500):
+        net = nn.Sequential({f"m{i}": net})
+    (name, *_) = net.state_dict()
+    assert name.count(".") == 1500
+    assert len(repr(net).splitlines()) == 1 + 2 * 1500
+    net.double().eval().requires_grad_(False).zero_grad()
+    called: list[nn.Module] = []
+    net.apply(called.append)
+    assert isinstance(called[0], nn.Linear)
+    assert called[0].weight.dtype == np.float64
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        twin.load_state_dict(net.state_dict())
+        assert repr(twin) == repr(net)
+        assert {id(m) for m in twin.modules()}.isdisjoint({id(m) for m in net.modules()})
+        assert not any("_far" in vars(m) for m in twin.modules())
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_what_is_shared_is_shared_in_copies(way: Callable[[nn.Module], Any]) -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.weight = first.weight
+    twin = way(nn.Sequential(first, second, first))
+    assert twin[0] is twin[2]
+    assert twin[0].weight is twin[1].weight
+    assert twin[0].weight is not first.weight
+    assert len(list(twin.parameters())) == 3
+    twin.double()
+    assert twin[0].weight is twin[1].weight
+    assert twin[1].weight.dtype == np.float64
+
+
+def test_apply_comes_to_a_shared_module_once() -> None:
+    shared = nn.Linear(1, 1)
+    net = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared))
+    called: list[nn.Module] = []
+    net.apply(called.append)
+    assert called == [shared, net[0], net[1], net]
+
+
+@pytest.mark.parametrize("target", ["float64", "float16", "bfloat16"])
+def test_a_conversion_keeps_what_is_frozen_and_what_hangs_on_it(target: str) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    net[0].requires_grad_(False)
+    seen: list[str] = []
+    last = net[2]
+    assert isinstance(last, nn.Linear)
+    remove = last.weight.register_hook(lambda g: seen.append(str(g.dtype)))
+    net(Tensor(np.ones((3, 2), np.float32))).sum().backward()
+    before = [p.requires_grad for p in net.parameters()]
+    assert before == [False] * 2 + [True] * 4
+    net.to(dtype=target)
+    assert [p.requires_grad for p in net.parameters()] == before
+    assert not any(b.requires_grad for b in net.buffers())
+    assert [p.grad is not None for p in net.parameters()] == before
+    assert {str(p.grad.dtype) for p in net.parameters() if p.grad is not None} == {target}
+    net(Tensor(np.ones((3, 2)), dtype=target)).sum().backward()
+    remove()
+    net(Tensor(np.ones((3, 2)), dtype=target)).sum().backward()
+    assert seen == ["float32", target]
 
 
 # --- descriptions ---------------------------------------------------------------------------------

@@ -118,6 +118,49 @@ def test_evaluation_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("frozen", [(), (1,), (1, 4), (3,)])
+def test_modules_in_evaluation_mode_stay_so(frozen: tuple[int, ...], compile: bool) -> None:
+    """A frozen batch normalization keeps its statistics, a dropout switched off stays off."""
+    model = nn.Sequential(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.BatchNorm1d(8),
+        nn.Linear(8, 2),
+    )  # fmt: skip
+    for i in frozen:
+        model[i].eval()
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), functional.cross_entropy)
+    trainer._step.compile = compile
+    modes = [i not in frozen for i in range(6)]
+
+    class Watch(Callback):
+        def on_batch_end(self, trainer: Trainer, done: int) -> None:
+            assert [m.training for m in model] == modes
+
+    trainer.callbacks = (Watch(),)
+    before = default_generator.state()
+    trainer.evaluate(loaders()[1])
+    assert [m.training for m in model] == modes
+    trainer.fit(*loaders(), epochs=2)
+    assert [m.training for m in model] == modes
+    for i in (1, 4):
+        batches = model[i].num_batches_tracked.item()  # type: ignore[attr-defined]
+        assert batches == (0 if i in frozen else 2 * 6)
+    assert (default_generator.state() == before) is (3 in frozen)
+    model.check((4, 5))
+    model.summary((4, 5))
+    assert [m.training for m in model] == modes
+
+
+def test_a_model_in_evaluation_mode_is_trained_all_the_same() -> None:
+    trainer = new_trainer()
+    trainer.model.eval()
+    trainer.fit(*loaders(), epochs=1)
+    assert all(m.training for m in trainer.model.modules())
+    trainer.model.eval()
+    trainer.evaluate(loaders()[1])
+    assert not any(m.training for m in trainer.model.modules())
+
+
+@pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, "full"])
 def test_step_is_what_one_would_write(batch_size: Any, compile: bool) -> None:
     """On-line, mini-batch, full-batch: the Trainer and the loop below give the same bits (D2).
