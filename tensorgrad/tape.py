@@ -28,6 +28,7 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.backend.base import Backend, Value
 from tensorgrad.backend.cpu import CPU
+from tensorgrad.backend.sums import column_sums, total
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS
 from tensorgrad.errors import DeviceError, DtypeError, ShapeError
 
@@ -848,31 +849,7 @@ def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     extra = x.ndim - len(shape)
     kept = x.shape[extra:]
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != kept[i]))
-    return x.sum(axis=axes).reshape(shape)
-
-
-# A reduction of a small matrix takes three times as long as the product with ones that gives the
-# same. Up to this number of elements OpenBLAS computes that product in the thread that calls it.
-_SMALL = 8192
-
-
-@lru_cache(maxsize=64)
-def _ones(n: int, dtype: np.dtype[Any]) -> ndarray[Any, Any]:
-    return np.ones(n, dtype)
-
-
-def column_sums(x: ndarray[Any, Any]) -> ndarray[Any, Any]:
-    """The sums over the first axis of a float32 or float64 matrix in NumPy."""
-    if 0 < x.size <= _SMALL:
-        return _ones(len(x), x.dtype).dot(x)
-    return np.add.reduce(x, axis=0)
-
-
-def row_sums(x: ndarray[Any, Any]) -> ndarray[Any, Any]:
-    """The sums over the second axis of a float32 or float64 matrix in NumPy."""
-    if 0 < x.size <= _SMALL:
-        return x.dot(_ones(x.shape[1], x.dtype))
-    return np.add.reduce(x, axis=1)
+    return total(xp, x, axes).reshape(shape)
 
 
 CAST = Primitive("astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)})

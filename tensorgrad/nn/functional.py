@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import row_sums
 from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn.distances import (
@@ -46,7 +47,7 @@ from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
-from tensorgrad.tape import Primitive, apply, constant, labelled, row_sums
+from tensorgrad.tape import Primitive, apply, constant, labelled
 from tensorgrad.tensor import Tensor
 
 __all__ = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.precision import ACTIVE, raised
@@ -420,7 +421,7 @@ def _softmax_value(xp: Any, x: Any, axis: int) -> Any:
     if xp is np:
         e = x - np.maximum.reduce(x, axis=axis, keepdims=True)
         np.exp(e, out=e)
-        e /= np.add.reduce(e, axis=axis, keepdims=True)
+        e /= total(np, e, (axis,), True)
         return e
     e = xp.exp(x - x.max(axis=axis, keepdims=True))
     e /= e.sum(axis=axis, keepdims=True)
@@ -432,7 +433,7 @@ def _log_softmax_value(xp: Any, x: Any, axis: int) -> Any:
         return x.copy()
     if xp is np:  # what the methods call in the end
         z = x - np.maximum.reduce(x, axis=axis, keepdims=True)
-        z -= np.log(np.add.reduce(np.exp(z), axis=axis, keepdims=True))
+        z -= np.log(total(np, np.exp(z), (axis,), True))
         return z
     z = x - x.max(axis=axis, keepdims=True)
     z -= xp.log(xp.exp(z).sum(axis=axis, keepdims=True))

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
+from tensorgrad.backend.sums import add_at, many_at_one
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
@@ -68,14 +69,13 @@ def _index_add_value(
     elif xp is not np:
         xp.add.at(y, index, g)
     elif y.size and np.size(g):
-        _add_on_host(y, template, index, np.asarray(g))
+        return _added_on_host(y, template, index, np.asarray(g))
     return y
 
 
-def _add_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> None:
+def _added_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> Any:
     # np.add.at with one flat array of positions runs in a tight loop; with an index of several
     # parts it is 5 to 10 times slower. It adds in order, so the result is reproducible.
-    flat = y.reshape(-1)
     if template[0] == ARRAY and all(part in (ALL, ...) for part in template[1:]):
         n = y.shape[0]
         width = math.prod(y.shape[1:])
@@ -83,17 +83,19 @@ def _add_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> 
         rows = np.where(rows < 0, rows + n, rows) * width
         g = g.reshape(rows.size, width)
         if width == 1:
-            np.add.at(flat, rows, g.reshape(-1))
-            return
+            return add_at(y, rows, g)
+        if many_at_one(rows // width, g.dtype):
+            wide = y.astype(np.float64)
+            return _added_on_host(wide, template, index, g.astype(np.float64)).astype(g.dtype)
+        flat = y.reshape(-1)
         columns = np.arange(width)
         step = max(1, _CHUNK // width)
         for start in range(0, rows.size, step):
             part = slice(start, start + step)
             positions = rows[part, None] + columns
             np.add.at(flat, positions.reshape(-1), g[part].reshape(-1))
-        return
-    positions = np.arange(y.size).reshape(y.shape)[index]
-    np.add.at(flat, positions.reshape(-1), g.reshape(-1))
+        return y
+    return add_at(y, np.arange(y.size).reshape(y.shape)[index], g)
 
 
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
@@ -467,7 +469,7 @@ def _scatter_value(
         for i, part in enumerate(index):
             if i != axis and part.size > 1:
                 positions += part * math.prod(shape[i + 1 :])
-        np.add.at(y.reshape(-1), positions.reshape(-1), np.asarray(src).reshape(-1))
+        return add_at(y, positions, np.asarray(src))
     return y
 
 

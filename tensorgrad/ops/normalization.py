@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import total
 from tensorgrad.dtypes import FLOATS, get_default_dtype
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.elementwise import rsqrt
@@ -30,10 +31,14 @@ def _scaled(y: Any, weight: Any, bias: Any) -> Any:
     return y
 
 
+def _row_means(xp: Any, x: Any) -> Any:
+    return total(xp, x, (x.ndim - 1,), True) / x.shape[-1]
+
+
 def _layer_norm_value(xp: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
-    center = x.mean(axis=-1, keepdims=True)
+    center = _row_means(xp, x)
     y = x - center
-    scale = (y * y).mean(axis=-1, keepdims=True)
+    scale = _row_means(xp, y * y)
     scale += eps
     scale = 1 / xp.sqrt(scale)
     y *= scale
@@ -71,7 +76,7 @@ _LAYER_NORM = Primitive(
 
 
 def _rms_norm_value(xp: Any, x: Any, weight: Any, eps: float) -> Any:
-    scale = (x * x).mean(axis=-1, keepdims=True)
+    scale = _row_means(xp, x * x)
     scale += eps
     scale = 1 / xp.sqrt(scale)
     return _scaled(x * scale, weight, None), scale

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import dtypes
+from tensorgrad.backend.sums import total
 from tensorgrad.ops.elementwise import abs, equal, exp, not_equal, pow, where
 from tensorgrad.ops.shaping import (
     Axis,
@@ -47,7 +48,7 @@ def spread(g: Any, x_shape: tuple[int, ...], axis: tuple[int, ...], keepdims: bo
 
 _SUM: Primitive = Primitive(
     "sum",
-    lambda xp, x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims),
+    total,
     {"x": spread},
     types="same",
     widen=True,
@@ -97,7 +98,7 @@ def _divided(total: Any, number: float) -> Any:
 
 
 def _mean_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return _divided(x.sum(axis=axis, keepdims=keepdims), _number(x.shape, axis))
+    return _divided(total(xp, x, axis, keepdims), _number(x.shape, axis))
 
 
 _MEAN: Primitive = Primitive(
@@ -129,9 +130,9 @@ def mean(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = Fa
 
 def _var_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
     n = _number(x.shape, axis)
-    d = x - _divided(x.sum(axis=axis, keepdims=True), n)
+    d = x - _divided(total(xp, x, axis, True), n)
     d *= d
-    return _divided(d.sum(axis=axis, keepdims=keepdims), n - correction)
+    return _divided(total(xp, d, axis, keepdims), n - correction)
 
 
 def _std_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
@@ -214,7 +215,7 @@ def _share_value(xp: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool)
     if xp is not np or np.isnan(y).any():
         taken |= xp.isnan(x) & xp.isnan(y)
     share = taken.astype(x.dtype)
-    share /= xp.maximum(share.sum(axis=axis, keepdims=True), 1)
+    share /= xp.maximum(total(xp, share, axis, True), 1)
     return share
 
 
@@ -358,10 +359,10 @@ def count_nonzero(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Te
 
 def _logsumexp_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     if not _number(x.shape, axis):
-        return xp.full_like(x.sum(axis=axis, keepdims=keepdims), -math.inf)
+        return xp.full_like(total(xp, x, axis, keepdims), -math.inf)
     top = _finite_top(xp, x, axis)
     with np.errstate(divide="ignore"):
-        y = xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+        y = xp.log(total(xp, xp.exp(x - top), axis, True)) + top
     if keepdims:
         return y
     return y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
@@ -404,7 +405,7 @@ def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor
 
 _NORM: Primitive = Primitive(
     "norm",
-    lambda xp, x, axis, keepdims: xp.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
+    lambda xp, x, axis, keepdims: xp.sqrt(total(xp, x * x, axis, keepdims)),
     {
         "x": lambda g, x, y, axis, keepdims: spread(_over(g, y), x.shape, axis, keepdims) * x,
     },

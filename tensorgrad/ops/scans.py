@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import dtypes
+from tensorgrad.backend.sums import product, running
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.reductions import spread
@@ -140,7 +141,7 @@ def linear_recurrence(a: Any, b: Any, /, *, axis: int = 0, reverse: bool = False
 
 _CUMSUM: Primitive = Primitive(
     "cumulative_sum",
-    lambda xp, x, axis: x.cumsum(axis=axis),
+    lambda xp, x, axis: running(xp, "cumsum", x, axis),
     {"x": lambda g, axis: flip(apply(_CUMSUM, (flip(g, axis=axis),), {"axis": axis}), axis=axis)},
     types="same",
     widen=True,
@@ -149,7 +150,7 @@ _CUMSUM: Primitive = Primitive(
 # division, so zeros among the factors do no harm.
 _CUMPROD: Primitive = Primitive(
     "cumulative_prod",
-    lambda xp, x, axis: x.cumprod(axis=axis),
+    lambda xp, x, axis: running(xp, "cumprod", x, axis),
     {
         "x": lambda g, x, y, axis: (
             _shifted(y, axis, fill=1.0)
@@ -233,7 +234,7 @@ def _prod_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 _PROD: Primitive = Primitive(
     "prod",
-    lambda xp, x, axis, keepdims: x.prod(axis=axis, keepdims=keepdims),
+    product,
     {"x": _prod_rule},
     types="same",
     widen=True,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tensorgrad.backend.sums import total
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.errors import GradientError
 from tensorgrad.tape import Primitive, apply
@@ -22,7 +23,7 @@ def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
     if norm_type == 2:
         flat = [g.reshape(-1) for g in grads]
         return xp.sqrt(sum(xp.dot(g, g) for g in flat))
-    powers = sum((xp.abs(g) ** norm_type).sum() for g in grads)
+    powers = sum(total(xp, xp.abs(g) ** norm_type) for g in grads)
     return powers ** (1.0 / norm_type)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import total
 from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Scratch
@@ -67,6 +68,11 @@ def _parts(flat: Any, state: int, scratch: Scratch, shapes: Shapes) -> list[Any]
         found.append(flat[first : first + size].reshape(shape))
         at += size
     return found
+
+
+def _means(xp: Any, x: Any, axis: int) -> Any:
+    axis %= x.ndim
+    return total(xp, x, (axis,), True) / x.shape[axis]
 
 
 def _norm(xp: Any, x: Any) -> Any:
@@ -174,9 +180,9 @@ def _adafactor(
         p *= 1 - lr * weight_decay
     squares = g * g
     if whole is None:
-        rows += new * (squares.mean(-1, keepdims=True) - rows)
-        columns += new * (squares.mean(-2, keepdims=True) - columns)
-        variance = rows * columns / xp.maximum(rows.mean(-2, keepdims=True), least)
+        rows += new * (_means(xp, squares, -1) - rows)
+        columns += new * (_means(xp, squares, -2) - columns)
+        variance = rows * columns / xp.maximum(_means(xp, rows, -2), least)
     else:
         whole += new * (squares - whole)
         variance = whole

@@ -32,6 +32,9 @@ _PIECE = 1 << 17
 # elements of it that are collected before.
 _STREAMED = 1 << 25
 _BLOCK = 1024
+# Rows that are added in order; then the sums go to others in double precision. For the same reason
+# a sum over a row is made of the sums of its blocks: in float32 a long one would drift.
+_ROWS_IN_ORDER = 64
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
@@ -101,6 +104,9 @@ class NestWriter:
         self.column: list[list[str]] = [[] for _ in range(n)]
         self.row_end: list[list[str]] = [[] for _ in range(n)]
         self.clauses: list[list[str]] = [[] for _ in range(n)]
+        self.block_begin: list[list[str]] = [[] for _ in range(n)]
+        self.block_end: list[list[str]] = [[] for _ in range(n)]
+        self.every_few_rows: list[str] = []
         self.head: list[str] = []
         self.before: list[str] = []
         self.late: list[str] = []
@@ -317,16 +323,23 @@ class NestWriter:
             return
         if has_axes(m.out):  # over all axes but the last
             n = len(self.partial)
-            self.partial.append((ctype, self.columns))
-            part = f"a{n}"
-            start = neutral_of(m.kind)
-            self.begin.append(f"for (long c = 0; c < {self.columns}; c++) {part}[c] = {start};")
+            many = self.rows > _ROWS_IN_ORDER
+            wide = wide_of(m) if many else ctype
+            self.partial.append((wide, self.columns))
+            part, start = f"a{n}", neutral_of(m.kind)
+            loop = f"for (long c = 0; c < {self.columns}; c++)"
+            self.begin.append(f"{loop} {part}[c] = {start};")
+            if many and m.kind == "+":
+                self.partial.append((ctype, self.columns))
+                part = f"a{n + 1}"
+                self.begin.append(f"{loop} {part}[c] = 0;")
+                self.every_few_rows.append(f"{loop} a{n}[c] += {part}[c], {part}[c] = 0;")
             self.column[phase].append(accumulated(m.kind, f"{part}[c]", x))
             if m in self.nest.stored:
                 target = self._pointer(m.out.storage)
                 self.combine += [
                     f"for (long c = 0; c < {self.columns}; c++) {{",
-                    f"    {ctype} s = a{n}[c];",
+                    f"    {wide} s = a{n}[c];",
                     f"    for (long k = 1; k < pieces; k++) "
                     f"{accumulated(m.kind, 's', f'a{n}[k * {self.columns} + c]')}",
                     f"    {target}[c] = s;",
@@ -335,7 +348,7 @@ class NestWriter:
             return
         n = len(self.partial)
         self.partial.append((ctype, 1))
-        wide = "double" if m.kind == "+" else ctype
+        wide = wide_of(m)
         total = f"t{n}"
         self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
         if level == FULL:
@@ -368,9 +381,21 @@ class NestWriter:
             self.clauses[phase] += [f"reduction({kind}:{acc}m)", f"reduction(|:{acc}n)"]
             self.row_end[phase].append(f"const {ctype} {acc} = {acc}n ? NAN : {acc}m;")
             return
-        self.row[phase].append(f"{ctype} {acc} = {neutral_of(kind)};")
-        self.column[phase].append(f"{acc} {kind}= {x};")
-        self.clauses[phase].append(f"reduction({kind}:{acc})")
+        if kind == "+" and self.columns > _BLOCK:
+            self.row[phase].append(f"double {acc}w = 0;")
+            self.block_begin[phase].append(f"{ctype} {acc}b = 0;")
+            self.block_end[phase].append(f"{acc}w += {acc}b;")
+            inner = f"{acc}b"
+        elif kind == "*" and self.columns > _BLOCK:
+            self.row[phase].append(f"double {acc}w = 1;")
+            inner = f"{acc}w"
+        else:
+            self.row[phase].append(f"{ctype} {acc} = {neutral_of(kind)};")
+            inner = acc
+        if inner != acc:
+            self.row_end[phase].append(f"const {ctype} {acc} = ({ctype}){acc}w;")
+        self.column[phase].append(f"{inner} {kind}= {x};")
+        self.clauses[phase].append(f"reduction({kind}:{inner})")
 
     def _store(self, m: Map) -> None:
         level = self.nest.level[m]
@@ -442,20 +467,29 @@ class NestWriter:
             inner = self.column[phase] + self.column_end[phase]
             if inner:
                 clauses = " ".join(self.clauses[phase])
-                if self.blocks:
-                    body += self._block_head()
+                limits = ("begin", "end") if self.flat else ("0", str(self.columns))
+                in_blocks = bool(self.blocks or self.block_begin[phase])
+                if in_blocks:
+                    body += [pad + text for text in self._block_head(*limits)]
+                    body += [pad + text for text in self.block_begin[phase]]
+                    limits = ("b", "e")
                 body.append(f"#pragma omp simd {clauses}".rstrip())
-                limits = "c = begin; c < end" if self.flat else f"c = 0; c < {self.columns}"
-                if self.blocks:
-                    limits = "c = b; c < e"
-                body.append(f"{pad}for (long {limits}; c++) {{")
+                body.append(f"{pad}for (long c = {limits[0]}; c < {limits[1]}; c++) {{")
                 body += [f"{pad}    {text}" for text in inner]
                 body.append(f"{pad}}}")
                 for block, ctype, target in self.blocks:
                     body.append(f"tg_stream({target} + b, {block}, (e - b) * sizeof({ctype}));")
+                body += [pad + text for text in self.block_end[phase]]
+                if in_blocks:
+                    body.append(f"{pad}}}")
                 if self.blocks:
-                    body += ["}", "tg_streamed();"]
+                    body.append("tg_streamed();")
             body += [pad + text for text in self.row_end[phase]]
+        if self.every_few_rows:
+            n = _ROWS_IN_ORDER
+            body.append(f"    if ((r - begin) % {n} == {n - 1} || r + 1 == end) {{")
+            body += [f"        {text}" for text in self.every_few_rows]
+            body.append("    }")
         if not self.flat:
             body.append("}")
         body += self.row_last
@@ -480,11 +514,11 @@ class NestWriter:
             )
         return Function(text, list(self.pointers), size, piece, self.partial)
 
-    def _block_head(self) -> list[str]:
+    def _block_head(self, first: str, last: str) -> list[str]:
         """The beginning of a loop over blocks of columns."""
         return [
-            f"for (long b = begin; b < end; b += {_BLOCK}) {{",
-            f"const long e = b + {_BLOCK} < end ? b + {_BLOCK} : end;",
+            f"for (long b = {first}; b < {last}; b += {_BLOCK}) {{",
+            f"const long e = b + {_BLOCK} < {last} ? b + {_BLOCK} : {last};",
         ]
 
     def _row_indices(self) -> list[str]:
@@ -516,6 +550,11 @@ class NestWriter:
 def type_of(x: View | Storage) -> str:
     """The C type of its elements."""
     return C_TYPES[x.dtype]
+
+
+def wide_of(m: Reduce) -> str:
+    """The C type in which its partial results are taken together."""
+    return "double" if m.kind in ("+", "*") else type_of(m.out)
 
 
 def has_axes(view: View) -> bool:

@@ -22,11 +22,12 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
+from tensorgrad.backend.sums import column_sums
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.pool import threads
 from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.tape import column_sums, note_overwritten
+from tensorgrad.tape import note_overwritten
 
 # Primitives whose value is always a new array.
 _FRESH = frozenset({"linear", "matmul", "cross_entropy", "relu", "pass_positive"})
