@@ -19,9 +19,16 @@ if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see k
     _other = Path(os.environ["TENSORGRAD_TEST_KERNELS"])
     kernels.folder = lambda: _other
 
-hypothesis.settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, database=None, max_examples=60
-)
+# How far the property tests explore. By default little, and the same in each run; continuous
+# integration takes --hypothesis-profile=thorough besides, more of the same in each run; -m nightly
+# draws anew, and prints how to reproduce what fails.
+for _name, _examples, _fixed in (
+    ("repeatable", 60, True), ("thorough", 1000, True), ("nightly", 5000, False),
+):  # fmt: skip
+    hypothesis.settings.register_profile(
+        _name, max_examples=_examples, derandomize=_fixed, deadline=None, database=None,
+        print_blob=not _fixed,
+    )  # fmt: skip
 hypothesis.settings.load_profile("repeatable")
 
 DEVICES = ["cpu"]
@@ -68,9 +75,19 @@ def empty_folder(own_random_numbers: None, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The profile that ``-m nightly`` stands for."""
+    if "nightly" in config.getoption("markexpr"):
+        hypothesis.settings.load_profile("nightly")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow tests out unless a marker expression speaks of them."""
-    if "slow" in config.getoption("markexpr"):
+    """Mark property tests; leave slow tests out unless a marker expression speaks of them."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("nightly")
+    if any(word in config.getoption("markexpr") for word in ("slow", "nightly")):
         return
     reason = pytest.mark.skip(reason="slow; run with -m slow")
     for item in items:

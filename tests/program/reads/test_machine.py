@@ -496,6 +496,7 @@ def test_histories(executor: str, examples: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_other_histories_each_time(executor: str) -> None:
     explored(executor, 1000, 50, False)
