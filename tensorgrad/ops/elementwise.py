@@ -304,14 +304,14 @@ tanh = elementwise(
 asinh = elementwise(
     "asinh",
     "arcsinh",
-    lambda g, x: g * rsqrt(x * x + 1.0),
+    lambda g, x: g / hypot(x, 1.0),  # x * x would overflow
     "The inverse hyperbolic sine.",
     aliases=("arcsinh",),
 )
 acosh = elementwise(
     "acosh",
     "arccosh",
-    lambda g, x: g * rsqrt(x * x - 1.0),
+    lambda g, x: g * rsqrt(x - 1.0) * rsqrt(x + 1.0),  # x * x would overflow
     "The inverse hyperbolic cosine.",
     low=1.2,
     high=3.0,
