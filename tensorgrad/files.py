@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,28 @@ class DataFileError(TensorgradError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}; {self.remedy}"
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file ``path``, opened to be read. Raises OSError if it cannot be.
+
+    Raises DataFileError for a FIFO, a device or a socket, which might never end or never begin.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:
+        raise DataFileError(path, f"no name of a file ({error})", "correct it") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataFileError(
+            path, "a FIFO, a device or a socket, not a file", "copy what it gives into a file"
+        )
+    return open(path, "rb")
+
+
+def read_whole(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file; raises as ``open_regular``."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def read_at_most(file: BinaryIO, wanted: int) -> bytearray:

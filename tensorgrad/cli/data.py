@@ -38,6 +38,7 @@ class Raw(NamedTuple):
     targets: Array  # int64 [n] classes, or float32 [n, k] numbers
     classes: tuple[str, ...] | None  # their names; None if the targets are numbers
     features: tuple[str, ...] = ()  # of a table
+    target: str | None = None  # of a table
     test: tuple[Array, Array] | None = None  # inputs and targets that come with it to test with
 
 
@@ -130,7 +131,8 @@ def read(
 ) -> Raw:
     """The examples at ``path``, whatever kind of data it is; the embedded digits if None.
 
-    classes: the names of the classes in their order, where they are known already.
+    classes: the names of the classes in their order, where they are known already; () where the
+        targets are known to be numbers.
     problem: what a network was trained on; then features and target are looked up by name.
 
     Raises TensorgradError or OSError, naming the file, for anything that cannot be used.
@@ -139,10 +141,18 @@ def read(
         images, labels = digits()
         return Raw(images, labels, tuple("0123456789"))
     place = Path(path)
+    raw = _read(place, settings, classes, problem)
+    _require_finite(place, raw.inputs, raw.targets, *(raw.test or ()))
+    return raw
+
+
+def _read(
+    place: Path, settings: Settings, classes: tuple[str, ...] | None, problem: Problem | None
+) -> Raw:
     size = settings["image_size"]
     pixels: dict[str, Any] = {
         "size": None if size is None else tuple(size), "grey": settings["grey"],
-        "classes": classes,
+        "classes": classes or None,
     }  # fmt: skip
     if not place.exists():
         raise TensorgradError(f"{place}: there is no such file or folder")
@@ -155,6 +165,11 @@ def read(
         if any("ubyte" in name for name in names) or not any(
             entry.is_dir() for entry in place.iterdir()
         ):
+            if size is not None or settings["grey"]:
+                raise TensorgradError(
+                    f"--{'grey' if size is None else 'image-size'} is for image files; {place} "
+                    "holds IDX files"
+                )
             return _idx(place, classes)
         folder = image_folder(place, **pixels)
         return Raw(*folder.load(), folder.classes)
@@ -169,6 +184,20 @@ def read(
         f"{place}: unknown kind of data; give a folder, or a file that ends in .npz, .csv, .tsv, "
         ".data, or .txt (a list of images)"
     )
+
+
+def _require_finite(path: Path, *arrays: Array) -> None:
+    """Refuse numbers that are none in float32, in which networks compute."""
+    largest = np.finfo(np.float32).max
+    for values in arrays:
+        if values.dtype.kind != "f" or not values.size:
+            continue
+        least, most = values.min(), values.max()
+        if not (least >= -largest and most <= largest):  # nor if they are NaN
+            raise TensorgradError(
+                f"{path}: all values must be numbers that float32 can hold (up to 3.4e38); got "
+                f"{least:.4g} to {most:.4g}. Correct or scale them"
+            )
 
 
 def _idx(folder: Path, classes: tuple[str, ...] | None) -> Raw:
@@ -226,17 +255,26 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
     if test[0] is not None and test[1] is not None:
         pairs.append((test[0], test[1]))
     for x, y in pairs:
-        if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.dtype.kind not in "biuf":
+        texts = y.dtype.kind in "US" and (y.ndim != 1 or classes == ())
+        fits = x.ndim >= 2 and y.ndim in (1, 2) and len(x) == len(y) and not texts
+        if not fits or x.dtype.kind not in "biuf":
             raise DataFileError(
                 path,
-                f"x must hold numbers of shape (n, ...) and y (n,) or (n, k); got {x.dtype} "
-                f"{x.shape} and {y.shape}",
+                "x must hold numbers of shape (n, ...), and y numbers of shape (n,) or (n, k), or "
+                f"names of classes (n,); got {x.dtype} {x.shape} and {y.dtype} {y.shape}",
                 "save them so",
             )
         for name, values in (("x", x), ("y", y)):
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise DataFileError(path, f"{name} has values that are not finite", "remove them")
-    if targets.dtype.kind in "US":
+            if values.dtype.kind != "f":
+                continue
+            if not (abs(values) <= np.finfo(np.float32).max).all():  # NaN is not
+                raise DataFileError(
+                    path,
+                    f"{name} has values that are not finite, or above what float32 can hold "
+                    "(3.4e38)",
+                    "remove them, or scale the array",
+                )
+    if targets.dtype.kind in "US" and classes != ():
         order = classes or tuple(sorted(set(map(str, targets.tolist()))))
         number = {name: i for i, name in enumerate(order)}
         try:
@@ -246,7 +284,7 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
                 path, f"{error} is none of the classes {', '.join(order)}", "correct it"
             ) from error
         classes = order
-    elif targets.dtype.kind in "biu" and targets.ndim == 1:
+    elif targets.dtype.kind in "biu" and targets.ndim == 1 and classes != ():
         coded = [y.astype(np.int64) for _, y in pairs]
         classes = classes or _numbered(path, int(max(y.max(initial=0) for y in coded)))
     else:
@@ -258,13 +296,24 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
 def _table(
     path: Path, settings: Settings, classes: tuple[str, ...] | None, problem: Problem | None
 ) -> Raw:
-    columns = read_csv(path)
     features = settings["features"] if problem is None else problem.features
+    target = settings["target"]
+    place = -1 if target is None else target
     try:
-        found = table_examples(columns, settings["target"], features, classes)
+        columns = read_csv(
+            path,
+            columns=None if features is None else [*features, place],
+            texts=[place] if classes else (),
+        )
+        found = table_examples(columns, target, features, classes)
+    except DataFileError:
+        raise
     except ValueError as error:
         raise TensorgradError(f"{path}: {error} (--target, --features)") from error
-    return Raw(found.inputs, found.targets, found.classes, found.features)
+    return Raw(
+        found.inputs, found.targets, found.classes, found.features,
+        target=list(columns)[-1] if target is None else target,
+    )  # fmt: skip
 
 
 def load(settings: Settings, device: str) -> Data:
@@ -279,13 +328,24 @@ def load(settings: Settings, device: str) -> Data:
     raw = read(path, settings)
     test = raw.test
     if settings["test"] is not None:
-        other = read(settings["test"], settings, raw.classes)
+        names = {"features": raw.features or settings["features"], "target": raw.target}
+        other = read(settings["test"], {**settings, **names}, raw.classes or ())
+        if (raw.classes is None) != (other.classes is None):
+            raise TensorgradError(
+                f"{settings['test']}: the targets must be "
+                f"{'numbers' if raw.classes is None else 'classes'}, as those to train on"
+            )
         if other.inputs.shape[1:] != raw.inputs.shape[1:]:
             raise TensorgradError(
                 f"{settings['test']}: inputs have shape {other.inputs.shape[1:]}, those to train "
                 f"on {raw.inputs.shape[1:]}"
             )
         test = other.inputs, other.targets
+    if test is not None and test[1].shape[1:] != raw.targets.shape[1:]:
+        raise TensorgradError(
+            f"{settings['test'] or path}: targets to test with have shape {test[1].shape[1:]}, "
+            f"those to train on {raw.targets.shape[1:]}"
+        )
     _check(path, raw, test)
     labels = None if raw.classes is None else raw.targets
     part = settings["validation_share"]
@@ -336,6 +396,20 @@ def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
         raise TensorgradError(
             f"{path}: all {len(raw.targets)} examples are of one class, {only!r}; there is nothing "
             "to tell apart. Add examples of another"
+        )
+    if raw.classes is None:
+        if (raw.targets == raw.targets[0]).all():
+            raise TensorgradError(
+                f"{path}: the target is {raw.targets[0, 0]:g} in all {len(raw.targets)} examples; "
+                "there is nothing to predict. Add others, or take another target"
+            )
+        return
+    there = len(np.unique(raw.targets))
+    if there > 2 and there * 2 > len(raw.targets):
+        raise TensorgradError(
+            f"{path}: {len(raw.targets)} examples are of {there} classes, as "
+            f"{raw.classes[int(raw.targets[0])][:20]!r}; there must be two of each on average. Add "
+            "examples; if the classes are numbers, write them without signs and units"
         )
 
 

@@ -64,7 +64,7 @@ def evaluate(
             )
         examples = getattr(parts, part)
     else:
-        raw = read(data, settings, _names(problem), problem)
+        raw = read(data, settings, tuple(problem.classes or ()), problem)
         examples = dataset_of(problem, raw, place)
     trainer = Trainer(
         found.model,
@@ -87,10 +87,6 @@ def evaluate(
         assert isinstance(confusion, ConfusionMatrix)
         matrix = confusion.matrix()
     _print(values, matrix, problem, len(examples), json)
-
-
-def _names(problem: Problem) -> tuple[str, ...] | None:
-    return None if problem.classes is None else tuple(problem.classes)
 
 
 def _print(

@@ -17,7 +17,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from tensorgrad.files import DEFLATE_LIMIT, DataFileError, read_at_most, write_atomically
+from tensorgrad.files import (
+    DEFLATE_LIMIT,
+    DataFileError,
+    open_regular,
+    read_at_most,
+    write_atomically,
+)
 
 #: Type code in the magic number -> element type, as it lies in the file.
 _TYPES: dict[int, np.dtype[Any]] = {
@@ -43,12 +49,12 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
     Returns an array in memory of its own, of the type in the file (uint8, int8, int16, int32,
     float32 or float64, in the byte order of this machine) and the shape in its header.
 
-    Raises OSError if the file cannot be opened, and IdxError, saying what is wrong and what to do,
-    unless the file is exactly as long as its header says. The header is not believed: no more
-    memory is taken than the file can fill.
+    Raises OSError if the file cannot be opened, DataFileError if it is a FIFO or a device, and
+    IdxError, saying what is wrong and what to do, unless the file is exactly as long as its header
+    says. The header is not believed: no more memory is taken than the file can fill.
     """
     path = Path(path)
-    with path.open("rb") as raw:
+    with open_regular(path) as raw:
         size = os.fstat(raw.fileno()).st_size
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)

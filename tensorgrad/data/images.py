@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy import ndarray
 
 from tensorgrad.data.datasets import Arrays, DatasetError
 from tensorgrad.errors import TensorgradError
-from tensorgrad.files import DataFileError
+from tensorgrad.files import DataFileError, open_regular, read_whole
 
 #: The endings of files that are taken for images in a folder of classes.
 SUFFIXES = (
@@ -44,15 +46,17 @@ def read_image(
     size: (height, width) in pixels to which it is resized; its own if None.
     grey: convert colours to intensities (ITU-R 601-2 luma).
 
-    Returns [height, width] for an image in shades of grey, [3, height, width] in colours. A
-    transparent image is laid on black; 16 bits a pixel are reduced to 8.
+    Returns [height, width] for an image in shades of grey, [3, height, width] in colours, upright
+    as its EXIF data says. A transparent image is laid on black; 16 bits a pixel, and floats from 0
+    to 1, are brought to 8.
 
     Raises OSError if the file cannot be opened, DataFileError for one that is torn, altered, no
-    image, or larger than 2**26 pixels; TensorgradError if Pillow is not installed.
+    image, larger than 2**26 pixels (which is known before they are decoded), or of 32-bit numbers
+    in another range; TensorgradError if Pillow is not installed.
     """
     path = Path(path)
     image = _library()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of what is refused below
@@ -63,7 +67,10 @@ def read_image(
                             f"{picture.width} x {picture.height} pixels, more than 2**26",
                             "reduce it before training",
                         )
-                    return _pixels(picture, size, grey)
+                    picture.load()
+                    if picture.format == "PNG":
+                        _check_png(file, picture)
+                    return _pixels(path, picture, size, grey)
         except DataFileError:
             raise
         except Exception as error:  # a decoder that meets damage raises whatever it stumbles over
@@ -84,22 +91,121 @@ def _library() -> Any:
     return Image
 
 
-def _pixels(picture: Any, size: tuple[int, int] | None, grey: bool) -> ndarray[Any, Any]:
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a pixel, or unknown range
-        values = np.asarray(picture, np.float64)
-        picture = _library().fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8))
-    if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        picture = picture.convert("RGBA")
-        ground = _library().new("RGBA", picture.size, (0, 0, 0, 255))
-        ground.alpha_composite(picture)
-        picture = ground.convert("L" if picture.mode in ("LA", "La") else "RGB")
-    if picture.mode == "1":
-        picture = picture.convert("L")
-    picture = picture.convert("L" if grey or picture.mode == "L" else "RGB")
+def _pixels(
+    path: Path, picture: Any, size: tuple[int, int] | None, grey: bool
+) -> ndarray[Any, Any]:
+    turn = _TURNS.get(_orientation(picture))
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _eight_bits(path, picture)
+    elif picture.has_transparency_data:
+        picture = _on_black(picture)
+    picture = _in_mode(picture, "L" if grey or picture.mode in ("1", "L") else "RGB")
+    if turn is not None:
+        picture = picture.transpose(_library().Transpose[turn])
     if size is not None and (picture.height, picture.width) != tuple(size):
         picture = picture.resize((size[1], size[0]), _library().Resampling.BILINEAR)
-    pixels = np.array(picture, np.uint8)
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if picture.mode == "L":
+        return np.array(picture, np.uint8)
+    return np.stack([np.asarray(band) for band in picture.split()])
+
+
+def _in_mode(picture: Any, mode: str) -> Any:
+    """Converted; Pillow's ``convert`` copies an image that is in the mode already."""
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+#: Orientation in the EXIF data -> what brings the image upright.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def _orientation(picture: Any) -> Any:
+    """What the EXIF data says of it; None if it says nothing, or is damaged: it is no pixel."""
+    try:
+        return picture.getexif().get(0x0112)
+    except Exception:  # as in decoding
+        return None
+
+
+def _eight_bits(path: Path, picture: Any) -> Any:
+    """An image of more than 8 bits a pixel, all in shades of grey, as one of 8."""
+    values = np.asarray(picture)
+    found = np.empty(values.shape, np.uint8)
+    deep = picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM")
+    clear = picture.info.get("transparency")
+    for start in range(0, len(values), 64):  # by parts: wide numbers take eight times the memory
+        rows = values[start : start + 64]
+        if picture.mode == "F" and rows.min() >= 0 and rows.max() <= 1:
+            found[start : start + 64] = rows * 255 + 0.5
+        elif picture.mode != "F" and deep:
+            found[start : start + 64] = np.where(
+                rows == (-1 if clear is None else clear), 0, (rows.astype(np.int64) + 128) // 257
+            )
+        else:
+            raise DataFileError(
+                path,
+                f"{'floats' if picture.mode == 'F' else 'integers'} from {rows.min()} to "
+                f"{rows.max()}, of which black and white are not known",
+                "save the image in 8 or 16 bits, or as floats from 0 to 1, or use an .npz file",
+            )
+    return _library().fromarray(found)
+
+
+def _on_black(picture: Any) -> Any:
+    """A transparent image laid on black."""
+    from PIL import ImageChops
+
+    shades = picture.mode in ("1", "L", "LA", "La")
+    picture = _in_mode(picture, "LA" if shades else "RGBA")
+    alpha = picture.getchannel("A")
+    bands = [
+        ImageChops.multiply(picture.getchannel(name), alpha) for name in picture.getbands()[:-1]
+    ]
+    return bands[0] if shades else _library().merge("RGB", bands)
+
+
+# Of Adam7: the first column and row of each pass, and the steps between them.
+_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+
+
+def _check_png(file: BinaryIO, picture: Any) -> None:
+    """Raise ValueError if a PNG file holds fewer rows than it says (ISO 15948, 7.2 and 8).
+
+    Pillow gives zeros for those that are missing, so only where the last row is zeros, or the file
+    is interlaced, are the rows counted.
+    """
+    file.seek(16)
+    width, height, bits, kind, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
+    if not interlaced and np.asarray(picture.crop((0, height - 1, width, height))).any():
+        return
+    pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    wanted = 0
+    for x, y, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((x - width) // across), -((y - height) // down)
+        if columns > 0 and rows > 0:
+            wanted += rows * (1 + -(-columns * pixel // 8))
+    stream = zlib.decompressobj()
+    there = 0
+    file.seek(8)
+    while there < wanted and len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        content = file.read(length) if name == b"IDAT" else b""
+        file.seek(4 if content else length + 4, os.SEEK_CUR)
+        while content and not stream.eof:
+            there += len(stream.decompress(content, 1 << 20))
+            content = stream.unconsumed_tail
+    if there < wanted:
+        raise ValueError(f"{there:,} of {wanted:,} bytes of pixels are there")
 
 
 class ImageFiles:
@@ -222,7 +328,7 @@ def image_folder(
     for part in inner:
         own = sorted(
             file
-            for file in part.rglob("*")
+            for file in _entries_below(part)
             if file.suffix.lower() in SUFFIXES and file.is_file() and file.name[0] != "."
         )
         if not own:
@@ -238,6 +344,20 @@ def image_folder(
             f"holds {', '.join(p.name for p in sorted(folder.iterdir())[:8]) or 'nothing'}"
         )
     return ImageFiles(files, labels, names, size, grey)
+
+
+def _entries_below(folder: Path) -> Iterator[Path]:
+    """All that is in a folder and in those below; links to folders are not followed.
+
+    ``Path.rglob`` calls itself for each folder in a folder, and fails after some hundreds.
+    """
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                yield Path(entry.path)
 
 
 def image_list(
@@ -265,12 +385,12 @@ def image_list(
     path = Path(path)
     base = path.parent if root is None else Path(root)
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = read_whole(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataFileError(path, "not a text in UTF-8", "give a list of file names") from error
     try:
         wanted = None if pattern is None else re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise DatasetError(f"{pattern!r} is not a regular expression: {error}") from error
     if wanted is not None and wanted.groups != 1:
         raise DatasetError(
@@ -289,7 +409,7 @@ def image_list(
         if not os.path.isfile(file):  # which, unlike Path.is_file, takes any text
             if below is None:
                 below = {}
-                for candidate in base.rglob("*"):
+                for candidate in _entries_below(base):
                     below.setdefault(candidate.name, []).append(candidate)
             there = [found for found in below.get(Path(name).name, []) if found.is_file()]
             if len(there) != 1:

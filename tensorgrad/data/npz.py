@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.lib import format as npy
 
-from tensorgrad.files import DEFLATE_LIMIT, DataFileError, read_at_most
+from tensorgrad.files import DEFLATE_LIMIT, DataFileError, open_regular, read_at_most
 
 _LONGEST_HEADER = 10_000  # of an array; NumPy's own bound
 
@@ -23,48 +24,41 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, ndarray[Any, Any]]:
 
     Returns arrays in memory of their own: booleans, integers, floats or fixed-width texts.
 
-    Raises OSError if the file cannot be opened, and DataFileError for one that is torn, altered
-    or no NPZ file, or holds objects (they would need pickle, which runs what it reads). The
-    headers are not believed: no more memory is taken than the file can fill.
+    Raises OSError if the file cannot be opened, and DataFileError for one that is torn, altered,
+    no NPZ file or no file at all (a FIFO, a device), or holds objects (they would need pickle,
+    which runs what it reads). The headers are not believed: no more memory is taken than the file
+    can fill.
     """
     path = Path(path)
-    size = path.stat().st_size
-    if path.is_dir():
-        raise DataFileError(path, "this is a folder", "give an .npz file")
     found: dict[str, ndarray[Any, Any]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            left = size * DEFLATE_LIMIT  # for all members together: they might share their bytes
-            for member in archive.infolist():
-                if member.is_dir():
-                    continue
-                name = member.filename.removesuffix(".npy")
-                if not member.filename.endswith(".npy") or name in found:
-                    raise DataFileError(
-                        path,
-                        f"member {member.filename!r} is not an array, or there twice",
-                        "save the arrays anew with numpy.savez",
-                    )
-                with archive.open(member) as file:
-                    found[name] = _array(path, name, cast(BinaryIO, file), left)
-                left -= found[name].nbytes
-    except (
-        zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError, NotImplementedError,
-        RuntimeError,  # what zipfile has to say of an encrypted member
-        SyntaxError, TypeError, KeyError, IndexError,  # NumPy's reader, of a header that is none
-        UnicodeError, RecursionError, MemoryError,
-    ) as error:  # fmt: skip
-        if isinstance(error, DataFileError):
+    with open_regular(path) as raw:
+        left = os.fstat(raw.fileno()).st_size * DEFLATE_LIMIT  # members may share their bytes
+        try:
+            with warnings.catch_warnings(), zipfile.ZipFile(raw) as archive:
+                warnings.simplefilter("ignore")  # NumPy's, of a header as Python 2 wrote it
+                for member in archive.infolist():
+                    if member.is_dir():
+                        continue
+                    name = member.filename.removesuffix(".npy")
+                    if not member.filename.endswith(".npy") or name in found:
+                        raise DataFileError(
+                            path,
+                            f"member {member.filename!r} is not an array, or there twice",
+                            "save the arrays anew with numpy.savez",
+                        )
+                    with archive.open(member) as file:
+                        found[name] = _array(path, name, cast(BinaryIO, file), left)
+                    left -= found[name].nbytes
+        except DataFileError:
             raise
-        raise DataFileError(
-            path,
-            f"damaged, or not an NPZ file ({type(error).__name__}: {str(error)[:100]})",
-            "save the arrays anew with numpy.savez",
-        ) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataFileError(path, f"damaged ({error})", "save the arrays anew") from error
+        except Exception as error:  # what zipfile and NumPy stumble over in damage is anything
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            raise DataFileError(
+                path,
+                f"damaged, or not an NPZ file ({type(error).__name__}: {str(error)[:100]})",
+                "save the arrays anew with numpy.savez",
+            ) from error
     if not found:
         raise DataFileError(
             path, "holds no arrays", "save some with numpy.savez(path, x=..., t=...)"

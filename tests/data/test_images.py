@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +201,186 @@ def test_faces() -> None:
     assert sorted(map(len, parts)) == [139, 208, 277]
     images, _ = parts[0].load()
     assert images.shape[1:] == (30, 32)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    check = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+
+def png(
+    path: Path,
+    size: tuple[int, int],
+    rows: bytes,
+    bits: int = 8,
+    colour: int = 0,
+    interlaced: int = 0,
+    extra: tuple[bytes, bytes] | None = None,
+    late: bool = False,
+) -> Path:
+    """A PNG file with the bytes ``rows``, filter types and all, whether they suit it or not."""
+    between = b"" if extra is None else chunk(*extra)
+    head = struct.pack(">IIBBBBB", size[1], size[0], bits, colour, 0, 0, interlaced)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + (b"" if late else between)
+        + chunk(b"IDAT", zlib.compress(rows)) + (between if late else b"") + chunk(b"IEND", b"")
+    )  # fmt: skip
+    return path
+
+
+CORNER = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+UPRIGHT = [
+    CORNER, CORNER[:, ::-1], CORNER[::-1, ::-1], CORNER[::-1], CORNER.T, CORNER[::-1].T,
+    CORNER[::-1, ::-1].T, CORNER.T[::-1],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff", ".jpg", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(tmp_path: Path, orientation: int, ending: str) -> None:
+    """Upright, as the camera says (EXIF 2.32, tag 0x0112), before it is resized."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if ending == ".webp" else {"quality": 100}
+    picture = Image.fromarray(np.kron(CORNER * 40, np.ones((8, 8), np.uint8)))
+    picture.save(tmp_path / f"x{ending}", exif=exif, **options)
+    found = read_image(tmp_path / f"x{ending}", grey=True)
+    expected = np.kron(UPRIGHT[orientation - 1] * 40, np.ones((8, 8), np.uint8))
+    np.testing.assert_allclose(found, expected, atol=6)
+    size = UPRIGHT[orientation - 1].shape
+    small = read_image(tmp_path / f"x{ending}", size, grey=True)
+    np.testing.assert_allclose(small, UPRIGHT[orientation - 1] * 40, atol=40)
+
+
+def test_orientation_behind_the_pixels_or_damaged(tmp_path: Path) -> None:
+    """PNG may have it there; what cannot be read says nothing."""
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    rows = bytes([0, 255, 0, 0]) + bytes([0, 0, 0, 9])
+    path = png(tmp_path / "x.png", (2, 3), rows, extra=(b"eXIf", exif), late=True)
+    assert read_image(path).tolist() == [[0, 255], [0, 0], [9, 0]]
+    path = png(tmp_path / "x.png", (2, 3), rows, extra=(b"eXIf", exif[:13] + b"\xff\xff"))
+    assert read_image(path).tolist() == [[255, 0, 0], [0, 0, 9]]
+
+
+def test_transparency(tmp_path: Path) -> None:
+    """Laid on black, whatever says what is transparent; grey stays grey."""
+    grey_and_alpha = np.array([[[200, 255], [200, 0]], [[100, 128], [7, 255]]], np.uint8)
+    Image.fromarray(grey_and_alpha).save(tmp_path / "la.png")
+    assert read_image(tmp_path / "la.png").tolist() == [[200, 0], [50, 7]]
+    colours = np.dstack([grey_and_alpha[..., :1]] * 3 + [grey_and_alpha[..., 1:]])
+    for ending in (".png", ".tiff"):
+        Image.fromarray(colours).save(tmp_path / f"rgba{ending}")
+        found = read_image(tmp_path / f"rgba{ending}")
+        assert found.tolist() == [[[200, 0], [50, 7]]] * 3
+        assert read_image(tmp_path / f"rgba{ending}", grey=True).tolist() == [[200, 0], [50, 7]]
+    of_grey = png(
+        tmp_path / "grey.png", (1, 3), bytes([0, 200, 7, 9]), extra=(b"tRNS", bytes([0, 7]))
+    )
+    assert read_image(of_grey).tolist() == [[200, 0, 9]]
+    of_colours = png(
+        tmp_path / "colours.png", (1, 2), bytes([0, 1, 2, 3, 4, 5, 6]), colour=2,
+        extra=(b"tRNS", bytes([0, 4, 0, 5, 0, 6])),
+    )  # fmt: skip
+    assert read_image(of_colours).tolist() == [[[1, 0]], [[2, 0]], [[3, 0]]]
+    deep = png(
+        tmp_path / "deep.png", (1, 2), b"\0" + struct.pack(">2H", 65535, 514), 16,
+        extra=(b"tRNS", struct.pack(">H", 65535)),
+    )  # fmt: skip
+    assert read_image(deep).tolist() == [[0, 2]]
+    two = png(
+        tmp_path / "two.png", (1, 8), bytes([0, 0b11110000]), 1, extra=(b"tRNS", bytes([0, 1]))
+    )
+    assert not read_image(two).any()
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putdata([0, 1])
+    for ending in (".png", ".gif"):
+        palette.save(tmp_path / f"p{ending}", transparency=1)
+        found = read_image(tmp_path / f"p{ending}")
+        assert found.tolist() == [[[10, 0]], [[20, 0]], [[30, 0]]]
+
+
+@pytest.mark.parametrize("dtype", ["<i4", "<u4", "<i2", "<f4"])
+def test_tiff_of_numbers_without_a_range(tmp_path: Path, dtype: str) -> None:
+    """Floats from 0 to 1 are; anything else is refused, not black or white without a word."""
+    path = tmp_path / "x.tiff"
+    if dtype == "<f4":
+        Image.fromarray(np.array([[0, 0.25, 0.5, 1]], dtype)).save(path)
+        assert read_image(path).tolist() == [[0, 64, 128, 255]]
+        Image.fromarray(np.array([[0, np.nan]], dtype)).save(path)
+        with pytest.raises(DataFileError, match="floats from nan"):
+            read_image(path)
+        Image.fromarray(np.array([[0, 200.5]], dtype)).save(path)
+        with pytest.raises(DataFileError, match=r"floats from 0.0 to 200\.5"):
+            read_image(path)
+        return
+    values = np.array([0, 64, 70000 if dtype[2] == "4" else 3000], dtype)
+    tags = [(256, 3, 3), (257, 3, 1), (258, 3, 8 * values.itemsize), (259, 3, 1), (262, 3, 1),
+            (273, 4, 8), (277, 3, 1), (278, 3, 1), (279, 4, values.nbytes),
+            (339, 3, 1 if dtype[1] == "u" else 2)]  # fmt: skip
+    content = struct.pack("<2sHI", b"II", 42, 8 + values.nbytes) + values.tobytes()
+    content += struct.pack("<H", len(tags))
+    content += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    path.write_bytes(content + struct.pack("<I", 0))
+    with pytest.raises(DataFileError, match=r"integers from 0 to (70000|3000), of"):
+        read_image(path)
+
+
+def test_16_bits(tmp_path: Path) -> None:
+    """Every value to the nearest of 256: 65535 is white, in PNG, TIFF and PGM."""
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    expected = np.round(deep / 257).astype(np.uint8)
+    for ending in (".png", ".tiff", ".pgm"):
+        Image.fromarray(deep).save(tmp_path / f"x{ending}")
+        np.testing.assert_array_equal(read_image(tmp_path / f"x{ending}"), expected)
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "interlaced"),
+    [(8, 0, 0), (1, 0, 0), (16, 0, 0), (8, 2, 0), (4, 3, 0), (8, 4, 0), (16, 6, 0), (8, 0, 1),
+     (2, 0, 1), (8, 2, 1)],
+)  # fmt: skip
+def test_png_with_too_few_rows(tmp_path: Path, bits: int, colour: int, interlaced: int) -> None:
+    """Refused; one that is whole is not, black or not."""
+    across, down = 13, 11
+    pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    passes = [(0, 0, 1, 1)]
+    if interlaced:
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
+                  (1, 0, 2, 2), (0, 1, 1, 2)]  # fmt: skip
+    lengths = [
+        1 + (len(range(x, across, dx)) * pixel + 7) // 8
+        for x, y, dx, dy in passes
+        for _ in range(y, down, dy)
+    ]
+    extra = (b"PLTE", bytes(48)) if colour == 3 else None
+    for value in (0, 0x11):
+        rows = b"".join(b"\0" + bytes([value]) * (n - 1) for n in lengths)
+        path = png(tmp_path / "x.png", (down, across), rows, bits, colour, interlaced, extra)
+        assert read_image(path).shape[-2:] == (down, across)
+        for missing in (lengths[-1], sum(lengths[5:])):
+            short = rows[: len(rows) - missing]
+            png(tmp_path / "x.png", (down, across), short, bits, colour, interlaced, extra)
+            with pytest.raises(DataFileError, match=r"bytes of pixels are there|damaged"):
+                read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("bits", "colour"), [(16, 0), (8, 2), (8, 6)])
+def test_memory_of_a_small_file_with_many_pixels(tmp_path: Path, bits: int, colour: int) -> None:
+    """The most pixels that are taken cost less than 1 GB; one row more is not decoded."""
+    rows = bytes(8192 * (1 + 8192 * bits // 8 * {0: 1, 2: 3, 6: 4}[colour]))
+    path = png(tmp_path / "x.png", (8192, 8192), rows, bits, colour)
+    assert path.stat().st_size < 300_000
+    program = (
+        "import resource, sys\nfrom tensorgrad.data import read_image\n"
+        "read_image(sys.argv[1], (8, 8))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert int(done.stdout) < 1_000_000  # KiB
+    png(path, (8193, 8192), b"")
+    with pytest.raises(DataFileError, match=r"8192 x 8193 pixels, more than 2\*\*26"):
+        read_image(path)
