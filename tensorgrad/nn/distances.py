@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn.reduction import paired, reduced
 from tensorgrad.ops.elementwise import abs as absolute
-from tensorgrad.ops.elementwise import exp, log, maximum, square, where
-from tensorgrad.ops.elementwise import sqrt as root
+from tensorgrad.ops.elementwise import clip, exp, log, maximum, square, weighted, where
 from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.precision import in_float32, loss_in_float32
+from tensorgrad.ops.reductions import norm
 from tensorgrad.ops.reductions import sum as total
+from tensorgrad.ops.shaping import normalize_axis
+from tensorgrad.tape import broadcast_to
 from tensorgrad.tensor import Tensor
 
 __all__ = [
@@ -34,6 +39,7 @@ def _positive(name: str, what: str, value: float) -> None:
         raise ValueError(f"{name}: {what} must be above 0, got {value!r}")
 
 
+@loss_in_float32
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """Squares up to ``delta``, straight lines beyond (Huber, 1964).
 
@@ -45,19 +51,24 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     paired("huber_loss", input, target)
     _positive("huber_loss", "delta", delta)
     d = absolute(input - target)
-    each = where(d <= delta, square(d) * 0.5, (d - 0.5 * delta) * delta)
-    return reduced("huber_loss", each, reduction)
+    near = clip(d, None, delta)
+    return reduced("huber_loss", near * (d - near * 0.5), reduction)
 
 
+@loss_in_float32
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """``huber_loss`` with ``delta=beta``, divided by beta: the slope of the lines is 1.
 
     Arguments and errors as there.
     """
+    paired("smooth_l1_loss", input, target)
     _positive("smooth_l1_loss", "beta", beta)
-    return huber_loss(input, target, reduction, beta) * (1.0 / beta)
+    d = absolute(input - target)
+    near = clip(d, None, beta)
+    return reduced("smooth_l1_loss", near / beta * (d - near * 0.5), reduction)
 
 
+@loss_in_float32
 def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """The divergence of Kullback and Leibler: ``target * (log(target) - input)``.
 
@@ -70,15 +81,19 @@ def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = 
     """
     paired("kl_div", input, target)
     if log_target:
-        each = exp(target) * (target - input)
+        some = exp(target) > 0
+        y, x = where(some, target, 0.0), where(some, input, 0.0)
+        each = where(some, exp(y) * (y - x), 0.0)
     else:
         some = target > 0
-        each = where(some, target * log(where(some, target, 1.0)), 0.0) - target * input
+        entropy = where(some, target * log(where(some, target, 1.0)), 0.0)
+        each = entropy - weighted(input, target)
     if reduction == "batchmean":
         return total(each) * (1.0 / max(each.shape[0] if each.shape else 1, 1))
     return reduced("kl_div", each, reduction)
 
 
+@loss_in_float32
 def hinge_embedding_loss(
     input: Any, target: Any, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -92,6 +107,7 @@ def hinge_embedding_loss(
     return reduced("hinge_embedding_loss", each, reduction)
 
 
+@loss_in_float32
 def multi_margin_loss(
     input: Any, target: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -111,23 +127,41 @@ def multi_margin_loss(
         raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p!r}")
     classes = input.shape[1]
     right = one_hot(target, classes, dtype=input.dtype)
-    score = total(input * right, axis=1, keepdims=True)
-    lack = maximum(input - score + margin, 0.0)
+    score = total(weighted(input, right), axis=1, keepdims=True)
+    hit = right > 0
+    lack = maximum(where(hit, 0.0, where(hit, 0.0, input) - score + margin), 0.0)
     lack = square(lack) if p == 2 else lack
-    return reduced("multi_margin_loss", total(lack * (1.0 - right), axis=1) / classes, reduction)
+    return reduced("multi_margin_loss", total(lack, axis=1) / classes, reduction)
 
 
+@in_float32
 def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along an axis.
 
     x1, x2: tensors that broadcast with each other. eps: the least length that is divided by.
     The result has the common shape without that axis.
+
+    Raises ShapeError unless the shapes broadcast.
     """
-    product = total(x1 * x2, axis=axis)
-    lengths = [root(maximum(total(square(x), axis=axis), eps * eps)) for x in (x1, x2)]
-    return product / (lengths[0] * lengths[1])
+    try:
+        shape = np.broadcast_shapes(x1.shape, x2.shape)
+    except ValueError:
+        raise ShapeError(
+            "cosine_similarity: the shapes must broadcast: counted from the last axis, two sizes "
+            f"are equal or one of them is 1; got {tuple(x1.shape)} and {tuple(x2.shape)}"
+        ) from None
+    if not shape:
+        raise ShapeError("cosine_similarity: the vectors must have an axis; got shapes () and ()")
+    behind = normalize_axis("cosine_similarity", axis, np.empty(shape, bool)) - len(shape)
+    directions = []
+    for x in (x1, x2):
+        if len(x.shape) < -behind or x.shape[behind] != shape[behind]:
+            x = broadcast_to(x, shape)  # the vectors are those after broadcasting
+        directions.append(x / maximum(norm(x, axis=behind, keepdims=True), eps))
+    return total(directions[0] * directions[1], axis=behind)
 
 
+@loss_in_float32
 def cosine_embedding_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -149,6 +183,7 @@ def cosine_embedding_loss(
     return reduced("cosine_embedding_loss", each, reduction)
 
 
+@loss_in_float32
 def triplet_margin_loss(
     anchor: Any,
     positive: Any,
@@ -173,8 +208,7 @@ def triplet_margin_loss(
     _positive("triplet_margin_loss", "p", p)
 
     def distance(x: Any, y: Any) -> Tensor:
-        d = absolute(x - y + eps)
-        return root(total(square(d), axis=-1)) if p == 2 else total(d**p, axis=-1) ** (1.0 / p)
+        return norm(x - y + eps, p, axis=-1)
 
     far = distance(anchor, negative)
     if swap:

@@ -12,8 +12,10 @@ from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.elementwise import exp, square, where
 from tensorgrad.ops.linear_algebra import einsum
+from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.random import Generator
 from tensorgrad.ops.reductions import sum as total
+from tensorgrad.ops.shaping import expand_dims
 from tensorgrad.tensor import Tensor
 
 
@@ -59,7 +61,7 @@ class Embedding(Module):
             init.zeros_(self.weight.detach()[self.padding_idx])
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Integers of any shape -> (*shape, embedding_dim).
+        """Integers of any shape -> (*shape, embedding_dim); a negative one counts from the end.
 
         Raises DtypeError for what are no integers, IndexError for one out of range (on the CPU).
         """
@@ -71,7 +73,8 @@ class Embedding(Module):
         found = self.weight[indices]
         if self.padding_idx is None:
             return found
-        keep = (indices != self.padding_idx).reshape(*indices.shape, 1)
+        number = where(indices < 0, indices + self.num_embeddings, indices)
+        keep = (number != self.padding_idx).reshape(*indices.shape, 1)
         return where(keep, found, found.detach())
 
 
@@ -161,5 +164,10 @@ class RBF(Module):
             raise ShapeError(
                 f"RBF: the last axis of the input must have size {self.in_features}, got {x.shape}"
             )
-        apart = x.reshape(*x.shape[:-1], 1, self.in_features) - self.centers
-        return exp(-self.beta * total(square(apart), axis=-1))
+        return _radial(x, self.centers, self.beta)
+
+
+@in_float32
+def _radial(x: Tensor, centers: Tensor, beta: Tensor) -> Tensor:
+    apart = expand_dims(x, -2) - centers
+    return exp(-beta * total(square(apart), axis=-1))

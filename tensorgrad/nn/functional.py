@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tensorgrad.backend.sums import row_sums
-from tensorgrad.dtypes import FLOATS, INTEGERS, int64
+from tensorgrad.dtypes import FLOATS, HALVES, INTEGERS, WIDE_FLOATS, int64, promote
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn.distances import (
     cosine_embedding_loss,
@@ -38,11 +39,11 @@ from tensorgrad.ops.activations import (
     softplus,
 )
 from tensorgrad.ops.elementwise import abs as absolute
-from tensorgrad.ops.elementwise import square, tanh, where
+from tensorgrad.ops.elementwise import equal, keep_where, maximum, square, tanh, weighted, where
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.normalization import layer_norm, rms_norm
-from tensorgrad.ops.precision import ACTIVE, raised
+from tensorgrad.ops.precision import ACTIVE, loss_in_float32, raised, widened
 from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
@@ -251,12 +252,13 @@ def cross_entropy(
     target, reduction and errors: as in ``nll_loss``; or probabilities, in the shape of the input.
     weight: of each class, shape (C,). The mean is over labels by their weight; of probabilities it
         is over their number.
-    ignore_index: a label that counts for nothing.
+    ignore_index: a label that counts for nothing, whatever its logits are. If all labels are such
+        ones, their mean is NaN and the gradient 0.
     label_smoothing: the part of each target, in [0, 1], that is spread evenly over all classes
         (Szegedy and others, 2016).
 
-    There is no overflow at any logits. On a GPU a label out of range makes its loss and its row of
-    the gradient NaN.
+    There is no overflow at any logits; a class that is not wanted may have the logit -inf. On a GPU
+    a label out of range makes its loss and its row of the gradient NaN.
     """
     if ACTIVE:
         input = raised(input)
@@ -266,6 +268,7 @@ def cross_entropy(
     return _general_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
 
 
+@loss_in_float32
 def _general_cross_entropy(
     input: Any, target: Any, reduction: str, weight: Any, ignored: int | None, smoothing: float
 ) -> Tensor:
@@ -296,7 +299,7 @@ def _general_cross_entropy(
                 f"{name}: weight must have a number for each class, shape ({classes},); got "
                 f"{weight.shape}"
             )
-    counted: Any = None
+    logits, counted, valid = rows(input), None, None
     if target.dtype in FLOATS:
         if ignored is not None:
             raise ValueError(f"{name}: ignore_index is a label, but the target has probabilities")
@@ -318,21 +321,29 @@ def _general_cross_entropy(
         if ignored is not None:
             valid = labels != ignored
             labels = where(valid, labels, 0)
-            counted = reshape(valid.astype(input.dtype), (-1, 1))
+            logits = where(reshape(valid, (-1, 1)), logits, 0.0)
         wanted = one_hot(labels, classes, dtype=input.dtype)
-        shares = wanted if weight is None else wanted * weight
-        counted = total(shares, axis=1, keepdims=True) * (1.0 if counted is None else counted)
+        counted = total(wanted if weight is None else wanted * weight, axis=1)
+        if valid is not None:
+            counted = where(valid, counted, 0.0)
     if smoothing:
         wanted = wanted * (1.0 - smoothing) + smoothing / classes
-    each = log_softmax(rows(input), axis=1) * wanted
-    each = -total(each if weight is None else each * weight, axis=1)
-    if ignored is not None:
-        each = each * (reshape(target, (-1,)) != ignored).astype(input.dtype)
+    if weight is not None:
+        wanted = wanted * weight
+    each = -total(weighted(log_softmax(logits, axis=1), wanted), axis=1)
+    if valid is not None:
+        each = where(valid, each, 0.0)
     if reduction == "none":
         return reshape(each, batch)
     if reduction == "sum":
         return total(each)
-    return mean(each) if counted is None else total(each) / total(counted)
+    if 0 in batch:
+        raise ShapeError(f"{name}: the mean needs at least one label; target has shape {batch}")
+    if counted is None:
+        return mean(each)
+    count = total(counted)
+    none = equal(count, 0.0)
+    return where(none, math.nan, total(each) / where(none, 1.0, count))
 
 
 def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = False) -> Tensor:
@@ -372,6 +383,7 @@ def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = Fals
 # --- numbers --------------------------------------------------------------------------------------
 
 
+@loss_in_float32
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The squared error of ``input`` (outputs o) and ``target`` (t), tensors of one shape.
 
@@ -385,8 +397,6 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
 
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
-    if ACTIVE:
-        input = raised(input)
     paired("mse_loss", input, target)
     each = square(input - target)
     if reduction == "half_sum":
@@ -404,22 +414,26 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     return reduced("mse_loss", each, reduction)
 
 
+@loss_in_float32
 def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The absolute error ``|input - target|`` of tensors of one shape.
 
     reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
-    if ACTIVE:
-        input = raised(input)
     paired("l1_loss", input, target)
     return reduced("l1_loss", absolute(input - target), reduction)
 
 
 def _bce_value(xp: Any, x: Any, t: Any) -> Any:
     # Three terms none of which is negative: nothing cancels, and exp has no argument above 0.
-    y = xp.maximum(x, 0) * (1 - t)
-    y += xp.maximum(-x, 0) * t
+    if xp is np and math.isfinite(np.vdot(x, x)):
+        y = np.maximum(x, 0) * (1 - t)
+        y += np.maximum(-x, 0) * t
+    else:  # an infinite logit that is right makes no loss
+        with np.errstate(invalid="ignore"):
+            y = keep_where(xp, t != 1, xp.maximum(x, 0) * (1 - t))
+            y += keep_where(xp, t != 0, xp.maximum(-x, 0) * t)
     y += xp.log1p(xp.exp(-xp.abs(x)))
     return y
 
@@ -430,13 +444,14 @@ _BCE = Primitive(
     _bce_value,
     {
         "x": lambda g, x, t: g * ((1.0 - t) * sigmoid(x) - t * sigmoid(-x)),
-        "t": lambda g, x: -g * x,
+        "t": lambda g, x: -weighted(x, g),
     },
     types="float",
     widen=True,
 )
 
 
+@loss_in_float32
 def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """The cross-entropy of ``sigmoid(input)`` and ``target``, probabilities in [0, 1].
 
@@ -447,14 +462,13 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     name = "binary_cross_entropy_with_logits"
-    if ACTIVE:
-        input = raised(input)
     paired(name, input, target)
     if not isinstance(input, Tensor):
         input = Tensor(input, copy=None)
     return reduced(name, apply(_BCE, (input, target)), reduction)
 
 
+@loss_in_float32
 def sigmoid_focal_loss(
     input: Any, target: Any, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
 ) -> Tensor:
@@ -468,11 +482,18 @@ def sigmoid_focal_loss(
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     each = binary_cross_entropy_with_logits(input, target, "none")
-    p = sigmoid(input)
-    each = each * (p * (1.0 - target) + (1.0 - p) * target) ** gamma
+    wrong = sigmoid(input) * (1.0 - target) + sigmoid(-input) * target
+    # A power below 1 has an infinite slope at 0, where the loss is 0.
+    factor = maximum(wrong, _LEAST[each.dtype]) ** gamma
+    # At infinity the factor has no slope, and the loss, which would be multiplied by it, no bound.
+    factor = where(equal(absolute(input), math.inf), factor.detach(), factor)
+    each = weighted(each, factor)
     if alpha >= 0:
-        each = each * (target * alpha + (1.0 - target) * (1 - alpha))
+        each = weighted(each, target * alpha + (1.0 - target) * (1 - alpha))
     return reduced("sigmoid_focal_loss", each, reduction)
+
+
+_LEAST = {d: float(np.finfo(str(d)).tiny) for d in WIDE_FLOATS}
 
 
 # --- penalties ------------------------------------------------------------------------------------
@@ -499,8 +520,7 @@ def l1_penalty(
 
     Raises ValueError if there is nothing to penalise.
     """
-    parts = [total(absolute(p)) for p in _penalised("l1_penalty", parameters, biases)]
-    return _added(parts) * strength
+    return _penalty(absolute, _penalised("l1_penalty", parameters, biases), strength)
 
 
 def l2_penalty(
@@ -511,12 +531,14 @@ def l2_penalty(
     Its gradient is ``2 * strength * w``: the weight decay of ``optim.SGD(weight_decay=d)`` is that
     of strength ``d / 2``. Arguments and errors as in ``l1_penalty``.
     """
-    parts = [total(square(p)) for p in _penalised("l2_penalty", parameters, biases)]
-    return _added(parts) * strength
+    return _penalty(square, _penalised("l2_penalty", parameters, biases), strength)
 
 
-def _added(parts: list[Tensor]) -> Tensor:
+def _penalty(of: Callable[[Any], Tensor], chosen: list[Tensor], strength: float) -> Tensor:
+    parts = [total(of(widened(p))) for p in chosen]
     found = parts[0]
     for part in parts[1:]:
         found = found + part
-    return found
+    found = found * strength
+    common = promote([p.dtype for p in chosen], [])
+    return found.astype(common) if common in HALVES else found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tensorgrad.autograd.modes import is_recomputing, no_grad
-from tensorgrad.dtypes import int64
+from tensorgrad.dtypes import int64, promote
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.normalization import layer_norm, rms_norm
+from tensorgrad.ops.precision import widened
 from tensorgrad.tensor import Tensor
 
 
@@ -128,17 +130,28 @@ class GroupNorm(Module):
             raise ShapeError(
                 f"GroupNorm: the input must have shape (N, {self.num_channels}, ...), got {x.shape}"
             )
-        rows = x.reshape(x.shape[0], self.num_groups, -1)
-        y = layer_norm(rows, rows.shape[-1:], None, None, self.eps).reshape(x.shape)
-        return _per_channel(y, self.weight, self.bias)
+        n, channels, *rest = x.shape
+        size = channels // self.num_groups * math.prod(rest)
+        y = widened(x)
+        if x.size:  # no numbers have no mean
+            rows = y.reshape(n, self.num_groups, size)
+            y = layer_norm(rows, (size,), None, None, self.eps).reshape(x.shape)
+        return _per_channel(y, self.weight, self.bias, x.dtype)
 
 
-def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """``y * weight + bias``, one number for each index of axis 1."""
+def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None, *dtypes: Any) -> Tensor:
+    """``y * weight + bias``, one number for each index of axis 1.
+
+    ``y`` may be wider than what it was made of, ``dtypes``: the result is rounded to what these
+    have in common with the parameters.
+    """
     shape = (-1, *(1,) * (len(y.shape) - 2))
+    common = promote([*dtypes, *(p.dtype for p in (weight, bias) if p is not None)])
     if weight is not None:
         y = y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+    if bias is not None:
+        y = y + bias.reshape(shape)
+    return y if y.dtype == common else y.astype(common)
 
 
 class BatchNorm1d(Module):
@@ -193,6 +206,7 @@ class BatchNorm1d(Module):
                 f"(N, {self.num_features}, L), got {x.shape}"
             )
         axes = (0,) if len(x.shape) == 2 else (0, 2)
+        wide, kinds = widened(x), [x.dtype]
         if self.training or not self.track_running_stats:
             count = x.size // self.num_features
             if count < 2:
@@ -200,16 +214,18 @@ class BatchNorm1d(Module):
                     "BatchNorm1d: in training a batch needs more than one number for each channel, "
                     f"got shape {x.shape}; take larger batches, or call eval()"
                 )
-            mean = x.mean(axis=axes, keepdims=True)
-            centered = x - mean
+            mean = wide.mean(axis=axes, keepdims=True)
+            centered = wide - mean
             var = (centered * centered).mean(axis=axes, keepdims=True)
             if self.training and self.track_running_stats and not is_recomputing():
                 self._track(mean.reshape(-1), var.reshape(-1) * (count / (count - 1)))
         else:
             shape = (-1, *(1,) * (len(x.shape) - 2))
-            centered = x - self.running_mean.reshape(shape)
-            var = self.running_var.reshape(shape)
-        return _per_channel(centered * (var + self.eps).rsqrt(), self.weight, self.bias)
+            centered = wide - widened(self.running_mean).reshape(shape)
+            var = widened(self.running_var).reshape(shape)
+            kinds += [self.running_mean.dtype, self.running_var.dtype]
+        y = centered * (var + self.eps).rsqrt()
+        return _per_channel(y, self.weight, self.bias, *kinds)
 
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Take a batch into the running statistics."""

@@ -14,7 +14,7 @@ import numpy as np
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, erf, exp, keep_where, minimum, tanh, where
-from tensorgrad.ops.precision import ACTIVE, raised
+from tensorgrad.ops.precision import ACTIVE, in_float32, raised
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
@@ -187,6 +187,7 @@ _SELU_SCALE = 1.0507009873554804934193349852946
     reference=lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(x)),
     elementwise=True,
 )
+@in_float32
 def selu(x: Any, /) -> Tensor:
     """The self-normalising ELU: ``1.0507 * elu(x, 1.6733)`` (Klambauer et al., 2017)."""
     return elu(x, _SELU_ALPHA) * _SELU_SCALE
@@ -279,6 +280,7 @@ silu = elementwise(
     torch="nn.functional.mish",
     elementwise=True,
 )
+@in_float32
 def mish(x: Any, /) -> Tensor:
     """``x * tanh(softplus(x))`` (Misra, 2019)."""
     return x * tanh(softplus(x))

@@ -12,6 +12,7 @@ tensor of the broadcast shape. Of bare arrays they return a bare array, as NumPy
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,33 +115,37 @@ _POWER = Primitive(
     {
         # x1 ** (x2 - 1) is infinite at x1 == 0 == x2, where the derivative is 0
         "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
-        "x2": lambda g, x1, y: g * y * _log_or_nan(x1),
+        "x2": lambda g, x1, x2, y: g * y * _log_or_nan(x1, x2),
     },
     types="same",
     widen=True,
 )
 
 
-def _log_or_nan(x: Any) -> Any:
-    """The logarithm of a base: 0 for 0, since ``0 ** x2`` stays 0; NaN for a negative one."""
-    return where(less(x, 0), math.nan, log(where(greater(x, 0), x, 1.0)))
+def _log_or_nan(base: Any, exponent: Any) -> Any:
+    """The logarithm of a base; NaN of a negative one.
+
+    Of 0 it is 0 if the exponent is not negative, since ``0 ** exponent`` stays 0.
+    """
+    found = where(less(base, 0), math.nan, log(where(greater(base, 0), base, 1.0)))
+    return where(logical_and(equal(base, 0), less(exponent, 0)), -math.inf, found)
 
 
 _POWER_CONSTANT = Primitive("pow", _power_value, {"x": _power_rule}, types="same", widen=True)
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
     lambda xp, x, base: xp.power(constant(base, x.dtype) if xp is np and base else base, x),
-    {"x": lambda g, y, base: g * y * _log_of_base(base)},
+    {"x": lambda g, y, base: _of_exponent(g, y, base)},
     types="float",
     widen=True,
 )
 _power_of_tensor = binary(_POWER)
 
 
-def _log_of_base(base: float) -> float:
-    if base > 0:
-        return math.log(base)
-    return 0.0 if base == 0 else math.nan  # of 0 ** x the slope is 0, of (-1) ** x there is none
+def _of_exponent(g: Any, y: Any, base: float) -> Any:
+    if base == 0:  # of 0 ** x the slope is 0, and -inf where 0 ** x is infinite
+        return g * where(equal(y, math.inf), -math.inf, y * 0.0)
+    return g * y * (math.log(base) if base > 0 else math.nan)  # of (-1) ** x there is none
 
 
 @operation(
@@ -198,20 +203,29 @@ log1p = elementwise(
     "log1p", "log1p", lambda g, x: g / (x + 1.0), "``log(1 + x)``, exact for small ``x``.", low=-0.7
 )
 log2 = elementwise(
-    "log2", "log2", lambda g, x: g / (x * math.log(2.0)), "The logarithm to base 2.", low=0.3
+    "log2", "log2", lambda g, x: g / x * (1 / math.log(2.0)), "The logarithm to base 2.", low=0.3
 )
 log10 = elementwise(
-    "log10", "log10", lambda g, x: g / (x * math.log(10.0)), "The logarithm to base 10.", low=0.3
-)
+    "log10", "log10", lambda g, x: g / x * (1 / math.log(10.0)), "The logarithm to base 10.",
+    low=0.3,
+)  # fmt: skip
 logaddexp = elementwise2(
     "logaddexp",
     "logaddexp",
     # not exp(x1 - y): at large arguments the rounding of y would change it by a factor
-    lambda g, x1, x2: g * _logistic(x1 - x2),
-    lambda g, x1, x2: g * _logistic(x2 - x1),
-    "``log(exp(x1) + exp(x2))`` without overflow.",
+    lambda g, x1, x2: _of_sum(g, x1, x2),
+    lambda g, x1, x2: _of_sum(g, x2, x1),
+    "``log(exp(x1) + exp(x2))`` without overflow; the gradient at (-inf, -inf) is 0.",
     types="float",
 )
+
+
+def _of_sum(g: Any, x1: Any, x2: Any) -> Any:
+    """``g`` times the part of ``exp(x1)`` in the sum with ``exp(x2)``; of equal ones a half."""
+    with np.errstate(invalid="ignore"):  # the difference of equal infinities is NaN
+        apart = x1 - x2
+    part = _logistic(where(equal(x1, x2), 0.0, apart))
+    return g * where(equal(x1, -math.inf), 0.0, part)
 
 
 def _sqrt_rule(g: Any, y: Any) -> Any:
@@ -234,9 +248,9 @@ rsqrt = elementwise(
 hypot = elementwise2(
     "hypot",
     "hypot",
-    lambda g, x1, y: g * x1 / y,
-    lambda g, x2, y: g * x2 / y,
-    "``sqrt(x1**2 + x2**2)`` without overflow.",
+    lambda g, x1, y: g * ratio(x1, y),
+    lambda g, x2, y: g * ratio(x2, y),
+    "``sqrt(x1**2 + x2**2)`` without overflow; the gradient at (0, 0) is 0.",
     types="float",
     first={"low": 0.5},
 )
@@ -249,7 +263,7 @@ tan = elementwise("tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", 
 asin = elementwise(
     "asin",
     "arcsin",
-    lambda g, x: g * rsqrt(1.0 - x * x),
+    lambda g, x: g * rsqrt((1.0 - x) * (1.0 + x)),
     "The inverse sine, in [-pi/2, pi/2].",
     low=-0.9,
     high=0.9,
@@ -258,7 +272,7 @@ asin = elementwise(
 acos = elementwise(
     "acos",
     "arccos",
-    lambda g, x: -g * rsqrt(1.0 - x * x),
+    lambda g, x: -g * rsqrt((1.0 - x) * (1.0 + x)),
     "The inverse cosine, in [0, pi].",
     low=-0.9,
     high=0.9,
@@ -274,13 +288,61 @@ atan = elementwise(
 atan2 = elementwise2(
     "atan2",
     "arctan2",
-    lambda g, x1, x2: g * x2 / (x1 * x1 + x2 * x2),
-    lambda g, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
-    "The angle of the point (x2, x1), in [-pi, pi].",
+    lambda g, x1, x2: g * _over_squares(x2, x1),
+    lambda g, x1, x2: -g * _over_squares(x1, x2),
+    "The angle of the point (x2, x1), in [-pi, pi]; the gradient at (0, 0) is 0.",
     types="float",
     first={"low": 0.3},
     aliases=("arctan2",),
 )
+
+
+def _over_squares_value(xp: Any, x: Any, other: Any) -> Any:
+    if xp is np:
+        with np.errstate(over="ignore", under="ignore"):
+            squares = x * x
+            squares = squares + other * other
+        if squares.size and _inside(squares, least_squares(squares.dtype)):
+            return x / squares
+    top = xp.maximum(xp.abs(x), xp.abs(other))
+    none = (top == 0) | xp.isinf(top)
+    top = xp.where(none, top.dtype.type(1), top)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+        part, rest = x / top, other / top
+        y = part / (part * part + rest * rest) / top
+    return xp.where(none, y.dtype.type(0), y)
+
+
+def _inside(x: Any, least: float) -> bool:
+    """Whether all numbers are above ``least`` and finite."""
+    return bool(x.min() > least and x.max() < math.inf)
+
+
+@cache
+def least_squares(dtype: Any) -> float:
+    """Below it a sum of squares may have lost some of them."""
+    limits = np.finfo(str(dtype))
+    return float(limits.tiny / limits.eps)
+
+
+_over_squares = binary(
+    Primitive(
+        "over_squares",
+        _over_squares_value,
+        {
+            "x": lambda g, x, other: (
+                g * (square(_over_squares(other, x)) - square(_over_squares(x, other)))
+            ),
+            "other": lambda g, x, other: (
+                g * -2.0 * _over_squares(x, other) * _over_squares(other, x)
+            ),
+        },
+        types="float",
+        widen=True,
+    )
+)
+
+
 sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.")
 cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.")
 
@@ -320,7 +382,7 @@ acosh = elementwise(
 atanh = elementwise(
     "atanh",
     "arctanh",
-    lambda g, x: g / (1.0 - x * x),
+    lambda g, x: g / ((1.0 - x) * (1.0 + x)),
     "The inverse hyperbolic tangent.",
     low=-0.9,
     high=0.9,
@@ -502,6 +564,59 @@ def keep_where(xp: Any, condition: Any, x: Any) -> Any:
     return np.multiply(x.view(bits), condition).view(dtype)
 
 
+def _ratio_value(xp: Any, x: Any, length: Any) -> Any:
+    if xp is np and length.size and _inside(length, 0.0):
+        return x / length
+    with np.errstate(invalid="ignore"):
+        y = x / xp.where(length == 0, length.dtype.type(math.inf), length)
+        return xp.where(xp.isinf(length) & xp.isinf(x), xp.sign(x), y)
+
+
+_RATIO: Primitive = Primitive(
+    "ratio",
+    _ratio_value,
+    {
+        "x": lambda g, length: ratio(g, length),
+        "length": lambda g, y, length: -ratio(g * y, length),
+    },
+    types="float",
+    widen=True,
+)
+_ratio = binary(_RATIO)
+
+
+def ratio(x: Any, length: Any) -> Any:
+    """``x / length``: the slope of a length, which is not negative, along ``x``.
+
+    It is 0 where the length is 0, and the sign of ``x`` where both are infinite.
+    """
+    return _ratio(x, length)
+
+
+def _weighted_value(xp: Any, x: Any, weight: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        y = x * weight
+    return keep_where(xp, weight != 0, y)
+
+
+_WEIGHTED: Primitive = Primitive(
+    "weighted",
+    _weighted_value,
+    {
+        "x": lambda g, weight: weighted(g, weight),
+        "weight": lambda g, x: weighted(x, g),
+    },
+    types="float",
+    widen=True,
+)
+_weighted = binary(_WEIGHTED)
+
+
+def weighted(x: Any, weight: Any) -> Any:
+    """``x * weight``, and 0 where the weight is 0, whatever ``x`` is; so is the gradient."""
+    return _weighted(x, weight)
+
+
 def _is_zero(x: Any) -> bool:
     """Whether it is the number 0.0, and not -0.0, which equals it."""
     return type(x) is float and x == 0.0 and math.copysign(1.0, x) > 0.0
@@ -579,7 +694,7 @@ def _clip_value(xp: Any, x: Any, min: Any, max: Any) -> Any:
     return x if max is None else xp.minimum(x, max)
 
 
-def _inside(g: Any, x: Any, min: Any, max: Any) -> Any:
+def _within(g: Any, x: Any, min: Any, max: Any) -> Any:
     if min is not None:
         g = where(less(x, min), 0.0, g)
     return g if max is None else where(greater(x, max), 0.0, g)
@@ -589,8 +704,8 @@ _CLIP = Primitive(
     "clip",
     _clip_value,
     {
-        "x": _inside,
-        "min": lambda g, x, min, max: where(less(x, min), _inside(g, min, None, max), 0.0),
+        "x": _within,
+        "min": lambda g, x, min, max: where(less(x, min), _within(g, min, None, max), 0.0),
         "max": lambda g, x, min, max: where(greater(_clip_low(x, min), max), g, 0.0),
     },
     types="same",

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.padding import diagonal
-from tensorgrad.ops.precision import ACTIVE, lowered
+from tensorgrad.ops.precision import ACTIVE, in_float32, lowered
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import (
     Axis,
@@ -268,6 +268,7 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
     reference=lambda x1, x2, axis=-1: (x1 * x2).sum(axis),
     torch=None,
 )
+@in_float32
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """The sum of products along ``axis``; the other axes broadcast.
 

@@ -1,9 +1,11 @@
-"""``autocast``: matrix products in 16 bits inside a network of float32."""
+"""``autocast``: matrix products in 16 bits inside a network of float32; and the reverse of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 from tensorgrad import dtypes, tape
 from tensorgrad.errors import DtypeError
@@ -60,6 +62,46 @@ def lowered(*operands: Any) -> tuple[Any, ...]:
         tape.cast(x, dtype) if hasattr(x, "node") and x.dtype == dtypes.float32 else x
         for x in operands
     )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def in_float32(function: F) -> F:
+    """``function``, a composition of operations, in float32 where it is given 16 bits.
+
+    The result is rounded once, to what its operands have in common: between the operations squares
+    and sums would overflow, and each would round.
+    """
+    return _in_float32(function, False)
+
+
+def loss_in_float32(function: F) -> F:
+    """``in_float32`` for a loss, which stays float32 inside ``autocast``."""
+    return _in_float32(function, True)
+
+
+def _in_float32(function: F, loss: bool) -> F:
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for x in (*args, *options.values()):
+            if getattr(x, "dtype", None) in dtypes.HALVES:
+                break
+        else:
+            return function(*args, **options)
+        given = [getattr(x, "dtype", None) for x in (*args, *options.values())]
+        y = function(*map(widened, args), **{k: widened(x) for k, x in options.items()})
+        if loss and _DTYPE.get() is not None:
+            return y
+        common = dtypes.promote([d for d in given if d in dtypes.FLOATS], [])
+        return y if y.dtype == common else y.astype(common)
+
+    return call  # type: ignore[return-value]
+
+
+def widened(x: Any) -> Any:
+    """A 16-bit tensor or array as float32; anything else as it is."""
+    return x.astype(dtypes.float32) if getattr(x, "dtype", None) in dtypes.HALVES else x
 
 
 def raised(x: Any) -> Any:

@@ -9,7 +9,17 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.backend.sums import total
-from tensorgrad.ops.elementwise import abs, equal, exp, not_equal, pow, where
+from tensorgrad.ops.elementwise import (
+    abs,
+    equal,
+    exp,
+    least_squares,
+    not_equal,
+    pow,
+    ratio,
+    sign,
+    where,
+)
 from tensorgrad.ops.shaping import (
     Axis,
     normalize_axes,
@@ -136,43 +146,68 @@ def _var_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correctio
 
 
 def _std_value(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
-    return xp.sqrt(_var_value(xp, x, axis, keepdims, correction))
+    n = _number(x.shape, axis)
+    if n <= correction:
+        return xp.sqrt(_var_value(xp, x, axis, keepdims, correction))
+    d = x - _divided(total(xp, x, axis, True), n)
+    return length(xp, d, axis, keepdims) / math.sqrt(n - correction)
+
+
+def length(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """The root of the sum of squares, also where a square is outside the range of the numbers."""
+    if xp is np or not x.size:
+        with np.errstate(over="ignore", under="ignore"):
+            squares = total(xp, x * x, axis, keepdims)
+        whole = type(squares) is not np.ndarray
+        least, most = (
+            (squares, squares) if whole else (squares.min(initial=1), squares.max(initial=0))
+        )
+        if not x.size or (least > least_squares(x.dtype) and most < math.inf) or most != most:
+            return xp.sqrt(squares)
+    top = xp.abs(x).max(axis=axis, keepdims=True)
+    top = xp.where((top > 0) & xp.isfinite(top), top, top.dtype.type(1))
+    y = x / top
+    y = top * xp.sqrt(total(xp, y * y, axis, True))
+    return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
 
 
 def _deviation(
     g: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float, factor: float
 ) -> Any:
-    """``g`` times the distance from the mean: the gradient of var up to ``factor``."""
+    """``factor * g / (n - correction)``, and the distance from the mean."""
     n = _number(x.shape, axis) - correction
     g = g * (factor / n if n > 0 else math.nan)
-    return spread(g, x.shape, axis, keepdims) * (x - mean(x, axis=axis, keepdims=True))
+    return spread(g, x.shape, axis, keepdims), x - mean(x, axis=axis, keepdims=True)
 
 
-def _over(g: Any, y: Any) -> Any:
-    """``g / y``, and 0 where ``y`` is 0."""
-    zero = equal(y, 0)
-    return where(zero, 0.0, g / where(zero, 1.0, y))
+def _var_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool, correction: float) -> Any:
+    share, d = _deviation(g, x, axis, keepdims, correction, 2.0)
+    return share * d
+
+
+def _std_rule(
+    g: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool, correction: float
+) -> Any:
+    share, d = _deviation(g, x, axis, keepdims, correction, 1.0)
+    return share * ratio(d, _with_axes(y, x.shape, axis))
+
+
+def _with_axes(y: Any, x_shape: tuple[int, ...], axis: tuple[int, ...]) -> Any:
+    """``y``, reduced over ``axis``, with these axes of size 1."""
+    return reshape(y, tuple([1 if i in axis else n for i, n in enumerate(x_shape)]))
 
 
 _VAR: Primitive = Primitive(
     "var",
     _var_value,
-    {
-        "x": lambda g, x, axis, keepdims, correction: _deviation(
-            g, x, axis, keepdims, correction, 2.0
-        )
-    },
+    {"x": _var_rule},
     types="float",
     widen=True,
 )
 _STD: Primitive = Primitive(
     "std",
     _std_value,
-    {
-        "x": lambda g, x, y, axis, keepdims, correction: _deviation(
-            _over(g, y), x, axis, keepdims, correction, 1.0
-        )
-    },
+    {"x": _std_rule},
     types="float",
     widen=True,
 )
@@ -405,12 +440,39 @@ def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor
 
 _NORM: Primitive = Primitive(
     "norm",
-    lambda xp, x, axis, keepdims: xp.sqrt(total(xp, x * x, axis, keepdims)),
+    length,
     {
-        "x": lambda g, x, y, axis, keepdims: spread(_over(g, y), x.shape, axis, keepdims) * x,
+        "x": lambda g, x, y, axis, keepdims: (
+            spread(g, x.shape, axis, keepdims) * ratio(x, _with_axes(y, x.shape, axis))
+        )
     },
     types="float",
     widen=True,
+)
+
+
+def _p_norm_value(xp: Any, x: Any, ord: float, axis: tuple[int, ...], keepdims: bool) -> Any:
+    size = xp.abs(x)
+    if not _number(x.shape, axis):
+        with np.errstate(divide="ignore"):
+            return size.sum(axis=axis, keepdims=keepdims) ** (1.0 / ord)
+    # The powers of parts of the largest, or of multiples of the least, are in the range.
+    scale = (size.max if ord > 0 else size.min)(axis=axis, keepdims=True)
+    scale = xp.where((scale > 0) & xp.isfinite(scale), scale, scale.dtype.type(1))
+    with np.errstate(divide="ignore", under="ignore", over="ignore"):
+        y = scale * total(xp, (size / scale) ** ord, axis, True) ** (1.0 / ord)
+    return y if keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axis])
+
+
+def _p_norm_rule(g: Any, x: Any, y: Any, ord: float, axis: tuple[int, ...], keepdims: bool) -> Any:
+    part = ratio(abs(x), _with_axes(y, x.shape, axis))
+    none = equal(part, 0)  # there the slope is 0 or, of orders below 1, infinite
+    slope = where(none, 0.0, sign(x) * pow(where(none, 1.0, part), ord - 1.0))
+    return spread(g, x.shape, axis, keepdims) * slope
+
+
+_P_NORM: Primitive = Primitive(
+    "p_norm", _p_norm_value, {"x": _p_norm_rule}, types="float", widen=True
 )
 
 
@@ -446,13 +508,13 @@ def norm(
         infinity and minus infinity for the largest and smallest absolute value; 0 for the number
         of elements that are not 0.
 
-    The gradient at the zero vector is 0 for the 2-norm and for p > 1. Raises ValueError for any
-    other ``ord``.
+    No square or power overflows or vanishes on the way. The gradient is 0 at the zero vector, and
+    along an element that is 0. Raises ValueError for any other ``ord``.
     """
     axes = normalize_axes("norm", axis, x)
     if ord is None or ord == 2 or ord == "fro":
         return apply(_NORM, (x,), {"axis": axes, "keepdims": keepdims})
-    if isinstance(ord, str):
+    if isinstance(ord, str) or ord != ord:
         raise ValueError(f'norm: ord must be a number, "fro" or None; got {ord!r}')
     if ord == 0:
         return sum(cast(not_equal(x, 0), mean(x).dtype), axis=axes, keepdims=keepdims)
@@ -463,8 +525,4 @@ def norm(
         return min(size, axis=axes, keepdims=keepdims)
     if ord == 1:
         return sum(size, axis=axes, keepdims=keepdims)
-    total = sum(pow(size, float(ord)), axis=axes, keepdims=keepdims)
-    if ord < 0:
-        return pow(total, 1.0 / ord)
-    zero = equal(total, 0)  # the slope of the root is infinite there
-    return where(zero, 0.0, pow(where(zero, 1.0, total), 1.0 / ord))
+    return apply(_P_NORM, (x,), {"ord": float(ord), "axis": axes, "keepdims": keepdims})

@@ -425,6 +425,27 @@ def _pow(to: Lowering, i: Instruction, *inputs: Any, exponent: Any = None, base:
     return to.map("tg_pow{f}({0}, {1})", *inputs, dtype=dtype, cost=40)
 
 
+@_row("ratio")
+def _ratio(to: Lowering, i: Instruction, x: Any, length: View) -> View:
+    text = "({1} == 0 ? 0 : tg_abs{f}({0}) == {2} && {1} == {2} ? tg_sign{f}({0}) : {0} / {1})"
+    return to.map(text, x, length, math.inf, dtype=i.outputs[0].dtype, cost=6)
+
+
+@_row("over_squares")
+def _over_squares(to: Lowering, i: Instruction, x: Any, other: Any) -> View:
+    dtype = i.outputs[0].dtype
+    top = to.map("tg_max{f}(tg_abs{f}({0}), tg_abs{f}({1}))", x, other, dtype=dtype)
+    part, rest = (to.map("{0} / {1}", a, top, dtype=dtype, cost=4) for a in (x, other))
+    text = "({2} == 0 || {2} == {3} ? 0 : {0} / ({0} * {0} + {1} * {1}) / {2})"
+    return to.map(text, part, rest, top, math.inf, cost=10)
+
+
+@_row("weighted")
+def _weighted(to: Lowering, i: Instruction, x: Any, weight: Any) -> View:
+    text = "({1} == 0 ? 0 : {0} * {1})"
+    return to.map(text, x, weight, dtype=i.outputs[0].dtype, cost=2)
+
+
 @_row("clip")
 def _clip(to: Lowering, i: Instruction, x: View, low: Any, high: Any) -> View:
     if x.dtype not in WIDE_FLOATS:
@@ -473,7 +494,8 @@ def _gelu_tanh(to: Lowering, i: Instruction, x: View) -> View:
 @_row("binary_cross_entropy_with_logits")
 def _bce(to: Lowering, i: Instruction, x: View, t: Any) -> View:
     text = (
-        "tg_max{f}({0}, 0) * (1 - {1}) + tg_max{f}(-{0}, 0) * {1} + "
+        "({1} == 1 ? 0 : tg_max{f}({0}, 0) * (1 - {1})) + "
+        "({1} == 0 ? 0 : tg_max{f}(-{0}, 0) * {1}) + "
         "tg_log1p{f}(tg_exp{f}(-tg_abs{f}({0})))"
     )
     return to.map(text, x, t, cost=38)
@@ -590,15 +612,37 @@ def _var(
     if n <= 0:
         raise _StaysACallError("too few elements")
     d = to.map("{0} - {1}", x, _mean_over(to, x, axis))
-    y = to.map("{0} / {1}", to.reduce("+", to.map("{0} * {0}", d), axis), float(n), cost=4)
     if i.op.name == "std":
-        y = to.unary("sqrt", y)
+        y = to.map("{0} / {1}", _root_of_squares(to, d, axis), math.sqrt(n), cost=4)
+    else:
+        y = to.map("{0} / {1}", to.reduce("+", to.map("{0} * {0}", d), axis), float(n), cost=4)
     return _kept_or_not(to, y, axis, keepdims)
+
+
+def _scale(to: Lowering, x: View, kind: str, axes: Sequence[int]) -> tuple[View, View]:
+    """The magnitudes by their largest (or least), and that; 1 where it is 0 or infinite."""
+    size = to.unary("abs", x)
+    top = to.map("({0} > 0 && tg_finite{f}({0}) ? {0} : 1)", to.reduce(kind, size, axes))
+    return to.map("{0} / {1}", size, top, cost=4), top
+
+
+def _root_of_squares(to: Lowering, x: View, axes: Sequence[int]) -> View:
+    """The root of the sum of squares, none of which is outside the range of the numbers."""
+    part, top = _scale(to, x, "max", axes)
+    squares = to.reduce("+", to.map("{0} * {0}", part), axes)
+    return to.map("{0} * tg_sqrt{f}({1})", top, squares, cost=7)
 
 
 @_row("norm")
 def _norm(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool) -> View:
-    y = to.unary("sqrt", to.reduce("+", to.map("{0} * {0}", x), axis))
+    return _kept_or_not(to, _root_of_squares(to, x, axis), axis, keepdims)
+
+
+@_row("p_norm")
+def _p_norm(to: Lowering, i: Instruction, x: View, ord: float, axis: Any, keepdims: bool) -> View:
+    part, scale = _scale(to, x, "max" if ord > 0 else "min", axis)
+    total = to.reduce("+", to.map("tg_pow{f}({0}, {1})", part, ord, cost=40), axis)
+    y = to.map("{0} * tg_pow{f}({1}, {2})", scale, total, 1.0 / ord, cost=40)
     return _kept_or_not(to, y, axis, keepdims)
 
 
