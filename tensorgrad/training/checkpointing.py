@@ -14,6 +14,7 @@ from tensorgrad.errors import TensorgradError
 from tensorgrad.files import linked_file, remove_parts
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.checkpoint import older, save_checkpoint
+from tensorgrad.training.metrics import chosen_mode
 
 if TYPE_CHECKING:
     from tensorgrad.data import DataLoader
@@ -34,11 +35,14 @@ class Checkpointing(Callback):
         is ``c.1.safetensors``, and so on. ``load_newest`` takes one of them if the newest is
         damaged.
     best: a column of the history, such as "validation_loss". The checkpoint of the epoch in which
-        it was lowest (of a loss; else highest) is kept as ``c.best.safetensors``.
+        it was best is kept as ``c.best.safetensors``; NaN never is.
+    mode: whether "min" or "max" is best; left out, what the column's name says, as for
+        EarlyStopping.
 
     ``trainer.load_state_dict(load_newest(path).state)`` resumes.
 
-    Raises TensorgradError for numbers below 1 (minutes: not above 0).
+    Raises TensorgradError for numbers below 1 (minutes: not above 0), and for ``best`` and ``mode``
+    as EarlyStopping does.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Checkpointing(Callback):
         apart: float = 0.0,
         keep: int = 1,
         best: str | None = None,
+        mode: str | None = None,
     ) -> None:
         if every < 1:
             raise TensorgradError(f"Checkpointing: every must be at least 1 epoch; got {every}")
@@ -66,6 +71,7 @@ class Checkpointing(Callback):
         self.steps, self.minutes, self.apart = steps, minutes, apart
         self.keep = keep
         self.best = best
+        self.mode = None if best is None else chosen_mode("Checkpointing", best, mode)
         self.best_path = self.path.with_suffix(f".best{self.path.suffix}")
         self._best_figure = math.nan
         self._last = 0
@@ -109,9 +115,10 @@ class Checkpointing(Callback):
                 f"Checkpointing keeps the best by {self.best!r}, but the history has "
                 f"{', '.join(record)}; give fit() a validation loader, or name another column"
             )
-        sign = 1.0 if "loss" in self.best else -1.0
+        sign = 1.0 if self.mode == "min" else -1.0
         figure = record[self.best]
-        if math.isnan(self._best_figure) or sign * figure < sign * self._best_figure:
+        first = math.isnan(self._best_figure) and not math.isnan(figure)
+        if first or sign * figure < sign * self._best_figure:
             self._best_figure = figure
             return True
         return False

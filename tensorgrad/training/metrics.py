@@ -9,17 +9,20 @@ scikit-learn, "Metrics and scoring", which the tests compare with where it is in
 from __future__ import annotations
 
 import copy
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from tensorgrad import backend
+from tensorgrad import backend, dtypes
 from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.tensor import Tensor
 
-#: ``metric(output, target)`` is the mean over the batch: a number, 0-d array or 0-d tensor.
+#: ``metric(output, target)`` is the mean over the batch: a number, 0-d array or 0-d tensor; or
+#: None where it says nothing of what it is given.
 Metric = Callable[[Tensor, Tensor], Any]
 
 
@@ -29,26 +32,74 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     A number, or a 0-d float64 array on a GPU.
 
     output: [batch, ..., classes], any increasing function of the probabilities (logits will do).
-    target: the classes, integers [batch, ...]; or like ``output``, largest at the right class.
+        An example with NaN among them is not right.
+    target: the classes, integers [batch, ...]; or their probabilities, in the shape of ``output``.
 
-    Raises ShapeError unless the shapes are these and there are two classes or more.
+    Raises ShapeError unless the shapes are these and there are two classes or more, and
+    TensorgradError for a target that is neither.
     """
     scores, wanted = output.data, target.data
     usual = type(scores) is ndarray and scores.ndim == 2 and wanted.shape == scores.shape[:1]
-    if usual and scores.shape[1] > 1 and len(wanted):  # the same in a third of the time
+    usual = usual and scores.shape[1] > 1 and len(wanted) > 0 and wanted.dtype.kind in "iu"
+    # The same in a third of the time; a sum of squares is NaN only where a term is.
+    if usual and not math.isnan(np.vdot(scores, scores)):
         return np.count_nonzero(scores.argmax(1) == wanted) / len(wanted)
-    if scores.ndim and scores.shape[-1] > 1:
+    if _has_classes(scores, wanted):
         of = backend.of(scores)
-        with of.at(output.device):
-            if wanted.shape == scores.shape:
-                wanted = wanted.argmax(-1)
-            if wanted.shape == scores.shape[:-1]:
-                return (scores.argmax(-1) == wanted).mean(dtype=of.xp.float64)
+        with of.at(output.device), np.errstate(invalid="ignore"):  # bfloat16 warns of NaN
+            wanted = _labels("accuracy", scores, wanted)
+            best = scores.max(-1)  # NaN where one of them is
+            return ((scores.argmax(-1) == wanted) & (best == best)).mean(dtype=of.xp.float64)
     raise ShapeError(
         "accuracy: the output must have shape (batch, classes), with two classes or more, and the "
         f"target (batch,) or that of the output; got {output.shape} and {target.shape}. For other "
         "tasks pass Trainer(metrics=...) your own function (output, target) -> mean, or ()"
     )
+
+
+def _has_classes(scores: Any, wanted: Any) -> bool:
+    """Whether the shapes are those of scores of several classes, and of labels or probabilities."""
+    several = scores.ndim > 0 and scores.shape[-1] > 1
+    return several and wanted.shape in (scores.shape, scores.shape[:-1])
+
+
+def _labels(name: str, scores: Any, wanted: Any) -> Any:
+    """The right classes [batch, ...], of labels or probabilities; see ``accuracy``."""
+    if wanted.shape == scores.shape:
+        if _are_probabilities(wanted):
+            return wanted.argmax(-1)
+        what = "numbers whose rows are no probabilities, which add up to 1"
+    else:
+        if wanted.dtype.kind in "iub" or bool((wanted == wanted.round()).all()):
+            return wanted
+        what = "numbers with a fraction"
+    raise TensorgradError(
+        f"{name}: the target must hold classes, as integers or as the probabilities of each; it "
+        f"has {what}. For a regression take r2, mae or mse"
+    )
+
+
+def _are_probabilities(wanted: Any) -> bool:
+    sums = wanted.sum(-1)
+    return bool(((wanted >= 0).all(-1) & (sums > 0.99) & (sums < 1.01)).all())
+
+
+class AccuracyOfClasses:
+    """``accuracy`` where the targets of the first batch are classes, and else no figure, None."""
+
+    __name__ = "accuracy"
+    _applies: bool | None = None
+
+    def __call__(self, output: Tensor, target: Tensor) -> Any:
+        """As ``accuracy``, or None."""
+        if self._applies is None:
+            scores, wanted = output.data, target.data
+            self._applies = _has_classes(scores, wanted) and (
+                wanted.dtype.kind in "iu"
+                if wanted.shape != scores.shape
+                else _are_probabilities(wanted)
+            )
+        return accuracy(output, target) if self._applies else None
 
 
 class TopK:
@@ -70,20 +121,32 @@ class TopK:
             )
         of = backend.of(scores)
         with of.at(output.device):
+            wanted = _labels("top-k accuracy", scores, wanted).astype(np.int64)
             right = of.xp.take_along_axis(scores, wanted[..., None], -1)
-            return ((scores > right).sum(-1) < self.k).mean(dtype=of.xp.float64)
+            # NaN counts as larger than anything, and as no answer where it is the right class's.
+            with np.errstate(invalid="ignore"):  # bfloat16 warns of NaN
+                above = (~(scores <= right)).sum(-1)
+            return ((above < self.k) & ~of.xp.isnan(right[..., 0])).mean(dtype=of.xp.float64)
 
 
 def mae(output: Tensor, target: Tensor) -> Any:
     """The mean absolute error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
-    _check_equal_shapes("mae", output, target)
-    return abs(output.data - target.data).mean()
+    return abs(_differences("mae", output, target)).mean()
 
 
 def mse(output: Tensor, target: Tensor) -> Any:
     """The mean squared error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
-    _check_equal_shapes("mse", output, target)
-    return ((output.data - target.data) ** 2).mean()
+    return (_differences("mse", output, target) ** 2).mean()
+
+
+def _differences(name: str, output: Tensor, target: Tensor) -> Any:
+    """In float32 at least: whole numbers may have no sign, and squares of 16 bits overflow."""
+    _check_equal_shapes(name, output, target)
+    y, t = output.data, target.data
+    if y.dtype not in dtypes.WIDE_FLOATS and t.dtype not in dtypes.WIDE_FLOATS:
+        wide = dtypes.float32 if {y.dtype, t.dtype} & dtypes.HALVES else dtypes.float64
+        y, t = y.astype(wide), t.astype(wide)
+    return y - t
 
 
 def _check_equal_shapes(name: str, output: Tensor, target: Tensor) -> None:
@@ -137,12 +200,15 @@ class ConfusionMatrix(EpochMetric):
     Rows are the right classes, columns the predicted ones. As a figure it gives the accuracy.
     Output: [batch, classes], or [batch] or [batch, 1] for two classes, of which the second is
     predicted above ``threshold`` (0 for logits, .5 for probabilities). Target: [batch] or
-    [batch, 1] classes, or like the output.
+    [batch, 1] classes, or their probabilities, in the shape of the output.
+
+    Its figures are NaN as soon as an output was.
     """
 
     name = "accuracy"
-    data = ("_counts",)
+    data = ("_counts", "_undefined")
     _counts: Any
+    _undefined: Any = 0
 
     def __init__(self, threshold: float = 0.0) -> None:
         self.threshold = threshold
@@ -156,6 +222,8 @@ class ConfusionMatrix(EpochMetric):
             counts = of.xp.bincount(together, minlength=k * k).reshape(k, k)
             old = vars(self).get("_counts")
             self._counts = counts if old is None else of.xp.asarray(old) + counts
+            undefined = of.xp.isnan(output.data).sum()
+            self._undefined = undefined + of.xp.asarray(self._undefined)
 
     def matrix(self) -> ndarray[Any, Any]:
         """The counts, int64 [classes, classes]; [0, 0] before the first batch."""
@@ -166,32 +234,45 @@ class ConfusionMatrix(EpochMetric):
 
     def compute(self) -> float:
         """The share of right decisions."""
+        counts = self._decided()
+        return float("nan") if counts is None else float(np.trace(counts) / counts.sum())
+
+    def _decided(self) -> ndarray[Any, Any] | None:
+        """The counts, or None if there are none or an output was NaN, which decides nothing."""
         counts = self.matrix()
-        return float(np.trace(counts) / counts.sum()) if counts.any() else float("nan")
+        return None if int(self._undefined) or not counts.any() else counts
 
 
 def _decisions(metric: Any, scores: Any, wanted: Any) -> tuple[Any, Any, int]:
     """The predicted and the right classes, [batch] integers, and the number of classes."""
-    if scores.ndim == 2 and scores.shape[1] > 1:
-        if wanted.shape == scores.shape:
-            wanted = wanted.argmax(1)
-        if wanted.shape == scores.shape[:1]:
-            return scores.argmax(1), wanted.astype(np.int64), scores.shape[1]
-    elif scores.ndim and scores.size == len(scores) == wanted.size:
+    if scores.ndim == 2 and _has_classes(scores, wanted):
+        wanted = _labels(metric.name, scores, wanted).astype(np.int64)
+        return scores.argmax(1), _in_range(metric, wanted, scores.shape[1]), scores.shape[1]
+    if scores.ndim and scores.size == len(scores) == wanted.size:
+        wanted = _labels(metric.name, scores.reshape(-1, 1), wanted.reshape(-1)).astype(np.int64)
         predicted = (scores.reshape(-1) > metric.threshold).astype(np.int64)
-        return predicted, (wanted.reshape(-1) > 0.5).astype(np.int64), 2
+        return predicted, _in_range(metric, wanted, 2), 2
     raise ShapeError(
         f"{metric.name}: the output must have shape (batch, classes), (batch, 1) or (batch,), and "
         f"the target (batch,); got {scores.shape} and {wanted.shape}"
     )
 
 
+def _in_range(metric: Any, labels: Any, classes: int) -> Any:
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise TensorgradError(
+            f"{metric.name}: the target must hold classes from 0 to {classes - 1}; got "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
+    return labels
+
+
 class _OfConfusion(ConfusionMatrix):
     """A figure computed from the confusion matrix, as the mean over the classes or for one.
 
-    average: "macro", the mean over all classes that occur; "binary", the figure of class 1; left
-        out, "binary" for two classes and "macro" for more. A class with nothing to divide by
-        counts as 0.
+    average: "macro", the mean over all classes that occur; "binary", the figure of class 1 of two;
+        left out, "binary" for two classes and "macro" for more. A class occurs if it is predicted
+        or is right somewhere; with nothing to divide by it counts as 0.
     """
 
     def __init__(self, average: str | None = None, threshold: float = 0.0) -> None:
@@ -207,9 +288,14 @@ class _OfConfusion(ConfusionMatrix):
 
     def compute(self) -> float:
         """The mean over the classes, or the figure of class 1."""
-        counts = self.matrix()
-        if not counts.sum():
+        counts = self._decided()
+        if counts is None:
             return float("nan")
+        if self.average == "binary" and len(counts) > 2:
+            raise TensorgradError(
+                f'{self.name}: average="binary" is for two classes, and there are {len(counts)}; '
+                'take "macro"'
+            )
         predicted, wanted = counts.sum(0), counts.sum(1)
         figures = self._figure(np.diag(counts), predicted, wanted)
         if self.average == "binary" or (self.average is None and len(counts) == 2):
@@ -249,7 +335,7 @@ class RocAuc(EpochMetric):
 
     Two classes: output [batch], [batch, 1] or [batch, 2] (of which the difference ranks). More:
     [batch, classes] logits, and the mean over the classes, each against all others, of those that
-    occur and are not alone. Keeps all outputs in memory.
+    occur and are not alone. NaN if an output was. Keeps all outputs in memory.
     """
 
     name = "roc_auc"
@@ -274,10 +360,13 @@ class RocAuc(EpochMetric):
         wanted = np.concatenate(self._wanted)
         if scores.ndim == 1 or scores.shape[1] == 1:
             return _area(scores.reshape(-1), wanted == 1)
-        if scores.shape[1] == 2:
-            return _area(scores[:, 1] - scores[:, 0], wanted == 1)
-        powers = np.exp(scores - scores.max(1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # of an infinity less itself, which ranks nowhere
+            if scores.shape[1] == 2:
+                return _area(scores[:, 1] - scores[:, 0], wanted == 1)
+            powers = np.exp(scores - scores.max(1, keepdims=True))
         shares = powers / powers.sum(1, keepdims=True)
+        if np.isnan(shares).any():
+            return float("nan")
         areas = [_area(shares[:, k], wanted == k) for k in range(scores.shape[1])]
         return float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
 
@@ -285,7 +374,7 @@ class RocAuc(EpochMetric):
 def _area(scores: ndarray[Any, Any], positive: ndarray[Any, Any]) -> float:
     """The probability that a positive example has the higher score (Mann and Whitney, 1947)."""
     n = int(positive.sum())
-    if not n or n == len(positive):
+    if not n or n == len(positive) or np.isnan(scores).any():
         return float("nan")
     _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]  # ties share the mean of their ranks
@@ -335,7 +424,7 @@ class R2(EpochMetric):
         total, residual = (np.asarray(of.to_host(x)) for x in (self._total, self._residual))
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = np.where(total > 0, 1 - residual / total, np.where(residual > 0, 0.0, 1.0))
-        return float(shares.mean())
+        return float(np.where(np.isnan(total + residual), np.nan, shares).mean())
 
 
 _BY_NAME: dict[str, Callable[[], Metric | EpochMetric]] = {
@@ -374,6 +463,47 @@ def resolve(metrics: Sequence[str | Metric | EpochMetric]) -> dict[str, Metric |
     return found
 
 
+# By the words of its name a figure of merit is an error, or is not.
+_LESS = re.compile(
+    "bce|brier|cer|cost|crossentropy|deviance|deviation|distance|divergence|eer|entropy|err|"
+    "error|errors|fid|fnr|fpr|hamming|huber|kl|kld|logloss|loss|losses|mad|mae|mape|misclassification|misses|"
+    "mpe|mse|msle|nll|penalty|perplexity|ppl|rae|regret|residual|risk|rmse|rmsle|rse|seconds|smape|"
+    "sse|wer"
+)
+_MORE = re.compile(
+    "acc|accuracy|agreement|ap|auc|auprc|auroc|bleu|correct|correlation|dice|f1|f2|fbeta|"
+    "fscore|gain|gini|hits|iou|jaccard|kappa|likelihood|map|mcc|mrr|ndcg|pearson|pr|"
+    "precision|psnr|r2|recall|return|reward|roc|rouge|score|sensitivity|silhouette|spearman|"
+    "specificity|ssim|tnr|top|tpr"
+)
+
+
+def mode_of(column: str) -> str | None:
+    """ "min" for a column of the history in which less is better, "max" if more is, by its name.
+
+    None if the name does not say.
+    """
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
+    words = {word for part in re.split(r"[^a-z0-9]+", text) for word in (part, part.rstrip("s"))}
+    less, more = (any(map(kind.fullmatch, words)) for kind in (_LESS, _MORE))
+    if words & {"neg", "negative"}:
+        less, more = more and not less, less
+    return "min" if less else "max" if more else None
+
+
+def chosen_mode(name: str, column: str, mode: str | None) -> str:
+    """``mode``, or what the column's name says. Raises TensorgradError for another, or neither."""
+    if mode not in (None, "min", "max"):
+        raise TensorgradError(f'{name}: mode must be "min" or "max"; got {mode!r}')
+    found = mode or mode_of(column)
+    if found is None:
+        raise TensorgradError(
+            f"{name}: whether less or more of {column!r} is better does not follow from its name; "
+            'say mode="min" or mode="max"'
+        )
+    return found
+
+
 class Figures:
     """The loss and the metrics over the examples of an epoch so far.
 
@@ -401,13 +531,16 @@ class Figures:
             sums = self._sums
             sums["loss"] = sums.get("loss", 0.0) + float(loss.data) * examples
             for name, metric in self._means.items():
-                sums[name] = sums.get(name, 0.0) + float(metric(output, target)) * examples
+                value = metric(output, target)
+                if value is not None:
+                    sums[name] = sums.get(name, 0.0) + float(value) * examples
             self._count += examples
             return
         values: dict[str, Any] = {"loss": loss.data}
         for name, metric in self._means.items():
             value = metric(output, target)
-            values[name] = value.data if isinstance(value, Tensor) else value
+            if value is not None:
+                values[name] = value.data if isinstance(value, Tensor) else value
         self._pending.append((values, examples))
         if len(self._pending) >= self._GROUP:
             self._read()

@@ -6,13 +6,15 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from tensorgrad import program
+from tensorgrad import nn, program
+from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import TensorgradError
-from tensorgrad.nn import Module
+from tensorgrad.nn import Module, functional
 from tensorgrad.ops import concatenate
 from tensorgrad.ops.precision import autocast
 from tensorgrad.optim import GradScaler, clip_grad_norm_
@@ -197,24 +199,30 @@ def _backward(
     optimizer.zero_grad()
     losses: list[Tensor] = []
     outputs: list[Tensor] = []
-    parts = [batch] if accumulate == 1 else _parts(batch, accumulate)
-    for *inputs, target in parts:
-        if precision is None:
+    whole = batch[-1]
+    bounds = _bounds(len(whole), accumulate)
+    by_count = len(bounds) == 1 or _is_mean_over_examples(loss)
+    for begin, end in bounds:
+        *inputs, target = batch if len(bounds) == 1 else [x[begin:end] for x in batch]
+        with contextlib.nullcontext() if precision is None else autocast(precision):
             output = model(*prepared(prepare, inputs))
-            value = loss(output, target)
-        else:
-            with autocast(precision):
-                output = model(*prepared(prepare, inputs))
+            if by_count:
                 value = loss(output, target)
-        if len(parts) > 1:
-            value = value * (len(target) / len(batch[-1]))
+            else:
+                value = loss(_filled(output, begin, end, len(whole)), whole)
+        if by_count and len(bounds) > 1:
+            value = value * (len(target) / len(whole))
         total = value if penalty is None or losses else value + penalty()
         (total if scale is None else total * scale).backward()
         losses.append(value.detach())
         outputs.append(output.detach())
-    if len(parts) == 1:
+    if len(bounds) == 1:
         return losses[0], outputs[0]
-    return sum(losses[1:], losses[0]), concatenate(outputs, axis=0)
+    together = concatenate(outputs, axis=0)
+    if by_count:
+        return sum(losses[1:], losses[0]), together
+    with no_grad(), contextlib.nullcontext() if precision is None else autocast(precision):
+        return loss(together, whole), together
 
 
 def _update(
@@ -227,9 +235,45 @@ def _update(
         average.update()
 
 
-def _parts(batch: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
-    """The batch in ``count`` parts of nearly equal size; fewer if it has fewer examples."""
-    n = len(batch[-1])
-    count = min(count, n)
-    bounds = [n * i // count for i in range(count + 1)]
-    return [tuple([x[a:b] for x in batch]) for a, b in itertools.pairwise(bounds)]
+def _bounds(n: int, count: int) -> list[tuple[int, int]]:
+    """Where ``count`` parts of nearly equal size begin and end; fewer if ``n`` is less."""
+    count = max(min(count, n), 1)
+    return list(itertools.pairwise([n * i // count for i in range(count + 1)]))
+
+
+#: Losses whose mean over a batch is that of the means over its parts by their numbers of examples.
+_MEANS = frozenset(
+    {
+        functional.cross_entropy,
+        functional.nll_loss,
+        functional.mse_loss,
+        functional.l1_loss,
+        functional.binary_cross_entropy_with_logits,
+    }
+)
+
+
+def _is_mean_over_examples(loss: Callable[..., Any]) -> bool:
+    if isinstance(loss, nn.CrossEntropyLoss):
+        return loss.reduction == "mean" and loss.weight is None and loss.ignore_index is None
+    if isinstance(loss, nn.MSELoss | nn.L1Loss | nn.NLLLoss | nn.BCEWithLogitsLoss):
+        return loss.reduction == "mean"
+    return isinstance(loss, FunctionType) and loss in _MEANS
+
+
+def _filled(output: Tensor, begin: int, end: int, n: int) -> Tensor:
+    """The output of the examples from ``begin`` to ``end`` of ``n``, with rows for all the others.
+
+    The gradient of a loss of all examples with respect to these rows is what it would be if the
+    others were theirs, whatever each example and class counts for: it is divided by the sum of what
+    all count for. The rows of the others are copies, so that the loss is defined for them.
+    """
+    each, rest = divmod(len(output), end - begin)
+    if rest:
+        raise TensorgradError(
+            "Trainer: to accumulate, the output must have as many rows for each example; got "
+            f"{len(output)} for {end - begin} examples"
+        )
+    copies = concatenate([output.detach()] * -(-n // (end - begin)), axis=0)
+    parts = [copies[: each * begin], output, copies[: each * (n - end)]]
+    return concatenate([part for part in parts if len(part)], axis=0)

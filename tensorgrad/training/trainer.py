@@ -20,7 +20,14 @@ from tensorgrad.optim import ExponentialMovingAverage
 from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.callback import Callback
-from tensorgrad.training.metrics import EpochMetric, Figures, Metric, resolve
+from tensorgrad.training.metrics import (
+    AccuracyOfClasses,
+    EpochMetric,
+    Figures,
+    Metric,
+    mode_of,
+    resolve,
+)
 from tensorgrad.training.step import Parts, Step, prepared
 
 
@@ -40,7 +47,7 @@ class Trainer:
     penalty: a function without arguments whose value is added to the loss for the gradient, as
         ``lambda: l1_penalty(model.parameters(), 1e-4)``. The losses reported are without it.
     metrics: names (``metrics.NAMES``), functions ``metric(output, target)`` -> mean over the
-        batch, or ``EpochMetric`` objects.
+        batch, or ``EpochMetric`` objects. Left out, the accuracy where the targets are classes.
     scheduler: a learning-rate scheduler, stepped after each epoch, or after each batch with
         ``schedule_every="batch"``. ReduceLROnPlateau is given ``monitor``, a column of the history.
     accumulate: each batch goes through the network in so many parts, whose gradients are added up
@@ -58,9 +65,10 @@ class Trainer:
     What training gave is in ``history``: one dict for each epoch, with epoch (from 1), lr,
     train_loss, validation_loss, the metrics likewise, and seconds. ``epoch`` is the number of
     epochs done, ``steps`` that of batches; setting ``should_stop`` ends training after the epoch
-    under way. ``batch`` and ``last_loss`` are those of the last step.
+    under way, and another ``fit`` goes on. ``batch`` and ``last_loss`` are those of the last step.
 
-    Raises TensorgradError for an unknown metric, precision, or schedule_every.
+    Raises TensorgradError for an unknown metric, precision, or schedule_every, and for a
+    ReduceLROnPlateau that takes the wrong direction of ``monitor`` for the better one.
     """
 
     def __init__(
@@ -71,7 +79,7 @@ class Trainer:
         *,
         prepare: Callable[..., Any] | None = None,
         penalty: Callable[[], Tensor] | None = None,
-        metrics: Sequence[str | Metric | EpochMetric] = ("accuracy",),
+        metrics: Sequence[str | Metric | EpochMetric] | None = None,
         scheduler: Any = None,
         schedule_every: str = "epoch",
         monitor: str = "validation_loss",
@@ -86,12 +94,21 @@ class Trainer:
             raise TensorgradError(
                 f'Trainer: schedule_every must be "epoch" or "batch"; got {schedule_every!r}'
             )
+        if isinstance(scheduler, ReduceLROnPlateau) and mode_of(monitor) not in (
+            None,
+            scheduler.mode,
+        ):
+            raise TensorgradError(
+                f"Trainer: of {monitor!r} the {mode_of(monitor)} is best, but the scheduler has "
+                f"mode={scheduler.mode!r}; give ReduceLROnPlateau the other mode, or the Trainer "
+                "another monitor"
+            )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.prepare = prepare
         self.penalty = penalty
-        self.metrics = resolve(metrics)
+        self.metrics = resolve((AccuracyOfClasses(),) if metrics is None else metrics)
         self.scheduler = scheduler
         self.schedule_every = schedule_every
         self.monitor = monitor
@@ -101,6 +118,7 @@ class Trainer:
         self.steps = 0
         self.history: list[dict[str, float]] = []
         self.should_stop = False
+        self._resumed = False  # since the last fit
         self.between_steps = True
         self.batch: tuple[Tensor, ...] = ()
         self.last_loss: Tensor | None = None
@@ -134,6 +152,9 @@ class Trainer:
         Raises TrainingError when the loss is no longer finite, KeyboardInterrupt after Ctrl-C.
         """
         self.attach(train_loader)
+        if not self._resumed:  # else it is the run that was saved that was to stop
+            self.should_stop = False
+        self._resumed = False
         try:
             with self._interrupts_deferred():
                 for callback in self.callbacks:
@@ -362,7 +383,7 @@ class Trainer:
         self.steps, self._rate = state["steps"], state["rate"]
         self._figures.load_state_dict(state["running"])
         self.history = [dict(record) for record in state["history"]]
-        self.should_stop = state["should_stop"]
+        self.should_stop, self._resumed = state["should_stop"], True
         if "compiled" in state:  # not in checkpoints of before this was kept
             self._step.resume(state["compiled"])
         for name, callback in self._named_callbacks():

@@ -10,7 +10,7 @@ import pytest
 
 from tensorgrad.data import DataLoader, TensorDataset
 from tensorgrad.errors import ShapeError, TensorgradError
-from tensorgrad.nn import Identity, functional
+from tensorgrad.nn import Identity, Linear, functional
 from tensorgrad.optim import SGD
 from tensorgrad.tensor import Tensor
 from tensorgrad.training import (
@@ -23,6 +23,7 @@ from tensorgrad.training import (
     RocAuc,
     TopK,
     Trainer,
+    accuracy,
     mae,
     mse,
 )
@@ -70,7 +71,7 @@ def test_confusion_matrix() -> None:
     assert metric.matrix().shape == (0, 0)
     assert math.isnan(metric.compute())
     metric.update(Tensor([[2.0, 1, 0], [0.0, 1, 0], [0.0, 1, 0]]), Tensor([0, 1, 2]))
-    metric.update(Tensor([[0.0, 0, 1]]), Tensor([[0.1, 0.1, 0.9]]))
+    metric.update(Tensor([[0.0, 0, 1]]), Tensor([[0.1, 0.0, 0.9]]))
     assert metric.matrix().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
     assert metric.compute() == 0.75
 
@@ -136,6 +137,141 @@ def test_every_name_in_a_trainer(name: str) -> None:
         for figures in (first, second) if number >= 3 else (first,):
             figures.add(Tensor(0.0), x, t)
     assert first.compute() == second.compute()
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("scores", "right"),
+    [
+        ([1.0, NAN, 0.0], (False, False, False)),  # the right class has NaN
+        ([NAN, 2.0, 0.0], (False, False, True)),  # NaN counts as more than any number
+        ([NAN, 2.0, NAN], (False, False, False)),
+        ([NAN, NAN, NAN], (False, False, False)),
+        ([1.0, math.inf, 0.0], (True, True, True)),
+        ([3.0, 2.0, 1.0], (False, False, True)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_nan_is_not_right(scores: list[float], right: tuple[bool, ...], dtype: str) -> None:
+    """As accuracy, first, and second of three; the figures of the confusion matrix are NaN."""
+    output, target = Tensor([scores, [0.0, 1.0, 0.0]], dtype=dtype), Tensor([1, 1])
+    metrics: list[Any] = [accuracy, TopK(1), TopK(2)]
+    for metric, wanted in zip(metrics, right, strict=True):
+        assert float(metric(output, target)) == (0.5 + 0.5 * wanted)
+        # several at once, in another shape
+        both = Tensor(np.stack([output.numpy()] * 2, 1))
+        assert float(metric(both, Tensor([[1, 1]] * 2))) == (0.5 + 0.5 * wanted)
+    for make in (ConfusionMatrix, Precision, Recall, F1, RocAuc):
+        figure = computed(make(), output.float().numpy(), np.array([1, 1]))
+        assert math.isnan(figure) or not np.isnan(scores).any()
+
+
+@pytest.mark.parametrize("make", [ConfusionMatrix, Precision, Recall, F1, RocAuc])
+def test_nan_of_two_classes(make: Any) -> None:
+    output = np.array([1.0, -1.0, NAN, 2.0], np.float32)
+    target = np.array([1, 0, 0, 1])
+    assert math.isnan(computed(make(), output, target, 2))
+    metric = make().fresh()
+    for i in range(0, 4, 2):
+        resumed = make()
+        resumed.load_state_dict(metric.state_dict())
+        metric = resumed
+        metric.update(Tensor(output[i : i + 2]), Tensor(target[i : i + 2]))
+    assert math.isnan(metric.compute())
+    assert computed(make(), output[[0, 1, 3]], target[[0, 1, 3]]) == 1
+
+
+def test_area_where_scores_cannot_be_compared() -> None:
+    """The difference of two infinities, and the share of one among several."""
+    two = np.array([[math.inf, math.inf], [0.0, 1.0], [1.0, 0.0]])
+    assert math.isnan(computed(RocAuc(), two, np.array([1, 1, 0])))
+    several = np.array([[math.inf, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 5.0]])
+    assert math.isnan(computed(RocAuc(), several, np.array([0, 1, 2])))
+    one = np.array([math.inf, -math.inf, 3.0])
+    assert computed(RocAuc(), one, np.array([1, 0, 0])) == 1
+
+
+def test_r2_of_nan() -> None:
+    t = np.array([1.0, 2.0, 4.0])
+    for y, wanted in ((np.array([1.0, NAN, 4.0]), t), (t, np.array([1.0, NAN, 4.0]))):
+        assert math.isnan(computed(R2(), y, wanted, 2))
+
+
+REGRESSION = RNG.normal(size=(40, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in ("r2", "mae", "mse")] + ["confusion"]
+)
+@pytest.mark.parametrize(
+    "target",
+    [REGRESSION, np.abs(REGRESSION), (REGRESSION > 0).astype(np.int64), REGRESSION[:, 0]],
+    ids=["numbers", "positive numbers", "several labels", "one number"],
+)
+def test_figures_of_classes_are_refused_for_other_tasks(name: str, target: Any) -> None:
+    metric = ConfusionMatrix() if name == "confusion" else resolve([name])[name]
+    update = metric.update if isinstance(metric, EpochMetric) else metric
+    with pytest.raises((TensorgradError, ShapeError), match="classes"):
+        update(Tensor(REGRESSION), Tensor(target))
+    if target.ndim == 1 and isinstance(metric, EpochMetric):  # two classes, one output
+        with pytest.raises(TensorgradError, match="numbers with a fraction"):
+            update(Tensor(REGRESSION[:, 0]), Tensor(target))
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0], [0, -100]])
+def test_labels_out_of_range_are_refused(labels: list[int]) -> None:
+    with pytest.raises(TensorgradError, match=r"classes from 0 to 2; got -?\d+ to \d"):
+        ConfusionMatrix().update(Tensor(np.ones((2, 3))), Tensor(labels))
+    with pytest.raises(TensorgradError, match="classes from 0 to 1"):
+        F1().update(Tensor(np.ones(2)), Tensor(labels))
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "figure"),
+    [
+        (REGRESSION, functional.mse_loss, False),
+        (REGRESSION[:, :1], functional.mse_loss, False),
+        (REGRESSION[:, 0], lambda y, t: functional.mse_loss(y[:, 0], t), False),
+        ((REGRESSION > 0).astype(np.float32), functional.mse_loss, False),
+        (RNG.integers(0, 3, 40), functional.cross_entropy, True),
+        (np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 40)], functional.cross_entropy, True),
+    ],
+    ids=["three numbers", "a number", "a flat number", "several labels", "classes", "one-hot"],
+)
+def test_accuracy_is_reported_of_classes_alone(targets: Any, loss: Any, figure: bool) -> None:
+    """Without metrics being asked for."""
+    width = targets.shape[1] if targets.ndim == 2 else 3
+    model = Linear(3, width)
+    data = DataLoader(TensorDataset(REGRESSION, targets), 10)
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.01), loss)
+    (record,) = trainer.fit(data, data, epochs=1)
+    columns = ["loss", "accuracy"] if figure else ["loss"]
+    assert [n.removeprefix("train_") for n in record if n.startswith("train_")] == columns
+    assert list(trainer.evaluate(data)) == columns
+
+
+@pytest.mark.parametrize("metric", [Precision, Recall, F1])
+def test_the_mean_over_classes_is_of_those_that_occur(metric: Any) -> None:
+    """Six classes; of the last two one is never predicted nor right, the other only predicted."""
+    predicted, wanted = np.array([0, 0, 1, 2, 2, 5, 3]), np.array([0, 1, 1, 2, 0, 2, 2])
+    output = np.eye(6, dtype=np.float32)[predicted]
+    each = {"precision": [1 / 2, 1, 1 / 2, 0, 0], "recall": [1 / 2, 1 / 2, 1 / 3, 0, 0]}
+    each["f1"] = [1 / 2, 2 / 3, 2 / 5, 0, 0]
+    assert computed(metric(), output, wanted, 3) == pytest.approx(np.mean(each[metric.name]))
+    with pytest.raises(TensorgradError, match=r"for two classes, and there are 6; take \"macro\""):
+        computed(metric("binary"), output, wanted)
+
+
+@pytest.mark.parametrize("metric", [mae, mse])
+def test_errors_are_not_bounded_by_the_dtype(metric: Any) -> None:
+    """Whole numbers without a sign, and squares beyond the 65,504 of float16."""
+    a, b = Tensor([0, 3], dtype="uint8"), Tensor([2, 1], dtype="uint8")
+    assert float(metric(a, b)) == (2 if metric is mae else 4)
+    a, b = Tensor([600.0, 0.0], dtype="float16"), Tensor([0.0, 0.0], dtype="float16")
+    assert float(metric(a, b)) == (300 if metric is mae else 180000)
+    assert float(metric(Tensor([True, False]), Tensor([False, False]))) == 0.5
 
 
 def test_refused() -> None:

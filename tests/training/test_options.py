@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,83 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(accumulate: int, com
     )
 
 
+CLASS_WEIGHTS = Tensor(np.array([1.0, 5.0, 0.2], np.float32))
+#: Losses that are means over something else than the number of examples, or no means.
+WEIGHTED: dict[str, Any] = {
+    "weights of classes": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS),
+    "a class that counts for nothing": nn.CrossEntropyLoss(ignore_index=2),
+    "both, smoothed": nn.CrossEntropyLoss(
+        weight=CLASS_WEIGHTS, ignore_index=0, label_smoothing=0.1
+    ),
+    "a function around it": lambda y, t: functional.cross_entropy(y, t, weight=CLASS_WEIGHTS),
+    "an argument given": partial(functional.cross_entropy, ignore_index=2),
+    "a sum": lambda y, t: functional.cross_entropy(y, t, "sum") * 0.1,
+    "logarithms": lambda y, t: (y.softmax(1).log() * -functional.one_hot(t, 3)).sum() / len(t),
+    "a plain mean": nn.CrossEntropyLoss(),
+}
+
+
+@pytest.mark.parametrize("penalty", [False, True])
+@pytest.mark.parametrize("how", ["eager", "compiled", "float16", "bfloat16"])
+@pytest.mark.parametrize("case", WEIGHTED)
+def test_accumulation_of_what_is_no_mean_over_examples(case: str, how: str, penalty: bool) -> None:
+    """Also where all examples of a part count for nothing; a penalty counts once."""
+    x = RNG.normal(size=(12, 5)).astype(np.float32)
+    labels = np.array([2, 2, 2, 2, 0, 1, 0, 0, 1, 2, 1, 0])
+    precision = how if how.endswith("16") else None
+
+    def trained(parts: int) -> tuple[Any, float]:
+        default_generator.seed(4)
+        model = nn.Linear(5, 3)
+        options: dict[str, Any] = {"precision": precision, "compile": how == "compiled"}
+        if penalty:
+            options["penalty"] = lambda: (model.weight**2).sum() * 2.0
+        updates = optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(model, updates, WEIGHTED[case], accumulate=parts, **options)
+        for _ in range(3):
+            loss, output = trainer.step(Tensor(x), Tensor(labels))
+        assert output.shape == (12, 3)
+        return model.weight.detach().numpy(), float(loss.item())
+
+    weight, loss = trained(1)
+    tolerance = 1e-5 if precision is None else 2e-2
+    for parts in (2, 3, 12):
+        found, value = trained(parts)
+        np.testing.assert_allclose(found, weight, rtol=tolerance, atol=tolerance)
+        assert value == pytest.approx(loss, rel=tolerance)
+
+
+class Rows(nn.Module):
+    """A row for each word of an example, and so many more."""
+
+    def __init__(self, more: int) -> None:
+        self.layer, self.more = nn.Linear(5, 3), more
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.layer(x.reshape(-1, 5))
+        return rows[: len(rows) - self.more]
+
+
+def test_accumulation_of_several_rows_for_an_example() -> None:
+    """Such as the words of a sentence; another number of rows cannot be cut."""
+    labels = RNG.integers(0, 3, (6, 4))
+    x = RNG.normal(size=(6, 4, 5)).astype(np.float32)
+
+    def loss(y: Tensor, t: Tensor) -> Tensor:
+        return functional.cross_entropy(y, t.reshape(-1), weight=CLASS_WEIGHTS)
+
+    def trained(parts: int, more: int = 0) -> Any:
+        default_generator.seed(4)
+        model = Rows(more)
+        updates = optim.SGD(model.parameters(), lr=0.1)
+        Trainer(model, updates, loss, accumulate=parts).step(Tensor(x), Tensor(labels))
+        return model.layer.weight.detach().numpy()
+
+    np.testing.assert_allclose(trained(4), trained(1), rtol=1e-5)
+    with pytest.raises(TensorgradError, match="as many rows for each example; got 11 for 3"):
+        trained(2, more=1)
+
+
 def test_clipping() -> None:
     """No step is longer than the rate times the norm."""
     lengths: list[float] = []
@@ -111,6 +189,24 @@ def test_reduction_on_a_plateau_watches_a_column() -> None:
     assert history[2]["lr"] < history[0]["lr"]
     with pytest.raises(TensorgradError, match="is to watch 'validation_loss'"):
         trainer_with(**plateau).fit(loaders()[0], epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "right"),
+    [("validation_accuracy", "max"), ("validation_loss", "min"), ("train_top_5", "max")],
+)
+def test_a_plateau_of_the_wrong_direction_is_refused(monitor: str, right: str) -> None:
+    for mode in ("min", "max"):
+        options: dict[str, Any] = {
+            "scheduler": lambda o, mode=mode: lr_scheduler.ReduceLROnPlateau(o, mode),
+            "monitor": monitor,
+        }
+        if mode == right:
+            trainer_with(**options)
+            continue
+        with pytest.raises(TensorgradError, match=f"the {right} is best, .* mode='{mode}'"):
+            trainer_with(**options)
+    trainer_with(scheduler=lr_scheduler.ReduceLROnPlateau, monitor="train_of_my_own")
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from tensorgrad.training import (
     TrainingError,
     accuracy,
     load_checkpoint,
+    metrics,
 )
+from tensorgrad.training.metrics import mode_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
@@ -288,6 +291,111 @@ def test_early_stopping_variants() -> None:
     for wrong in ({"patience": 0}, {"mode": "best"}):
         with pytest.raises(TensorgradError, match="EarlyStopping"):
             EarlyStopping(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"),
+    [
+        ("validation_loss", "min"), ("train_mae", "min"), ("validation_mse", "min"),
+        ("validation_rmse", "min"), ("validation_MeanSquaredError", "min"),
+        ("validation_error_rate", "min"), ("validation_perplexity", "min"),
+        ("validation_negative_log_likelihood", "min"), ("validation_neg_mean_squared_error", "max"),
+        ("validation_accuracy", "max"), ("validation_top_5", "max"), ("train_f1", "max"),
+        ("validation_r2", "max"), ("validation_roc_auc", "max"), ("validation_R2Score", "max"),
+        ("validation_precision", "max"), ("validation_recall", "max"), ("my_scores", "max"),
+    ],
+)  # fmt: skip
+def test_whether_less_is_better_follows_from_the_name(
+    monitor: str, mode: str, tmp_path: Path
+) -> None:
+    assert EarlyStopping(monitor=monitor).sign == (1 if mode == "min" else -1)
+    assert Checkpointing(tmp_path / "c", best=monitor).mode == mode
+    other = "max" if mode == "min" else "min"  # what one says goes first
+    assert EarlyStopping(monitor=monitor, mode=other).sign == (1 if other == "min" else -1)
+    assert Checkpointing(tmp_path / "c", best=monitor, mode=other).mode == other
+
+
+def test_every_metric_has_a_direction() -> None:
+    for name in metrics.NAMES:
+        assert mode_of(name) == ("min" if name in ("mae", "mse") else "max")
+
+
+@pytest.mark.parametrize("make", [EarlyStopping, partial(Checkpointing, "c")])
+def test_a_name_that_does_not_say_it(make: Any) -> None:
+    key = "monitor" if make is EarlyStopping else "best"
+    with pytest.raises(TensorgradError, match=r"'validation_own' is better.*say mode="):
+        make(**{key: "validation_own"})
+    with pytest.raises(TensorgradError, match='mode must be "min" or "max"'):
+        make(**{key: "validation_loss"}, mode="least")
+    make(**{key: "validation_own"}, mode="max")
+    with pytest.raises(TensorgradError, match="min_delta must be at least 0"):
+        EarlyStopping(min_delta=-0.1)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ([math.nan, 5, 4, 6], 3), ([math.nan, math.nan, 5, math.nan], 3), ([5, math.nan, 4], 3),
+        ([math.nan] * 4, 0), ([math.inf, 5, math.inf], 2), ([5, -math.inf, math.nan], 2),
+        ([-1, -2, -1.5], 2),
+    ],
+)  # fmt: skip
+def test_a_figure_that_is_nan_is_never_the_best(
+    values: list[float], best: int, mode: str, tmp_path: Path
+) -> None:
+    sign = 1 if mode == "min" else -1
+    stop = EarlyStopping(patience=None, mode=mode)
+    keep = Checkpointing(tmp_path / "c", best="validation_loss", mode=mode)
+    script = Scripted([sign * value for value in values])
+    trainer = new_trainer([script, stop, keep])
+    trainer.fit(*loaders(), epochs=len(values))
+    assert stop.best_epoch == best
+    assert keep.best_path.exists() == (best > 0)
+    if best:
+        assert stop.best == sign * values[best - 1]
+        assert load_checkpoint(keep.best_path).state["epoch"] == best
+    assert bits(trainer) == script.seen[best - 1]
+
+
+def test_patience_counts_from_the_start_where_there_is_no_figure() -> None:
+    stop = EarlyStopping(patience=2)
+    trainer = new_trainer([Scripted([math.nan] * 5), stop])
+    trainer.fit(*loaders(), epochs=5)
+    assert (trainer.epoch, stop.best_epoch) == (2, 0)
+
+
+def test_fit_again_after_stopping(tmp_path: Path) -> None:
+    """It waits anew; a resumed run that was to stop stops."""
+    script = Scripted([3, 4, 5, 6, 7, 8, 1, 2, 3, 4])
+    path = tmp_path / "c"
+    trainer = new_trainer([script, EarlyStopping(patience=2), Checkpointing(path)])
+    trainer.fit(*loaders(), epochs=10)
+    assert (trainer.epoch, trainer.should_stop) == (3, True)
+    resumed = new_trainer([Scripted(script.losses), EarlyStopping(patience=2)])
+    resumed.load_state_dict(load_checkpoint(path).state)
+    resumed.fit(*loaders(), epochs=10)
+    assert (resumed.epoch, resumed.should_stop) == (3, True)
+    for again in (trainer, resumed):
+        again.fit(*loaders(), epochs=10)
+        assert (again.epoch, again.should_stop) == (5, True)
+        again.fit(*loaders(), epochs=10)
+        assert again.epoch == 9  # the best so far was in the seventh
+        again.fit(*loaders(), epochs=10)
+        assert (again.epoch, again.should_stop) == (10, False)
+        assert len(again.history) == 10
+
+
+def test_fit_again_after_stopping_by_hand() -> None:
+    class Stop(Callback):
+        def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
+            trainer.should_stop = trainer.epoch == 1
+
+    trainer = new_trainer([Stop()])
+    trainer.fit(*loaders(), epochs=4)
+    assert trainer.epoch == 1
+    trainer.fit(*loaders(), epochs=4)
+    assert trainer.epoch == 4
 
 
 class StopAfter(Callback):
