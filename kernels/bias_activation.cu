@@ -22,6 +22,17 @@ __device__ __forceinline__ Part<width> read(const T* p) {
 }
 template <int width>
 __device__ __forceinline__ void write(T* p, const Part<width>& part) {
+#ifdef __CUDACC__
+  // NVRTC would cut an assignment into one store for each element, as they are made one by one.
+  if constexpr (sizeof(part) == 16) {
+    uint32 w[4];
+    memcpy(w, &part, sizeof(w));
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+                 "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3])
+                 : "memory");
+    return;
+  }
+#endif
   *reinterpret_cast<Part<width>*>(p) = part;
 }
 

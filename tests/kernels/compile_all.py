@@ -2,9 +2,10 @@
 
     python tests/kernels/compile_all.py [--arch 75 ...] [--family activation ...]
 
-Prints registers and static shared memory per kernel, as ptxas reports them. The exit status is 1 if
-a kernel spills registers to memory, draws a warning, or does not compile. A stack frame without
-spills is no failure: the slow path of a double-precision function may have one.
+Prints registers and static shared memory per kernel, as ptxas reports them, and the packed loads and
+stores of its PTX. The exit status is 1 if a kernel spills registers to memory, draws a warning,
+does not compile, or writes a pack of elements one by one. A stack frame without spills is no
+failure: the slow path of a double-precision function may have one.
 
 Needs CuPy and NVRTC: ``pip install -e ".[kernels]"``.
 """
@@ -47,6 +48,52 @@ class Usage:
         return self.spill_stores + self.spill_loads
 
 
+#: kernels that access one element at a time by design: sums of few numbers, scattered rows, and
+#: random numbers of which a thread makes one
+PLAIN = frozenset(
+    {
+        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "layer_norm_parameters",
+        "rms_norm_parameters", "random_words", "random_integers", "random_normal", "sum_strips",
+    }
+)  # fmt: skip
+#: the same for one dtype: a uniform number of 64 bits takes two words
+PLAIN_IN = frozenset({("random_uniform", "float64")})
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """The instructions in a kernel's PTX that access the device's memory.
+
+    loads, stores: the packed ones. torn: stores of single elements in stretches of code that have
+        packed accesses, too: what should have been one store.
+    """
+
+    loads: int
+    stores: int
+    torn: int
+
+
+_KERNEL = re.compile(r"\.entry (\w+)\((.*?)\n\}", re.DOTALL)
+_STRETCH = re.compile(r"\n\$?L\w+:|\n[^\n]*\bbra\b[^\n]*")
+_ACCESS = re.compile(r"\b(ld|st)(?!\S*\.(?:param|shared|local|const)\b)((?:\.\w+)+)\s")
+
+
+def accesses(ptx: str) -> dict[str, Accesses]:
+    """What each kernel of a PTX text does with the device's memory."""
+    found = {}
+    for name, body in _KERNEL.findall(ptx):
+        loads = stores = torn = 0
+        for stretch in _STRETCH.split(body):
+            made = [(how, ".v2." in kind or ".v4." in kind) for how, kind in
+                    ((how, f"{kind}.") for how, kind in _ACCESS.findall(stretch))]  # fmt: skip
+            loads += made.count(("ld", True))
+            stores += made.count(("st", True))
+            if any(packed for _, packed in made):
+                torn += made.count(("st", False))
+        found[name] = Accesses(loads, stores, torn)
+    return found
+
+
 @dataclass(frozen=True)
 class Result:
     """The outcome of one compilation: a family for one dtype and one architecture."""
@@ -60,6 +107,7 @@ class Result:
     error: str | None
     cubin: bytes
     seconds: float
+    accesses: dict[str, Accesses]
 
     @property
     def title(self) -> str:
@@ -83,6 +131,18 @@ class Result:
             for name, use in self.usage.items()
             if use.spills
         ]
+        found += [
+            f"{name} writes packs of elements by {made.torn} single stores"
+            for name, made in self.accesses.items()
+            if made.torn
+        ]
+        if self.family in kernels.families():
+            found += [
+                f"{name} has no packed access; if that is meant, say so in PLAIN"
+                for name, made in self.accesses.items()
+                if not (made.loads or made.stores or name in PLAIN)
+                and (name, self.dtype) not in PLAIN_IN
+            ]
         return found
 
     def notes(self) -> list[str]:
@@ -155,8 +215,8 @@ def machine_code(cubin: bytes) -> dict[str, bytes]:
     return found
 
 
-def build(source: str, options: Iterable[str]) -> tuple[bytes, str, bool]:
-    """Compile ``source`` with NVRTC: the cubin (empty if there is none), the log, success."""
+def build(source: str, options: Iterable[str]) -> tuple[bytes, str, str, bool]:
+    """Compile ``source`` with NVRTC: cubin and PTX (empty if there are none), the log, success."""
     from cupy.cuda import nvrtc
 
     program = nvrtc.createProgram(source, "kernel.cu", (), ())
@@ -164,8 +224,10 @@ def build(source: str, options: Iterable[str]) -> tuple[bytes, str, bool]:
         try:
             nvrtc.compileProgram(program, tuple(options))
         except nvrtc.NVRTCError as error:
-            return b"", f"{nvrtc.getProgramLog(program).strip()}\n{error}", False
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program), True
+            return b"", "", f"{nvrtc.getProgramLog(program).strip()}\n{error}", False
+        ptx = nvrtc.getPTX(program)
+        ptx = ptx.decode() if isinstance(ptx, bytes) else ptx
+        return nvrtc.getCUBIN(program), ptx, nvrtc.getProgramLog(program), True
     finally:
         nvrtc.destroyProgram(program)
 
@@ -186,7 +248,7 @@ def compile_source(
     """
     options = (*kernels.options(dtype), *CUPY_OPTIONS, f"-arch=sm_{arch}")
     begin = time.perf_counter()
-    cubin, log, ok = build(source, (*options, "--ptxas-options=-v", *extra))
+    cubin, ptx, log, ok = build(source, (*options, "--ptxas-options=-v", *extra))
     seconds = time.perf_counter() - begin
     usage: dict[str, Usage] = {}
     error = None if ok else log
@@ -196,7 +258,9 @@ def compile_source(
         except ValueError as unread:
             error = f"{unread}\n{log}"
     noted = warnings(log) if ok else ()
-    return Result(family, expected, dtype, arch, usage, noted, error, cubin, seconds)
+    return Result(
+        family, expected, dtype, arch, usage, noted, error, cubin, seconds, accesses(ptx)
+    )
 
 
 def compile_family(job: tuple[str, str, int]) -> Result:
@@ -219,19 +283,24 @@ def missing() -> str | None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Registers / bytes of shared memory per kernel, dtype and architecture, and spills."""
+    """Registers / bytes of shared memory and packed loads + stores per kernel, dtype and
+    architecture; on how many of these it spills, and on how many it tears packs apart."""
     archs = sorted({r.arch for r in results})
-    cells: dict[tuple[str, str], dict[int, Usage]] = {}
+    cells: dict[tuple[str, str], dict[int, tuple[Usage, Accesses]]] = {}
     for result in results:
         for name in result.expected:
             row = cells.setdefault((name, result.dtype), {})
-            if name in result.usage:
-                row[result.arch] = result.usage[name]
-    rows = [["kernel", "dtype", *(f"sm_{a}" for a in archs), "spills"]]
+            if name in result.usage and name in result.accesses:
+                row[result.arch] = result.usage[name], result.accesses[name]
+    rows = [["kernel", "dtype", *(f"sm_{a}" for a in archs), "spills", "torn"]]
     for (name, dtype), row in cells.items():
-        numbers = [f"{row[a].registers}/{row[a].shared}" if a in row else "-" for a in archs]
-        spilling = sum(use.spills > 0 for use in row.values())
-        rows.append([name, dtype, *numbers, str(spilling)])
+        numbers = [
+            f"{row[a][0].registers}/{row[a][0].shared} {row[a][1].loads}+{row[a][1].stores}"
+            if a in row else "-" for a in archs
+        ]  # fmt: skip
+        spilling = sum(use.spills > 0 for use, _ in row.values())
+        tearing = sum(made.torn > 0 for _, made in row.values())
+        rows.append([name, dtype, *numbers, str(spilling), str(tearing)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(t.ljust(w) if i < 2 else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths)))
@@ -270,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(min(wanted.jobs, len(jobs)), get_context("spawn")) as pool:
         results = list(pool.map(compile_family, jobs))
     seconds = time.perf_counter() - begin
-    print("registers / bytes of static shared memory")
+    print("registers / bytes of static shared memory, packed loads + packed stores")
     print(table(results))
     print(
         f"{len(results)} compilations in {seconds:.1f} s, "

@@ -100,6 +100,44 @@ def test_a_frame_without_spills_is_a_note() -> None:
     assert result.notes() == ["indexed has a stack frame of 128 bytes"]
 
 
+PACKS = """
+struct alignas(16) Pack { float at[4]; };
+extern "C" __global__ void doubled(const Pack* __restrict__ x, Pack* __restrict__ y, int n) {
+  for (int i = threadIdx.x; i < n; i += blockDim.x) {
+    const Pack in = x[i];
+    Pack out;
+    for (int k = 0; k < 4; ++k) out.at[k] = in.at[k] * 2.0f;
+    WRITE
+  }
+}
+"""
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_pack_that_is_written_by_elements_is_a_failure(arch: int) -> None:
+    whole = compile_all.compile_source(PACKS.replace("WRITE", "y[i] = out;"), "float32", arch)
+    assert whole.failures() == []
+    assert whole.accesses["doubled"].loads == whole.accesses["doubled"].stores > 0
+    parts = "for (int k = 0; k < 4; ++k) *(volatile float*)&y[i].at[k] = out.at[k];"
+    torn = compile_all.compile_source(PACKS.replace("WRITE", parts), "float32", arch)
+    (failure,) = torn.failures()
+    count = torn.accesses["doubled"].torn
+    assert count >= 4
+    assert failure == f"doubled writes packs of elements by {count} single stores"
+
+
+def test_ptx_is_read() -> None:
+    found = compile_all.accesses(
+        ".visible .entry f(\n\t.param .u64 f_param_0\n)\n{\n"
+        "\tld.param.u64 %rd1, [f_param_0];\n\tld.global.nc.v4.f32 {%f1}, [%rd1];\n"
+        "\tst.shared.f32 [%r1], %f1;\n\tld.v2.f64 {%d1, %d2}, [%rd2];\n"
+        "\t@%p1 bra \t$L__BB0_2;\n\tst.global.f32 [%rd1], %f1;\n"
+        "$L__BB0_2:\n\tst.global.v4.b32 [%rd1], {%r1};\n\tst.u16 [%rd3], %rs1;\n\tret;\n}\n"
+    )
+    assert found == {"f": compile_all.Accesses(2, 1, 1)}
+
+
 @needs_nvrtc
 def test_functions_that_are_called_are_read_too() -> None:
     result = compile_all.compile_source(
@@ -169,7 +207,7 @@ def test_the_script_says_what_fails(
     out, err = capsys.readouterr()
     assert "FAILED: many.cu, float32, sm_75" in err
     row = next(line for line in out.splitlines() if line.startswith("many_values"))
-    assert row.split() == ["many_values", "float32", "24/0", "24/0", "2"]
+    assert row.split() == ["many_values", "float32", "24/0", "0+0", "24/0", "0+0", "2", "0"]
 
 
 @needs_nvrtc

@@ -543,7 +543,10 @@ def _view(of: ndarray, a: Host) -> ndarray:
 
 
 def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
-    return _view(x, np.lib.stride_tricks.as_strided(x._a, shape, strides))
+    """An array of the same memory whose base is None, as CuPy makes it from a pointer alone."""
+    made = _view(x, np.lib.stride_tricks.as_strided(x._a, shape, strides))
+    made.base = None
+    return made
 
 
 def _launched(inputs: Iterable[ndarray], found: Any) -> ndarray:
