@@ -10,6 +10,7 @@ much memory is needed, and whether CuPy's kernels compile and are right.
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -390,6 +391,39 @@ def test_precision_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupy_standin.Device, "compute_capability", "75")
     with pytest.raises(DeviceError, match=r"8\.0"):
         tg.set_float32_matmul_precision("high")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((3, 4), (2, 4, 5))]
+)
+def test_precision_of_products_of_stacks(
+    one: tuple[int, ...], two: tuple[int, ...], installed: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the cuBLAS handle while the product is queued, and put back then."""
+    cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
+    plain, modes = installed.matmul, []
+
+    def watched(a: Any, b: Any, **kwargs: Any) -> Any:
+        modes.append(cublas.getMathMode(1))
+        return plain(a, b, **kwargs)
+
+    monkeypatch.setattr(installed, "matmul", watched)
+    draw = np.random.default_rng(0)
+    try:
+        for precision, mode in [("highest", 0), ("high", 3), ("highest", 0)]:
+            tg.set_float32_matmul_precision(precision)
+            for dtype in (tg.float32, tg.float64):
+                a, b = (
+                    Tensor(draw.normal(size=shape), dtype=dtype, device="cuda", requires_grad=True)
+                    for shape in (one, two)
+                )
+                modes.clear()
+                (a @ b).sum().backward()
+                assert len(modes) == 3
+                assert set(modes) == {mode if dtype == tg.float32 else 0}
+                assert cublas.getMathMode(1) == 0
+    finally:
+        tg.set_float32_matmul_precision("highest")
 
 
 def test_shares_memory_with_whatever_speaks_the_interface(installed: Standin) -> None:

@@ -88,6 +88,10 @@ class Backend:
         """Raise DeviceError unless there is a device with this number."""
         raise NotImplementedError
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        """``a @ b``, as ``matmul`` of the array API standard has it."""
+        return self.xp.matmul(a, b)
+
     def memory_owner(self, array: Any) -> Any:
         """The object that owns the memory of ``array``: the same one for all views of it."""
         raise NotImplementedError

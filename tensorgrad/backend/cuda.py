@@ -14,6 +14,9 @@ import numpy as np
 from tensorgrad.backend.base import Backend
 from tensorgrad.errors import DeviceError
 
+# cublasMath_t, from the cuBLAS library reference; CuPy has no name for it.
+_TF32_TENSOR_OP_MATH = 3
+
 INSTALL = 'pip install "cupy-cuda13x[ctk]" (CUDA 13) or "cupy-cuda12x[ctk]" (CUDA 12)'
 
 
@@ -126,6 +129,23 @@ class CudaBackend(Backend):
             return None
         found = launcher(self.xp, g, needed, **saved)
         return None if found is NotImplemented else found
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """``a @ b``; see Backend.
+
+        CuPy tells cuBLAS of TF32 with products of two matrices; those of stacks follow the mode of
+        the handle, which is this thread's.
+        """
+        if not self.tf32 or a.dtype != np.float32 or b.dtype != np.float32:
+            return self.xp.matmul(a, b)
+        cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        handle = importlib.import_module("cupy.cuda.device").get_cublas_handle()
+        before = cublas.getMathMode(handle)
+        cublas.setMathMode(handle, _TF32_TENSOR_OP_MATH)
+        try:
+            return self.xp.matmul(a, b)
+        finally:
+            cublas.setMathMode(handle, before)
 
     @property
     def tf32(self) -> bool:

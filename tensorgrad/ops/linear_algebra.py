@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad import backend
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.padding import diagonal
 from tensorgrad.ops.precision import ACTIVE, in_float32, lowered
@@ -50,7 +51,9 @@ def product(xp: Any, a: Any, b: Any) -> Any:
     On a GPU by cuBLAS, in float32 throughout unless ``set_float32_matmul_precision`` allows TF32.
     """
     # Of two matrices NumPy's dot is the quicker way to the same BLAS.
-    return xp.dot(a, b) if a.ndim == 2 == b.ndim else xp.matmul(a, b)
+    if a.ndim == 2 == b.ndim:
+        return xp.dot(a, b)
+    return xp.matmul(a, b) if xp is np else backend.of(a).matmul(a, b)
 
 
 def _matmul_value(xp: Any, x1: Any, x2: Any) -> Any:

@@ -7,10 +7,12 @@ of a graph: when memory outside the program moves, it is captured anew.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import kernels
+from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program import cuda_source
 from tensorgrad.program.c_source import layout, product_of
@@ -31,9 +34,10 @@ _ALIGNMENT = 256
 _ITEM_BYTES = {"float": 4, "double": 8}
 # How often memory may move before graphs are given up: capturing costs as much as some replays.
 _PATIENCE = 8
-_WORKSPACE = (
-    32 << 20
-)  # bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph
+# Bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph.
+_WORKSPACE = 32 << 20
+# For how many streams workspaces, and graphs of a program, are kept at most.
+_STREAMS = 4
 
 
 def _loaded(name: str) -> Any:
@@ -48,6 +52,9 @@ _DEFAULT_ALGORITHM = -1
 
 class Cublas:
     """Matrix products by cuBLAS, called directly: CuPy refuses to while a graph is captured.
+
+    A handle has one stream and one workspace at a time, so it is locked while products are queued;
+    the workspaces are the streams' own, as products on two streams may run at once.
 
     Source of names and numbers: the cuBLAS library reference, cublasGemmStridedBatchedEx.
     """
@@ -64,7 +71,10 @@ class Cublas:
         handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
-        self._workspace = xp.empty(_WORKSPACE, np.uint8)
+        self._xp = xp
+        self._lock = threading.Lock()
+        #: by address: a stream, so that its address stays its own, and its workspace
+        self._workspaces: dict[int, tuple[Any, Any]] = {}
         self._one = {"float32": ctypes.c_float(1), "float64": ctypes.c_double(1)}
         self._zero = {"float32": ctypes.c_float(0), "float64": ctypes.c_double(0)}
 
@@ -73,12 +83,33 @@ class Cublas:
         if status:
             raise CompileError(f"{name} failed with status {status}")
 
-    def use(self, stream: Any) -> None:
-        """Queue what follows on ``stream``."""
-        self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))
-        # Setting the stream resets the workspace to the library's own.
-        room = ctypes.c_void_p(self._workspace.data.ptr)
-        self._check("cublasSetWorkspace_v2", self._handle, room, ctypes.c_size_t(_WORKSPACE))
+    @contextlib.contextmanager
+    def on(self, queue: Any, stream: Any) -> Iterator[None]:
+        """Products within are queued on ``queue``, with the workspace of ``stream``.
+
+        The two differ while a graph is captured, which is to be launched on ``stream``.
+        """
+        room = ctypes.c_void_p(self._workspace(stream).data.ptr)
+        with self._lock:
+            self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(queue.ptr))
+            # Setting the stream resets the workspace to the library's own.
+            self._check("cublasSetWorkspace_v2", self._handle, room, ctypes.c_size_t(_WORKSPACE))
+            yield
+
+    def prepare(self, stream: Any) -> None:
+        """Make the workspace of a stream: nothing may be allocated while a graph is captured."""
+        self._workspace(stream)
+
+    def _workspace(self, stream: Any) -> Any:
+        found = self._workspaces.get(stream.ptr)
+        if found is None:
+            # One that is dropped goes back to the pool, in the order of the stream it was made on.
+            while len(self._workspaces) >= _STREAMS:
+                self._workspaces.pop(next(iter(self._workspaces)))
+            with stream:
+                found = stream, self._xp.empty(_WORKSPACE, np.uint8)
+            self._workspaces[stream.ptr] = found
+        return found[1]
 
     def gemm(
         self,
@@ -146,7 +177,10 @@ class Cuda(Placed):
         self._scalars = [(s.instruction.live, s.name, s.out.storage) for s in lowering.scalars]
         self._allocate()
         self._segments = self._steps()
-        self._graphs: list[Any] = [None] * len(self._segments)
+        self._order = StreamOrder()
+        self._order.here(self._xp)
+        #: by the address of the stream that they are launched on; the stream is kept with them
+        self._graphs: dict[int, tuple[Any, list[Any]]] = {}
         self._replays = 0
         self._captures = 0
         self._cublas: Cublas | None = None
@@ -164,7 +198,7 @@ class Cuda(Placed):
 
     def _give_up_graphs(self, why: str) -> None:
         self._graphing = False
-        self._graphs = [None] * len(self._segments)
+        self._graphs = {}
         self.reason = f"launched one by one instead of as a graph: {why}"
 
     # --- making ----------------------------------------------------------------------------------
@@ -270,49 +304,65 @@ class Cuda(Placed):
                 self._backend.tf32,
             )
 
-    def _enqueue(self, steps: Sequence[Any]) -> None:
-        """Queue a stretch on the current stream."""
-        if self._cublas is not None:
-            self._cublas.use(self._xp.cuda.get_current_stream())
-        for step in steps:
-            if type(step) is Product:
-                self._product(step)
-            else:
-                arrays = [self.memory[s] for s in step.storages]
-                step.kernel(step.grid, (step.block,), (*arrays, *step.partial))
+    def _enqueue(self, steps: Sequence[Any], queue: Any, stream: Any) -> None:
+        """Queue a stretch on the current stream, ``queue``, for a launch on ``stream``."""
+        products = contextlib.nullcontext() if self._cublas is None else (
+            self._cublas.on(queue, stream)
+        )  # fmt: skip
+        with products:
+            for step in steps:
+                if type(step) is Product:
+                    self._product(step)
+                else:
+                    arrays = [self.memory[s] for s in step.storages]
+                    step.kernel(step.grid, (step.block,), (*arrays, *step.partial))
 
-    def _captured(self, steps: Sequence[Any]) -> Any:
-        """A stretch as a graph."""
-        stream = self._xp.cuda.Stream(non_blocking=True)
-        with stream:
-            stream.begin_capture()
+    def _captured(self, steps: Sequence[Any], stream: Any) -> Any:
+        """A stretch as a graph, to be launched on ``stream``."""
+        if self._cublas is not None:
+            self._cublas.prepare(stream)
+        queue = self._xp.cuda.Stream(non_blocking=True)
+        with queue:
+            queue.begin_capture()
             try:
-                self._enqueue(steps)
+                self._enqueue(steps, queue, stream)
             finally:
-                graph = stream.end_capture()
+                graph = queue.end_capture()
         return graph
 
-    def _run_segment(self, number: int) -> None:
+    def _graphs_for(self, stream: Any) -> list[Any]:
+        """The graphs of the stretches on a stream; ``None`` for those that are not captured yet."""
+        found = self._graphs.get(stream.ptr)
+        if found is None:
+            if len(self._graphs) >= _STREAMS:
+                self._graphs.pop(next(iter(self._graphs)))
+            found = self._graphs[stream.ptr] = stream, [None] * len(self._segments)
+        return found[1]
+
+    def _run_segment(self, number: int, stream: Any) -> None:
         steps = self._segments[number]
         if type(steps[0]) is Call:
             self._call(steps[0])()
             return
-        if self._graphs[number] is None and self._graphing and self._replays:
+        graph = None
+        if self._graphing and self._replays:
+            graphs = self._graphs_for(stream)
             try:
-                self._graphs[number] = self._captured(steps)
+                if graphs[number] is None:
+                    graphs[number] = self._captured(steps, stream)
+                graph = graphs[number]
             except Exception as error:  # whatever CUDA has against it: the launches themselves work
                 self._give_up_graphs(f"{type(error).__name__}: {error}")
-        graph = self._graphs[number]
         if graph is None:
-            self._enqueue(steps)
+            self._enqueue(steps, stream, stream)
         else:
             graph.launch()
 
     def _moved(self) -> None:
         """Addresses have changed, which graphs contain."""
-        if any(graph is not None for graph in self._graphs):
+        if self._graphs:
             self._captures += 1
-            self._graphs = [None] * len(self._segments)
+            self._graphs = {}
             if self._captures > _PATIENCE:
                 self._give_up_graphs(
                     "parameters or gradients have been other arrays in every few steps"
@@ -330,6 +380,7 @@ class Cuda(Placed):
 
         Whoever keeps a gradient calls ``renew`` before the next replay.
         """
+        stream = self._order.here(self._xp)
         if self._fetched():
             self._moved()
         for v, array in zip(self.program.arguments, arguments):
@@ -338,7 +389,7 @@ class Cuda(Placed):
             self._send_scalars()
         try:
             for number in range(len(self._segments)):
-                self._run_segment(number)
+                self._run_segment(number, stream)
             self._replays += 1
             results = [self._array(self._views[v]).copy() for v in self.program.results]
             return results, [None if e is None else self._gradient(*e) for e in self._gradients]
@@ -366,7 +417,8 @@ class Cuda(Placed):
                 found.append(f"call {op.instruction.op.name}: {about}")
                 continue
             products = sum(type(step) is Product for step in steps)
-            how = "one graph" if self._graphs[number] is not None else "launched one by one"
+            graphs = [made[number] for _, made in self._graphs.values()]
+            how = "one graph" if any(g is not None for g in graphs) else "launched one by one"
             found.append(
                 f"segment {number}: {len(steps) - products} kernels, {products} products, "
                 f"{moved:,} bytes, {how}"

@@ -2,8 +2,8 @@
 
     python tests/kernels/compile_all.py [--arch 75 ...] [--family activation ...]
 
-Prints registers and static shared memory per kernel, as ptxas reports them, and the packed loads and
-stores of its PTX. The exit status is 1 if a kernel spills registers to memory, draws a warning,
+Prints registers and static shared memory per kernel, as ptxas reports them, and the packed loads
+and stores of its PTX. The exit status is 1 if a kernel spills registers to memory, draws a warning,
 does not compile, or writes a pack of elements one by one. A stack frame without spills is no
 failure: the slow path of a double-precision function may have one.
 
@@ -258,9 +258,7 @@ def compile_source(
         except ValueError as unread:
             error = f"{unread}\n{log}"
     noted = warnings(log) if ok else ()
-    return Result(
-        family, expected, dtype, arch, usage, noted, error, cubin, seconds, accesses(ptx)
-    )
+    return Result(family, expected, dtype, arch, usage, noted, error, cubin, seconds, accesses(ptx))
 
 
 def compile_family(job: tuple[str, str, int]) -> Result:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import re
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -224,19 +226,31 @@ class Library:
     def __init__(self, name: str) -> None:
         assert name == "libcublas.so.0"
         self.computed: list[tuple[int, int, int, int]] = []
+        self.precisions: set[int] = set()
+        #: which thread did what
+        self.told: list[tuple[int, str, int]] = []
+        #: seconds that each call takes at least
+        self.slow = 0.0
+
+    def _tell(self, what: str, value: int) -> int:
+        self.told.append((threading.get_ident(), what, value))
+        time.sleep(self.slow)
+        return 0
 
     def cublasCreate_v2(self, handle: Any) -> int:
         return 0
 
     def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
-        return 0
+        return self._tell("stream", stream.value or 0)
 
     def cublasSetWorkspace_v2(self, handle: Any, room: Any, size: Any) -> int:
-        return 0
+        return self._tell("workspace", room.value)
 
     def cublasGemmStridedBatchedEx(self, handle: Any, *given: Any) -> int:
-        if cupy_standin.Graph.open is not None:
-            cupy_standin.Graph.open._work.append(partial(self._gemm, *given))
+        self._tell("product", 0)
+        graph = cupy_standin.current_stream().graph
+        if graph is not None:
+            graph._work.append(partial(self._gemm, *given))
             return 0
         return self._gemm(*given)
 
@@ -249,7 +263,8 @@ class Library:
     ) -> int:  # fmt: skip
         self.computed.append((m, n, k, count))
         kind: Any = {0: ctypes.c_float, 1: ctypes.c_double}[a_kind]
-        assert (a_kind, compute) in ((0, 68), (1, 70))
+        assert (a_kind, compute) in ((0, 68), (0, 77), (1, 70))
+        self.precisions.add(compute)
         assert a_kind == b_kind == c_kind
         assert lda >= (k if ta else m)
         assert ldb >= (n if tb else k)
@@ -323,6 +338,115 @@ def test_products(
             np.testing.assert_allclose(host(x), host(y), rtol=1e-4, atol=1e-5)
     assert library[0].computed
     assert "one graph" in compiled.report()
+
+
+def test_precision_is_switched_after_capture(library: list[Library]) -> None:
+    a, b = (tg.ones((4, 4), device="cuda") for _ in range(2))
+    step = tg.compile(lambda a, b: a @ b + 1.0)
+    try:
+        for precision, kinds in [("highest", {68}), ("high", {77}), ("highest", {68})]:
+            tg.set_float32_matmul_precision(precision)
+            for _ in range(3):
+                library[0].precisions.clear() if library else None
+                np.testing.assert_allclose(host(step(a, b)), 5.0)
+                runs_on_cuda(step)
+            assert library[0].precisions == kinds
+        assert step.captures == 2
+    finally:
+        tg.set_float32_matmul_precision("highest")
+
+
+# --- streams and threads --------------------------------------------------------------------------
+
+
+def chained(seed: int) -> tuple[Any, tg.Tensor, Any]:
+    """A program with products and a gradient, its input, and the loss that it has."""
+    draw = np.random.default_rng(seed)
+    w = tg.Tensor(draw.normal(size=(4, 4)), device="cuda", requires_grad=True)
+    x = tg.Tensor(draw.normal(size=(3, 4)), device="cuda")
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        w.grad = None
+        loss = tg.tanh(tg.tanh(x @ w) @ w).sum()
+        loss.backward()
+        return loss
+
+    return tg.compile(step), x, step(x).item()
+
+
+def test_streams_wait_for_each_other(library: list[Library]) -> None:
+    """A program's memory is used on one stream after the other; each has graphs of its own."""
+    step, x, wanted = chained(0)
+    one, two = (cupy_standin.Stream(non_blocking=True) for _ in range(2))
+    for stream in (one, one, two, two, one, two):
+        with stream:
+            assert step(x).item() == pytest.approx(wanted, rel=1e-5)
+    log.clear()
+    order = [one, one, two, one, two, two]
+    for stream in order:
+        with stream:
+            assert step(x).item() == pytest.approx(wanted, rel=1e-5)
+    turns = [(b.ptr, a.ptr) for a, b in zip([two, *order], order) if a is not b]
+    assert log.waits == turns
+    assert log.graphs == len(order)
+    runs_on_cuda(step)
+    assert "one graph" in step.report()
+    assert not step._last().executor.reason
+
+
+def test_streams_have_workspaces_of_their_own(library: list[Library]) -> None:
+    """Graphs of two programs may run at once, if they are launched on two streams."""
+    rooms: dict[int, set[int]] = {}
+    for number in range(2):
+        step, x, _ = chained(number)
+        with cupy_standin.Stream(non_blocking=True):
+            library[0].told.clear() if library else None
+            for _ in range(3):
+                step(x)
+        rooms[number] = {room for _, what, room in library[0].told if what == "workspace"}
+        assert len(rooms[number]) == 1
+    assert not rooms[0] & rooms[1]
+
+
+def test_threads_take_turns_with_cublas(library: list[Library]) -> None:
+    """Nobody sets the stream of a handle between another thread's setting it and its products."""
+    made = [chained(number) for number in range(2)]
+    for step, x, _ in made:
+        step(x)
+    library[0].slow = 0.005
+    found: list[float] = []
+
+    def run(step: Any, x: tg.Tensor) -> None:
+        with cupy_standin.Stream(non_blocking=True):
+            found.extend(step(x).item() for _ in range(4))
+
+    threads = [threading.Thread(target=run, args=(step, x)) for step, x, _ in made]
+    library[0].told.clear()
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(found) == pytest.approx(sorted([w for _, _, w in made] * 4), rel=1e-5)
+    told = library[0].told
+    assert len({thread for thread, _, _ in told}) == 2
+    holder = 0
+    for thread, what, _ in told:
+        if what == "stream":
+            holder = thread
+        assert thread == holder
+
+
+def test_tables_of_an_optimizer_are_waited_for() -> None:
+    """They are sent on the stream of the first step, and used on the next one's."""
+    w = tg.ones((5,), device="cuda", requires_grad=True)
+    update = optim.Adam([w], lr=0.1)
+    one, two = (cupy_standin.Stream(non_blocking=True) for _ in range(2))
+    for stream, waits in [(one, 0), (one, 0), (two, 1), (two, 0), (one, 1)]:
+        log.clear()
+        with stream:
+            w.grad = tg.ones((5,), device="cuda")
+            update.step()
+        assert log.waits == [(stream.ptr, (two if stream is one else one).ptr)] * waits
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import count
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
@@ -44,7 +46,8 @@ class Log:
 
     launches: kernels, and copies within a device. graphs: launches of a graph. uploads: copies from
     the host, which do not make it wait. syncs: what makes the host wait for the device, by kind
-    ("item", "get", "bool", ...).
+    ("item", "get", "bool", ...). streams: launches by the address of the stream. waits: pairs of
+    the streams that wait and those that they wait for.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,13 @@ class Log:
         self.graphs = 0
         self.uploads = 0
         self.syncs: Counter[str] = Counter()
+        self.streams: Counter[int] = Counter()
+        self.waits: list[tuple[int, int]] = []
+
+    def launched(self) -> None:
+        """A kernel is queued on the current stream."""
+        self.launches += 1
+        self.streams[current_stream().ptr] += 1
 
 
 log = Log()
@@ -141,9 +151,6 @@ class MemoryPointer:
 class Graph:
     """What was queued while a stream was captured."""
 
-    #: the graph that is being captured, if one is
-    open: Graph | None = None
-
     def __init__(self) -> None:
         self._work: list[Callable[[], Any]] = []
 
@@ -157,27 +164,34 @@ class Stream:
     """A queue of work. On the default stream everything is done at once; on another, copies are
     done as late as can be: when somebody waits for them. Of what is captured, kernels alone."""
 
-    ptr = 0
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        #: its address, which no other one gets
+        self.ptr = 0 if null else next(_ADDRESSES)
+        #: what it is captured into, while it is
+        self.graph: Graph | None = None
+        self._queue: list[Callable[[], None]] = []
+        self._begun = 0
 
     def __enter__(self) -> Stream:
+        _entered().append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        assert _entered().pop() is self
+
+    def use(self) -> Stream:
+        _entered()[:] = [self]
+        return self
 
     def begin_capture(self, mode: int | None = None) -> None:
         assert self is not DEFAULT_STREAM, "the null stream cannot be captured"
-        assert Graph.open is None
-        Graph.open = Graph()
+        assert self.graph is None
+        self.graph = Graph()
 
     def end_capture(self) -> Graph:
-        graph, Graph.open = Graph.open, None
+        graph, self.graph = self.graph, None
         assert graph is not None
         return graph
-
-    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        self._queue: list[Callable[[], None]] = []
-        self._begun = 0
 
     def record(self, event: Event | None = None) -> Event:
         event = Event() if event is None else event
@@ -185,6 +199,8 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
+        if event._at is not None:
+            log.waits.append((self.ptr, event._at[0].ptr))
         if event._at is not None and event._at[0] is not self:
             event._finish()
 
@@ -217,7 +233,21 @@ class Event:
             self._at[0]._run(self._at[1])
 
 
-DEFAULT_STREAM = Stream()
+_ADDRESSES = count(0x5000, 0x100)
+DEFAULT_STREAM = Stream(null=True)
+_THREAD = threading.local()
+
+
+def _entered() -> list[Stream]:
+    """The streams that this thread has entered and not left."""
+    found: list[Stream] = _THREAD.__dict__.setdefault("entered", [])
+    return found
+
+
+def current_stream() -> Stream:
+    """The stream that this thread queues its work on."""
+    entered = _entered()
+    return entered[-1] if entered else DEFAULT_STREAM
 
 
 class Capsule:
@@ -420,7 +450,7 @@ class ndarray:
             if value.ndim:
                 raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         _check_device([x for x in (self, value) if isinstance(x, ndarray)])
-        log.launches += 1
+        log.launched()
         values = value._a if isinstance(value, ndarray) else np.asarray(value, self.dtype)
         if not advanced:
             with np.errstate(all="ignore"):
@@ -456,7 +486,7 @@ class ndarray:
 
     def copy(self, order: str = "C") -> ndarray:
         """A copy on the current device, wherever the array is: the one way between devices."""
-        log.launches += 1
+        log.launched()
         return _made(np.array(self._a, order=_order(order)))
 
     __copy__ = copy
@@ -552,7 +582,7 @@ def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
 def _launched(inputs: Iterable[ndarray], found: Any) -> ndarray:
     """``found`` as the result of a kernel that read ``inputs``."""
     _check_device(inputs)
-    log.launches += 1
+    log.launched()
     return _made(np.asarray(found))
 
 
@@ -671,7 +701,7 @@ class Ufunc:
             x._a.astype(t, copy=False) if isinstance(x, ndarray) else np.asarray(x, t)
             for x, t in zip(inputs, wanted, strict=True)
         ]
-        log.launches += 1
+        log.launched()
         with np.errstate(all="ignore"):
             found = np.asarray(self.compute(*operands)).astype(gives, copy=False)
             if out is None:
@@ -724,7 +754,7 @@ class Ufunc:
         if advanced and str(a.dtype) not in _SCATTERS[self.__name__]:
             raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype} as data type")
         _check_device([x for x in (a, b) if isinstance(x, ndarray)])
-        log.launches += 1
+        log.launched()
         values = (b._a if isinstance(b, ndarray) else np.asarray(b)).astype(a.dtype)
         getattr(np, self.__name__).at(a._a, parts, values)
 
@@ -872,7 +902,7 @@ def _computed(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -
     if copied and name in _VIEWS:
         _check_device(inputs)
     if copied or name not in _VIEWS:
-        log.launches += 1
+        log.launched()
     if name in _SYNCHRONIZING:
         log.syncs[name] += 1
     return found
@@ -1041,9 +1071,10 @@ class RawFunction:
                 _check_device((a,))
                 a = a._a
             passed.append(a)
-        log.launches += 1
-        if Graph.open is not None:
-            Graph.open._work.append(partial(self._kernel, grid, block, passed, shared_mem))
+        log.launched()
+        graph = current_stream().graph
+        if graph is not None:
+            graph._work.append(partial(self._kernel, grid, block, passed, shared_mem))
             return
         self._kernel(grid, block, passed, shared_mem)
 
@@ -1078,7 +1109,7 @@ class Standin(ModuleType):
             is_available=lambda: True,
             Stream=Stream,
             Event=Event,
-            get_current_stream=lambda: DEFAULT_STREAM,
+            get_current_stream=current_stream,
             runtime=SimpleNamespace(
                 getDevice=lambda: _Current.number,
                 setDevice=lambda number: Device(number).use() and None,
@@ -1123,11 +1154,24 @@ def _modules() -> dict[str, ModuleType]:
         get_compute_type=lambda dtype: compute_type[dtype.char],
         set_compute_type=lambda dtype, kind: compute_type.update({np.dtype(dtype).char: kind}),
     )
+    # One handle for all threads, and its mode.
+    mode = {1: 0}
+    device = ModuleType("cupy.cuda.device")
+    device.__dict__["get_cublas_handle"] = lambda: 1
+    cublas = ModuleType("cupy_backends.cuda.libs.cublas")
+    cublas.__dict__.update(
+        getMathMode=mode.__getitem__, setMathMode=lambda handle, kind: mode.update({handle: kind})
+    )
     cupyx = ModuleType("cupyx")
     cupyx.__dict__["empty_pinned"] = _empty_pinned
     return {
         "cupy": MODULE,
         "cupy.cuda": MODULE.cuda,
+        "cupy.cuda.device": device,
+        "cupy_backends": ModuleType("cupy_backends"),
+        "cupy_backends.cuda": ModuleType("cupy_backends.cuda"),
+        "cupy_backends.cuda.libs": ModuleType("cupy_backends.cuda.libs"),
+        "cupy_backends.cuda.libs.cublas": cublas,
         "cupy._core": ModuleType("cupy._core"),
         "cupy._core._routines_linalg": products,
         "cupyx": cupyx,

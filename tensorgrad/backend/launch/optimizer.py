@@ -11,7 +11,10 @@ import numpy as np
 
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import fits, forward, launch
+from tensorgrad.backend.streams import StreamOrder
 
+#: Streams for which the addresses last sent are kept, at most.
+_STREAMS = 8
 #: Elements of a tensor to a block: CHUNK in kernels/many.cuh.
 CHUNK = 4096
 
@@ -29,8 +32,11 @@ class Tables:
         self.sizes = xp.asarray(np.array(sizes, np.int64))
         self.owner = xp.asarray(owner)
         self.offset = xp.asarray(offset)
-        #: the addresses last sent, and where they are; replaced as one, for the sake of threads
-        self._sent: tuple[tuple[int, ...], Any] = ((), None)
+        self.order = StreamOrder()
+        self.order.here(xp)
+        #: for each stream the addresses last sent, and where they are; replaced as one, for the
+        #: sake of threads
+        self._sent: dict[int, tuple[tuple[int, ...], Any]] = {}
 
     def arguments(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """The first arguments of a kernel over these tensors, in the order of their addresses.
@@ -40,11 +46,14 @@ class Tables:
         go of here may still be in use by the last launch, but the pool hands it out again in the
         order of the stream only.
         """
+        stream = self.order.here(xp).ptr
         addresses = tuple([a.data.ptr for a in arrays])
-        sent, pointers = self._sent
+        sent, pointers = self._sent.get(stream, ((), None))
         if addresses != sent:
             pointers = xp.asarray(np.array(addresses, np.uint64))
-            self._sent = addresses, pointers
+            if len(self._sent) >= _STREAMS:
+                self._sent = {}
+            self._sent[stream] = addresses, pointers
         return pointers, self.sizes, self.owner, self.offset
 
 
