@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
@@ -18,6 +19,10 @@ from tensorgrad.ops.random import default_generator
 if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see kernels/mutate.py
     _other = Path(os.environ["TENSORGRAD_TEST_KERNELS"])
     kernels.folder = lambda: _other
+
+# What the tests shall not find, though it is installed: see mutate_engine.py.
+for _name in filter(None, os.environ.get("TENSORGRAD_TESTS_WITHOUT", "").split(",")):
+    sys.modules[_name] = None  # type: ignore[assignment]
 
 # How far the property tests explore. By default little, and the same in each run; continuous
 # integration takes --hypothesis-profile=thorough besides, more of the same in each run; -m nightly

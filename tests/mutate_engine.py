@@ -3,7 +3,9 @@
 ``python tests/mutate_engine.py`` applies each mutant of engine_mutants.py to a copy of the package
 and runs there the tests that ought to find it; the working tree stays as it is. The same tests have
 to pass on a copy without a mistake first, or they would prove nothing. Exits with 1 if they do not,
-if fewer than 95 % of the mutants are killed, or if a survivor has no explanation.
+if fewer than 95 % of the mutants are killed, or if a survivor has no explanation. With
+``--without-peers`` the tests find no PyTorch and nothing else that is there for comparison only;
+then 90 % are enough.
 """
 
 from __future__ import annotations
@@ -25,19 +27,26 @@ ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
 from engine_mutants import MUTANTS, SELECTIONS  # noqa: E402
-from mutation import Mutant, first_failure, judged, planted  # noqa: E402
+from mutation import WANTED, Mutant, first_failure, judged, planted  # noqa: E402
 
 #: What the tests need of the repository.
 COPIED = ("tensorgrad", "tests", "kernels", "pyproject.toml")
 #: A mutant that runs longer hangs, and is found by that.
 LIMIT = 300.0
+#: What is compared with where it is installed, beside what ``.[test]`` brings along.
+PEERS = "torch,jax,autograd,scipy,sklearn,mpmath"
+WANTED_WITHOUT_PEERS = 0.9
 
 
 class Trials:
-    """Copies of the package in ``scratch``: one without a mistake, and one for each mutant."""
+    """Copies of the package in ``scratch``: one without a mistake, and one for each mutant.
 
-    def __init__(self, scratch: Path) -> None:
+    hidden: the modules that the tests do not find, separated by commas.
+    """
+
+    def __init__(self, scratch: Path, hidden: str = "") -> None:
         self.scratch = scratch
+        self.hidden = hidden
         self.sound = scratch / "sound"
         self.sound.mkdir()
         for name in COPIED:
@@ -68,18 +77,18 @@ class Trials:
             shutil.copytree(self.sound, copy)
             # What the sound package compiled is there: a library's name is a hash of its source.
             shutil.copytree(self._cache(mutant.tests), cache)
-            (copy / mutant.file).write_text(planted(mutant, ROOT))
+            (copy / mutant.file).write_text(planted(mutant, self.sound))
             return self._failure(mutant.tests, copy, cache)
 
     def _cache(self, selection: str) -> Path:
         return self.scratch / f"cache of {selection}"
 
-    @staticmethod
-    def _failure(selection: str, folder: Path, cache: Path) -> str:
+    def _failure(self, selection: str, folder: Path, cache: Path) -> str:
         environment = {
             **os.environ,
             "TENSORGRAD_CACHE": str(cache),
             "PYTHONPATH": str(folder),
+            "TENSORGRAD_TESTS_WITHOUT": self.hidden,
         }
         return first_failure(
             shlex.split(SELECTIONS[selection].arguments), environment, folder, LIMIT
@@ -102,6 +111,9 @@ def main() -> int:
     parser.add_argument(
         "--third", type=int, choices=(1, 2, 3), help="1: those whose tests take the least time"
     )
+    parser.add_argument(
+        "--without-peers", action="store_true", help="hide PyTorch and the like from the tests"
+    )
     parser.add_argument("--list", action="store_true", help="print them and try none")
     parser.add_argument("-n", type=int, default=2, help="how many at once")
     options = parser.parse_args()
@@ -116,13 +128,20 @@ def main() -> int:
         print(f"{len(chosen)} mutants")
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        trials = Trials(Path(scratch))
+        trials = Trials(Path(scratch), PEERS if options.without_peers else "")
         try:
             with ThreadPoolExecutor(options.n) as pool:
                 passing = list(pool.map(trials.passes, dict.fromkeys(m.tests for m in chosen)))
             if not all(passing):
                 return 1
-            return judged(chosen, trials.tried, options.n, "{m.file:34} {m.kind:48}")
+            return judged(
+                chosen,
+                trials.tried,
+                options.n,
+                "{m.file:34} {m.kind:48}",
+                WANTED_WITHOUT_PEERS if options.without_peers else WANTED,
+                explained=not options.without_peers,
+            )
         except ValueError as error:  # in the table: no place for a mistake, or no test for it
             print(error)
             return 1

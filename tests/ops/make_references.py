@@ -237,7 +237,7 @@ def _power_slopes(a: float, b: float) -> tuple[float, float]:
         first = ANY
     if b and abs(mpf(a)) ** (mpf(b) - 1) > mpf(3.4e38):  # beyond the range on the way
         first = ANY
-    return first, rounded(mpf(a) ** mpf(b) * mp.log(mpf(a))) if a > 0 else ANY
+    return first, rounded(mpf(a) ** mpf(b) * mp.log(mpf(a))) if a > 0 else NAN
 
 
 def _larger(a: float, b: float) -> tuple[float, float]:
