@@ -1043,7 +1043,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "graphs kept after memory has moved",
         f"{PROGRAM}/cuda.py",
-        "            self._captures += 1\n            self._graphs = [None] * len(self._segments)\n",
+        "            self._captures += 1\n            self._graphs = {}\n",
         "            self._captures += 1\n",
         "cuda",
     ),

@@ -97,8 +97,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the slope of a negative base taken for 0",
         f"{OPS}/elementwise.py",
-        "where(less(x, 0), math.nan, log(",
-        "where(less(x, 0), 0.0, log(",
+        "where(less(base, 0), math.nan, log(",
+        "where(less(base, 0), 0.0, log(",
         "special values",
     ),
     Mutant(
@@ -237,8 +237,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the slope of a deviation of 0",
         f"{OPS}/reductions.py",
-        "return where(zero, 0.0, g / where(zero, 1.0, y))",
-        "return g / y",
+        "share * ratio(d, _with_axes(y, x.shape, axis))",
+        "share * d / _with_axes(y, x.shape, axis)",
         "special values",
     ),
     Mutant(
@@ -712,8 +712,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "beta of the wrong centre",
         f"{NN}/embedding.py",
-        "exp(-self.beta * total(square(apart), axis=-1))",
-        "exp(-self.beta[0] * total(square(apart), axis=-1))",
+        "exp(-beta * total(square(apart), axis=-1))",
+        "exp(-beta[0] * total(square(apart), axis=-1))",
         "layers",
     ),
     # --- losses
@@ -898,8 +898,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "parts of a batch count alike whatever their size",
         f"{TRAINING}/step.py",
-        "value * (len(target) / len(batch[-1]))",
-        "value * (1 / len(parts))",
+        "value * (len(target) / len(whole))",
+        "value * (1 / len(bounds))",
         "trainer",
     ),
     Mutant(
@@ -948,8 +948,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "patience of one epoch more",
         f"{TRAINING}/early_stopping.py",
-        "trainer.epoch - self.best_epoch >= self.patience",
-        "trainer.epoch - self.best_epoch > self.patience",
+        "waited >= self.patience",
+        "waited > self.patience",
         "training at its edges",
     ),
     Mutant(

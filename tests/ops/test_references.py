@@ -144,16 +144,6 @@ def within_range(slopes: Array, values: Array, name: str) -> Array:
 
 
 quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-#: What is not right yet.
-PENDING = ("atan2", "norm 3", "shape2", "cumulative_sum")
-
-
-@pytest.fixture(autouse=True)
-def _pending(request: pytest.FixtureRequest) -> None:
-    if any(word in request.node.name for word in PENDING):
-        request.applymarker(pytest.mark.xfail(strict=False))
-
-
 EVERY_DTYPE = pytest.mark.parametrize("name", DTYPES)
 
 #: How far values and slopes may be off: in ulp, and in spacings of 1.
@@ -330,7 +320,7 @@ def test_what_tells_about_numbers(row: Operation, number: int, name: str) -> Non
 
 # --- many elements --------------------------------------------------------------------------------
 
-#: What adds up along an axis, and how far it may be off, in ulp of the exact result.
+#: What adds up along an axis, and the same in NumPy.
 SUMS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "sum": (lambda x, axis: tg.sum(x, axis=axis), lambda x, axis: x.sum(axis)),
     "mean": (lambda x, axis: tg.mean(x, axis=axis), lambda x, axis: x.mean(axis)),
@@ -382,5 +372,6 @@ def test_many_elements(what: str, name: str, shape: tuple[int, int]) -> None:
     values = (0.1 + 0.01 * np.random.default_rng(3).random(shape)).astype(dtype_of(name))
     wanted = reference(values.astype(np.float64), axis)
     found = host(ours(Tensor(values), axis)).astype(np.float64)
-    rtol = {"float32": 2e-5 if what == "cumulative_sum" else 4e-6, "bfloat16": 4e-3}[name]
+    # BLAS adds in fewer and longer chains.
+    rtol = {"float32": 1e-4 if what == "a product" else 4e-6, "bfloat16": 4e-3}[name]
     np.testing.assert_allclose(found, wanted, rtol=rtol)
