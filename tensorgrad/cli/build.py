@@ -200,12 +200,13 @@ def load_run(path: str | Path, device: str) -> Run:
             )
         )
     found = load_checkpoint(file)
-    if "problem" not in found.config:
+    config = dict(found.config)
+    about = config.pop("problem", None)
+    if not isinstance(about, dict) or set(about) != set(Problem._fields):
         raise TensorgradError(
             f"{file} was not written by tensorgrad train; load it with training.load_checkpoint"
         )
-    config = dict(found.config)
-    problem = Problem(**config.pop("problem"))
+    problem = Problem(**about)
     settings = {**DEFAULTS, **config}
     model = build_model(problem, settings)
     model.load_state_dict(found.state)

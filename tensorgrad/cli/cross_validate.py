@@ -14,9 +14,9 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.cli.data import Data, load
-from tensorgrad.cli.folder import locked, new_folder
-from tensorgrad.cli.settings import DEFAULTS, read_toml
-from tensorgrad.cli.train import check, loader_of, new_trainer
+from tensorgrad.cli.folder import new_results
+from tensorgrad.cli.settings import DEFAULTS, FOLD_DEFAULTS, read_toml
+from tensorgrad.cli.train import check, loader_of, new_trainer, settle
 from tensorgrad.data import k_fold, write_atomically
 from tensorgrad.errors import TensorgradError
 from tensorgrad.training.curves import draw_bars
@@ -52,17 +52,20 @@ def cross_validate(folds: int, **given: Any) -> None:
 
     folds: into how many parts the data is cut. Raises TensorgradError or OSError for wrong input.
     """
-    networks = given.pop("hidden", None) or list(_SIZES)
+    networks = given.pop("hidden", None)
     config = given.pop("config", None)
-    base = {"epochs": 20, "dropout": 0.0} if config is None else read_toml(config)
-    settings = {**DEFAULTS, **base, **given, "hidden": networks[0]}
-    check(settings)
+    base = {} if config is None else read_toml(config)
+    if networks is None:
+        networks = [base["hidden"]] if "hidden" in base else list(_SIZES)
+    deepest = max(networks, key=len)  # options of hidden layers act if one has some
+    settings = {**DEFAULTS, **FOLD_DEFAULTS, **base, **given, "hidden": deepest}
+    check(settings, given)
     if folds < 2:
         raise TensorgradError("--folds must be a whole number from 2")
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
-    folder = new_folder(settings["out"], f"{data.problem.name}-folds")
-    with locked(folder):
+    settle(settings, data, given)
+    with new_results(settings["out"], f"{data.problem.name}-folds", "folds.csv") as folder:
         rows = []
         for hidden in networks:
             rows.append(_measured(data, {**settings, "hidden": hidden}, folds))

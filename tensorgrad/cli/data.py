@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad.cli.terminal import printable
 from tensorgrad.data import (
     DataFileError,
     DatasetError,
@@ -70,7 +71,8 @@ class Problem(NamedTuple):
     def rows(self, raw: Array) -> Array:
         """Inputs as they are kept: [n, elements], float32, or uint8 where ``prepare`` scales them.
 
-        Raises TensorgradError if they have another shape than those it was trained with.
+        Raises TensorgradError if they have another shape than those it was trained with, or are so
+        far from them that float32 cannot hold them.
         """
         if list(raw.shape[1:]) != self.shape:
             raise TensorgradError(
@@ -80,11 +82,19 @@ class Problem(NamedTuple):
         flat = raw.reshape(len(raw), -1)
         if flat.dtype == np.uint8 and self.only_scaled:
             return flat  # a quarter of the memory, and of the time to fetch a batch
-        if self.only_scaled:
-            return flat * np.float32(1 / self.std[0])
-        normalize = Normalize(self.mean, self.std)
-        found: Array = normalize.apply(flat.astype(np.float64), np.random.default_rng(0))
-        return found.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.only_scaled:
+                found: Array = (flat * np.float32(1 / self.std[0])).astype(np.float32, copy=False)
+            else:
+                normalize = Normalize(self.mean, self.std)
+                wide = normalize.apply(flat.astype(np.float64), np.random.default_rng(0))
+                found = wide.astype(np.float32)
+        if not np.isfinite(found).all():
+            raise TensorgradError(
+                "an input is no number, or so far from those the network was trained on that "
+                "float32 cannot hold it once it is scaled; correct it"
+            )
+        return found
 
     @property
     def only_scaled(self) -> bool:
@@ -121,6 +131,7 @@ class Data(NamedTuple):
     test: Any
     whole: TensorDataset
     labels: Array | None  # of ``whole``, if they are classes
+    target: str | None  # the column of a table that it is about
 
 
 def read(
@@ -373,6 +384,7 @@ def load(settings: Settings, device: str) -> Data:
         parts[2] if test is None else _dataset(problem, *test, device),
         whole,
         labels,
+        raw.target,
     )
 
 
@@ -425,7 +437,7 @@ def _problem(path: Any, raw: Raw, train: Array) -> Problem:
     if raw.classes is None:
         scale = Normalize.of(raw.targets[train])
         target_mean, target_std = scale.mean, scale.std
-    name = "digits" if path is None else Path(path).resolve().stem or "data"
+    name = "digits" if path is None else printable(Path(path).resolve().stem) or "data"
     return Problem(
         name,
         list(raw.inputs.shape[1:]),

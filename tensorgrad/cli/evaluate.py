@@ -16,6 +16,8 @@ from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
 from tensorgrad.cli.data import Problem, dataset_of, load, read
+from tensorgrad.cli.terminal import cell, printable
+from tensorgrad.cli.train import check_kind
 from tensorgrad.data import (
     DataFileError,
     DataLoader,
@@ -38,7 +40,7 @@ Array = np.ndarray[Any, Any]
 
 def evaluate(
     run: str,
-    part: str = "test",
+    part: str | None = None,
     data: str | None = None,
     json: bool = False,
     device: str | None = None,
@@ -46,13 +48,17 @@ def evaluate(
 ) -> None:
     """Print figures of the network in the folder ``run``.
 
-    part: "train", "validation" or "test" of the run's own data, where ``data`` is not given.
+    part: "train", "validation" or "test" of the run's own data ("test" if None), where ``data`` is
+        not given.
     json: as one JSON object. how: image_size, image_root, label_pattern in place of the run's.
 
     Raises TensorgradError or OSError for wrong input.
     """
     place = backend.normalize(device)
     found = load_run(run, place)
+    if part is not None and data is not None:
+        raise TensorgradError("--part is of the run's own data; it cannot be given with --data")
+    check_kind(how, found.settings["data"] if data is None else data)
     settings = {**found.settings, **how, "device": place}
     problem = found.problem
     if data is None:
@@ -62,7 +68,7 @@ def evaluate(
                 f"the data at {settings['data']} is not what {run} was trained on; put it back, or "
                 "name other data with --data"
             )
-        examples = getattr(parts, part)
+        examples = getattr(parts, part or "test")
     else:
         raw = read(data, settings, tuple(problem.classes or ()), problem)
         examples = dataset_of(problem, raw, place)
@@ -108,7 +114,7 @@ def _print(
 
 def confusion_table(matrix: Any, classes: Sequence[str]) -> str:
     """The confusion matrix [classes, classes] with names, as text."""
-    names = [name[:12] for name in classes] + [""] * (len(matrix) - len(classes))
+    names = [printable(name)[:12] for name in classes] + [""] * (len(matrix) - len(classes))
     width = max(len(str(n)) for n in [*np.ravel(matrix).tolist(), *names]) + 2
     head = " " * width + "".join(name.rjust(width) for name in names)
     lines = [
@@ -132,6 +138,8 @@ def predict(
     place = backend.normalize(device)
     found = load_run(run, place)
     settings = {**found.settings, **how}
+    if "image_size" in how and not any(Path(path).suffix.lower() in SUFFIXES for path in inputs):
+        raise TensorgradError("--image-size is for image files, and there is none among the inputs")
     rows = [row for path in inputs for row in _predicted(found, settings, Path(path), place)]
     problem = found.problem
     head = ["example"]
@@ -156,7 +164,7 @@ def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[lis
         output = run.model(problem.prepare()(Tensor(problem.rows(raw), device=device)))
         if problem.classes is None:
             numbers = problem.given(output.cpu().numpy())
-            return [[n, *(f"{v:.6g}" for v in row)] for n, row in zip(names, numbers)]
+            return [[cell(n), *(f"{v:.6g}" for v in row)] for n, row in zip(names, numbers)]
         if settings["loss"] == "cross-entropy":
             output = softmax(output)
         shares = output.cpu().numpy()
@@ -166,7 +174,7 @@ def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[lis
     best = shares.argmax(1)
     labels = problem.classes
     return [
-        [name, labels[k] if k < len(labels) else str(k), f"{row[k]:.4f}"]
+        [cell(name), cell(labels[k]) if k < len(labels) else str(k), f"{row[k]:.4f}"]
         for name, k, row in zip(names, best.tolist(), shares)
     ]
 
@@ -176,7 +184,13 @@ def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Arr
     if not path.is_file():
         raise TensorgradError(
             f"{path}: "
-            + (f"a folder; name the files, as {path}/*.png" if path.is_dir() else "no such file")
+            + (
+                f"a folder; name the files, as {path}/*.png"
+                if path.is_dir()
+                else "not a file, but a FIFO or a device"
+                if path.exists()
+                else "no such file; check the name"
+            )
         )
     if path.suffix.lower() in SUFFIXES:
         size = settings["image_size"]
@@ -192,16 +206,13 @@ def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Arr
                 path, f"holds {', '.join(arrays)}, and no array x [n, ...]", "save it as x"
             )
         return [f"{path}:{i}" for i in range(len(found))], found
-    columns = read_csv(path)
-    missing = [name for name in problem.features if name not in columns]
-    if missing or not problem.features:
+    if not problem.features:
         raise DataFileError(
-            path,
-            f"has the columns {', '.join(columns)}; the network wants "
-            f"{', '.join(problem.features) or 'images'}",
-            "give a file of the kind it was trained on",
+            path, "the network wants images or arrays", "give a file of the kind it was trained on"
         )
+    columns = read_csv(path, columns=problem.features)
     rows = np.stack([columns[name] for name in problem.features], axis=1)
     if rows.dtype.kind != "f":
         raise DataFileError(path, "the features must be numbers", "correct the columns")
-    return [f"{path}:{i + 1}" for i in range(len(rows))], rows.astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinity is refused with what is too far from the rest
+        return [f"{path}:{i + 1}" for i in range(len(rows))], rows.astype(np.float32)

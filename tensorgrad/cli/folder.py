@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from tensorgrad.data import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import DataFileError, read_whole
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -41,6 +43,37 @@ def new_folder(out: str | None, name: str) -> Path:
             number += 1
         else:
             return folder
+
+
+@contextlib.contextmanager
+def new_results(out: str | None, name: str, first: str) -> Iterator[Path]:
+    """Inside, a folder as ``new_folder`` makes it, locked.
+
+    first: the file without which there is nothing in it worth keeping. If an error or Ctrl-C comes
+        before it, the folder is left as it was: gone, or empty.
+    """
+    there = out is not None and Path(out).is_dir()
+    folder = new_folder(out, name)
+    with locked(folder):
+        try:
+            yield folder
+        except BaseException:
+            if not (folder / first).exists():
+                with contextlib.suppress(OSError):  # runs/ holds other runs; Windows keeps .lock
+                    _clear(folder)
+                    if not there:
+                        folder.rmdir()
+                    if out is None:
+                        folder.parent.rmdir()
+            raise
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 @contextlib.contextmanager
@@ -84,8 +117,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that a run left. Raises TensorgradError if it is damaged."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
+        found = json.loads(read_whole(path))
+    except DataFileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise TensorgradError(f"{path}: damaged ({error}); train again") from error
     if not isinstance(found, dict):
         raise TensorgradError(f"{path}: damaged (no object); train again")

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from tensorgrad.cli.settings import OPTIONS, as_text, count, image_size, seed, sizes
+from tensorgrad import __version__
+from tensorgrad.cli.settings import (
+    DEFAULTS,
+    FOLD_DEFAULTS,
+    OPTIONS,
+    as_text,
+    count,
+    image_size,
+    line,
+    positive,
+    seed,
+    sizes,
+)
+from tensorgrad.cli.terminal import Terminal
 
 _TRAIN_EXAMPLES = """\
 examples:
@@ -123,6 +137,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="tensorgrad COMMAND --help says more, by example. Exit codes: 0; 1 training or a "
         "check failed; 2 wrong input; 130 Ctrl-C.",
     )
+    parser.add_argument(
+        "--version", action="version", version=f"tensorgrad {__version__}",
+        help="show the version and leave",
+    )  # fmt: skip
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     made = {name: _command(commands, name) for name in _ABOUT}
     add_settings(made["train"])
@@ -141,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(made["evaluate"])
     made["evaluate"].add_argument("--data", metavar="PATH", help="other data of the same kind")
     made["evaluate"].add_argument(
-        "--part", choices=("train", "validation", "test"), default="test",
+        "--part", choices=("train", "validation", "test"),
         help="of the run's own data (default test)",
     )  # fmt: skip
     made["evaluate"].add_argument("--json", action="store_true", help="print JSON")
@@ -164,12 +182,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     made["bench"].add_argument("--device", metavar="NAME", help='"cpu", "cuda", ...')
     made["bench"].add_argument(
-        "--seconds", metavar="N", type=float, default=1.0, help="for each line (default 1)"
+        "--seconds", metavar="N", type=positive, default=1.0, help="for each line (default 1)"
     )
     made["completion"].add_argument("shell", choices=("bash", "zsh", "fish"))
-    for name in ("evaluate", "predict"):
-        for option in ("device", "image-root", "label-pattern", "image-size"):
-            kind = image_size if option == "image-size" else str
+    for name, options in (
+        ("evaluate", ("device", "image-root", "label-pattern", "image-size")),
+        ("predict", ("device", "image-size")),
+    ):
+        for option in options:
+            kind = image_size if option == "image-size" else line
             made[name].add_argument(
                 f"--{option}", metavar=option.upper(), type=kind, help="as for train"
             )
@@ -193,7 +214,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run, as runs/digits-1")
 
 
-def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser,
+    without: Sequence[str] = (),
+    defaults: Mapping[str, Any] = DEFAULTS,
+) -> None:
     """Add the options of a training run, but for those named."""
     groups: dict[str, Any] = {}
     for option in OPTIONS:
@@ -203,15 +228,16 @@ def add_settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -
             groups[option.group] = parser.add_argument_group(option.group)
         name = f"--{option.name.replace('_', '-')}"
         text = option.help
+        default = defaults[option.name]
         if option.kind is None:
-            if option.default:
+            if default:
                 text += " (default: on)"
             groups[option.group].add_argument(
                 name, action=argparse.BooleanOptionalAction, help=text
             )
             continue
-        if option.default is not None:
-            text += f" (default {as_text(option.default)})"
+        if default is not None:
+            text += f" (default {as_text(default)})"
         kinds: dict[str, Any] = {"type": option.kind, "metavar": option.metavar}
         if option.choices is not None:
             kinds = {"choices": option.choices}
@@ -222,15 +248,16 @@ def _add_cross_validation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hidden", metavar="SIZES", type=sizes, action="append",
         help='a network to compare, as 16 or 64,32 or "none"; may be given several times '
-        "(default 2, 4, 8, 16, 32, 64)",
+        "(default 2, 4, 8, 16, 32, 64, or that of --config)",
     )  # fmt: skip
     parser.add_argument("--folds", metavar="K", type=count, default=5, help="(default 5)")
     add_settings(
         parser,
         without=(
-            "hidden", "test", "validation_share", "patience", "checkpoint_steps",
+            "hidden", "test", "validation_share", "patience", "metrics", "checkpoint_steps",
             "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
         ),
+        defaults={**DEFAULTS, **FOLD_DEFAULTS},
     )  # fmt: skip
 
 
@@ -257,6 +284,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv: the words after the program's name; those of this process if None.
     """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Terminal(sys.stdout), Terminal(sys.stderr)
+    try:
+        return _run(argv)
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
         import argcomplete
@@ -274,11 +310,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         carry_out = getattr(importlib.import_module(f"tensorgrad.cli.{module}"), function)
         code: int = carry_out(**args) or 0
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, as head, has seen enough
-        sys.stdout = None  # or Python tries to flush it at exit
-        return 0
     except (TensorgradError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(_said(error).split()) or type(error).__name__
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
         print(f"tensorgrad {command}: error: {text}", file=sys.stderr)
         return 1 if isinstance(error, ArithmeticError) else 2  # TrainingError is one
     except KeyboardInterrupt as interruption:
@@ -286,3 +320,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tensorgrad {command}: {text}", file=sys.stderr)
         return 130
     return code
+
+
+_LONGEST = 1000  # characters of an error: names may be long, and classes many
+_REMEDIES = {
+    errno.ENOENT: "; check the name",
+    errno.EACCES: "; change its permissions, or take another",
+    errno.EISDIR: "; name a file in it",
+    errno.ENOTDIR: "; a part of the path is a file",
+    errno.ENAMETOOLONG: "; take a shorter one",
+    errno.ENOSPC: "; make room on the disk",
+}
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without the number that the system gives it."""
+    if not isinstance(error, OSError) or error.strerror is None or error.errno is None:
+        return str(error)
+    name = error.filename if error.filename2 is None else error.filename2
+    where = "" if name is None else f"{os.fsdecode(name) if not isinstance(name, int) else name}: "
+    return f"{where}{error.strerror}{_REMEDIES.get(error.errno, '')}"

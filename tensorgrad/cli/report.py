@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,10 @@ from tensorgrad import nn
 from tensorgrad.cli.build import Run, load_run
 from tensorgrad.cli.data import load
 from tensorgrad.cli.folder import read_json
+from tensorgrad.cli.terminal import printable
 from tensorgrad.data import write_atomically
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import DataFileError, read_whole
 from tensorgrad.training.curves import draw_curves, draw_norms
 from tensorgrad.training.regions import draw_regions
 
@@ -39,8 +42,8 @@ def report(run: str, out: str | None = None) -> None:
     Raises TensorgradError or OSError if it is no finished run.
     """
     found = load_run(run, "cpu")
-    result = read_json(found.folder / "result.json")
-    history = _numbers(found.folder / "history.csv")
+    result = _figures(found.folder / "result.json")
+    history = _numbers(found.folder / "history.csv", "epoch")
     sections = [
         ("Result", _result(found, result)),
         ("Curves", f'<div class="scroll">{draw_curves(history)}</div>'),
@@ -52,10 +55,10 @@ def report(run: str, out: str | None = None) -> None:
         ("Settings", _table(sorted(found.settings.items()))),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
-    name = escape(found.folder.name)
+    name = _text(found.folder.name)
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{name}: {escape(found.problem.name)}</h1>"
+        f"<style>{_STYLE}</style></head><body><h1>{name}: {_text(found.problem.name)}</h1>"
         f"{body}</body></html>\n"
     )
     path = Path(out) if out is not None else found.folder / "report.html"
@@ -63,25 +66,52 @@ def report(run: str, out: str | None = None) -> None:
     print(f"written to {path}")
 
 
-def _numbers(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV file of numbers that a run left."""
+def _numbers(path: Path, count: str) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers that a run left; the column ``count`` counts something."""
+    rows = []
     try:
-        with path.open(newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(file)
-            ]
-    except (ValueError, TypeError, csv.Error) as error:
+        text = io.StringIO(read_whole(path).decode("utf-8-sig"), newline="")
+        for row in csv.DictReader(text):
+            rows.append({name: float(value) for name, value in row.items() if value})
+            if not 0 <= rows[-1][count] <= 1e15:
+                raise ValueError(f"{count} {rows[-1][count]:g}")
+    except DataFileError:
+        raise
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise TensorgradError(f"{path}: damaged ({error}); train again") from error
+    return rows
+
+
+def _text(value: Any) -> str:
+    """For the page: without tags, and without what UTF-8 does not have."""
+    return escape(printable(str(value)))
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
     lines = [
-        f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+        f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>"
         for name, value in rows
         if value is not None
     ]
     return f"<table>{''.join(lines)}</table>"
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    """What ``train`` left in result.json: figures, and a confusion matrix of counts."""
+    found = read_json(path)
+    matrix = found.get("confusion", [])
+    counts = isinstance(matrix, list) and all(
+        isinstance(row, list)
+        and len(row) == len(matrix)
+        and all(type(count) is int and 0 <= count < 1 << 53 for count in row)
+        for row in matrix
+    )
+    if not counts:
+        raise TensorgradError(f"{path}: damaged (confusion is no matrix of counts); train again")
+    for name, value in found.items():
+        if name != "confusion" and not isinstance(value, int | float | str | None):
+            raise TensorgradError(f"{path}: damaged ({name} is no figure); train again")
+    return found
 
 
 def _result(run: Run, result: Mapping[str, Any]) -> str:
@@ -97,7 +127,7 @@ def _confusion(run: Run, result: Mapping[str, Any]) -> str:
     if not matrix or classes is None or len(matrix) > 50:
         return ""
     names = [*classes, *map(str, range(len(classes), len(matrix)))]
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
     lines = []
     for name, row in zip(names, matrix):
         total = max(sum(row), 1)
@@ -106,7 +136,7 @@ def _confusion(run: Run, result: Mapping[str, Any]) -> str:
             f'color:{"#fff" if count / total > 0.5 else "inherit"}">{count or ""}</td>'
             for count in row
         )
-        lines.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+        lines.append(f"<tr><td>{_text(name)}</td>{cells}</tr>")
     return (
         "<p>Rows: the right class; columns: the predicted one. Test data.</p>"
         f'<div class="scroll"><table><tr><th></th>{head}</tr>{"".join(lines)}</table></div>'
@@ -126,7 +156,7 @@ def _regions(run: Run) -> str:
     picture = draw_regions(run.model, places, labels, title="Decision regions")
     names = problem.features or ["first", "second"]
     return (
-        f"<p>Across: {escape(names[0])}, up: {escape(names[1])}, both scaled. Points: the data.</p>"
+        f"<p>Across: {_text(names[0])}, up: {_text(names[1])}, both scaled. Points: the data.</p>"
         + picture
     )
 
@@ -154,7 +184,7 @@ def _units(run: Run) -> str:
 
 
 def _norms(path: Path) -> str:
-    rows = _numbers(path) if path.is_file() else []
+    rows = _numbers(path, "step") if path.is_file() else []
     return f'<div class="scroll">{draw_norms(rows)}</div>' if rows else ""
 
 

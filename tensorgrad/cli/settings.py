@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tensorgrad.cli.terminal import printable
 from tensorgrad.errors import TensorgradError
+from tensorgrad.files import DataFileError, read_whole
 
 
 def number(
@@ -22,17 +24,22 @@ def number(
 
     def convert(text: str) -> Any:
         try:
-            value = kind(text)
+            # int() and float() take 1_0 and the digits of any script too.
+            value = kind(text) if text.isascii() and "_" not in text else None
         except ValueError:
             value = None
-        if value is None or not math.isfinite(value) or not test(value):
-            raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
+        if value is None or not -math.inf < value < math.inf or not test(value):
+            raise argparse.ArgumentTypeError(f"must be {what}, not {_short(text)}")
         return value
 
     return convert
 
 
-count = number(int, "a whole number from 1", lambda n: n >= 1)
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."
+
+
+count = number(int, "a whole number from 1 to 2**31 - 1", lambda n: 1 <= n < 1 << 31)
 seed = number(int, "a whole number from 0 to 2**64 - 1", lambda n: 0 <= n < 1 << 64)
 positive = number(float, "a number above 0", lambda x: x > 0)
 not_negative = number(float, "a number from 0", lambda x: x >= 0)
@@ -52,15 +59,24 @@ def sizes(text: str) -> list[int]:
         return [count(part) for part in text.split(",")]
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
-            f'must be the sizes of the hidden layers, as 64 or 64,32, or "none"; not {text!r}'
+            f'must be the sizes of the hidden layers, as 64 or 64,32, or "none"; not {_short(text)}'
         ) from None
+
+
+def line(text: str) -> str:
+    """A text that a settings file can hold: UTF-8, without NUL."""
+    if any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in text):  # bytes that are no UTF-8
+        raise argparse.ArgumentTypeError(
+            f"must be UTF-8 without NUL, as it is kept with the run; rename {printable(text)!r}"
+        )
+    return text
 
 
 def words(text: str) -> list[str]:
     """ "a,b" as ["a", "b"]."""
-    found = [part.strip() for part in text.split(",")]
+    found = [part.strip() for part in line(text).split(",")]
     if not all(found):
-        raise argparse.ArgumentTypeError(f"must be names separated by commas, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, not {_short(text)}")
     return found
 
 
@@ -72,7 +88,7 @@ def image_size(text: str) -> list[int]:
         parts = []
     if len(parts) not in (1, 2) or max(parts) > 4096:
         raise argparse.ArgumentTypeError(
-            f"must be height x width in pixels, as 28x28, up to 4096; not {text!r}"
+            f"must be height x width in pixels, as 28x28, up to 4096; not {_short(text)}"
         )
     return parts * 2 if len(parts) == 1 else parts
 
@@ -127,17 +143,17 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("data", "data", None, "PATH", str,
+    Option("data", "data", None, "PATH", line,
            "a folder with a folder of images for each class, the four IDX files of MNIST or a "
            "relative, an .npz or .csv file, or a .txt list of images; in place of the digits"),
-    Option("data", "test", None, "PATH", str, "data to test with, of the same kind; else a part"),
+    Option("data", "test", None, "PATH", line, "data to test with, of the same kind; else a part"),
     Option("data", "validation_share", 0.15, "P", share, "part of the data to validate with"),
     Option("data", "image_size", None, "HxW", image_size, "resize images to so many pixels"),
     Option("data", "grey", False, "", None, "images in shades of grey"),
-    Option("data", "image_root", None, "DIR", str, "where the images of a list are"),
-    Option("data", "label_pattern", None, "REGEX", str,
+    Option("data", "image_root", None, "DIR", line, "where the images of a list are"),
+    Option("data", "label_pattern", None, "REGEX", line,
            "finds the class in the file names of a list, as _(left|right)_"),
-    Option("data", "target", None, "COLUMN", str, "what to predict of a table (default the last)"),
+    Option("data", "target", None, "COLUMN", line, "what to predict of a table (default the last)"),
     Option("data", "features", None, "A,B", words, "what to predict it from (default all others)"),
     Option("data", "batch_size", 32, "N", batch_size, 'examples per step, or "full"'),
     Option("network", "hidden", [128], "SIZES", sizes,
@@ -164,7 +180,7 @@ OPTIONS = (
     Option("learning", "metrics", None, "A,B", words,
            "figures to report besides the loss, as accuracy,f1"),
     Option("learning", "seed", 0, "N", seed, "what all random numbers follow from"),
-    Option("run", "device", None, "NAME", str, '"cpu", "cuda", "cuda:1" or "auto"'),
+    Option("run", "device", None, "NAME", line, '"cpu", "cuda", "cuda:1" or "auto"'),
     Option("run", "compile", True, "", None,
            "run each step as a compiled program, or in Python"),
     Option("run", "checkpoint_steps", None, "N", count,
@@ -174,11 +190,12 @@ OPTIONS = (
     Option("run", "gradient_norms", False, "", None, "note them, for the report"),
     Option("run", "tensorboard", False, "", None, "write event files for TensorBoard"),
     Option("run", "live", False, "", None, "keep a page live.html up to date in the folder"),
-    Option("run", "out", None, "DIR", str,
+    Option("run", "out", None, "DIR", line,
            "new folder for the results (default runs/<data>-<n>)"),
 )  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in OPTIONS}
+FOLD_DEFAULTS = {"epochs": 20, "dropout": 0.0}  # of cross-validate: many short trainings
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -198,8 +215,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     value that the option would refuse.
     """
     try:
-        content = tomllib.loads(Path(path).read_bytes().decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_whole(path).decode("utf-8-sig"))
+    except DataFileError:
+        raise
+    except (ValueError, RecursionError) as error:  # also for a number of too many digits
         raise TensorgradError(f"{path}: not a TOML file ({error})") from error
     content.pop("versions", None)
     found: dict[str, Any] = {}
@@ -209,6 +228,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             raise TensorgradError(
                 f"{path}: unknown key {key!r}; known are {', '.join(sorted(_BY_NAME))}"
             )
+        if option.name in found:
+            raise TensorgradError(f"{path}: {option.name} is there twice; leave out {key!r}")
         found[option.name] = _converted(path, key, option, value)
     return found
 
@@ -216,10 +237,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def _converted(path: str | Path, key: str, option: Option, value: Any) -> Any:
     if option.kind is None:
         if not isinstance(value, bool):
-            raise TensorgradError(f"{path}: {key} must be true or false, not {value!r}")
+            raise TensorgradError(f"{path}: {key} must be true or false")
         return value
-    if isinstance(value, bool | dict):
-        raise TensorgradError(f"{path}: {key} cannot be {value!r}")
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool | dict | list) for item in items):
+        what = str(value) if isinstance(value, bool) else "a table, or a list of lists or switches"
+        raise TensorgradError(f"{path}: {key} cannot be {what}")
     text = as_text(value)
     if option.kind is image_size and isinstance(value, list):
         text = "x".join(map(str, value))

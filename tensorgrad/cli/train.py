@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tensorgrad.cli.build import (
     metrics_of,
 )
 from tensorgrad.cli.data import Data, Problem, load
-from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_folder, write_json
+from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.settings import DEFAULTS, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.errors import TensorgradError
@@ -71,13 +71,13 @@ def train(**given: Any) -> None:
         resume(resumed, **given)
         return
     settings = {**DEFAULTS, **({} if config is None else read_toml(config)), **given}
-    check(settings)
+    check(settings, given)
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
+    settle(settings, data, given)
     metrics_of(data.problem, settings)  # refused before a folder is made
-    folder = new_folder(settings["out"], data.problem.name)
-    settings["out"] = str(folder)
-    with locked(folder):
+    with new_results(settings["out"], data.problem.name, CHECKPOINT) as folder:
+        settings["out"] = str(folder)
         _train(folder, settings, data, None)
 
 
@@ -107,7 +107,6 @@ def resume(run: str | Path, **given: Any) -> None:
             )
         saved = {name: checkpoint.config[name] for name in DEFAULTS}
         settings = {**saved, **given, "out": str(folder)}
-        check(settings)
         if settings["epochs"] < checkpoint.state["epoch"]:
             raise TensorgradError(
                 f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
@@ -117,25 +116,58 @@ def resume(run: str | Path, **given: Any) -> None:
         _train(folder, settings, load(settings, settings["device"]), checkpoint)
 
 
-def check(settings: Settings) -> None:
-    """Refuse options that would do nothing."""
+def check(settings: Settings, given: Collection[str]) -> None:
+    """Refuse options that would do nothing; ``given`` are those of the command line."""
     if settings["momentum"] is not None and settings["optimizer"] not in ("sgd", "rmsprop"):
         raise TensorgradError(
             f"--momentum is an option of sgd and rmsprop; {settings['optimizer']} does not take it"
         )
-    if settings["dropout"] and not settings["hidden"]:
-        settings["dropout"] = 0.0
-    path = settings["data"]
+    if not settings["hidden"]:
+        for name in ("activation", "dropout"):
+            value = settings[name]
+            if value and (name in given or value != DEFAULTS[name]):
+                raise TensorgradError(
+                    f"--{name} is for hidden layers, and with --hidden none there are none"
+                )
+        settings.update(activation=None, dropout=0.0)
+    check_kind(settings, settings["data"])
+
+
+def check_kind(settings: Mapping[str, Any], path: str | None) -> None:
+    """Refuse options that are for another kind of data than that at ``path``."""
     ending = "" if path is None else Path(path).suffix
     for name, (endings, what) in _ONLY_FOR.items():
         # A folder has no ending, or any: whether it holds images shows when it is read.
         folder = path is not None and "" in endings and Path(path).is_dir()
-        if settings[name] not in (None, False) and (
+        if settings.get(name) not in (None, False) and (
             path is None or (ending not in endings and not folder)
         ):
             raise TensorgradError(
                 f"--{name.replace('_', '-')} is for {what}; got --data {path or '(the digits)'}"
             )
+
+
+def settle(settings: Settings, data: Data, given: Collection[str]) -> None:
+    """Set what the data decides, and refuse options that would do nothing with it.
+
+    given: the options of the command line.
+    """
+    if data.problem.classes is None:
+        if "loss" in given and settings["loss"] == "cross-entropy":
+            raise TensorgradError(
+                "--loss cross-entropy is for classes; a target of numbers takes squared-error"
+            )
+        settings["loss"] = "squared-error"
+    if data.target is not None:
+        settings["target"] = data.target
+    batch = len(data.train)
+    if settings["batch_size"] != "full":
+        batch = min(batch, settings["batch_size"])
+    if settings["accumulate"] > batch:
+        raise TensorgradError(
+            f"--accumulate {settings['accumulate']} is for batches of as many examples at least; "
+            f"there are {batch} in one"
+        )
 
 
 def new_trainer(
@@ -224,6 +256,8 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
             checkpoints.save(trainer)  # from here on the run can be resumed, whatever happens
         trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
     except KeyboardInterrupt:
+        if not (folder / CHECKPOINT).exists():
+            raise
         raise KeyboardInterrupt(f"interrupted; go on with: tensorgrad resume {folder}") from None
     _finish(folder, settings, config, data, trainer, stopping)
 

@@ -22,6 +22,7 @@ Points = list[tuple[float, float]]
 # The two colours differ in lightness too, so that they can be told apart in any kind of vision.
 _LINES = {"train": "#1d4ed8", "validation": "#ea8a1a"}
 _WIDTH, _HEIGHT = 460, 330  # of a panel, in pixels
+_LARGEST = 1e300  # beyond it, differences may be infinite
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 46, 48  # margins around the plotting area
 
 
@@ -89,11 +90,11 @@ def _opening(width: int, title: str) -> list[str]:
 
 
 def _points(history: Sequence[Record], column: str) -> Points:
-    """The epochs and finite values of one column."""
+    """The epochs and values of one column, but for those that are not finite, or nearly not."""
     return [
         (record["epoch"], record[column])
         for record in history
-        if column in record and math.isfinite(record[column])
+        if column in record and abs(record[column]) <= _LARGEST
     ]
 
 
@@ -263,13 +264,15 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
     They are multiples of 1, 2 or 5 times a power of ten.
     """
-    if not high > low:  # one value: room above and below it
-        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size or size < 1e-300:  # one value: room above and below it
+        room = 0.1 * size if size >= 1e-300 else 0.5
+        low, high = low - room, high + room
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def _label(value: float, values: Sequence[float]) -> str:

@@ -22,24 +22,18 @@ class TensorBoard(Callback):
     After each epoch: "loss/train", "loss/validation", the metrics likewise, "lr" and "seconds",
     over the number of the epoch.
 
-    Raises TensorgradError when training starts if tensorboardX is not installed.
+    Raises TensorgradError if tensorboardX is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int | None = 10) -> None:
+        _writer_class()  # said before anything is trained, or written
         self.folder = os.fspath(folder)
         self.every = every
         self._writer: Any = None
 
     def on_fit_start(self, trainer: Trainer, loader: DataLoader, epochs: int) -> None:
         """Open the file."""
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise TensorgradError(
-                "TensorBoard files are written by tensorboardX, which is not installed; "
-                "pip install tensorboardX"
-            ) from error
-        self._writer = SummaryWriter(self.folder)
+        self._writer = _writer_class()(self.folder)
 
     def on_batch_end(self, trainer: Trainer, done: int) -> None:
         """Write the loss, if it is time."""
@@ -64,3 +58,14 @@ class TensorBoard(Callback):
         """Close the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _writer_class() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise TensorgradError(
+            "TensorBoard files are written by tensorboardX, which is not installed; "
+            "pip install tensorboardX"
+        ) from error
+    return SummaryWriter
