@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from tensorgrad import __version__
 from tensorgrad.cli.settings import (
     DEFAULTS,
     FOLD_DEFAULTS,
@@ -131,6 +130,8 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    from tensorgrad import __version__
+
     parser = _Parser(
         prog="tensorgrad",
         description="A tensor engine with automatic differentiation.",
