@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from numpy import ndarray
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array, philox
-from tensorgrad.data import transforms, workers
+from tensorgrad.data import transforms
+from tensorgrad.data.batches import mapped
 from tensorgrad.data.datasets import Dataset, DatasetError, take
 from tensorgrad.data.samplers import Sampler
+from tensorgrad.data.workers import Workers
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
@@ -26,20 +29,17 @@ _WORDS_PER_EPOCH = 1 << 40
 class _Fetch:
     """Fetches a batch; a copy of it goes to each worker process."""
 
-    def __init__(self, dataset: Dataset, transform: Any, key: int) -> None:
+    def __init__(self, dataset: Dataset, transform: Any) -> None:
         self.dataset = dataset
         self.transform = transform
-        self.key = key
 
-    def __call__(self, epoch: int, number: int, indices: ndarray[Any, Any]) -> Sequence[Any]:
-        """The parts of batch ``number`` of an epoch: the examples at ``indices``."""
+    def __call__(self, key: int, epoch: int, number: int, indices: ndarray[Any, Any]) -> Any:
+        """Batch ``number`` of an epoch: the examples at ``indices``."""
         batch = take(self.dataset, indices)
         if self.transform is None:
             return batch
         # Philox: the key and the counter are the position, so no batch depends on another.
-        random = np.random.Generator(
-            np.random.Philox(counter=[0, 0, number, epoch], key=[self.key, 0])
-        )
+        random = np.random.Generator(np.random.Philox(counter=[0, 0, number, epoch], key=[key, 0]))
         return transforms.apply(self.transform, batch, random)
 
 
@@ -61,16 +61,18 @@ class DataLoader:
         are fetched ahead.
     sampler: which examples an epoch has and in which order, as ``WeightedSampler``, in place of
         ``shuffle``.
-    transform: a ``transforms.Transform``, or a function of the parts of a batch that returns the
-        new parts; applied to each batch where it is fetched.
+    transform: a ``transforms.Transform``, or a function of the parts of a batch (of a batch that is
+        a dict, as it is) that returns the new parts; applied to each batch where it is fetched.
     workers: how many threads fetch batches ahead; 0 fetches each when it is asked for. Worth it
         where an example takes time, as an image to be decoded, or ``transform`` does.
     processes: processes instead of threads, for work in pure Python. The data set and the
         transform are copied to them once, so they must not change afterwards.
 
-    A batch is a tuple of tensors [batch, ...] in memory of their own. The order of the examples
+    A batch is a tuple of tensors [batch, ...] in memory of their own; where the examples are named
+    tuples or dicts, or nested, so is the batch, and texts come as lists. The order of the examples
     depends on the seed and the number of the epoch alone: it is the same on every device and for
-    any number of workers, and does not change when random numbers are drawn elsewhere.
+    any number of workers, and does not change when random numbers are drawn elsewhere. Several
+    passes may be under way at a time; each is an epoch of its own.
 
     Raises DatasetError for an empty data set or an unusable batch size, DeviceError for a device
     that is not there.
@@ -126,10 +128,11 @@ class DataLoader:
         self.processes = processes
         drawn = shuffle or sampler is not None or transform is not None
         self._key = _key(seed) if drawn else 0
-        self._fetch = _Fetch(dataset, transform, self._key)
-        self._pool: Executor | None = None
-        self._epoch = 0
-        self._position = 0  # batches of this epoch handed out
+        self._fetch = _Fetch(dataset, transform)
+        self._workers: Workers | None = None
+        self._begun = 0  # epochs
+        self._epoch = 0  # of the pass that handed out a batch last, or the next one
+        self._position = 0  # batches of it handed out
         self._resumed = False
 
     def __len__(self) -> int:
@@ -147,54 +150,66 @@ class DataLoader:
         """The number of the epoch that is under way or comes next, from 0."""
         return self._epoch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def next_place(self) -> tuple[int, int]:
+        """Where the next pass begins: the number of its epoch, and of the batch in it."""
+        return (self._epoch, self._position) if self._resumed else (self._begun, 0)
+
+    def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch: of the next one, or the rest of one that was resumed.
 
-        Breaking off ends the epoch.
+        The epoch begins with the first batch that is asked for. Breaking off ends it.
         """
-        if self._resumed:
-            self._resumed = False
-        elif self._position:
-            self._epoch += 1
-            self._position = 0
-        # The order is drawn now, so that a second pass begun meanwhile cannot change it.
-        return self._batches(self._order())
-
-    def _batches(self, order: ndarray[Any, Any]) -> Iterator[tuple[Tensor, ...]]:
+        epoch, first = self.next_place()
+        self._resumed = False
+        self._begun = max(self._begun, epoch + 1)
+        self._epoch, self._position = epoch, first
         place = backend.default_device() if self.device is None else self.device
-        first = self._position
-        batches = self._sent(order, place)
-        for number, batch in enumerate(batches, first):
+        for done, batch in enumerate(self._sent(epoch, first, place), first + 1):
             # Counted before it is handed out: a state saved while it is used begins after it.
-            self._position = number + 1
+            self._epoch, self._position = epoch, done
             yield batch
-        self._epoch += 1
-        self._position = 0
+        self._epoch, self._position = self._begun, 0
 
-    def _sent(self, order: ndarray[Any, Any], place: str) -> Iterator[tuple[Tensor, ...]]:
-        """The rest of the epoch's batches, on the device ``place``."""
-        fetched = self._fetched(order)
+    def _sent(self, epoch: int, first: int, place: str) -> Iterator[Any]:
+        """The batches of the epoch from ``first`` on, on the device ``place``."""
+        fetched = self._fetched(epoch, first)
         if place == "cpu" or not self.prefetch:
-            return (tuple([self._tensor(array, place) for array in arrays]) for arrays in fetched)
+
+            def tensor(array: Any) -> Tensor:
+                return self._tensor(array, place)
+
+            for batch in fetched:
+                yield mapped(tensor, batch)
+            return
         from tensorgrad.data.prefetch import sent_ahead
 
-        return sent_ahead(fetched, place, self.prefetch)
+        frames: deque[Any] = deque()  # of the batches under way, without their arrays
 
-    def _fetched(self, order: ndarray[Any, Any]) -> Iterator[Sequence[Any]]:
-        size = self.batch_size
+        def arrays() -> Iterator[list[Any]]:
+            for batch in fetched:
+                found: list[Any] = []
+                frames.append(mapped(found.append, batch))
+                yield found
+
+        for tensors in sent_ahead(arrays(), place, self.prefetch):
+            each = iter(tensors)
+            yield mapped(lambda _, each=each: next(each), frames.popleft())  # type: ignore[misc]
+
+    def _fetched(self, epoch: int, first: int) -> Iterator[Any]:
+        size, key, order = self.batch_size, self._key, self._order(epoch)
         tasks = (
-            (self._epoch, number, order[number * size : (number + 1) * size])
-            for number in range(self._position, len(self))
+            (key, epoch, number, order[number * size : (number + 1) * size])
+            for number in range(first, len(self))
         )
         if not self.workers:
             return (self._fetch(*task) for task in tasks)
-        if self._pool is None:
-            self._pool = workers.start(self.workers, self.processes, self._fetch)
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        # The epoch is noted now: it advances while the last batches are still under way.
-        return workers.fetched_ahead(
-            self._pool, self._fetch, list(tasks), self.workers + self.prefetch
-        )
+        if self._workers is None or self._workers.process_id != os.getpid():
+            self._workers = Workers(self.workers, self.processes, self._fetch)
+            weakref.finalize(self, self._workers.stop)
+        return self._workers.fetched_ahead(tasks, self.workers + self.prefetch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workers": None}  # a copy starts its own
 
     def _tensor(self, array: Any, place: str) -> Tensor:
         if type(array) is ndarray and place == "cpu":
@@ -203,12 +218,12 @@ class DataLoader:
             return wrap(array, None)
         return Tensor(array, device=place, copy=None)
 
-    def _order(self) -> ndarray[Any, Any]:
-        """The positions of the examples, in the order of this epoch."""
+    def _order(self, epoch: int) -> ndarray[Any, Any]:
+        """The positions of the examples, in the order of an epoch."""
         if not self.shuffle and self.sampler is None:
             return np.arange(len(self.dataset))
         generator = Generator(self._key)
-        generator.set_state((self._key, self._epoch * _WORDS_PER_EPOCH))
+        generator.set_state((self._key, epoch * _WORDS_PER_EPOCH))
         if self.sampler is None:
             order: ndarray[Any, Any] = generator.permutation(len(self.dataset), device="cpu").data
             return order
@@ -217,11 +232,13 @@ class DataLoader:
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: what ``load_state_dict`` needs to go on with the same batches.
 
-        Taken while a batch is in use, it counts that batch as done.
+        Taken while a batch is in use, it counts that batch as done. Of several passes that are
+        under way, it tells where the one stands that handed out a batch last.
         """
         return {
             "epoch": self._epoch,
             "position": self._position,
+            "begun": self._begun,
             "key": self._key,
             "examples": self.examples,
             "batch_size": self.batch_size,
@@ -243,12 +260,9 @@ class DataLoader:
                     f"it is {own[name]}; make the loader as the one that was saved"
                 )
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        if self._key != int(state["key"]):
-            self._key = int(state["key"])
-            self._fetch.key = self._key
-            if self._pool is not None:  # its processes have the old one
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = None
+        # Not in states of before this was kept.
+        self._begun = int(state.get("begun", self._epoch + (self._position > 0)))
+        self._key = int(state["key"])
         self._resumed = True
 
 

@@ -14,55 +14,67 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend
+from tensorgrad.data.batches import like
 from tensorgrad.errors import ShapeError, TensorgradError
 
-Arrays = tuple[Any, ...]
 Random = np.random.Generator
 
 
 class Transform:
     """Base: ``apply(x, random)`` gives the new form of one part of a batch.
 
-    part: which part of the batch is changed; 0 is the input, -1 the target.
+    part: which part of the batch is changed; 0 is the input, -1 the target. Of a batch that is a
+        dict, the key.
     """
 
-    def __init__(self, part: int = 0) -> None:
+    def __init__(self, part: Any = 0) -> None:
         self.part = part
 
     def apply(self, x: Any, random: Random) -> Any:
         """The new form of ``x``, an array [batch, ...] that must not be overwritten."""
         raise NotImplementedError(f"{type(self).__name__} does not define apply()")
 
-    def __call__(self, batch: Arrays, random: Random) -> Arrays:
-        """The batch with this part changed."""
-        parts = list(batch)
-        parts[self.part] = self.apply(parts[self.part], random)
-        return tuple(parts)
+    def __call__(self, batch: Any, random: Random) -> Any:
+        """The batch with this part changed. Raises TensorgradError if it has no such part."""
+        parts: Any = dict(batch) if isinstance(batch, dict) else list(batch)
+        try:
+            old = parts[self.part]
+        except (IndexError, KeyError, TypeError) as error:
+            raise TensorgradError(
+                f"{type(self).__name__}: a batch has the parts "
+                f"{', '.join(map(repr, parts if isinstance(batch, dict) else range(len(parts))))}, "
+                f"but part={self.part!r} is to be changed; name one of them"
+            ) from error
+        parts[self.part] = self.apply(old, random)
+        return parts if isinstance(batch, dict) else like(batch, parts)
 
 
 class Compose(Transform):
     """Several transforms, one after the other.
 
-    Plain functions may stand among them: they are given the parts of the batch and return as many.
+    Plain functions may stand among them: they are given the parts of the batch (a dict whole) and
+    return the new ones.
     """
 
     def __init__(self, *transforms: Transform | Callable[..., Any]) -> None:
         super().__init__()
         self.transforms = transforms
 
-    def __call__(self, batch: Arrays, random: Random) -> Arrays:
+    def __call__(self, batch: Any, random: Random) -> Any:
         """The batch after all of them."""
         for transform in self.transforms:
             batch = apply(transform, batch, random)
         return batch
 
 
-def apply(transform: Transform | Callable[..., Any], batch: Arrays, random: Random) -> Arrays:
-    """The batch after a transform, or after a plain function of its parts."""
+def apply(transform: Transform | Callable[..., Any], batch: Any, random: Random) -> Any:
+    """The batch after a transform, or after a plain function of its parts (of a dict as it is)."""
     if isinstance(transform, Transform):
         return transform(batch, random)
-    changed = transform(*batch)
-    return tuple(changed) if isinstance(changed, tuple | list) else (changed,)
+    changed = transform(batch) if isinstance(batch, dict) else transform(*batch)
+    if isinstance(changed, tuple | dict):
+        return changed
+    return tuple(changed) if isinstance(changed, list) else (changed,)
 
 
 class Normalize(Transform):
@@ -74,7 +86,7 @@ class Normalize(Transform):
     Raises TensorgradError if a std is not above 0.
     """
 
-    def __init__(self, mean: Any, std: Any, part: int = 0) -> None:
+    def __init__(self, mean: Any, std: Any, part: Any = 0) -> None:
         super().__init__(part)
         self.mean: ndarray[Any, Any] = np.asarray(mean, np.float64)
         self.std: ndarray[Any, Any] = np.asarray(std, np.float64)
@@ -85,7 +97,7 @@ class Normalize(Transform):
             )
 
     @classmethod
-    def of(cls, x: Any, axis: Any = 0, part: int = 0) -> Normalize:
+    def of(cls, x: Any, axis: Any = 0, part: Any = 0) -> Normalize:
         """From data [n, ...]: mean and standard deviation over ``axis``; 1 where nothing varies."""
         values = np.asarray(x, np.float64)
         std = values.std(axis)
@@ -102,7 +114,7 @@ class Normalize(Transform):
 class RandomFlip(Transform):
     """Mirrors each example with probability ``p`` along ``axis`` (-1: left and right)."""
 
-    def __init__(self, p: float = 0.5, axis: int = -1, part: int = 0) -> None:
+    def __init__(self, p: float = 0.5, axis: int = -1, part: Any = 0) -> None:
         super().__init__(part)
         if not 0 <= p <= 1:
             raise TensorgradError(f"RandomFlip: p must lie between 0 and 1; got {p}")
@@ -127,7 +139,7 @@ class RandomShift(Transform):
     fill: the value of what comes in at the edges. Images are [batch, ..., height, width].
     """
 
-    def __init__(self, pixels: int, fill: float = 0, part: int = 0) -> None:
+    def __init__(self, pixels: int, fill: float = 0, part: Any = 0) -> None:
         super().__init__(part)
         if pixels < 0:
             raise TensorgradError(
@@ -163,7 +175,7 @@ class RandomShift(Transform):
 class GaussianNoise(Transform):
     """Adds normal noise of standard deviation ``std`` to every number."""
 
-    def __init__(self, std: float, part: int = 0) -> None:
+    def __init__(self, std: float, part: Any = 0) -> None:
         super().__init__(part)
         if std < 0:
             raise TensorgradError(f"GaussianNoise: std must be from 0; got {std}")
@@ -181,7 +193,7 @@ class OneHot(Transform):
     low, high: other values than 0 and 1, as .1 and .9, which a sigmoid unit can reach.
     """
 
-    def __init__(self, classes: int, low: float = 0.0, high: float = 1.0, part: int = -1) -> None:
+    def __init__(self, classes: int, low: float = 0.0, high: float = 1.0, part: Any = -1) -> None:
         super().__init__(part)
         self.classes, self.low, self.high = classes, low, high
 
@@ -204,5 +216,5 @@ class OneHot(Transform):
 class TargetRange(OneHot):
     """Classes as rows of .1 and .9, the targets of the textbooks for sigmoid units."""
 
-    def __init__(self, classes: int, low: float = 0.1, high: float = 0.9, part: int = -1) -> None:
+    def __init__(self, classes: int, low: float = 0.1, high: float = 0.9, part: Any = -1) -> None:
         super().__init__(classes, low, high, part)

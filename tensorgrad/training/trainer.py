@@ -126,6 +126,7 @@ class Trainer:
         self._figures = Figures(self.metrics)
         self._loader: DataLoader | None = None
         self._loader_state: Mapping[str, Any] | None = None
+        self._place: tuple[int, int] | None = None  # of the pass under way: epoch, batches done
         self._interrupted = False
         self._rate: float | None = None  # with which the epoch began
 
@@ -182,7 +183,7 @@ class Trainer:
         first = next(self.model.parameters(), None)
         if first is not None:
             self._step.moved_to(first.device)
-        self._loader = train_loader
+        self._loader, self._place = train_loader, None
         if self._loader_state is not None:
             train_loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -221,7 +222,10 @@ class Trainer:
         """As ``evaluate``, but what the figures are computed from: the metrics themselves."""
         figures = Figures(self.metrics)
         with evaluating(self.model), no_grad():
-            for *inputs, target in loader:
+            for batch in loader:
+                if type(batch) is dict:
+                    raise _no_tuple(batch)
+                *inputs, target = batch
                 with self._step.cast():
                     output = self.model(*prepared(self.prepare, inputs))
                     loss = self.loss(output, target)
@@ -233,19 +237,22 @@ class Trainer:
         started = time.perf_counter()
         if not self.model.training:
             self.model.train()
-        done = train_loader.state_dict()["position"]
+        number, done = train_loader.next_place()
         if not done or self._rate is None:
             self._rate = float(self.optimizer.param_groups[0]["lr"])
         # Those that do nothing after a batch are not asked.
         watching = [c for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
         by_batch = self.schedule_every == "batch" and self.scheduler is not None
         for batch in train_loader:
+            if type(batch) is dict:
+                raise _no_tuple(batch)
             self.between_steps = False
             loss, output = self.step(*batch)
             self._figures.add(loss, output, batch[-1])
             if by_batch:
                 self.scheduler.step()
             done += 1
+            self._place = number, done
             self.steps += 1
             self.batch, self.last_loss = batch, loss
             self.between_steps = True
@@ -275,6 +282,7 @@ class Trainer:
         self._figures = Figures(self.metrics)
         self.history.append(record)
         self.epoch += 1
+        self._place = None  # not before: a run interrupted in validation resumes with that
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
         self.between_steps = True
@@ -353,7 +361,9 @@ class Trainer:
         """
         loader_state = self._loader_state
         if self._loader is not None and loader_state is None:
-            loader_state = self._loader.state_dict()
+            # Callbacks may go through the loader too; what counts is where training stands.
+            epoch, position = self._place or self._loader.next_place()
+            loader_state = {**self._loader.state_dict(), "epoch": epoch, "position": position}
         return {
             "model": self.model.state_dict(),
             **self._state_beside_the_model(),
@@ -405,3 +415,11 @@ class Trainer:
             name = type(callback).__name__
             seen[name] = seen.get(name, 0) + 1
             yield (name if seen[name] == 1 else f"{name}{seen[name]}"), callback
+
+
+def _no_tuple(batch: Mapping[Any, Any]) -> TensorgradError:
+    keys = ", ".join(f"batch[{key!r}]" for key in batch)
+    return TensorgradError(
+        "a Trainer needs batches that are tuples, of the inputs and, last, the target; got a dict. "
+        f"Give the DataLoader transform=lambda batch: ({keys}), in that order"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -143,3 +144,286 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+# --- errors that cannot leave a process, workers that are stuck -----------------------------------
+
+
+class TwoArgumentsError(Exception):
+    """Cannot be made again from its one text."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"example {number}: {why}")
+
+
+class GarbledError(Exception):
+    """Can be made again, but says something else then."""
+
+    def __init__(self, number: Any, why: str = "torn") -> None:
+        super().__init__(f"example {number}: {why}")
+
+
+class KeywordsOnlyError(Exception):
+    """Its argument has a name."""
+
+    def __init__(self, *, number: int) -> None:
+        super().__init__(f"example {number}: torn")
+
+
+class HoldsALockError(Exception):
+    """Cannot be pickled at all."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class RefusesToBeMadeError(Exception):
+    """Pickled, but raises when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (int, ("no number",))
+
+
+class TurnsIntoTextError(Exception):
+    """Pickled as something that is no exception."""
+
+    def __reduce__(self) -> Any:
+        return (str, ("torn",))
+
+
+class OfAnotherKindError(BaseException):
+    """Not an Exception."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"example {number}: {why}")
+
+
+class WholeError(Exception):
+    """Survives a process as it is, with what it holds."""
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text, number)
+        self.number = number
+
+
+def local() -> Exception:
+    """Of a class that no other process can find."""
+
+    class InnerError(Exception):
+        pass
+
+    return InnerError("example 5: torn")
+
+
+def fails(what: str) -> BaseException:
+    made: dict[str, Any] = {
+        "two arguments": lambda: TwoArgumentsError(5, "torn"),
+        "garbled": lambda: GarbledError(5),
+        "keywords": lambda: KeywordsOnlyError(number=5),
+        "lock": lambda: HoldsALockError("example 5: torn"),
+        "refuses": lambda: RefusesToBeMadeError("example 5: torn"),
+        "no error": lambda: TurnsIntoTextError("example 5: torn"),
+        "local": local,
+        "base": lambda: OfAnotherKindError(5, "torn"),
+        "nested": lambda: ExceptionGroup("example 5: torn", [TwoArgumentsError(5, "torn")]),
+    }
+    found: BaseException = made[what]()
+    return found
+
+
+class Failing:
+    """Raises at example 5; ``unpicklable`` gives a result that no process can hand out."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            if self.what == "whole":
+                raise WholeError("example 5: torn", 5)
+            raise fails(self.what)
+        return np.full(1, index, np.float32)
+
+
+NAMES = ["two arguments", "garbled", "keywords", "lock", "refuses", "no error", "local", "base",
+         "nested"]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, *WORKERS])
+@pytest.mark.parametrize("what", NAMES)
+def test_errors_of_every_kind(what: str, options: dict[str, Any]) -> None:
+    """Arrive as they are, or are quoted where they cannot leave a process; the loader goes on."""
+    loader = DataLoader(Failing(what), 2, **options)
+    for _ in range(2):
+        batches = iter(loader)
+        assert [next(batches)[0].tolist() for _ in range(2)] == [[[0], [1]], [[2], [3]]]
+        with pytest.raises(BaseException, match="example 5: torn") as caught:
+            next(batches)
+        if options.get("processes"):
+            assert isinstance(caught.value, TensorgradError)
+            assert "in __getitem__" in "".join(caught.value.__notes__)
+            assert type(fails(what)).__name__ in str(caught.value)
+        else:
+            assert type(caught.value).__name__ == type(fails(what)).__name__
+
+
+def test_an_error_that_survives_comes_as_it_is() -> None:
+    """With its attributes, and a note of where it arose."""
+    with pytest.raises(WholeError) as caught:
+        list(DataLoader(Failing("whole"), 2, workers=1, processes=True))
+    assert caught.value.number == 5
+    assert "in __getitem__" in caught.value.__notes__[0]
+
+
+def unpicklable(*x: Any) -> Any:
+    """A transform whose result cannot be handed out."""
+    return (lambda: x,)
+
+
+def test_what_cannot_be_handed_out_or_in() -> None:
+    """A result or a data set that cannot be pickled: said, and the loader goes on."""
+    loader = DataLoader(Squares(4), 2, workers=1, processes=True, transform=unpicklable)
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"pickle.*lambda|lambda.*pickle"):
+            next(iter(loader))
+    loader = DataLoader(Squares(4), 2, workers=1, processes=True, transform=lambda *x: x)
+    for _ in range(2):
+        with pytest.raises(TensorgradError, match=r"can be pickled: .*or take processes=False"):
+            next(iter(loader))
+
+
+def test_a_loader_whose_worker_died_goes_on() -> None:
+    """Another process takes its place in the next pass."""
+    loader = DataLoader(Squares(12, kill=7), 2, workers=2, processes=True)
+    for _ in range(2):
+        batches = iter(loader)
+        assert [next(batches)[1].tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+        with pytest.raises(TensorgradError, match="ended unexpectedly"):
+            next(batches)
+
+
+class Shared(Squares):
+    """Holds a number that processes share."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.seen = multiprocessing.get_context("spawn").Value("i", 0)
+
+    def __getitem__(self, index: int) -> tuple[np.float32, int]:
+        with self.seen.get_lock():
+            self.seen.value += 1
+        return np.float32(0), index
+
+
+def test_what_processes_share_can_be_part_of_a_data_set() -> None:
+    """As multiprocessing hands it to a process that begins."""
+    data = Shared(10)
+    assert len(list(DataLoader(data, 2, workers=2, processes=True))) == 5
+    assert data.seen.value == 10
+
+
+def run(tmp_path: Path, body: str, timeout: float = 60) -> tuple[int, str, float]:
+    """A script of its own; its exit code, what it printed, and the seconds it took."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys, time, os, signal, threading\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import numpy as np\nfrom tensorgrad.data import DataLoader\n" + body
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True, text=True, check=False, timeout=timeout,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr, time.monotonic() - started
+
+
+ROOT = Path(__file__).parents[2]
+
+STUCK = {
+    "asleep": "time.sleep(1000)",
+    "busy": "\n            while True: pass",
+    "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)",
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "processes", "end"),
+    [
+        ("asleep", False, ""),
+        ("asleep", True, ""),
+        ("busy", False, ""),
+        ("busy", True, ""),
+        ("deaf", True, ""),
+        ("asleep", False, "del it, loader; "),
+        ("deaf", True, "del it, loader; "),
+    ],
+)
+def test_a_stuck_worker_does_not_keep_the_program(
+    tmp_path: Path, what: str, processes: bool, end: str
+) -> None:
+    """It ends with its exit code, also where the loader is gone by then."""
+    code, text, seconds = run(
+        tmp_path,
+        "class D:\n    def __len__(self): return 8\n    def __getitem__(self, i):\n"
+        f"        if i == 3: {STUCK[what]}\n        return np.ones(3, np.float32)\n"
+        "if __name__ == '__main__':\n"
+        f"    loader = DataLoader(D(), 2, workers=2, processes={processes})\n"
+        f"    it = iter(loader); next(it); {end}sys.exit(7)\n",
+    )
+    assert (code, text) == (7, "")
+    assert seconds < 40
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_worker_in_the_middle_of_a_batch_may_finish_it(tmp_path: Path, processes: bool) -> None:
+    """When the program ends, so that what an example writes is not cut short."""
+    place = tmp_path / "written"
+    code, text, _ = run(
+        tmp_path,
+        "class D:\n    def __len__(self): return 8\n    def __getitem__(self, i):\n"
+        "        if i == 1:\n            open(sys.argv[0] + '.begun', 'w').close()\n"
+        f"            time.sleep(0.4); open({str(place)!r}, 'w').write('whole')\n"
+        "        return np.ones(3, np.float32)\n"
+        "if __name__ == '__main__':\n"
+        f"    it = iter(DataLoader(D(), 1, workers=1, processes={processes})); next(it)\n"
+        "    while not os.path.exists(sys.argv[0] + '.begun'): time.sleep(0.01)\n",
+    )
+    assert (code, text) == (0, "")
+    assert place.read_text() == "whole"
+
+
+def test_scripts_without_a_guard(tmp_path: Path) -> None:
+    """One that ends with sys.exit() works; one that would start processes again is told."""
+    body = (
+        "class D:\n    def __len__(self): return 4\n    def __getitem__(self, i): return i\n"
+        "def go(): print(len(list(DataLoader(D(), 2, workers=2, processes=True))))\n"
+    )
+    code, text, _ = run(tmp_path, body + "if __name__ == '__main__': go()\nsys.exit(5)\n")
+    assert (code, text) == (5, "2\n")
+    code, text, _ = run(tmp_path, body + "go()\n")
+    assert code == 1
+    assert 'a script that starts processes needs if __name__ == "__main__"' in text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("processes", [False, True])
+def test_in_a_fork(tmp_path: Path, processes: bool) -> None:
+    """A forked process has workers of its own, and leaves those of its parent alone."""
+    # multiprocessing's own handler at exit takes the processes of the parent for its own.
+    leave = "os._exit" if processes else "sys.exit"
+    code, text, _ = run(
+        tmp_path,
+        "class D:\n    def __len__(self): return 6\n    def __getitem__(self, i): return i\n"
+        "if __name__ == '__main__':\n"
+        f"    loader = DataLoader(D(), 2, workers=2, processes={processes})\n"
+        "    print(len(list(loader)), flush=True)\n"
+        "    child = os.fork()\n"
+        f"    if not child:\n        print(len(list(loader)), flush=True); {leave}(3)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3\n"
+        "    print([x.tolist() for x, in loader])\n",
+    )
+    assert (code, text) == (0, "3\n3\n[[0, 1], [2, 3], [4, 5]]\n")
