@@ -1,56 +1,297 @@
-"""The GPU benchmark, rehearsed on the stand-in: what it would run on a GPU runs."""
+"""The campaign for a GPU, rehearsed on the stand-in: its stages run, and say what is broken.
+
+Nothing here ran on a GPU.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from emulator import emulator
 from standin import cupy_standin
 
-from bench.gpu import bandwidth, steps
-from bench.training.networks import MODERN, NETWORKS
+from bench.gpu import launched, rehearsal, stage_bandwidth, suite, table
+from bench.gpu.common import Settings
+from bench.gpu.results import Results, load
+from bench.gpu.stages import STAGES, USUAL
+from bench.machine import ROOT
+from tensorgrad.backend import cuda_is_available, kernels
 
 N = 1 << 12
 
+pytestmark = pytest.mark.skipif(
+    emulator.available() is not None, reason=emulator.available() or "there is an emulator"
+)
 
-@pytest.fixture(scope="module", autouse=True)
-def _installed() -> Iterator[None]:
-    reason = emulator.available()
-    if reason is not None:
-        pytest.skip(reason)
-    with cupy_standin.installed():
+
+# --- bandwidth ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counted() -> Iterator[None]:
+    before = kernels.get
+    with rehearsal.installed():
+        launched.note()
         yield
+    kernels.get = before
 
 
-@pytest.mark.parametrize("make", [bandwidth.cases, bandwidth.fused_cases])
-def test_every_case_is_one_pass(make: Callable[[int], list[bandwidth.Case]]) -> None:
+@pytest.fixture(scope="module")
+def seen() -> set[str]:
+    """The kernels that the cases so far have launched."""
+    return set()
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("name", stage_bandwidth.NAMES)
+def test_every_case_is_one_pass(name: str, seen: set[str]) -> None:
     """A case launches its kernel, and no more than small second stages besides."""
-    for case in make(N):
-        case.run()
-        cupy_standin.log.clear()
-        case.run()
-        # rows to be added up are sorted first
-        most = 6 if case.name == "take rows backward" else 4
-        assert 1 <= cupy_standin.log.launches <= most, case.name
-        assert not cupy_standin.log.syncs, case.name
+    case = stage_bandwidth.case(name, N, parameters=20)
+    launched.taken()
+    case.run()
+    cupy_standin.log.clear()
+    case.run()
+    seen.update(label.partition(" ")[0] for label in launched.taken())
+    most = {"take rows int32 backward": 7, "take rows int64 backward": 6, "clip_grad_norm_": 3}
+    most |= dict.fromkeys(set(stage_bandwidth.UPDATES) - {"clip_grad_norm_"}, 1)
+    assert 1 <= cupy_standin.log.launches <= most.get(name, 4)
+    assert not cupy_standin.log.syncs
 
 
-def test_updates_are_one_launch() -> None:
-    """Whatever the number of parameters."""
-    for case in bandwidth.update_cases(N, 20):
-        case.run()
-        cupy_standin.log.clear()
-        case.run()
-        assert cupy_standin.log.launches <= (3 if "norm" in case.name else 1), case.name
-        assert not cupy_standin.log.syncs, case.name
+def test_every_kernel_has_a_case(seen: set[str]) -> None:
+    if not seen:
+        pytest.skip("the cases were not run in this process")
+    names = {f"{f}/{name}" for f in kernels.families() for name in kernels.kernel_names(f)}
+    assert seen == names
 
 
-def test_steps_run_eager_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = {name: how for name, how in steps.CONTESTANTS.items() if how[0] == "tensorgrad"}
-    monkeypatch.setattr(steps, "CONTESTANTS", ours)
-    monkeypatch.setattr(steps, "NETWORKS", {"2-8-1": NETWORKS["2-8-1"]})
-    monkeypatch.setattr(steps, "MODERN", {name: MODERN[name] for name in list(MODERN)[:1]})
-    found = steps.run(rounds=1, steps=1)
-    assert len(found) == 4
-    assert all(times.keys() >= ours.keys() for times in found.values())
+# --- the command ----------------------------------------------------------------------------------
+
+TESTS = "(test_activation and float32 and gelu and not extremes) or test_A3 or test_work_goes_to"
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.gpu", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def campaign(out: Path, *arguments: str) -> tuple[int, str, dict[str, dict[str, Any]]]:
+    """Exit status, what was printed, and the results: stage -> case -> result."""
+    process = command("--rehearse", "--workers", "1", "--out", str(out), *arguments)
+    text, _ = process.communicate(timeout=280)
+    found = {name: results(out, name) for name in STAGES}
+    return process.returncode, text, {name: cases for name, cases in found.items() if cases}
+
+
+def results(out: Path, stage: str) -> dict[str, Any]:
+    folder = max(out.glob("gpu-stand-in-*"), default=out)
+    return dict(load(folder / f"{stage}.json").get("cases", {}))
+
+
+def chosen(*cases: str) -> list[str]:
+    return [word for case in cases for word in ("--case", case)]
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("rehearsed")
+    some = chosen(
+        "card", "software", "clocks", "launch", "dense", "test_gpu.py", "kernels", "lectures",
+        "bias + gelu forward", "512-10 momentum", "TF32", "784-128",
+    )  # fmt: skip
+    code, text, found = campaign(out, "--tests", TESTS, "--rounds", "1", *some)
+    assert code == 0, text
+    assert tuple(found) == USUAL, text
+    for stage, cases in found.items():
+        for name, result in cases.items():
+            skips = ("clocks",) if stage == "facts" else ()
+            assert result["outcome"] in ("passed", *("skipped" for n in skips if n == name)), text
+    return out, text
+
+
+def test_every_stage_is_rehearsed(rehearsed: tuple[Path, str]) -> None:
+    out, text = rehearsed
+    assert "one graph" in text  # the report of a compiled step
+    assert results(out, "compiled")["dense"]["report"]
+    counts = results(out, "tests")["kernels"]["counts"]
+    assert counts["passed"] > 10
+    assert "gelu_forward" in str(results(out, "tests")["kernels"]["kernels"]["passed"])
+    assert results(out, "tests")["lectures"]["counts"] == {"passed": 2}
+    assert results(out, "host")["784-128-10 momentum"]["operations"] > 5
+    written = (out / "gpu.md").read_text()
+    assert "| activation: gelu_forward | no | float32 [1] | no |" in written
+    assert "| compiled: dense | yes [1] | no |" in written
+
+
+def test_what_passed_is_not_run_again(rehearsed: tuple[Path, str]) -> None:
+    out, _ = rehearsed
+    (out / "gpu-stand-in-2026-01-01").mkdir()  # an older one
+    before = results(out, "facts")
+    code, text, found = campaign(out, "--skip-done", "--stage", "facts", *chosen("card", "launch"))
+    assert code == 0
+    assert "== facts" not in text
+    assert found["facts"] == before
+
+
+def test_planted_faults_are_reported(tmp_path: Path, rehearsed: tuple[Path, str]) -> None:
+    """One in each stage; the cases after it and the other stages go on."""
+    plants = {
+        "facts": "crash", "compiled": "capture", "tests": "kernel", "bandwidth": "symbol",
+        "steps": "capture", "products": "crash", "host": "crash", "sanitizer": "symbol",
+    }  # fmt: skip
+    some = chosen(
+        "card", "software", "dense", "kernels", "lectures", "gelu forward", "tanh forward",
+        "512-10 momentum", "product", "784-128", "updates",
+    )  # fmt: skip
+    words = [w for stage, fault in plants.items() for w in ("--plant", f"{stage}={fault}")]
+    code, text, found = campaign(tmp_path, "--tests", TESTS, *words, *some)
+    assert code == 1
+    assert tuple(found) == USUAL, text
+
+    def came(stage: str, case: str) -> tuple[str, str]:
+        result = found[stage][case]
+        return result["outcome"], result.get("reason", "")
+
+    assert came("facts", "card") == ("died", "the process ended by signal 11")
+    assert came("facts", "software")[0] == "passed"
+    for stage, case in (("compiled", "dense"), ("steps", "784-512-512-10 momentum")):
+        outcome, reason = came(stage, case)
+        assert outcome == "failed"
+        assert "cudaErrorStreamCaptureUnsupported: planted" in reason
+    outcome, reason = came("tests", "kernels")
+    assert outcome == "failed"
+    assert "test_activation.py" in reason
+    assert "elements are off" in str(found["tests"]["kernels"]["failures"])
+    assert "activation/gelu_forward float32" in found["tests"]["kernels"]["kernels"]["failed"]
+    assert came("tests", "lectures")[0] == "passed"
+    outcome, reason = came("bandwidth", "gelu forward float32")
+    assert outcome == "failed"
+    assert "CUDA_ERROR_NOT_FOUND" in reason
+    assert came("bandwidth", "tanh forward float32")[0] == "passed"
+    assert came("products", "product float32")[0] == "died"
+    assert came("products", "product TF32")[0] == "passed"
+    assert came("host", "784-128-10 momentum")[0] == "died"
+    assert came("sanitizer", "memcheck kernels")[0] == "failed"
+    assert "CUDA_ERROR_NOT_FOUND" in str(found["sanitizer"]["memcheck kernels"]["output"])
+    assert came("sanitizer", "memcheck updates")[0] == "passed"
+    written = (tmp_path / "gpu.md").read_text()
+    assert "- products: product float32: **died**: the process ended by signal 11" in written
+    assert "| activation: gelu_forward | no | **failed**: float32 [1]" in written
+
+
+def test_a_hang_costs_its_case_alone(tmp_path: Path) -> None:
+    code, text, found = campaign(
+        tmp_path, "--stage", "products", "--plant", "products=hang", "--limit", "3"
+    )
+    assert code == 1
+    cases = found["products"]
+    assert {name: case["outcome"] for name, case in cases.items()} == {
+        "product float32": "timed out", "product TF32": "passed", "product bfloat16": "passed"
+    }, text  # fmt: skip
+    assert "within its limit of 3 s" in cases["product float32"]["reason"]
+    assert any("in disturb" in line for line in cases["product float32"]["output"])  # where it hung
+
+
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGKILL"])
+def test_killed_it_keeps_what_was_measured(kind: str, tmp_path: Path) -> None:
+    process = command(
+        "--rehearse", "--stage", "products", "--stage", "host", "--plant", "host=hang",
+        "--out", str(tmp_path),
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not results(tmp_path, "host") and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, kind))
+    process.communicate(timeout=20)  # its output ends when all that it started has ended
+    assert results(tmp_path, "products")["product bfloat16"]["outcome"] == "passed"
+    assert results(tmp_path, "host")["784-128-10 momentum"]["outcome"] == "running"
+    written = table.write(tmp_path).read_text()
+    assert "| products: product bfloat16 | yes [1] | no |" in written
+    assert "**interrupted**: it was killed while it ran" in written
+
+
+@pytest.mark.skipif(cuda_is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    process = command("--out", str(tmp_path))
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert text.startswith("no GPU can be used: ")
+    assert text.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+# --- tests as a case ------------------------------------------------------------------------------
+
+SUITE = """
+import time
+import pytest
+
+def test_right(): pass
+def test_wrong(): assert 1 == 2, "as planted"
+def test_hangs(): time.sleep(1000)
+def test_after(): pass
+@pytest.mark.skip(reason="because")
+def test_left_out(): pass
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_test_that_hangs_is_named_and_the_others_run(workers: int, tmp_path: Path) -> None:
+    file = tmp_path / "test_planted.py"
+    file.write_text(SUITE)
+    said: list[Any] = []
+    settings = Settings(workers=workers, silence=8.0 if workers > 1 else 4.0)
+    found = suite.run([str(file)], settings, said.append)
+    assert found["counts"] == {"passed": 2, "failed": 1, "hung": 1, "skipped": 1}
+    names = {name.rpartition("::")[2] for name in found["failures"]}
+    assert names == {"test_wrong", "test_hangs"}
+    assert "as planted" in str(found["failures"])
+    assert found["skipped"] == {"Skipped: because": 1}
+    assert "test_hangs" in found["reason"]
+    assert said
+
+
+def test_a_file_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+    file = tmp_path / "test_planted.py"
+    file.write_text("import a_package_that_is_not_there\n")
+    found = suite.run([str(file)], Settings(workers=1), lambda part: None)
+    assert "a_package_that_is_not_there" in str(found["failures"])
+    assert suite.run([str(tmp_path / "none.py")], Settings(workers=1), lambda part: None)["reason"]
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def test_the_table_tells_cards_from_rehearsals(tmp_path: Path) -> None:
+    about = {"python": "CPython 3.12.1", "date": "2027-01-02T03:04:05", "commit": "abc",
+             "command": ["python", "-m", "bench.gpu"]}  # fmt: skip
+    h200 = {**about, "card": {"name": "NVIDIA H200", "driver": 13000, "cupy": "14.2.0"}}
+    t4 = {**about, "card": {"name": "T4", "driver": 12040, "cupy": "14.2.0"}}
+    made = Results(tmp_path / "gpu-nvidia-h200-2027-01-02", h200)
+    launched_in = {"passed": ["softmax/softmax_forward_row float32"],
+                   "failed": ["optimizer/adam bfloat16"]}  # fmt: skip
+    made.put("tests", "kernels", {"outcome": "failed", "reason": "a|b", "kernels": launched_in})
+    made.put("bandwidth", "tanh forward float32", {"outcome": "passed", "figure": "9 GB/s"})
+    Results(tmp_path / "gpu-t4-2027-01-01", t4).put(
+        "bandwidth", "tanh forward float32", {"outcome": "passed", "figure": "1 GB/s"}
+    )
+    text = table.write(tmp_path).read_text()
+    assert "| softmax: softmax_forward_row | no | no | float32 [2] |" in text
+    assert "| optimizer: adam | no | no | **failed**: bfloat16 [2] |" in text
+    assert "| tests: kernels | no | **failed**: a\\|b [2] |" in text
+    assert "| bandwidth: tanh forward float32 | 9 GB/s [2] |" in text  # the newer one
+    assert "2. NVIDIA H200, driver for CUDA 13000, CuPy 14.2.0, CPython 3.12.1" in text
+    content = json.loads((tmp_path / "gpu-t4-2027-01-01" / "bandwidth.json").read_text())
+    assert content["runs"][0]["card"]["name"] == "T4"

@@ -1,24 +1,52 @@
 """What only a GPU can show: sharing memory with PyTorch, streams, size, the pool, TF32.
 
-Skipped where there is none. The rest of the suite runs on the GPU as one more device.
+Skipped where there is none; compiled steps run on the stand-in for CuPy as well. The rest of the
+suite runs on the GPU as one more device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from emulator import emulator
 
 import tensorgrad as tg
+from bench.gpu import checks, rehearsal
 from tensorgrad import nn, optim
 from tensorgrad.backend import cuda_backend, cuda_is_available
 from tensorgrad.data import DataLoader, TensorDataset
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not cuda_is_available(), reason="there is no NVIDIA GPU"),
-]
+GPU = [pytest.param("gpu", marks=pytest.mark.gpu)] if cuda_is_available() else []
+
+
+def on_gpu(test: Callable[..., Any]) -> Any:
+    without = pytest.mark.skipif(not cuda_is_available(), reason="there is no NVIDIA GPU")
+    return pytest.mark.gpu(without(test))
+
+
+# --- compiled steps, which fall back on nothing ---------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["stand-in", *GPU])
+def tiny(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """On the stand-in, and on the GPU: whether it is the former, which takes little."""
+    if request.param == "stand-in" and (reason := emulator.available()) is not None:
+        pytest.skip(reason)
+    with nullcontext() if request.param == "gpu" else rehearsal.installed():
+        yield request.param == "stand-in"
+
+
+@pytest.mark.parametrize("name", checks.NAMES)
+def test_check(name: str, tiny: bool) -> None:
+    """Against eager steps; parameters that move, TF32 after capture, streams and threads."""
+    assert "one graph" in checks.run(name, tiny)
+
+
+# --- eager ----------------------------------------------------------------------------------------
 
 
 def torch_with_cuda() -> Any:
@@ -28,6 +56,7 @@ def torch_with_cuda() -> Any:
     return torch
 
 
+@on_gpu
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64"])
 def test_dlpack_with_torch_shares_memory(dtype: str) -> None:
     torch = torch_with_cuda()
@@ -42,6 +71,7 @@ def test_dlpack_with_torch_shares_memory(dtype: str) -> None:
     assert ours.tolist() == back.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+@on_gpu
 def test_cuda_array_interface_with_torch_shares_memory() -> None:
     torch = torch_with_cuda()
     theirs = torch.arange(4.0, device="cuda")
@@ -51,6 +81,7 @@ def test_cuda_array_interface_with_torch_shares_memory() -> None:
     assert back.data_ptr() == theirs.data_ptr()
 
 
+@on_gpu
 def test_work_goes_to_the_current_stream() -> None:
     """In CuPy's current stream, and only there: it is all done when that one is."""
     cupy = cuda_backend().xp
@@ -61,9 +92,10 @@ def test_work_goes_to_the_current_stream() -> None:
         y = tg.tensor(x, device="cuda")
         y = tg.tanh(y @ y / 20.0)
         stream.synchronize()
-        np.testing.assert_allclose(y.data.get(stream=stream), expected, atol=1e-4)
+        np.testing.assert_allclose(y.data.get(), expected, atol=1e-4)
 
 
+@on_gpu
 def test_more_than_2_to_the_31_elements() -> None:
     cupy = cuda_backend().xp
     free, _ = cupy.cuda.runtime.memGetInfo()
@@ -101,6 +133,7 @@ def train(device: str, steps: int = 20) -> tuple[list[float], list[np.ndarray[An
     return losses, [p.detach().cpu().numpy() for p in model.parameters()]
 
 
+@on_gpu
 def test_training_repeats_bit_for_bit_and_follows_the_cpu() -> None:
     first, weights = train("cuda")
     second, again = train("cuda")
@@ -110,6 +143,7 @@ def test_training_repeats_bit_for_bit_and_follows_the_cpu() -> None:
     np.testing.assert_allclose(first, train("cpu")[0], rtol=2e-3)
 
 
+@on_gpu
 def test_the_pool_does_not_grow() -> None:
     """A step leaves nothing behind on the GPU."""
     pool = cuda_backend().xp.get_default_memory_pool()
@@ -119,6 +153,7 @@ def test_the_pool_does_not_grow() -> None:
     assert pool.used_bytes() <= before + (1 << 16)
 
 
+@on_gpu
 def test_tf32_is_what_was_asked_for() -> None:
     """With it, products of float32 are rounded to 10 bits, and not otherwise."""
     x = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)

@@ -1,110 +1,174 @@
 """``python -m bench.gpu``: everything that only a GPU can show, in one command.
 
-In this order: the whole test suite with the GPU as one of its devices; compute-sanitizer (memcheck
-and racecheck) over the tests of the kernels, where it is installed; the bandwidth of each kernel
-against a copy; training steps against PyTorch. Writes a text and a JSON file named after card and
-date; they are to be committed.
+In stages, those first that teach most; each case is written to disk as it ends, so that whatever
+ends the command leaves what was measured. In the end ``gpu.md`` says what is GPU-verified, what
+failed and why, and how fast it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import subprocess
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import bandwidth, steps
+from bench.gpu import table, watch
+from bench.gpu.common import Settings
+from bench.gpu.results import STAND_IN, Results, folder_name
+from bench.gpu.stages import STAGES, USUAL, Stage
 from bench.machine import ROOT, environment
-from tensorgrad import backend
-from tensorgrad.backend.cuda import problem
 
-SECTIONS = ("tests", "sanitizer", "bandwidth", "steps")
-#: compute-sanitizer is slow, so it gets the cases in float32 of modest size.
-SANITIZED = ["-m", "gpu", "-k", "float32 and not 65537", "-x", "-q", "-p", "no:cacheprovider"]
+RESULTS = ROOT / "bench" / "results"
 
 
-def card() -> dict[str, Any]:
-    """The GPU, its driver, and the versions of CuPy and CUDA."""
-    cupy = backend.cuda_backend().xp
-    runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(runtime.getDevice())
-    return {
-        "name": properties["name"].decode(),
-        "compute_capability": f"{properties['major']}.{properties['minor']}",
-        "memory_gib": round(properties["totalGlobalMem"] / 2**30, 1),
-        "driver": runtime.driverGetVersion(),
-        "runtime": runtime.runtimeGetVersion(),
-        "cupy": cupy.__version__,
-    }
-
-
-def tests() -> dict[str, Any]:
-    """The suite, and the last line of what pytest says."""
-    return _pytest([sys.executable, "-m", "pytest", "-q", "-n", "4"])
-
-
-def sanitizer() -> dict[str, Any]:
-    """memcheck and racecheck over the tests of the kernels."""
-    tool = shutil.which("compute-sanitizer") or shutil.which(
-        "compute-sanitizer", path="/usr/local/cuda/bin"
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{stage.name:10} {stage.about}" for stage in STAGES.values()),
     )
-    if tool is None:
-        print("compute-sanitizer is not installed here")
-        return {"skipped": "compute-sanitizer is not installed"}
-    found = {}
-    for kind in ("memcheck", "racecheck"):
-        command = [tool, "--tool", kind, "--error-exitcode", "9", "--target-processes", "all"]
-        found[kind] = _pytest(
-            [*command, sys.executable, "-m", "pytest", str(ROOT / "tests/kernels"), *SANITIZED]
-        )
-    return found
+    add = parser.add_argument
+    add("--stage", action="append", choices=STAGES, help="this one; may be repeated")
+    add("--case", action="append", metavar="TEXT", help="cases whose names contain it")
+    go_on = "go on in the newest folder of this card, without the cases that passed"
+    add("--skip-done", action="store_true", help=go_on)
+    add("--minutes", type=float, default=float("inf"), help="for everything together")
+    add("--limit", type=float, help="seconds for a case, in place of the stage's own")
+    add("--rounds", type=int, help="of each measurement")
+    add("--workers", type=int, default=8, help="processes for tests (default 8)")
+    add("--tests", default="", metavar="EXPRESSION", help="only these tests, as pytest's -k")
+    add("--out", type=Path, default=RESULTS, metavar="FOLDER", help="default: bench/results")
+    add("--list", action="store_true", help="name the stages and their cases")
+    add("--table", action="store_true", help="write gpu.md from the results that are there")
+    rehearse = "without a GPU: on the stand-in for CuPy and the emulator, with tiny sizes"
+    add("--rehearse", action="store_true", help=rehearse)
+    plant = "with --rehearse: hang, crash, kernel, capture or symbol, to see it reported"
+    add("--plant", action="append", default=[], metavar="STAGE=FAULT", help=plant)
+    options = parser.parse_args(arguments)
+    if options.plant and not options.rehearse:
+        parser.error("--plant goes with --rehearse")
+    for text in options.plant:
+        stage, _, fault = text.partition("=")
+        if stage not in STAGES or fault not in ("hang", "crash", "kernel", "capture", "symbol"):
+            parser.error(f"--plant: STAGE=FAULT is needed, got {text!r}")
+    return options
 
 
-def _pytest(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    print("\n".join([*failed, *lines[-3:]]))
-    return {"exit_code": done.returncode, "failed": failed, "summary": lines[-3:]}
+class Campaign:
+    """One run of the command."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.deadline = time.monotonic() + 60 * options.minutes
+        self.begun = time.monotonic()
+        self.failed: list[str] = []
+        self.results: Results | None = None
+
+    def settings(self, stage: Stage) -> Settings:
+        """What the cases of a stage are told."""
+        o = self.options
+        plants = (text.partition("=") for text in o.plant)
+        return Settings(
+            o.rehearse, o.rounds, o.workers, o.tests,
+            plants=tuple([fault for name, _, fault in plants if name == stage.name]),
+        )  # fmt: skip
+
+    def cases(self, stage: Stage) -> list[str]:
+        """The names of the cases asked for."""
+        names = stage.module.cases(self.settings(stage))
+        wanted = self.options.case or [""]
+        return [name for name in names if any(text in name for text in wanted)]
+
+    def identify(self) -> None:
+        """Ask for the card, which names the folder. Raises Unusable if there is none."""
+        stage, found = STAGES["facts"], dict[str, Any]()
+        settings = Settings(rehearse=self.options.rehearse)
+
+        def keep(case: str, result: dict[str, Any]) -> None:
+            found.update(result)
+
+        watch.run("facts", ["card"], settings, stage.limit, keep)
+        if found["outcome"] != "passed":
+            raise watch.Unusable(f"the card does not say what it is: {found['reason']}")
+        about = {**environment(1), "card": found["card"]}
+        about["command"] = ["python", "-m", "bench.gpu", *sys.argv[1:]]
+        name = STAND_IN if self.options.rehearse else found["card"]["name"]
+        folder = self.options.out / folder_name(name, about["date"])
+        if self.options.skip_done:
+            before = self.options.out.glob(folder_name(name, "*"))
+            folder = max(before, default=folder)
+        self.results = Results(folder, about)
+        print(f"{found['card']['name']}; results go to {folder}", flush=True)
+
+    def report(self, stage: str, case: str, result: dict[str, Any]) -> None:
+        """Keep and print what came of a case."""
+        assert self.results is not None
+        self.results.put(stage, case, result)
+        outcome = result["outcome"]
+        if outcome == "running":
+            return
+        bad = outcome not in ("passed", "skipped")
+        if bad:
+            self.failed.append(f"{stage}: {case}: {outcome}: {result['reason']}")
+        text = "; ".join(str(result[k]) for k in ("figure", "reason") if result.get(k))
+        word = outcome.upper() if bad else outcome
+        clock = time.monotonic() - self.begun
+        print(f"[{clock:6.1f} s] {stage:9} {case:34} {word:9} {text}", flush=True)
+        table.write(self.options.out)
+
+    def run(self) -> None:
+        """All stages asked for."""
+        for name in self.options.stage or USUAL:
+            stage = STAGES[name]
+            cases = self.cases(stage)
+            assert self.results is not None
+            if self.options.skip_done:
+                cases = [c for c in cases if self.results.outcome(name, c) != "passed"]
+            if not cases:
+                continue
+            if time.monotonic() >= self.deadline:
+                print(f"no time is left for {name}: {len(cases)} cases", flush=True)
+                continue
+            print(f"\n== {name}: {stage.about}", flush=True)
+            watch.run(
+                name, cases, self.settings(stage), self.options.limit or stage.limit,
+                lambda case, result, name=name: self.report(name, case, result),  # type: ignore[misc]
+                self.deadline,
+            )  # fmt: skip
 
 
-def _went_wrong(result: Any) -> bool:
-    """Whether some subprocess of a section ended with an error."""
-    if not isinstance(result, dict):
-        return False
-    return result.get("exit_code", 0) != 0 or any(map(_went_wrong, result.values()))
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for. Returns 1 if a case failed or there is no GPU."""
+    options = _options(arguments)
+    campaign = Campaign(options)
+    if options.table:
+        print(f"written to {table.write(options.out)}")
+        return 0
+    if options.list:
+        for name in options.stage or STAGES:
+            print(f"{name}: {STAGES[name].about}")
+            print("".join(f"    {case}\n" for case in campaign.cases(STAGES[name])), end="")
+        return 0
 
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
-def main() -> int:
-    """Run the sections asked for. Returns 1 if a test or a sanitizer fails, or there is no GPU."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="may be repeated")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", metavar="FOLDER")
-    options = parser.parse_args()
-    reason = problem()
-    if reason is not None:
-        print(f"no GPU can be used: {reason}")
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        campaign.identify()
+        campaign.run()
+    except watch.Unusable as why:
+        print(f"no GPU can be used: {why}")
         return 1
-    results: dict[str, Any] = {**environment(1), "card": card()}
-    results["command"][2] = "bench.gpu"
-    print(json.dumps(results["card"]))
-    failed = False
-    runs = {
-        "tests": tests, "sanitizer": sanitizer, "bandwidth": bandwidth.run, "steps": steps.run
-    }  # fmt: skip
-    name = results["card"]["name"].lower().replace(" ", "-")
-    file = options.out / f"gpu-{name}-{results['date'][:10]}.json"
-    options.out.mkdir(parents=True, exist_ok=True)
-    for section in options.only or SECTIONS:
-        print(f"\n== {section}", flush=True)
-        results[section] = runs[section]()
-        failed = failed or _went_wrong(results[section])
-        file.write_text(json.dumps(results, indent=1) + "\n")  # what is done is not lost
-    print(f"\nwritten to {file}")
-    return 1 if failed else 0
+    except KeyboardInterrupt:
+        print("\nstopped; what was measured is kept", flush=True)
+        campaign.failed.append("stopped")
+    print(f"\nthe table is {table.write(options.out)}")
+    print("".join(f"FAILED {text}\n" for text in campaign.failed), end="")
+    return 1 if campaign.failed else 0
 
 
 if __name__ == "__main__":

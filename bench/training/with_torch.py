@@ -36,11 +36,12 @@ def training_step(
     fused: bool | None = None,
     device: str = "cpu",
     compiled: bool | str = False,
+    capturable: bool = False,
 ) -> Callable[[], Any]:
     """A call that makes one step and returns the loss. ``fused=None`` is PyTorch's default.
 
     compiled: forward and backward by torch.compile, and the optimizer's step by another; a name is
-        torch.compile's mode.
+        torch.compile's mode. capturable: Adam as a CUDA graph needs it.
     """
     layers, inputs, wanted = start(network)
     model = built(torch, nn, Attention, network, layers).to(device)
@@ -50,7 +51,7 @@ def training_step(
     if optimizer == "momentum":
         update = optim.SGD(model.parameters(), lr=MOMENTUM_RATE, momentum=MOMENTUM, fused=fused)
     else:
-        update = optim.Adam(model.parameters(), lr=ADAM_RATE, fused=fused)
+        update = optim.Adam(model.parameters(), lr=ADAM_RATE, fused=fused, capturable=capturable)
 
     def loss_of() -> Any:
         return criterion(model(x), target)

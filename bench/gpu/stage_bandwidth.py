@@ -1,0 +1,234 @@
+"""The bandwidth of each memory-bound kernel, against a copy of the same size in the same round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tensorgrad as tg
+from bench.gpu.common import Say, Settings
+from bench.gpu.timing import seconds
+from tensorgrad import backend, nn, optim
+from tensorgrad.nn import functional
+
+ELEMENTS = 1 << 26
+BAR = 0.85
+ROUNDS = 15
+DTYPES = ("float32", "float16", "bfloat16")
+
+ACTIVATIONS: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
+    "sigmoid": tg.sigmoid, "tanh": tg.tanh, "relu": tg.relu, "leaky_relu": tg.leaky_relu,
+    "elu": tg.elu, "gelu": tg.gelu, "gelu_tanh": partial(tg.gelu, approximate="tanh"),
+    "silu": tg.silu, "softplus": tg.softplus,
+}  # fmt: skip
+#: rows by several to a warp, by a block each, and tile by tile
+WIDTHS = (128, 1024, 8192)
+UPDATES = ("SGD momentum", "Adam", "AdamW", "clip_grad_norm_", "clip_grad_value_")
+
+
+class Case(NamedTuple):
+    """Some work on the GPU. moved: bytes that it has to read and write, each once."""
+
+    run: Callable[[], object]
+    moved: int
+
+
+class _Sizes(NamedTuple):
+    n: int
+    dtype: str
+    parameters: int
+
+    @property
+    def item(self) -> int:
+        return tg.zeros((), dtype=self.dtype).data.dtype.itemsize
+
+    def tensor(self, *shape: int, requires_grad: bool = False) -> tg.Tensor:
+        return tg.Generator(1).normal(
+            shape, device="cuda", dtype=self.dtype, requires_grad=requires_grad
+        )
+
+    def matrix(self, columns: int) -> tuple[tg.Tensor, tg.Tensor, int]:
+        """Of about n elements, with a gradient of the same shape; and their bytes."""
+        rows = max(2, self.n // columns)
+        x = self.tensor(rows, columns, requires_grad=True)
+        return x, self.tensor(rows, columns), rows * columns * self.item
+
+
+#: what makes a case: called with sizes and whether the backward pass is meant
+_Maker = Callable[[_Sizes, bool], Case]
+
+
+def _case(
+    backward: bool,
+    function: Callable[[], tg.Tensor],
+    inputs: tuple[tg.Tensor, ...],
+    gradient: tg.Tensor,
+    forward_bytes: int,
+    backward_bytes: int,
+) -> Case:
+    """The value without a tape, or the reverse replay alone, over and over."""
+    if not backward:
+        return Case(tg.no_grad()(function), forward_bytes)
+    y = function()
+    return Case(lambda: tg.autograd.grad(y, inputs, gradient, retain_graph=True), backward_bytes)
+
+
+def _activation(function: Callable[[tg.Tensor], tg.Tensor], s: _Sizes, backward: bool) -> Case:
+    x, g, size = s.matrix(1024)
+    return _case(backward, lambda: function(x), (x,), g, 2 * size, 3 * size)
+
+
+def _with_bias(name: str, s: _Sizes, backward: bool) -> Case:
+    """In one pass, with the bias gradient reduced in the same pass."""
+    x, g, size = s.matrix(1024)
+    bias = s.tensor(1024, requires_grad=True)
+    function = partial(tg.bias_activation, x, bias, name)
+    return _case(backward, function, (x, bias), g, 2 * size, 3 * size)
+
+
+def _rows(function: Any, columns: int, s: _Sizes, backward: bool) -> Case:
+    x, g, size = s.matrix(columns)
+    return _case(backward, lambda: function(x), (x,), g, 2 * size, 3 * size)
+
+
+def _norm(name: str, columns: int, s: _Sizes, backward: bool) -> Case:
+    x, g, size = s.matrix(columns)
+    more = [s.tensor(columns, requires_grad=True) for _ in range(2 if name == "layer_norm" else 1)]
+    function = partial(getattr(functional, name), x, (columns,), *more)
+    return _case(backward, function, (x, *more), g, 2 * size, 3 * size)
+
+
+def _cross_entropy(columns: int, labels: str, s: _Sizes, backward: bool) -> Case:
+    x, _, size = s.matrix(columns)
+    target = tg.tensor(np.arange(x.shape[0]) % columns, device="cuda", dtype=getattr(tg, labels))
+    one = tg.ones((), device="cuda", dtype=s.dtype)
+    function = partial(functional.cross_entropy, x, target)
+    return _case(backward, function, (x,), one, size, 2 * size)
+
+
+def _dropout(s: _Sizes, backward: bool) -> Case:
+    x, g, size = s.matrix(1024)
+    return _case(backward, lambda: tg.dropout(x, 0.1), (x,), g, 2 * size, 2 * size)
+
+
+def _taken(indices: str, s: _Sizes, backward: bool) -> Case:
+    x, g, size = s.matrix(1024)
+    order = np.random.default_rng(0).permutation(x.shape[0])
+    rows = tg.tensor(order, device="cuda", dtype=getattr(tg, indices))
+    return _case(backward, lambda: tg.take(x, rows, axis=0), (x,), g, 2 * size, 2 * size)
+
+
+def _drawn(kind: str, s: _Sizes, backward: bool) -> Case:
+    generator = tg.Generator(2)
+    if kind == "randint":
+        return Case(lambda: generator.randint(0, 10, (s.n,), device="cuda"), 8 * s.n)
+    if kind == "permutation":  # words written, read by a sort, and the order written
+        return Case(lambda: generator.permutation(s.n, device="cuda"), 24 * s.n)
+    draw = getattr(generator, kind)
+    return Case(lambda: draw((s.n,), device="cuda", dtype=s.dtype), s.item * s.n)
+
+
+def _updated(name: str, s: _Sizes, backward: bool) -> Case:
+    """An optimizer over many parameters, or what is done to all their gradients."""
+    each = max(1, s.n // s.parameters)
+    params = [nn.Parameter(s.tensor(each)) for _ in range(s.parameters)]
+    for p in params:
+        p.grad = s.tensor(each)
+    size = each * s.parameters * s.item
+    if name == "clip_grad_norm_":
+        return Case(lambda: optim.clip_grad_norm_(params, 1e30), 3 * size)
+    if name == "clip_grad_value_":
+        return Case(lambda: optim.clip_grad_value_(params, 1e30), 2 * size)
+    if name == "SGD momentum":
+        return Case(optim.SGD(params, lr=0.1, momentum=0.9).step, 5 * size)
+    return Case(getattr(optim, name)(params).step, 7 * size)
+
+
+def _makers() -> dict[str, tuple[_Maker, bool]]:
+    found: dict[str, tuple[_Maker, bool]] = {}
+
+    def both(name: str, maker: _Maker) -> None:
+        found[f"{name} forward"] = maker, False
+        found[f"{name} backward"] = maker, True
+
+    for name, function in ACTIVATIONS.items():
+        both(name, partial(_activation, function))
+        both(f"bias + {name}", partial(_with_bias, name))
+    for columns in WIDTHS:
+        both(f"softmax {columns}", partial(_rows, tg.softmax, columns))
+        both(f"log_softmax {columns}", partial(_rows, tg.log_softmax, columns))
+        both(f"layer_norm {columns}", partial(_norm, "layer_norm", columns))
+        both(f"rms_norm {columns}", partial(_norm, "rms_norm", columns))
+        if columns < WIDTHS[-1]:
+            for labels in ("int32", "int64"):
+                maker = partial(_cross_entropy, columns, labels)
+                both(f"cross_entropy {columns} {labels}", maker)
+    both("dropout", _dropout)
+    for indices in ("int32", "int64"):
+        both(f"take rows {indices}", partial(_taken, indices))
+    for kind in ("uniform", "normal", "randint", "permutation"):
+        found[kind] = partial(_drawn, kind), False
+    for name in UPDATES:
+        found[name] = partial(_updated, name), False
+    return found
+
+
+_MAKERS = _makers()
+NAMES = tuple(_MAKERS)
+#: they are of one dtype
+_ONCE = ("randint", "permutation")
+
+
+def case(name: str, n: int = ELEMENTS, dtype: str = "float32", parameters: int = 200) -> Case:
+    """A case on about ``n`` elements, a power of two."""
+    maker, backward = _MAKERS[name]
+    return maker(_Sizes(n, dtype, parameters), backward)
+
+
+def copied(size: int) -> Case:
+    """The device's own copy of so many bytes: what the others are compared with."""
+    xp = backend.cuda_backend().xp
+    source, target = xp.ones(size, xp.uint8), xp.empty(size, xp.uint8)
+    runtime = xp.cuda.runtime
+
+    def copy() -> None:
+        runtime.memcpyAsync(
+            target.data.ptr, source.data.ptr, size, runtime.memcpyDeviceToDevice,
+            xp.cuda.get_current_stream().ptr,
+        )  # fmt: skip
+
+    return Case(copy, 2 * size)
+
+
+def cases(settings: Settings) -> tuple[str, ...]:
+    """A name for each kernel and dtype; in a rehearsal float32 alone."""
+    dtypes = DTYPES[: settings.sized(len(DTYPES), 1)]
+    return tuple(
+        [f"{name} {t}" for t in dtypes for name in NAMES if t == "float32" or name not in _ONCE]
+    )
+
+
+def run(case_: str, settings: Settings, say: Say) -> dict[str, Any]:
+    """Bytes per second, and the ratio to the copy's in the same round."""
+    name, _, dtype = case_.rpartition(" ")
+    n = settings.sized(ELEMENTS, 1 << 12)
+    work = case(name, n, dtype, settings.sized(200, 7))
+    copy = copied(n * (2 if dtype in ("float16", "bfloat16") else 4))
+    work.run()
+    seconds(work.run)
+    seconds(copy.run)
+    ratios, times = [], []
+    for _ in range(settings.turns(ROUNDS)):
+        reference = copy.moved / seconds(copy.run)
+        times.append(seconds(work.run))
+        ratios.append(work.moved / times[-1] / reference)
+    rate, ratio = work.moved / median(times), median(ratios)
+    below = "" if ratio >= BAR else f", below {BAR}"
+    return {
+        "bytes_per_second": rate, "ratio_to_copy": ratio,
+        "figure": f"{rate / 1e9:.0f} GB/s, {ratio:.2f} of copy{below}",
+    }  # fmt: skip

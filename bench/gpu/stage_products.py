@@ -1,0 +1,67 @@
+"""Products of square matrices beside CuPy alone, and how much of it rounding costs."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import tensorgrad as tg
+from bench.gpu.common import Say, Settings, Skipped
+from bench.gpu.timing import seconds
+from tensorgrad import backend
+
+#: case -> dtype and precision; the error of a product, relative to its terms' size, at most
+_CASES: dict[str, tuple[str, str, float]] = {
+    "product float32": ("float32", "highest", 1e-5),
+    "product TF32": ("float32", "high", 3e-3),
+    "product bfloat16": ("bfloat16", "highest", 2e-2),
+}
+ROUNDS = 15
+
+
+def cases(settings: Settings) -> tuple[str, ...]:
+    """The names of the cases."""
+    return tuple(_CASES)
+
+
+def run(case: str, settings: Settings, say: Say) -> dict[str, Any]:
+    """Operations per second of ``a @ b``, and the ratio to CuPy's in the same round."""
+    dtype, precision, most = _CASES[case]
+    n = settings.sized(4096, 16)
+    before = tg.get_float32_matmul_precision()
+    try:
+        tg.set_float32_matmul_precision(precision)
+    except tg.DeviceError as error:
+        raise Skipped(str(error)) from None
+    try:
+        return _measured(n, dtype, most, settings)
+    finally:
+        tg.set_float32_matmul_precision(before)
+
+
+def _measured(n: int, dtype: str, most: float, settings: Settings) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+    hosts = [draw.standard_normal((n, n)).astype(np.float32) for _ in range(2)]
+    a, b = (tg.tensor(x, dtype=getattr(tg, dtype), device="cuda") for x in hosts)
+    xp = backend.cuda_backend().xp
+    rows = [x.cpu().numpy().astype(np.float64) for x in (a[:8], b)]
+    wanted = rows[0] @ rows[1]
+    error = float(np.abs((a @ b)[:8].cpu().numpy() - wanted).max()) / n**0.5
+    times: dict[str, list[float]] = {"tensorgrad": [], "CuPy": []}
+    works = {"tensorgrad": lambda: a @ b, "CuPy": lambda: xp.matmul(a.data, b.data)}
+    for turn in range(settings.turns(ROUNDS) + 1):
+        for name, work in works.items():
+            took = seconds(work)
+            if turn:
+                times[name].append(took)
+    ratio = median(x / y for x, y in zip(times["tensorgrad"], times["CuPy"]))
+    flops = 2 * n**3 / median(times["tensorgrad"])
+    found: dict[str, Any] = {
+        "flops": flops, "time_ratio_to_cupy": ratio, "error": error,
+        "figure": f"{flops / 1e12:.1f} TFLOPS, {ratio:.2f} times CuPy's time, error {error:.1e}",
+    }  # fmt: skip
+    if not error <= most:
+        found["reason"] = f"the product is off by {error:.1e}, where {most:g} is right"
+    return found

@@ -1,0 +1,40 @@
+"""The stages in the order of what they teach."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+
+class Stage(NamedTuple):
+    """A module with ``cases(settings)``, the names, and ``run(case, settings, say)``.
+
+    limit: seconds that a case may take.
+    """
+
+    name: str
+    about: str
+    limit: float
+
+    @property
+    def module(self) -> Any:
+        """What runs its cases. Imports no CuPy."""
+        return importlib.import_module(f"bench.gpu.stage_{self.name}")
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("facts", "card, driver, CuPy, NVRTC, NumPy, clocks, the cost of a launch", 60),
+        Stage("compiled", "compiled steps of five networks against eager; streams, threads", 120),
+        Stage("tests", "GPU-marked tests of the kernels, the others, the lectures", 300),
+        Stage("bandwidth", "every kernel against a measured copy in three dtypes", 60),
+        Stage("steps", "training steps against PyTorch, eager and by CUDA graphs", 120),
+        Stage("products", "products in float32, TF32 and bfloat16 beside CuPy alone", 60),
+        Stage("host", "host microseconds per operation in eager steps", 60),
+        Stage("sanitizer", "compute-sanitizer over small cases of every kernel", 240),
+        Stage("compile", "every kernel by NVRTC for every architecture; needs no GPU", 600),
+    )
+}
+#: what runs where no stage is named: compiling for other cards would cost minutes on this one
+USUAL = tuple(name for name in STAGES if name != "compile")
