@@ -131,7 +131,7 @@ def test_einsum_of_sizes_0_1_and_2(subscripts: str) -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("width", [1, 3, 20])
-def test_the_first_factor_does_not_matter(width: int, reverse: bool) -> None:
+def test_the_first_factor_of_a_recurrence_does_not_matter(width: int, reverse: bool) -> None:
     """Were it infinite or NaN: neither the values nor the gradients see it."""
     rng = np.random.default_rng(width)
     a, b = rng.standard_normal((2, 6, width))
@@ -161,7 +161,7 @@ def test_gradients_of_many_rows_selected_again(rows: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_places_counted_from_the_end(axis: int) -> None:
+def test_gather_at_places_counted_from_the_end(axis: int) -> None:
     """In gather and in its gradient."""
     values = np.arange(12.0).reshape(3, 4)
     n = values.shape[axis]
@@ -219,6 +219,18 @@ def test_no_word_of_the_stream_is_used_twice() -> None:
     halves = [generator.uniform((n,), dtype="float32").tolist() for n in (1, 2, 3, 1, 2)]
     numbers = [x for part in halves for x in part]
     assert len(set(numbers)) == len(numbers)
+
+
+# --- 16 bits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_rms_norm_adds_the_spacing_of_its_dtype(name: str) -> None:
+    """Where no eps is given: the distance from 1 to the next number."""
+    eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}[name]
+    x = math.sqrt(eps) / 2
+    y = tg.rms_norm(Tensor(np.full((2, 4), x), dtype=name), (4,))
+    np.testing.assert_allclose(host(y).astype(np.float64), 1 / math.sqrt(5), rtol=8e-3)
 
 
 # --- the error function ---------------------------------------------------------------------------

@@ -60,6 +60,25 @@ def test_a_used_optimizer_takes_a_state_back(name: str) -> None:
         assert p.detach().numpy().tobytes() == w.tobytes()
 
 
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"Adafactor"}))
+def test_a_parameter_that_pauses_goes_on_from_its_state(name: str) -> None:
+    """Steps in which it has no gradient are none, whatever its neighbours do meanwhile."""
+    starts = gradients(100, [(3, 4), (3,)])
+    params = [Tensor(v, requires_grad=True) for v in starts]
+    optimizer = getattr(optim, name)(params, **OPTIMIZERS[name])
+    alone = Tensor(starts[1], requires_grad=True)
+    other = getattr(optim, name)([alone], **OPTIMIZERS[name])
+    for k in range(8):
+        mine, its = gradients(k, [(3, 4), (3,)])
+        params[0].grad = Tensor(mine)
+        params[1].grad = None if k in (2, 3, 5) else Tensor(its)
+        optimizer.step()
+        if params[1].grad is not None:
+            alone.grad = Tensor(its)
+            other.step()
+        np.testing.assert_allclose(params[1].detach().numpy(), alone.detach().numpy(), rtol=1e-6)
+
+
 def test_the_variance_of_equal_gradients_is_not_negative() -> None:
     """Mean square less square of the mean: by rounding it may fall below 0."""
     rng = np.random.default_rng(0)

@@ -77,6 +77,7 @@ def test_a_planted_hole_is_found(hole: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("executor", ["auto", "numpy"])
 def test_other_programs_each_time(executor: str) -> None:
     """A seed that nobody has tried; it is printed with what fails."""
