@@ -810,18 +810,24 @@ MUTANTS: list[Mutant] = [
         "samplers",
     ),
     Mutant(
-        "worker processes with an old key",
+        "the key of a loaded state ignored",
         f"{DATA}/loader.py",
-        "                self._pool.shutdown(wait=False, cancel_futures=True)\n"
-        "                self._pool = None\n",
-        "                pass\n",
+        '        self._key = int(state["key"])\n',
+        "",
         "loader",
     ),
     Mutant(
-        "variations of an old key",
+        "a pass begins the epoch of another anew",
         f"{DATA}/loader.py",
-        "            self._fetch.key = self._key\n",
-        "",
+        "self._begun = max(self._begun, epoch + 1)",
+        "self._begun = max(self._begun, epoch)",
+        "loader",
+    ),
+    Mutant(
+        "a batch that is in use not counted",
+        f"{DATA}/loader.py",
+        "self._sent(epoch, first, place), first + 1)",
+        "self._sent(epoch, first, place), first)",
         "loader",
     ),
     Mutant(
@@ -834,7 +840,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the same order in each epoch",
         f"{DATA}/loader.py",
-        "self._epoch * _WORDS_PER_EPOCH",
+        "epoch * _WORDS_PER_EPOCH",
         "0 * _WORDS_PER_EPOCH",
         "loader",
     ),

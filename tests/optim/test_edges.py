@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,32 @@ def test_rectified_steps_written_out(length: int) -> None:
             step = step * r * np.sqrt(1 - 0.999**t) / (np.sqrt(v) + 1e-8)
         x = x - 0.1 * step
         np.testing.assert_allclose(p.detach().numpy(), x, rtol=1e-10)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("most", [0.5, 100.0])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_clipping_written_out(norm_type: float, most: float, dtype: str) -> None:
+    """The norm of all gradients together, signs and sizes; nothing is ever scaled up."""
+    values = [np.array([3.0, -40.0, 1.0]), np.array([[2.0], [-0.5]])]
+    params = [Tensor(np.zeros(v.shape), dtype=dtype, requires_grad=True) for v in values]
+    for p, v in zip(params, values):
+        p.grad = Tensor(v, dtype=dtype)
+    together = np.concatenate([v.ravel() for v in values])
+    wanted = np.linalg.norm(together, norm_type)
+    found = optim.clip_grad_norm_(params, most, norm_type)
+    assert float(found.item()) == pytest.approx(wanted, rel=1e-3)
+    factor = min(1.0, most / wanted)
+    for p, v in zip(params, values):
+        assert p.grad is not None
+        np.testing.assert_allclose(p.grad.float().numpy(), v * factor, rtol=2e-3)
+
+
+def test_squares_of_16_bit_gradients_do_not_overflow() -> None:
+    p = Tensor(np.zeros(4), dtype="float16", requires_grad=True)
+    p.grad = Tensor(np.full(4, 3000.0), dtype="float16")
+    assert float(optim.clip_grad_norm_([p], 1.0).item()) == pytest.approx(6000)
+    np.testing.assert_allclose(p.grad.float().numpy(), 0.5, rtol=1e-3)
 
 
 # --- schedules ------------------------------------------------------------------------------------
