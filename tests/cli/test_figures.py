@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensorgrad import Tensor
+from tensorgrad import Tensor, nn
 from tensorgrad.cli import cross_validate, main, report, settings
-from tensorgrad.cli.build import build_loss, build_schedule
+from tensorgrad.cli.build import build_loss, build_penalty, build_schedule, load_run
+from tensorgrad.cli.data import Problem
 from tensorgrad.cli.settings import DEFAULTS
 from tensorgrad.optim import SGD
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
-class Problem:
+class Classes:
     """What the functions below ask of one."""
 
     classes = ("a", "b", "c")
@@ -57,7 +58,7 @@ def test_standard_errors_and_the_smallest_network_that_is_good_enough(
 
 def test_targets_of_sigmoid_outputs() -> None:
     """.9 for the right class and .1 for the others, half of the squared error an example."""
-    loss = build_loss(Problem(), {**DEFAULTS, "loss": "squared-error"})  # type: ignore[arg-type]
+    loss = build_loss(Classes(), {**DEFAULTS, "loss": "squared-error"})  # type: ignore[arg-type]
     output = np.array([[0.9, 0.1, 0.1], [0.5, 0.4, 0.1]], np.float32)
     found = float(loss(Tensor(output), Tensor(np.array([0, 1]))).item())
     assert found == pytest.approx((0.4**2 + 0.5**2) / 4, rel=1e-5)
@@ -83,7 +84,7 @@ def test_limits_of_settings(convert: Any, good: tuple[str, ...], bad: tuple[str,
 
 def test_shades_of_a_matrix_are_shares_of_its_rows() -> None:
     class Run:
-        problem = Problem()
+        problem = Classes()
 
     matrix = [[6, 2, 0], [1, 3, 0], [0, 0, 0]]
     page = report._confusion(Run(), {"confusion": matrix})  # type: ignore[arg-type]
@@ -111,3 +112,47 @@ def test_schedules_end_with_the_last_epoch(name: str, first: float, last: float)
             schedule.step()
     assert rates[0] == pytest.approx(first)
     assert rates[-1] == pytest.approx(last, rel=1e-3)
+
+
+def test_numbers_come_back_in_the_units_of_the_data() -> None:
+    """What the network is to give, and what it gives, are the reverse of each other."""
+    problem = Problem(
+        name="x", shape=[1], classes=None, features=["a"], mean=[0.0], std=[1.0],
+        target_mean=[3.0, -200.0], target_std=[0.5, 40.0],
+    )  # fmt: skip
+    targets = np.array([[3.5, -160.0], [2.0, -200.0]], np.float32)
+    np.testing.assert_allclose(problem.wanted(targets), [[1, 1], [-2, 0]])
+    np.testing.assert_allclose(problem.given(problem.wanted(targets)), targets)
+
+
+def test_penalties_of_commands_are_on_weights_alone() -> None:
+    model = nn.Linear(2, 2)
+    model.weight.detach().copy_(Tensor([[1.0, -2.0], [0.5, 0.0]]))
+    assert model.bias is not None
+    model.bias.detach().copy_(Tensor([7.0, 7.0]))
+    for l1, l2 in ((0.1, 0.0), (0.0, 0.2), (0.1, 0.2)):
+        penalty = build_penalty(model, {"l1": l1, "l2": l2})
+        assert penalty is not None
+        assert float(penalty().item()) == pytest.approx(l1 * 3.5 + l2 * 5.25)
+    assert build_penalty(model, {"l1": 0.0, "l2": 0.0}) is None
+
+
+def test_shares_of_sigmoid_outputs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brought from .1 to .9 to 0 to 1, and to a sum of 1."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((90, 3)).round(3)
+    lines = [f"{a},{b},{c},{'pqr'[int(np.argmax([a, b, c]))]}" for a, b, c in x.tolist()]
+    Path("t.csv").write_text("a,b,c,class\n" + "\n".join(lines) + "\n")
+    command = ["train", "--data", "t.csv", "--epochs", "2", "--out", "run", "--hidden", "none"]
+    assert main([*command, "--loss", "squared-error"]) == 0
+    Path("q.csv").write_text("a,b,c\n" + "\n".join(f"{a},{b},{c}" for a, b, c in x[:5].tolist()))
+    capsys.readouterr()
+    assert main(["predict", "run", "q.csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    run = load_run("run", "cpu")
+    outputs = run.model(Tensor(run.problem.rows(x[:5].astype(np.float32)))).detach().numpy()
+    shares = np.clip((outputs - 0.1) / 0.8, 1e-6, 1)
+    shares /= shares.sum(1, keepdims=True)
+    assert [row["class"] for row in rows] == ["pqr"[k] for k in outputs.argmax(1)]
+    found = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(found, shares.max(1), atol=2e-4)

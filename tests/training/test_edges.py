@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tensorgrad.training import (
     Precision,
     Recall,
     Trainer,
+    draw_regions,
     load_checkpoint,
     load_newest,
 )
@@ -144,3 +146,28 @@ def test_a_checkpoint_with_other_numbers_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match="checksum"):
         load_checkpoint(path)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_regions_are_the_right_way_up() -> None:
+    """Class 1 above the middle and to the right: its colour fills one quarter, at the top right."""
+
+    def model(x: Tensor) -> Tensor:
+        inside = (x.numpy()[:, 0] > 0) & (x.numpy()[:, 1] > 0)
+        return Tensor(np.eye(2, dtype=np.float32)[inside.astype(int)])
+
+    places = np.array([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])
+    svg = draw_regions(model, places, [0, 1, 0, 0], resolution=4)
+    found = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"[^>]*fill="(#\w+)"', svg)
+    colours: dict[str, list[tuple[float, float, float]]] = {}
+    for x, y, width, colour in found:
+        colours.setdefault(colour, []).append((float(x), float(y), float(width)))
+    small = min(
+        (cells for colour, cells in colours.items() if colour != "#ffffff"),
+        key=lambda cells: sum(width for *_, width in cells),
+    )
+    everything = [cell for cells in colours.values() for cell in cells]
+    middle = [(min(c[k] for c in everything) + max(c[k] for c in everything)) / 2 for k in (0, 1)]
+    assert all(x > middle[0] - 60 and y < middle[1] for x, y, _ in small), (small, middle)
