@@ -121,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except DataFileError:
         raise
     except (ValueError, RecursionError) as error:
-        raise TensorgradError(f"{path}: damaged ({error}); train again") from error
+        raise TensorgradError(f"{path}: damaged ({str(error)[:100]}); train again") from error
     if not isinstance(found, dict):
         raise TensorgradError(f"{path}: damaged (no object); train again")
     return found

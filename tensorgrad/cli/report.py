@@ -78,7 +78,7 @@ def _numbers(path: Path, count: str) -> list[dict[str, float]]:
     except DataFileError:
         raise
     except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise TensorgradError(f"{path}: damaged ({error}); train again") from error
+        raise TensorgradError(f"{path}: damaged ({str(error)[:100]}); train again") from error
     return rows
 
 
@@ -110,7 +110,7 @@ def _figures(path: Path) -> dict[str, Any]:
         raise TensorgradError(f"{path}: damaged (confusion is no matrix of counts); train again")
     for name, value in found.items():
         if name != "confusion" and not isinstance(value, int | float | str | None):
-            raise TensorgradError(f"{path}: damaged ({name} is no figure); train again")
+            raise TensorgradError(f"{path}: damaged ({name[:100]} is no figure); train again")
     return found
 
 

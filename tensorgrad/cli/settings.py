@@ -67,7 +67,8 @@ def line(text: str) -> str:
     """A text that a settings file can hold: UTF-8, without NUL."""
     if any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in text):  # bytes that are no UTF-8
         raise argparse.ArgumentTypeError(
-            f"must be UTF-8 without NUL, as it is kept with the run; rename {printable(text)!r}"
+            "must be UTF-8 without NUL, as it is kept with the run; rename "
+            + _short(printable(text))
         )
     return text
 
@@ -219,17 +220,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     except DataFileError:
         raise
     except (ValueError, RecursionError) as error:  # also for a number of too many digits
-        raise TensorgradError(f"{path}: not a TOML file ({error})") from error
+        raise TensorgradError(f"{path}: not a TOML file ({str(error)[:100]})") from error
     content.pop("versions", None)
     found: dict[str, Any] = {}
     for key, value in content.items():
         option = _BY_NAME.get(key.replace("-", "_"))
         if option is None:
             raise TensorgradError(
-                f"{path}: unknown key {key!r}; known are {', '.join(sorted(_BY_NAME))}"
+                f"{path}: unknown key {_short(key)}; known are {', '.join(sorted(_BY_NAME))}"
             )
         if option.name in found:
-            raise TensorgradError(f"{path}: {option.name} is there twice; leave out {key!r}")
+            raise TensorgradError(f"{path}: {option.name} is there twice; leave out one")
         found[option.name] = _converted(path, key, option, value)
     return found
 
@@ -248,7 +249,7 @@ def _converted(path: str | Path, key: str, option: Option, value: Any) -> Any:
         text = "x".join(map(str, value))
     if option.choices is not None and text not in option.choices:
         raise TensorgradError(
-            f"{path}: {key} must be one of {', '.join(option.choices)}, not {text!r}"
+            f"{path}: {key} must be one of {', '.join(option.choices)}, not {_short(text)}"
         )
     try:
         return option.kind(text)
