@@ -153,6 +153,10 @@ def metrics_of(
             f"unknown metric {wrong[0]!r}; for a target of {what} there are {', '.join(known)} "
             "(--metrics)"
         )
+    if "top_5" in (names or ()) and problem.outputs <= 5:
+        raise TensorgradError(
+            f"top_5 is always 1 where there are {problem.outputs} classes; it needs six (--metrics)"
+        )
     own: dict[str, Metric] = {}
     if problem.classes is None:
         own = {"mae": _in_units(problem, "mae", 1), "mse": _in_units(problem, "mse", 2)}

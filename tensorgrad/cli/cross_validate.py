@@ -62,6 +62,11 @@ def cross_validate(folds: int, **given: Any) -> None:
     check(settings, given)
     if folds < 2:
         raise TensorgradError("--folds must be a whole number from 2")
+    if settings["schedule"] == "plateau":
+        raise TensorgradError(
+            "--schedule plateau watches the validation loss, which is not measured while a fold is "
+            "trained; take another"
+        )
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
     settle(settings, data, given)
@@ -102,6 +107,11 @@ def _measured(data: Data, settings: dict[str, Any], folds: int) -> Row:
         parameters = sum(p.size for p in trainer.model.parameters())
         trainer.fit(loader, None, settings["epochs"])
         figures.append(trainer.evaluate(loader_of(part.validation, settings))[name])
+        if not math.isfinite(figures[-1]):
+            raise TensorgradError(
+                f"{name} of fold {len(figures)} is {figures[-1]}, as the target does not vary in "
+                f"its {len(part.validation)} examples; take fewer --folds, or more data"
+            )
     return Row(settings["hidden"], parameters, figures)
 
 

@@ -371,8 +371,8 @@ def load(settings: Settings, device: str) -> Data:
     positions = random_split(range(len(raw.inputs)), shares, settings["seed"], stratify=labels)
     if not all(len(p) for p in positions):
         raise TensorgradError(
-            f"{path}: {len(raw.inputs)} examples are too few to be split into "
-            f"{len(positions)} parts"
+            f"{path or 'digits'}: {len(raw.inputs)} examples are too few to be split into "
+            f"{len(positions)} parts by --validation-share {part}"
         )
     problem = _problem(path, raw, positions[0].indices)
     whole = _dataset(problem, raw.inputs, raw.targets, device)
@@ -390,6 +390,10 @@ def load(settings: Settings, device: str) -> Data:
 
 def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
     """Refuse what could be read but not trained on."""
+    if not math.prod(raw.inputs.shape[1:]):
+        raise TensorgradError(
+            f"{path}: inputs must have an element at least; got shape {raw.inputs.shape}"
+        )
     for inputs, targets in ((raw.inputs, raw.targets), *([test] if test else [])):
         if (len(inputs) < 2 and inputs is raw.inputs) or not len(inputs):
             raise TensorgradError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
 from tensorgrad.cli.data import Problem, dataset_of, load, read
+from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
 from tensorgrad.cli.train import check_kind
 from tensorgrad.data import (
@@ -102,7 +102,7 @@ def _print(
         content: dict[str, Any] = {"examples": n, **values}
         if matrix is not None:
             content.update(confusion=matrix.tolist(), classes=problem.classes)
-        print(json.dumps(content, indent=1))
+        print(json_text(content))
         return
     print(f"{n:,} examples")
     for name, value in values.items():

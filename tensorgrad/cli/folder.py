@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,16 @@ def _taken(file: TextIO) -> bool:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one step."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (json_text(content) + "\n").encode())
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON, in which a figure that is not finite is null: JSON has no NaN."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in content.items()
+    }
+    return json.dumps(finite, indent=2, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def words(text: str) -> list[str]:
     found = [part.strip() for part in line(text).split(",")]
     if not all(found):
         raise argparse.ArgumentTypeError(f"must be names separated by commas, not {_short(text)}")
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"must be different names, not {_short(text)}")
     return found
 
 

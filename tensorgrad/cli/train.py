@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tensorgrad import backend, optim
 from tensorgrad.cli.build import (
     build_loss,
@@ -254,7 +256,8 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
         if resumed is None:
             trainer.attach(train_loader)
             checkpoints.save(trainer)  # from here on the run can be resumed, whatever happens
-        trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
+        with np.errstate(all="ignore"):  # what is not finite in the end, NanStop says where
+            trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
     except KeyboardInterrupt:
         if not (folder / CHECKPOINT).exists():
             raise

@@ -279,6 +279,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a class each": (["--data", "each.csv"], "60 examples are of 60 classes"),
     "test of numbers": (["--data", "t.csv", "--test", "n.csv"], "none of the classes"),
     "test of classes": (["--data", "n.csv", "--test", "t.csv"], "must hold numbers, not texts"),
+    "empty inputs": (["--data", "zero.npz"], "must have an element at least"),
+    "five best of two": (["--data", "t.csv", "--metrics", "top_5"], "top_5 is always 1"),
+    "a figure twice": (["--metrics", "f1,f1"], "must be different names"),
+    "no part": (["--validation-share", "1e-9"], "digits: 1797 examples are too few to be split"),
     "no event files": (["--tensorboard"], "pip install tensorboardX"),
 }  # fmt: skip
 
@@ -294,6 +298,7 @@ def test_options_and_data_that_would_do_nothing(
     table("percent.csv", "{i}%")
     table("each.csv", "{i}x{a}")
     Path("idx").mkdir()
+    np.savez("zero.npz", x=np.zeros((40, 0)), y=np.arange(40) % 2)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     argv, message = REFUSED[case]
     assert message in one_line(capsys, ["train", *argv])
@@ -427,6 +432,7 @@ def test_options_of_the_other_commands(capsys: pytest.CaptureFixture[str]) -> No
         (["predict", "run", "t.csv", "--image-size", "8"], "--image-size is for image files"),
         (["predict", "run", "t.csv", "--label-pattern", "(x)"], "unrecognized arguments"),
         (["cross-validate", "--metrics", "f1"], "unrecognized arguments"),
+        (["cross-validate", "--schedule", "plateau"], "--schedule plateau watches"),
         (["cross-validate", "--hidden", "none", "--dropout", ".5"], "--dropout is for hidden"),
     ):
         assert message in one_line(capsys, argv)
@@ -453,6 +459,28 @@ def test_defaults_of_cross_validation(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*base, "--config", "c.toml", "--out", "three"]) == 0
     results = {Path(out, "folds.csv").read_text() for out in ("one", "two", "three")}
     assert len(results) == 1
+
+
+def test_figures_that_are_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    """R2 of one example: null in JSON, and nothing to compare networks by."""
+    Path("t.csv").write_text("a,t\n" + "".join(f"{i},{i}.5\n" for i in range(6)))
+    assert main([*SHORT, "--data", "t.csv", "--out", "run"]) == 0
+    assert "nan" not in Path("run/result.json").read_text().lower().replace("null", "")
+    assert json.loads(Path("run/result.json").read_text())["test_r2"] is None
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["r2"] is None
+    assert main(["report", "run"]) == 0
+    argv = ["cross-validate", "--data", "t.csv", "--hidden", "2", "--epochs", "1", "--out", "cv"]
+    assert "r2 of fold 1 is nan, as the target does not vary in its 1" in one_line(capsys, argv)
+    assert not Path("cv").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_that_overflows(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line says where, and no warnings of NumPy before it."""
+    argv = ["train", "--hidden", "4", "--l2", "1e300", "--out", "run"]
+    assert "was not finite in step" in one_line(capsys, argv, 1)
 
 
 # --- files that a run left ------------------------------------------------------------------------
