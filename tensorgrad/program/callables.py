@@ -293,6 +293,8 @@ def called(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     given = [*args, *kwargs.values()]
     name = str(getattr(f, "__name__", type(f).__name__))
     owner = getattr(f, "__self__", None)
+    for x in given:
+        called_back(r, x, given)
     if isinstance(f, type(functools.lru_cache(len))):
         return _cached(r, f, args, kwargs)
     if isinstance(f, weakref.ref):
@@ -316,6 +318,35 @@ def called(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if owner is not None and not isinstance(owner, types.ModuleType):
         return _method(r, owner, name, args, kwargs, given)
     return _function(r, f, name, args, kwargs, given)
+
+
+def called_back(r: Reads, f: Any, given: list[Any]) -> None:
+    """What C code reads and changes that calls ``f``, which it was given: ``map(d.get, keys)``.
+
+    given: all that it was given. Python functions are followed when they are called.
+    """
+    if isinstance(f, functools.partial):
+        for x in (*f.args, *f.keywords.values()):
+            r.content(x)
+        called_back(r, f.func, [*given, *f.args])
+        return
+    name = str(getattr(f, "__name__", ""))
+    owner = getattr(f, "__self__", None)
+    special = is_c(f) and isinstance(owner, types.ModuleType) and name in _SPECIAL
+    if isinstance(f, _GETTERS) or (special and name in ("getattr", "hasattr", "vars")):
+        for x in given:
+            if x is not f:
+                r.content(x, True)
+    elif special:
+        r.refuse(f"{name}() is given to C code, which calls it unseen", "write it out in a lambda")
+    elif not is_c(f) or isinstance(f, np.ufunc) or name in _LOOK_AT_NOTHING:
+        return
+    elif owner is None or isinstance(owner, types.ModuleType):
+        _function(r, f, name, [FRESH], {}, [FRESH])
+    elif name in ("append", "__setitem__", "__setattr__"):
+        r.changes(owner, "the content")  # by C code: which result it was is not seen
+    elif not isinstance(owner, type):
+        _method(r, owner, name, [FRESH], {}, [FRESH])
 
 
 #: Modules whose functions are not followed: what they give is asked for again in every guard.
@@ -819,6 +850,8 @@ def constructed(
     r: Reads, f: type, args: list[Any], kwargs: dict[str, Any], given: list[Any]
 ) -> Any:
     """A class without Python code in ``__new__`` and ``__init__`` is called."""
+    for x in given:
+        called_back(r, x, given)
     if f in _GETTERS or f is functools.partial:
         if any(isinstance(x, Mark) for x in given):
             r.refuse(f"a {f.__name__} is made of what cannot be seen into", "write it out")
