@@ -113,7 +113,7 @@ struct Adam {
     A g = maximize ? -e.g : e.g;
     if (coupled) g += e.p * decay;
     e.first = e.first * keep1 + g * new1;
-    e.second = e.second * keep2 + g * g * new2;
+    e.second = e.second * keep2 + g * new2 * g;  // g * g may be too large
     A v = e.second;
     if (amsgrad) v = e.third = Max::combine(e.third, v);
     A u = e.first / (sqrt(v) + small) * rate;

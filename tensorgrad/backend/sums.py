@@ -95,6 +95,25 @@ def _over_rows(x: Array) -> Array:
     return np.add.reduce(x, axis=1)
 
 
+@lru_cache(maxsize=8)
+def least_squares(dtype: np.dtype[Any]) -> float:
+    """Below it a sum of squares may have lost some of them."""
+    limits = np.finfo(str(dtype))
+    return float(limits.tiny / limits.eps)
+
+
+def length(xp: Any, *arrays: Any) -> Any:
+    """The root of the sum of all squares, on the CPU also where these are out of range."""
+    flat = [a.reshape(-1) for a in arrays]
+    squares = sum(xp.vdot(a, a) for a in flat)  # which says nothing of an overflow
+    if xp is not np or least_squares(squares.dtype) < squares < math.inf:
+        return xp.sqrt(squares)
+    top = max(float(np.abs(a).max(initial=0)) for a in flat)
+    if not 0 < top < math.inf:
+        return np.sqrt(squares)
+    return top * np.sqrt(sum(np.vdot(a, a) for a in [a / top for a in flat]))
+
+
 def running(xp: Any, name: str, x: Any, axis: int) -> Any:
     """``x.cumsum(axis)`` or ``x.cumprod(axis)``, as ``name`` says.
 

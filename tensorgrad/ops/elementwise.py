@@ -12,11 +12,11 @@ tensor of the broadcast shape. Of bare arrays they return a bare array, as NumPy
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
@@ -316,13 +316,6 @@ def _over_squares_value(xp: Any, x: Any, other: Any) -> Any:
 def _inside(x: Any, least: float) -> bool:
     """Whether all numbers are above ``least`` and finite."""
     return bool(x.min() > least and x.max() < math.inf)
-
-
-@cache
-def least_squares(dtype: Any) -> float:
-    """Below it a sum of squares may have lost some of them."""
-    limits = np.finfo(str(dtype))
-    return float(limits.tiny / limits.eps)
 
 
 _over_squares = binary(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import dtypes
-from tensorgrad.backend.sums import total
+from tensorgrad.backend.sums import least_squares, total
 from tensorgrad.ops.elementwise import (
     abs,
     equal,
     exp,
-    least_squares,
     not_equal,
     pow,
     ratio,

@@ -44,8 +44,8 @@ def _adam(
         multiply(m, keep1, out=m)
         add(m, multiply(g, new1, out=w), out=m)
         multiply(v, keep2, out=v)
-        multiply(g, g, out=w)
-        add(v, multiply(w, new2, out=w), out=v)
+        multiply(g, new2, out=w)  # the square itself may be too large where this is not
+        add(v, multiply(w, g, out=w), out=v)
         if amsgrad:
             v = xp.maximum(v_max, v, out=v_max)
         add(sqrt(v, out=w), small, out=w)

@@ -124,8 +124,8 @@ def _rmsprop(
         if decay is not None:
             g = add(multiply(p, decay, out=w), g, out=u)
         multiply(v, keep, out=v)
-        multiply(g, g, out=w)
-        add(v, multiply(w, new, out=w), out=v)
+        multiply(g, new, out=w)  # the square itself may be too large where this is not
+        add(v, multiply(w, g, out=w), out=v)
         if centered:
             multiply(mean, keep, out=mean)
             add(mean, multiply(g, new, out=w), out=mean)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from tensorgrad.backend.sums import total
+from tensorgrad.backend.sums import length, total
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.errors import GradientError
 from tensorgrad.tape import Primitive, apply
@@ -21,10 +21,12 @@ def _total_norm_value(xp: Any, *grads: Any, norm_type: float) -> Any:
     if norm_type == math.inf:
         return xp.stack([xp.abs(g).max() for g in grads]).max()
     if norm_type == 2:
-        flat = [g.reshape(-1) for g in grads]
-        return xp.sqrt(sum(xp.dot(g, g) for g in flat))
-    powers = sum(total(xp, xp.abs(g) ** norm_type) for g in grads)
-    return powers ** (1.0 / norm_type)
+        return length(xp, *grads)
+    top = xp.stack([xp.abs(g).max() for g in grads]).max()
+    top = xp.where((top > 0) & xp.isfinite(top), top, top.dtype.type(1))
+    # Powers of parts of the largest are in the range of the numbers.
+    powers = sum(total(xp, (xp.abs(g) / top) ** norm_type) for g in grads)
+    return top * powers ** (1.0 / norm_type)
 
 
 _TOTAL_NORM = Primitive("total_norm", _total_norm_value, {"*grads": None}, kernel="total_norm")

@@ -38,6 +38,21 @@ def _mean(xp: Any, numbers: Numbers, beta: float) -> Callable[[Any, Any, Any], N
     return advance
 
 
+def _mean_square(xp: Any, numbers: Numbers, beta: float) -> Callable[[Any, Any, Any], None]:
+    """``mean <- beta * mean + (1 - beta) * x**2``, in place, with ``w`` to work in (may be ``x``).
+
+    The square itself may be too large where its part in the mean is not.
+    """
+    keep, new = numbers.constant(beta), numbers.constant(math.sqrt(1 - beta))
+
+    def advance(mean: Any, x: Any, w: Any) -> None:
+        xp.multiply(mean, keep, out=mean)
+        xp.multiply(x, new, out=w)
+        xp.add(mean, xp.multiply(w, w, out=w), out=mean)
+
+    return advance
+
+
 # --- Adadelta -------------------------------------------------------------------------------------
 
 
@@ -52,15 +67,16 @@ def _adadelta(
     maximize: bool,
 ) -> Callable[..., None]:
     """The update rule of Adadelta; see the class."""
-    gradient, mean = _gradient(xp, numbers, maximize, weight_decay), _mean(xp, numbers, rho)
+    gradient = _gradient(xp, numbers, maximize, weight_decay)
+    mean = _mean_square(xp, numbers, rho)
     small, rate = numbers.constant(eps), numbers.constant(lr)
 
     def update(step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any, d: Any) -> None:
         g = gradient(p, g, u, w)
-        mean(v, xp.multiply(g, g, out=w), w)
+        mean(v, g, w)
         xp.divide(xp.add(d, small, out=w), xp.add(v, small), out=w)
         xp.multiply(xp.sqrt(w, out=w), g, out=u)
-        mean(d, xp.multiply(u, u, out=w), w)
+        mean(d, u, w)
         xp.multiply(u, rate, out=u)
 
     return update
@@ -184,7 +200,7 @@ def _nadam(
 ) -> Callable[..., None]:
     """The update rule of NAdam; see the class."""
     gradient = _gradient(xp, numbers, maximize, weight_decay)
-    first, second = (_mean(xp, numbers, beta) for beta in betas)
+    first, second = _mean(xp, numbers, betas[0]), _mean_square(xp, numbers, betas[1])
     product = [0, 1.0]  # how many factors there are in it
 
     def factor(step: int) -> float:
@@ -203,7 +219,7 @@ def _nadam(
         small = numbers.scalar(eps * root)
         g = gradient(p, g, u, w)
         first(m, g, w)
-        second(v, xp.multiply(g, g, out=w), w)
+        second(v, g, w)
         xp.add(xp.sqrt(v, out=w), small, out=w)
         xp.multiply(g, of_g, out=u)
         xp.add(u, xp.multiply(m, of_m), out=u)
@@ -256,14 +272,14 @@ def _radam(
 ) -> Callable[..., None]:
     """The update rule of RAdam; see the class."""
     gradient = _gradient(xp, numbers, maximize, weight_decay)
-    first, second = (_mean(xp, numbers, beta) for beta in betas)
+    first, second = _mean(xp, numbers, betas[0]), _mean_square(xp, numbers, betas[1])
     small = numbers.constant(eps)
     limit = 2 / (1 - betas[1]) - 1
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
         g = gradient(p, g, u, w)
         first(m, g, w)
-        second(v, xp.multiply(g, g, out=w), w)
+        second(v, g, w)
         rate = lr / (1 - betas[0] ** step)
         left = 1 - betas[1] ** step
         length = limit - 2 * step * betas[1] ** step / left

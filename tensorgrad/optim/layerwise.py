@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import length as _norm
 from tensorgrad.backend.sums import total
 from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Scratch
+from tensorgrad.optim.update import Scratch, watching
 from tensorgrad.tape import Primitive
 from tensorgrad.tensor import Tensor
 
@@ -38,14 +39,17 @@ def _layer_primitive(name: str, states: int, rule: Rule, shapes: Shapes = _whole
         if step is not None:
             step += 1
         own = [_parts(arrays[i], i, scratch, shapes) for i in range(states)]
+        run = context.copy().run
         for i, (p, g) in enumerate(zip(arrays[states : states + n], arrays[states + n :])):
             wide = p.astype(scratch.dtype, copy=False)  # a copy where p has 16 bits
             count = None if step is None else step.astype(scratch.dtype)
-            rule(xp, count, wide, g.astype(scratch.dtype, copy=False), *[s[i] for s in own],
-                 **options)  # fmt: skip
+            run(rule, xp, count, wide, g.astype(scratch.dtype, copy=False), *[s[i] for s in own],
+                **options)  # fmt: skip
             if wide is not p:
                 p[...] = wide
         return arrays[states]
+
+    context = watching(name)
 
     def overwritten(count: int) -> range:
         return range(1 + states + (count - 1 - states) // 2)
@@ -75,11 +79,6 @@ def _means(xp: Any, x: Any, axis: int) -> Any:
     return total(xp, x, (axis,), True) / x.shape[axis]
 
 
-def _norm(xp: Any, x: Any) -> Any:
-    flat = x.reshape(-1)
-    return xp.sqrt(xp.dot(flat, flat))
-
-
 # --- LAMB -----------------------------------------------------------------------------------------
 
 
@@ -101,9 +100,10 @@ def _lamb(
     if maximize:
         g = -g
     m += (1 - betas[0]) * (g - m)
-    v += (1 - betas[1]) * (g * g - v)
+    v *= betas[1]
+    v += (1 - betas[1]) * g * g  # in this order: the square itself may be too large
     r = m / (1 - betas[0] ** step)
-    r /= xp.sqrt(v / (1 - betas[1] ** step)) + eps
+    r /= xp.sqrt(v) / xp.sqrt(1 - betas[1] ** step) + eps
     if weight_decay:
         r += weight_decay * p
     size, length = _norm(xp, p), _norm(xp, r)
@@ -178,13 +178,13 @@ def _adafactor(
     length = xp.minimum(step**-0.5, lr) * xp.maximum(rms, eps[1])
     if weight_decay:
         p *= 1 - lr * weight_decay
-    squares = g * g
+    squares = new * g * g  # in this order: the square itself may be too large
     if whole is None:
-        rows += new * (_means(xp, squares, -1) - rows)
-        columns += new * (_means(xp, squares, -2) - columns)
-        variance = rows * columns / xp.maximum(_means(xp, rows, -2), least)
+        rows += _means(xp, squares, -1) - new * rows
+        columns += _means(xp, squares, -2) - new * columns
+        variance = rows / xp.maximum(_means(xp, rows, -2), least) * columns
     else:
-        whole += new * (squares - whole)
+        whole += squares - new * whole
         variance = whole
     update = g / xp.sqrt(xp.maximum(variance, least * least))
     divisor = xp.maximum(_norm(xp, update) / (math.sqrt(p.size) * d), 1)

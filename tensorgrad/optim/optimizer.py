@@ -12,7 +12,8 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
-from tensorgrad.optim.update import Scratch
+from tensorgrad.ops.elementwise import isinf
+from tensorgrad.optim.update import REMEDY, Scratch, warn
 from tensorgrad.tape import Primitive, _next_position, apply_update, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
@@ -325,9 +326,18 @@ class Optimizer:
 
         ``{"optimizer": name of the class, "state": {i: {name: tensor}}, "param_groups": [{option:
         value, "params": [i, ...]}]}``, the parameters being numbered through the groups. The
-        tensors are copies.
+        tensors are copies. Warns of states that are infinite, which keep their parameters where
+        they are: a compiled step has no time to look.
         """
         number = {p: i for i, p in enumerate(self._all_params())}
+        for p, i in number.items():
+            for name, value in self.state[p].items():
+                count = 0 if name == "step" else int(isinf(value).sum())
+                if count:
+                    warn(
+                        f"{self._name}: state {name!r} of parameter {i} is infinite in {count} of "
+                        f"{value.size} places. {REMEDY}"
+                    )
         return {
             "optimizer": self._name,
             "state": {

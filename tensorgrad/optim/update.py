@@ -10,7 +10,10 @@ are cut into chunks that stay in the cache between the passes of the rule.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -137,6 +140,36 @@ class Scratch:
         return buffers
 
 
+def warn(text: str) -> None:
+    """Warn whoever called into this package."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
+REMEDY = (
+    "An infinite mean square keeps its parameter where it is for good: clip the gradients "
+    "(optim.clip_grad_norm_), and look for what makes them so large"
+)
+
+
+def watching(name: str) -> Context:
+    """Where the update rule ``name`` runs, on the CPU, with a word of what overflows in it.
+
+    To enter a context takes a tenth of what np.errstate takes, and a step may be a short one.
+    """
+
+    def overflowed(kind: str, flag: int) -> None:
+        warn(f"{name}: a gradient, squared, or a step is too large for its dtype. {REMEDY}")
+
+    context = Context()
+    context.run(np.seterrcall, overflowed)
+    context.run(np.seterr, over="call")
+    return context
+
+
 def _pieces(sizes: Sequence[int], chunk: int) -> list[Piece]:
     """The parameters in pieces of about ``chunk`` elements at most."""
     pieces: list[Piece] = []
@@ -191,10 +224,12 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
             scratch.options = options
         reads_values = options["weight_decay"] != 0
         buffers = scratch.buffers
+        run = context.copy().run
         for piece in scratch.pieces:
             if piece.chunks:
                 p, g = params[piece.first], grads[piece.first]
-                _in_chunks(xp, partial(update, count), piece, scratch, flat, p, g, reads_values)
+                rule_at = partial(update, count)
+                run(_in_chunks, xp, rule_at, piece, scratch, flat, p, g, reads_values)
                 continue
             own = params[piece.first : piece.stop]
             if scratch.padded:  # else what a rule left between the parameters would reach states
@@ -206,19 +241,25 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
                     view[...] = p
             if scratch.whole:
                 g, p, u, w = buffers
-                update(count, p, g, u, w, *flat)
+                run(update, count, p, g, u, w, *flat)
             else:
                 g, p, u, w = _cut(buffers, slice(piece.at.stop - piece.at.start))
-                update(count, p, g, u, w, *_cut(flat, piece.at))
+                run(update, count, p, g, u, w, *_cut(flat, piece.at))
             for p, u in zip(own, piece.us):
                 xp.subtract(p, u, out=p)
         return params[0]
+
+    context = watching(name)
 
     def overwritten(count: int) -> Iterable[int]:
         return range(1 + states + (count - 1 - states) // 2)
 
     return Primitive(
-        name, value, {"step": None, "*arrays": None}, overwrites=overwritten, kernel=name
+        name,
+        value,
+        {"step": None, "*arrays": None},
+        overwrites=overwritten,
+        kernel=name,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import CompileError
 from tensorgrad.program.loops import (
@@ -619,18 +620,33 @@ def _var(
     return _kept_or_not(to, y, axis, keepdims)
 
 
-def _scale(to: Lowering, x: View, kind: str, axes: Sequence[int]) -> tuple[View, View]:
-    """The magnitudes by their largest (or least), and that; 1 where it is 0 or infinite."""
-    size = to.unary("abs", x)
-    top = to.map("({0} > 0 && tg_finite{f}({0}) ? {0} : 1)", to.reduce(kind, size, axes))
-    return to.map("{0} / {1}", size, top, cost=4), top
+#: By which float64 numbers are multiplied or divided so that their squares are in range.
+_BEYOND = 2.0**600
+
+
+def _squares(to: Lowering, x: View, axes: Sequence[int]) -> list[View]:
+    """What ``_root`` takes the root of: sums of squares, those of float32 in float64.
+
+    Of float64 there are besides the sums for small parts of the numbers and large multiples.
+    """
+    if x.dtype != np.float64:
+        parts = [to.map("(double){0}", x, dtype=np.dtype(np.float64))]
+    else:
+        parts = [x, to.map("{0} * {1}", x, 1 / _BEYOND), to.map("{0} * {1}", x, _BEYOND)]
+    return [to.reduce("+", to.map("{0} * {0}", part), axes) for part in parts]
+
+
+def _root(to: Lowering, squares: Sequence[View]) -> View:
+    """The root of the first sum, from the others where that is out of range."""
+    if len(squares) == 1:
+        return to.map("(float)tg_sqrt_d({0})", *squares, dtype=np.dtype(np.float32), cost=6)
+    text = "({0} == {3} ? tg_sqrt_d({1}) * {4} : {0} < {5} ? tg_sqrt_d({2}) / {4} : tg_sqrt_d({0}))"
+    return to.map(text, *squares, math.inf, _BEYOND, least_squares(squares[0].dtype), cost=18)
 
 
 def _root_of_squares(to: Lowering, x: View, axes: Sequence[int]) -> View:
-    """The root of the sum of squares, none of which is outside the range of the numbers."""
-    part, top = _scale(to, x, "max", axes)
-    squares = to.reduce("+", to.map("{0} * {0}", part), axes)
-    return to.map("{0} * tg_sqrt{f}({1})", top, squares, cost=7)
+    """The root of the sum of squares, also where these are outside the range of the numbers."""
+    return _root(to, _squares(to, x, axes))
 
 
 @_row("norm")
@@ -640,8 +656,11 @@ def _norm(to: Lowering, i: Instruction, x: View, axis: Any, keepdims: bool) -> V
 
 @_row("p_norm")
 def _p_norm(to: Lowering, i: Instruction, x: View, ord: float, axis: Any, keepdims: bool) -> View:
-    part, scale = _scale(to, x, "max" if ord > 0 else "min", axis)
-    total = to.reduce("+", to.map("tg_pow{f}({0}, {1})", part, ord, cost=40), axis)
+    # Parts of the largest, or multiples of the least: their powers are in range.
+    size = to.unary("abs", x)
+    scale = to.reduce("max" if ord > 0 else "min", size, axis)
+    scale = to.map("({0} > 0 && tg_finite{f}({0}) ? {0} : 1)", scale)
+    total = to.reduce("+", to.map("tg_pow{f}({0} / {1}, {2})", size, scale, ord, cost=44), axis)
     y = to.map("{0} * tg_pow{f}({1}, {2})", scale, total, 1.0 / ord, cost=40)
     return _kept_or_not(to, y, axis, keepdims)
 
@@ -868,7 +887,7 @@ def _adam(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any
         g = _with_decay(to, p, g, options)
         m_part, v_part = _part(m_all, start, p), _part(v_all, start, p)
         m = to.map("{0} * {1} + {2} * {3}", m_part, beta1, g, 1 - beta1, into=m_part)
-        v = to.map("{0} * {1} + {2} * {2} * {3}", v_part, beta2, g, 1 - beta2, into=v_part)
+        v = to.map("{0} * {1} + {2} * {3} * {2}", v_part, beta2, g, 1 - beta2, into=v_part)
         if top_all is not None:
             top = _part(top_all, start, p)
             v = to.map("tg_max{f}({0}, {1})", top, v, into=top)
@@ -900,8 +919,8 @@ def _lamb(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any
             g = to.map("-{0}", g)
         m_part, v_part = _part(m_all, start, p), _part(v_all, start, p)
         m = to.map("{0} + ({1} - {0}) * {2}", m_part, g, 1 - beta1, into=m_part)
-        v = to.map("{0} + ({1} * {1} - {0}) * {2}", v_part, g, 1 - beta2, into=v_part)
-        text = "{0} / {1} / (tg_sqrt{f}({2} / {3}) + {4})"
+        v = to.map("{0} * {1} + {2} * {3} * {2}", v_part, beta2, g, 1 - beta2, into=v_part)
+        text = "{0} / {1} / (tg_sqrt{f}({2}) / tg_sqrt{f}({3}) + {4})"
         r = to.map(text, m, left1, v, left2, options["eps"], cost=16)
         if options["weight_decay"]:
             r = to.map("{0} + {1} * {2}", r, p, options["weight_decay"])
@@ -913,8 +932,7 @@ def _lamb(to: Lowering, i: Instruction, step: View, *arrays: Any, **options: Any
 
 def _length(to: Lowering, x: View) -> View:
     """The Euclidean norm of all elements."""
-    squares = to.map("{0} * {0}", to.reshape(x, (x.size,)))
-    return to.unary("sqrt", to.reshape(to.reduce("+", squares, [0]), ()))
+    return to.reshape(_root_of_squares(to, to.reshape(x, (x.size,)), [0]), ())
 
 
 @_row("average")
@@ -944,13 +962,13 @@ def _average(
 def _total_norm(to: Lowering, i: Instruction, *grads: View, norm_type: float) -> View:
     if norm_type != 2.0 or any(g.dtype not in WIDE_FLOATS for g in grads):
         raise _StaysACallError("another norm than the Euclidean one")
-    total = None
-    for g in grads:
-        part = to.reduce("+", to.map("{0} * {0}", to.reshape(g, (g.size,))), [0])
-        part = to.reshape(part, ())
-        total = part if total is None else to.map("{0} + {1}", total, part)
-    assert total is not None
-    return to.unary("sqrt", total)
+    if any(g.dtype != grads[0].dtype for g in grads):
+        raise _StaysACallError("gradients of two types")
+    sums = _squares(to, to.reshape(grads[0], (grads[0].size,)), [0])
+    for g in grads[1:]:
+        more = _squares(to, to.reshape(g, (g.size,)), [0])
+        sums = [to.map("{0} + {1}", a, b) for a, b in zip(sums, more)]
+    return to.reshape(_root(to, sums), ())
 
 
 @_row("clip_grad_norm_")
