@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from engine_mutants import MUTANTS, SELECTIONS
+from library_mutants import MUTANTS as LIBRARY
 from mutate_engine import ROOT, third
 from mutation import Mutant, first_failure, judged, planted
 
@@ -27,6 +28,17 @@ def test_enough_of_them_in_the_compiler_and_the_backward_pass() -> None:
     ]
     assert len(engine) >= 50
     assert len({(m.file, m.old, m.new) for m in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize(
+    "folder", ["autograd", "backend", "cli", "data", "nn", "ops", "optim", "program", "training"]
+)
+def test_mistakes_in_every_folder(folder: str) -> None:
+    """At least two, in more than one file where there are several."""
+    files = [m.file for m in MUTANTS if m.file.startswith(f"tensorgrad/{folder}/")]
+    assert len(files) >= 2
+    assert len(set(files)) >= (1 if folder == "backend" else 2)
+    assert len(LIBRARY) >= 120
 
 
 def test_every_selection_serves_a_mutant_and_names_files_that_exist() -> None:

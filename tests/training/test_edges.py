@@ -21,6 +21,7 @@ from tensorgrad.training import (
     EarlyStopping,
     Precision,
     Recall,
+    RocAuc,
     Trainer,
     draw_regions,
     load_checkpoint,
@@ -82,6 +83,15 @@ def test_macro_averages_are_over_the_classes_that_occur(metric: Any, wanted: flo
                 figure.update(scores(predicted[part], 4), Tensor(np.array(target[part])))
         assert figure.compute() == pytest.approx(wanted)
     assert np.isnan(metric("macro").compute())
+
+
+def test_equal_scores_count_half() -> None:
+    """Of the four pairs of a positive and a negative example, one is a tie and three are right."""
+    figure = RocAuc()
+    figure.update(
+        Tensor(np.array([0.5, 0.5, 0.2, 0.8], np.float32)), Tensor(np.array([1, 0, 0, 1]))
+    )
+    assert figure.compute() == pytest.approx(3.5 / 4)
 
 
 # --- patience -------------------------------------------------------------------------------------
