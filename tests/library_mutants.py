@@ -531,8 +531,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the largest of signed gradients",
         f"{OPTIM}/clip.py",
-        "xp.stack([xp.abs(g).max() for g in grads]).max()",
-        "xp.stack([g.max() for g in grads]).max()",
+        "return xp.stack([xp.abs(g).max() for g in grads]).max()",
+        "return xp.stack([g.max() for g in grads]).max()",
         "rules",
     ),
     Mutant(
@@ -1080,8 +1080,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "row means divided by the means of the columns",
         f"{OPTIM}/layerwise.py",
-        "rows * columns / xp.maximum(_means(xp, rows, -2), least)",
-        "rows * columns / xp.maximum(_means(xp, columns, -1), least)",
+        "rows / xp.maximum(_means(xp, rows, -2), least) * columns",
+        "rows / xp.maximum(_means(xp, columns, -1), least) * columns",
         "layerwise",
         "the mean of the means over rows is that over columns: both are the mean of all squares",
     ),
