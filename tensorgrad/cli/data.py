@@ -36,7 +36,7 @@ class Raw(NamedTuple):
     """Examples as they are in the files."""
 
     inputs: Array  # [n, ...]
-    targets: Array  # int64 [n] classes, or float32 [n, k] numbers
+    targets: Array  # int64 [n] classes, or floats [n, k]
     classes: tuple[str, ...] | None  # their names; None if the targets are numbers
     features: tuple[str, ...] = ()  # of a table
     target: str | None = None  # of a table
@@ -241,8 +241,20 @@ _MOST_CLASSES = 100_000
 _INPUT_NAMES, _TARGET_NAMES = ("x", "inputs", "images", "data"), ("y", "t", "labels", "targets")
 
 
+def arrays_of(path: Path) -> dict[str, Array]:
+    """The arrays in an NPZ file by their names in small letters."""
+    found = read_npz(path)
+    arrays = {name.lower(): array for name, array in found.items()}
+    if len(arrays) < len(found):
+        raise DataFileError(
+            path, f"names of arrays must differ in small letters; got {', '.join(found)}",
+            "rename one",
+        )  # fmt: skip
+    return arrays
+
+
 def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
-    arrays = {name.lower(): array for name, array in read_npz(path).items()}
+    arrays = arrays_of(path)
 
     def pick(names: tuple[str, ...], part: str) -> Array | None:
         for name in names:
@@ -299,7 +311,7 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
         coded = [y.astype(np.int64) for _, y in pairs]
         classes = classes or _numbered(path, int(max(y.max(initial=0) for y in coded)))
     else:
-        coded = [y.reshape(len(y), -1).astype(np.float32) for _, y in pairs]
+        coded = [y.reshape(len(y), -1).astype(np.float64) for _, y in pairs]  # until scaled
         classes = None
     return Raw(inputs, coded[0], classes, test=(pairs[1][0], coded[1]) if len(pairs) > 1 else None)
 

@@ -14,7 +14,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
-from tensorgrad.cli.data import Problem, dataset_of, load, read
+from tensorgrad.cli.data import Problem, arrays_of, dataset_of, load, read
 from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
 from tensorgrad.cli.train import check_kind
@@ -23,7 +23,6 @@ from tensorgrad.data import (
     DataLoader,
     read_csv,
     read_image,
-    read_npz,
     write_atomically,
 )
 from tensorgrad.data.images import SUFFIXES
@@ -199,7 +198,7 @@ def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Arr
         grey = settings["grey"] or len(problem.shape) == 2
         return [str(path)], read_image(path, size, grey)[None]
     if path.suffix == ".npz":
-        arrays = {name.lower(): array for name, array in read_npz(path).items()}
+        arrays = arrays_of(path)
         found = next((arrays[n] for n in ("x", "x_test", "inputs", "images") if n in arrays), None)
         if found is None or found.ndim < 2:
             raise DataFileError(

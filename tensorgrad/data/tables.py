@@ -285,8 +285,8 @@ def table_examples(
     is a number is called by its digits, as "3" or "0.5".
 
     Raises ValueError, naming what there is, for a column that is missing or unfit: texts among
-    the features, numbers that are not finite in float32, or a target of numbers that all have a
-    sign or a unit, as "12 %".
+    the features, numbers that float32 cannot hold or tell apart, or a target of numbers that all
+    have a sign or a unit, as "12 %".
     """
     names = list(columns)
     target = names[-1] if target is None else target
@@ -360,6 +360,13 @@ def _float32(name: str, values: Any) -> ndarray[Any, Any]:
             f"column {name!r}, row {unfit[0] + 1}: {values[unfit[0]]} is not a number that float32 "
             "can hold (up to 3.4e38); correct it, or scale the column"
         )
+    if len(values) and values.dtype.kind in "fiu":
+        step = np.spacing(abs(found).max())
+        if 0 < np.std(values, dtype=np.float64) < step:
+            raise ValueError(
+                f"column {name!r}: float32 cannot tell its numbers apart, which lie {step:.3g} and "
+                f"less around {values[0]}; subtract that from them"
+            )
     return found
 
 

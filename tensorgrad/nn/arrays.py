@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy import ndarray
 from safetensors import SafetensorError, deserialize
 
 from tensorgrad import backend, dtypes
-from tensorgrad.files import DataFileError
+from tensorgrad.files import DataFileError, read_whole
 from tensorgrad.tensor import Tensor
 
 METADATA = "__metadata__"  # the name in a file's header under which no array can be
@@ -35,7 +34,7 @@ def read_safetensors(
     Raises OSError if the file cannot be read, DataFileError, with ``remedy``, if it is no
     safetensors file, is torn, or holds arrays of a dtype that tensors do not have.
     """
-    content = Path(path).read_bytes()
+    content = read_whole(path)
     try:
         found = deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError as error:

@@ -279,6 +279,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a class each": (["--data", "each.csv"], "60 examples are of 60 classes"),
     "test of numbers": (["--data", "t.csv", "--test", "n.csv"], "none of the classes"),
     "test of classes": (["--data", "n.csv", "--test", "t.csv"], "must hold numbers, not texts"),
+    "arrays x and X": (["--data", "twice.npz"], "must differ in small letters; got x, X, y"),
     "empty inputs": (["--data", "zero.npz"], "must have an element at least"),
     "five best of two": (["--data", "t.csv", "--metrics", "top_5"], "top_5 is always 1"),
     "a figure twice": (["--metrics", "f1,f1"], "must be different names"),
@@ -298,6 +299,7 @@ def test_options_and_data_that_would_do_nothing(
     table("percent.csv", "{i}%")
     table("each.csv", "{i}x{a}")
     Path("idx").mkdir()
+    np.savez("twice.npz", x=np.ones((4, 1)), X=np.ones((4, 2)), y=np.arange(4) % 2)
     np.savez("zero.npz", x=np.zeros((40, 0)), y=np.arange(40) % 2)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     argv, message = REFUSED[case]

@@ -20,6 +20,14 @@ from tensorgrad.data import (
     read_image,
     read_npz,
 )
+from tensorgrad.errors import TensorgradError
+from tensorgrad.nn.arrays import read_safetensors
+from tensorgrad.training import load_checkpoint
+
+
+def read_tensors(path: Path) -> Any:
+    return read_safetensors(path, "save it anew")
+
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "csv": read_csv,
@@ -27,6 +35,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "npz": read_npz,
     "image": read_image,
     "list": image_list,
+    "checkpoint": load_checkpoint,
+    "tensors": read_tensors,
 }
 
 
@@ -52,7 +62,7 @@ def test_only_regular_files_are_read(tmp_path: Path, reader: str, kind: str) -> 
         os.chdir(tmp_path)  # the address of a socket is at most 108 bytes long
         holder.bind("x")
         os.chdir(here)
-    with pytest.raises(DataFileError, match=r"x: a FIFO, a device or a socket, not a file; copy"):
+    with pytest.raises(TensorgradError, match=r"x: a FIFO, a device or a socket, not a file; copy"):
         READERS[reader](path)
     if holder is not None:
         holder.close()
@@ -63,7 +73,7 @@ def test_names_that_no_file_can_have(reader: str) -> None:
     """With a NUL."""
     if reader == "image":
         pytest.importorskip("PIL", reason="needs Pillow")
-    with pytest.raises(DataFileError, match="no name of a file"):
+    with pytest.raises(TensorgradError, match="no name of a file"):
         READERS[reader](Path("a\0b"))
 
 

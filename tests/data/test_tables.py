@@ -201,6 +201,8 @@ def test_classes_that_are_numbers_keep_their_digits(
         ({"a": [1.0, np.nan], "t": [0.5, 1]}, "column 'a', row 2: nan is not"),
         ({"a": [1.0, 2, 3], "t": ["1%", "2%", "3.5%"]}, "3 different numbers with a sign or unit"),
         ({"a": [1.0, 2, 3], "t": ["$ 1,000", "$ 20", "$ 3"]}, "as '. 1,000'"),
+        ({"a": [1.7e9, 1.7e9 + 30], "t": [0.5, 1]}, "column 'a': float32 cannot tell its numbers"),
+        ({"a": [1.0, 2], "t": [1e16, 1e16 + 2]}, "column 't': float32 cannot tell its numbers"),
         ({"a": ["1 kg", "2 kg"], "t": [0.5, 1]}, "without signs or units"),
     ],
 )
