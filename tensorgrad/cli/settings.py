@@ -73,6 +73,13 @@ def line(text: str) -> str:
     return text
 
 
+def place(text: str) -> str:
+    """A name that a folder can have, in UTF-8 or not."""
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("must be a name without NUL")
+    return text
+
+
 def words(text: str) -> list[str]:
     """ "a,b" as ["a", "b"]."""
     found = [part.strip() for part in line(text).split(",")]
@@ -193,7 +200,7 @@ OPTIONS = (
     Option("run", "gradient_norms", False, "", None, "note them, for the report"),
     Option("run", "tensorboard", False, "", None, "write event files for TensorBoard"),
     Option("run", "live", False, "", None, "keep a page live.html up to date in the folder"),
-    Option("run", "out", None, "DIR", line,
+    Option("run", "out", None, "DIR", place,
            "new folder for the results (default runs/<data>-<n>)"),
 )  # fmt: skip
 

@@ -158,8 +158,10 @@ def test_names_that_are_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
     """Settings cannot hold them; files to predict, and folders of classes, may have them."""
     data = table(os.fsdecode(b"gr\xf6\xdfe.csv"))
     assert r"rename 'gr\\xf6\\xdfe.csv'" in one_line(capsys, [*SHORT, "--data", data])
-    assert main([*SHORT, "--data", table(), "--out", "run"]) == 0
-    assert main(["predict", "run", data, "--out", "answers.csv"]) == 0
+    run = os.fsdecode(b"gr\xfcn")
+    assert main([*SHORT, "--data", table(), "--out", run]) == 0
+    assert main(["resume", run, "--epochs", "2"]) == 0
+    assert main(["predict", run, data, "--out", "answers.csv"]) == 0
     assert Path("answers.csv").read_text().splitlines()[1].startswith(r"gr\xf6\xdfe.csv:1,")
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     for label in (b"gr\xf6n", b"rot"):
@@ -240,6 +242,7 @@ def test_said_in_one_line(
         (b"features = [{a = 1}]", "features cannot be a table"),
         (b"batch-size = 1\nbatch_size = 2", "batch_size is there twice"),
         (b'data = "a\\u0000b"', "data must be UTF-8 without NUL"),
+        (b'out = "a\\u0000b"', "out must be a name without NUL"),
         (b"\xff\xfea\0", "not a TOML file"),
         (b"epochs = 1" + b"0" * 400, "epochs must be a whole number from 1 to"),
     ],
