@@ -574,7 +574,19 @@ def _next(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
             s.awaited = it.code
         elif isinstance(lookup(type(it), "__next__"), types.FunctionType):
             return r.awaiting(lookup(type(it), "__next__"))
-    return made_of([it if isinstance(it, Mark) else Unknown([it]), *args[1:]])
+    return made_of([_gone_through(it), *args[1:]])
+
+
+_EMPTY: list[Any] = [[], (), {}, {}.values(), {}.items(), set(), collections.deque()]
+_OF_CONTAINERS = (*[type(iter(x)) for x in _EMPTY], type(reversed([])), type(reversed(dict())))
+
+
+def _gone_through(it: Any) -> Any:
+    """What an iterator goes through, or the iterator, in which it cannot be seen."""
+    if isinstance(it, _OF_CONTAINERS):
+        rest = it.__reduce__()[1]
+        return rest[0] if rest else it
+    return it
 
 
 def _iter(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -198,6 +198,8 @@ class Reads(Surroundings):
             return found
         for base in t.__mro__:
             if name in base.__dict__:
+                if base is not t:
+                    self.note("attribute", t, "__mro__", t.__mro__)
                 return self.placed("class attribute", base, name, found)
             self.note("class attribute", base, name, MISSING)
         return found
