@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,6 +134,7 @@ class Data(NamedTuple):
     whole: TensorDataset
     labels: Array | None  # of ``whole``, if they are classes
     target: str | None  # the column of a table that it is about
+    digest: str  # of all examples, and of how they are divided
 
 
 def read(
@@ -389,6 +392,7 @@ def load(settings: Settings, device: str) -> Data:
     problem = _problem(path, raw, positions[0].indices)
     whole = _dataset(problem, raw.inputs, raw.targets, device)
     parts = [Subset(whole, p.indices) for p in positions]
+    divided = [raw.inputs, raw.targets, *(test or ()), *(p.indices for p in positions)]
     return Data(
         problem,
         parts[0],
@@ -397,7 +401,62 @@ def load(settings: Settings, device: str) -> Data:
         whole,
         labels,
         raw.target,
+        _digest(divided),
     )
+
+
+def _digest(arrays: Sequence[Array]) -> str:
+    """SHA-256 of arrays, with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+#: The settings that say where data is.
+PLACES = ("data", "test", "image_root")
+
+
+def located(settings: Settings, folder: Path) -> dict[str, str]:
+    """Where the data of the run in ``folder`` is now, for the settings that were saved with it.
+
+    First where it was; then at the same place seen from the run, which may have been moved or
+    copied together with it; else what the settings say, seen from the current folder.
+    """
+    base = settings.get("base", os.curdir)  # the folder in which the run was begun
+    found = {}
+    for name in PLACES:
+        given = settings[name]
+        if given is None:
+            continue
+        there = os.path.abspath(os.path.join(base, given))
+        run = os.path.abspath(os.path.join(base, settings["out"] or folder))
+        beside = os.path.normpath(os.path.join(folder, os.path.relpath(there, run)))
+        places = [there, beside, given]
+        place = next((place for place in places if os.path.exists(place)), given)
+        found[name] = given if os.path.abspath(given) == place else place
+    return found
+
+
+def expect(
+    data: Data, problem: Problem, saved: Settings, run: str | Path, place: str | None
+) -> Data:
+    """``data``, by the name it had when the run ``run`` was begun.
+
+    problem, saved: what the run was about, and the rest of what was saved with it. place: where
+    the data was found.
+
+    Raises TensorgradError if it is not what the run was trained on.
+    """
+    own = data._replace(problem=data.problem._replace(name=problem.name))
+    if own.problem != problem or own.digest != saved.get("digest", own.digest):
+        raise TensorgradError(
+            f"the data at {place or '(the digits)'} is not what {run} was trained on; put it back, "
+            "or name it with --data. If it is the same, this version of tensorgrad divides it into "
+            "other parts: take the version that began the run"
+        )
+    return own
 
 
 def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
-from tensorgrad.cli.data import Problem, arrays_of, dataset_of, load, read
+from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, load, located, read
 from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
 from tensorgrad.cli.train import check_kind
@@ -58,15 +58,11 @@ def evaluate(
     if part is not None and data is not None:
         raise TensorgradError("--part is of the run's own data; it cannot be given with --data")
     check_kind(how, found.settings["data"] if data is None else data)
-    settings = {**found.settings, **how, "device": place}
+    where = located(found.settings, found.folder)
+    settings = {**found.settings, **where, **how, "device": place}
     problem = found.problem
     if data is None:
-        parts = load(settings, place)
-        if parts.problem != problem:
-            raise TensorgradError(
-                f"the data at {settings['data']} is not what {run} was trained on; put it back, or "
-                "name other data with --data"
-            )
+        parts = expect(load(settings, place), problem, found.settings, run, settings["data"])
         examples = getattr(parts, part or "test")
     else:
         raw = read(data, settings, tuple(problem.classes or ()), problem)

@@ -147,7 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(made["train"])
     made["train"].add_argument(
         "--resume", metavar="DIR",
-        help="folder of a run to go on with; only --epochs and --device may be given with it",
+        help="folder of a run to go on with; only --epochs, --device and where the data is now may "
+        "be given with it",
     )  # fmt: skip
     for name in ("train", "cross-validate"):
         made[name].add_argument(
@@ -157,6 +158,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(made["resume"])
     made["resume"].add_argument("--epochs", metavar="N", type=count, help="in total, done ones too")
     made["resume"].add_argument("--device", metavar="NAME", help="another device than before")
+    for option, what in (
+        ("data", "the data"), ("test", "that to test with"), ("image-root", "the images of a list"),
+    ):  # fmt: skip
+        made["resume"].add_argument(
+            f"--{option}", metavar="PATH", help=f"where {what} is now, if it was moved"
+        )
     _add_run(made["evaluate"])
     made["evaluate"].add_argument("--data", metavar="PATH", help="other data of the same kind")
     made["evaluate"].add_argument(

@@ -16,8 +16,9 @@ import numpy as np
 
 from tensorgrad import nn
 from tensorgrad.cli.build import Run, load_run
-from tensorgrad.cli.data import load
+from tensorgrad.cli.data import expect, load, located
 from tensorgrad.cli.folder import read_json
+from tensorgrad.cli.settings import DEFAULTS
 from tensorgrad.cli.terminal import printable
 from tensorgrad.data import write_atomically
 from tensorgrad.errors import TensorgradError
@@ -52,7 +53,7 @@ def report(run: str, out: str | None = None) -> None:
         ("First hidden layer", _units(found)),
         ("Gradient norms", _norms(found.folder / "gradients.csv")),
         ("Network", f"<pre>{escape(str(found.model.summary((1, found.problem.inputs))))}</pre>"),
-        ("Settings", _table(sorted(found.settings.items()))),
+        ("Settings", _table((name, found.settings[name]) for name in sorted(DEFAULTS))),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     name = _text(found.folder.name)
@@ -149,9 +150,11 @@ def _regions(run: Run) -> str:
     if problem.inputs != 2 or problem.classes is None:
         return ""
     try:
-        data = load({**run.settings, "device": "cpu"}, "cpu")
+        where = located(run.settings, run.folder)
+        data = load({**run.settings, **where, "device": "cpu"}, "cpu")
+        expect(data, problem, run.settings, run.folder, where.get("data"))
     except (TensorgradError, OSError):
-        return "<p>The data is no longer there.</p>"
+        return "<p>The data is no longer there, or is not the same.</p>"
     places, labels = data.whole.take(np.arange(min(len(data.whole), _MOST_POINTS)))
     picture = draw_regions(run.model, places, labels, title="Decision regions")
     names = problem.features or ["first", "second"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from tensorgrad.cli.build import (
     build_schedule,
     metrics_of,
 )
-from tensorgrad.cli.data import Data, Problem, load
+from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.settings import DEFAULTS, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
@@ -42,7 +43,7 @@ from tensorgrad.training import (
     load_newest,
     save_checkpoint,
 )
-from tensorgrad.training.checkpoint import older, versions
+from tensorgrad.training.checkpoint import kept, versions
 from tensorgrad.training.metrics import EpochMetric
 
 Settings = dict[str, Any]
@@ -56,7 +57,7 @@ _ONLY_FOR = {
     "image_size": (("", *_LISTS), "image files"),
     "grey": (("", *_LISTS), "image files"),
 }
-_ON_RESUMING = ("epochs", "device")  # what may be another in the rest of a run
+_ON_RESUMING = ("epochs", "device", *PLACES)  # what may be another in the rest of a run
 
 
 def train(**given: Any) -> None:
@@ -89,12 +90,13 @@ def resume(run: str | Path, **given: Any) -> None:
     if extra:
         raise TensorgradError(
             f"a resumed run takes the settings of the saved one, so --{extra[0].replace('_', '-')} "
-            "cannot be given; only --epochs and --device can"
+            "cannot be given; only --epochs, --device, and where the data is now (--data, --test, "
+            "--image-root) can"
         )
     folder = Path(run)
     if folder.name == CHECKPOINT:
         folder = folder.parent
-    if not any((folder / older(CHECKPOINT, n)).is_file() for n in (0, 1)):
+    if not kept(folder / CHECKPOINT):
         raise TensorgradError(f"{folder} holds no {CHECKPOINT}; give the folder of an earlier run")
     with locked(folder):
         with warnings.catch_warnings(record=True) as damaged:
@@ -107,15 +109,47 @@ def resume(run: str | Path, **given: Any) -> None:
                 f"{folder / CHECKPOINT} was not written by this version of tensorgrad train; load "
                 "it with training.load_checkpoint"
             )
-        saved = {name: checkpoint.config[name] for name in DEFAULTS}
-        settings = {**saved, **given, "out": str(folder)}
+        config = checkpoint.config
+        saved = {name: config[name] for name in DEFAULTS}
+        for name in PLACES:
+            if name in given and saved[name] is None:
+                raise TensorgradError(
+                    f"--{name.replace('_', '-')} cannot be given: {folder} was trained without it"
+                )
+        settings = {**saved, **located(config, folder), **given, "out": str(folder)}
         if settings["epochs"] < checkpoint.state["epoch"]:
             raise TensorgradError(
                 f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
                 f"number in total, so give a larger one than {settings['epochs']}"
             )
         settings["device"] = backend.normalize(settings["device"])
-        _train(folder, settings, load(settings, settings["device"]), checkpoint)
+        for name in PLACES:
+            place = settings[name]
+            if place is not None and not os.path.exists(place):
+                raise TensorgradError(
+                    f"{place}: there is no such file or folder, nor beside {folder}; say where it "
+                    f"is now with --{name.replace('_', '-')}"
+                )
+        if "digest" not in config:
+            print(
+                f"{folder} was saved before runs kept a digest of their data: whether it is still "
+                "the same was not checked",
+                file=sys.stderr,
+            )
+        data = expect(
+            load(settings, settings["device"]),
+            Problem(**config["problem"]),
+            config,
+            folder,
+            settings["data"],
+        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # what differs from then, each in one line
+            _train(folder, settings, data, checkpoint)
+
+
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(message, file=sys.stderr)
 
 
 def check(settings: Settings, given: Collection[str]) -> None:
@@ -213,11 +247,9 @@ def loader_of(part: Any, settings: Settings, training: bool = False) -> DataLoad
 
 def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoint | None) -> None:
     problem = data.problem
-    config = {**settings, "problem": problem._asdict()}
-    if resumed is not None and Problem(**resumed.config["problem"]) != problem:
-        raise TensorgradError(
-            f"the data at {settings['data']} is not what {folder} was trained on; put it back"
-        )
+    config = {
+        **settings, "problem": problem._asdict(), "digest": data.digest, "base": os.getcwd(),
+    }  # fmt: skip
     stopping = EarlyStopping(settings["patience"])
     checkpoints = Checkpointing(
         folder / CHECKPOINT,

@@ -444,6 +444,14 @@ class Compiled:
         return str(entry.executor.name)
 
     @property
+    def reason(self) -> str:
+        """Why the last call was not run by the best executor, in one line; empty if it was."""
+        entry = self._last_used
+        if self.dropped or entry is None:
+            return self.reasons[-1] if self.reasons else ""
+        return " ".join(str(entry.executor.reason).split())
+
+    @property
     def _name(self) -> str:
         return str(getattr(self, "__name__", type(self.function).__name__))
 

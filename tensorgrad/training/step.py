@@ -28,6 +28,16 @@ _Stage = Callable[..., Any]
 Parts = tuple[Module, Any, Callable[[Tensor, Tensor], Tensor], Any, Any, Any]
 
 
+#: Executor -> how it runs a step, in words.
+_HOW = {
+    "native": "as a compiled program",
+    "numpy": "as a program of NumPy calls that is not compiled",
+    "cuda": "as a compiled program on a GPU",
+    "python": "in Python, not compiled",
+    "": "in no way yet",
+}
+
+
 def prepared(prepare: Callable[..., Any] | None, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """The inputs of the model, made of those of a batch."""
     if prepare is None:
@@ -98,11 +108,16 @@ class Step:
         now = self.executor
         if now != before:
             warnings.warn(
-                f"the run that is resumed computed its steps by the executor {before!r}, and "
-                "here it is "
-                f"{now!r}: from here on the last bits are not those of an uninterrupted run",
+                f"the run that is resumed computed its steps {_HOW[before]}, and here they run "
+                f"{_HOW[now]}{self._why()}: from here on the last bits are not those of an "
+                "uninterrupted run",
                 stacklevel=5,
             )
+
+    def _why(self) -> str:
+        """Why the program of the step is not compiled, where that is known."""
+        first = self._stages[0]
+        return f" ({first.reason})" if isinstance(first, program.Compiled) and first.reason else ""
 
     @property
     def executor(self) -> str:

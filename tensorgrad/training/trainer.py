@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.optim import ExponentialMovingAverage
 from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
+from tensorgrad.training.arithmetic import arithmetic, differences
 from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import (
     AccuracyOfClasses,
@@ -376,6 +378,7 @@ class Trainer:
             "history": self.history,
             "should_stop": self.should_stop,
             "compiled": self._step.compiled_state(),
+            "arithmetic": arithmetic(),
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
         }
 
@@ -383,7 +386,8 @@ class Trainer:
         """Take over what ``state_dict`` gave, including the state of the random numbers.
 
         The next ``fit`` goes on from there, in the middle of an epoch if need be. A callback that
-        the saved trainer did not have starts afresh.
+        the saved trainer did not have starts afresh. A warning says if NumPy, its BLAS or the
+        number of its threads are others than then, for the last bits may be others too.
         """
         self.restore_training_state(state)
         if self.scheduler is not None and state["scheduler"] is not None:
@@ -396,6 +400,13 @@ class Trainer:
         self.should_stop, self._resumed = state["should_stop"], True
         if "compiled" in state:  # not in checkpoints of before this was kept
             self._step.resume(state["compiled"])
+        others = differences(state.get("arithmetic", {}), arithmetic())
+        if others:
+            warnings.warn(
+                f"the run that is resumed computed with {'; '.join(others)}: from here on the last "
+                "bits may not be those of an uninterrupted run",
+                stacklevel=2,
+            )
         for name, callback in self._named_callbacks():
             if name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][name])
