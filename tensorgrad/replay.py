@@ -29,6 +29,7 @@ from tensorgrad.tape import (
     was_overwritten,
     wrap,
 )
+from tensorgrad.turns import EVERYBODY, LIMIT
 
 
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
@@ -243,16 +244,26 @@ def _replay(
         if not retain:
             node.edges = None
     for leaf in leaves:
-        g = gradients[leaf.position]
         if leaf.hooks is not None:
-            g = _run_hooks(leaf, g, lift)
-        if targets is None:
-            if leaf.grad is None and not lift:
+            gradients[leaf.position] = _run_hooks(leaf, gradients[leaf.position], lift)
+    if targets is not None:
+        found.update({leaf: gradients[leaf.position] for leaf in leaves if leaf in goals})
+        return found
+    lock = EVERYBODY.lock
+    alone = lock.acquire(True, LIMIT)
+    try:
+        for leaf in leaves:
+            g = gradients[leaf.position]
+            if leaf.turns is not None:
+                with leaf.turns:
+                    _accumulate(leaf, g)
+            elif leaf.grad is None and not lift:
                 leaf.grad = wrap(g, None)
             else:
                 _accumulate(leaf, g)
-        elif leaf in goals:
-            found[leaf] = g
+    finally:
+        if alone:
+            lock.release()
     return found
 
 

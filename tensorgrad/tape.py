@@ -31,6 +31,7 @@ from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.sums import column_sums, total
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS
 from tensorgrad.errors import DeviceError, DtypeError, ShapeError
+from tensorgrad.turns import Turns
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -214,12 +215,14 @@ class Leaf(Node):
     It holds the tensor's ``.grad``, and not the tensor, so that no reference cycle arises.
     """
 
-    __slots__ = ("dtype",)
+    __slots__ = ("dtype", "turns")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().__init__(LEAF, (), shape)
         self.dtype = dtype
         self.grad = None
+        #: whose turn it is, where programs change the gradient besides; see ``turns.py``
+        self.turns: Turns | None = None
 
 
 class Deferred(Node):

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: What may import only from what stands before it, and from what stands beside it nothing.
 LEVELS = [
-    {"errors"}, {"dtypes", "files"}, {"backend"}, {"tape"}, {"replay", "ops"}, {"tensor"},
+    {"errors", "turns"}, {"dtypes", "files"}, {"backend"}, {"tape"}, {"replay", "ops"}, {"tensor"},
     {"autograd"}, {"nn", "optim", "data", "profiler"}, {"program", "amp"}, {"training"}, {"viz"},
     {"cli"},
 ]  # fmt: skip

@@ -394,6 +394,14 @@ class Optimizer:
         self.state = loaded
         self._plans.clear()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy`` and ``pickle``: plans refer to the memory that they were made for."""
+        return {**vars(self), "_plans": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.made_at = _next_position()
+
     def _check_kind(
         self, name: str | None, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]
     ) -> None:

@@ -47,6 +47,7 @@ from tensorgrad.program.trees import (
 from tensorgrad.program.watch import hindrance
 from tensorgrad.tape import current_mode, wrap
 from tensorgrad.tensor import Tensor
+from tensorgrad.turns import All, Several, Turns
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,6 +111,9 @@ class Entry:
         self._leaves = [leaf for leaf, _ in program.gradients]
         of_arguments = {leaf: k for k, leaf in guards.argument_leaves.items()}
         self._given = [of_arguments.get(leaf) for leaf in self._leaves]
+        #: what a replay takes, for no other thread to change the same gradients meanwhile; None for
+        #: all there is
+        self.turns = self._own_turns()
         self.gradients: list[Tensor | None] = [None] * len(self._leaves)
         self.calls = 0
         self.seconds = 0.0
@@ -123,6 +127,23 @@ class Entry:
         self._expected: list[tuple[Any, Any, Any, Any]] | None = None
         self._mode = current_mode()
         self._ambient = around
+
+    def _own_turns(self) -> Turns | Several | None:
+        """Those that the leaves have already, or one for all of them.
+
+        None if the leaves are those of arguments, which are others in each call. Called while
+        nobody else has a turn.
+        """
+        if any(k is not None for k in self._given):
+            return None
+        own = [*self._leaves, *(leaf for leaf, _ in self.assigned)]
+        found = {leaf.turns for leaf in own if leaf.turns is not None}
+        if own and not found:
+            found = {Turns()}
+        for leaf in own:
+            if leaf.turns is None:
+                leaf.turns = next(iter(found))
+        return next(iter(found)) if len(found) == 1 else Several(found)
 
     @property
     def replays(self) -> int:
@@ -359,7 +380,13 @@ class Compiled:
         """``function(*args, **kwargs)``, replayed if it was called like this before."""
         mode = current_mode()
         last = self._last_used
-        if last is not None and last.quick is not None and not kwargs and self._lock.acquire(False):
+        if (
+            last is not None
+            and last.quick is not None
+            and not kwargs
+            and not (last.turns is None or last.turns.inside)
+            and self._lock.acquire(False)
+        ):
             try:
                 out = NotImplemented if last.quick is None else last.quick(*args)
             finally:
@@ -371,7 +398,7 @@ class Compiled:
         if self.dropped:
             return self.function(*args, **kwargs)
         if last is not None and not kwargs:
-            with self._lock:
+            with last.turns or All(), self._lock:
                 if last.is_for(args, mode) and not self._is_to_be_checked(last):
                     result = last.replay(args)
                     last.make_quick(args)
@@ -390,12 +417,17 @@ class Compiled:
         )
         if key in self._plain or mode.observers:
             return self.function(*args, **kwargs)  # an anomaly check wants to see it all
-        with self._lock:
+        with self._turns_of(key), self._lock:
+            for entry in self._entries.get(key, ()):
+                if entry.holds(tensors) and not self._is_to_be_checked(entry):
+                    self._take(key, entry)
+                    return entry.replay(tensors)
+        # What follows runs the function, and puts back what it does to any gradient.
+        with All(), self._lock:
             broken: Any = None
             for entry in self._entries.get(key, ()):
                 if entry.holds(tensors):
-                    self._last_used = entry
-                    self._entries.move_to_end(key)
+                    self._take(key, entry)
                     if self._is_to_be_checked(entry):
                         return self._checked(entry, tensors, args, kwargs)
                     return entry.replay(tensors)
@@ -416,6 +448,18 @@ class Compiled:
                 )
                 return self.function(*args, **kwargs)
             return self._capture(key, tensors, args, kwargs)
+
+    def _turns_of(self, key: Any) -> Several | All:
+        """Those of the programs that a call may be replayed by."""
+        with self._lock:
+            made = [entry.turns for entry in self._entries.get(key, ())]
+        return (
+            All() if None in made else Several({t for turns in made if turns for t in turns.each})
+        )
+
+    def _take(self, key: Any, entry: Entry) -> None:
+        self._last_used = entry
+        self._entries.move_to_end(key)
 
     def _is_to_be_checked(self, entry: Entry) -> bool:
         every = self._verify

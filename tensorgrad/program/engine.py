@@ -9,7 +9,8 @@ from tensorgrad.program.opcodes import words
 
 _ENGINE = (
     "tensorgrad.tape", "tensorgrad.replay", "tensorgrad.tensor", "tensorgrad.ops",
-    "tensorgrad.backend", "tensorgrad.dtypes", "tensorgrad.autograd", "tensorgrad.nn",
+    "tensorgrad.turns", "tensorgrad.backend", "tensorgrad.dtypes", "tensorgrad.autograd",
+    "tensorgrad.nn",
     "tensorgrad.program", "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
     "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
     "tensorgrad.optim.adaptive", "tensorgrad.optim.further", "tensorgrad.optim.layerwise",

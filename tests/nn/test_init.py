@@ -78,6 +78,22 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(small, 4.0 * np.eye(len(small)), atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (2, 4), (4, 2)])
+def test_every_orthogonal_matrix_is_as_likely(shape: tuple[int, ...]) -> None:
+    """No entry prefers a sign or a size, and so neither does the determinant."""
+    generator = Generator(3)
+    drawn = np.array(
+        [
+            init.orthogonal_(Tensor(np.zeros(shape)), generator=generator).numpy()
+            for _ in range(2000)
+        ]
+    )
+    assert np.abs(drawn.mean(0)).max() < 0.15
+    np.testing.assert_allclose((drawn**2).mean(0), 1 / max(shape), atol=0.07)
+    if shape == (3, 3):
+        assert abs(np.linalg.det(drawn).mean()) < 0.2
+
+
 def test_fans_of_a_convolution() -> None:
     assert filled("xavier_normal_", (FIELD,)).std() == pytest.approx(
         math.sqrt(2 / (FIELD * (IN + OUT))), rel=0.02

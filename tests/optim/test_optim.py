@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tensorgrad as tg
 from tensorgrad import Tensor, dtypes, optim
 from tensorgrad.autograd import no_grad
 from tensorgrad.errors import GradientError, ShapeError
@@ -562,6 +564,37 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         optim.SGD([_leaf(), _leaf()]).load_state_dict(one.state_dict())
     assert two.param_groups[0]["lr"] == 0.7
     assert not two.state_dict()["state"]
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adafactor", "LAMB", "NAdam"])
+def test_a_copy_goes_on_apart(
+    name: str, way: Callable[[Any], Any], rng: np.random.Generator
+) -> None:
+    """With the parameters that were copied along, also inside of a program."""
+    options: dict[str, Any] = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+    params = leaves([np.asarray(rng.standard_normal(s)) for s in [(3, 4), (3,)]])
+    optimizer = getattr(optim, name)(params, lr=0.1, **options)
+    gradients = [drawn(rng, [(3, 4), (3,)]) for _ in range(6)]
+
+    def run(params: list[Tensor], optimizer: Any, some: list[list[Array]]) -> None:
+        for g in some:
+            give(params, g)
+            optimizer.step()
+
+    run(params, optimizer, gradients[:3])
+    twins, twin, schedule = way((params, optimizer, optim.lr_scheduler.StepLR(optimizer, 2)))
+    assert schedule.optimizer is twin
+    assert all(p is q for p, q in zip(twin.param_groups[0]["params"], twins, strict=True))
+    run(params, optimizer, gradients[3:])
+    run(twins, twin, gradients[3:5])
+    give(twins, gradients[5])
+    tg.compile(twin.step)()
+    for p, q in zip(params, twins, strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-12)
+        assert not np.shares_memory(p.data, q.data)
+        for key, value in optimizer.state[p].items():
+            np.testing.assert_allclose(value.numpy(), twin.state[q][key].numpy(), rtol=1e-12)
 
 
 #: Classes of which one may take another's numbers for its own: equal names, shapes or options.
