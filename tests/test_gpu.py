@@ -16,6 +16,7 @@ from emulator import emulator
 
 import tensorgrad as tg
 from bench.gpu import checks, rehearsal
+from bench.gpu.common import Skipped
 from tensorgrad import nn, optim
 from tensorgrad.backend import cuda_backend, cuda_is_available
 from tensorgrad.data import DataLoader, TensorDataset
@@ -43,7 +44,10 @@ def tiny(request: pytest.FixtureRequest) -> Iterator[bool]:
 @pytest.mark.parametrize("name", checks.NAMES)
 def test_check(name: str, tiny: bool) -> None:
     """Against eager steps; parameters that move, TF32 after capture, streams and threads."""
-    assert "one graph" in checks.run(name, tiny)
+    try:
+        assert "one graph" in checks.run(name, tiny)
+    except Skipped as why:
+        pytest.skip(str(why))
 
 
 # --- eager ----------------------------------------------------------------------------------------

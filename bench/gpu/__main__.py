@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Campaign:
         self.deadline = time.monotonic() + 60 * options.minutes
         self.begun = time.monotonic()
         self.failed: list[str] = []
+        self.tried: defaultdict[str, set[str]] = defaultdict(set)
         self.results: Results | None = None
 
     def settings(self, stage: Stage) -> Settings:
@@ -107,6 +109,7 @@ class Campaign:
         """Keep and print what came of a case."""
         assert self.results is not None
         self.results.put(stage, case, result)
+        self.tried[stage].add(case)
         outcome = result["outcome"]
         if outcome == "running":
             return
@@ -133,11 +136,15 @@ class Campaign:
                 print(f"no time is left for {name}: {len(cases)} cases", flush=True)
                 continue
             print(f"\n== {name}: {stage.about}", flush=True)
+            share = time.monotonic() + stage.share * 60 * self.options.minutes
             watch.run(
                 name, cases, self.settings(stage), self.options.limit or stage.limit,
                 lambda case, result, name=name: self.report(name, case, result),  # type: ignore[misc]
-                self.deadline,
+                min(self.deadline, share),
             )  # fmt: skip
+            left = [case for case in cases if case not in self.tried[name]]
+            if left:
+                print(f"no time was left for {', '.join(left)}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -88,6 +89,7 @@ def _complete(standin: Any, module: Any, put: _Put) -> None:
 
     put(standin.Event, "record", record)
     put(module.cuda, "get_elapsed_time", elapsed)
+    put(module.cuda, "nvrtc", SimpleNamespace(getVersion=lambda: (0, 0)))
     for name, value in {
         "driverGetVersion": lambda: 0,
         "memcpyDeviceToDevice": 3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -67,8 +66,8 @@ def software() -> dict[str, Any]:
     found["numpy"] = np.__version__
     found["cupy"] = backend.cuda_backend().xp.__version__
     try:
-        nvrtc = importlib.import_module("cupy.cuda.nvrtc")
-        found["nvrtc"] = ".".join(map(str, nvrtc.getVersion()))
+        version = backend.cuda_backend().xp.cuda.nvrtc.getVersion()
+        found["nvrtc"] = ".".join(map(str, version))
     except Exception as error:  # no reason to stop here; kernels will say more
         found["nvrtc"] = first_line(error)
     return {"versions": found, "figure": ", ".join(f"{k} {v}" for k, v in found.items() if v)}

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 class Stage(NamedTuple):
     """A module with ``cases(settings)``, the names, and ``run(case, settings, say)``.
 
-    limit: seconds that a case may take.
+    limit: seconds that a case may take. share: of --minutes, what the whole stage may take.
     """
 
     name: str
     about: str
     limit: float
+    share: float = 1.0
 
     @property
     def module(self) -> Any:
@@ -27,7 +28,7 @@ STAGES = {
     for stage in (
         Stage("facts", "card, driver, CuPy, NVRTC, NumPy, clocks, the cost of a launch", 60),
         Stage("compiled", "compiled steps of five networks against eager; streams, threads", 120),
-        Stage("tests", "GPU-marked tests of the kernels, the others, the lectures", 300),
+        Stage("tests", "GPU-marked tests of the kernels, the lectures, the others", 300, 0.4),
         Stage("bandwidth", "every kernel against a measured copy in three dtypes", 60),
         Stage("steps", "training steps against PyTorch, eager and by CUDA graphs", 120),
         Stage("products", "products in float32, TF32 and bfloat16 beside CuPy alone", 60),

@@ -123,8 +123,11 @@ def test_alignment_of_each_array(cuda: Cuda, name: str, rng: np.random.Generator
                 )  # fmt: skip
                 found.append(arrays[-1].get())
             assert found[0].any()
-            for other in found[1:]:  # the elements are added in another order
-                np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=1e-5)
+            # The elements are added in another order. What the backward kernel adds up is no
+            # distribution here: sums of some 70, whose rounding reaches every element.
+            atol = 2e-4 if way == "backward" else 1e-5
+            for other in found[1:]:
+                np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("columns", [10, 300, 5000])
