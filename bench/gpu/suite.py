@@ -18,6 +18,8 @@ from typing import Any
 from bench.gpu.common import Say, Settings
 from bench.machine import ROOT
 
+#: seconds until a first test has begun, and from the last one's end to that of all
+_START = 150.0
 #: failures whose text is kept; of the others, the names
 _TEXTS = 20
 
@@ -144,7 +146,7 @@ def _followed(
             if ended:
                 tally.hang(0) if tally.running else None
                 return int(process.returncode)
-            if now - heard > settings.silence:
+            if now - heard > (settings.silence if tally.running else _START):
                 running = bool(tally.running)
                 tally.hang(settings.silence)
                 return None if running else -1
