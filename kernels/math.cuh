@@ -40,6 +40,7 @@ __device__ __forceinline__ R gelu_tanh(R x) {
 
 template <typename R>
 __device__ __forceinline__ R gelu_tanh_slope(R x) {
+  x = x > R(16) ? R(16) : x < R(-16) ? R(-16) : x;  // beyond, the cube may be infinite
   const R scale = R(0.79788456080286535588), square = x * x;
   const R t = tanh(x * (square * R(0.044715) + R(1)) * scale);
   const R slope = (square * R(0.134145) + R(1)) * scale;

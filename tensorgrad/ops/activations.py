@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
-from tensorgrad.ops.elementwise import ZEROS, erf, exp, keep_where, minimum, tanh, where
+from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.precision import ACTIVE, in_float32, raised
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
@@ -202,6 +202,7 @@ def _gelu_reference(x: Any, approximate: str = "none") -> Any:
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
+_FAR = 16.0  # from 8 on the tanh is 1 in float64
 
 
 def _gelu_value(xp: Any, x: Any) -> Any:
@@ -217,6 +218,7 @@ def _gelu_tanh_value(xp: Any, x: Any) -> Any:
 
 
 def _gelu_tanh_rule(g: Any, x: Any) -> Any:
+    x = clip(x, -_FAR, _FAR)  # farther out the slope is the same, and the cube may be infinite
     square = x * x
     t = tanh(x * (square * 0.044715 + 1.0) * _TANH_SCALE)
     slope = (square * (3 * 0.044715) + 1.0) * _TANH_SCALE

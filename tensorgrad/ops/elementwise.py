@@ -497,22 +497,36 @@ def bitwise_invert(x: Any, /) -> Tensor:
 # --- selection ----------------------------------------------------------------------------------
 
 
-def _share_value(xp: Any, x1: Any, x2: Any) -> Any:
-    dtype = getattr(x1, "dtype", None) or x2.dtype
-    # 2, 1 or 0 halves: x1 counts when it is larger, and once more when it is not smaller
-    halves = xp.add(xp.greater(x1, x2), xp.greater_equal(x1, x2), dtype=dtype)
-    return halves * (constant(0.5, dtype) if xp is np else 0.5)
+def _part_value(xp: Any, g: Any, x1: Any, x2: Any) -> Any:
+    more, same = xp.greater(x1, x2), xp.equal(x1, x2)
+    y = keep_where(xp, more, g)
+    if xp is not np or same.any():
+        y = y + keep_where(xp, same, g * 0.5)
+    return y
 
 
-# The part of the gradient that goes to x1 where the larger of x1 and x2 was taken: ties share.
-_share_of_larger = binary(
-    Primitive("share_of_larger", _share_value, {"x1": None, "x2": None}, types="same", widen=True)
+_PART: Primitive = Primitive(
+    "part_of_larger",
+    _part_value,
+    {"g": lambda g, x1, x2: _part_of_larger(g, x1, x2), "x1": None, "x2": None},
+    types="same",
+    widen=True,
 )
+
+
+def _part_of_larger(g: Any, x1: Any, x2: Any) -> Any:
+    """The gradient of x1 where the larger of x1 and x2 was taken; ties share.
+
+    It is chosen and not multiplied: the gradient of what was not taken may be infinite.
+    """
+    return apply(_PART, (g, x1, x2))
+
+
 maximum = elementwise2(
     "maximum",
     "maximum",
-    lambda g, x1, x2: g * _share_of_larger(x1, x2),
-    lambda g, x1, x2: g * _share_of_larger(x2, x1),
+    lambda g, x1, x2: _part_of_larger(g, x1, x2),
+    lambda g, x1, x2: _part_of_larger(g, x2, x1),
     "The larger of ``x1`` and ``x2``; NaN if either is. At a tie each gets half the gradient.",
     cases=[
         lambda s: s(s.real(3, 4, avoid=0.0), 0.0),
@@ -524,8 +538,8 @@ maximum = elementwise2(
 minimum = elementwise2(
     "minimum",
     "minimum",
-    lambda g, x1, x2: g * _share_of_larger(x2, x1),
-    lambda g, x1, x2: g * _share_of_larger(x1, x2),
+    lambda g, x1, x2: _part_of_larger(g, x2, x1),
+    lambda g, x1, x2: _part_of_larger(g, x1, x2),
     "The smaller of ``x1`` and ``x2``; NaN if either is. At a tie each gets half the gradient.",
     cases=[
         lambda s: s(s.real(3, 4, avoid=0.0), 0.0),

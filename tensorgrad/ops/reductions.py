@@ -416,8 +416,7 @@ def _logsumexp_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> An
     if not _number(x.shape, axis):
         return x * 0.0
     e = exp(x - apply(_TOP, (x,), {"axis": axis}))
-    total = sum(e, axis=axis, keepdims=True)
-    share = e / where(equal(total, 0.0), 1.0, total)
+    share = ratio(e, sum(e, axis=axis, keepdims=True))  # 0 of a sum of nothing, 1 of infinity
     return spread(g, x.shape, axis, keepdims) * share
 
 

@@ -426,6 +426,13 @@ def _pow(to: Lowering, i: Instruction, *inputs: Any, exponent: Any = None, base:
     return to.map("tg_pow{f}({0}, {1})", *inputs, dtype=dtype, cost=40)
 
 
+@_row("part_of_larger")
+def _part_of_larger(to: Lowering, i: Instruction, g: View, x1: Any, x2: Any) -> View:
+    if g.dtype not in WIDE_FLOATS:
+        raise _StaysACallError("integers are left to NumPy")
+    return to.map("({1} > {2} ? {0} : {1} == {2} ? {0} * {3} : 0)", g, x1, x2, 0.5, cost=3)
+
+
 @_row("ratio")
 def _ratio(to: Lowering, i: Instruction, x: Any, length: View) -> View:
     text = "({1} == 0 ? 0 : tg_abs{f}({0}) == {2} && {1} == {2} ? tg_sign{f}({0}) : {0} / {1})"
