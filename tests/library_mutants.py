@@ -78,9 +78,7 @@ SELECTIONS: dict[str, Selection] = {
     "parts of data": Selection(
         "tests/data/test_edges.py -k 'not loader' tests/data/test_datasets.py", 3
     ),
-    "loader": Selection(
-        "tests/data/test_edges.py tests/data/test_loader.py tests/data/test_workers.py", 9
-    ),
+    "loader": Selection("tests/data/test_edges.py tests/data/test_loader.py", 9),
     "transforms": Selection(
         "tests/data/test_edges.py -k 'not loader' tests/data/test_transforms.py", 2
     ),
