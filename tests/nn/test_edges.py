@@ -51,6 +51,34 @@ def test_a_state_that_does_not_fit_changes_nothing(strict: bool) -> None:
         np.testing.assert_array_equal(v.numpy(), before[k])
 
 
+def test_parts_of_a_sequence_are_numbered_anew() -> None:
+    """Names stay; numbers begin at 0 again, so that the part is saved like one made of its own."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.Linear(4, 1))
+    assert list(model[2:].state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert list(model[::3].state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    named = nn.Sequential({"first": nn.Linear(2, 3), "last": nn.Linear(3, 1)})
+    assert list(named[1:].state_dict()) == ["last.weight", "last.bias"]
+
+
+def test_a_hook_that_is_removed_leaves_the_others() -> None:
+    """Of the same kind too; they are called in the order in which they came."""
+    layer = nn.ReLU()
+    seen: list[Any] = []
+
+    def noting(what: Any) -> Any:
+        return lambda *_: seen.append(what)
+
+    handles = [layer.register_forward_hook(noting(k)) for k in range(3)]
+    before = layer.register_forward_pre_hook(noting("before"))
+    handles[1].remove()
+    layer(Tensor([1.0]))
+    assert seen == ["before", 0, 2]
+    before.remove()
+    handles[1].remove()
+    layer(Tensor([1.0]))
+    assert seen[3:] == [0, 2]
+
+
 # --- first values ---------------------------------------------------------------------------------
 
 

@@ -152,6 +152,34 @@ def test_squares_of_16_bit_gradients_do_not_overflow() -> None:
     np.testing.assert_allclose(p.grad.float().numpy(), 0.5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 3, 2)])
+@pytest.mark.parametrize("d", [1.0, 1.5])
+def test_factored_steps_written_out(shape: tuple[int, ...], d: float) -> None:
+    """Adafactor: in proportion to the size of the weights, cut where updates are large."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape) * 5
+    p = Tensor(x, requires_grad=True)
+    optimizer = optim.Adafactor([p], lr=0.05, eps=(1e-30, 1e-3), d=d, weight_decay=0.1)
+    rows = columns = whole = np.zeros(())
+    for t in range(1, 6):
+        g = rng.standard_normal(shape) * 10.0**-t
+        p.grad = Tensor(g)
+        optimizer.step()
+        new = t**-0.8
+        length = max(1e-3, np.sqrt((x**2).mean())) * min(0.05, t**-0.5)
+        x = x * (1 - 0.05 * 0.1)
+        if len(shape) > 1:
+            rows = rows + new * ((g**2).mean(-1, keepdims=True) - rows)
+            columns = columns + new * ((g**2).mean(-2, keepdims=True) - columns)
+            v = rows * columns / rows.mean(-2, keepdims=True)
+        else:
+            whole = whole + new * (g**2 - whole)
+            v = whole
+        u = g / np.sqrt(v)
+        x = x - length / max(1, np.sqrt((u**2).mean()) / d) * u
+        np.testing.assert_allclose(p.detach().numpy(), x, rtol=1e-9)
+
+
 # --- schedules ------------------------------------------------------------------------------------
 
 
