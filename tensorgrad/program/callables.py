@@ -578,7 +578,7 @@ def _next(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 _EMPTY: list[Any] = [[], (), {}, {}.values(), {}.items(), set(), collections.deque()]
-_OF_CONTAINERS = (*[type(iter(x)) for x in _EMPTY], type(reversed([])), type(reversed(dict())))
+_OF_CONTAINERS = (*[type(iter(x)) for x in _EMPTY], type(reversed([])), type(reversed({})))
 
 
 def _gone_through(it: Any) -> Any:
