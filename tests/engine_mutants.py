@@ -222,8 +222,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "hooks of leaves skipped",
         REPLAY,
-        "        if leaf.hooks is not None:\n            g = _run_hooks(leaf, g, lift)\n",
-        "",
+        "        if leaf.hooks is not None:\n            gradients[leaf.position] = ",
+        "        if False:\n            gradients[leaf.position] = ",
         "tape",
     ),
     Mutant(
