@@ -35,7 +35,8 @@ class Progress(Callback):
         self._live = False
 
     @property
-    def _stream(self) -> TextIO:
+    def _stream(self) -> TextIO | None:
+        """None where standard error is closed: then nothing is said."""
         return sys.stderr if self._given is None else self._given
 
     def on_fit_start(self, trainer: Trainer, loader: DataLoader, epochs: int) -> None:
@@ -44,7 +45,7 @@ class Progress(Callback):
         self._examples = loader.batch_size
         self._done = 0
         self._started = time.perf_counter()
-        self._live = self._stream.isatty()
+        self._live = self._stream is not None and self._stream.isatty()
 
     def on_batch_end(self, trainer: Trainer, done: int) -> None:
         """Draw the line, if it is time."""
@@ -73,11 +74,7 @@ class Progress(Callback):
                 parts.append(f"{part}: {_figures(own)}")
         count = f"{trainer.epoch:>{len(str(self._epochs))}}/{self._epochs}"
         self._clear()
-        print(
-            f"epoch {count}  {'  '.join(parts)}  {record['seconds']:.2f} s",
-            file=self._stream,
-            flush=True,
-        )
+        self._put(f"epoch {count}  {'  '.join(parts)}  {record['seconds']:.2f} s\n")
 
     def on_abort(self, trainer: Trainer, error: BaseException) -> None:
         """Leave the terminal on a fresh line."""
@@ -85,15 +82,18 @@ class Progress(Callback):
 
     def _draw(self, line: str) -> None:
         line = line[: shutil.get_terminal_size().columns - 1]
-        self._stream.write("\r" + line.ljust(self._width))
-        self._stream.flush()
+        self._put("\r" + line.ljust(self._width))
         self._width = len(line)
 
     def _clear(self) -> None:
         if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
+            self._put("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _put(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def _figures(values: dict[str, float]) -> str:

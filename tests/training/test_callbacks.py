@@ -6,6 +6,7 @@ import csv
 import os
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tensorgrad.training import (
     History,
     LivePlot,
     NanStop,
+    Progress,
     TensorBoard,
     Trainer,
     TrainingError,
@@ -406,3 +408,12 @@ def test_live_page(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no more"):
         trainer_with(LivePlot(path), Stops()).fit(*loaders(), epochs=2)
     assert "ended in epoch 1: &lt;no more&gt;" in path.read_text()
+
+
+def test_progress_without_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it is closed, as in a program without a window, nothing is said anywhere."""
+    monkeypatch.setattr(sys, "stderr", None)
+    trainer_with(Progress()).fit(*loaders(), epochs=1)
+    assert capsys.readouterr().out == ""
