@@ -81,7 +81,7 @@ class Problem(NamedTuple):
                 f"an input has shape {raw.shape[1:]}, but the network was trained on "
                 f"{tuple(self.shape)}; take the same kind of data, and --image-size as then"
             )
-        flat = raw.reshape(len(raw), -1)
+        flat = raw.reshape(len(raw), self.inputs)
         if flat.dtype == np.uint8 and self.only_scaled:
             return flat  # a quarter of the memory, and of the time to fetch a batch
         with np.errstate(over="ignore", invalid="ignore"):
@@ -156,6 +156,8 @@ def read(
         return Raw(images, labels, tuple("0123456789"))
     place = Path(path)
     raw = _read(place, settings, classes, problem)
+    if not len(raw.inputs):
+        raise TensorgradError(f"{place}: there are no examples; put some there")
     _require_finite(place, raw.inputs, raw.targets, *(raw.test or ()))
     return raw
 

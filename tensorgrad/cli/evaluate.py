@@ -196,9 +196,11 @@ def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Arr
     if path.suffix == ".npz":
         arrays = arrays_of(path)
         found = next((arrays[n] for n in ("x", "x_test", "inputs", "images") if n in arrays), None)
-        if found is None or found.ndim < 2:
+        if found is None or found.ndim < 2 or not len(found) or found.dtype.kind not in "biuf":
             raise DataFileError(
-                path, f"holds {', '.join(arrays)}, and no array x [n, ...]", "save it as x"
+                path,
+                f"holds {', '.join(arrays)}, and no array x [n, ...] of numbers with an example",
+                "save it as x",
             )
         return [f"{path}:{i}" for i in range(len(found))], found
     if not problem.features:

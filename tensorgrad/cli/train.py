@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tensorgrad.cli.build import (
 )
 from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
-from tensorgrad.cli.settings import DEFAULTS, read_toml, write_toml
+from tensorgrad.cli.settings import DEFAULTS, line, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.errors import TensorgradError
 from tensorgrad.ops.random import default_generator
@@ -125,7 +126,13 @@ def resume(run: str | Path, **given: Any) -> None:
         settings["device"] = backend.normalize(settings["device"])
         for name in PLACES:
             place = settings[name]
-            if place is not None and not os.path.exists(place):
+            if place is None:
+                continue
+            try:
+                line(place)
+            except ArgumentTypeError as error:  # settings go into a file again
+                raise TensorgradError(f"--{name.replace('_', '-')} {error}") from error
+            if not os.path.exists(place):
                 raise TensorgradError(
                     f"{place}: there is no such file or folder, nor beside {folder}; say where it "
                     f"is now with --{name.replace('_', '-')}"
@@ -194,8 +201,6 @@ def settle(settings: Settings, data: Data, given: Collection[str]) -> None:
                 "--loss cross-entropy is for classes; a target of numbers takes squared-error"
             )
         settings["loss"] = "squared-error"
-    if data.target is not None:
-        settings["target"] = data.target
     batch = len(data.train)
     if settings["batch_size"] != "full":
         batch = min(batch, settings["batch_size"])
@@ -249,6 +254,7 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     problem = data.problem
     config = {
         **settings, "problem": problem._asdict(), "digest": data.digest, "base": os.getcwd(),
+        "target": data.target,
     }  # fmt: skip
     stopping = EarlyStopping(settings["patience"])
     checkpoints = Checkpointing(
@@ -274,7 +280,9 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
         callbacks.append(LivePlot(folder / "live.html"))
     train_loader = loader_of(data.train, settings, training=True)
     trainer = new_trainer(data, settings, [*callbacks, checkpoints], len(train_loader))
-    write_atomically(folder / "config.toml", write_toml(settings, versions()).encode())
+    # The loss of numbers is not chosen: these settings may be taken for classes too.
+    chosen = settings if problem.classes is not None else {**settings, "loss": None}
+    write_atomically(folder / "config.toml", write_toml(chosen, versions()).encode())
     widths = (problem.inputs, *settings["hidden"], problem.outputs)
     print(
         f"{problem.name}: {len(data.train):,} training, {len(data.validation):,} validation and "
