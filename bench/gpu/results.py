@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from bench.machine import ROOT
 from tensorgrad.files import write_atomically
 
 #: the card's name in a rehearsal
@@ -34,7 +36,10 @@ class Results:
             content["runs"].append(self._about)
         number = content["runs"].index(self._about)
         content["cases"][case] = {"run": number, **result}
-        write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+        text = json.dumps(content, indent=1) + "\n"
+        for place in (ROOT, sys.prefix):  # which say nothing to others
+            text = text.replace(f"{place}/", "")
+        write_atomically(file, text.encode())
 
 
 def load(file: Path) -> dict[str, Any]:

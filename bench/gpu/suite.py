@@ -18,7 +18,7 @@ from typing import Any
 from bench.gpu.common import Say, Settings
 from bench.machine import ROOT
 
-#: seconds until a first test has begun, and from the last one's end to that of all
+#: seconds until the first test begins, and after the last one
 _START = 150.0
 #: failures whose text is kept; of the others, the names
 _TEXTS = 20
