@@ -20,6 +20,7 @@ from emulator import emulator
 from standin import cupy_standin
 
 from bench.gpu import launched, rehearsal, stage_bandwidth, suite, table
+from bench.gpu.__main__ import main
 from bench.gpu.common import Settings
 from bench.gpu.results import Results, load
 from bench.gpu.stages import STAGES, USUAL
@@ -72,6 +73,15 @@ def test_every_kernel_has_a_case(seen: set[str]) -> None:
         pytest.skip("the cases were not run in this process")
     names = {f"{f}/{name}" for f in kernels.families() for name in kernels.kernel_names(f)}
     assert seen == names
+
+
+@pytest.mark.usefixtures("counted")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_cases_in_16_bits(dtype: str) -> None:
+    for name in stage_bandwidth.NAMES:
+        launched.taken()
+        stage_bandwidth.case(name, N, dtype, parameters=3).run()
+        assert launched.taken(), name
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -225,6 +235,32 @@ def test_killed_it_keeps_what_was_measured(kind: str, tmp_path: Path) -> None:
     written = table.write(tmp_path).read_text()
     assert "| products: product bfloat16 | yes [1] | no |" in written
     assert "**interrupted**: it was killed while it ran" in written
+
+
+def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+    code, text, found = campaign(tmp_path, "--stage", "products", "--minutes", "0.001")
+    assert code == 0
+    assert not found
+    assert "no time is left for products: 3 cases" in text
+
+
+def test_lists_stages_and_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name}: " in listed for name in STAGES)
+    assert "    softmax 1024 backward bfloat16\n" in listed
+
+
+@pytest.mark.parametrize(
+    "given", [["--plant", "products=hang"], ["--rehearse", "--plant", "products=fire"], ["--stage"]]
+)
+def test_refuses_what_it_does_not_know(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(cuda_is_available(), reason="there is a GPU")
