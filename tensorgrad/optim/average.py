@@ -70,22 +70,18 @@ class ExponentialMovingAverage:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model has the means for its weights."""
-        self._swap()
+        kept = [p.detach().clone() for p in self._params]
+        self.copy_to_model()
         try:
             yield
         finally:
-            self._swap()
+            for p, weight in zip(self._params, kept):
+                p.detach().copy_(weight)
 
     def copy_to_model(self) -> None:
         """Make the means the weights of the model, for good."""
         for p, mean in zip(self._params, self._means):
             p.detach().copy_(mean)
-
-    def _swap(self) -> None:
-        for p, mean in zip(self._params, self._means):
-            kept = p.detach().clone()
-            p.detach().copy_(mean)
-            mean.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """The means by the names of the parameters, and the number of steps."""

@@ -119,13 +119,20 @@ class GradScaler:
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of ``optimizer`` by the factor; for clipping before ``step``.
 
-        Raises GradientError if they were divided before since the last ``update``.
+        Raises GradientError if they, or one of them, were divided before since the last ``update``.
         """
         if optimizer in self._found:
             raise GradientError(
                 "GradScaler: the gradients of this optimizer were divided by the scale already; "
                 "call unscale_() at most once and before step(), and update() after the steps of "
                 "all optimizers"
+            )
+        own = set(map(id, optimizer._all_params()))
+        if any(id(p) in own for other in self._found for p in other._all_params()):
+            raise GradientError(
+                "GradScaler: a parameter belongs to two of the optimizers, and its gradient would "
+                "be divided by the scale twice; let one of them have it, or give each a scaler and "
+                "a backward pass of its own"
             )
         found = Tensor(0.0, dtype="float32", device=self.scale_tensor.device)
         unscale(optimizer, self.scale_tensor, found)

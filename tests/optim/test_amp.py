@@ -163,6 +163,18 @@ def test_gradients_are_divided_once_between_updates() -> None:
     assert scaler.get_scale() == 1024
 
 
+def test_a_parameter_of_two_optimizers_is_divided_once() -> None:
+    scaler, (p, q), (one, _) = scaled()
+    other = SGD([q, p], lr=1.0)
+    scaler.scale((p + q).sum()).backward()
+    scaler.unscale_(one)
+    with pytest.raises(GradientError, match="belongs to two of the optimizers"):
+        scaler.step(other)
+    assert p.grad is not None
+    assert q.grad is not None
+    assert (p.grad.tolist(), q.grad.tolist()) == ([1, 1], [1024, 1024])
+
+
 @pytest.mark.parametrize(("value", "bound"), [(1.0, 2.0**126), (np.nan, 2.0**-126)])
 def test_the_scale_stays_finite(value: float, bound: float) -> None:
     """However long gradients are finite, or are not; and so does what they are multiplied by."""

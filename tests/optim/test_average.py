@@ -98,3 +98,22 @@ def test_in_a_compiled_step(dtype: str, warm_up: bool) -> None:
     assert compiled["steps"] == plain["steps"] == 9
     for name, mean in plain["means"].items():
         np.testing.assert_allclose(compiled["means"][name].numpy(), mean.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_looking_at_the_means_does_not_round_them(dtype: str) -> None:
+    """Those of 16-bit weights are float32, and stay what they are, also after an error."""
+    net = model().to(dtype)
+    average = ExponentialMovingAverage(net, 0.999, warm_up=False)
+    net.weight.detach().copy_(np.array([[1.5, 2.25]]))
+    for _ in range(3):
+        average.update()
+    before = average.state_dict()["means"]["weight"].numpy()
+    with pytest.raises(KeyError), average.applied():
+        raise KeyError
+    with average.applied(), average.applied():
+        np.testing.assert_array_equal(
+            net.weight.float().detach().numpy(), before.astype(net.weight.dtype)
+        )
+    assert net.weight.tolist() == [[1.5, 2.25]]
+    np.testing.assert_array_equal(average.state_dict()["means"]["weight"].numpy(), before)
