@@ -19,13 +19,14 @@ import pytest
 from emulator import emulator
 from standin import cupy_standin
 
-from bench.gpu import launched, rehearsal, stage_bandwidth, suite, table
+from bench.gpu import checks, launched, rehearsal, stage_bandwidth, suite, table
 from bench.gpu.__main__ import main
 from bench.gpu.common import Settings
 from bench.gpu.results import Results, load
 from bench.gpu.stages import STAGES, USUAL
 from bench.machine import ROOT
 from tensorgrad.backend import cuda_is_available, kernels
+from tensorgrad.program import cuda_source
 
 N = 1 << 12
 
@@ -204,6 +205,33 @@ def test_planted_faults_are_reported(tmp_path: Path, rehearsed: tuple[Path, str]
     written = (tmp_path / "gpu.md").read_text()
     assert "- products: product float32: **died**: the process ended by signal 11" in written
     assert "| activation: gelu_forward | no | **failed**: float32 [1]" in written
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("kernel", "losses, eager: GPU and CPU"),
+        ("capture", "cudaErrorStreamCaptureUnsupported: planted"),
+        ("symbol", "CUDA_ERROR_NOT_FOUND"),
+    ],
+)
+def test_checks_of_compiled_steps_see(fault: str, said: str) -> None:
+    with rehearsal.installed([fault]), pytest.raises((AssertionError, RuntimeError), match=said):
+        checks.run("layer norm + GELU", tiny=True)
+
+
+def test_checks_of_compiled_steps_see_wrong_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first replay is compared with the step: the fallback is what is reported."""
+    right = cuda_source.KernelWriter.kernel
+
+    def wrong(self: Any) -> Any:
+        made = right(self)
+        made.text = made.text.replace("tg_tanh_", "tg_sin_")
+        return made
+
+    monkeypatch.setattr(cuda_source.KernelWriter, "kernel", wrong)
+    with rehearsal.installed(), pytest.raises(AssertionError, match="did something else"):
+        checks.run("dense", tiny=True)
 
 
 def test_a_hang_costs_its_case_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ def note() -> None:
     """Note every launch from here on as "family/kernel dtype"."""
     before: Callable[..., Any] = kernels.get
 
+    @wraps(before)
     def get(xp: Any, family: str, name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
         kernel = before(xp, family, name, dtype)
         label = f"{family}/{name} {dtype}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib
+import inspect
 import os
 import shutil
 import signal
@@ -54,6 +55,8 @@ def installed(plants: Sequence[str] = ()) -> Iterator[None]:
         _complete(standin, module, put)
         _products(module, put)
         stack.enter_context(patch.dict(cuda._CUBLAS, clear=True))
+        for name in ("_expanded", "get", "_module"):  # nothing from before, nor for afterwards
+            put(kernels, name, cache(inspect.unwrap(getattr(kernels, name))))
         if "kernel" in plants:
             _wrong_kernels(Path(stack.enter_context(tempfile.TemporaryDirectory())), put)
         if "capture" in plants:
@@ -162,8 +165,6 @@ def _wrong_kernels(scratch: Path, put: _Put) -> None:
     assert _WRONG[0] in text, "kernels/math.cuh has changed: plant another fault"
     file.write_text(text.replace(*_WRONG), encoding="utf-8")
     put(kernels, "folder", lambda: folder)
-    for name in ("_expanded", "get", "_module"):
-        put(kernels, name, cache(getattr(kernels, name).__wrapped__))
 
 
 def _no_capture(standin: Any, put: _Put) -> None:
