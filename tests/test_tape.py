@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import operator
 import sys
@@ -19,7 +20,7 @@ from hypothesis import given
 from sampler import Array, host
 
 import tensorgrad as tg
-from tensorgrad import Tensor
+from tensorgrad import Tensor, autograd, tape
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.tape import OVERWRITTEN, Node
 
@@ -794,6 +795,77 @@ def test_no_grad_as_decorator() -> None:
     assert not twice(x).requires_grad
     assert not twice(x).requires_grad
     assert (x * 1).requires_grad
+
+
+@pytest.mark.parametrize("mode", [tg.no_grad, autograd.detect_anomaly])
+def test_a_mode_as_decorator_of_a_generator(mode: Any) -> None:
+    """It holds while the generator runs, and not while its caller does, whatever is done to it."""
+
+    def changed() -> bool:
+        return tape.current_mode() != outside
+
+    outside = tape.current_mode()
+    seen: list[Any] = []
+
+    @mode()  # type: ignore[untyped-decorator]
+    def each(n: int) -> Any:
+        """Numbers."""
+        for i in range(n):
+            try:
+                seen.append((changed(), (yield i)))
+            except KeyError as error:
+                seen.append((changed(), error))
+            finally:
+                seen.append(changed())
+        return "end"
+
+    assert (each.__name__, each.__doc__) == ("each", "Numbers.")
+    running = each(3)
+    assert next(running) == 0
+    assert not changed()
+    assert running.send("told") == 1
+    assert not changed()
+    error = KeyError("thrown")
+    assert running.throw(error) == 2
+    assert not changed()
+    with pytest.raises(StopIteration, match="end"):
+        next(running)
+    assert seen == [(True, "told"), True, (True, error), True, (True, None), True]
+    assert not changed()
+    seen.clear()
+    running = each(3)
+    next(running)
+    running.close()
+    assert seen == [True]
+    with pytest.raises(ValueError, match="unknown"):
+        each(3).throw(ValueError("unknown"))
+    assert list(each(2)) == [0, 1]
+    assert not changed()
+
+
+def test_no_grad_as_decorator_of_asynchronous_functions() -> None:
+    @tg.no_grad()
+    async def one() -> bool:
+        await asyncio.sleep(0)
+        return tg.is_grad_enabled()
+
+    @tg.no_grad()
+    async def each() -> Any:
+        for _ in range(2):
+            await asyncio.sleep(0)
+            yield tg.is_grad_enabled()
+
+    async def both() -> list[Any]:
+        found: list[Any] = [(await one(), tg.is_grad_enabled())]
+        return found + [(inside, tg.is_grad_enabled()) async for inside in each()]
+
+    assert asyncio.run(both()) == [(False, True)] * 3
+
+
+@pytest.mark.parametrize("what", [type("Some", (), {}), 3])
+def test_no_grad_as_decorator_of_what_it_is_not_for(what: Any) -> None:
+    with pytest.raises(TypeError, match=r"@no_grad\(\) is for functions and methods"):
+        tg.no_grad()(what)
 
 
 def test_threads_have_modes_of_their_own() -> None:

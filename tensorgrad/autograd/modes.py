@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar, Token
 from typing import Any, TypeVar
 
@@ -29,14 +30,86 @@ class _SetMode:
         MODE.reset(self._tokens.pop())
 
     def __call__(self, function: F) -> F:
-        make = type(self)
+        """``function`` (a generator, a coroutine) with the mode wherever its own code runs.
 
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
+        Raises TypeError for a class, and for what cannot be called.
+        """
+        make, of = type(self), f"@{type(self).__name__}()"
+        if isinstance(function, type):
+            raise TypeError(
+                f"{of} is for functions and methods, not for a class; put it before each"
+            )
+        if not callable(function):
+            raise TypeError(f"{of} is for functions and methods; got {function!r}")
+        wrapped: Any
+        if inspect.isgeneratorfunction(function):
+
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                return _resumed(make, function(*args, **kwargs))
+
+        elif inspect.isasyncgenfunction(function):
+
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                return _resumed_async(make, function(*args, **kwargs))
+
+        elif inspect.iscoroutinefunction(function):
+
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with make():
+                    return await function(*args, **kwargs)
+
+        else:
+
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with make():
+                    return function(*args, **kwargs)
+
+        found: Any = functools.wraps(function)(wrapped)
+        return found
+
+
+def _resumed(make: type[_SetMode], inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """``inner``, in the mode while it runs and not while it waits: that is its caller's time."""
+    step: Callable[[], Any] = functools.partial(inner.send, None)
+    try:
+        while True:
             with make():
-                return function(*args, **kwargs)
+                found = step()
+            try:
+                sent = yield found
+            except GeneratorExit:
+                with make():
+                    inner.close()
+                raise
+            except BaseException as error:
+                step = functools.partial(inner.throw, error)
+            else:
+                step = functools.partial(inner.send, sent)
+    except StopIteration as end:
+        return end.value
 
-        return wrapped  # type: ignore[return-value]
+
+async def _resumed_async(
+    make: type[_SetMode], inner: AsyncGenerator[Any, Any]
+) -> AsyncGenerator[Any, Any]:
+    """``_resumed`` for an asynchronous generator."""
+    step: Callable[[], Any] = functools.partial(inner.asend, None)
+    try:
+        while True:
+            with make():
+                found = await step()
+            try:
+                sent = yield found
+            except GeneratorExit:
+                with make():
+                    await inner.aclose()
+                raise
+            except BaseException as error:
+                step = functools.partial(inner.athrow, error)
+            else:
+                step = functools.partial(inner.asend, sent)
+    except StopAsyncIteration:
+        return
 
 
 class no_grad(_SetMode):
