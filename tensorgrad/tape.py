@@ -370,7 +370,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             break
     device: Backend = CPU
-    usual = tensor and len(arrays) == len(inputs) and (dtype is not None or not op.widen)
+    usual = tensor and len(arrays) == len(inputs) and (dtype is not None or not converts)
     if not usual:
         if not tensor and not any(isinstance(x, Tensor) for x in inputs):
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
@@ -380,7 +380,10 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        device = backend.of(next(a for a in arrays if is_array(a)))
+        found = [a for a in arrays if a is not None and type(a) not in _SCALARS]
+        if not found:
+            raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
+        device = backend.of(found[0])
     grad, observers = current_mode()
     if observers and op.overwrites:
         for observer in observers:
@@ -392,7 +395,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             y = op.cpu(*arrays, **attrs)
         else:
             y = device.run(op, arrays, attrs)
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
         raise _explained(op, arrays, attrs, error) from error
     if op.residual is not None:
         y, residual = y
@@ -423,7 +426,10 @@ def apply_update(
     if type(arrays[-1]) is not ndarray or current_mode().observers:
         apply(op, [None if a is None else wrap(a, None) for a in arrays], attrs)
         return
-    op.cpu(*arrays, **attrs)
+    try:
+        op.cpu(*arrays, **attrs)
+    except ValueError as error:
+        raise _explained(op, arrays, attrs, error) from error
     note_overwritten(arrays[:written])
 
 
@@ -697,7 +703,10 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
             place = None if first is None else first.device
             if is_array(x):
                 place = backend.of(x).device_of(x)
-            x = Tensor(x, device=place, copy=None)
+            if isinstance(x, list | tuple):
+                x = Tensor._joined(x, place)
+            else:
+                x = Tensor(x, device=place, copy=None)
         if isinstance(x, Tensor):
             if first is None:
                 first = x
@@ -743,6 +752,18 @@ def _explained(
     """The error that a user should see in place of ``error`` from NumPy or CuPy."""
     if isinstance(error, ShapeError | DtypeError | DeviceError):
         return error
+    if isinstance(error, ValueError) and "read-only" in str(error):
+        return ValueError(
+            f"{op.name}: the memory of a tensor that is to be overwritten is read-only, since it "
+            "shares that of a broadcast, mapped or protected array; overwrite x.clone() instead, "
+            "or make the tensor with copy=True"
+        )
+    if isinstance(error, TypeError | AttributeError) and any(a is None for a in arrays):
+        return DtypeError(f"{op.name}: a tensor or a number is needed; got None")
+    if isinstance(error, AttributeError):
+        return error
+    if isinstance(error, OverflowError):
+        return OverflowError(f"{op.name}: {error}; convert the tensor with .astype(...) first")
     shapes = [a.shape for a in arrays if hasattr(a, "shape")]
     got = " and ".join(str(s) for s in shapes)
     reason = ""

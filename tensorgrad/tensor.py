@@ -15,6 +15,7 @@ from numpy import ndarray
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import is_array
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
+from tensorgrad.ops import numpy_names
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.replay import replay
 from tensorgrad.tape import Leaf, Node, current_mode, wrap
@@ -63,10 +64,14 @@ class Tensor:
             place = backend.of(data).device_of(data) if on_gpu else backend.default_device()
         else:
             place = backend.normalize(device)
-        if not isinstance(getattr(data, "dtype", None), np.dtype):
+        if type(data) is not ndarray and not isinstance(getattr(data, "dtype", None), np.dtype):
             data, wanted = _from_python(data, wanted)
-        elif wanted is None:
-            wanted = dtypes.as_dtype(data.dtype)
+        else:
+            _refuse_masked(data)
+            if data.dtype.kind in "cSU" or (data.dtype.kind == "O" and wanted is None):
+                raise _no_number(data.reshape(-1).tolist(), data)
+            if wanted is None:
+                wanted = dtypes.as_dtype(data.dtype)
         self.data = backend.backend_for(place).asarray(data, wanted, place, copy)
         self.node = None
         for observer in current_mode().observers:
@@ -223,6 +228,27 @@ class Tensor:
 
         return remove
 
+    @staticmethod
+    def _joined(data: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+        """Nested sequences as a tensor; the tensors in them stay connected to it.
+
+        dtype: the common one of the tensors and arrays in them unless given.
+        """
+        if dtype is None:
+            kinds = _kinds(data)
+            if kinds is None:
+                return Tensor(data, device=device, copy=None)
+            dtype = dtypes.promote(*kinds)
+
+        def joined(part: Any) -> Tensor:
+            if isinstance(part, Tensor):
+                return part.to(device, dtype=dtype) if device else part.astype(dtype)
+            if isinstance(part, list | tuple) and _kinds(part) is not None:
+                return ops.stack([joined(x) for x in part])
+            return Tensor(part, dtype, device, copy=None)
+
+        return joined(data)
+
     def _recorded(self, what: str) -> Node:
         if self.node is None:
             raise GradientError(f"{what}: this tensor does not require a gradient")
@@ -275,6 +301,8 @@ class Tensor:
                     "in y.backward(tg.ones_like(y)); only of a single number it is 1"
                 )
             return ops.ones_like(self)
+        if isinstance(gradient, list | tuple):
+            gradient = Tensor._joined(gradient, self.device, self.dtype)
         if not isinstance(gradient, Tensor):
             gradient = Tensor(gradient, device=self.device, copy=None)
         if gradient.shape != self.shape:
@@ -375,7 +403,7 @@ class Tensor:
 
     def clone(self) -> Tensor:
         """A copy in memory of its own; gradients flow through."""
-        return ops.positive(self)
+        return tape.cast(self, self.dtype) if self.dtype == dtypes.bool else ops.positive(self)
 
     def __reduce__(self) -> Any:
         """For ``copy`` and ``pickle``: the values in memory of their own, with a new entry."""
@@ -424,23 +452,31 @@ class Tensor:
         return tensorgrad
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """NumPy's functions called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
-        name = _NUMPY_NAMES.get(ufunc.__name__)
-        if method != "__call__" or name is None or options:
+        """NumPy's ufuncs called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
+        function = numpy_names.ufuncs().get(ufunc)
+        if method == "__call__" and function is not None and set(options) <= {"axis"}:
+            return function(*inputs, **options)
+        out = options.get("out", ())
+        if any(_has_ufuncs_of_its_own(x) for x in (*inputs, *out)):
             return NotImplemented
-        return getattr(ops, name)(*inputs)
+        name = f"np.{ufunc.__name__}"
+        if method != "__call__":
+            raise TypeError(numpy_names.no_counterpart(f"{name}.{method}"))
+        if out and all(isinstance(x, ndarray) for x in out):
+            # array += tensor: numbers are put into an array, which has no gradient.
+            return ufunc(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
+        if function is None:
+            raise TypeError(numpy_names.no_counterpart(name))
+        raise TypeError(
+            f"{name}: {', '.join(options)} has no counterpart for tensors; write "
+            f"tg.{function.__name__}(...), and x.copy_(result) to overwrite x"
+        )
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
     ) -> Any:
         """NumPy's other functions called on tensors, as ``np.sum(x)`` or ``np.where(c, x, y)``."""
-        name = _NUMPY_NAMES.get(function.__name__)
-        if name is None:
-            raise TypeError(
-                f"np.{function.__name__} has no counterpart with gradients in tensorgrad; pass it "
-                "x.detach().numpy() if none is wanted"
-            )
-        return getattr(ops, name)(*args, **kwargs)
+        return numpy_names.call(function, args, kwargs)
 
     __cuda_array_interface__: ClassVar[Any]
 
@@ -591,6 +627,8 @@ class Tensor:
         Where a gradient is being recorded this tensor becomes a new value on the tape; other
         tensors that shared its memory keep the old one.
         """
+        if isinstance(value, list | tuple):
+            value = Tensor._joined(value, self.device, self.dtype)
         if self._is_recorded_with(value):
             self._refuse_leaf("x[index] = value")
             out = ops.index_put(self, index, value)
@@ -603,6 +641,8 @@ class Tensor:
 
         A tensor that requires a gradient can be overwritten only under ``no_grad()``.
         """
+        if isinstance(source, list | tuple):
+            source = Tensor._joined(source, self.device, self.dtype)
         if self._is_recorded_with(source):
             raise GradientError(
                 "copy_ would overwrite a value without recording it, while this tensor or the "
@@ -658,11 +698,15 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
     """Numbers and nested sequences, which may hold tensors, as an array; and the dtype meant."""
     strong = hasattr(data, "__array__") or hasattr(data, "__dlpack__")  # PyTorch's, say
     if isinstance(data, list | tuple):
-        data, strong = _without_tensors(data)
+        kinds = _kinds(data)
+        if kinds is not None:
+            data, dtype = _without_tensors(data), dtypes.promote(*kinds) if dtype is None else dtype
     try:
         found = np.asarray(data)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"a tensor needs numbers in a regular shape: {error}") from error
+    if found.dtype.kind not in "biuf" and found.dtype not in dtypes.ALL:
+        raise _no_number(data, found)
     if dtype is None:
         if found.dtype == np.float64 and not strong:
             dtype = dtypes.get_default_dtype()
@@ -671,20 +715,101 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
     return found, dtype
 
 
+def _refuse_masked(data: Any) -> None:
+    """Raise ValueError for a masked array in which something is masked."""
+    if type(data) is not ndarray:
+        mask = getattr(data, "mask", None)
+        if isinstance(mask, ndarray | np.bool_) and mask.any():
+            raise ValueError(
+                "a tensor has no mask, and what is masked would become a number; say what to put "
+                "there, as in tg.tensor(x.filled(float('nan')))"
+            )
+
+
+def _no_number(data: Any, found: ndarray[Any, Any]) -> Exception:
+    """The error for ``data``, of which NumPy makes no numbers that are known here."""
+    bad, outer = data, data
+    while isinstance(bad, list | tuple) and bad:
+        parts = [np.asarray(x) for x in bad]
+        outer, at = bad, [k for k, x in enumerate(parts) if x.dtype.kind not in "biuf"]
+        if not at:
+            break
+        bad = bad[at[0]]
+    if isinstance(bad, ndarray) and bad.dtype == object and bad.size:
+        bad = bad.reshape(-1)[0]
+    kind, inside = type(bad).__name__, "" if bad is outer else f" in a {type(outer).__name__}"
+    where = f"{kind}{inside}"
+    if isinstance(bad, int):
+        return DtypeError(
+            f"a tensor needs numbers: {bad} is too large for 64 bits; make it a float, or split it"
+        )
+    if bad is None:
+        text = f"got None{inside}; where a number is missing, write float('nan')"
+    elif isinstance(bad, set | frozenset):
+        text = f"a {where} has no order; give a list, as in sorted(x)"
+    elif isinstance(bad, dict):
+        text = f"got a {where}; give a list of its numbers, as in list(x.values())"
+    elif isinstance(bad, str | bytes):
+        text = f"got the text {bad!r}{inside}; convert it with float(x) or int(x)"
+    elif isinstance(bad, complex | np.complexfloating):
+        text = f"got {bad!r}{inside}: complex numbers are not supported; keep two real tensors"
+    elif hasattr(bad, "__next__") or hasattr(bad, "__iter__"):
+        text = f"got a {where}; give a list, as in list(x)"
+    elif hasattr(bad, "__float__"):
+        text = f"got a {where}; convert it with float(x)"
+    elif found.dtype != object:
+        text = f"{found.dtype} is not supported; known are {dtypes.names()}"
+    else:
+        text = f"got a {where}; known are {dtypes.names()}"
+    return DtypeError(f"a tensor needs numbers: {text}")
+
+
 def _rebuild(kind: type[Tensor], array: Any, device: str, requires_grad: bool) -> Tensor:
     out = object.__new__(kind)
     Tensor.__init__(out, array, device=device, requires_grad=requires_grad)
     return out
 
 
-def _without_tensors(data: Any) -> tuple[Any, bool]:
-    """Nested sequences with the tensors in them as arrays; and whether there were any."""
+def _kinds(data: Any) -> tuple[list[np.dtype[Any]], list[Any]] | None:
+    """Of the tensors and arrays in nested sequences the dtypes, of the numbers beside them one of
+    each type; ``None`` where there is neither tensor nor array."""
+    arrays: set[np.dtype[Any]] = set()
+    numbers: dict[type, Any] = {}
+    waiting = [data]
+    while waiting:
+        x = waiting.pop()
+        if type(x) in (float, int, bool):
+            numbers[type(x)] = x
+        elif isinstance(x, list | tuple):
+            waiting += x
+        elif isinstance(x, Tensor | ndarray) and x.dtype in dtypes.ALL:
+            _refuse_masked(x)
+            arrays.add(x.dtype)
+        elif isinstance(x, np.generic):
+            x = x.item()
+            numbers[type(x)] = x
+    return (list(arrays), list(numbers.values())) if arrays else None
+
+
+def _without_tensors(data: Any) -> Any:
+    """Nested sequences with the tensors in them as arrays."""
     if isinstance(data, Tensor):
-        return data._host(), True
-    if not isinstance(data, list | tuple):
-        return data, isinstance(data, ndarray)
-    parts = [_without_tensors(x) for x in data]
-    return [x for x, _ in parts], any(found for _, found in parts)
+        if data.node is not None and current_mode().grad:
+            raise GradientError(
+                "a new tensor would lose the history of the tensors in this sequence, one of which "
+                "requires a gradient; join them with tg.stack(...) or tg.asarray(...), which keep "
+                "it, or .detach() them"
+            )
+        data = data._host()
+    if isinstance(data, ndarray) and data.dtype == dtypes.bfloat16:  # NumPy cannot join it
+        return data.astype(np.float32)
+    return [_without_tensors(x) for x in data] if isinstance(data, list | tuple) else data
+
+
+def _has_ufuncs_of_its_own(x: Any) -> bool:
+    """Whether NumPy may ask an operand of another library instead."""
+    known = Tensor | ndarray | np.generic
+    return not isinstance(x, known) and hasattr(x, "__array_ufunc__")
 
 
 def _copy_value(xp: Any, target: Any, source: Any) -> Any:
@@ -702,13 +827,5 @@ for _row in OPERATIONS.values():
         for _name in (_row.name, *_row.aliases):
             if not hasattr(Tensor, _name):
                 setattr(Tensor, _name, _row.function)
-
-# What NumPy calls the operations: its own names, where the array API chose others.
-_NUMPY_NAMES = {
-    numpy_name: row.name
-    for row in OPERATIONS.values()
-    for numpy_name in (row.name, *row.aliases, row.reference)
-    if isinstance(numpy_name, str)
-}
 
 tape.Tensor = Tensor  # type: ignore[attr-defined]

@@ -78,8 +78,9 @@ def test_tensors_inside_sequences() -> None:
     assert Tensor([[a, b], [b, a]]).dtype == np.float64
     assert Tensor([[a, b], [b, a]]).tolist() == [[1, 2], [2, 1]]
     assert Tensor([Tensor([1, 2]), Tensor([3, 4])]).tolist() == [[1, 2], [3, 4]]
-    assert Tensor([leaf(1.0), leaf(2.0)]).tolist() == [1, 2]
-    assert Tensor([[leaf(1.0)], [leaf(2.0)]]).tolist() == [[1], [2]]
+    assert Tensor([leaf(1.0).detach(), leaf(2.0).detach()]).tolist() == [1, 2]
+    with tg.no_grad():
+        assert Tensor([[leaf(1.0)], [leaf(2.0)]]).tolist() == [[1], [2]]
 
 
 def test_data_is_copied_unless_asked_otherwise() -> None:
@@ -345,7 +346,7 @@ def test_numpy_functions_keep_gradients(name: str) -> None:
 def test_numpy_function_without_counterpart() -> None:
     with pytest.raises(TypeError, match=r"np\.fft|np\.unwrap.*detach"):
         np.unwrap(leaf([1.0, 2.0]))
-    with pytest.raises(TypeError):
+    with pytest.raises(GradientError, match="history"):
         np.exp(leaf([1.0]), out=np.zeros(1))
     with pytest.raises(TypeError):
         np.add.reduce(leaf([1.0]))

@@ -20,8 +20,18 @@ _default: str | None = None
 
 
 def of(array: Any) -> Backend:
-    """The backend an array belongs to."""
-    return BACKENDS[type(array)]
+    """The backend an array belongs to.
+
+    Raises TypeError for what is no array, as the ``data`` of a tensor to which a tensor was
+    assigned.
+    """
+    try:
+        return BACKENDS[type(array)]
+    except KeyError:
+        raise TypeError(
+            f"the data of a tensor is an array, and not a {type(array).__name__}; write x.copy_(y) "
+            "under tg.no_grad() to overwrite the values of x, or x.data = y.data"
+        ) from None
 
 
 def is_array(obj: Any) -> bool:

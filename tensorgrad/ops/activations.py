@@ -14,6 +14,7 @@ import numpy as np
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import ACTIVE, in_float32, raised
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
@@ -128,6 +129,11 @@ def _leaky_value(xp: Any, x: Any, negative_slope: float) -> Any:
     return xp.where(x > 0, x, x * negative_slope)
 
 
+def _floats(function: str, options: dict[str, Any]) -> dict[str, float]:
+    """The options of a function, which have to be numbers."""
+    return {name: float(number(function, name, value)) for name, value in options.items()}
+
+
 _LEAKY = Primitive(
     "leaky_relu",
     _leaky_value,
@@ -147,7 +153,7 @@ _LEAKY = Primitive(
 )
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
     """``x`` where positive, else ``negative_slope * x``; at 0 the gradient is the slope."""
-    return apply(_LEAKY, (x,), {"negative_slope": float(negative_slope)})
+    return apply(_LEAKY, (x,), _floats("leaky_relu", {"negative_slope": negative_slope}))
 
 
 def _elu_value(xp: Any, x: Any, alpha: float) -> Any:
@@ -174,7 +180,7 @@ _ELU = Primitive(
 )
 def elu(x: Any, /, alpha: float = 1.0) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
-    return apply(_ELU, (x,), {"alpha": float(alpha)})
+    return apply(_ELU, (x,), _floats("elu", {"alpha": alpha}))
 
 
 # Klambauer et al., 2017: the fixed point of mean 0 and variance 1
@@ -313,7 +319,8 @@ _HARDTANH = Primitive(
 )
 def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """``x`` limited to [min_val, max_val]; on the limits the gradient is 0."""
-    return apply(_HARDTANH, (x,), {"min_val": float(min_val), "max_val": float(max_val)})
+    limits = {"min_val": min_val, "max_val": max_val}
+    return apply(_HARDTANH, (x,), _floats("hardtanh", limits))
 
 
 # --- with a bias --------------------------------------------------------------------------------
@@ -413,7 +420,7 @@ def bias_activation(z: Any, bias: Any, /, activation: str, **options: float) -> 
             f"bias_activation: {activation} takes {', '.join(known) or 'no option'}; got "
             f"{', '.join(sorted(unknown))}"
         )
-    return apply(op, (z, bias), {k: float(options.get(k, v)) for k, v in known.items()})
+    return apply(op, (z, bias), _floats("bias_activation", {**known, **options}))
 
 
 # --- over an axis -------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import backend, dtypes, tape
-from tensorgrad.errors import ShapeError
+from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import reshape, shape_of
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import current_mode, wrap
@@ -46,6 +47,7 @@ def asarray(
     """``obj`` as a tensor: a number, nested sequences, a NumPy or CuPy array, or a tensor.
 
     Python floats get the default real dtype and Python integers int64; arrays keep their dtype.
+    Sequences may hold tensors: these are stacked, and gradients flow back to them.
     copy: True always copies, False never (and raises ValueError if that is impossible), ``None``
         only where needed. A tensor that needs no change is returned itself.
     """
@@ -59,6 +61,9 @@ def asarray(
                 f"{out.dtype} on {out.device}"
             )
         return out.clone() if copy and out is obj else out
+    if isinstance(obj, list | tuple) and copy is not False:
+        wanted = None if dtype is None else dtypes.as_dtype(dtype)
+        return Tensor._joined(obj, backend.normalize(device) if device else None, wanted)
     return Tensor(obj, dtype=dtype, device=device, copy=copy)
 
 
@@ -134,15 +139,27 @@ def _fill(xp: Any, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> 
     return xp.full(shape, value, dtype)
 
 
-def _dtype_of_number(value: Any) -> Any:
+def _dtype_of_number(name: str, value: Any) -> Any:
     """The dtype of a tensor of this number: default, int64, bool, or its own."""
-    if isinstance(value, bool):
-        return dtypes.bool
-    if isinstance(value, int):
-        return dtypes.int64
-    if isinstance(value, float):
-        return dtypes.get_default_dtype()
-    return value.dtype
+    if hasattr(value, "dtype") and not isinstance(value, float):
+        return value.dtype
+    kind = type(number(name, "fill_value", value))
+    return {bool: dtypes.bool, int: dtypes.int64}.get(kind, dtypes.get_default_dtype())
+
+
+def _spread(
+    name: str, shape: tuple[int, ...], x: Tensor, dtype: Any, device: str | None, leaf: bool
+) -> Tensor:
+    """The one element of ``x`` at every place of ``shape``, in memory of its own."""
+    if x.size != 1:
+        raise ShapeError(f"{name}: fill_value must be one number; got a tensor of shape {x.shape}")
+    if leaf and x.node is not None:
+        raise GradientError(
+            f"{name}: with requires_grad=True the result is a new beginning, while fill_value "
+            "requires a gradient itself; leave one of the two out, or .detach() fill_value"
+        )
+    x = x.to(device=device, dtype=dtype)
+    return _announced(tape.broadcast_to(reshape(x, ()), shape).clone(), leaf)
 
 
 @operation(
@@ -188,15 +205,18 @@ def full(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one number; its dtype is that of the number unless another is given."""
+    """A tensor of one number; its dtype is that of the number unless another is given.
+
+    fill_value: a number, or a tensor of one element, to which a gradient flows back.
+
+    Raises DtypeError for what is no number.
+    """
+    sizes = sizes_of("full", shape)
     if hasattr(fill_value, "node"):
-        if dtype is None:
-            dtype = fill_value.dtype
-        device = fill_value.device if device is None else device
-        fill_value = fill_value.item()
+        return _spread("full", sizes, fill_value, dtype, device, requires_grad)
     if dtype is None:
-        dtype = _dtype_of_number(fill_value)
-    return _filled(sizes_of("full", shape), fill_value, dtype, device, requires_grad)
+        dtype = _dtype_of_number("full", fill_value)
+    return _filled(sizes, number("full", "fill_value", fill_value), dtype, device, requires_grad)
 
 
 def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
@@ -240,8 +260,11 @@ def full_like(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """One number with the shape, dtype and device of ``x``."""
-    return _like(x, fill_value, dtype, device, requires_grad)
+    """One number with the shape, dtype and device of ``x``; see ``full``."""
+    if hasattr(fill_value, "node"):
+        of = _like(x, None, dtype, device, False)
+        return _spread("full_like", of.shape, fill_value, of.dtype, of.device, requires_grad)
+    return _like(x, number("full_like", "fill_value", fill_value), dtype, device, requires_grad)
 
 
 # --- matrices, ranges and grids -------------------------------------------------------------------
@@ -294,8 +317,8 @@ def arange(
 
     Integers give int64, real numbers the default real dtype. Raises ValueError for ``step`` 0.
     """
-    if stop is None:
-        start, stop = 0, start
+    start, step = number("arange", "start", start), number("arange", "step", step)
+    start, stop = (0, start) if stop is None else (start, number("arange", "stop", stop))
     if step == 0:
         raise ValueError("arange: step must not be 0")
     real = any(isinstance(n, float) for n in (start, stop, step))
@@ -332,9 +355,14 @@ def linspace(
 ) -> Tensor:
     """``num`` equally spaced numbers from ``start`` to ``stop``.
 
-    Without the latter if ``endpoint`` is False."""
+    Without the latter if ``endpoint`` is False; rounded down for an integer dtype."""
+    start, stop = number("linspace", "start", start), number("linspace", "stop", stop)
+    if not hasattr(num, "__index__") or num < 0:
+        raise ValueError(f"linspace: num must be an integer from 0; got {num!r}")
     wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     found = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    if wanted in dtypes.INTEGERS:
+        found = np.floor(found)
     return _made(found.astype(wanted), device, requires_grad)
 
 

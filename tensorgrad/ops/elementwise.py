@@ -18,6 +18,7 @@ import numpy as np
 
 from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
+from tensorgrad.errors import DtypeError
 from tensorgrad.ops import special
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply, binary, constant, ternary
@@ -692,6 +693,10 @@ def _kept(g: Any, condition: Any, when: bool) -> Any:
 )
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """``x1`` where ``condition`` is true, else ``x2``; the three broadcast."""
+    if x1 is None or x2 is None:
+        raise DtypeError(
+            "where: both values are needed, got None; where a condition is true says nonzero(x)"
+        )
     return _where(condition, x1, x2)
 
 

@@ -393,6 +393,8 @@ def assign_at(x: Any, index: Any, value: Any, /) -> Any:
 
 def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
     template, indices, new_axes = _parse(name, x, index)
+    if type(value) in (list, tuple) and hasattr(x, "node"):  # there may be tensors in it
+        value = x._joined(value, x.device, x.dtype)
     if hasattr(value, "node") and value.dtype != x.dtype:
         value = tape.cast(value, x.dtype)
     elif not hasattr(value, "node") and not isinstance(value, int | float | np.generic):

@@ -17,6 +17,7 @@ from tensorgrad.ops.shaping import (
     Axis,
     expand_dims,
     matrix_transpose,
+    moveaxis,
     normalize_axes,
     normalize_axis,
     permute_dims,
@@ -273,7 +274,7 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
 )
 @in_float32
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum of products along ``axis``; the other axes broadcast.
+    """The sum of products along ``axis`` of both; the other axes broadcast.
 
     Raises ShapeError unless both have the same size along ``axis``.
     """
@@ -283,6 +284,8 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
             f"vecdot: both factors must have the same size along axis {axis}; got "
             f"{shape_of(x1)} and {shape_of(x2)}"
         )
+    if len(shape_of(x1)) != len(shape_of(x2)):
+        x1, x2, axis = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1), -1
     return sum(x1 * x2, axis=axis)
 
 

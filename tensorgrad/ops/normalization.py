@@ -14,6 +14,7 @@ from tensorgrad.backend.sums import total
 from tensorgrad.dtypes import FLOATS, get_default_dtype
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.elementwise import rsqrt
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.shaping import reshape, shape_of
 from tensorgrad.ops.table import operation
@@ -164,7 +165,7 @@ def layer_norm(
     Raises ShapeError if the shapes do not fit.
     """
     flat = _rows("layer_norm", x, normalized_shape, weight, bias)
-    y: Tensor = apply(_LAYER_NORM, flat, {"eps": float(eps)})
+    y: Tensor = apply(_LAYER_NORM, flat, {"eps": float(number("layer_norm", "eps", eps))})
     return reshape(y, shape_of(x)) if flat[0] is not x else y
 
 
@@ -196,7 +197,7 @@ def rms_norm(
         dtype = getattr(x, "dtype", None)
         eps = _SPACING[str(dtype if dtype in FLOATS else get_default_dtype())]
     flat = _rows("rms_norm", x, normalized_shape, weight)
-    y: Tensor = apply(_RMS_NORM, flat, {"eps": float(eps)})
+    y: Tensor = apply(_RMS_NORM, flat, {"eps": float(number("rms_norm", "eps", eps))})
     return reshape(y, shape_of(x)) if flat[0] is not x else y
 
 

@@ -134,6 +134,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     place = normalize_axis("repeat", axis, x)
     shape = shape_of(x)
     counts = np.asarray(repeats.tolist() if hasattr(repeats, "node") else repeats)
+    if not counts.size:
+        counts = counts.astype(np.int64)
     if counts.dtype.kind not in "iu" or (counts < 0).any():
         raise ValueError(f"repeat: repeats must be integers from 0; got {repeats}")
     if counts.size == 1:
@@ -162,6 +164,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
 def tile(x: Any, repetitions: int | Sequence[int], /) -> Tensor:
     """Copies of ``x`` laid side by side, ``repetitions[i]`` of them along axis i."""
     times = (repetitions,) if isinstance(repetitions, int) else tuple(repetitions)
+    if any(t < 0 for t in times):
+        raise ValueError(f"tile: repetitions must be integers from 0; got {times}")
     shape = shape_of(x)
     n = max(len(times), len(shape))
     times = (1,) * (n - len(times)) + times

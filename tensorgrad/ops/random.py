@@ -17,9 +17,10 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import philox
 from tensorgrad.dtypes import FLOATS, HALVES
-from tensorgrad.errors import DtypeError
+from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.creation import Shape, sizes_of
 from tensorgrad.ops.indexing import take
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply, cast, current_mode, wrap
@@ -239,7 +240,7 @@ class Generator:
         requires_grad: bool = False,
     ) -> Tensor:
         """Numbers spread evenly over [low, high); rounding may give ``high`` itself."""
-        limits = {"low": float(low), "high": float(high)}
+        limits = {k: float(number("uniform", k, v)) for k, v in (("low", low), ("high", high))}
         return self._real(_UNIFORM, shape, dtype, device, requires_grad, **limits)
 
     def normal(
@@ -253,7 +254,8 @@ class Generator:
         requires_grad: bool = False,
     ) -> Tensor:
         """Numbers of a normal distribution."""
-        parameters = {"mean": float(mean), "std": float(std)}
+        given = ("mean", mean), ("std", std)
+        parameters = {k: float(number("normal", k, v)) for k, v in given}
         return self._real(_NORMAL, shape, dtype, device, requires_grad, **parameters)
 
     def randint(
@@ -270,8 +272,16 @@ class Generator:
         No integer is likelier than another by more than 2**-32 of its probability. Raises
         ValueError unless 0 < high - low <= 2**32.
         """
+        if isinstance(high, tuple | list):
+            raise ShapeError(
+                f"randint: the second number is where to stop, and the shape follows; write "
+                f"randint({low}, shape={high}) or randint(0, {low}, {high})"
+            )
         if high is None:
             low, high = 0, low
+        low, high = number("randint", "low", low), number("randint", "high", high)
+        if low != int(low) or high != int(high):
+            raise ValueError(f"randint: low and high must be integers; got {low} and {high}")
         if not 0 < high - low <= 2**32:
             raise ValueError(
                 f"randint: high - low must be between 1 and 2**32; got low={low}, high={high}"
@@ -378,6 +388,7 @@ def dropout(
 
     Returns ``x`` itself if not ``training`` or ``p`` is 0. Raises ValueError for p outside [0, 1].
     """
+    p = number("dropout", "p", p)
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout: p must be between 0 and 1; got {p}")
     if not training or p == 0.0:

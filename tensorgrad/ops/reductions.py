@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.backend.sums import least_squares, total
+from tensorgrad.errors import DtypeError
 from tensorgrad.ops.elementwise import (
     abs,
     equal,
@@ -19,6 +20,7 @@ from tensorgrad.ops.elementwise import (
     sign,
     where,
 )
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import (
     Axis,
     normalize_axes,
@@ -77,11 +79,19 @@ _SUM: Primitive = Primitive(
 def sum(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over ``axis`` (all axes if ``None``); of integers in 64 bits.
 
-    dtype: convert to this dtype before adding.
+    dtype: convert to this dtype before adding; the result has it too, and wraps around in it.
     """
-    if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
-    return apply(_SUM, (x,), {"axis": normalize_axes("sum", axis, x), "keepdims": keepdims})
+    attrs = {"axis": normalize_axes("sum", axis, x), "keepdims": keepdims}
+    if dtype is None:
+        return apply(_SUM, (x,), attrs)
+    return of_dtype(lambda x: apply(_SUM, (x,), attrs), x, dtype)
+
+
+def of_dtype(reduced: Any, x: Any, dtype: Any) -> Any:
+    """``reduced(x)`` computed with elements of ``dtype``, and given in it."""
+    wanted = dtypes.as_dtype(dtype)
+    y = reduced(cast(x, wanted))
+    return y if y.dtype == wanted else cast(y, wanted)
 
 
 _CASES = [
@@ -127,10 +137,13 @@ _MEAN: Primitive = Primitive(
 def mean(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over ``axis``; of integers in the default real dtype, of nothing NaN.
 
-    dtype: convert to this dtype before adding.
+    dtype: convert to this dtype, which has to be a floating one, before adding.
     """
     if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
+        wanted = dtypes.as_dtype(dtype)
+        if wanted not in dtypes.FLOATS:
+            raise DtypeError(f"mean: the dtype of a mean must be a floating one; got {wanted}")
+        x = cast(x, wanted)
     return apply(_MEAN, (x,), {"axis": normalize_axes("mean", axis, x), "keepdims": keepdims})
 
 
@@ -220,6 +233,7 @@ _SPREAD_CASES = [
 
 def _moment(op: Primitive, x: Any, axis: Axis, correction: float, keepdims: bool) -> Tensor:
     axes = normalize_axes(op.name, axis, x)
+    correction = number(op.name, "correction", correction)
     return apply(op, (x,), {"axis": axes, "keepdims": keepdims, "correction": correction})
 
 
@@ -510,6 +524,8 @@ def norm(
     along an element that is 0. Raises ValueError for any other ``ord``.
     """
     axes = normalize_axes("norm", axis, x)
+    if ord is not None and not isinstance(ord, str):
+        ord = number("norm", "ord", ord)
     if ord is None or ord == 2 or ord == "fro":
         return apply(_NORM, (x,), {"axis": axes, "keepdims": keepdims})
     if isinstance(ord, str) or ord != ord:

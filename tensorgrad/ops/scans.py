@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad import dtypes
 from tensorgrad.backend.sums import product, running
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.indexing import beside
-from tensorgrad.ops.reductions import spread
+from tensorgrad.ops.reductions import of_dtype, spread
 from tensorgrad.ops.shaping import (
     Axis,
     concat,
@@ -23,7 +22,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
 )
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, cast
+from tensorgrad.tape import Primitive, apply
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -180,9 +179,10 @@ def _cumulative(
             )
         axis = 0
     place = normalize_axis(op.name, axis, x)
-    if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
-    y = apply(op, (x,), {"axis": place})
+    if dtype is None:
+        y = apply(op, (x,), {"axis": place})
+    else:
+        y = of_dtype(lambda x: apply(op, (x,), {"axis": place}), x, dtype)
     if include_initial:
         shape = list(shape_of(y))
         shape[place] = 1
@@ -256,8 +256,10 @@ _PROD: Primitive = Primitive(
 def prod(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The product over ``axis`` (all axes if ``None``); of integers in 64 bits.
 
-    dtype: convert to this dtype before multiplying. Zeros have their right gradient.
+    dtype: convert to this dtype before multiplying; the result has it too. Zeros have their right
+        gradient.
     """
-    if dtype is not None:
-        x = cast(x, dtypes.as_dtype(dtype))
-    return apply(_PROD, (x,), {"axis": normalize_axes("prod", axis, x), "keepdims": keepdims})
+    attrs = {"axis": normalize_axes("prod", axis, x), "keepdims": keepdims}
+    if dtype is None:
+        return apply(_PROD, (x,), attrs)
+    return of_dtype(lambda x: apply(_PROD, (x,), attrs), x, dtype)

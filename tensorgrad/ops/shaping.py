@@ -45,18 +45,34 @@ Axis = int | Sequence[int] | None
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of a tensor, array, scalar or nested sequence."""
-    shape = getattr(x, "shape", None)
+    shape: tuple[int, ...] | None = getattr(x, "shape", None)
+    if shape is None and isinstance(x, list | tuple):  # there may be tensors in it
+        return (len(x), *shape_of(x[0])) if x else (0,)
     return np.shape(x) if shape is None else shape
 
 
 def normalize_axis(name: str, axis: Any, x: Any, ndim: int | None = None) -> int:
     """``axis`` as a number from 0. Raises ShapeError, naming the operation, if there is none."""
     n = len(shape_of(x)) if ndim is None else ndim
-    number = as_int(axis)
+    try:
+        number = as_int(axis)
+    except TypeError:
+        raise TypeError(_no_axis(name, axis)) from None
     if -n <= number < n:
         return number % n
     limits = f"between {-n} and {n - 1}" if n else "absent: the tensor has no axes"
     raise ShapeError(f"{name}: axis must be {limits}; got axis={number} for shape {shape_of(x)}")
+
+
+def _no_axis(name: str, axis: Any) -> str:
+    shape = getattr(axis, "shape", None)
+    came = repr(axis) if shape is None else f"a {type(axis).__name__} of shape {tuple(shape)}"
+    text = f"{name}: axis must be an integer; got {came}"
+    if shape is not None and name in ("max", "min"):
+        return f"{text}. The {name} of two tensors, element by element, is tg.{name}imum(x, y)"
+    if shape is not None and name in ("gather", "scatter_add", "take_along_axis", "take"):
+        return f"{text}. The axis comes after the indices: tg.{name}(x, indices, ..., axis=0)"
+    return text
 
 
 def normalize_axes(name: str, axis: Axis, x: Any) -> tuple[int, ...]:

@@ -32,9 +32,10 @@ _PIECE = 1 << 17
 # elements of it that are collected before.
 _STREAMED = 1 << 25
 _BLOCK = 1024
-# Rows that are added in order; then the sums go to others in double precision. For the same reason
-# a sum over a row is made of the sums of its blocks: in float32 a long one would drift.
+# Rows that are added in order, and elements of a row that are added as one sum: in float32 longer
+# sums would drift. Their sums are added in double precision.
 _ROWS_IN_ORDER = 64
+_SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
@@ -381,12 +382,12 @@ class NestWriter:
             self.clauses[phase] += [f"reduction({kind}:{acc}m)", f"reduction(|:{acc}n)"]
             self.row_end[phase].append(f"const {ctype} {acc} = {acc}n ? NAN : {acc}m;")
             return
-        if kind == "+" and self.columns > _BLOCK:
+        if kind == "+" and self.columns > _SUMMED:
             self.row[phase].append(f"double {acc}w = 0;")
             self.block_begin[phase].append(f"{ctype} {acc}b = 0;")
             self.block_end[phase].append(f"{acc}w += {acc}b;")
             inner = f"{acc}b"
-        elif kind == "*" and self.columns > _BLOCK:
+        elif kind == "*" and self.columns > _SUMMED:
             self.row[phase].append(f"double {acc}w = 1;")
             inner = f"{acc}w"
         else:
@@ -457,8 +458,14 @@ class NestWriter:
         piece = self._piece(size)
         body = self.rows_memory + self.begin + self.before
         body += [text for head, text in self.row_pointers if head]
-        if not self.flat:
+        if self.every_few_rows:
+            n = _ROWS_IN_ORDER
+            body.append(f"for (long g = begin; g < end; g += {n}) {{")
+            body.append(f"const long h = g + {n} < end ? g + {n} : end;")
+            body.append("for (long r = g; r < h; r++) {")
+        elif not self.flat:
             body.append("for (long r = begin; r < end; r++) {")
+        if not self.flat:
             body += [f"    {text}" for text in self._row_indices()]
             body += [f"    {text}" for head, text in self.row_pointers if not head]
         pad = "" if self.flat else "    "
@@ -485,13 +492,10 @@ class NestWriter:
                 if self.blocks:
                     body.append("tg_streamed();")
             body += [pad + text for text in self.row_end[phase]]
-        if self.every_few_rows:
-            n = _ROWS_IN_ORDER
-            body.append(f"    if ((r - begin) % {n} == {n - 1} || r + 1 == end) {{")
-            body += [f"        {text}" for text in self.every_few_rows]
-            body.append("    }")
         if not self.flat:
             body.append("}")
+        if self.every_few_rows:
+            body += [*self.every_few_rows, "}"]
         body += self.row_last
         types = {s: C_TYPES[s.dtype] for s in self.pointers}
         pointers = [
@@ -516,9 +520,10 @@ class NestWriter:
 
     def _block_head(self, first: str, last: str) -> list[str]:
         """The beginning of a loop over blocks of columns."""
+        size = _BLOCK if self.blocks else _SUMMED
         return [
-            f"for (long b = {first}; b < {last}; b += {_BLOCK}) {{",
-            f"const long e = b + {_BLOCK} < {last} ? b + {_BLOCK} : {last};",
+            f"for (long b = {first}; b < {last}; b += {size}) {{",
+            f"const long e = b + {size} < {last} ? b + {size} : {last};",
         ]
 
     def _row_indices(self) -> list[str]:

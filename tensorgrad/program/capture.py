@@ -417,7 +417,8 @@ class Recorder(Observer):
         for array, saved in reversed(self._saved):
             place = backend.of(array)
             with place.at(place.device_of(array)):
-                array[...] = saved
+                if getattr(array.flags, "writeable", True):  # else it was not overwritten
+                    array[...] = saved
         note_overwritten([array for array, _ in self._saved])
         for leaf in self.touched:
             leaf.grad = self.leaves[leaf]

@@ -1,0 +1,349 @@
+"""NumPy's functions called on tensors: which of ours mean the same, and what they take.
+
+A function is known by itself and not by its name: ``np.trace``, ``np.linalg.trace`` and
+``np.ma.trace`` are three. An argument that has no counterpart is refused unless it has its default.
+"""
+
+from __future__ import annotations
+
+import math
+from ast import literal_eval
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import ops
+from tensorgrad.dtypes import FLOATS
+from tensorgrad.errors import ShapeError
+from tensorgrad.ops.shaping import shape_of
+from tensorgrad.ops.table import OPERATIONS
+
+Function = Callable[..., Any]
+
+# --- functions whose arguments mean something else ------------------------------------------------
+
+
+def _of_all(function: Function) -> Function:
+    """For several arrays at once, as ``np.atleast_1d`` takes them."""
+
+    def call(*arys: Any) -> Any:
+        found = tuple(function(x) for x in arys)
+        return found[0] if len(found) == 1 else found
+
+    return call
+
+
+def _flat_without_axis(function: Function) -> Function:
+    """``function``, to which no axis means the flattened array."""
+
+    def call(x: Any, *more: Any, axis: int | None, **options: Any) -> Any:
+        if axis is None:
+            x, axis = ops.reshape(x, (-1,)), 0
+        return function(x, *more, axis=axis, **options)
+
+    return call
+
+
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None) -> Any:
+    if (a_min is not None and min is not None) or (a_max is not None and max is not None):
+        raise ValueError("np.clip: give a limit once, as a_min or as min")
+    return ops.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
+
+
+def _moment(function: Function) -> Function:
+    def call(x: Any, axis: Any = None, ddof: float = 0, **options: Any) -> Any:
+        return function(x, axis, **{"correction": ddof, **options})
+
+    return call
+
+
+def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    if x is None and y is None:
+        return ops.nonzero(condition)
+    return ops.where(condition, x, y)
+
+
+def _einsum(*operands: Any) -> Any:
+    if not operands or not isinstance(operands[0], str):
+        raise TypeError("np.einsum: for tensors write the subscripts as text, as in 'ij,jk->ik'")
+    return _of_truth_values(ops.einsum(*operands), *operands[1:])
+
+
+def _transpose(x: Any, axes: Any = None) -> Any:
+    return ops.transpose(x) if axes is None else ops.transpose(x, tuple(axes))
+
+
+def _pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
+    if options and mode != "constant":
+        raise ValueError(f"np.pad: mode {mode!r} takes no constant_values")
+    return ops.pad(x, pad_width, mode, **options)
+
+
+def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    return list(ops.split(x, indices_or_sections, axis))
+
+
+# --- np.linalg ------------------------------------------------------------------------------------
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    n = len(x.shape)
+    axes = tuple(range(n)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if axis is None and ord is None:
+        return ops.norm(x, axis=axes, keepdims=keepdims)
+    if len(axes) == 1:
+        if isinstance(ord, str):
+            raise ValueError(f"np.linalg.norm: {ord!r} is a norm of matrices; axis {axes} is one")
+        return ops.norm(x, ord, axis=axes, keepdims=keepdims)
+    if len(axes) != 2:
+        raise ValueError(f"np.linalg.norm: a norm is over one or two axes; got {len(axes)}")
+    return _matrix_norm(x, ord, axes, keepdims)
+
+
+def _matrix_norm(
+    x: Any, ord: Any = None, axes: Sequence[int] = (-2, -1), keepdims: bool = False
+) -> Any:
+    if len(x.shape) < 2:
+        raise ShapeError(f"np.linalg: a norm of matrices is not for shape {tuple(x.shape)}")
+    if ord is None or ord == "fro":
+        return ops.norm(x, axis=tuple(axes), keepdims=keepdims)
+    if isinstance(ord, str) or ord not in (1, -1, math.inf, -math.inf):
+        raise ValueError(
+            f"np.linalg.norm: of a matrix there are the norms None, 'fro', 1, -1, inf and -inf; "
+            f"got {ord!r}, which would take singular values (of x.detach().numpy(), if no gradient "
+            "is wanted)"
+        )
+    rows, columns = (a % len(x.shape) for a in axes)
+    if abs(ord) != 1:
+        rows, columns = columns, rows
+    sums = ops.sum(ops.abs(x), axis=rows, keepdims=True)
+    extreme = ops.max if ord > 0 else ops.min
+    found = extreme(sums, axis=columns, keepdims=True)
+    return found if keepdims else ops.squeeze(found, axis=(rows, columns))
+
+
+def _last_two(function: Function) -> Function:
+    """``np.trace`` or ``np.diagonal`` of stacks, as ``np.linalg`` has them."""
+
+    def call(x: Any, offset: int = 0) -> Any:
+        return function(x, offset, -2, -1)
+
+    return call
+
+
+def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
+    return _of_truth_values(ops.vecdot(x1, x2, axis=axis), x1, x2)
+
+
+def _of_truth_values(y: Any, *operands: Any) -> Any:
+    """A sum of products, which of truth values alone NumPy gives as one."""
+    kinds = {str(getattr(x, "dtype", type(x).__name__)) for x in operands}
+    return ops.not_equal(y, 0) if kinds == {"bool"} else y
+
+
+def _reciprocal(x: Any) -> Any:
+    if getattr(x, "dtype", None) not in FLOATS:
+        raise TypeError(
+            "np.reciprocal: of integers it is 0 in NumPy but for 1 and -1; write 1 / x, or "
+            "tg.reciprocal(x)"
+        )
+    return ops.reciprocal(x)
+
+
+def _size(a: Any, axis: Any = None) -> int:
+    shape = shape_of(a)
+    if axis is None:
+        return math.prod(shape)
+    axes = ops.shaping.normalize_axes("np.size", axis, a)
+    return math.prod(shape[k] for k in axes)
+
+
+def _eye(N: Any, M: Any = None, **options: Any) -> Any:
+    return ops.eye(N, M, **options)
+
+
+def _outer(x1: Any, x2: Any) -> Any:
+    for shape in (shape_of(x1), shape_of(x2)):
+        if len(shape) != 1:
+            raise ShapeError(f"np.linalg.outer: two vectors are needed; got shape {shape}")
+    return ops.outer(x1, x2)
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+# NumPy's name, our function, and NumPy's arguments in its order: "a" is handed on, "axis=" where it
+# is given, "axis=-1" with this default; "!out" has to be absent, "!order=C" to be absent or "C";
+# "~kind" changes nothing; "*arys" are all that are left.
+_ROWS: tuple[tuple[str, Function, str], ...] = (
+    ("all", ops.all, "a axis= !out keepdims= !where=True"),
+    ("amax", ops.max, "a axis= !out keepdims= !initial !where=True"),
+    ("amin", ops.min, "a axis= !out keepdims= !initial !where=True"),
+    ("any", ops.any, "a axis= !out keepdims= !where=True"),
+    ("arange", ops.arange, "start_or_stop stop= step= dtype= device="),
+    ("argmax", ops.argmax, "a axis= !out keepdims="),
+    ("argmin", ops.argmin, "a axis= !out keepdims="),
+    ("argsort", _flat_without_axis(ops.argsort), "a axis=-1 ~kind !order ~stable"),
+    ("atleast_1d", _of_all(ops.atleast_1d), "*arys"),
+    ("atleast_2d", _of_all(ops.atleast_2d), "*arys"),
+    ("broadcast_arrays", ops.broadcast_arrays, "*args ~subok"),
+    ("broadcast_to", ops.broadcast_to, "array shape ~subok"),
+    ("clip", _clip, "a a_min= a_max= !out min= max="),
+    ("concat", ops.concat, "arrays axis= !out !dtype !casting=same_kind"),
+    ("concatenate", ops.concat, "arrays axis= !out !dtype !casting=same_kind"),
+    ("count_nonzero", ops.count_nonzero, "a axis= keepdims="),
+    ("cumprod", _flat_without_axis(ops.cumulative_prod), "a axis=None dtype= !out"),
+    ("cumsum", _flat_without_axis(ops.cumulative_sum), "a axis=None dtype= !out"),
+    ("cumulative_prod", ops.cumulative_prod, "x axis= dtype= !out include_initial="),
+    ("cumulative_sum", ops.cumulative_sum, "x axis= dtype= !out include_initial="),
+    ("diag", ops.diag, "v k="),
+    ("diagonal", ops.diagonal, "a offset= axis1= axis2="),
+    ("dot", ops.dot, "a b !out"),
+    ("einsum", _einsum, "*operands !out ~optimize"),
+    ("expand_dims", ops.expand_dims, "a axis"),
+    ("eye", _eye, "N M= k= dtype= !order=C device="),
+    ("flip", ops.flip, "m axis="),
+    ("full", ops.full, "shape fill_value dtype= !order=C device="),
+    ("full_like", ops.full_like, "a fill_value dtype= !order=K ~subok !shape device="),
+    ("kron", ops.kron, "a b"),
+    ("linspace", ops.linspace, "start stop num=50 endpoint= !retstep dtype= !axis=0 device="),
+    ("matrix_transpose", ops.matrix_transpose, "x"),
+    ("max", ops.max, "a axis= !out keepdims= !initial !where=True"),
+    ("mean", ops.mean, "a axis= dtype= !out keepdims= !where=True"),
+    ("meshgrid", ops.meshgrid, "*xi ~copy !sparse indexing="),
+    ("min", ops.min, "a axis= !out keepdims= !initial !where=True"),
+    ("moveaxis", ops.moveaxis, "a source destination"),
+    ("nonzero", ops.nonzero, "a"),
+    ("ones", ops.ones, "shape dtype= !order=C device="),
+    ("ones_like", ops.ones_like, "a dtype= !order=K ~subok !shape device="),
+    ("outer", ops.outer, "a b !out"),
+    (
+        "pad",
+        _pad,
+        "array pad_width mode= constant_values= !reflect_type=even",
+    ),
+    ("permute_dims", _transpose, "a axes="),
+    ("prod", ops.prod, "a axis= dtype= !out keepdims= !initial !where=True"),
+    ("repeat", ops.repeat, "a repeats axis="),
+    ("reshape", ops.reshape, "a shape !order=C !copy"),
+    ("roll", ops.roll, "a shift axis="),
+    ("round", ops.round, "a !decimals=0 !out"),
+    ("searchsorted", ops.searchsorted, "a v side= !sorter"),
+    ("ndim", lambda a: len(shape_of(a)), "a"),
+    ("shape", shape_of, "a"),
+    ("size", _size, "a axis="),
+    ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
+    ("split", _split, "ary indices_or_sections axis="),
+    ("squeeze", ops.squeeze, "a axis="),
+    ("stack", ops.stack, "arrays axis= !out !dtype !casting=same_kind"),
+    ("std", _moment(ops.std), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
+    ("sum", ops.sum, "a axis= dtype= !out keepdims= !initial !where=True"),
+    ("swapaxes", ops.swapaxes, "a axis1 axis2"),
+    ("take", ops.take, "a indices axis= !out !mode=raise"),
+    ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
+    ("tensordot", ops.tensordot, "a b axes="),
+    ("tile", ops.tile, "A reps"),
+    ("trace", ops.trace, "a offset= axis1= axis2= !dtype !out"),
+    ("transpose", _transpose, "a axes="),
+    ("tril", ops.tril, "m k="),
+    ("triu", ops.triu, "m k="),
+    (
+        "unique",
+        ops.unique_values,
+        "ar !return_index !return_inverse !return_counts !axis",
+    ),
+    ("unique_values", ops.unique_values, "x"),
+    ("unstack", ops.unstack, "x axis="),
+    ("var", _moment(ops.var), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
+    ("where", _where, "condition x= y="),
+    ("zeros", ops.zeros, "shape dtype= !order=C device="),
+    ("zeros_like", ops.zeros_like, "a dtype= !order=K ~subok !shape device="),
+    ("linalg.diagonal", _last_two(ops.diagonal), "x offset="),
+    ("linalg.matmul", ops.matmul, "x1 x2"),
+    ("linalg.matrix_norm", _matrix_norm, "x keepdims= ord="),
+    ("linalg.matrix_transpose", ops.matrix_transpose, "x"),
+    ("linalg.norm", _norm, "x ord= axis= keepdims="),
+    ("linalg.outer", _outer, "x1 x2"),
+    ("linalg.tensordot", ops.tensordot, "x1 x2 axes="),
+    ("linalg.trace", _last_two(ops.trace), "x offset= !dtype"),
+    ("linalg.vecdot", _vecdot, "x1 x2 axis="),
+    ("linalg.vector_norm", ops.norm, "x axis= keepdims= ord="),
+)
+
+
+@cache
+def functions() -> Mapping[Function, tuple[str, Function, str]]:
+    """NumPy's functions that have a counterpart, with their rows; not those of its ufuncs."""
+    found = {}
+    for row in _ROWS:
+        of: Any = np
+        for part in row[0].split("."):
+            of = getattr(of, part, None)
+        if of is not None:  # else this NumPy is older
+            found[of] = row
+    return found
+
+
+@cache
+def ufuncs() -> Mapping[np.ufunc, Function]:
+    """NumPy's ufuncs that have a counterpart, with it."""
+    found = {}
+    for row in OPERATIONS.values():
+        for name in (row.name, *row.aliases, row.reference):
+            function = getattr(np, name, None) if isinstance(name, str) else None
+            if isinstance(function, np.ufunc):
+                found[function] = row.function
+    found.update({np.vecdot: _vecdot, np.reciprocal: _reciprocal})
+    return found
+
+
+def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What ``function`` of NumPy gives for tensors among its arguments, with gradients.
+
+    args, kwargs: as NumPy has accepted them.
+
+    Raises TypeError if there is no counterpart, or none for an argument.
+    """
+    name = f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1)
+    row = functions().get(function)
+    if row is None:
+        raise TypeError(no_counterpart(name))
+    _, ours, form = row
+    rest, named = list(args), dict(kwargs)
+    positional: list[Any] = []
+    options: dict[str, Any] = {}
+    for token in form.split():
+        mark = token[0] if token[0] in "!~*" else ""
+        key, equals, default = token.lstrip("!~*").partition("=")
+        if mark == "*":
+            positional, rest = rest, []
+            continue
+        value = rest.pop(0) if rest else named.pop(key, np._NoValue)
+        absent = value is np._NoValue
+        if mark == "!":
+            if not (absent or value is None or value is False or _is(value, default)):
+                raise TypeError(
+                    f"{name}: {key}={value!r} has no counterpart for tensors; leave it out, or "
+                    "pass x.detach().numpy() if no gradient is wanted"
+                )
+        elif not mark and not equals:
+            positional.append(value)
+        elif not mark and (default or not absent):
+            options[key] = literal_eval(default) if absent else value
+    if rest or named:
+        raise TypeError(f"{name}: {', '.join(named) or rest} has no counterpart for tensors")
+    return ours(*positional, **options)
+
+
+def _is(value: Any, default: str) -> bool:
+    """Whether an argument has its default; no array is compared."""
+    return isinstance(value, int | str) and str(value) == default
+
+
+def no_counterpart(name: str) -> str:
+    """The message for a function of NumPy that has none."""
+    return (
+        f"{name} has no counterpart with gradients in tensorgrad; pass it x.detach().numpy() if "
+        "none is wanted"
+    )
