@@ -370,7 +370,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             break
     device: Backend = CPU
-    usual = tensor and len(arrays) == len(inputs) and (dtype is not None or not converts)
+    known = dtype is not None or not (converts or op.widen)
+    usual = tensor and len(arrays) == len(inputs) and known
     if not usual:
         if not tensor and not any(isinstance(x, Tensor) for x in inputs):
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
