@@ -765,15 +765,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "rare classes always in the first part",
         f"{DATA}/splits.py",
-        " + 0.5) / np.repeat(",
-        ") / np.repeat(",
+        " + np.repeat(shifts, sizes)\n",
+        "\n",
         "parts of data",
     ),
     Mutant(
         "parts that are not drawn at random within a class",
         f"{DATA}/splits.py",
-        "return order[interleaved(labels[order])]",
-        "return interleaved(labels)",
+        "return order[interleaved(labels[order], generator)]",
+        "return interleaved(labels, generator)",
         "parts of data",
     ),
     Mutant(
@@ -807,8 +807,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "batches of an order that is not shuffled by class",
         f"{DATA}/samplers.py",
-        "return order[interleaved(self.labels[order])]",
-        "return interleaved(self.labels)",
+        "return order[interleaved(self.labels[order], generator)]",
+        "return interleaved(self.labels, generator)",
         "samplers",
     ),
     Mutant(

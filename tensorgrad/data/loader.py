@@ -98,6 +98,12 @@ class DataLoader:
         n = len(dataset) if sampler is None else len(sampler)
         if not n or not len(dataset):
             raise DatasetError("DataLoader: the data set holds no examples")
+        wanted = getattr(sampler, "examples", len(dataset))
+        if wanted != len(dataset):
+            raise DatasetError(
+                f"DataLoader: the sampler is for a data set of {wanted} examples, but this one has "
+                f"{len(dataset)}; give it a weight or label for each"
+            )
         if batch_size in ("full", None):
             batch_size = n
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:

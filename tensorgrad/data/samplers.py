@@ -50,12 +50,19 @@ class WeightedSampler:
                 "WeightedSampler: weights must be one number from 0 for each example, not all 0; "
                 f"got shape {self.weights.shape}"
             )
-        self.num_samples = len(self.weights) if num_samples is None else num_samples
+        self.examples = len(self.weights)  # of the data set it is for
+        self.num_samples = self.examples if num_samples is None else num_samples
         self.replacement = replacement
         positive = int((self.weights > 0).sum())
-        if self.num_samples < 1 or (not replacement and self.num_samples > positive):
+        whole = isinstance(self.num_samples, int | np.integer)
+        if (
+            not whole
+            or isinstance(self.num_samples, bool)
+            or self.num_samples < 1
+            or (not replacement and self.num_samples > positive)
+        ):
             raise DatasetError(
-                "WeightedSampler: num_samples must be from 1"
+                "WeightedSampler: num_samples must be a whole number from 1"
                 + ("" if replacement else f" to {positive}, the number of weights above 0")
                 + f"; got {num_samples}"
             )
@@ -96,6 +103,7 @@ class StratifiedSampler:
             raise DatasetError(
                 f"StratifiedSampler: labels must have shape (n,); got {self.labels.shape}"
             )
+        self.examples = len(self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -103,7 +111,7 @@ class StratifiedSampler:
     def order(self, generator: Generator) -> ndarray[Any, Any]:
         """Positions drawn from ``generator``."""
         order: ndarray[Any, Any] = generator.permutation(len(self), device="cpu").data
-        return order[interleaved(self.labels[order])]
+        return order[interleaved(self.labels[order], generator)]
 
 
 def _host(values: Any) -> Any:

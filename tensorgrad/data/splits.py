@@ -76,7 +76,7 @@ def _order(name: str, n: int, seed: int | Generator, stratify: Any) -> ndarray[A
         raise DatasetError(
             f"{name}: stratify must hold one label per example, shape ({n},); got {labels.shape}"
         )
-    return order[interleaved(labels[order])]
+    return order[interleaved(labels[order], generator)]
 
 
 def _bounds(lengths: Sequence[float], n: int) -> list[int]:
@@ -93,16 +93,22 @@ def _bounds(lengths: Sequence[float], n: int) -> list[int]:
     )
 
 
-def interleaved(labels: ndarray[Any, Any]) -> ndarray[Any, Any]:
+def interleaved(labels: ndarray[Any, Any], generator: Generator) -> ndarray[Any, Any]:
     """An order in which every run of examples holds the classes in proportion.
 
-    Member k of a class of m is placed at (k + 1/2) / m of the way.
+    Member k of a class of m is placed at (k + s) / m of the way, with a shift s from 0 to 1 that
+    is drawn for each class: so the only example of a class is as often in one run as in another
+    of the same length. The shifts of all classes together are spread evenly.
     """
     _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    count = len(sizes)
+    cells: ndarray[Any, Any] = generator.permutation(count, device="cpu").data
+    within: ndarray[Any, Any] = generator.uniform((count,), dtype="float64", device="cpu").data
+    shifts = (cells + within) / max(count, 1)
     grouped = np.argsort(which, kind="stable")
     starts = np.cumsum(sizes) - sizes
     place = np.empty(len(labels))
-    place[grouped] = (np.arange(len(labels)) - np.repeat(starts, sizes) + 0.5) / np.repeat(
-        sizes, sizes
-    )
+    place[grouped] = (
+        np.arange(len(labels)) - np.repeat(starts, sizes) + np.repeat(shifts, sizes)
+    ) / np.repeat(sizes, sizes)
     return np.argsort(place, kind="stable")
