@@ -108,6 +108,12 @@ class Mode(NamedTuple):
 # The recorders at work, of any thread: empty, it says at little cost that nobody is to be told.
 RECORDING: list[Observer] = []
 
+
+def is_captured() -> bool:
+    """Whether what this thread does is being captured for a program."""
+    return any(observer in RECORDING for observer in current_mode().observers)
+
+
 MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
 current_mode = MODE.get
 

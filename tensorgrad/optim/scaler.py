@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError
 from tensorgrad.optim.optimizer import Optimizer
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, is_captured
 from tensorgrad.tensor import Tensor
 
 
@@ -99,6 +99,8 @@ class GradScaler:
         # The optimizers unscaled since the last update, each with 1 if a gradient is not finite;
         # and those of them that were stepped.
         self._found: dict[Optimizer, Tensor] = {}
+        # Those that are not in there yet: a program may add to a list, but not look at it before.
+        self._unscaled: list[tuple[Optimizer, Tensor]] = []
         self._stepped: set[Optimizer] = set()
 
     def get_scale(self) -> float:
@@ -121,28 +123,43 @@ class GradScaler:
 
         Raises GradientError if they, or one of them, were divided before since the last ``update``.
         """
-        if optimizer in self._found:
+        if not is_captured():  # in a program it is step() that finds the mistake
+            self._check(optimizer, [*self._found, *(other for other, _ in self._unscaled)])
+        found = self.scale_tensor * 0.0
+        unscale(optimizer, self.scale_tensor, found)
+        self._unscaled.append((optimizer, found))
+
+    @staticmethod
+    def _check(optimizer: Optimizer, before: Collection[Optimizer]) -> None:
+        """Raise GradientError if a gradient of ``optimizer`` was divided with those ``before``."""
+        if optimizer in before:
             raise GradientError(
                 "GradScaler: the gradients of this optimizer were divided by the scale already; "
                 "call unscale_() at most once and before step(), and update() after the steps of "
                 "all optimizers"
             )
         own = set(map(id, optimizer._all_params()))
-        if any(id(p) in own for other in self._found for p in other._all_params()):
+        if any(id(p) in own for other in before for p in other._all_params()):
             raise GradientError(
                 "GradScaler: a parameter belongs to two of the optimizers, and its gradient would "
                 "be divided by the scale twice; let one of them have it, or give each a scaler and "
                 "a backward pass of its own"
             )
-        found = Tensor(0.0, dtype="float32", device=self.scale_tensor.device)
-        unscale(optimizer, self.scale_tensor, found)
-        self._found[optimizer] = found
+
+    def _settle(self) -> None:
+        """Take what was divided since the last time to what was divided since ``update``."""
+        unscaled = self._unscaled[:]
+        self._unscaled.clear()
+        for optimizer, found in unscaled:
+            self._check(optimizer, self._found)
+            self._found[optimizer] = found
 
     def step(self, optimizer: Optimizer) -> bool:
         """``optimizer.step()`` if all its gradients are finite, else nothing; says which.
 
         Raises GradientError if it was stepped before since the last ``update``.
         """
+        self._settle()
         if optimizer in self._stepped:
             raise GradientError(
                 "GradScaler: this optimizer was stepped already since the last update(); call "
@@ -150,6 +167,7 @@ class GradScaler:
             )
         if optimizer not in self._found:
             self.unscale_(optimizer)
+            self._settle()
         self._stepped.add(optimizer)
         finite = not self._found[optimizer].item()
         if finite:
@@ -161,6 +179,7 @@ class GradScaler:
 
         Raises GradientError if no optimizer was stepped or unscaled since the last time.
         """
+        self._settle()
         if not self._found:
             raise GradientError(
                 "GradScaler: update() needs gradients to judge the scale by, and no optimizer was "
@@ -201,5 +220,6 @@ class GradScaler:
             )
         self.scale_tensor.copy_(scale)
         self._steps, self.skipped = int(state["steps"]), int(state["skipped"])
+        self._unscaled.clear()
         self._found.clear()
         self._stepped.clear()

@@ -163,6 +163,53 @@ def test_gradients_are_divided_once_between_updates() -> None:
     assert scaler.get_scale() == 1024
 
 
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_compiled_pass_for_two_optimizers(divided: bool) -> None:
+    """Forward and backward in a program, perhaps with the division; steps and update outside."""
+
+    def trained(compiled: bool) -> tuple[list[Any], float, int]:
+        scaler, leaves, optimizers = scaled(growth_interval=2)
+        factors = Tensor(np.array([0.5, 0.25], np.float32))
+
+        def passes(x: Tensor) -> Tensor:
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss = (leaves[0] * x * factors[0] + leaves[1] * factors[1]).sum()
+            scaler.scale(loss).backward()
+            if divided:
+                for optimizer in optimizers:
+                    scaler.unscale_(optimizer)
+            return loss
+
+        run: Any = tg.compile(passes) if compiled else passes
+        for value in (1.0, np.inf, 2.0, 1.0, 0.0, np.nan, 1.0, 3.0, 1.0, 1.0):
+            run(Tensor(np.array([1.0, value], np.float32)))
+            for optimizer in optimizers:
+                scaler.step(optimizer)
+            scaler.update()
+        if compiled:
+            assert run.captures == 1
+        return [p.tolist() for p in leaves], scaler.get_scale(), scaler.skipped
+
+    assert trained(True) == trained(False)
+    assert trained(False)[1:] == (2048.0, 2)
+
+
+def test_what_a_program_divides_twice_is_found_by_the_step() -> None:
+    scaler, (p, _), (one, _) = scaled()
+
+    @tg.compile
+    def passes() -> None:
+        one.zero_grad()
+        scaler.scale(p.sum()).backward()
+        scaler.unscale_(one)
+        scaler.unscale_(one)
+
+    passes()
+    with pytest.raises(GradientError, match="divided by the scale already"):
+        scaler.step(one)
+
+
 def test_a_parameter_of_two_optimizers_is_divided_once() -> None:
     scaler, (p, q), (one, _) = scaled()
     other = SGD([q, p], lr=1.0)
