@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorgrad.dtypes import INTEGERS
+from tensorgrad.dtypes import INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import init
 from tensorgrad.nn.module import Module, Parameter, check_sizes
@@ -73,7 +73,8 @@ class Embedding(Module):
         found = self.weight[indices]
         if self.padding_idx is None:
             return found
-        number = where(indices < 0, indices + self.num_embeddings, indices)
+        number = indices.astype(int64)  # in which the count of all vectors has room
+        number = where(number < 0, number + self.num_embeddings, number)
         keep = (number != self.padding_idx).reshape(*indices.shape, 1)
         return where(keep, found, found.detach())
 

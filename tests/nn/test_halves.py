@@ -158,6 +158,14 @@ def test_batch_norm_of_no_numbers() -> None:
     assert module(tg.ones((0, 4, 3))).shape == (0, 4, 3)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int32"])
+def test_padding_row_of_more_vectors_than_the_indices_can_count(kind: str) -> None:
+    e = nn.Embedding(300, 2, padding_idx=1)
+    e(Tensor([1, 2], dtype=kind)).sum().backward()
+    assert e.weight.grad is not None
+    np.testing.assert_array_equal(host(e.weight.grad)[:3], [[0, 0], [0, 0], [1, 1]])
+
+
 @pytest.mark.parametrize("padding", [0, 1, -1])
 def test_padding_row_by_a_negative_index(padding: int) -> None:
     e = nn.Embedding(4, 2, padding_idx=padding)
