@@ -522,7 +522,7 @@ def along(name: str, x: Array) -> tuple[list[float], list[float]]:
         return np.cumprod(x).tolist(), unknown
     if name == "logsumexp":
         if (x == INF).any():
-            return [INF], unknown
+            return [INF], ((x == INF) / (x == INF).sum()).tolist()
         if (x == -INF).all():
             return [-INF], [0.0] * n
     if name in ("logsumexp", "softmax", "log_softmax") and not (x == INF).any():
