@@ -170,10 +170,10 @@ def length(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     if xp is np or not x.size:
         with np.errstate(over="ignore", under="ignore"):
             squares = total(xp, x * x, axis, keepdims)
-        whole = type(squares) is not np.ndarray
-        least, most = (
-            (squares, squares) if whole else (squares.min(initial=1), squares.max(initial=0))
-        )
+        least = most = squares
+        if type(squares) is np.ndarray:  # one that is NaN says nothing about the others
+            least = np.fmin.reduce(squares, axis=None, initial=1)
+            most = np.fmax.reduce(squares, axis=None, initial=0)
         if not x.size or (least > least_squares(x.dtype) and most < math.inf) or most != most:
             return xp.sqrt(squares)
     top = xp.abs(x).max(axis=axis, keepdims=True)

@@ -254,20 +254,26 @@ def _logaddexp(a: float, b: float) -> float:
 def _logaddexp_slopes(a: float, b: float) -> tuple[float, float]:
     d = a - b if math.isinf(a) or math.isinf(b) else mpf(a) - mpf(b)
     if isinstance(d, float):
-        return (ANY, ANY) if math.isnan(d) else (float(d > 0), float(d < 0))
+        if math.isnan(d):  # of equal infinities; nothing is left where both are minus infinity
+            return (0.5, 0.5) if a > 0 else (0.0, 0.0)
+        return float(d > 0), float(d < 0)
     return rounded(sigmoid(d)), rounded(sigmoid(-d))
 
 
 def _hypot_slopes(a: float, b: float) -> tuple[float, float]:
-    if math.isinf(a) or math.isinf(b) or a == 0 == b:
+    if a == 0 == b:
+        return 0.0, 0.0
+    if math.isinf(a) and math.isinf(b):
         return ANY, ANY
+    if math.isinf(a) or math.isinf(b):
+        return math.copysign(math.isinf(a), a), math.copysign(math.isinf(b), b)
     r = mp.hypot(mpf(a), mpf(b))
     return rounded(mpf(a) / r), rounded(mpf(b) / r)
 
 
 def _atan2_slopes(a: float, b: float) -> tuple[float, float]:
-    if math.isinf(a) or math.isinf(b) or a == 0 == b:
-        return ANY, ANY
+    if a == 0 == b or math.isinf(a) or math.isinf(b):
+        return 0.0, 0.0
     r = mpf(a) ** 2 + mpf(b) ** 2
     return rounded(mpf(b) / r), rounded(-mpf(a) / r)
 
@@ -471,7 +477,18 @@ LONG = {
 }  # fmt: skip
 #: They take squares or more on the way.
 ROOTS = ("var", "var of a sample", "std", "norm", "norm 3", "layer_norm", "rms_norm")
-NEED_ROOM = (*ROOTS, "sum", "mean", "prod", "cumulative_sum", "cumulative_prod")
+NEED_ROOM = (
+    "std",
+    "var",
+    "var of a sample",
+    "layer_norm",
+    "rms_norm",
+    "sum",
+    "mean",
+    "prod",
+    "cumulative_sum",
+    "cumulative_prod",
+)
 
 
 def _fits(name: str, x: Array) -> bool:
@@ -490,7 +507,7 @@ def along(name: str, x: Array) -> tuple[list[float], list[float]]:
     n = len(x)
     long = name in LONG
     unknown = [ANY] * n
-    if name in NEED_ROOM and not _fits(name, x):
+    if name in NEED_ROOM and not _fits("mean" if name == "std" else name, x):
         return [ANY] * (n if long else 1), unknown
     if np.isfinite(x).all():
         value, slopes = OF_ROWS[name]([mpf(v) for v in x])

@@ -221,6 +221,33 @@ def test_no_word_of_the_stream_is_used_twice() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf, 1e30, 1e-30, 0.0])
+@pytest.mark.parametrize(
+    "name", ["norm", "std", "logsumexp", "softmax", "var", "max", "layer_norm"]
+)
+def test_one_row_says_nothing_about_another(name: str, strange: float) -> None:
+    """Large and small numbers beside a row of others, and all of them alone: the same values."""
+    rows = np.array([[1e25, -1e25, 3e24], [1e-30, 2e-30, -3e-30], [1.0, 2.0, 4.0]], np.float32)
+
+    def function(x: Tensor) -> Tensor:
+        return tg.layer_norm(x, (3,)) if name == "layer_norm" else getattr(tg, name)(x, axis=-1)
+
+    def both(values: Array) -> tuple[Array, Array]:
+        x = leaf(values)
+        with np.errstate(all="ignore"):
+            y = function(x)
+            y.backward(tg.ones_like(y))
+        return host(y), gradient(x)
+
+    beside = both(np.vstack([rows, np.full((1, 3), strange, np.float32)]))
+    for i, row in enumerate(rows):
+        for found, alone in zip(beside, both(row[None])):
+            np.testing.assert_allclose(found[i], alone[0], rtol=1e-5)
+
+
 # --- 16 bits --------------------------------------------------------------------------------------
 
 
