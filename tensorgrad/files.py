@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -70,7 +71,7 @@ def write_atomically(
 
     The bytes go to a temporary file in the same folder, are forced to the disk, and only then take
     the name. Whatever interrupts this leaves the old file as it was. Where ``path`` is a symbolic
-    link, it stays one, and the file it leads to is written.
+    link, it stays one, and the file it leads to is written; who may read it stays the same too.
 
     before: called when the bytes are on the disk, just before they take the name.
 
@@ -89,6 +90,8 @@ def write_atomically(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # there is no old file, or the disk knows no modes
+            part.chmod(stat.S_IMODE(path.stat().st_mode))
         if before is not None:
             before()
         part.replace(path)

@@ -42,7 +42,8 @@ def read_safetensors(
         raise DataFileError(path, f"torn, or not a safetensors file ({error})", remedy) from error
     header = _header(content)
     _refuse_unknown_dtypes(path, header)
-    return {name: _array(view) for name, view in found}, header.get(METADATA) or {}
+    arrays = {name: _array(view) for name, view in sorted(found)}  # it has no order of its own
+    return arrays, header.get(METADATA) or {}
 
 
 def _header(content: bytes) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from tensorgrad.nn.arrays import METADATA, host_array, read_safetensors
 from tensorgrad.nn.module import IncompatibleKeys, Module
 
 # The attributes in which wrappers hold a model: DataParallel, DistributedDataParallel and
-# AveragedModel; torch.compile; FullyShardedDataParallel; checkpoint_wrapper.
-_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# AveragedModel; torch.compile; FullyShardedDataParallel; checkpoint_wrapper; Lightning's Fabric.
+_WRAPPERS = (
+    "module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module",
+)  # fmt: skip
 _COUNT = "n_averaged"  # AveragedModel's own
 
 

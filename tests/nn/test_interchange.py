@@ -58,6 +58,7 @@ def written(path: Path, names: list[str]) -> dict[str, Any]:
         ["module._orig_mod.weight", "module._orig_mod.bias", "n_averaged"],
         ["_orig_mod.module.weight", "_orig_mod.module.bias", "_orig_mod.n_averaged"],
         ["module.module.weight", "module.module.bias", "module.n_averaged"],
+        ["_forward_module.weight", "_forward_module.bias"],
         ["_fsdp_wrapped_module.weight", "_fsdp_wrapped_module._checkpoint_wrapped_module.bias"],
     ],
     ids=lambda names: names[-1],

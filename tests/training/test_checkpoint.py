@@ -264,3 +264,27 @@ def test_only_files_are_written_anew(tmp_path: Path) -> None:
             save_checkpoint(tmp_path / name, {"n": 1})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe", "round", "to_pipe"]
     assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_who_may_read_a_file_stays_the_same(tmp_path: Path, mode: int) -> None:
+    """A file that is written anew keeps its mode; a new one has the usual one."""
+    path = tmp_path / "c"
+    save_checkpoint(path, {"n": 1})
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+    path.chmod(mode)
+    save_checkpoint(path, {"n": 2})
+    assert path.stat().st_mode & 0o777 == mode
+    assert load_checkpoint(path).state == {"n": 2}
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe that nobody writes into: refused, and the checkpoint before is used."""
+    os.mkfifo(tmp_path / "c.safetensors")
+    save_checkpoint(tmp_path / "c.1.safetensors", {"n": 3})
+    with pytest.raises((CheckpointError, OSError)):
+        load_checkpoint(tmp_path / "c.safetensors")
+    with pytest.warns(UserWarning, match="Going on from the one before"):
+        assert load_newest(tmp_path / "c.safetensors").state == {"n": 3}
