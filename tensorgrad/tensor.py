@@ -22,6 +22,10 @@ from tensorgrad.tape import Leaf, Node, current_mode, wrap
 
 Scalar = bool | int | float
 
+_COMPARISONS = frozenset(
+    (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
+)
+
 
 class Tensor:
     """An n-dimensional array on a device, which remembers how it was computed.
@@ -455,6 +459,11 @@ class Tensor:
         """NumPy's ufuncs called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
         function = numpy_names.ufuncs().get(ufunc)
         if method == "__call__" and function is not None and set(options) <= {"axis"}:
+            if ufunc in _COMPARISONS and self.device != "cpu":
+                # NumPy made an array of the scalar in ``scalar < tensor``, which has no device.
+                inputs = tuple(
+                    [x.item() if isinstance(x, ndarray) and not x.ndim else x for x in inputs]
+                )
             return function(*inputs, **options)
         out = options.get("out", ())
         if any(_has_ufuncs_of_its_own(x) for x in (*inputs, *out)):

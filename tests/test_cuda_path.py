@@ -27,7 +27,7 @@ from standin.cupy_standin import Standin, log
 import tensorgrad as tg
 from tensorgrad import Tensor, backend, data, dtypes, nn, optim
 from tensorgrad.cli.main import main
-from tensorgrad.errors import DeviceError, GradientError
+from tensorgrad.errors import DeviceError, GradientError, ShapeError
 from tensorgrad.ops.table import OPERATIONS, Operation
 from tensorgrad.training import Checkpointing, GradientNorms, NanStop, Trainer
 from tensorgrad.training.checkpoint import load_checkpoint, save_checkpoint
@@ -377,6 +377,41 @@ def test_mixing_devices_is_refused() -> None:
         Tensor(1.0, device="cuda:2")
     with pytest.raises(DeviceError, match="cuda:0"):
         np.asarray(gpu)
+
+
+BESIDE: list[Callable[[Any, Any], Tensor]] = [
+    tg.add, tg.subtract, tg.multiply, tg.divide, tg.pow, tg.atan2, tg.hypot, tg.maximum, tg.minimum,
+    tg.remainder, tg.logaddexp, lambda a, b: tg.where(a >= b, a, b),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "number", [2, -1.5, 0, True, False, np.float64(2), np.bool_(True)], ids=repr
+)
+@pytest.mark.parametrize("function", BESIDE)
+def test_plain_numbers_beside_arrays(function: Callable[[Any, Any], Tensor], number: Any) -> None:
+    """A number has no device: forward and backward, on either side, as on the CPU."""
+    for first in (True, False):
+        found = []
+        for device in ("cpu", "cuda"):
+            x = Tensor([1.0, 2.0, 0.5, -1.0], device=device, requires_grad=True)
+            with np.errstate(all="ignore"):
+                y = function(x, number) if first else function(number, x)
+                tg.sum(y).backward()
+            assert y.device.startswith(device)
+            assert y.dtype == x.dtype
+            found.append([host(y), np.zeros(4) if x.grad is None else host(x.grad)])
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3, 3)])
+@pytest.mark.parametrize("number", [2, 1.5, True])
+def test_a_number_is_no_matrix(number: Any, shape: tuple[int, ...]) -> None:
+    x = tg.ones(shape, device="cuda")
+    for a, b in ((x, number), (number, x)):
+        with pytest.raises(ShapeError, match=r"write a \* b"):
+            tg.matmul(a, b)
 
 
 def test_precision_of_products(monkeypatch: pytest.MonkeyPatch) -> None:

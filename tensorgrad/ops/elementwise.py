@@ -170,6 +170,11 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
     Integers to a negative power give the default real dtype, as ``1 / x`` does.
     """
     x1, x2 = plain(x1), plain(x2)
+    # Next to real numbers True is 1; the rules for two tensors take no plain numbers.
+    if type(x2) is bool and getattr(x1, "dtype", None) in FLOATS:
+        x2 = int(x2)
+    elif type(x1) is bool and getattr(x2, "dtype", None) in FLOATS:
+        x1 = int(x1)
     if type(x2) is int or type(x2) is float:
         dtype = getattr(x1, "dtype", None)
         if dtype in FLOATS or (type(x2) is int and x2 >= 0 and dtype is not None):

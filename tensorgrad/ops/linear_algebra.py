@@ -58,7 +58,11 @@ def product(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _matmul_value(xp: Any, x1: Any, x2: Any) -> Any:
-    if x2.ndim == 2 and x1.ndim > 2:
+    try:
+        first, second = x1.ndim, x2.ndim
+    except AttributeError:  # a plain number, which on a GPU comes as it is
+        raise ValueError("a number is no matrix") from None
+    if second == 2 and first > 2:
         # One large product in place of one for each matrix of the stack.
         *batch, rows, inner = x1.shape
         if inner == x2.shape[0]:
