@@ -79,7 +79,7 @@ def _added_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -
     if template[0] == ARRAY and all(part in (ALL, ...) for part in template[1:]):
         n = y.shape[0]
         width = math.prod(y.shape[1:])
-        rows = index[0].reshape(-1)
+        rows = index[0].reshape(-1).astype(np.int64, copy=False)  # positions need more room
         rows = np.where(rows < 0, rows + n, rows) * width
         g = g.reshape(rows.size, width)
         if width == 1:
