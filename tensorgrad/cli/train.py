@@ -41,6 +41,7 @@ from tensorgrad.training import (
     Progress,
     TensorBoard,
     Trainer,
+    TrainingError,
     load_newest,
     save_checkpoint,
 )
@@ -279,7 +280,8 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     if settings["live"]:
         callbacks.append(LivePlot(folder / "live.html"))
     train_loader = loader_of(data.train, settings, training=True)
-    trainer = new_trainer(data, settings, [*callbacks, checkpoints], len(train_loader))
+    warned = _Warnings()
+    trainer = new_trainer(data, settings, [*callbacks, warned, checkpoints], len(train_loader))
     # The loss of numbers is not chosen: these settings may be taken for classes too.
     chosen = settings if problem.classes is not None else {**settings, "loss": None}
     write_atomically(folder / "config.toml", write_toml(chosen, versions()).encode())
@@ -296,13 +298,43 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
         if resumed is None:
             trainer.attach(train_loader)
             checkpoints.save(trainer)  # from here on the run can be resumed, whatever happens
-        with np.errstate(all="ignore"):  # what is not finite in the end, NanStop says where
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("default", RuntimeWarning)
+            warnings.showwarning = warned.hold
             trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
     except KeyboardInterrupt:
         if not (folder / CHECKPOINT).exists():
             raise
         raise KeyboardInterrupt(f"interrupted; go on with: tensorgrad resume {folder}") from None
     _finish(folder, settings, config, data, trainer, stopping)
+
+
+class _Warnings(Callback):
+    """Says in a line each what is warned of; of numbers after the epoch, as there may be many.
+
+    Where training ends with a loss that is not finite, the error says more than what came before.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, None] = {}
+
+    def hold(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        """Take the place of ``warnings.showwarning``."""
+        if issubclass(category, RuntimeWarning):
+            self._held[str(message)] = None
+        else:
+            _say(message)
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
+        """Say it."""
+        for text in self._held:
+            print(text, file=sys.stderr)
+        self._held.clear()
+
+    def on_abort(self, trainer: Trainer, error: BaseException) -> None:
+        """Say it, unless the error does."""
+        if not isinstance(error, TrainingError):
+            self.on_epoch_end(trainer, {})
 
 
 def _finish(

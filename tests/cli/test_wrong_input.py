@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -490,6 +491,24 @@ def test_figures_that_are_no_numbers(capsys: pytest.CaptureFixture[str]) -> None
     argv = ["cross-validate", "--data", "t.csv", "--hidden", "2", "--epochs", "1", "--out", "cv"]
     assert "r2 of fold 1 is nan, as the target does not vary in its 1" in one_line(capsys, argv)
     assert not Path("cv").exists()
+
+
+def test_training_that_overflows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says where; what is warned of in training that goes on is a line too."""
+    from tensorgrad.training import Progress
+
+    argv = ["train", "--hidden", "4", "--optimizer", "sgd", "--lr", "1e30", "--out", "run"]
+    assert "was not finite in step" in one_line(capsys, argv, 1)
+
+    def warns(*_: Any) -> None:
+        for _step in range(3):
+            warnings.warn("a gradient is large", RuntimeWarning, stacklevel=1)
+
+    monkeypatch.setattr(Progress, "on_batch_end", warns)
+    assert main([*SHORT, "--out", "other"]) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == ["a gradient is large"]
 
 
 # --- files that a run left ------------------------------------------------------------------------
