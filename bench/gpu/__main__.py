@@ -74,7 +74,7 @@ class Campaign:
         o = self.options
         plants = (text.partition("=") for text in o.plant)
         return Settings(
-            o.rehearse, o.rounds, o.workers, o.tests,
+            o.rehearse, o.rounds, o.workers, o.tests, 240.0 if o.rehearse else 60.0,
             plants=tuple([fault for name, _, fault in plants if name == stage.name]),
         )  # fmt: skip
 
