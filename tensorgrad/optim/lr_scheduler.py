@@ -228,8 +228,12 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0
     ) -> None:
-        self._check("T_0", T_0, 1, "at least 1")
-        self._check("T_mult", T_mult, 1, "an integer of at least 1")
+        for name, value in (("T_0", T_0), ("T_mult", T_mult)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"CosineAnnealingWarmRestarts: {name} must be an integer of at least 1, got "
+                    f"{value!r}"
+                )
         self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
         super().__init__(optimizer)
 

@@ -250,6 +250,9 @@ def test_errors() -> None:
         ours.OneCycleLR(o, 1.0, 10, pct_start=2.0)
     with pytest.raises(ValueError, match='"cos" or "linear"'):
         ours.OneCycleLR(o, 1.0, 10, anneal_strategy="cubic")
+    for wrong in ((0, 1), (2.5, 1), (2, 0), (2, 1.5)):
+        with pytest.raises(ValueError, match=r"T_\w+ must be an integer of at least 1, got"):
+            ours.CosineAnnealingWarmRestarts(o, *wrong)
     short = ours.OneCycleLR(o, 1.0, 2)
     short.step()
     last = short.get_last_lr()
