@@ -467,7 +467,8 @@ def _scatter_value(
         if indices.min() < -n or indices.max() >= n:
             bad = next(i for i in indices.reshape(-1).tolist() if not -n <= i < n)
             raise IndexError(f"index {bad} is out of bounds for axis {axis} with size {n}")
-        positions = np.where(indices < 0, indices + n, indices) * math.prod(shape[axis + 1 :])
+        at = indices.astype(np.int64, copy=False)  # positions need more room
+        positions = np.where(at < 0, at + n, at) * math.prod(shape[axis + 1 :])
         for i, part in enumerate(index):
             if i != axis and part.size > 1:
                 positions += part * math.prod(shape[i + 1 :])

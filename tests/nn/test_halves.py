@@ -166,18 +166,6 @@ def test_padding_row_of_more_vectors_than_the_indices_can_count(kind: str) -> No
     np.testing.assert_array_equal(host(e.weight.grad)[:3], [[0, 0], [0, 0], [1, 1]])
 
 
-@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint64"])
-def test_gradients_of_rows_chosen_by_small_integers(kind: str) -> None:
-    """The places of their elements are larger than the integers can be."""
-    w = tg.zeros((300, 500)).clone()
-    w.requires_grad = True
-    w[Tensor([100, 100, 3], dtype=kind)].sum().backward()
-    assert w.grad is not None
-    expected = np.zeros((300, 500))
-    expected[100], expected[3] = 2, 1
-    np.testing.assert_array_equal(host(w.grad), expected)
-
-
 @pytest.mark.parametrize("padding", [0, 1, -1])
 def test_padding_row_by_a_negative_index(padding: int) -> None:
     e = nn.Embedding(4, 2, padding_idx=padding)
