@@ -34,7 +34,7 @@ _STREAMED = 1 << 25
 _BLOCK = 1024
 # Rows that are added in order, and elements of a row that are added as one sum: in float32 longer
 # sums would drift. Their sums are added in double precision.
-_ROWS_IN_ORDER = 64
+ROWS_IN_ORDER = 64
 _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
@@ -324,7 +324,7 @@ class NestWriter:
             return
         if has_axes(m.out):  # over all axes but the last
             n = len(self.partial)
-            many = self.rows > _ROWS_IN_ORDER
+            many = self.rows > ROWS_IN_ORDER
             wide = wide_of(m) if many else ctype
             self.partial.append((wide, self.columns))
             part, start = f"a{n}", neutral_of(m.kind)
@@ -459,7 +459,7 @@ class NestWriter:
         body = self.rows_memory + self.begin + self.before
         body += [text for head, text in self.row_pointers if head]
         if self.every_few_rows:
-            n = _ROWS_IN_ORDER
+            n = ROWS_IN_ORDER
             body.append(f"for (long g = begin; g < end; g += {n}) {{")
             body.append(f"const long h = g + {n} < end ? g + {n} : end;")
             body.append("for (long r = g; r < h; r++) {")

@@ -12,7 +12,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tensorgrad.program.c_source import NestWriter, accumulated, has_axes, neutral_of, type_of
+from tensorgrad.program.c_source import (
+    ROWS_IN_ORDER,
+    NestWriter,
+    accumulated,
+    has_axes,
+    neutral_of,
+    type_of,
+    wide_of,
+)
 from tensorgrad.program.loops import Map, Reduce, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
@@ -100,7 +108,8 @@ class KernelWriter(NestWriter):
         x = self._operand(m, 0, level, phase)
         acc = self.accumulators[m]
         if self.nest.level[m] == ROW:
-            self.row[phase].append(f"{ctype} {acc}t = {neutral_of(m.kind)};")
+            own = wide_of(m) if self.steps > ROWS_IN_ORDER else ctype
+            self.row[phase].append(f"{own} {acc}t = {neutral_of(m.kind)};")
             self.column[phase].append(accumulated(m.kind, f"{acc}t", x))
             reduced = f"team_reduce<{op}, {self.width}>({acc}t)"
             self.row_end[phase].append(f"const {ctype} {acc} = {reduced};")
@@ -114,11 +123,13 @@ class KernelWriter(NestWriter):
             self._add_up_columns(m, n, x, ctype, phase)
             return
         self.partial.append((ctype, 1))
-        wide = "double" if m.kind == "+" else ctype
+        wide = wide_of(m)
         total = f"t{n}"
         self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
         if level == FULL:
-            self.row[phase].append(f"{ctype} {acc}t = {neutral_of(m.kind)};")
+            # A thread of a flat loop has more elements than it has rows otherwise.
+            own = wide if self.flat or self.steps > ROWS_IN_ORDER else ctype
+            self.row[phase].append(f"{own} {acc}t = {neutral_of(m.kind)};")
             self.column[phase].append(accumulated(m.kind, f"{acc}t", x))
             self.row_end[phase].append(accumulated(m.kind, total, f"{acc}t"))
             total = f"team_reduce<{op}, {self.width}>({total})"
@@ -141,10 +152,18 @@ class KernelWriter(NestWriter):
         start = neutral_of(m.kind)
         mine = f"a{n}[team * {self.columns} + c]"
         if self.in_registers:
-            self.begin.append(f"{ctype} c{n}[{self.steps}];")
+            own = wide_of(m) if m.kind == "*" else ctype
+            self.begin.append(f"{own} c{n}[{self.steps}];")
             self.begin.append(f"for (int k = 0; k < {self.steps}; ++k) c{n}[k] = {start};")
             self.column[phase].append(accumulated(m.kind, f"c{n}[k]", x))
-            self.totals += self._over_columns([f"{mine} = c{n}[k];"])
+            if m.kind == "+" and self.rows > ROWS_IN_ORDER * _PARTIAL_TEAMS:
+                self.begin.append(f"{ctype} d{n}[{self.steps}];")
+                self.begin.append(f"for (int k = 0; k < {self.steps}; ++k) d{n}[k] = 0;")
+                loop = f"for (int k = 0; k < {self.steps}; ++k)"
+                self.every_few_rows.append(f"{loop} d{n}[k] += c{n}[k], c{n}[k] = 0;")
+                self.totals += self._over_columns([f"{mine} = d{n}[k] + c{n}[k];"])
+            else:
+                self.totals += self._over_columns([f"{mine} = c{n}[k];"])
         else:
             self.begin += self._over_columns([f"{mine} = {start};"])
             self.column[phase].append(accumulated(m.kind, mine, x))
@@ -152,7 +171,7 @@ class KernelWriter(NestWriter):
             target = self._pointer(m.out.storage)
             self.combine += [
                 f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{",
-                f"    {ctype} s = a{n}[c];",
+                f"    {wide_of(m)} s = a{n}[c];",
                 f"    for (index_t k = 1; k < teams; ++k) "
                 f"{accumulated(m.kind, 's', f'a{n}[k * {self.columns} + c]')}",
                 f"    {target}[c] = s;",
@@ -198,6 +217,10 @@ class KernelWriter(NestWriter):
                 if inner:
                     body += [f"    {text}" for text in self._over_columns(inner)]
                 body += [f"    {text}" for text in self.row_end[phase]]
+            if self.every_few_rows:
+                n = ROWS_IN_ORDER
+                body.append(f"    if (r / teams % {n} == {n - 1}) {{")
+                body += [f"        {text}" for text in self.every_few_rows] + ["    }"]
             body.append("}")
         body += self.totals
         block = max(self.width, _THREADS)

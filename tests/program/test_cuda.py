@@ -88,6 +88,21 @@ def test_sums_over_rows_of_what_lies_across(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(host(a), b, rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((40_000, 3), 0), ((2, 70_000), 1), ((3, 50_000), None)]
+)
+def test_sums_do_not_drift(shape: tuple[int, int], axis: int | None) -> None:
+    """As on the host: numbers that are all alike, whose errors would add up."""
+    values = np.full(shape, 0.1, np.float32)
+    call = tg.compile(lambda x: ((x * 1.0).sum(axis=axis), (x * 10.001).prod(axis=axis)))
+    found, product = call(tg.Tensor(values, device="cuda"))
+    runs_on_cuda(call)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(host(found), exact.sum(axis=axis), rtol=3e-6)
+    factors = (values * np.float32(10.001)).astype(np.float64)
+    np.testing.assert_allclose(host(product), factors.prod(axis=axis), rtol=3e-5)
+
+
 def test_pixels_are_converted_in_passing() -> None:
     """Bytes as they come from a file, scaled inside the step."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 70)).astype(np.uint8)
