@@ -19,8 +19,9 @@ import re
 import sys
 import threading
 import types
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,7 +151,7 @@ _CHANGE_THE_FIRST = frozenset(
     )
 )
 _HARMLESS = {
-    "sys": frozenset(words("intern exc_info exception")),
+    "sys": frozenset({"intern"}),
     "_warnings": frozenset({"warn", "warn_explicit"}),
     "_thread": frozenset({"allocate_lock", "RLock"}),
     "posix": frozenset({"fspath", "cpu_count"}),
@@ -163,6 +164,8 @@ _STATE_OF_NUMPY = frozenset(
         " set_printoptions get_printoptions geterr geterrcall getbufsize"
     )
 )
+#: Packages of Python's own that are not followed, and look at files, frames or loaded modules.
+_STATE_OF_PYTHON = frozenset(words("importlib linecache traceback tokenize"))
 _ENGINE_REFUSED = {
     "Generator.state": "the state of a random generator is read",
     "Generator.set_state": "the state of a random generator is set",
@@ -281,6 +284,8 @@ def refused_of_the_engine(f: Any) -> str:
     module = str(getattr(f, "__module__", ""))
     if module.startswith("tensorgrad"):
         return _ENGINE_REFUSED.get(name, "")
+    if module.partition(".")[0] in _STATE_OF_PYTHON:
+        return f"{name}() of {module} depends on more than its arguments"
     if module.startswith("numpy") and (
         name in _STATE_OF_NUMPY or module.startswith("numpy.random")
     ):
@@ -294,7 +299,7 @@ def called(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     name = str(getattr(f, "__name__", type(f).__name__))
     owner = getattr(f, "__self__", None)
     for x in given:
-        called_back(r, x, given)
+        called_back(r, x, given if isinstance(owner, types.ModuleType) else [*given, owner])
     if isinstance(f, type(functools.lru_cache(len))):
         return _cached(r, f, args, kwargs)
     if isinstance(f, weakref.ref):
@@ -320,31 +325,50 @@ def called(r: Reads, f: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return _function(r, f, name, args, kwargs, given)
 
 
-def called_back(r: Reads, f: Any, given: list[Any]) -> None:
-    """What C code reads and changes that calls ``f``, which it was given: ``map(d.get, keys)``.
+def called_back(r: Any, f: Any, given: Sequence[Any]) -> None:
+    """What C code, or the engine, reads and changes that calls ``f``: ``map(d.get, keys)``.
 
     given: all that it was given. Python functions are followed when they are called.
     """
+    if isinstance(f, types.MethodType):
+        f = f.__func__
     if isinstance(f, functools.partial):
+        r.reach(f)
         for x in (*f.args, *f.keywords.values()):
             r.content(x)
         called_back(r, f.func, [*given, *f.args])
         return
+    if isinstance(f, type(functools.lru_cache(len))):
+        r.refuse(
+            f"{getattr(f, '__name__', 'a function')}() with a cache is given to code that calls it "
+            "unseen",
+            "write the call out in a lambda",
+        )
+        return
     name = str(getattr(f, "__name__", ""))
     owner = getattr(f, "__self__", None)
     special = is_c(f) and isinstance(owner, types.ModuleType) and name in _SPECIAL
-    if isinstance(f, _GETTERS) or (special and name in ("getattr", "hasattr", "vars")):
+    if isinstance(f, type):
+        unseen = not isinstance(lookup(f, "__init__"), types.FunctionType)
+        for x in given if unseen else ():  # a class of C goes through them
+            if not isinstance(x, type):
+                r.content(x)
+    elif isinstance(f, _GETTERS) or (special and name in ("getattr", "hasattr", "vars")):
+        r.reach(f)
         for x in given:
             if x is not f:
                 r.content(x, True)
     elif special:
-        r.refuse(f"{name}() is given to C code, which calls it unseen", "write it out in a lambda")
+        r.refuse(f"{name}() is given to code that calls it unseen", "write it out in a lambda")
     elif not is_c(f) or isinstance(f, np.ufunc) or name in _LOOK_AT_NOTHING:
         return
     elif owner is None or isinstance(owner, types.ModuleType):
+        for x in given:
+            if x is not f:
+                r.content(x)
         _function(r, f, name, [FRESH], {}, [FRESH])
     elif name in ("append", "__setitem__", "__setattr__"):
-        r.changes(owner, "the content")  # by C code: which result it was is not seen
+        r.changes(owner, "the content")  # unseen: which result it was is not known
     elif not isinstance(owner, type):
         _method(r, owner, name, [FRESH], {}, [FRESH])
 
@@ -486,6 +510,10 @@ def _function(
         special = _SPECIAL.get(name)
         if special is not None:
             return special(r, args, kwargs)
+        if name in ("id", "hash", "callable"):
+            for x in given:
+                r.identify(x)
+                r.special(x, "__call__", "__hash__")
         if name in _LOOK_AT_NOTHING:
             return FRESH
         if name in _BUILTINS:
@@ -504,6 +532,8 @@ def _function(
     if name in _HARMLESS.get(module, ()):
         for x in given:
             r.content(x)
+        if module == "_warnings":  # whether a warning is an error
+            r.content(r.note("key", vars(warnings), "filters", warnings.filters))
         return made_of(given)
     if module in ("_operator", "operator") and name == "getitem" and len(args) == 2:
         return r.item(args[0], args[1])
@@ -597,10 +627,10 @@ def _iter(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _isinstance(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    if len(args) != 2 or isinstance(args[0], Tensor):
+    if len(args) != 2:
         return FRESH
     x = args[0]
-    if not isinstance(x, Mark):
+    if not isinstance(x, Mark | Tensor):
         r.type_of(x)
     for kind in _kinds(r, args[1]):  # what is registered with an abstract class lies in C
         if type(x) in SCALARS:
@@ -664,7 +694,8 @@ def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 def _dir(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
     for x in args:
-        r.content(x, True)
+        if not isinstance(lookup(type(x), "__dir__"), types.FunctionType):
+            r.refuse("the names that an object has are listed by dir()", "keep a list of them")
     return FRESH
 
 
@@ -700,6 +731,10 @@ def _method(
 ) -> Any:
     if isinstance(owner, Mark):
         return r.of_mark(owner, name, given)
+    if isinstance(owner, CONTAINERS) and name not in ("append", "__setitem__"):
+        for x in given:  # they may be looked for in it
+            if isinstance(x, Tensor):
+                r.identify(x)
     if isinstance(owner, type):
         return _of_type(r, owner, name, args, given)
     if name == "__setattr__" and len(args) == 2 and type(args[0]) is str:
@@ -799,6 +834,7 @@ def _of_dict(r: Reads, owner: dict[Any, Any], name: str, args: list[Any], given:
         return r.placed("key", owner, args[0], value) if r.is_outside(owner) else value
     if name not in _DICT and name not in _OBJECT:
         r.changes(owner, "the content")
+        _shallow(r, given)  # what it takes over
         return Unknown([owner])
     return _shallow(r, [owner, *given])
 
@@ -883,6 +919,8 @@ def constructed(
         for x in given:
             r.special(x, "__int__", "__float__", "__index__", "__str__", "__bool__", "__len__")
             r.content(x)
+            if issubclass(f, str) and isinstance(x, np.ndarray):
+                ask_again(r, np.get_printoptions)
         return FRESH if f.__module__ != "__main__" and not _is_python(f) else Instance(f)
     base = next((b for b in f.__mro__ if not _is_python(b)), object)
     if base.__module__ not in _MADE_BY_C and not issubclass(base, np.ndarray | BaseException):

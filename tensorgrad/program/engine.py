@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any
 
 from tensorgrad.program.opcodes import words
@@ -40,5 +41,15 @@ def is_engine(name: str) -> bool:
 
 
 def ours(thing: Any) -> bool:
-    """Whether a function or a class belongs to the engine, or to what is not followed like it."""
+    """Whether a function or a class belongs to the engine, or to what is not followed like it.
+
+    A function belongs where its globals do: ``functools.wraps`` copies the name of a module.
+    """
+    if isinstance(thing, types.FunctionType):
+        return is_engine(str(thing.__globals__.get("__name__", "")))
     return is_engine(str(getattr(thing, "__module__", "")))
+
+
+def is_of_ours(thing: Any) -> bool:
+    """Whether an object is of a class of the engine's, or of one derived from it."""
+    return any(ours(base) for base in type(thing).__mro__)

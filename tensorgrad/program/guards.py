@@ -243,6 +243,8 @@ class Place:
             return True
         if self.fixed or type(first) is not type(old) or type(first.node) is not type(old.node):
             return False
+        if getattr(first.node, "hooks", None):
+            return False  # the old one had none, or it would be fixed
         a, b = first.data, old.data
         if type(a) is not type(b) or (a.shape, a.dtype) != (b.shape, b.dtype):
             return False
@@ -302,6 +304,8 @@ class Guards:
     def locate(self, reads: Any) -> None:
         """Note where tensors from outside were found."""
         self.places = [Place(t, found) for t, found in reads.tensors.values() if found]
+        for place in self.places:
+            place.fixed = place.fixed or id(place.tensor) in reads.identified
 
     def tensors(self, recorder: Any) -> list[tuple[Tensor, Callable[[], Tensor]]]:
         """The tensors from outside that are known, each with how to find what is there then."""
@@ -340,9 +344,11 @@ class Guards:
         self._modules, self._seen = kept, changes.count
         self._parameters = [(d, n, x) for d, n, x in self._parameters if (id(d), n) not in written]
         leaves = set(recorder.touched)
+        kept_to = {*leaves, *recorder.looked_at, *recorder.at_first}
         at = {id(p.tensor): p for p in self.places}
         for place in self.places:
-            place.fixed = place.fixed or place.tensor.node in leaves
+            node = place.tensor.node
+            place.fixed = place.fixed or node in kept_to or bool(getattr(node, "hooks", None))
         for t, value in recorder.externals:
             known = at.get(id(t))
             if known is not None:

@@ -249,7 +249,8 @@ def _store_subscr(r: Follower, s: Shadow, ins: Instruction) -> None:
 
 @_handles("STORE_SLICE")
 def _store_slice(r: Follower, s: Shadow, ins: Instruction) -> None:
-    _, o, _, _ = r.values(s, 4)
+    value, o, _, _ = r.values(s, 4)
+    r.content(value)
     r.changes(o, "a slice")
 
 
@@ -326,7 +327,9 @@ def _compare_op(r: Follower, s: Shadow, ins: Instruction) -> None:
 @_handles("IS_OP")
 def _is_op(r: Follower, s: Shadow, ins: Instruction) -> None:
     # Which objects they are is known by the guards that led to them; not so of unnamed ones.
-    for x, other in zip(pair := r.values(s, 2), pair[::-1]):
+    pair = r.values(s, 2)
+    for x, other in zip(pair, pair[::-1]):
+        r.identify(x, other)
         if isinstance(x, Unknown) and not isinstance(x, Made | Generated):
             r.content(x)
             if other is not None and other is not FRESH:
@@ -338,6 +341,8 @@ def _is_op(r: Follower, s: Shadow, ins: Instruction) -> None:
 def _contains_op(r: Follower, s: Shadow, ins: Instruction) -> None:
     x, o = r.values(s, 2)
     r.special(o, "__contains__", "__iter__")
+    if isinstance(x, Tensor):
+        r.identify(x)
     if (
         isinstance(o, dict)
         and type(o).__contains__ is dict.__contains__
@@ -503,12 +508,17 @@ def _build_other(r: Follower, s: Shadow, ins: Instruction) -> None:
             return
         s.stack.append(FRESH)
         return
+    for x in parts:
+        if isinstance(x, Tensor):
+            r.identify(x)
     s.stack.append(callables.made_of(parts))
 
 
 @_handles("LIST_APPEND", "SET_ADD")
 def _list_append(r: Follower, s: Shadow, ins: Instruction) -> None:
     x = r.value(s)
+    if ins.name == "SET_ADD" and isinstance(x, Tensor):
+        r.identify(x)
     _into(s, ins.arg, [x])
 
 
@@ -578,6 +588,8 @@ def _format(r: Follower, s: Shadow, ins: Instruction) -> None:
     assert known is not None
     for x in r.values(s, known[0]):
         r.special(x, "__format__", "__str__", "__repr__")
+        if isinstance(x, np.ndarray | np.generic):
+            callables.ask_again(r, np.get_printoptions)
         r.content(x)
     s.stack.append(FRESH)
 

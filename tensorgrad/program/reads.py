@@ -22,7 +22,7 @@ from tensorgrad.nn.module import Module
 from tensorgrad.ops.random import Generator
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.program import callables
-from tensorgrad.program.engine import ours
+from tensorgrad.program.engine import is_of_ours, ours
 from tensorgrad.program.guards import (
     BUFFERS,
     CONTAINERS,
@@ -263,7 +263,11 @@ class Reads(Surroundings):
             if attributes is not None:
                 self.met[id(attributes)] = attributes
                 self.note("attribute", o, "__dict__", attributes)
+        elif attributes is not None and self.is_outside(attributes):
+            outside = True  # a new object that was given the attributes of another one
         own = attributes is not None and name in attributes
+        if isinstance(o, Tensor) and (own or meta is MISSING):
+            self.identify(o)  # another one may have another attribute
         if user and not own:
             meta = self._in_class(t, name)
         elif user or meta is MISSING:
@@ -375,6 +379,8 @@ class Reads(Surroundings):
         outside = self.is_outside(o)
         if not outside:
             self.believe(o)
+        if isinstance(key, Tensor):
+            self.identify(key)
         if isinstance(o, dict) and not isinstance(key, Mark):
             self.reach(key) if not plain else None
             if not (plain or self.is_outside(key)):
@@ -490,7 +496,10 @@ class Reads(Surroundings):
         if isinstance(o, CONTAINERS) and t.__module__ in ("builtins", "collections"):
             return
         for name in names:
-            self.note("class", t, name, lookup(t, name))
+            found = lookup(t, name)
+            self.note("class", t, name, found)
+            if isinstance(found, property):
+                self.refuse(f"{name} of a {t.__name__} is a property", "define it as a method")
 
     # --- calls ----------------------------------------------------------------------------------
 
@@ -552,18 +561,20 @@ class Reads(Surroundings):
         if f.__module__ in callables.ASKED_AGAIN:
             return callables.asked_again(self, f, args)
         for x in given:
+            callables.called_back(self, x, given)
             if isinstance(x, Unknown):
                 self.content(x)
             elif isinstance(x, Tensor | Module | Optimizer | Generator | Mark):
                 self.reach(x) if self.is_outside(x) else None
             elif isinstance(x, np.ndarray):
                 self.content(x)
-            elif ours(type(x)) and self.is_outside(x):
+            elif is_of_ours(x) and self.is_outside(x):
                 d = dict_of(x)
                 if d is not None:  # the engine reads what it likes of its own object
                     self.met[id(d)] = d
                     for name, value in list(d.items()):
                         self.note("key", d, name, value)
+                        callables.called_back(self, value, given)
                         if isinstance(value, CONTAINERS):
                             self.content(value)
             elif hasattr(type(x), "__next__"):
@@ -699,10 +710,13 @@ class Reads(Surroundings):
             elif self.is_outside(o):
                 self.changes(o, "an item")
             return
+        if isinstance(key, Tensor):
+            self.identify(key)
         if isinstance(o, dict) and (type(key) in SCALARS or self.is_outside(key)):
-            self.write("key", o, key, o, f"[{key!r:.40}]", value)
+            what = f"{key!r:.40}" if type(key) in SCALARS else f"a {type(key).__name__}"
+            self.write("key", o, key, o, f"[{what}]", value)
         elif isinstance(o, list | collections.deque) and type(key) is int:
             self.write("item", o, key, o, f"[{key}]", value)
         else:
-            self.settled(value)
+            self.content(self.settled(value))  # a slice takes over what is in it
             self.changes(o, "an item")

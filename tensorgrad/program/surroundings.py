@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import functools
 import gc
+import operator
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -87,6 +88,10 @@ class Surroundings:
         self.tensors: dict[int, tuple[Tensor, list[tuple[str, Any, Any]]]] = {}
         #: the entries on the tape that tensors from outside had when they were found first
         self.nodes: dict[int, Any] = {}
+        #: tensors among the arguments
+        self.given: dict[int, Tensor] = {}
+        #: tensors from outside of which it matters that they are these very objects
+        self.identified: dict[int, Tensor] = {}
         #: what was written: id of the holder and key -> (kind, holder, key), or a Counted
         self.written: dict[tuple[int, Any], Any] = {}
         #: id of a container -> (it, how many results were appended to it)
@@ -95,7 +100,10 @@ class Surroundings:
         self.met: dict[int, Any] = {}  # by id; holding them keeps the ids valid
         self.changed: dict[int, Any] = {}  # what was written to
         self.weak: dict[int, Any] = {}  # weak references to objects that only they hold
-        self.covered: dict[int, Any] = {}  # containers among the arguments: the key has them
+        #: containers among the arguments, whose content the key has; and those of them that were
+        #: not found outside as well
+        self.arguments: dict[int, Any] = {}
+        self.covered: dict[int, Any] = {}
         self.believed: dict[int, Any] = {}  # what was read and is not from outside: see finished
         self.functions: dict[Any, list[Any]] = {}  # code -> functions from outside
         self.inner: dict[Any, list[Mapping[str, list[Any]]]] = {}  # code of functions made inside
@@ -173,7 +181,8 @@ class Surroundings:
 
     def release(self) -> None:
         """Let go of everything that was met: the guards hold what they need."""
-        for table in (self.met, self.changed, self.covered, self.functions, self.inner):
+        tables = (self.met, self.changed, self.covered, self.arguments, self.functions, self.inner)
+        for table in tables:
             table.clear()
         self.tensors.clear()
         self.guards.clear()
@@ -212,13 +221,15 @@ class Surroundings:
     def argument(self, x: Any) -> None:
         """An argument: what it consists of is part of the key, if it is a plain container."""
         if is_plain_container(x):
-            self.covered[id(x)] = x
+            self.arguments[id(x)] = self.covered[id(x)] = x
             for part in x.values() if isinstance(x, dict) else x:
                 self.argument(part)
             if isinstance(x, dict):
                 for key in x:
                     self.argument(key)
-        elif not isinstance(x, Tensor):
+        elif isinstance(x, Tensor):
+            self.given[id(x)] = x
+        else:
             self.reach(x)
 
     def is_outside(self, o: Any) -> bool:
@@ -256,15 +267,35 @@ class Surroundings:
         self.nodes.setdefault(id(t), t.node)
         for hook in getattr(t.node, "hooks", None) or ():
             self.reach(hook)
+            callables.called_back(self, hook, ())
         places = self.tensors.setdefault(id(t), (t, []))[1]
         if not any(k == kind and h is holder and same(n, key) for k, h, n in places):
             places.append((kind, holder, key))
+
+    def identify(self, x: Any, other: Any = MISSING) -> None:
+        """It matters which object ``x`` is: it is looked up in a set, say, or compared with another.
+
+        A tensor from outside has to be the same in a replay. Which one an argument is may be
+        another one each time, unless it is told from the other by the memory that it has.
+        """
+        if isinstance(x, Tensor) and (other is MISSING or isinstance(other, Tensor)):
+            if id(x) in self.given and not _is_apart(x, other):
+                self.refuse(
+                    "it is asked which tensor an argument is",
+                    "look it up outside, and pass what is found as an argument",
+                )
+            self.identified[id(x)] = x
+        elif id(x) in self.arguments and (other is MISSING or isinstance(other, CONTAINERS)):
+            self.refuse(
+                f"it is asked which {type(x).__name__} an argument is", "compare what is in it"
+            )
 
     def reach(self, value: Any) -> None:
         """Remember what came from outside, and what belongs to it without being read by name."""
         if type(value) in SCALARS or id(value) in self.met or isinstance(value, Mark):
             return
         self.met[id(value)] = value
+        self.covered.pop(id(value), None)  # another one may be passed, while this one changes
         if isinstance(value, Tensor):
             return
         if isinstance(value, Module):
@@ -277,6 +308,7 @@ class Surroundings:
                     elif isinstance(x, tuple) and x and hasattr(x[0], "function"):  # its hooks
                         for hook in x:
                             self.reach(hook.function)
+                            callables.called_back(self, hook.function, ())
         elif isinstance(value, types.MethodType):
             self.reach(value.__func__)
             self.reach(value.__self__)
@@ -305,6 +337,14 @@ class Surroundings:
                 self.root(function)
                 for x in function.args if isinstance(function, functools.partial) else ():
                     self.reach(x)
+        elif isinstance(value, functools.partial):
+            for x in (value.func, *value.args, value.keywords):
+                self.reach(x)
+            for x in value.keywords.values():
+                self.reach(x)
+        elif isinstance(value, operator.methodcaller):
+            for x in value.__reduce__()[1]:
+                self.reach(x)
         elif isinstance(value, property):
             for f in (value.fget, value.fset, value.fdel):
                 self.reach(f)
@@ -339,6 +379,8 @@ class Surroundings:
         if type(o) in SCALARS or isinstance(o, Mark | Tensor):
             return
         if not self.is_outside(o):
+            if isinstance(o, (*CONTAINERS, *BUFFERS, np.ndarray)):
+                self.believe(o)
             self.look_into(o, deep)
             return
         whole = deep or isinstance(o, CONTAINERS)
@@ -500,7 +542,7 @@ class Surroundings:
 
         kind, holder, key: the place. owner: the object as the user sees it.
         """
-        if id(owner) in self.covered:
+        if id(owner) in self.arguments:
             self.refuse(f"{what} of an argument is changed", "return the value instead")
             self.settled(value)
             return
@@ -522,7 +564,7 @@ class Surroundings:
 
     def appends(self, to: Any) -> None:
         """Something is appended to a list or a deque."""
-        if id(to) in self.covered:
+        if id(to) in self.arguments:
             self.refuse("an argument is appended to", "return the value instead")
         elif self.is_outside(to):
             if id(to) in self.changed:
@@ -544,7 +586,7 @@ class Surroundings:
         """The step changes something in a way that a replay does not carry out."""
         if isinstance(o, Unknown):
             self.refuse(f"{what} of something that C code gave is changed", "give it a name first")
-        elif self.is_outside(o) or id(o) in self.covered:
+        elif self.is_outside(o) or id(o) in self.arguments:
             if not isinstance(o, Tensor):
                 self.refuse(
                     f"{what} of a {type(o).__name__} from outside is changed",
@@ -564,6 +606,14 @@ class Surroundings:
                 self.guards[name] = Guard(kind, holder, key, then, x.where)
             return x.now
         return x
+
+
+def _is_apart(x: Tensor, other: Any) -> bool:
+    """Whether two tensors have memory of their own: who shares memory is part of the key."""
+    if not isinstance(other, Tensor) or not (x.size and other.size):
+        return False
+    a, b = x.data, other.data
+    return type(a) is np.ndarray and type(b) is np.ndarray and not np.may_share_memory(a, b)
 
 
 def dict_of(o: Any) -> Any:
