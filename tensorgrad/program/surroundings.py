@@ -273,7 +273,7 @@ class Surroundings:
             places.append((kind, holder, key))
 
     def identify(self, x: Any, other: Any = MISSING) -> None:
-        """It matters which object ``x`` is: it is looked up in a set, say, or compared with another.
+        """It matters which object ``x`` is: it is looked up in a set, or compared with another.
 
         A tensor from outside has to be the same in a replay. Which one an argument is may be
         another one each time, unless it is told from the other by the memory that it has.
