@@ -104,6 +104,16 @@ class Calls:
         exec(compile(self.text, "<program>", "exec"), self._known)
         self._function: Callable[..., Any] = self._known["run"]
         self._is_quick = all(math.prod(v.shape) <= _QUICK for v in program.values())
+        self._at_risk = self._values_at_risk() if instead is None else []
+
+    def _values_at_risk(self) -> list[Value]:
+        """What lies outside and is overwritten before an instruction that may fail."""
+        failing = [k for k, i in enumerate(self.program) if i.may_fail]
+        before = self.program.instructions[: failing[-1]] if failing else []
+        places = {v.place for i in before for v in i.outputs if v.before is not None}
+        if self.program.aliased or any(v.role == "temporary" for v in places):
+            return list(self.program.touched) if places else []
+        return [v for v in places if v.role in ("argument", "external")]
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -314,13 +324,25 @@ class Calls:
     # --- running ---------------------------------------------------------------------------------
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The results and the gradients, in memory that nobody else refers to."""
+        """The results and the gradients, in memory that nobody else refers to.
+
+        Where it fails, nothing outside has changed.
+        """
+        saved = []
+        for v in self._at_risk:
+            array = arguments[int(v.label)] if v.fetch is None else v.fetch()
+            saved.append((array, backend.copied(array)))
         found: tuple[list[Any], list[Any]]
-        if self._is_quick:
-            found = self._function(*arguments)
-        else:
-            with GATE:
+        try:
+            if self._is_quick:
                 found = self._function(*arguments)
+            else:
+                with GATE:
+                    found = self._function(*arguments)
+        except BaseException:
+            for array, numbers in reversed(saved):
+                array[...] = numbers
+            raise
         return found
 
     def renew(self, *numbers: int) -> None:

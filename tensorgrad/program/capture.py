@@ -261,7 +261,7 @@ class Recorder(Observer):
 
     @_told
     def overwriting(self, arrays: Sequence[Any]) -> None:
-        """Keep what is about to be overwritten, in case that the step fails; see Observer."""
+        """Keep what is about to be overwritten: a replay begins with it; see Observer."""
         for array in arrays:
             if array is None:
                 continue
@@ -492,7 +492,8 @@ def _python_draws() -> tuple[Any, ...]:
 def capture(function: Callable[[], Any], recorder: Recorder, reads: Follower) -> Any:
     """What ``function`` returns, called while what it computes and what it reads is written down.
 
-    If the function fails, everything it overwrote outside is put back, and the error goes on.
+    If the function fails, what it did before stands, as it does when it is called as it is. If it
+    is refused in the middle, what it overwrote outside is put back.
     """
     mode = current_mode()
     token = MODE.set(mode._replace(observers=(*mode.observers, recorder)))
@@ -512,6 +513,6 @@ def capture(function: Callable[[], Any], recorder: Recorder, reads: Follower) ->
             )
         return result
     except BaseException:
-        if recorder.asked or recorder.refusal is None:
+        if recorder.asked and recorder.refusal is not None:
             recorder.undo()
         raise

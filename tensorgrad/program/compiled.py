@@ -77,6 +77,10 @@ def ambient() -> tuple[Any, ...]:
     )
 
 
+class StoppedError(Exception):
+    """A program failed, as for a label out of range, before it changed anything that is seen."""
+
+
 class Entry:
     """One captured program with what it needs to be replayed.
 
@@ -231,7 +235,10 @@ class Entry:
 
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Run the program; what it hands out. Memory, gradients and generators are left as in eager
-        mode; what the step does in Python besides is left to ``effects``."""
+        mode; what the step does in Python besides is left to ``effects``.
+
+        Raises StoppedError where it fails; then nothing has changed.
+        """
         if self.quick is not None:
             self.calls += self.quick.count
             # It paid: what ended it, as a validation in between, is rare.
@@ -259,8 +266,13 @@ class Entry:
         for k in kept:
             self.executor.renew(k)
         arrays = [t.data for t in tensors]
-        with self._there():
-            results, gradients = self.executor.run(arrays)
+        try:
+            with self._there():
+                results, gradients = self.executor.run(arrays)
+        except Exception as error:
+            if not self.program.on_host:
+                raise
+            raise StoppedError from error
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             tensor = held[k]
             array = self.outputs.laid(self._leaves[k], array)
@@ -393,6 +405,13 @@ class Compiled:
                 self._lock.release()
             if out is not NotImplemented:
                 return out[0] if last.single else unflatten(last.tree, out)
+        try:
+            return self._called(args, kwargs, mode, last)
+        except StoppedError:
+            pass  # the function itself says what is wrong, and leaves what it did before
+        return self.function(*args, **kwargs)
+
+    def _called(self, args: Any, kwargs: Any, mode: Any, last: Entry | None) -> Any:
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
         if self.dropped:
@@ -554,20 +573,13 @@ class Compiled:
         recorder.undo()
         before = state.copy()
         executor = entry.executor
-        try:
-            made = entry.run(tensors)
-            different = entry.differs(self._own(entry, made), wanted, after, before, state)
-        except Exception as error:
-            if executor.name != "cuda":
-                raise
-            different = f"{type(error).__name__}: {error}"
+        made, different = self._tried(entry, tensors, wanted, after, before, state)
         if different and executor.name != "numpy":
             state.restore(before)
             entry.executor = Calls(entry.program)
             entry.executor.reason = f"the {executor.name} executor did something else: {different}"
             entry.gradients = [None] * len(entry.gradients)
-            made = entry.run(tensors)
-            different = entry.differs(self._own(entry, made), wanted, after, before, state)
+            made, different = self._tried(entry, tensors, wanted, after, before, state)
         if different:
             why = (
                 f"a replay does not do what the function does: {different}. Something in it passes "
@@ -594,6 +606,25 @@ class Compiled:
             if not self._entries[oldest]:
                 del self._entries[oldest]
         return unflatten(entry.tree, made)
+
+    def _tried(
+        self,
+        entry: Entry,
+        tensors: Sequence[Tensor],
+        wanted: Sequence[Any],
+        after: dict[str, Any],
+        before: dict[str, Any],
+        state: State,
+    ) -> tuple[list[Tensor], str]:
+        """What a replay hands out, and how it differs from what the function did."""
+        try:
+            made = entry.run(tensors)
+            return made, entry.differs(self._own(entry, made), wanted, after, before, state)
+        except Exception as error:
+            if entry.executor.name != "cuda" and not isinstance(error, StoppedError):
+                raise
+            cause = error.__cause__ or error
+            return [], f"{type(cause).__name__}: {cause}"
 
     @staticmethod
     def _own(entry: Entry, made: Sequence[Tensor]) -> list[Any]:
@@ -672,8 +703,7 @@ class Compiled:
         if not problem:
             wanted = [found.tensors[k].data for k in entry.outputs.numbers]
             state.restore(before)
-            made = entry.run(tensors)
-            problem = entry.differs(self._own(entry, made), wanted, after, before, state)
+            made, problem = self._tried(entry, tensors, wanted, after, before, state)
         if not problem:
             entry.effects.correct(made)
             return unflatten(entry.tree, made)

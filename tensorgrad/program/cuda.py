@@ -394,7 +394,7 @@ class Cuda(Placed):
             results = [self._array(self._views[v]).copy() for v in self.program.results]
             return results, [None if e is None else self._gradient(*e) for e in self._gradients]
         finally:
-            self._finish()
+            self._finish(True)
 
     def _send_scalars(self) -> None:
         """Learning rates and positions of generators, where they have changed."""

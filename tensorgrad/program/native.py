@@ -185,7 +185,8 @@ class Native(Placed):
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results, which are the caller's, and the gradients, which the next replay overwrites.
 
-        Whoever keeps a gradient calls ``renew`` before the next replay.
+        Whoever keeps a gradient calls ``renew`` before the next replay. Where it fails, nothing
+        that somebody sees has changed.
         """
         if not self._leaves_locks:
             return self._run(arguments)
@@ -213,6 +214,8 @@ class Native(Placed):
         for live, name, buffer, _ in self._scalars:
             assert live is not None
             buffer[()] = as_signed(live()[name])
+        saved = [(s, self.memory[s].copy()) for s in self.schedule.at_risk if s in self.memory]
+        done = False
         quiet = self._quiet
         if quiet is not None:
             before = quiet.get_threads()
@@ -225,6 +228,7 @@ class Native(Placed):
                 self._times[k] = perf_counter() - start
                 if failed:
                     self._complain(failed)
+            done = True
             results = [
                 self._array(self._views[v]).copy()
                 if array is None
@@ -237,7 +241,10 @@ class Native(Placed):
         finally:
             if quiet is not None and before != 1:
                 quiet.set_threads(before)
-            self._finish()
+            if not done:
+                for s, numbers in saved:
+                    self.memory[s][...] = numbers
+            self._finish(done)
             for _, storage in self._large:  # arguments are the caller's
                 del self.memory[storage]
 
@@ -254,8 +261,8 @@ class Native(Placed):
     @property
     def is_short(self) -> bool:
         """Whether it runs without calls, and for less than about 100 us."""
-        if self._mirrored:
-            return False  # they have to be filled
+        if self._mirrored or self.schedule.at_risk:
+            return False  # they have to be filled, or saved
         work = 0
         for unit in self.schedule.units:
             if isinstance(unit, Nest):

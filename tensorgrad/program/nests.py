@@ -106,6 +106,9 @@ class Schedule:
             else:
                 self._append(op)
         self._settle(kept)
+        self._look_first(kept)
+        #: what somebody sees and a unit overwrites before one that may stop the program
+        self.at_risk = self._at_risk(kept)
 
     def _append(self, op: Product | Check | Call) -> None:
         self.units.append(Single(op))
@@ -243,6 +246,68 @@ class Schedule:
                 unit.members = [m for m in unit.members if m in live]
             needed.update(v.storage for v in unit.reads())
         self.units = [u for u in self.units if isinstance(u, Single) or u.members]
+
+    def _look_first(self, kept: set[Storage]) -> None:
+        """Let checks, and what makes their labels, come before what is seen outside is overwritten.
+
+        That cannot be where the labels need a call, or what the step has overwritten.
+        """
+        front: set[int] = set()
+        seen = False
+        for at, unit in enumerate(self.units):
+            if seen and isinstance(unit, Single) and type(unit.operation) is Check:
+                needed = self._needed(at, front)
+                if not any(
+                    type(op) is Call or _is_seen(_written(self.units[k]), kept)
+                    for k in needed
+                    for op in self.units[k].operations
+                ):
+                    front |= needed
+            seen = seen or _is_seen(_written(unit), kept)
+        if front:
+            first = [u for k, u in enumerate(self.units) if k in front]
+            self.units = first + [u for k, u in enumerate(self.units) if k not in front]
+
+    def _needed(self, at: int, front: set[int]) -> set[int]:
+        """The units that have to come before unit ``at`` moves to the front, and it."""
+        needed = {at}
+        reads = {v.storage for v in self.units[at].reads()}
+        writes: set[Storage] = set()
+        for k in range(at - 1, -1, -1):
+            unit = self.units[k]
+            read, written = {v.storage for v in unit.reads()}, _written(unit)
+            if k not in front and (written & (reads | writes) or read & writes):
+                needed.add(k)
+                reads |= read
+                writes |= written
+        return needed
+
+    def _at_risk(self, kept: set[Storage]) -> list[Storage]:
+        found: dict[Storage, None] = {}
+        written: dict[Storage, None] = {}
+        for unit in self.units:
+            if isinstance(unit, Single) and _may_stop(unit.operation):
+                found.update(written)
+            written.update({s: None for s in _written(unit) if _is_seen({s}, kept)})
+        return list(found)
+
+
+def _written(unit: Unit) -> set[Storage]:
+    """The memory that a unit writes."""
+    if isinstance(unit, Nest):
+        return {m.out.storage for m in unit.stored}
+    op = unit.operation
+    if type(op) is Call:
+        return {v.storage for v in op.outputs}
+    return {op.out.storage} if type(op) is Product else set()
+
+
+def _is_seen(storages: set[Storage], kept: set[Storage]) -> bool:
+    return any(s.role != "temporary" or s in kept for s in storages)
+
+
+def _may_stop(op: Product | Check | Call) -> bool:
+    return type(op) is Check or (type(op) is Call and op.instruction.may_fail)
 
 
 def _fits(view: View, nest: Nest) -> bool:

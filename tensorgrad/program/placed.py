@@ -177,13 +177,17 @@ class Placed:
         self._mirrored = [e for e in self._externals if e.mirror is not None]
         self._updated_arrays = [e.array for e in self._updated]
 
-    def _finish(self) -> None:
-        """Tell of what was overwritten outside, and let go of gradients from before."""
-        for e in self._mirrored:
-            if e in self._updated:
-                e.array[...] = e.mirror
-        if self._updated:
-            note_overwritten(self._updated_arrays)
+    def _finish(self, done: bool) -> None:
+        """Tell of what was overwritten outside, and let go of gradients from before.
+
+        done: whether the program came to its end; else nothing was overwritten.
+        """
+        if done:
+            for e in self._mirrored:
+                if e in self._updated:
+                    e.array[...] = e.mirror
+            if self._updated:
+                note_overwritten(self._updated_arrays)
         for e in self._externals:
             if e.value.label == "gradient":
                 e.array = e.mirror = None

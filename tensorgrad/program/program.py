@@ -87,6 +87,11 @@ class Instruction:
         """The inputs that are values."""
         return [v for v in self.inputs if type(v) is Value]
 
+    @property
+    def may_fail(self) -> bool:
+        """Whether the numbers of its inputs can make it fail: labels and indices out of range."""
+        return any(v.dtype.kind in "iu" for v in self.values())
+
 
 @dataclass(eq=False, slots=True)
 class Program:

@@ -545,7 +545,7 @@ def test_arguments_are_checked() -> None:
 
 
 @EVERY_EXECUTOR
-def test_first_call_that_fails_changes_nothing(executor: str) -> None:
+def test_first_call_that_fails_leaves_what_it_did(executor: str) -> None:
     model = network(nn.Linear(4, 3))
     optimizer = optim.Adam(model.parameters())
     fail = [True]
@@ -565,8 +565,8 @@ def test_first_call_that_fails_changes_nothing(executor: str) -> None:
     with pytest.raises(RuntimeError, match="half-way"):
         call(x, y)
     for p, b in zip(model.parameters(), before):
-        np.testing.assert_array_equal(p.detach().numpy(), b)
-        assert p.grad is None
+        assert (p.detach().numpy() != b).any()
+        assert p.grad is not None
     fail[0] = False
     call(x, y)
     call(x, y)
