@@ -288,7 +288,7 @@ def test_what_cannot_be_handed_out_or_in() -> None:
     """A result or a data set that cannot be pickled: said, and the loader goes on."""
     loader = DataLoader(Squares(4), 2, workers=1, processes=True, transform=unpicklable)
     for _ in range(2):
-        with pytest.raises(Exception, match=r"pickle.*lambda|lambda.*pickle"):
+        with pytest.raises(Exception, match=r"unpicklable.*lambda"):
             next(iter(loader))
     loader = DataLoader(Squares(4), 2, workers=1, processes=True, transform=lambda *x: x)
     for _ in range(2):
@@ -335,7 +335,7 @@ def run(tmp_path: Path, body: str, timeout: float = 60) -> tuple[int, str, float
     )
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", str(script)],  # of a fork with threads
         capture_output=True, text=True, check=False, timeout=timeout,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
