@@ -35,12 +35,13 @@ def total(xp: Any, x: Any, axis: tuple[int, ...] | None = None, keepdims: bool =
     if xp is not np:
         return x.sum(axis=axis, keepdims=keepdims)
     reduce: Any = np.add.reduce
-    if x.size <= _IN_ORDER or x.ndim == 1 or x.dtype not in WIDE_FLOATS:
+    ndim = x.ndim
+    over = range(ndim) if axis is None else axis
+    count = x.shape[over[0]] if len(over) == 1 else math.prod([x.shape[k] for k in over])
+    if count <= _IN_ORDER or ndim == 1 or x.dtype not in WIDE_FLOATS:
         return reduce(x, axis, keepdims=keepdims)
-    over = range(x.ndim) if axis is None else axis
-    count = math.prod([x.shape[k] for k in over])
-    first = x.ndim - len(over)
-    if count <= _IN_ORDER or (x.flags.c_contiguous and all(k >= first for k in over)):
+    first = ndim - len(over)
+    if x.flags.c_contiguous and all(k >= first for k in over):
         return reduce(x, axis, keepdims=keepdims)
     # In the order in which the axes lie in memory, the innermost last.
     order = sorted(
