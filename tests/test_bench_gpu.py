@@ -340,6 +340,16 @@ def test_a_file_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
     assert suite.run([str(tmp_path / "none.py")], Settings(workers=1), lambda part: None)["reason"]
 
 
+def test_tests_that_never_begin_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "_START", 3.0)
+    file = tmp_path / "test_planted.py"
+    file.write_text("import time\ntime.sleep(1000)\n")
+    found = suite.run([str(file)], Settings(workers=1), lambda part: None)
+    assert found["reason"] == "nothing happened for 3 s while no test ran"
+
+
 # --- results --------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,9 @@ from bench.gpu.common import Say, Settings
 from bench.machine import ROOT
 
 #: seconds until the first test begins, and after the last one
-_START = 150.0
+_START = 240.0
+#: in place of an exit status
+_NEVER = -1000
 #: failures whose text is kept; of the others, the names
 _TEXTS = 20
 
@@ -122,7 +124,9 @@ def run(
                 if code is not None:
                     break
     found = tally.result()
-    if "reason" not in found and (code not in (0, 5) or not tally.counts):
+    if code == _NEVER:
+        found["reason"] = f"nothing happened for {_START:g} s while no test ran"
+    elif "reason" not in found and (code not in (0, 5) or not tally.counts):
         found["reason"] = f"pytest ended with {code} after {sum(tally.counts.values())} tests"
     return found
 
@@ -149,7 +153,7 @@ def _followed(
             if now - heard > (settings.silence if tally.running else _START):
                 running = bool(tally.running)
                 tally.hang(settings.silence)
-                return None if running else -1
+                return None if running else _NEVER
             time.sleep(0.1)
     finally:
         if process.poll() is None:
