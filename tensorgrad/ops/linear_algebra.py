@@ -61,6 +61,8 @@ def _matmul_value(xp: Any, x1: Any, x2: Any) -> Any:
     try:
         first, second = x1.ndim, x2.ndim
     except AttributeError:  # a plain number, which on a GPU comes as it is
+        if x1 is None or x2 is None:
+            raise
         raise ValueError("a number is no matrix") from None
     if second == 2 and first > 2:
         # One large product in place of one for each matrix of the stack.
