@@ -289,8 +289,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "places counted from the end",
         f"{OPS}/indexing.py",
-        "np.where(indices < 0, indices + n, indices) * math.prod(shape[axis + 1 :])",
-        "np.where(indices < 0, indices + n - 1, indices) * math.prod(shape[axis + 1 :])",
+        "np.where(at < 0, at + n, at) * math.prod(shape[axis + 1 :])",
+        "np.where(at < 0, at + n - 1, at) * math.prod(shape[axis + 1 :])",
         "indexing",
     ),
     Mutant(
