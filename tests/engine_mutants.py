@@ -806,8 +806,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "special methods that appear not seen",
         f"{PROGRAM}/reads.py",
-        '            self.note("class", t, name, lookup(t, name))\n\n    # --- calls',
-        "            pass\n\n    # --- calls",
+        'self.note("class", t, name, found)\n            if isinstance(found, property):',
+        "if isinstance(found, property):",
         "followed",
     ),
     Mutant(
