@@ -863,17 +863,17 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "appended twice",
         f"{PROGRAM}/effects.py",
-        "                a.to.append(unflatten(tree, results))\n",
-        "                a.to += [unflatten(tree, results)] * 2\n",
+        "                a.to.append(make(tree))\n",
+        "                a.to += [make(tree)] * 2\n",
         "effects",
     ),
     Mutant(
         "counters counted twice where a call is checked",
         f"{PROGRAM}/effects.py",
-        "        for a in self.appends:\n            kept =",
+        "        for a in self.appends:\n            made =",
         "        for c in self.counts:\n"
         "            put(c.kind, c.holder, c.key, c.holder, c.after(read(c.kind, c.holder, c.key)))\n"
-        "        for a in self.appends:\n            kept =",
+        "        for a in self.appends:\n            made =",
         "effects",
     ),
     Mutant(
@@ -886,7 +886,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "what was appended keeps the function's numbers",
         f"{PROGRAM}/effects.py",
-        "                a.to[-k] = unflatten(a.trees[-k], results)\n",
+        "                a.to[-k] = made[-k]\n",
         "                pass\n",
         "checks",
     ),

@@ -26,7 +26,7 @@ from tensorgrad.backend.sums import column_sums
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.pool import threads
-from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.program.program import Instruction, Program, Value, is_writeable
 from tensorgrad.tape import note_overwritten
 
 # Primitives whose value is always a new array.
@@ -341,7 +341,8 @@ class Calls:
                     found = self._function(*arguments)
         except BaseException:
             for array, numbers in reversed(saved):
-                array[...] = numbers
+                if is_writeable(array):
+                    array[...] = numbers
             raise
         return found
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.program.calls import Calls
-from tensorgrad.program.program import Program, Value
-from tensorgrad.tape import note_overwritten, wrap
+from tensorgrad.program.program import Program, Value, is_writeable
+from tensorgrad.tape import note_overwritten
 from tensorgrad.tensor import Tensor
 
 # How much larger than the answer to a moved last bit a difference may be. Sums round once for each
@@ -31,6 +31,12 @@ _EXCUSED = 16.0
 # How often last bits are moved; and how often if that does not excuse a difference, for a choice
 # (of the larger of two nearly equal numbers, say) shows in few of the trials.
 _TRIALS, _MORE_TRIALS = 2, 8
+
+
+class Saved(dict[str, Any]):
+    """Copies of what a program can change, and the very tensors that were the gradients."""
+
+    gradients: Sequence[Tensor | None] = ()
 
 
 class State:
@@ -59,11 +65,10 @@ class State:
     def _fetch(self, v: Value) -> Callable[[], Any]:
         return v.fetch if v.fetch is not None else lambda: self.tensors[int(v.label)].data
 
-    def copy(self) -> dict[str, Any]:
+    def copy(self) -> Saved:
         """A copy of all of it."""
-        found: dict[str, Any] = {
-            name: backend.copied(fetch()) for name, (_, fetch) in self.arrays.items()
-        }
+        found = Saved((name, backend.copied(fetch())) for name, (_, fetch) in self.arrays.items())
+        found.gradients = [leaf.grad for leaf in self.leaves]
         for k, leaf in enumerate(self.leaves):
             grad = leaf.grad
             found[f"gradient {k}"] = None if grad is None else backend.copied(grad.data)
@@ -71,17 +76,20 @@ class State:
             found[f"the state of generator {k}"] = generator.state()
         return found
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Put it back."""
+    def restore(self, saved: Saved) -> None:
+        """Put it back: the numbers, and as gradients the tensors that they were, which may be one
+        and the same, or lie in the memory of others."""
         for name, (_, fetch) in self.arrays.items():
             array = fetch()
-            place = backend.of(array)
-            with place.at(place.device_of(array)):
-                array[...] = saved[name]
-            note_overwritten([array])
-        for k, leaf in enumerate(self.leaves):
-            grad = saved[f"gradient {k}"]
-            leaf.grad = None if grad is None else wrap(backend.copied(grad), None)
+            if is_writeable(array):  # else it shows memory that is written through another one
+                place = backend.of(array)
+                with place.at(place.device_of(array)):
+                    array[...] = saved[name]
+                note_overwritten([array])
+        for k, (leaf, tensor) in enumerate(zip(self.leaves, saved.gradients, strict=True)):
+            leaf.grad = tensor
+            if tensor is not None and is_writeable(tensor.data):
+                tensor.data[...] = saved[f"gradient {k}"]
         self._rewind(saved)
 
     def _rewind(self, saved: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import types
 import warnings
 import weakref
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from tensorgrad.program import compiler, native
 from tensorgrad.program.aliases import device_of, relations
 from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder, capture
-from tensorgrad.program.comparison import State, differs
+from tensorgrad.program.comparison import Saved, State, differs
 from tensorgrad.program.effects import Effects, effects_of
 from tensorgrad.program.engine import is_engine
 from tensorgrad.program.entry import quick_conditions, quick_entry
@@ -59,6 +60,7 @@ _WORTH_IT = 16
 _PATIENCE = 12
 # Calls that look different are remembered up to this number, for each of the tables of a function.
 _REMEMBERED = 64
+NO_KEYWORDS: dict[str, Any] = {}
 
 
 def ambient() -> tuple[Any, ...]:
@@ -115,6 +117,8 @@ class Entry:
         self._leaves = [leaf for leaf, _ in program.gradients]
         of_arguments = {leaf: k for k, leaf in guards.argument_leaves.items()}
         self._given = [of_arguments.get(leaf) for leaf in self._leaves]
+        #: for each leaf the first one that is left with the same tensor as its gradient
+        self._first = _firsts([leaf.grad for leaf in self._leaves])
         #: what a replay takes, for no other thread to change the same gradients meanwhile; None for
         #: all there is
         self.turns = self._own_turns()
@@ -171,6 +175,8 @@ class Entry:
         if self.assigned or self.effects or not self.outputs.plain or self.verified:
             return
         if any(k is not None for k in self._given) or self._ambient[2] is not None:
+            return
+        if any(first != k for k, first in enumerate(self._first)):
             return
         limit = (1 << self.calls.bit_length()) - 1 - self.calls  # until the next check
         if self._expected is not None and self._made_quick < 8 and limit > 0:
@@ -274,6 +280,9 @@ class Entry:
                 raise
             raise StoppedError from error
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
+            if self._first[k] != k:
+                leaf.grad = leaves[self._first[k]].grad
+                continue
             tensor = held[k]
             array = self.outputs.laid(self._leaves[k], array)
             if array is None:
@@ -290,12 +299,22 @@ class Entry:
         self.calls += 1
         return self.outputs.make(results, tensors)
 
-    def replay(self, tensors: Sequence[Tensor]) -> Any:
+    def replay(self, tensors: Sequence[Tensor], args: Any, kwargs: Any = NO_KEYWORDS) -> Any:
         """Run the program and leave everything as the function would have left it."""
         made = self.run(tensors)
-        if self.effects:
-            self.effects.carry_out(made)
-        return unflatten(self.tree, made)
+        if not self.effects:
+            return unflatten(self.tree, made, (args, kwargs))
+        make = functools.partial(unflatten, tensors=made, given=(args, kwargs), made={})
+        result = make(self.tree)  # first, as it was taken apart: the others may refer to its parts
+        self.effects.carry_out(make)
+        return result
+
+    def correct(self, made: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
+        """The function has just run: what it left gets the numbers of the program. The result."""
+        make = functools.partial(unflatten, tensors=made, given=(args, kwargs), made={})
+        result = make(self.tree)
+        self.effects.correct(make)
+        return result
 
     def _there(self) -> contextlib.AbstractContextManager[Any]:
         if self._device is None:
@@ -310,8 +329,8 @@ class Entry:
         self,
         results: Sequence[Any],
         wanted: Sequence[Any],
-        after: dict[str, Any],
-        before: dict[str, Any],
+        after: Saved,
+        before: Saved,
         state: State,
     ) -> str:
         """How the program differs from what the function did; empty if it does not.
@@ -342,7 +361,9 @@ class Compiled:
     ) -> None:
         """asked: whether somebody wants a program by name, so that it is an error if there can be
         none; else the function runs as it is then, with a warning."""
-        functools.update_wrapper(self, function, updated=())
+        # Attributes of a function are found here too: its code knows it by the name of this.
+        own = ("__dict__",) if isinstance(function, types.FunctionType) else ()
+        functools.update_wrapper(self, function, updated=own)
         self.function = function
         self._options = (executor, verify, limit, asked)
         self._executor = executor
@@ -388,7 +409,7 @@ class Compiled:
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """``function(*args, **kwargs)``, replayed if it was called like this before."""
         mode = current_mode()
         last = self._last_used
@@ -419,7 +440,7 @@ class Compiled:
         if last is not None and not kwargs:
             with last.turns or All(), self._lock:
                 if last.is_for(args, mode) and not self._is_to_be_checked(last):
-                    result = last.replay(args)
+                    result = last.replay(args, args)
                     last.make_quick(args)
                     return result
         tensors: list[Tensor] = []
@@ -440,7 +461,7 @@ class Compiled:
             for entry in self._entries.get(key, ()):
                 if entry.holds(tensors) and not self._is_to_be_checked(entry):
                     self._take(key, entry)
-                    return entry.replay(tensors)
+                    return entry.replay(tensors, args, kwargs)
         # What follows runs the function, and puts back what it does to any gradient.
         with All(), self._lock:
             broken: Any = None
@@ -449,7 +470,7 @@ class Compiled:
                     self._take(key, entry)
                     if self._is_to_be_checked(entry):
                         return self._checked(entry, tensors, args, kwargs)
-                    return entry.replay(tensors)
+                    return entry.replay(tensors, args, kwargs)
                 broken = entry.guards.broken
             why = hindrance()
             if why:
@@ -551,7 +572,9 @@ class Compiled:
         if problem is None:
             start = time.perf_counter()
             try:
-                entry, wanted = self._entry(guards, recorder, reads, result, tensors, around)
+                entry, wanted = self._entry(
+                    guards, recorder, reads, result, tensors, around, args, kwargs
+                )
             except CompileError as error:
                 problem = error
         if problem is not None or entry is None:
@@ -591,7 +614,7 @@ class Compiled:
                 return result
             state.restore(before)
             raise CompileError(why)
-        entry.effects.correct(made)
+        result = entry.correct(made, args, kwargs)
         entry.calls = 1
         entry.verified = self._verify > 0
         entry.make_quick(tensors)
@@ -605,15 +628,15 @@ class Compiled:
             self._entries[oldest].pop()
             if not self._entries[oldest]:
                 del self._entries[oldest]
-        return unflatten(entry.tree, made)
+        return result
 
     def _tried(
         self,
         entry: Entry,
         tensors: Sequence[Tensor],
         wanted: Sequence[Any],
-        after: dict[str, Any],
-        before: dict[str, Any],
+        after: Saved,
+        before: Saved,
         state: State,
     ) -> tuple[list[Tensor], str]:
         """What a replay hands out, and how it differs from what the function did."""
@@ -639,6 +662,8 @@ class Compiled:
         result: Any,
         tensors: list[Tensor],
         around: tuple[Any, ...],
+        args: Any,
+        kwargs: Any,
     ) -> tuple[Entry, list[Any]]:
         """The program of a call that was recorded, and copies of the results that it had.
 
@@ -649,12 +674,7 @@ class Compiled:
                 "this cannot be compiled: it returns an iterator, whose code would run outside. "
                 "Remedy: return a list"
             )
-        if id(result) in reads.covered and not isinstance(result, tuple):
-            raise CompileError(
-                f"this cannot be compiled: it returns the {type(result).__name__} that it was "
-                "given. Remedy: return another one, as in list(x)"
-            )
-        found = Found()
+        found = Found((args, kwargs))
         tree = flatten(result, found, reads.is_outside)
         effects = effects_of(reads, found)
         guards.locate(reads)
@@ -688,7 +708,7 @@ class Compiled:
         with GATE:
             result = self.function(*args, **kwargs)
         after = state.copy()
-        found, problem = Found(), entry.effects.problem(noted)
+        found, problem = Found((args, kwargs)), entry.effects.problem(noted)
         known = set(map(id, entry.constants))
         try:
             trees = [
@@ -705,8 +725,7 @@ class Compiled:
             state.restore(before)
             made, problem = self._tried(entry, tensors, wanted, after, before, state)
         if not problem:
-            entry.effects.correct(made)
-            return unflatten(entry.tree, made)
+            return entry.correct(made, args, kwargs)
         why = (
             f"a replay does not do what the function does: {problem}. The function depends on "
             "something that changed and that a program cannot see; pass it as an argument"
@@ -776,6 +795,31 @@ def _warn(text: str) -> None:
     while frame.f_back is not None and is_engine(str(frame.f_globals.get("__name__", ""))):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, stacklevel=level)
+
+
+def _firsts(gradients: Sequence[Tensor | None]) -> list[int]:
+    """For each gradient the number of the first one that is the same tensor.
+
+    Raises CompileError for two tensors in the same memory: a replay gives each memory of its own.
+    """
+    first: dict[int, int] = {}
+    owners: dict[int, list[Any]] = {}
+    found = []
+    for k, g in enumerate(gradients):
+        found.append(k if g is None else first.setdefault(id(g), k))
+        if g is not None and found[-1] == k:
+            others = owners.setdefault(id(backend.of(g.data).memory_owner(g.data)), [])
+            if any(_share_memory(g.data, other) for other in others):
+                raise CompileError(
+                    "this cannot be compiled: the gradients of two tensors are left in the same "
+                    "memory. Remedy: give one of them a copy, as in p.grad = g.clone()"
+                )
+            others.append(g.data)
+    return found
+
+
+def _share_memory(a: Any, b: Any) -> bool:
+    return type(a) is not np.ndarray or bool(np.shares_memory(a, b))
 
 
 def _bound(table: OrderedDict[Any, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tensorgrad.errors import CompileError
 from tensorgrad.program.guards import MISSING, read, same
 from tensorgrad.program.shadow import Counted
-from tensorgrad.program.trees import Found, flatten, unflatten
+from tensorgrad.program.trees import Found, flatten
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
@@ -90,24 +90,24 @@ class Effects:
         """Whether the counters are numbers of the kind they were."""
         return all(type(read(c.kind, c.holder, c.key)) is c.type for c in self.counts)
 
-    def carry_out(self, results: Sequence[Any]) -> None:
-        """Do what the step would have done."""
+    def carry_out(self, make: Callable[[Any], Any]) -> None:
+        """Do what the step would have done. make: what becomes of a tree in this call."""
         for p in self.puts:
-            put(p.kind, p.holder, p.key, p.owner, unflatten(p.tree, results))
+            put(p.kind, p.holder, p.key, p.owner, make(p.tree))
         for c in self.counts:
             put(c.kind, c.holder, c.key, c.holder, c.after(read(c.kind, c.holder, c.key)))
         for a in self.appends:
             for tree in a.trees:
-                a.to.append(unflatten(tree, results))
+                a.to.append(make(tree))
 
-    def correct(self, results: Sequence[Any]) -> None:
+    def correct(self, make: Callable[[Any], Any]) -> None:
         """The step itself has just run: what it left gets the numbers of the program."""
         for p in self.puts:
-            put(p.kind, p.holder, p.key, p.owner, unflatten(p.tree, results))
+            put(p.kind, p.holder, p.key, p.owner, make(p.tree))
         for a in self.appends:
-            kept = min(len(a.trees), len(a.to))
-            for k in range(1, kept + 1):
-                a.to[-k] = unflatten(a.trees[-k], results)
+            made = [make(tree) for tree in a.trees]
+            for k in range(1, min(len(made), len(a.to)) + 1):
+                a.to[-k] = made[-k]
 
     def before(self) -> list[Any]:
         """What ``problem`` needs of the time before the step."""

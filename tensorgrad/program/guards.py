@@ -25,6 +25,7 @@ import numpy as np
 from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import Module, changes
 from tensorgrad.program.aliases import Sharing
+from tensorgrad.program.program import is_writeable
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
@@ -460,6 +461,8 @@ class Guards:
                     array.shape, array.dtype, array.strides,
                 ):  # fmt: skip
                     return f"the shape, dtype or layout of a tensor that was of shape {array.shape}"
+                if is_writeable(a) is not is_writeable(array):
+                    return "whether the memory of a tensor may be written to"
                 entry[2] = a
                 moved = True
         for leaf, hooks, registered in self._hooks:

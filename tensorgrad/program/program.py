@@ -216,6 +216,11 @@ class Program:
         return "\n".join([*lines, "}"])
 
 
+def is_writeable(array: Any) -> bool:
+    """Whether an array may be written to; those of a GPU always may."""
+    return type(array) is not np.ndarray or array.flags.writeable
+
+
 def exact(x: Any) -> Any:
     """A key that is equal for what computes alike: 0.0 and -0.0, 1 and True are not."""
     if type(x) is tuple or type(x) is list:
