@@ -224,6 +224,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         lists["items"] += [_item(hooks, hook, n=k) for k, hook in enumerate(then)]
     for t, _, _ in guards._classes:
         classes[t] = None
+    for t, *_ in guards.engine:
+        classes[t] = None
     for optimizer, _ in guards._optimizers:
         classes[type(optimizer)] = None
         for name in ("step", "zero_grad"):
@@ -268,7 +270,12 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         ],
         "hooks": [_item(leaf, hooks, n=len(then)) for leaf, hooks, then in guards._hooks],
         "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
-        "modules": [_item(vars(m)) for m, _ in guards._modules if sys.version_info < (3, 13)],
+        "modules": [
+            _item(d)
+            for m, _ in guards._modules
+            if sys.version_info < (3, 13)
+            for d in (vars(m), *[x for x in vars(m).values() if type(x) is dict])
+        ],
         "classes": [_item(t) for t in classes],
         "ranges": list(sharing.ranges),
         "rest": functools.partial(_all_hold, rest) if rest else None,

@@ -15,16 +15,19 @@ import array
 import collections
 import functools
 import math
+import operator
 import struct
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import Module, changes
+from tensorgrad.ops import random
 from tensorgrad.program.aliases import Sharing
+from tensorgrad.program.engine import ours
 from tensorgrad.program.program import is_writeable
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
@@ -257,6 +260,20 @@ class Place:
         return f"a tensor found at {Guard(kind, holder, key, None, '')}".partition(", read at")[0]
 
 
+class _Attributes(NamedTuple):
+    """The attributes of a module.
+
+    names: in their order. get: gives those that are looked at, which were ``values``. parts: the
+    lists and dicts among them, and what was in these.
+    """
+
+    of: dict[str, Any]
+    names: list[str]
+    get: Callable[[Any], tuple[Any, ...]] | None
+    values: tuple[Any, ...]
+    parts: list[tuple[Any, Any]]
+
+
 class Guards:
     """The conditions of one program; ``hold()`` says whether they are met."""
 
@@ -267,6 +284,9 @@ class Guards:
         self._modules: list[tuple[Module, list[tuple[str, Any]]]] = []
         self._parameters: list[tuple[Mapping[str, Any], str, Any]] = []
         self._classes: list[tuple[type, str, Any]] = []
+        #: classes of the engine that the step uses, and all that is in them
+        self.engine: list[tuple[type, Collection[Any], list[Any]]] = []
+        self._attributes: list[_Attributes] = []  # of the modules entered
         self._known: set[int] = set()
         self._seen = changes.count
         #: tensors from outside: [tensor or its place, entry on the tape, array]
@@ -287,6 +307,10 @@ class Guards:
         #: what did not hold when it was looked at last
         self.broken: Any = None
 
+    def uses_history(self) -> bool:
+        """Whether tensors from outside are used that require a gradient."""
+        return any(node is not None for _, node, _ in self._tensors)
+
     def enter(self, module: Module) -> None:
         """Watch a module, and those in it, from now on."""
         if id(module) in self._known:
@@ -296,7 +320,7 @@ class Guards:
                 self._known.add(id(m))
                 found = _watched(m)
                 self._modules.append((m, [(n, _plain_copy(x)) for n, x in found]))
-                for name in ("forward", "__call__"):
+                for name in ("forward", "__call__", "training"):
                     self._classes.append((type(m), name, lookup(type(m), name)))
                 self._parameters += [
                     (vars(m), n, x) for n, x in found if isinstance(x, Tensor | Module)
@@ -327,6 +351,11 @@ class Guards:
         Raises CompileError if the step changed a module after it was called.
         """
         self.reads = list(reads.guards.values())
+        self.reads += _of_functions(list(reads.met.values()))
+        if recorder.words:
+            # Layers and functions draw from the one that is there.
+            name = "default_generator"
+            self.reads.append(Guard("key", vars(random), name, random.default_generator, "a draw"))
         written = set(reads.written)
         self._skipped = {
             id(m): {n for h, n in written if h == id(vars(m))} for m, _ in self._modules
@@ -343,6 +372,14 @@ class Guards:
                 )
             kept.append((module, then))
         self._modules, self._seen = kept, changes.count
+        self._note_attributes()
+        used: list[type] = [
+            Tensor,
+            *[type(m) for m, _ in kept],
+            *[type(o) for o, *_ in recorder.updates],
+        ]
+        bases = dict.fromkeys(base for t in used for base in t.__mro__ if ours(base))
+        self.engine = [(t, vars(t).values(), list(vars(t).values())) for t in bases]
         self._parameters = [(d, n, x) for d, n, x in self._parameters if (id(d), n) not in written]
         leaves = set(recorder.touched)
         kept_to = {*leaves, *recorder.looked_at, *recorder.at_first}
@@ -426,13 +463,17 @@ class Guards:
         return self.broken is None
 
     def _first_broken(self, arguments: Sequence[Tensor]) -> Any:
-        if self._seen != changes.count:
+        if self._seen != changes.count or not self._same_attributes():
             for module, then in self._modules:
                 skipped = self._skipped[id(module)]
                 now = [(n, x) for n, x in _watched(module) if n not in skipped]
                 if not _alike(now, then):
                     return f"an attribute, a parameter or a mode of a {type(module).__name__}"
             self._seen = changes.count
+            self._note_attributes()
+        for t, attributes, values in self.engine:
+            if not _are_same(list(attributes), values):
+                return f"an attribute of the class {t.__name__}"
         for d, name, value in self._parameters:
             if d.get(name) is not value:
                 return f"the parameter or part {name!r} of a module"
@@ -495,6 +536,32 @@ class Guards:
             return "which tensors share memory, or how they lie in it"
         return None
 
+    def _note_attributes(self) -> None:
+        self._attributes = []
+        for m, _ in self._modules:
+            watched = {name for name, _ in _watched(m)} - self._skipped[id(m)]
+            seen = {
+                name: x
+                for name, x in vars(m).items()
+                if name in watched or x is None  # where a parameter may come
+            }
+            names, values = list(vars(m)), tuple(seen.values())
+            get = operator.itemgetter(*seen, *list(seen)[:1]) if seen else None
+            parts = [(x, _plain_copy(x)) for x in values if type(x) in (list, dict, set)]
+            self._attributes.append(_Attributes(vars(m), names, get, values, parts))
+
+    def _same_attributes(self) -> bool:
+        """Whether the modules have the attributes that they had, in that order: a quick look, which
+        sees what was put into ``vars(module)``, too."""
+        for attributes, names, get, values, parts in self._attributes:
+            if list(attributes) != names:
+                return False
+            if get is not None and not all(map(operator.is_, get(attributes), values)):
+                return False
+            if parts and not all(matches(x, then) for x, then in parts):
+                return False
+        return True
+
     def _has_moved(self) -> bool:
         return any(f() is not a for f, a in zip(self._fetches, self._outside_arrays))
 
@@ -525,10 +592,27 @@ def _watched(module: Module) -> list[tuple[str, Any]]:
     )
     found: list[tuple[str, Any]] = [("training", module.training)]
     for name, value in vars(module).items():
-        used = name in ("_hooks", "forward") or isinstance(value, Tensor | Module)
+        used = name in ("_hooks", "_persistent", "forward") or isinstance(value, Tensor | Module)
         if name != "training" and (layer or used):
             found.append((name, value))
     return found
+
+
+def _are_same(now: list[Any], then: list[Any]) -> bool:
+    """Whether two lists of attributes of a class are alike; quick where they are, one by one."""
+    try:
+        return now == then
+    except Exception:  # of something that cannot be compared, as two tensors
+        return False
+
+
+def _of_functions(met: Iterable[Any]) -> list[Guard]:
+    """Guards of the code and the defaults of the engine's functions among what the step met."""
+    return [
+        Guard("function", f, None, (f.__code__, f.__defaults__, f.__kwdefaults__), "the step")
+        for f in met
+        if isinstance(f, types.FunctionType) and ours(f)
+    ]
 
 
 def _plain_copy(value: Any) -> Any:
