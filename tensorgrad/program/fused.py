@@ -14,7 +14,7 @@ from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError
 from tensorgrad.ops import zeros_like
 from tensorgrad.ops.precision import autocast, autocast_dtype
-from tensorgrad.program.compiled import Compiled
+from tensorgrad.program.compiled import Compiled, Entry
 from tensorgrad.program.cuda_source import source_of
 from tensorgrad.tape import Primitive, apply, broadcast_to, current_mode, wrap
 from tensorgrad.tensor import Tensor
@@ -31,6 +31,7 @@ class Fused:
         self._forward = Compiled(no_grad()(function), "auto", 0, 8)
         self._backward = Compiled(self._gradients, "auto", 0, 8)
         self._primitives: dict[int, Primitive] = {}
+        self._differentiable: Entry | None = None  # the program of the forward that was looked at
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -43,10 +44,8 @@ class Fused:
         first = next((t for t in tensors if isinstance(t, Tensor)), None)
         if first is None:
             raise TypeError(f"{self.__name__}: at least one positional argument must be a tensor")
-        given = [
-            t if isinstance(t, Tensor) else Tensor(t, dtype=first.dtype, device=first.device)
-            for t in tensors
-        ]
+        like = next((t for t in tensors if isinstance(t, Tensor) and t.dtype in FLOATS), first)
+        given = [t if isinstance(t, Tensor) else _as_tensor(t, like) for t in tensors]
         if not mode.grad or all(t.node is None for t in given):
             return self._value(given, constants)
         options = {"constants": constants, "ambient": _Ambient.here()}
@@ -84,7 +83,27 @@ class Fused:
         self, xp: Any, *arrays: Any, constants: Mapping[str, Any], ambient: _Ambient
     ) -> Any:
         with no_grad():
-            return self._value([wrap(a, None) for a in arrays], constants).data
+            value = self._value([wrap(a, None) for a in arrays], constants).data
+        entry = self._forward._last_used
+        if entry is not None and entry is not self._differentiable:
+            self._look_at(entry)
+            self._differentiable = entry
+        return value
+
+    def _look_at(self, entry: Entry) -> None:
+        """Raise CompileError for a function whose gradient its inputs do not give."""
+        if entry.words:
+            raise CompileError(
+                f"{self.__name__}: a fused function that is differentiated draws no random "
+                "numbers, since its gradient computes it again and would draw others. Remedy: "
+                "draw them outside, and pass the tensor as an argument"
+            )
+        if entry.guards.uses_history():
+            raise CompileError(
+                f"{self.__name__}: a fused function uses a tensor from outside that requires a "
+                "gradient, which would not get one. Remedy: pass it as an argument by position, "
+                "or use its detach()"
+            )
 
     def _together(self, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Sequence[Any]:
         """The gradients of all inputs, by one program."""
@@ -163,6 +182,15 @@ class _Ambient(NamedTuple):
                 yield
         finally:
             dtypes.set_default_dtype(now.default)
+
+
+def _as_tensor(number: Any, like: Tensor) -> Tensor:
+    """A number as a tensor of the dtype that it has in a computation with ``like``."""
+    kinds = "biuf"
+    own = "b" if isinstance(number, bool) else "i" if isinstance(number, int) else "f"
+    kind = "f" if like.dtype in FLOATS else like.dtype.kind
+    fits = kind in kinds and kinds.index(kind) >= kinds.index(own)
+    return Tensor(number, dtype=like.dtype if fits else None, device=like.device)
 
 
 def _leaf(x: Tensor) -> Tensor:

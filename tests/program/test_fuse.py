@@ -245,3 +245,35 @@ def test_a_result_that_depends_on_no_input() -> None:
     x = Tensor(np.ones(3), requires_grad=True)
     (fused(x) * 2.0 + x).sum().backward()
     np.testing.assert_array_equal(host(x.grad), 1.0)
+
+
+def test_a_number_is_what_it_is_without_fuse() -> None:
+    def product(x: Any, factor: Any) -> Any:
+        return x * factor
+
+    fused = tg.fuse(product)
+    half = Tensor(np.ones(2, np.float16))
+    for x in (Tensor([1, 2]), Tensor([True, False]), Tensor([1.0, 2.0]), half):
+        for factor in (1.5, 3):
+            right, came = product(x, factor), fused(x, factor)
+            assert (came.dtype, came.tolist()) == (right.dtype, right.tolist())
+
+
+def test_what_would_not_get_a_gradient_is_refused() -> None:
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    fused = tg.fuse(lambda x: x * w)
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for _ in range(2):
+        with pytest.raises(CompileError, match="pass it as an argument"):
+            fused(x)
+    w.requires_grad_(False)
+    fused(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 2.0]
+
+
+def test_random_numbers_are_refused_where_the_gradient_would_draw_others() -> None:
+    fused = tg.fuse(lambda x: tg.dropout(x, 0.5))
+    with pytest.raises(CompileError, match="draws no random numbers"):
+        fused(Tensor([1.0, 2.0], requires_grad=True))
+    assert fused(Tensor([1.0, 2.0])).shape == (2,)
