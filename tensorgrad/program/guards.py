@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad import backend
 from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import Module, changes
 from tensorgrad.ops import random
@@ -410,6 +411,17 @@ class Guards:
             (leaf, recorder.leaves[leaf] is None)
             for leaf in dict.fromkeys([*added_to, *looked_at, *recorder.at_first])
         ]
+        if added_to:
+            met_outside = tuple(t for t, _ in recorder.externals)
+            before = [recorder.leaves[leaf] for leaf in added_to]
+            if not _apart([g for g in before if g is not None], met_outside):
+                raise CompileError(
+                    "this cannot be compiled: the step adds to gradients that are one and the "
+                    "same, or lie in the memory of other tensors. Remedy: give each a copy, as in "
+                    "p.grad = g.clone()"
+                )
+            given = tuple(added_to), met_outside
+            self.reads.append(Guard("call", gradients_apart, (given, ()), True, "backward"))
         for optimizer in dict.fromkeys(o for o, *_ in recorder.updates):
             self._optimizers.append((optimizer, _parts_of_optimizer(optimizer)))
         for optimizer, number, _ in recorder.updates:
@@ -604,6 +616,24 @@ def _are_same(now: list[Any], then: list[Any]) -> bool:
         return now == then
     except Exception:  # of something that cannot be compared, as two tensors
         return False
+
+
+def gradients_apart(leaves: Sequence[Leaf], others: Sequence[Tensor]) -> bool:
+    """Whether the gradients of leaves lie in memory of their own, which ``others`` do not share."""
+    return _apart([leaf.grad for leaf in leaves if leaf.grad is not None], others)
+
+
+def _apart(gradients: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    taken: dict[int, list[Any]] = {}
+    for k, t in enumerate((*others, *gradients)):
+        a = t.data
+        there = taken.setdefault(id(backend.of(a).memory_owner(a)), [])
+        if k >= len(others) and any(
+            type(a) is not np.ndarray or np.may_share_memory(a, b) for b in there
+        ):
+            return False
+        there.append(a)
+    return True
 
 
 def _of_functions(met: Iterable[Any]) -> list[Guard]:

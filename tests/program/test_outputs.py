@@ -344,3 +344,29 @@ def test_memory_that_may_no_longer_be_written(executor: str) -> None:
         with pytest.raises(ValueError, match="read-only"):
             call(tg.ones(3))
     np.testing.assert_array_equal(fixed, 0.0)
+
+
+@pytest.mark.parametrize("executor", ["numpy", "auto"])
+@pytest.mark.parametrize("how", ["one tensor", "a parameter"])
+def test_gradients_in_the_memory_of_others_are_refused(executor: str, how: str) -> None:
+    w, v = (Tensor(np.ones(3, np.float32), requires_grad=True) for _ in range(2))
+
+    def step(x: Tensor) -> Tensor:
+        (w * x + v * x * 2).sum().backward()
+        return x * 1
+
+    call, x = tg.compile(step, executor=executor), Tensor([1.0, -2.0, 3.0])
+    for _ in range(6):
+        call(x)
+    w.grad = w.detach() if how == "a parameter" else v.grad
+    with pytest.raises(CompileError, match="in the memory of other tensors"):
+        call(x)
+    assert not call.dropped
+    both = tg.zeros(6)
+    w.grad, v.grad = both[:3], both[3:]
+    call(x)
+    w.grad = v.grad = None
+    for k in range(1, 4):
+        call(x)
+        assert w.grad is not None
+        assert w.grad.tolist() == [k, -2 * k, 3 * k]
