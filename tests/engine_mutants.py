@@ -720,7 +720,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "changes of modules not looked at",
         f"{PROGRAM}/guards.py",
-        "        if self._seen != changes.count:\n",
+        "        if self._seen != changes.count or not self._same_attributes():\n",
         "        if False:\n",
         "modules",
     ),
