@@ -435,7 +435,9 @@ def _part_of_larger(to: Lowering, i: Instruction, g: View, x1: Any, x2: Any) -> 
 
 @_row("ratio")
 def _ratio(to: Lowering, i: Instruction, x: Any, length: View) -> View:
-    text = "({1} == 0 ? 0 : tg_abs{f}({0}) == {2} && {1} == {2} ? tg_sign{f}({0}) : {0} / {1})"
+    text = (
+        "({1} == 0 ? {0} / {2} : tg_abs{f}({0}) == {2} && {1} == {2} ? tg_sign{f}({0}) : {0} / {1})"
+    )
     return to.map(text, x, length, math.inf, dtype=i.outputs[0].dtype, cost=6)
 
 
