@@ -33,6 +33,7 @@ SELECTIONS: dict[str, Selection] = {
     "overwriting": Selection(
         f"{_COMPILE} -k 'view or statistics or fails or out_of_range or assigned'", 5
     ),
+    "errors": Selection("tests/program/test_errors.py -k refusal", 3),
     "results": Selection(f"{_COMPILE} -k 'stays or stay or trees or threads'", 6),
     "modules": Selection(f"{_COMPILE} -k 'modes or changes_are_seen'", 5),
     "rounding": Selection(f"{_COMPILE} -k 'rounding or verify'", 9),
@@ -337,7 +338,7 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/capture.py",
         "            leaf.grad = self.leaves[leaf]\n",
         "            pass\n",
-        "overwriting",
+        "errors",
     ),
     Mutant(
         "state not put back after an error",

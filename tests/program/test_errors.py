@@ -14,6 +14,7 @@ from sampler import host
 
 import tensorgrad as tg
 from tensorgrad import Tensor, optim
+from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 
@@ -212,3 +213,27 @@ def test_the_error_names_the_label_as_eager_mode_does() -> None:
             f(x, Tensor(np.array([0, 3])))
         texts.append(str(error.value))
     assert texts[0] == texts[1]
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("before", [False, True])
+def test_a_refusal_takes_back_what_the_step_did(executor: str, before: bool) -> None:
+    """What cannot be a program has happened only as far as Python saw it."""
+    w, kept = numbers(3), Tensor(np.zeros(3, np.float32))
+    held = Tensor(np.ones(3, np.float32)) if before else None
+    w.grad = held
+    state = default_generator.state()
+
+    def step(x: Tensor) -> float:
+        (w * x).sum().backward()
+        with tg.no_grad():
+            kept.copy_(x + tg.random.uniform((3,)))
+        return x.sum().item()
+
+    with pytest.raises(CompileError, match=r"item\(\)"):
+        tg.compile(step, executor=executor)(Tensor([1.0, 2.0, 3.0]))
+    assert w.grad is held
+    if held is not None:
+        assert host(held).tolist() == [1.0, 1.0, 1.0]
+    assert host(kept).tolist() == [0.0, 0.0, 0.0]
+    assert default_generator.state() == state
