@@ -81,15 +81,12 @@ class State:
         and the same, or lie in the memory of others."""
         for name, (_, fetch) in self.arrays.items():
             array = fetch()
-            if is_writeable(array):  # else it shows memory that is written through another one
-                place = backend.of(array)
-                with place.at(place.device_of(array)):
-                    array[...] = saved[name]
-                note_overwritten([array])
+            _put_back(array, saved[name])
+            note_overwritten([array])
         for k, (leaf, tensor) in enumerate(zip(self.leaves, saved.gradients, strict=True)):
             leaf.grad = tensor
-            if tensor is not None and is_writeable(tensor.data):
-                tensor.data[...] = saved[f"gradient {k}"]
+            if tensor is not None:
+                _put_back(tensor.data, saved[f"gradient {k}"])
         self._rewind(saved)
 
     def _rewind(self, saved: dict[str, Any]) -> None:
@@ -139,6 +136,13 @@ class State:
 def _widened(array: Any) -> Any:
     """A copy in float64, if it is of floats."""
     return array.astype(np.float64) if array.dtype in dtypes.FLOATS else backend.copied(array)
+
+
+def _put_back(array: Any, saved: Any) -> None:
+    if is_writeable(array):  # else it shows memory that is written through another one
+        place = backend.of(array)
+        with place.at(place.device_of(array)):
+            array[...] = saved
 
 
 def _moved(array: Any, draw: np.random.Generator) -> Any:

@@ -269,8 +269,10 @@ class Entry:
         tensor = None
         for k in kept:
             held[k] = None
-        for k in kept:
-            self.executor.renew(k)
+        if kept:
+            with self._there():
+                for k in kept:
+                    self.executor.renew(k)
         arrays = [t.data for t in tensors]
         try:
             with self._there():
