@@ -30,7 +30,7 @@ from tensorgrad.nn.module import Module
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
 from tensorgrad.program.opcodes import words
-from tensorgrad.program.shadow import FRESH, Generated, Instance, Mark, Unknown
+from tensorgrad.program.shadow import FRESH, Generated, Instance, Made, Mark, Unknown
 from tensorgrad.tape import MODE, current_mode
 from tensorgrad.tensor import Tensor
 
@@ -345,22 +345,25 @@ def called_back(r: Any, f: Any, given: Sequence[Any]) -> None:
             "write the call out in a lambda",
         )
         return
-    name = str(getattr(f, "__name__", ""))
-    owner = getattr(f, "__self__", None)
-    special = is_c(f) and isinstance(owner, types.ModuleType) and name in _SPECIAL
     if isinstance(f, type):
         unseen = not isinstance(lookup(f, "__init__"), types.FunctionType)
         for x in given if unseen else ():  # a class of C goes through them
             if not isinstance(x, type):
                 r.content(x)
-    elif isinstance(f, _GETTERS) or (special and name in ("getattr", "hasattr", "vars")):
+        return
+    if not isinstance(f, _GETTERS) and (not is_c(f) or isinstance(f, np.ufunc)):
+        return  # nothing is asked of an object whose class may answer with code of its own
+    name = str(getattr(f, "__name__", ""))
+    owner = getattr(f, "__self__", None)
+    special = isinstance(owner, types.ModuleType) and name in _SPECIAL
+    if isinstance(f, _GETTERS) or (special and name in ("getattr", "hasattr", "vars")):
         r.reach(f)
         for x in given:
             if x is not f:
                 r.content(x, True)
     elif special:
         r.refuse(f"{name}() is given to code that calls it unseen", "write it out in a lambda")
-    elif not is_c(f) or isinstance(f, np.ufunc) or name in _LOOK_AT_NOTHING:
+    elif name in _LOOK_AT_NOTHING:
         return
     elif owner is None or isinstance(owner, types.ModuleType):
         for x in given:
@@ -541,7 +544,9 @@ def _function(
         return FRESH
     if module == "_functools" and name == "reduce" and args:
         _shallow(r, given)
-        code = getattr(args[0], "__code__", getattr(args[0], "code", None))
+        f = args[0].__func__ if isinstance(args[0], types.MethodType) else args[0]
+        code = f.__code__ if isinstance(f, types.FunctionType) else None
+        code = f.code if isinstance(f, Made) else code
         if r.current is not None:
             r.current.awaited = code  # what it gives last is the result
         return Unknown(computed=True)

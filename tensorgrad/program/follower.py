@@ -166,7 +166,8 @@ class Follower(Reads):
                     caller.stack[caller.slot] = value
             else:  # to C code that has called back, and does with it what it likes
                 self.content(value)
-                if type(value) not in SCALARS and not isinstance(value, Tensor):
+                made = isinstance(value, Tensor) and not self.is_outside(value)
+                if type(value) not in SCALARS and not made:
                     caller.handed.append(value)
         if not frame.f_code.co_flags & 0x2A0:  # generators come back
             self.shadows.pop(id(frame), None)
@@ -298,10 +299,18 @@ def _called_by(frame: Any) -> list[Any]:
     """The functions that the caller of a frame may have called to begin it."""
     found = []
     for x in frame.f_back.f_locals.values() if frame.f_back is not None else ():
-        own = [getattr(x, "function", None), getattr(x, "fn", None)]
+        own = [_own(x, "function"), _own(x, "fn")]
         methods = [vars(t).get(frame.f_code.co_name) for t in type(x).__mro__]
         for f in (x, *own, *methods):
             f = getattr(f, "__func__", f)
             if isinstance(f, types.FunctionType) and f.__code__ is frame.f_code:
                 found.append(f)
     return found
+
+
+def _own(x: Any, name: str) -> Any:
+    """An attribute that lies in an object, past ``__getattr__`` and the like of its class."""
+    try:
+        return object.__getattribute__(x, name)
+    except Exception:
+        return None

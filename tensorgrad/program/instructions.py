@@ -536,7 +536,11 @@ GATHERS = frozenset(
 @_handles("LIST_EXTEND", "SET_UPDATE")
 def _list_extend(r: Follower, s: Shadow, ins: Instruction) -> None:
     x = r.value(s)
-    r.iterate(x)
+    found = r.iterate(x)
+    if isinstance(found, Generated) or isinstance(x, types.GeneratorType):
+        # All that it gives passes here, and is added to this once it has: see Shadow.handed.
+        _into(s, ins.arg, [Unknown(opaque=False)], False)
+        return
     known = type(x) in (list, tuple)
     _into(s, ins.arg, list(x) if known else [callables.made_of([x])], known)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad.nn.hooks import Hook
 from tensorgrad.nn.module import Module
 from tensorgrad.ops.random import Generator
 from tensorgrad.optim.optimizer import Optimizer
@@ -305,7 +306,7 @@ class Surroundings:
                 for x in vars(m).values():
                     if isinstance(x, Tensor):
                         self.met[id(x)] = x
-                    elif isinstance(x, tuple) and x and hasattr(x[0], "function"):  # its hooks
+                    elif isinstance(x, tuple) and x and isinstance(x[0], Hook):
                         for hook in x:
                             self.reach(hook.function)
                             callables.called_back(self, hook.function, ())

@@ -51,11 +51,9 @@ def main() -> int:
     """Try all mutants, or those whose file or kind contains the argument."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="each K-th of them alone")
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if options.only in m.file or options.only in m.kind]
-    chosen = chosen[:: options.every]
     reason = emulator.available()
     if reason is not None:
         print(reason)
