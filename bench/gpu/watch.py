@@ -152,7 +152,7 @@ def _follow(child: _Child, left: list[str], limit: float, report: Report, deadli
             current, found = message["begin"], {}
             begun = time.monotonic()
             until = begun + limit
-            child.output()
+            child.printed.clear()  # at once: what comes from here on is this case's own
             report(current, {"outcome": "running"})
         elif "part" in message:
             found |= message["part"]

@@ -228,7 +228,7 @@ def test_a_batch_looked_at_before_training(tmp_path: Path) -> None:
     assert result(resumed) == result(trainer)
 
 
-def test_interrupted_in_validation(tmp_path: Path) -> None:
+def test_interrupted_in_validation(tmp_path: Path, interruptible: None) -> None:
     """Ctrl-C while the validation data is gone through: the epoch is not trained once more."""
     validation = DataLoader(TensorDataset(X, LABELS), 10)
     trainer, loader = training(lambda x: [])

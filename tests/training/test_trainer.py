@@ -8,7 +8,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,6 @@ LABELS = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(np.int64)
 
 
 pytestmark = pytest.mark.usefixtures("own_random_numbers", "interruptible")
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C as Python has it, also where the tests run in the background and ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def loaders(batch_size: Any = 8, shuffle: bool = True) -> tuple[DataLoader, DataLoader]:
