@@ -30,7 +30,7 @@ from tensorgrad.nn.module import Module
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
 from tensorgrad.program.opcodes import words
-from tensorgrad.program.shadow import FRESH, Generated, Instance, Made, Mark, Unknown
+from tensorgrad.program.shadow import FRESH, Generated, Instance, Made, Mark, Unknown, values_of
 from tensorgrad.tape import MODE, current_mode
 from tensorgrad.tensor import Tensor
 
@@ -679,7 +679,7 @@ def _globals(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _locals(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return dict(r.now.f_locals)
+    return values_of(r.now)
 
 
 def _vars(r: Reads, args: list[Any], kwargs: dict[str, Any]) -> Any:

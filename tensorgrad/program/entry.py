@@ -25,7 +25,6 @@ from tensorgrad.program.capture import Drawn, Options
 from tensorgrad.program.guards import (
     LIVE_OPTIONS,
     MISSING,
-    Frozen,
     Guard,
     Guards,
     Place,
@@ -199,17 +198,22 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["functions"].append(_item(g.holder, g.value))
         else:
             rest.append(g)
+    modules: list[Any] = []
     if sys.version_info >= (3, 13):  # where the version of a dict does not tell of every change
-        for m, watched in guards._modules:
-            attributes = vars(m)
-            lists["sizes"].append(_item(attributes, n=len(attributes)))
-            for name, value in watched:
-                if type(value) is Frozen:
-                    rest.append(Guard("key", attributes, name, value, ""))
-                elif name in attributes:
-                    lists["dicts"].append(_item(attributes, name, value))
-                else:
-                    lists["dicts"].append(_item(attributes, name, None, 1))
+        for attributes, names, _, seen, parts in guards._attributes:
+            looked_at = tuple(names)
+            # In the place of what is not looked at stands what cannot be an attribute: the names.
+            then = tuple(seen.get(name, looked_at) for name in names)
+            modules.append(_item(attributes, looked_at, then))
+            rest += [
+                Guard("key", attributes, name, was, "")
+                for name, x in seen.items()
+                for part, was in parts
+                if part is x
+            ]
+    else:
+        for m, _ in guards._modules:
+            modules += [_item(d) for d in (vars(m), *vars(m).values()) if type(d) is dict]
     for place in guards.places:
         for kind, holder, key in place.places:
             if kind == "key":
@@ -270,12 +274,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         ],
         "hooks": [_item(leaf, hooks, n=len(then)) for leaf, hooks, then in guards._hooks],
         "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
-        "modules": [
-            _item(d)
-            for m, _ in guards._modules
-            if sys.version_info < (3, 13)
-            for d in (vars(m), *[x for x in vars(m).values() if type(x) is dict])
-        ],
+        "modules": modules,
         "classes": [_item(t) for t in classes],
         "ranges": list(sharing.ranges),
         "rest": functools.partial(_all_hold, rest) if rest else None,

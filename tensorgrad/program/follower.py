@@ -33,6 +33,7 @@ from tensorgrad.program.shadow import (
     Mark,
     Shadow,
     Unknown,
+    values_of,
 )
 from tensorgrad.program.surroundings import (
     content_of,
@@ -137,8 +138,8 @@ class Follower(Reads):
         cells = s.cells.get(name, ())
         if len(cells) == 1:
             return content_of(cells[0])
-        maker = self.makers.get(s.code)
-        found = MISSING if maker is None or cells else maker.f_locals.get(name, MISSING)
+        maker = self.shadows.get(id(self.makers.get(s.code)))
+        found = MISSING if maker is None or cells else maker.local(name, MISSING)
         return Unknown() if found is MISSING else found
 
     def resumed(self, frame: Any) -> None:
@@ -190,7 +191,7 @@ class Follower(Reads):
             at, name = s.later
             s.later = None
             if at < len(s.stack):
-                s.stack[at] = frame.f_locals.get(name, FRESH)
+                s.stack[at] = s.local(name, FRESH)
         if s.must_enter is not None:
             self.refuse(s.must_enter, "call a Python function, or one of tensorgrad's or NumPy's")
             s.must_enter = None
@@ -298,7 +299,7 @@ class Follower(Reads):
 def _called_by(frame: Any) -> list[Any]:
     """The functions that the caller of a frame may have called to begin it."""
     found = []
-    for x in frame.f_back.f_locals.values() if frame.f_back is not None else ():
+    for x in values_of(frame.f_back).values() if frame.f_back is not None else ():
         own = [_own(x, "function"), _own(x, "fn")]
         methods = [vars(t).get(frame.f_code.co_name) for t in type(x).__mro__]
         for f in (x, *own, *methods):

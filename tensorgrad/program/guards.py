@@ -264,14 +264,14 @@ class Place:
 class _Attributes(NamedTuple):
     """The attributes of a module.
 
-    names: in their order. get: gives those that are looked at, which were ``values``. parts: the
-    lists and dicts among them, and what was in these.
+    names: in their order. seen: those that are looked at, and what they were. get: gives these.
+    parts: the lists and dicts among them, and what was in these.
     """
 
     of: dict[str, Any]
     names: list[str]
     get: Callable[[Any], tuple[Any, ...]] | None
-    values: tuple[Any, ...]
+    seen: dict[str, Any]
     parts: list[tuple[Any, Any]]
 
 
@@ -557,18 +557,18 @@ class Guards:
                 for name, x in vars(m).items()
                 if name in watched or x is None  # where a parameter may come
             }
-            names, values = list(vars(m)), tuple(seen.values())
+            names = list(vars(m))
             get = operator.itemgetter(*seen, *list(seen)[:1]) if seen else None
-            parts = [(x, _plain_copy(x)) for x in values if type(x) in (list, dict, set)]
-            self._attributes.append(_Attributes(vars(m), names, get, values, parts))
+            parts = [(x, _plain_copy(x)) for x in seen.values() if type(x) in (list, dict, set)]
+            self._attributes.append(_Attributes(vars(m), names, get, seen, parts))
 
     def _same_attributes(self) -> bool:
         """Whether the modules have the attributes that they had, in that order: a quick look, which
         sees what was put into ``vars(module)``, too."""
-        for attributes, names, get, values, parts in self._attributes:
+        for attributes, names, get, seen, parts in self._attributes:
             if list(attributes) != names:
                 return False
-            if get is not None and not all(map(operator.is_, get(attributes), values)):
+            if get is not None and not all(map(operator.is_, get(attributes), seen.values())):
                 return False
             if parts and not all(matches(x, then) for x, then in parts):
                 return False

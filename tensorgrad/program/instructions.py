@@ -76,21 +76,26 @@ def _handles(*names: str) -> Callable[[_Handler], _Handler]:
 
 @_handles("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_AND_CLEAR", "LOAD_FAST_LOAD_FAST")
 def _load_fast(r: Follower, s: Shadow, ins: Instruction) -> None:
-    found = s.frame.f_locals
     for name in ins.value if isinstance(ins.value, tuple) else (ins.value,):
-        mark = s.marks.get(name)
-        s.stack.append(found.get(name, FRESH) if mark is None else mark)
+        mark = s.clears(name) if ins.name == "LOAD_FAST_AND_CLEAR" else s.marks.get(name)
+        s.stack.append(s.local(name, FRESH) if mark is None else mark)
 
 
 @_handles("STORE_FAST_LOAD_FAST")
 def _store_load(r: Follower, s: Shadow, ins: Instruction) -> None:
-    r.value(s)
+    s.stores(ins.value[0], r.value(s))
     s.later = len(s.stack), ins.value[1]  # the local has it only after this instruction
     s.stack.append(FRESH)
 
 
-@_handles("STORE_FAST", "POP_TOP", "RETURN_VALUE")
+@_handles("STORE_FAST", "STORE_FAST_STORE_FAST")
 def _store_fast(r: Follower, s: Shadow, ins: Instruction) -> None:
+    for name in ins.value if isinstance(ins.value, tuple) else (ins.value,):
+        s.stores(name, r.value(s))
+
+
+@_handles("POP_TOP", "RETURN_VALUE")
+def _pop(r: Follower, s: Shadow, ins: Instruction) -> None:
     value = s.pop()
     if ins.name != "POP_TOP":
         r.settled(value)
@@ -139,7 +144,7 @@ def _load_from_dict(r: Follower, s: Shadow, ins: Instruction) -> None:
 def _load_deref(r: Follower, s: Shadow, ins: Instruction) -> None:
     if ins.name == "LOAD_FROM_DICT_OR_DEREF":
         s.pop()
-    value = s.frame.f_locals.get(ins.value, MISSING)
+    value = s.local(ins.value, MISSING)
     if value is MISSING:  # in the body of a class, which has no place for it
         value = r.around(s, ins.value)
     for cell in s.cells.get(ins.value, ()):

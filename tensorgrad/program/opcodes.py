@@ -141,9 +141,12 @@ class Instruction(NamedTuple):
 
 
 class Listing:
-    """The instructions of a code object by offset, and where exceptions are handled."""
+    """The instructions of a code object by offset, and where exceptions are handled.
 
-    __slots__ = ("handlers", "instructions")
+    stored: the variables whose places get values as they are, in no cell.
+    """
+
+    __slots__ = ("handlers", "instructions", "stored")
 
     def __init__(self, code: CodeType) -> None:
         listed = list(dis.get_instructions(code))
@@ -152,6 +155,10 @@ class Listing:
             i.offset: Instruction(i.offset, i.opname, i.arg or 0, i.argval, end)
             for i, end in zip(listed, ends)
         }
+        self.stored: set[str] = set()
+        for i in listed:
+            if i.opname.startswith("STORE_FAST"):
+                self.stored.update(i.argval if isinstance(i.argval, tuple) else (i.argval,))
         #: (start, end, target, depth of the stack that is left, whether the offset is pushed)
         self.handlers = [
             (e.start, e.end, e.target, e.depth, bool(e.lasti))

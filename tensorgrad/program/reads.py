@@ -40,6 +40,7 @@ from tensorgrad.program.shadow import (
     Mark,
     Shadow,
     Unknown,
+    values_of,
 )
 from tensorgrad.program.surroundings import NUMBERS, Surroundings, dict_of
 from tensorgrad.tensor import Tensor
@@ -635,7 +636,7 @@ class Reads(Surroundings):
     def _new_super(self, args: list[Any]) -> Any:
         with contextlib.suppress(Exception):
             if not args:
-                names, found = self.now.f_code.co_varnames, self.now.f_locals
+                names, found = self.now.f_code.co_varnames, values_of(self.now)
                 return super(found["__class__"], found[names[0]])
             return super(*args)
         return Unknown()

@@ -7,7 +7,7 @@ from types import CodeType
 from typing import Any
 
 from tensorgrad.program.guards import MISSING
-from tensorgrad.program.opcodes import Instruction, Listing, listing
+from tensorgrad.program.opcodes import VERSION, Instruction, Listing, listing
 
 
 class Mark:
@@ -83,6 +83,17 @@ class Instance(Unknown):
         self.of = of
 
 
+class Saved(Mark):
+    """What a comprehension saves of a variable of its function that has the name of its own.
+
+    before: the value that the variable's place held, where that was no cell.
+    """
+
+    def __init__(self, before: Any) -> None:
+        super().__init__("saved")
+        self.before = before
+
+
 class Counted(Mark):
     """A number read from outside that may turn out to be just a counter.
 
@@ -103,6 +114,17 @@ class LostError(Exception):
     """The shadow does not fit the frame."""
 
 
+def values_of(frame: Any) -> dict[str, Any]:
+    """The local variables of a frame that need no care, whatever it executes (``Shadow.local``)."""
+    code, found = frame.f_code, frame.f_locals
+    if VERSION < (3, 13) or not code.co_cellvars:
+        return dict(found)
+    plain = listing(code).stored.intersection(code.co_cellvars)
+    names = {*code.co_varnames, *code.co_cellvars, *code.co_freevars} - plain
+    values = {name: found.get(name, MISSING) for name in names}
+    return {name: value for name, value in values.items() if value is not MISSING}
+
+
 class Shadow:
     """What is on the stack of a frame, as far as that is known.
 
@@ -113,13 +135,16 @@ class Shadow:
     handed: what Python code gave to the C code of this instruction, which may hand it on.
     marks: what is known of parameters that are no more than that. later: a slot of the stack that
         gets the value of a local once this instruction has stored it.
+    plain: the values of variables that lie bare in the place of a cell: those of a comprehension
+        whose name is that of a cell variable of the function around it.
     told: the offset of an instruction that was looked at ahead of its turn.
     must_enter: why it is a refusal if no Python code is entered by the instruction.
     """
 
     __slots__ = (
         "awaited", "callee", "cells", "code", "frame", "given", "handed", "kwnames", "last",
-        "later", "listing", "making", "marks", "must_enter", "passed", "slot", "stack", "told",
+        "later", "listing", "making", "marks", "must_enter", "passed", "plain", "slot", "stack",
+        "told",
     )  # fmt: skip
 
     def __init__(self, frame: Any, cells: Mapping[str, list[Any]]) -> None:
@@ -138,7 +163,35 @@ class Shadow:
         self.told = -1
         self.marks: dict[str, Any] = {}
         self.later: tuple[int, str] | None = None
+        self.plain: dict[str, Any] = {}
         self.passed: Any = None  # the first argument of a function made by the step
+
+    def local(self, name: str, default: Any) -> Any:
+        """The value of a local variable.
+
+        ``f_locals`` of 3.13 take whatever lies in the place of a cell variable for a cell, and
+        crash where a comprehension has put a bare value there: that one is known from here.
+        """
+        if name in self.plain:
+            return self.plain[name]
+        return self.frame.f_locals.get(name, default)
+
+    def clears(self, name: str) -> Saved | None:
+        """A comprehension saves a variable: what it leaves on the stack where that is a cell."""
+        if VERSION < (3, 13) or name not in self.code.co_cellvars:
+            return None
+        return Saved(self.plain.pop(name, MISSING))
+
+    def stores(self, name: str, value: Any) -> None:
+        """A value is put into the place of a variable as it is, in no cell."""
+        if VERSION < (3, 13) or name not in self.code.co_cellvars:
+            return
+        if not isinstance(value, Saved):
+            self.plain[name] = Unknown() if value is FRESH else value
+        elif value.before is MISSING:
+            self.plain.pop(name, None)
+        else:
+            self.plain[name] = value.before
 
     def pop(self) -> Any:
         """The value on top, raw: a number that may be a counter stays one."""

@@ -98,6 +98,23 @@ static int unsigned_attribute(PyObject *object, PyObject *name, uint64_t *to) {
     return !PyErr_Occurred();
 }
 
+/* Whether the attributes of a module are as they were, in their order. Before 3.13 the version of a
+ * dict tells; later, not every change of an attribute gives another one. */
+static int same_attributes(Item *m) {
+#if PY_VERSION_HEX < 0x030D0000
+    return ((PyDictObject *)m->a)->ma_version_tag == (uint64_t)(uintptr_t)m->to;
+#else
+    PyObject *name, *value; /* b: the names; c: the values, and b for those that are not looked at */
+    Py_ssize_t at = 0, k = 0, count = PyTuple_GET_SIZE(m->b);
+    for (; PyDict_Next(m->a, &at, &name, &value); k++) {
+        if (k >= count || !same(name, PyTuple_GET_ITEM(m->b, k))) return 0;
+        PyObject *then = PyTuple_GET_ITEM(m->c, k);
+        if (then != m->b && !same(value, then)) return 0;
+    }
+    return k == count;
+#endif
+}
+
 /* Whether everything is as it was when the program was captured. */
 static int holds(Entry *e) {
     PyObject *mode = NULL;
@@ -105,12 +122,8 @@ static int holds(Entry *e) {
     Py_XDECREF(mode);
     if (mode != e->mode || PyList_GET_SIZE(e->active)) return 0;
     if (PyDict_GetItem(e->defaults, name_default) != e->default_dtype) return 0;
-#if PY_VERSION_HEX < 0x030D0000 /* later, not every change of an attribute gives another version */
-    for (Py_ssize_t k = 0; k < e->modules.count; k++) {
-        Item *m = &e->modules.items[k];
-        if (((PyDictObject *)m->a)->ma_version_tag != (uint64_t)(uintptr_t)m->to) return 0;
-    }
-#endif
+    for (Py_ssize_t k = 0; k < e->modules.count; k++)
+        if (!same_attributes(&e->modules.items[k])) return 0;
     for (Py_ssize_t k = 0; k < e->classes.count; k++) { /* any attribute of a class and its bases */
         Item *t = &e->classes.items[k];
         if (((PyTypeObject *)t->a)->tp_version_tag != (unsigned int)t->n) return 0;
