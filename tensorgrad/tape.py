@@ -256,12 +256,12 @@ class Primitive:
         names is the order of the inputs. A last name that starts with ``*`` stands for any number
         of inputs. Its rule serves each of them, and may name ``index``, the number of the one in
         question; rules that name the whole tuple are for inputs that need no gradient themselves.
-    types: what the inputs are converted to before the value is computed:
+    promotion: what the inputs are converted to before the value is computed:
         ``"same"`` one common dtype; ``"float"`` a common floating dtype; ``"bool"`` like "same",
         for comparisons; ``"any"`` no conversion.
-    typed: positions of the inputs that take part in the conversion; all if ``None``.
-    widen: compute 16-bit floats in float32 and round once.
-    overwrites: positions of the inputs whose memory the value function writes to, or how to get
+    promoted: positions of the inputs that take part in the conversion; all if ``None``.
+    half_in_float32: compute 16-bit floats in float32 and round once.
+    mutates: positions of the inputs whose memory the value function writes to, or how to get
         them from the number of inputs, where that varies. An absent input (``None``) is skipped.
     explain: ``explain(*shapes, **attrs)`` says after a failure which shapes would have fitted.
     residual: given where the value function returns a pair: the value, and something it had to
@@ -275,8 +275,22 @@ class Primitive:
     """
 
     __slots__ = (
-        "_cuda", "cpu", "explain", "has_rules", "inputs", "kernel", "name", "overwrites",
-        "residual", "rules", "together", "typed", "types", "value", "variadic", "widen",
+        "_cuda",
+        "cpu",
+        "explain",
+        "half_in_float32",
+        "has_rules",
+        "inputs",
+        "kernel",
+        "mutates",
+        "name",
+        "promoted",
+        "promotion",
+        "residual",
+        "rules",
+        "together",
+        "value",
+        "variadic",
     )  # fmt: skip
 
     def __init__(
@@ -285,10 +299,10 @@ class Primitive:
         value: Value,
         rules: Mapping[str, Callable[..., Any] | None],
         *,
-        types: str = "any",
-        typed: frozenset[int] | None = None,
-        widen: bool = False,
-        overwrites: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
+        promotion: str = "any",
+        promoted: frozenset[int] | None = None,
+        half_in_float32: bool = False,
+        mutates: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
         explain: Callable[..., str] | None = None,
         residual: Callable[..., Any] | None = None,
         kernel: str | None = None,
@@ -303,10 +317,10 @@ class Primitive:
             for i, rule in enumerate(rules.values())
         )
         self.has_rules = any(rule is not None for rule in self.rules)
-        self.types = types
-        self.typed = typed
-        self.widen = widen
-        self.overwrites = overwrites
+        self.promotion = promotion
+        self.promoted = promoted
+        self.half_in_float32 = half_in_float32
+        self.mutates = mutates
         self.explain = explain
         self.residual = residual
         self.kernel = kernel
@@ -314,9 +328,9 @@ class Primitive:
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
 
-    def overwritten(self, count: int) -> Iterable[int]:
+    def mutated(self, count: int) -> Iterable[int]:
         """The positions written to when there are ``count`` inputs."""
-        return self.overwrites(count) if callable(self.overwrites) else self.overwrites
+        return self.mutates(count) if callable(self.mutates) else self.mutates
 
     def on(self, device: Backend) -> Callable[..., Any]:
         """The value as a function of the arrays of ``device``."""
@@ -351,7 +365,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         for x in inputs:
             if type(x) is not ndarray and type(x) not in _SCALARS:
                 break
-            if op.widen and type(x) is ndarray and x.dtype in HALVES:
+            if op.half_in_float32 and type(x) is ndarray and x.dtype in HALVES:
                 break
         else:
             y = op.cpu(*inputs, **attrs)
@@ -359,7 +373,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     arrays: list[Any] = []
     dtype = None
     tensor = False
-    converts, typed = op.types != "any", op.typed
+    converts, typed = op.promotion != "any", op.promoted
     for x in inputs:
         if isinstance(x, Tensor):
             tensor = True
@@ -376,7 +390,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             break
     device: Backend = CPU
-    known = dtype is not None or not (converts or op.widen)
+    known = dtype is not None or not (converts or op.half_in_float32)
     usual = tensor and len(arrays) == len(inputs) and known
     if not usual:
         if not tensor and not any(isinstance(x, Tensor) for x in inputs):
@@ -392,9 +406,9 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
         device = backend.of(found[0])
     grad, observers = current_mode()
-    if observers and op.overwrites:
+    if observers and op.mutates:
         for observer in observers:
-            observer.overwriting([arrays[i] for i in op.overwritten(len(arrays))])
+            observer.overwriting([arrays[i] for i in op.mutated(len(arrays))])
     for observer in observers:
         observer.computing(op)
     try:
@@ -414,8 +428,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     out.node = None
     if grad and op.has_rules and y.dtype in FLOATS:
         out.node = _entry(op, inputs, arrays, attrs, y)
-    if op.overwrites:
-        numbers = op.overwritten(len(arrays))
+    if op.mutates:
+        numbers = op.mutated(len(arrays))
         note_overwritten([arrays[i] for i in numbers])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
@@ -518,7 +532,7 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
     return call
 
 
-def labelled(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
+def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
     """A function of a tensor, of labels without a gradient, and of attributes; see ``unary``."""
     cpu = op.cpu
     rule = op.rules[0]
@@ -633,7 +647,7 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
     The first may be one that takes no part in the conversion of types and has no gradient rule.
     """
     cpu = op.cpu
-    typed = op.typed is None
+    typed = op.promoted is None
     rule1, rule2, rule3 = op.rules
     pick1: Any = None if rule1 is None else rule1.get
     pick2: Any = None if rule2 is None else rule2.get
@@ -725,17 +739,17 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
                     f"and another on {x.device}; move one with .to({first.device!r})"
                 )
         found.append(x)
-    if op.types != "any" or first is None:
+    if op.promotion != "any" or first is None:
         typed = [
             i for i, x in enumerate(found)
-            if x is not None and (op.typed is None or i in op.typed)
+            if x is not None and (op.promoted is None or i in op.promoted)
         ]  # fmt: skip
         tensors = [i for i in typed if isinstance(found[i], Tensor)]
         common = dtypes.promote(
             [found[i].data.dtype for i in tensors],
             [found[i] for i in typed if not isinstance(found[i], Tensor)],
         )
-        if op.types == "float" and common not in FLOATS:
+        if op.promotion == "float" and common not in FLOATS:
             common = dtypes.get_default_dtype()
         for i in tensors:
             if found[i].data.dtype != common:
@@ -776,7 +790,7 @@ def _explained(
     reason = ""
     if op.explain is not None:
         reason = op.explain(*shapes, **attrs)
-    elif isinstance(error, ValueError) and op.types != "any" and len(shapes) > 1:
+    elif isinstance(error, ValueError) and op.promotion != "any" and len(shapes) > 1:
         reason = (
             "the shapes must broadcast: counted from the last axis, two sizes are equal or one "
             "of them is 1"
@@ -896,8 +910,8 @@ SUM_TO = Primitive(
     "sum_to",
     _sum_to_value,
     {"x": lambda g, x_shape: broadcast_to(g, x_shape)},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 new_object = object.__new__

@@ -204,8 +204,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "sums of 16-bit numbers in 16 bits",
         f"{OPS}/reductions.py",
-        '{"x": spread},\n    types="same",\n    widen=True,',
-        '{"x": spread},\n    types="same",\n    widen=False,',
+        '{"x": spread},\n    promotion="same",\n    half_in_float32=True,',
+        '{"x": spread},\n    promotion="same",\n    half_in_float32=False,',
         "special values",
     ),
     Mutant(

@@ -28,7 +28,7 @@ import numpy as np
 from bench.machine import ROOT
 from tensorgrad import backend
 from tensorgrad.backend import kernels
-from tensorgrad.program import cuda
+from tensorgrad.program.executors import cuda
 
 #: puts a value in place of an attribute for as long as the rehearsal lasts
 _Put = Callable[[Any, str, Any], None]

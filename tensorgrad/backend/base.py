@@ -38,12 +38,12 @@ class Backend:
     def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
         """The value of the primitive ``op``: a function of arrays of this device, and options.
 
-        With ``op.widen``, 16-bit floats are computed in float32 and the result is rounded once: no
-        hardware of interest adds in 16 bits, and NumPy's own 16-bit loops are neither faster nor
-        as accurate.
+        With ``op.half_in_float32``, 16-bit floats are computed in float32 and the result is rounded
+        once: no hardware of interest adds in 16 bits, and NumPy's own 16-bit loops are neither
+        faster nor as accurate.
         """
         function = op.on(self)
-        if op.widen:
+        if op.half_in_float32:
             half = None
             wide = []
             for a in arrays:

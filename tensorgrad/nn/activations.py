@@ -120,7 +120,7 @@ class LogSoftmax(Module):
 
 
 #: The name of an activation for ``bias_activation``, and its options.
-Fused = tuple[str, dict[str, float]]
+FusedActivation = tuple[str, dict[str, float]]
 
 _FUSED: dict[type[Module], str] = {
     Sigmoid: "sigmoid",
@@ -131,7 +131,7 @@ _FUSED: dict[type[Module], str] = {
 }
 
 
-def fused(module: Module | None) -> Fused | None:
+def fused(module: Module | None) -> FusedActivation | None:
     """What computes ``module`` together with the bias before it; ``None`` if nothing does.
 
     Nothing does for a class of the user's own, or where somebody watches what the module does.

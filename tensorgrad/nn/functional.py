@@ -48,7 +48,7 @@ from tensorgrad.ops.random import dropout
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
-from tensorgrad.tape import Primitive, apply, constant, labelled
+from tensorgrad.tape import Primitive, apply, constant, unary_with_labels
 from tensorgrad.tensor import Tensor
 
 __all__ = [
@@ -137,9 +137,9 @@ _NLL: Primitive = Primitive(
         ),
         "labels": None,
     },
-    types="float",
-    typed=frozenset({0}),
-    widen=True,
+    promotion="float",
+    promoted=frozenset({0}),
+    half_in_float32=True,
 )
 _NLL_GRADIENT: Primitive = Primitive(
     "nll_loss_gradient",
@@ -148,9 +148,9 @@ _NLL_GRADIENT: Primitive = Primitive(
         "g": lambda g, labels, reduction: apply(_NLL, (g, labels), {"reduction": reduction}),
         "labels": None,
     },
-    types="float",
-    typed=frozenset({0}),
-    widen=True,
+    promotion="float",
+    promoted=frozenset({0}),
+    half_in_float32=True,
 )
 
 
@@ -209,15 +209,15 @@ _CROSS_ENTROPY: Primitive = Primitive(
     "cross_entropy",
     _cross_entropy_value,
     {"logits": _cross_entropy_gradient, "labels": None},
-    types="float",
-    typed=frozenset({0}),
-    widen=True,
+    promotion="float",
+    promoted=frozenset({0}),
+    half_in_float32=True,
     residual=_excess,
     kernel="cross_entropy",
 )
 
 
-_nll_of_logarithms, _cross_entropy = labelled(_NLL), labelled(_CROSS_ENTROPY)
+_nll_of_logarithms, _cross_entropy = unary_with_labels(_NLL), unary_with_labels(_CROSS_ENTROPY)
 _REDUCTIONS = {name: {"reduction": name} for name in ("mean", "sum", "none")}
 
 
@@ -446,8 +446,8 @@ _BCE = Primitive(
         "x": lambda g, x, t: g * ((1.0 - t) * sigmoid(x) - t * sigmoid(-x)),
         "t": lambda g, x: -weighted(x, g),
     },
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 
 

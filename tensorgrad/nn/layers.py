@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tensorgrad.nn import init
-from tensorgrad.nn.activations import Fused
+from tensorgrad.nn.activations import FusedActivation
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.activations import bias_activation
 from tensorgrad.ops.creation import empty
@@ -52,7 +52,7 @@ class Linear(Module):
             limit = 1 / math.sqrt(self.in_features)
             init.uniform_(self.bias, -limit, limit, generator=generator)
 
-    def forward(self, x: Tensor, activation: Fused | None = None) -> Tensor:
+    def forward(self, x: Tensor, activation: FusedActivation | None = None) -> Tensor:
         """``x`` (..., in_features) -> (..., out_features).
 
         activation: what ``fused`` says of an activation module to come, applied here in one pass

@@ -89,8 +89,8 @@ _PASS_POSITIVE = Primitive(
     "pass_positive",
     _pass_positive_value,
     {"g": lambda g, y: _pass_positive(g, y), "y": None},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 
@@ -118,7 +118,7 @@ relu = elementwise(
     _relu_value,
     _pass_positive,
     "``max(x, 0)``; the gradient at 0 is 0.",
-    types="same",
+    promotion="same",
     avoid=0.0,
     reference=lambda x: np.maximum(x, 0),
     kernel="relu",
@@ -138,8 +138,8 @@ _LEAKY = Primitive(
     "leaky_relu",
     _leaky_value,
     {"x": lambda g, x, negative_slope: where(x > 0, g, g * negative_slope)},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     kernel="leaky_relu",
 )
 
@@ -165,8 +165,8 @@ _ELU = Primitive(
     _elu_value,
     # y + alpha would be shorter, but y rounded to 16 bits leaves a slope far below 0
     {"x": lambda g, x, alpha: where(x > 0, g, g * alpha * exp(minimum(x, 0.0)))},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     kernel="elu",
 )
 
@@ -233,14 +233,19 @@ def _gelu_tanh_rule(g: Any, x: Any) -> Any:
 
 _GELU = {
     "none": Primitive(
-        "gelu", _gelu_value, {"x": _gelu_rule}, types="float", widen=True, kernel="gelu"
+        "gelu",
+        _gelu_value,
+        {"x": _gelu_rule},
+        promotion="float",
+        half_in_float32=True,
+        kernel="gelu",
     ),
     "tanh": Primitive(
         "gelu",
         _gelu_tanh_value,
         {"x": _gelu_tanh_rule},
-        types="float",
-        widen=True,
+        promotion="float",
+        half_in_float32=True,
         kernel="gelu_tanh",
     ),
 }
@@ -302,8 +307,8 @@ _HARDTANH = Primitive(
     "hardtanh",
     _hardtanh_value,
     {"x": lambda g, x, min_val, max_val: where(x > min_val, where(x < max_val, g, 0.0), 0.0)},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 
 
@@ -352,9 +357,13 @@ def _with_bias(name: str, op: Primitive | None) -> Primitive:
     else:
         rule = lambda g, z, bias: f(g, z + bias)  # noqa: E731
     return Primitive(
-        f"bias_{name}", value, {"z": rule, "bias": bias_rule or rule}, types="float", widen=True,
+        f"bias_{name}",
+        value,
+        {"z": rule, "bias": bias_rule or rule},
+        promotion="float",
+        half_in_float32=True,
         kernel=f"bias_{name}",
-    )  # fmt: skip
+    )
 
 
 _WITH_BIAS = {
@@ -455,16 +464,16 @@ _SOFTMAX = Primitive(
     "softmax",
     _softmax_value,
     {"x": lambda g, y, axis: y * (g - sum(g * y, axis=axis, keepdims=True))},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     kernel="softmax",
 )
 _LOG_SOFTMAX = Primitive(
     "log_softmax",
     _log_softmax_value,
     {"x": lambda g, y, axis: g - exp(y) * sum(g, axis=axis, keepdims=True)},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     kernel="log_softmax",
 )
 

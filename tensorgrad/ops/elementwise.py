@@ -26,8 +26,8 @@ from tensorgrad.tape import Primitive, apply, binary, constant, ternary
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-INTEGER: dict[str, Any] = {"types": "same"}  # defined on integers too, and keeps their dtype
-LOGICAL: dict[str, Any] = {"types": "bool"}
+INTEGER: dict[str, Any] = {"promotion": "same"}  # defined on integers too, and keeps their dtype
+LOGICAL: dict[str, Any] = {"promotion": "bool"}
 
 
 _ZERO = Primitive("zero", "zeros_like", {"x": None})
@@ -58,7 +58,7 @@ divide = elementwise2(
     lambda g, x2: g / x2,
     lambda g, y, x2: -(g * y) / x2,
     "The quotient ``x1 / x2``; integers give the default real dtype.",
-    types="float",
+    promotion="float",
     second={"low": 0.5},
 )
 floor_divide = elementwise2(
@@ -118,8 +118,8 @@ _POWER = Primitive(
         "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
         "x2": lambda g, x1, x2, y: g * y * _log_or_nan(x1, x2),
     },
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 
@@ -132,13 +132,15 @@ def _log_or_nan(base: Any, exponent: Any) -> Any:
     return where(logical_and(equal(base, 0), less(exponent, 0)), -math.inf, found)
 
 
-_POWER_CONSTANT = Primitive("pow", _power_value, {"x": _power_rule}, types="same", widen=True)
+_POWER_CONSTANT = Primitive(
+    "pow", _power_value, {"x": _power_rule}, promotion="same", half_in_float32=True
+)
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
     lambda xp, x, base: xp.power(constant(base, x.dtype) if xp is np and base else base, x),
     {"x": lambda g, y, base: _of_exponent(g, y, base)},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 _power_of_tensor = binary(_POWER)
 
@@ -222,7 +224,7 @@ logaddexp = elementwise2(
     lambda g, x1, x2: _of_sum(g, x1, x2),
     lambda g, x1, x2: _of_sum(g, x2, x1),
     "``log(exp(x1) + exp(x2))`` without overflow; the gradient at (-inf, -inf) is 0.",
-    types="float",
+    promotion="float",
 )
 
 
@@ -257,7 +259,7 @@ hypot = elementwise2(
     lambda g, x1, y: g * ratio(x1, y),
     lambda g, x2, y: g * ratio(x2, y),
     "``sqrt(x1**2 + x2**2)`` without overflow; the gradient at (0, 0) is 0.",
-    types="float",
+    promotion="float",
     first={"low": 0.5},
 )
 
@@ -297,7 +299,7 @@ atan2 = elementwise2(
     lambda g, x1, x2: g * _over_squares(x2, x1),
     lambda g, x1, x2: -g * _over_squares(x1, x2),
     "The angle of the point (x2, x1), in [-pi, pi]; the gradient at (0, 0) is 0.",
-    types="float",
+    promotion="float",
     first={"low": 0.3},
     aliases=("arctan2",),
 )
@@ -336,8 +338,8 @@ _over_squares = binary(
                 g * -2.0 * _over_squares(x, other) * _over_squares(other, x)
             ),
         },
-        types="float",
-        widen=True,
+        promotion="float",
+        half_in_float32=True,
     )
 )
 
@@ -398,7 +400,7 @@ erf = elementwise(
 
 # --- rounding (piecewise constant: the gradient is 0) ---------------------------------------------
 
-_STEP: dict[str, Any] = {"types": "same", "low": 0.1, "high": 0.4}
+_STEP: dict[str, Any] = {"promotion": "same", "low": 0.1, "high": 0.4}
 floor = elementwise("floor", "floor", _zero, "Rounded down; the gradient is 0.", **_STEP)
 ceil = elementwise("ceil", "ceil", _zero, "Rounded up; the gradient is 0.", **_STEP)
 trunc = elementwise("trunc", "trunc", _zero, "Rounded towards 0; the gradient is 0.", **_STEP)
@@ -515,8 +517,8 @@ _PART: Primitive = Primitive(
     "part_of_larger",
     _part_value,
     {"g": lambda g, x1, x2: _part_of_larger(g, x1, x2), "x1": None, "x2": None},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 
@@ -592,8 +594,8 @@ _RATIO: Primitive = Primitive(
         "x": lambda g, length: ratio(g, length),
         "length": lambda g, y, length: -ratio(g * y, length),
     },
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 _ratio = binary(_RATIO)
 
@@ -619,8 +621,8 @@ _WEIGHTED: Primitive = Primitive(
         "x": lambda g, weight: weighted(g, weight),
         "weight": lambda g, x: weighted(x, g),
     },
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 _weighted = binary(_WEIGHTED)
 
@@ -668,8 +670,8 @@ _WHERE = Primitive(
         "x1": lambda g, condition: _kept(g, condition, True),
         "x2": lambda g, condition: _kept(g, condition, False),
     },
-    types="same",
-    typed=frozenset({1, 2}),
+    promotion="same",
+    promoted=frozenset({1, 2}),
 )
 
 
@@ -725,8 +727,8 @@ _CLIP = Primitive(
         "min": lambda g, x, min, max: where(less(x, min), _within(g, min, None, max), 0.0),
         "max": lambda g, x, min, max: where(greater(_clip_low(x, min), max), g, 0.0),
     },
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 

@@ -150,7 +150,7 @@ _INDEX_ADD: Primitive = Primitive(
     "index_add",
     _index_add_value,
     {"g": lambda g, template, indices: _index(g, indices, template), "*indices": None},
-    widen=True,
+    half_in_float32=True,
     kernel="index_add",
 )
 _PUT: Primitive = Primitive(
@@ -163,7 +163,7 @@ _PUT: Primitive = Primitive(
     },
 )
 _ASSIGN: Primitive = Primitive(
-    "assign_at", _assign_value, {"x": None, "value": None, "*indices": None}, overwrites=(0,)
+    "assign_at", _assign_value, {"x": None, "value": None, "*indices": None}, mutates=(0,)
 )
 # Which elements of an index are the last that name their place.
 _IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
@@ -495,7 +495,7 @@ _SCATTER_ADD: Primitive = Primitive(
         ),
         "indices": None,
     },
-    widen=True,
+    half_in_float32=True,
     kernel="scatter_add",
 )
 

@@ -125,8 +125,8 @@ _MATMUL: Primitive = Primitive(
     "matmul",
     _matmul_value,
     {"x1": _matmul_left, "x2": _matmul_right},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
     explain=_explain_matmul,
 )
 _matmul = binary(_MATMUL)
@@ -202,8 +202,8 @@ _LINEAR: Primitive = Primitive(
     "linear",
     _linear_value,
     {"x": _linear_x, "weight": _linear_weight, "bias": lambda g: g},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
     explain=_explain_linear,
 )
 _linear = ternary(_LINEAR)

@@ -69,8 +69,8 @@ _LAYER_NORM = Primitive(
     "layer_norm",
     _layer_norm_value,
     {"x": _layer_norm_x, "weight": _layer_norm_weight, "bias": lambda g: g},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     residual=_layer_norm_residual,
     kernel="layer_norm",
 )
@@ -93,8 +93,8 @@ _RMS_NORM = Primitive(
     "rms_norm",
     _rms_norm_value,
     {"x": _rms_norm_x, "weight": lambda g, r, x, eps: g * (x * r)},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
     residual=lambda x, eps: rsqrt(mean(x * x, axis=-1, keepdims=True) + eps),
     kernel="rms_norm",
 )

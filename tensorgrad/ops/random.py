@@ -361,7 +361,7 @@ _DROPOUT = Primitive(
     "dropout",
     _dropout_value,
     {"x": _dropout_rule},
-    widen=True,
+    half_in_float32=True,
     residual=lambda key, position, p: None,
     kernel="dropout",
 )

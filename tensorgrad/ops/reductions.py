@@ -61,8 +61,8 @@ _SUM: Primitive = Primitive(
     "sum",
     total,
     {"x": spread},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 
@@ -128,8 +128,8 @@ _MEAN: Primitive = Primitive(
             g * (1.0 / (_number(x_shape, axis) or 1)), x_shape, axis, keepdims
         )
     },
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 
 
@@ -213,15 +213,15 @@ _VAR: Primitive = Primitive(
     "var",
     _var_value,
     {"x": _var_rule},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 _STD: Primitive = Primitive(
     "std",
     _std_value,
     {"x": _std_rule},
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 _SPREAD_CASES = [
     lambda s: s(s.distinct(3, 4), correction=0),
@@ -269,7 +269,7 @@ def _share_value(xp: Any, x: Any, y: Any, axis: tuple[int, ...], keepdims: bool)
 
 # The part of the gradient that each element gets: what was taken, and ties share evenly.
 _SHARE: Primitive = Primitive(
-    "share_of_extreme", _share_value, {"x": None, "y": None}, types="same", widen=True
+    "share_of_extreme", _share_value, {"x": None, "y": None}, promotion="same", half_in_float32=True
 )
 
 
@@ -287,8 +287,8 @@ def _extreme(name: str) -> Primitive:
         name,
         lambda xp, x, axis, keepdims: getattr(x, name)(axis=axis, keepdims=keepdims),
         {"x": _extreme_rule},
-        types="same",
-        widen=True,
+        promotion="same",
+        half_in_float32=True,
         explain=_explain_empty,
     )
 
@@ -326,7 +326,7 @@ def _place_of_extreme(name: str) -> Primitive:
     def value(xp: Any, x: Any, axis: int | None, keepdims: bool) -> Any:
         return getattr(xp, name)(x, axis=axis, keepdims=keepdims)
 
-    return Primitive(name, value, {"x": None}, types="same", widen=True)
+    return Primitive(name, value, {"x": None}, promotion="same", half_in_float32=True)
 
 
 _ARGMAX, _ARGMIN = _place_of_extreme("argmax"), _place_of_extreme("argmin")
@@ -422,7 +422,9 @@ def _finite_top(xp: Any, x: Any, axis: tuple[int, ...]) -> Any:
 
 
 # Without a gradient: a shift changes nothing in the quotient below, whatever it depends on.
-_TOP: Primitive = Primitive("finite_top", _finite_top, {"x": None}, types="float", widen=True)
+_TOP: Primitive = Primitive(
+    "finite_top", _finite_top, {"x": None}, promotion="float", half_in_float32=True
+)
 
 
 def _logsumexp_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -435,7 +437,7 @@ def _logsumexp_rule(g: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> An
 
 
 _LOGSUMEXP: Primitive = Primitive(
-    "logsumexp", _logsumexp_value, {"x": _logsumexp_rule}, types="float", widen=True
+    "logsumexp", _logsumexp_value, {"x": _logsumexp_rule}, promotion="float", half_in_float32=True
 )
 
 
@@ -458,8 +460,8 @@ _NORM: Primitive = Primitive(
             spread(g, x.shape, axis, keepdims) * ratio(x, _with_axes(y, x.shape, axis))
         )
     },
-    types="float",
-    widen=True,
+    promotion="float",
+    half_in_float32=True,
 )
 
 
@@ -484,7 +486,7 @@ def _p_norm_rule(g: Any, x: Any, y: Any, ord: float, axis: tuple[int, ...], keep
 
 
 _P_NORM: Primitive = Primitive(
-    "p_norm", _p_norm_value, {"x": _p_norm_rule}, types="float", widen=True
+    "p_norm", _p_norm_value, {"x": _p_norm_rule}, promotion="float", half_in_float32=True
 )
 
 

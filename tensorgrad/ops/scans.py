@@ -96,8 +96,8 @@ _RECURRENCE: Primitive = Primitive(
         ),
         "b": lambda g, a, axis, reverse: _adjoint(g, a, axis, reverse),
     },
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 
@@ -142,8 +142,8 @@ _CUMSUM: Primitive = Primitive(
     "cumulative_sum",
     lambda xp, x, axis: running(xp, "cumsum", x, axis),
     {"x": lambda g, axis: flip(apply(_CUMSUM, (flip(g, axis=axis),), {"axis": axis}), axis=axis)},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 # dx[i] = (product of what precedes x[i]) * (g[i] + x[i+1] * (g[i+1] + x[i+2] * ...)): there is no
 # division, so zeros among the factors do no harm.
@@ -156,8 +156,8 @@ _CUMPROD: Primitive = Primitive(
             * linear_recurrence(_shifted(x, axis, True), g, axis=axis, reverse=True)
         )
     },
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 _CUMULATIVE_CASES = [
     lambda s: s(s.real(4)),
@@ -236,8 +236,8 @@ _PROD: Primitive = Primitive(
     "prod",
     product,
     {"x": _prod_rule},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
 
 

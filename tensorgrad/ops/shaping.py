@@ -495,7 +495,7 @@ _CONCAT: Primitive = Primitive(
             g, along(axis, (bounds[index], bounds[index + 1], None))
         )
     },
-    types="same",
+    promotion="same",
     explain=lambda *shapes, axis, bounds: (
         f"the tensors must have equal sizes along every axis but axis {axis}, the one they are "
         "joined along"
@@ -505,7 +505,7 @@ _STACK: Primitive = Primitive(
     "stack",
     lambda xp, *xs, axis: xp.stack(xs, axis),
     {"*xs": lambda g, axis, index: sliced(g, along(axis, index))},
-    types="same",
+    promotion="same",
     explain=lambda *shapes, axis: (
         "the tensors must have the same shape; concat joins tensors whose sizes differ along one "
         "axis"

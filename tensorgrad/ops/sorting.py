@@ -25,7 +25,7 @@ def _argsort_value(xp: Any, x: Any, axis: int, descending: bool) -> Any:
     return x.shape[axis] - 1 - order
 
 
-_ARGSORT = Primitive("argsort", _argsort_value, {"x": None}, widen=True)
+_ARGSORT = Primitive("argsort", _argsort_value, {"x": None}, half_in_float32=True)
 
 
 @operation(
@@ -107,10 +107,10 @@ _SEARCHSORTED = Primitive(
     "searchsorted",
     lambda xp, x, values, side: xp.searchsorted(x, values, side),
     {"x": None, "values": None},
-    types="same",
-    widen=True,
+    promotion="same",
+    half_in_float32=True,
 )
-_UNIQUE = Primitive("unique_values", lambda xp, x: xp.unique(x), {"x": None}, widen=True)
+_UNIQUE = Primitive("unique_values", lambda xp, x: xp.unique(x), {"x": None}, half_in_float32=True)
 
 
 @operation(

@@ -106,7 +106,7 @@ def elementwise(
     rule: Callable[..., Any] | None,
     doc: str,
     *,
-    types: str = "float",
+    promotion: str = "float",
     low: float = -2.0,
     high: float = 2.0,
     avoid: float | None = None,
@@ -114,7 +114,9 @@ def elementwise(
     **row: Any,
 ) -> Callable[[Any], Tensor]:
     """A row for an elementwise function of one argument; its tests draw from [low, high]."""
-    op = Primitive(name, value, {"x": rule}, types=types, widen=True, kernel=kernel)
+    op = Primitive(
+        name, value, {"x": rule}, promotion=promotion, half_in_float32=True, kernel=kernel
+    )
     call = unary(op)
     _describe(call, name, doc)
     limits: dict[str, Any] = {"low": low, "high": high}
@@ -133,7 +135,7 @@ def elementwise2(
     rule2: Callable[..., Any] | None,
     doc: str,
     *,
-    types: str = "same",
+    promotion: str = "same",
     first: Mapping[str, Any] | None = None,
     second: Mapping[str, Any] | None = None,
     cases: Sequence[Case] | None = None,
@@ -143,7 +145,9 @@ def elementwise2(
 
     ``first`` and ``second`` limit what the tests draw for each (``low``, ``high``, ``avoid``).
     """
-    op = Primitive(name, value, {"x1": rule1, "x2": rule2}, types=types, widen=True)
+    op = Primitive(
+        name, value, {"x1": rule1, "x2": rule2}, promotion=promotion, half_in_float32=True
+    )
     call = binary(op)
     _describe(call, name, doc)
     one, two = first or {}, second or {}

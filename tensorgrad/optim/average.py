@@ -31,7 +31,7 @@ _AVERAGE = Primitive(
     "average",
     _average_value,
     {"count": None, "*arrays": None},
-    overwrites=lambda count: range(1 + (count - 1) // 2),
+    mutates=lambda count: range(1 + (count - 1) // 2),
 )
 
 

@@ -43,7 +43,7 @@ _SCALE = Primitive(
     "clip_grad_norm_",
     _scale_value,
     {"norm": None, "*grads": None},
-    overwrites=lambda count: range(1, count),
+    mutates=lambda count: range(1, count),
     kernel="clip_grad_norm_",
 )
 
@@ -55,7 +55,7 @@ def _limit_value(xp: Any, *grads: Any, clip_value: float) -> Any:
 
 
 _LIMIT = Primitive(
-    "clip_grad_value_", _limit_value, {"*grads": None}, overwrites=range, kernel="clip_grad_value_"
+    "clip_grad_value_", _limit_value, {"*grads": None}, mutates=range, kernel="clip_grad_value_"
 )
 
 

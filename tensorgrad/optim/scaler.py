@@ -32,8 +32,8 @@ _UNSCALE = Primitive(
     "unscale_",
     _unscale_value,
     {"found": None, "scale": None, "*grads": None},
-    types="any",
-    overwrites=lambda count: (0, *range(2, count)),
+    promotion="any",
+    mutates=lambda count: (0, *range(2, count)),
 )
 
 

@@ -258,7 +258,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         name,
         value,
         {"step": None, "*arrays": None},
-        overwrites=overwritten,
+        mutates=overwritten,
         kernel=name,
     )
 

@@ -2,6 +2,6 @@
 
 from tensorgrad.program.compiled import Compiled, compile  # noqa: A004 (PyTorch's name)
 from tensorgrad.program.fused import Fused, fuse
-from tensorgrad.program.program import Instruction, Program, Value
+from tensorgrad.program.ir import Instruction, Program, Value
 
 __all__ = ["Compiled", "Fused", "Instruction", "Program", "Value", "compile", "fuse"]

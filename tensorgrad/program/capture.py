@@ -18,10 +18,10 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError, user_line
-from tensorgrad.program.follower import Follower
+from tensorgrad.program.bytecode.follower import Follower
+from tensorgrad.program.bytecode.watch import watching
 from tensorgrad.program.guards import LIVE_OPTIONS
-from tensorgrad.program.program import Instruction, Program, Value
-from tensorgrad.program.watch import watching
+from tensorgrad.program.ir import Instruction, Program, Value
 from tensorgrad.tape import (
     CAST,
     MODE,
@@ -207,7 +207,7 @@ class Recorder(Observer):
         outputs: list[Value] = []
         residual = attrs.pop("r", None) if op.residual is not None else None
         live = self._live(op, attrs)
-        written = tuple(op.overwritten(len(inputs))) if op.overwrites else ()
+        written = tuple(op.mutated(len(inputs))) if op.mutates else ()
         written = tuple(k for k in written if values[k] is not None)
         if not written or not any(out.data is inputs[k].data for k in written):
             outputs.append(self._new(out.data, "temporary"))

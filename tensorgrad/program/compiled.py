@@ -22,30 +22,31 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
 from tensorgrad.ops.precision import autocast_dtype
-from tensorgrad.program import compiler, native
+from tensorgrad.program import compiler
 from tensorgrad.program.aliases import device_of, relations
-from tensorgrad.program.calls import Calls
+from tensorgrad.program.bytecode.follower import Follower
+from tensorgrad.program.bytecode.watch import hindrance
 from tensorgrad.program.capture import Recorder, capture
-from tensorgrad.program.comparison import Saved, State, differs
 from tensorgrad.program.effects import Effects, effects_of
 from tensorgrad.program.engine import is_engine
-from tensorgrad.program.entry import quick_conditions, quick_entry
-from tensorgrad.program.follower import Follower
+from tensorgrad.program.executors import native
+from tensorgrad.program.executors.numpy import NumpyExecutor
+from tensorgrad.program.fast_call import fast_call_of, fast_conditions
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.guards import Guards
+from tensorgrad.program.ir import Program
 from tensorgrad.program.outputs import Outputs
 from tensorgrad.program.passes import simplified
-from tensorgrad.program.program import Program
 from tensorgrad.program.trees import (
     Found,
-    Leaf,
+    TensorLeaf,
     alike,
     constants_of,
     flatten,
     signature,
     unflatten,
 )
-from tensorgrad.program.watch import hindrance
+from tensorgrad.program.verify import Snapshot, State, differs
 from tensorgrad.tape import current_mode, wrap
 from tensorgrad.tensor import Tensor
 from tensorgrad.turns import All, Several, Turns
@@ -54,7 +55,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXECUTORS = ("auto", "native", "numpy")
 
-# So many runs pay for making the quick way in.
+# So many runs pay for making the fast call.
 _WORTH_IT = 16
 # After so many captures for calls that look alike a function is called as it is.
 _PATIENCE = 12
@@ -83,7 +84,7 @@ class StoppedError(Exception):
     """A program failed, as for a label out of range, before it changed anything that is seen."""
 
 
-class Entry:
+class CapturedProgram:
     """One captured program with what it needs to be replayed.
 
     calls: how many calls it has served, that of the capture included.
@@ -125,13 +126,13 @@ class Entry:
         self.gradients: list[Tensor | None] = [None] * len(self._leaves)
         self.calls = 0
         self.seconds = 0.0
-        self.quick: Any = None
+        self.fast: Any = None
         self.verified = False
         self._made_quick = 0
         #: the guards in C, where that can be had
         self.conditions: Any = None
         self._made_conditions = 0
-        self.single = type(tree) is Leaf and tree.number == 0
+        self.single = type(tree) is TensorLeaf and tree.number == 0
         self._expected: list[tuple[Any, Any, Any, Any]] | None = None
         self._mode = current_mode()
         self._ambient = around
@@ -156,7 +157,7 @@ class Entry:
     @property
     def replays(self) -> int:
         """How many calls were replayed."""
-        return self.calls + (0 if self.quick is None else self.quick.count)
+        return self.calls + (0 if self.fast is None else self.fast.count)
 
     def is_due(self) -> bool:
         """Whether the next call is to be checked: the 2nd, 4th, 8th, 16th, ... since capture."""
@@ -170,7 +171,7 @@ class Entry:
         ]
 
     def make_quick(self, tensors: Sequence[Tensor]) -> None:
-        """Make the quick way in, where there is one."""
+        """Make the fast call, where there is one."""
         # A program whose gradients are always kept by somebody would be at it in every step.
         if self.assigned or self.effects or not self.outputs.plain or self.verified:
             return
@@ -182,7 +183,7 @@ class Entry:
         if self._expected is not None and self._made_quick < 8 and limit > 0:
             self._made_quick += 1
             gradients = list(zip(self._leaves, self.gradients, strict=True))
-            self.quick = quick_entry(
+            self.fast = fast_call_of(
                 self.executor, self.guards, tensors, gradients, self.words, self._mode, limit
             )
 
@@ -195,7 +196,7 @@ class Entry:
         ]
 
     def is_for(self, args: Sequence[Any], mode: Any) -> bool:
-        """Whether a replay with these arguments is right; the quick way, where all are tensors."""
+        """Whether a replay with these arguments is right; the fast path, where all are tensors."""
         quick = self.conditions
         if quick is not None and quick.hold(*args):
             return self.effects.ready() and self.outputs.hold(args)
@@ -205,11 +206,11 @@ class Entry:
             self._made_conditions = 0
         if self._made_conditions < 8 and self._ambient[2] is None:
             self._made_conditions += 1
-            self.conditions = quick_conditions(self.guards, args, self._mode)
+            self.conditions = fast_conditions(self.guards, args, self._mode)
         return True
 
     def takes(self, args: Sequence[Any], mode: Any) -> bool:
-        """Whether the program is for these arguments: the quick way, where all are tensors.
+        """Whether the program is for these arguments: the fast path, where all are tensors.
 
         Whether they share memory with each other is left to ``guards``, which holds for a program
         that was captured with arguments that did not.
@@ -245,13 +246,13 @@ class Entry:
 
         Raises StoppedError where it fails; then nothing has changed.
         """
-        if self.quick is not None:
-            self.calls += self.quick.count
+        if self.fast is not None:
+            self.calls += self.fast.count
             # It paid: what ended it, as a validation in between, is rare.
-            if self.quick.count > _WORTH_IT:
+            if self.fast.count > _WORTH_IT:
                 self._made_quick = 0
-            # The quick way refers to the gradients, and to the memory where they were.
-            self.quick = None
+            # The fast call refers to the gradients, and to the memory where they were.
+            self.fast = None
         held = self.gradients
         leaves = self.leaves(tensors)
         # All that somebody keeps is found before any of it is renewed: renewing makes new arrays
@@ -331,8 +332,8 @@ class Entry:
         self,
         results: Sequence[Any],
         wanted: Sequence[Any],
-        after: Saved,
-        before: Saved,
+        after: Snapshot,
+        before: Snapshot,
         state: State,
     ) -> str:
         """How the program differs from what the function did; empty if it does not.
@@ -375,8 +376,8 @@ class Compiled:
         self._begin()
 
     def _begin(self) -> None:
-        self._entries: OrderedDict[Any, list[Entry]] = OrderedDict()
-        self._last_used: Entry | None = None
+        self._entries: OrderedDict[Any, list[CapturedProgram]] = OrderedDict()
+        self._last_used: CapturedProgram | None = None
         self._misses: OrderedDict[Any, int] = OrderedDict()
         self._plain: OrderedDict[Any, str] = OrderedDict()  # calls that run as they are
         self._lock = threading.RLock()
@@ -417,13 +418,13 @@ class Compiled:
         last = self._last_used
         if (
             last is not None
-            and last.quick is not None
+            and last.fast is not None
             and not kwargs
             and not (last.turns is None or last.turns.inside)
             and self._lock.acquire(False)
         ):
             try:
-                out = NotImplemented if last.quick is None else last.quick(*args)
+                out = NotImplemented if last.fast is None else last.fast(*args)
             finally:
                 self._lock.release()
             if out is not NotImplemented:
@@ -434,7 +435,7 @@ class Compiled:
             pass  # the function itself says what is wrong, and leaves what it did before
         return self.function(*args, **kwargs)
 
-    def _called(self, args: Any, kwargs: Any, mode: Any, last: Entry | None) -> Any:
+    def _called(self, args: Any, kwargs: Any, mode: Any, last: CapturedProgram | None) -> Any:
         if any(o.records for o in mode.observers):
             return self.function(*args, **kwargs)  # part of what is being captured
         if self.dropped:
@@ -499,11 +500,11 @@ class Compiled:
             All() if None in made else Several({t for turns in made if turns for t in turns.each})
         )
 
-    def _take(self, key: Any, entry: Entry) -> None:
+    def _take(self, key: Any, entry: CapturedProgram) -> None:
         self._last_used = entry
         self._entries.move_to_end(key)
 
-    def _is_to_be_checked(self, entry: Entry) -> bool:
+    def _is_to_be_checked(self, entry: CapturedProgram) -> bool:
         every = self._verify
         return entry.is_due() or (every > 0 and (entry.calls - 1) % every == every - 1)
 
@@ -570,7 +571,7 @@ class Compiled:
                 "change it outside",
             )
         problem: Any = reads.refusals[0] if reads.refusals else recorder.refusal
-        entry: Entry | None = None
+        entry: CapturedProgram | None = None
         if problem is None:
             start = time.perf_counter()
             try:
@@ -591,7 +592,7 @@ class Compiled:
             raise CompileError(f"this cannot be compiled: {why}")
         if not kwargs and len(tensors) == len(args):
             entry.expect(tensors)
-        # The step that was captured is taken back and replayed, so that every step is made by the
+        # The step that was captured is rolled back and replayed, so that every step is made by the
         # same code, whether it is the first one or not, and what it does is seen to be right.
         state = entry.state(tensors)
         after = state.copy()
@@ -601,7 +602,7 @@ class Compiled:
         made, different = self._tried(entry, tensors, wanted, after, before, state)
         if different and executor.name != "numpy":
             state.restore(before)
-            entry.executor = Calls(entry.program)
+            entry.executor = NumpyExecutor(entry.program)
             entry.executor.reason = f"the {executor.name} executor did something else: {different}"
             entry.gradients = [None] * len(entry.gradients)
             made, different = self._tried(entry, tensors, wanted, after, before, state)
@@ -634,11 +635,11 @@ class Compiled:
 
     def _tried(
         self,
-        entry: Entry,
+        entry: CapturedProgram,
         tensors: Sequence[Tensor],
         wanted: Sequence[Any],
-        after: Saved,
-        before: Saved,
+        after: Snapshot,
+        before: Snapshot,
         state: State,
     ) -> tuple[list[Tensor], str]:
         """What a replay hands out, and how it differs from what the function did."""
@@ -652,7 +653,7 @@ class Compiled:
             return [], f"{type(cause).__name__}: {cause}"
 
     @staticmethod
-    def _own(entry: Entry, made: Sequence[Tensor]) -> list[Any]:
+    def _own(entry: CapturedProgram, made: Sequence[Tensor]) -> list[Any]:
         """The arrays among what was handed out that are results of the program, in their order."""
         return [made[k].data for k in entry.outputs.numbers]
 
@@ -666,7 +667,7 @@ class Compiled:
         around: tuple[Any, ...],
         args: Any,
         kwargs: Any,
-    ) -> tuple[Entry, list[Any]]:
+    ) -> tuple[CapturedProgram, list[Any]]:
         """The program of a call that was recorded, and copies of the results that it had.
 
         Raises CompileError if it cannot be one.
@@ -693,12 +694,16 @@ class Compiled:
             guards.complete(recorder, reads, program, tensors)
             executor = _executor(self._executor, program)
         wanted = [backend.copied(t.data) for t in outputs.fresh]
-        made = Entry(program, executor, guards, recorder, outputs, effects, tree, device, around)
+        made = CapturedProgram(
+            program, executor, guards, recorder, outputs, effects, tree, device, around
+        )
         return made, wanted
 
     # --- the check ------------------------------------------------------------------------------
 
-    def _checked(self, entry: Entry, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _checked(
+        self, entry: CapturedProgram, tensors: list[Tensor], args: Any, kwargs: Any
+    ) -> Any:
         """Run the function and the program on the same state, and compare all that they leave.
 
         What Python does happens once, by the function. The numbers that stay are the program's, so
@@ -747,7 +752,7 @@ class Compiled:
         """The program that was used last. Raises CompileError before the first call."""
         return self._last().program
 
-    def _last(self) -> Entry:
+    def _last(self) -> CapturedProgram:
         for entries in reversed(self._entries.values()):
             return entries[0]
         raise CompileError("nothing was captured yet; call the function first")
@@ -842,22 +847,22 @@ def _device_of(program: Program, arguments: Sequence[Any]) -> str:
 def _executor(wanted: str, program: Program) -> Any:
     """The executor asked for, or the best one for the program."""
     if not program.on_host and wanted != "numpy":
-        from tensorgrad.program.cuda import Cuda
+        from tensorgrad.program.executors.cuda import CudaExecutor
 
         try:
-            return Cuda(program)
+            return CudaExecutor(program)
         except Exception as error:  # NVRTC's and the driver's own besides: calls work anyway
-            made = Calls(program)
+            made = NumpyExecutor(program)
             made.reason = f"{type(error).__name__}: {error}"
             return made
     if wanted == "numpy":
-        return Calls(program)
+        return NumpyExecutor(program)
     try:
-        return native.Native(program)
+        return native.NativeExecutor(program)
     except CompileError as error:
         if wanted == "native" and compiler.compiler() is None:
             raise
-        made = Calls(program)
+        made = NumpyExecutor(program)
         made.reason = str(error)
         return made
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensorgrad.errors import CompileError
+from tensorgrad.program.bytecode.shadow import Counted
 from tensorgrad.program.guards import MISSING, read, same
-from tensorgrad.program.shadow import Counted
 from tensorgrad.program.trees import Found, flatten
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad.program.surroundings import Surroundings
+    from tensorgrad.program.bytecode.surroundings import Surroundings
 
 
 class Put(NamedTuple):

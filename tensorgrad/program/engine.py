@@ -6,7 +6,7 @@ import functools
 import types
 from typing import Any
 
-from tensorgrad.program.opcodes import words
+from tensorgrad.program.bytecode.opcodes import words
 
 _ENGINE = (
     "tensorgrad.tape", "tensorgrad.replay", "tensorgrad.tensor", "tensorgrad.ops",

@@ -14,8 +14,8 @@ from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError
 from tensorgrad.ops import zeros_like
 from tensorgrad.ops.precision import autocast, autocast_dtype
-from tensorgrad.program.compiled import Compiled, Entry
-from tensorgrad.program.cuda_source import source_of
+from tensorgrad.program.compiled import CapturedProgram, Compiled
+from tensorgrad.program.executors.cuda_source import source_of
 from tensorgrad.tape import Primitive, apply, broadcast_to, current_mode, wrap
 from tensorgrad.tensor import Tensor
 
@@ -31,7 +31,9 @@ class Fused:
         self._forward = Compiled(no_grad()(function), "auto", 0, 8)
         self._backward = Compiled(self._gradients, "auto", 0, 8)
         self._primitives: dict[int, Primitive] = {}
-        self._differentiable: Entry | None = None  # the program of the forward that was looked at
+        self._differentiable: CapturedProgram | None = (
+            None  # the program of the forward that was looked at
+        )
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -90,7 +92,7 @@ class Fused:
             self._differentiable = entry
         return value
 
-    def _look_at(self, entry: Entry) -> None:
+    def _look_at(self, entry: CapturedProgram) -> None:
         """Raise CompileError for a function whose gradient its inputs do not give."""
         if entry.words:
             raise CompileError(

@@ -29,7 +29,7 @@ from tensorgrad.nn.module import Module, changes
 from tensorgrad.ops import random
 from tensorgrad.program.aliases import Sharing
 from tensorgrad.program.engine import ours
-from tensorgrad.program.program import is_writeable
+from tensorgrad.program.ir import is_writeable
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 

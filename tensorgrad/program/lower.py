@@ -16,7 +16,8 @@ import numpy as np
 from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import CompileError
-from tensorgrad.program.loops import (
+from tensorgrad.program.ir import Instruction, Program, Value, exact
+from tensorgrad.program.loop_ir import (
     Call,
     Check,
     Map,
@@ -30,7 +31,6 @@ from tensorgrad.program.loops import (
     is_plain,
     strides_of,
 )
-from tensorgrad.program.program import Instruction, Program, Value, exact
 from tensorgrad.tape import CAST
 
 BOOL, INT64, UINT8 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint8)

@@ -10,10 +10,10 @@ from typing import Any
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.program.capture import Drawn
-from tensorgrad.program.program import Instruction, Program, Value, exact
+from tensorgrad.program.ir import Instruction, Program, Value, exact
 
 
-def without_dead_code(program: Program) -> Program:
+def eliminate_dead_code(program: Program) -> Program:
     """Drop the instructions of which nobody sees anything."""
     if program.aliased:
         return program
@@ -26,7 +26,7 @@ def without_dead_code(program: Program) -> Program:
     return program.copy(live[::-1])
 
 
-def with_shared(program: Program) -> Program:
+def eliminate_common_subexpressions(program: Program) -> Program:
     """Compute what several instructions compute alike only once."""
     if program.aliased:
         return program
@@ -63,7 +63,7 @@ def _key(i: Instruction) -> Any:
     return i.op, tuple(map(exact, i.inputs)), options, live, len(i.outputs)
 
 
-def folded(program: Program) -> Program:
+def fold_constants(program: Program) -> Program:
     """Compute now what depends on constants alone."""
     if program.aliased:
         return program
@@ -93,4 +93,4 @@ def _flat(residual: Any) -> list[Any]:
 
 def simplified(program: Program) -> Program:
     """All passes in order."""
-    return without_dead_code(with_shared(folded(program)))
+    return eliminate_dead_code(eliminate_common_subexpressions(fold_constants(program)))

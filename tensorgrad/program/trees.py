@@ -24,12 +24,12 @@ import numpy as np
 
 from tensorgrad.errors import CompileError
 from tensorgrad.nn.module import Module
-from tensorgrad.program import callables
+from tensorgrad.program.bytecode import callables
 from tensorgrad.program.guards import SCALARS, same, slots_of
 from tensorgrad.tensor import Tensor
 
 
-class Leaf(NamedTuple):
+class TensorLeaf(NamedTuple):
     """The place of a tensor in a tree: its number among those taken out."""
 
     number: int
@@ -85,7 +85,7 @@ def signature(obj: Any, tensors: list[Tensor], seen: dict[int, int] | None = Non
     t = type(obj)
     if isinstance(obj, Tensor):
         tensors.append(obj)
-        return Leaf
+        return TensorLeaf
     if is_plain_container(obj):
         seen = {} if seen is None else seen
         if isinstance(obj, list | dict):
@@ -234,7 +234,7 @@ def flatten(obj: Any, found: Found, is_outside: Callable[[Any], bool]) -> Any:
     """
     t = type(obj)
     if isinstance(obj, Tensor):
-        return Leaf(found.number(obj))
+        return TensorLeaf(found.number(obj))
     if t in SCALARS or isinstance(obj, np.dtype) or (isinstance(obj, np.generic) and t != np.void):
         return Constant(obj)
     known = found.known(obj)
@@ -338,7 +338,7 @@ def unflatten(
         flattened one after the other are put together in the same order, with the same dict.
     """
     t = type(tree)
-    if t is Leaf:
+    if t is TensorLeaf:
         return tensors[tree.number]
     if t is Constant:
         return tree.value

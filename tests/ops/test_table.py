@@ -119,7 +119,7 @@ def test_row_is_complete(row: Operation) -> None:
         assert parameter.annotation is not inspect.Parameter.empty, f"{name} has no type"
     assert signature.return_annotation is not inspect.Signature.empty
     if row.primitive is not None:
-        assert row.primitive.types in ("same", "float", "bool", "any")
+        assert row.primitive.promotion in ("same", "float", "bool", "any")
 
 
 @EVERY_ROW
@@ -453,7 +453,7 @@ def test_integers(row: Operation, device: str) -> None:
             break
     inputs, _ = whole.tensors(device)
     y = inputs.of(row.function)
-    types = "float" if row.primitive is None else row.primitive.types
+    types = "float" if row.primitive is None else row.primitive.promotion
     real = types == "float" or (types == "same" and any(type(a) is float for a in call.args))
     assert y.dtype == (dtypes.float32 if real else dtypes.bool if types == "bool" else dtypes.int64)
     np.testing.assert_allclose(host(y).astype(float), wanted.astype(float), rtol=1e-6)

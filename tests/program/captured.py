@@ -9,14 +9,18 @@ import numpy as np
 
 from tensorgrad import Tensor
 from tensorgrad.program import Program
-from tensorgrad.program.calls import Calls
 from tensorgrad.program.capture import Recorder
-from tensorgrad.program.cuda import Cuda
-from tensorgrad.program.native import Native
+from tensorgrad.program.executors.cuda import CudaExecutor
+from tensorgrad.program.executors.native import NativeExecutor
+from tensorgrad.program.executors.numpy import NumpyExecutor
 from tensorgrad.program.passes import simplified
 from tensorgrad.tape import MODE, RECORDING, current_mode
 
-EXECUTORS: dict[str, Callable[[Program], Any]] = {"numpy": Calls, "native": Native, "cuda": Cuda}
+EXECUTORS: dict[str, Callable[[Program], Any]] = {
+    "numpy": NumpyExecutor,
+    "native": NativeExecutor,
+    "cuda": CudaExecutor,
+}
 
 
 def tensors_in(result: Any) -> list[Tensor]:
@@ -27,7 +31,7 @@ def tensors_in(result: Any) -> list[Tensor]:
 
 
 def recorded(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Program:
-    """What ``function`` does with ``tensors``; what that did to the outside is taken back."""
+    """What ``function`` does with ``tensors``; what that did to the outside is rolled back."""
     recorder = Recorder(tensors)
     token = MODE.set(current_mode()._replace(observers=(recorder,)))
     RECORDING.append(recorder)

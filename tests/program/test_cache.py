@@ -24,7 +24,8 @@ from program.executors import EXECUTORS
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.errors import CompileError
-from tensorgrad.program import blas, c_source, cache, compiler
+from tensorgrad.program import blas, cache, compiler
+from tensorgrad.program.executors import c_source
 
 ROOT = Path(__file__).parents[2]
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")

@@ -19,7 +19,8 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.program import Compiled, c_source, compile, entry  # noqa: A004
+from tensorgrad.program import Compiled, compile, fast_call  # noqa: A004
+from tensorgrad.program.executors import c_source
 from tensorgrad.program.guards import Guards
 
 Array = np.ndarray[Any, Any]
@@ -644,7 +645,7 @@ def test_the_numbers_that_stay_are_the_programs(executor: str) -> None:
         for k in range(20):
             call(Tensor(numbers(5, 6, seed=k)), labels(5, 3, seed=k))
             if forever and call._last_used is not None:
-                call._last_used.quick, call._last_used.calls = None, 4  # not the next one
+                call._last_used.fast, call._last_used.calls = None, 4  # not the next one
         ends.append(state_of(model))
     for a, b in zip(*ends, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -1220,10 +1221,10 @@ def test_the_quick_way_comes_back_after_every_validation() -> None:
     step(x, t)
     step(x, t)
     assert step._last_used is not None
-    if entry._module() is None:
+    if fast_call._module() is None:
         pytest.skip("Python's headers are not here")
-    assert step._last_used.quick is not None
-    assert step._last_used.quick.count >= 1
+    assert step._last_used.fast is not None
+    assert step._last_used.fast.count >= 1
 
 
 @EVERY_EXECUTOR

@@ -25,7 +25,7 @@ from standin.cupy_standin import log
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import kernels
-from tensorgrad.program import c_source, cuda, cuda_source
+from tensorgrad.program.executors import c_source, cuda, cuda_source
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,7 +24,7 @@ import tensorgrad as tg
 from tensorgrad import Tensor, backend, nn, optim
 from tensorgrad.errors import CompileError
 from tensorgrad.ops.table import Operation
-from tensorgrad.program.nests import Single
+from tensorgrad.program.schedule import Single
 
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,7 +18,7 @@ import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
 from tensorgrad.errors import CompileError
 from tensorgrad.program import compile, guards  # noqa: A004
-from tensorgrad.program.reads import Reads
+from tensorgrad.program.bytecode.reads import Reads
 
 X = Tensor(np.array([1.0, 2.0], np.float32))
 

@@ -23,8 +23,8 @@ from tensorgrad import Tensor, optim
 from tensorgrad.errors import CompileError, GradientError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
-from tensorgrad.program import reads
-from tensorgrad.program.placed import arena_plan
+from tensorgrad.program.arena import arena_plan
+from tensorgrad.program.bytecode import reads
 
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,7 @@ def check(
     """The compiled function, after calls that gave what those of the function itself give.
 
     make: a step in a state of its own. calls: the arrays of each call, which are made ``rounds``
-        times over: the quick way in is made after the fifth call.
+        times over: the fast call is made after the fifth call.
     """
 
     def run(step: Callable[..., Any]) -> list[list[Array]]:
@@ -445,7 +445,7 @@ def test_only_the_gradient_is_returned(executor: str) -> None:
 @pytest.mark.parametrize("held", [(0,), (1,), (0, 1), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("how", ["tensors", "arrays", "parts"])
 def test_gradients_that_somebody_keeps(executor: str, held: tuple[int, ...], how: str) -> None:
-    """After every call but each third, so that the quick way in is made in between."""
+    """After every call but each third, so that the fast call is made in between."""
     params = [Tensor(numbers(3, seed=k), requires_grad=True) for k in range(3)]
 
     def step(x: Tensor) -> Tensor:

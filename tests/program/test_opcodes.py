@@ -6,7 +6,7 @@ import dis
 
 import pytest
 
-from tensorgrad.program import instructions, opcodes
+from tensorgrad.program.bytecode import instructions, opcodes
 
 ARGUMENTS = {"BUILD_SLICE": (2, 3)}
 # In 3.11, dis counts what CALL takes for PRECALL.

@@ -14,11 +14,17 @@ from program.executors import EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor
-from tensorgrad.program import Program, blas, native
-from tensorgrad.program.loops import Storage, View, strides_of
-from tensorgrad.program.passes import folded, simplified, with_shared, without_dead_code
-from tensorgrad.program.placed import arena_plan
-from tensorgrad.program.program import exact
+from tensorgrad.program import Program, blas
+from tensorgrad.program.arena import arena_plan
+from tensorgrad.program.executors import native
+from tensorgrad.program.ir import exact
+from tensorgrad.program.loop_ir import Storage, View, strides_of
+from tensorgrad.program.passes import (
+    eliminate_common_subexpressions,
+    eliminate_dead_code,
+    fold_constants,
+    simplified,
+)
 
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 
@@ -38,12 +44,12 @@ def test_dead_code_goes() -> None:
 
     program = program_of(f, (3,))
     assert names(program) == ["exp", "add"]
-    assert names(without_dead_code(program)) == ["add"]
+    assert names(eliminate_dead_code(program)) == ["add"]
 
 
 def test_equal_instructions_are_shared() -> None:
     program = program_of(lambda x: tg.exp(x * 2.0) + tg.exp(x * 2.0) + tg.exp(x * 3.0), (3,))
-    assert names(with_shared(program)).count("exp") == 2
+    assert names(eliminate_common_subexpressions(program)).count("exp") == 2
     assert names(program_of(lambda x: (x * 1).exp() + (x * 1.0).exp(), (3,))).count("exp") == 2
 
 
@@ -52,13 +58,15 @@ def test_equal_numbers_of_another_kind_are_not_shared() -> None:
         signs = [x * 0.0, x * -0.0, tg.clip(x, 0.0, 1.0), tg.clip(x, -0.0, 1.0)]
         return tg.concat([*signs, x * 0.0, tg.clip(x, -0.0, 1.0)])
 
-    program = with_shared(program_of(f, (3,)))
+    program = eliminate_common_subexpressions(program_of(f, (3,)))
     assert names(program) == ["multiply", "multiply", "clip", "clip", "concat"]
 
     def draws(x: Tensor) -> Tensor:  # of no numbers at all, at one place in the stream
         return x + tg.random.normal((0, 3)).sum() + tg.random.normal((3, 0)).sum()
 
-    assert names(with_shared(program_of(draws, (3,)))).count("random.normal") == 2
+    assert (
+        names(eliminate_common_subexpressions(program_of(draws, (3,)))).count("random.normal") == 2
+    )
 
 
 def test_keys_are_equal_for_what_computes_alike() -> None:
@@ -79,7 +87,7 @@ def test_keys_are_equal_for_what_computes_alike() -> None:
 def test_constants_are_folded() -> None:
     program = program_of(lambda x: x + tg.sqrt(tg.full((3,), 4.0)) * 2.0, (3,))
     assert names(simplified(program)) == ["add"]
-    assert names(folded(program)) == ["add"]
+    assert names(fold_constants(program)) == ["add"]
 
 
 def test_draws_are_not_shared() -> None:

@@ -10,8 +10,8 @@ from unittest.mock import patch
 import numpy as np
 
 from tensorgrad.program import guards
+from tensorgrad.program.bytecode.reads import Reads
 from tensorgrad.program.guards import Guard, Guards, Place
-from tensorgrad.program.reads import Reads
 
 Hole = Callable[[], AbstractContextManager[Any]]
 

@@ -20,8 +20,8 @@ import ml_dtypes
 import numpy as np
 
 from tensorgrad import backend, dtypes
-from tensorgrad.program.calls import Calls
-from tensorgrad.program.program import Program, Value, is_writeable
+from tensorgrad.program.executors.numpy import NumpyExecutor
+from tensorgrad.program.ir import Program, Value, is_writeable
 from tensorgrad.tape import note_overwritten
 from tensorgrad.tensor import Tensor
 
@@ -33,7 +33,7 @@ _EXCUSED = 16.0
 _TRIALS, _MORE_TRIALS = 2, 8
 
 
-class Saved(dict[str, Any]):
+class Snapshot(dict[str, Any]):
     """Copies of what a program can change, and the very tensors that were the gradients."""
 
     gradients: Sequence[Tensor | None] = ()
@@ -65,9 +65,11 @@ class State:
     def _fetch(self, v: Value) -> Callable[[], Any]:
         return v.fetch if v.fetch is not None else lambda: self.tensors[int(v.label)].data
 
-    def copy(self) -> Saved:
+    def copy(self) -> Snapshot:
         """A copy of all of it."""
-        found = Saved((name, backend.copied(fetch())) for name, (_, fetch) in self.arrays.items())
+        found = Snapshot(
+            (name, backend.copied(fetch())) for name, (_, fetch) in self.arrays.items()
+        )
         found.gradients = [leaf.grad for leaf in self.leaves]
         for k, leaf in enumerate(self.leaves):
             grad = leaf.grad
@@ -76,7 +78,7 @@ class State:
             found[f"the state of generator {k}"] = generator.state()
         return found
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: Snapshot) -> None:
         """Put it back: the numbers, and as gradients the tensors that they were, which may be one
         and the same, or lie in the memory of others."""
         for name, (_, fetch) in self.arrays.items():
@@ -123,7 +125,7 @@ class State:
         changed = {v: change(array) for v, array in inputs.items()}
         self._rewind(before)
         try:
-            calls = Calls(self.program, instead=changed, moved=moved)
+            calls = NumpyExecutor(self.program, instead=changed, moved=moved)
             results, gradients = calls.run([changed[v] for v in self.program.arguments])
         finally:
             self._rewind(now)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
+from tensorgrad.program.bytecode.opcodes import VERSION, Instruction, Listing, listing
 from tensorgrad.program.guards import MISSING
-from tensorgrad.program.opcodes import VERSION, Instruction, Listing, listing
 
 
 class Mark:

@@ -17,10 +17,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tensorgrad.program.callables import UNFOLLOWED
+from tensorgrad.program.bytecode.callables import UNFOLLOWED
+from tensorgrad.program.bytecode.follower import Follower
+from tensorgrad.program.bytecode.opcodes import TESTED, VERSION, listing
 from tensorgrad.program.engine import is_engine
-from tensorgrad.program.follower import Follower
-from tensorgrad.program.opcodes import TESTED, VERSION, listing
 
 _CAPTURING = threading.RLock()  # sys.monitoring belongs to the interpreter, not to a thread
 

@@ -27,15 +27,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.nn.module import Module
+from tensorgrad.program.bytecode.opcodes import words
+from tensorgrad.program.bytecode.shadow import (
+    FRESH,
+    Generated,
+    Instance,
+    Made,
+    Mark,
+    Unknown,
+    values_of,
+)
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
-from tensorgrad.program.opcodes import words
-from tensorgrad.program.shadow import FRESH, Generated, Instance, Made, Mark, Unknown, values_of
 from tensorgrad.tape import MODE, current_mode
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad.program.reads import Reads
+    from tensorgrad.program.bytecode.reads import Reads
 
 _C_FUNCTIONS = (
     types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType,

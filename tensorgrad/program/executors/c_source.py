@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.program.loops import Call, Check, Map, Product, Reduce, Storage, View
+from tensorgrad.program.loop_ir import Call, Check, Map, Product, Reduce, Storage, View
 from tensorgrad.program.lower import C_TYPES
-from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
+from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
 
 # What is computed a second time in a later phase rather than kept, in additions.
 _CHEAP = 6
@@ -137,11 +137,11 @@ class NestWriter:
         for m in self.nest.members:
             if self.nest.level[m] == ROW or (type(m) is Map and "{column}" in m.text):
                 return False
-            if type(m) is Reduce and (self.nest.level[m] != LATE or has_axes(m.out)):
+            if type(m) is Reduce and (self.nest.level[m] != EPILOGUE or has_axes(m.out)):
                 return False
-            if self.nest.level[m] == FULL:
+            if self.nest.level[m] == POINT:
                 for view in [*m.views, m.out]:
-                    strides = self.nest.access(view, FULL)[2]
+                    strides = self.nest.access(view, POINT)[2]
                     if any(strides) and not _linear(self.dims, strides, 1):
                         return False
         return True
@@ -175,7 +175,7 @@ class NestWriter:
         """The element of ``view`` at the current point, as an expression that can be assigned."""
         pointer = self._pointer(view.storage)
         strides = self.nest.access(view, level)[2]
-        if level == LATE:
+        if level == EPILOGUE:
             return f"{pointer}[{view.offset}]"
         base = self._row_base(view, strides)
         step = strides[-1]
@@ -207,11 +207,11 @@ class NestWriter:
         if number is not None:
             return literal(number, type_of(view))
         strides = self.nest.access(view, level)[2]
-        constant = level == LATE or not any(strides)
+        constant = level == EPILOGUE or not any(strides)
         by_row = not constant and not strides[-1] and not self.flat
         if constant:
-            place = self.late if level == LATE else self.before
-            key: Any = ("load", view.storage, view.offset, level == LATE)
+            place = self.late if level == EPILOGUE else self.before
+            key: Any = ("load", view.storage, view.offset, level == EPILOGUE)
         elif by_row or level == ROW:
             place, key = self.row[0], ("load", view.storage, view.offset, strides, "row")
             if view.storage in self.written:
@@ -230,10 +230,10 @@ class NestWriter:
             return self.accumulators[m]
         assert type(m) is Map
         level = self.nest.level[m]
-        if level == LATE:
+        if level == EPILOGUE:
             key: Any = (m, "late")
             if key not in self.names:
-                text = self._text(m, LATE, 0)
+                text = self._text(m, EPILOGUE, 0)
                 name = self._name(key, "v")
                 self.late.append(f"const {type_of(m.out)} {name} = {text};")
             return self.names[key]
@@ -256,7 +256,7 @@ class NestWriter:
             return self._kept_at(m)
         key = (m, phase)
         if key not in self.names:
-            text = self._text(m, FULL, phase)
+            text = self._text(m, POINT, phase)
             name = self._name(key, "v")
             self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
         return self.names[key]
@@ -280,7 +280,7 @@ class NestWriter:
         self.written.add(m.out.storage)
         key = ("again", m, phase)
         if key not in self.names:
-            text = self._element(m.out, FULL, phase)
+            text = self._element(m.out, POINT, phase)
             name = self._name(key, "v")
             self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
         return self.names[key]
@@ -289,7 +289,7 @@ class NestWriter:
         if type(m) is Reduce:
             return 0
         assert type(m) is Map
-        inner = [s for s in self.nest.sources[m] if s is not None and self.nest.level[s] == FULL]
+        inner = [s for s in self.nest.sources[m] if s is not None and self.nest.level[s] == POINT]
         return m.cost + sum(self.cost[s] for s in inner) + (len(m.views) - len(inner))
 
     def _text(self, m: Map, level: str, phase: int) -> str:
@@ -311,7 +311,7 @@ class NestWriter:
     # --- statements -------------------------------------------------------------------------------
 
     def _reduce(self, m: Reduce) -> None:
-        level = FULL if m.x.size == math.prod(self.dims) and self._reads_full(m) else ROW
+        level = POINT if m.x.size == math.prod(self.dims) and self._reads_full(m) else ROW
         phase = self.phase[m]
         ctype = type_of(m.out)
         x = self._operand(m, 0, level, phase)
@@ -352,7 +352,7 @@ class NestWriter:
         wide = wide_of(m)
         total = f"t{n}"
         self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
-        if level == FULL:
+        if level == POINT:
             acc = self._name((m, "partial"), "s")
             self._accumulate(m.kind, acc, x, ctype, phase)
             self.row_end[phase].append(accumulated(m.kind, total, acc))
@@ -366,7 +366,7 @@ class NestWriter:
             f"const {ctype} {acc} = ({ctype}){acc}w;",
         ]
         if m in self.nest.stored:
-            self.late.append(f"{self._element(m.out, LATE, 0)} = {acc};")
+            self.late.append(f"{self._element(m.out, EPILOGUE, 0)} = {acc};")
 
     def _reads_full(self, m: Reduce) -> bool:
         return tuple(n for n in m.x.shape if n != 1) == self.dims
@@ -401,9 +401,9 @@ class NestWriter:
     def _store(self, m: Map) -> None:
         level = self.nest.level[m]
         phase = self.phase[m]
-        if level == LATE:
-            name = self._value(m, LATE, 0)
-            self.late.append(f"{self._element(m.out, LATE, 0)} = {name};")
+        if level == EPILOGUE:
+            name = self._value(m, EPILOGUE, 0)
+            self.late.append(f"{self._element(m.out, EPILOGUE, 0)} = {name};")
             return
         name = self._value(m, level, phase)
         place = self.row[phase] if level == ROW else self.column_end[phase]
@@ -436,22 +436,22 @@ class NestWriter:
         # What a later phase stores first may have to be kept by an earlier one: last to first.
         for phase in range(self.last, -1, -1):
             for m in nest.members:  # in order, so that no operand has to be looked for far back
-                if self.phase[m] == phase and type(m) is Map and nest.level[m] != LATE:
+                if self.phase[m] == phase and type(m) is Map and nest.level[m] != EPILOGUE:
                     self._value(m, nest.level[m], phase)
             for m in nest.members:
                 if self.phase[m] == phase and type(m) is Reduce:
                     self._reduce(m)
             for m in nest.members:
-                known = self.phase[m] == phase and nest.level[m] != LATE
+                known = self.phase[m] == phase and nest.level[m] != EPILOGUE
                 if known and type(m) is Map and m in nest.stored:
                     self._store(m)
             for m in list(self.kept):
                 if self.phase[m] == phase:
                     target = self._kept_at(m)
-                    self.column_end[phase].append(f"{target} = {self._value(m, FULL, phase)};")
+                    self.column_end[phase].append(f"{target} = {self._value(m, POINT, phase)};")
         for m in nest.members:
-            if type(m) is Map and nest.level[m] == LATE:
-                self._store(m) if m in nest.stored else self._value(m, LATE, 0)
+            if type(m) is Map and nest.level[m] == EPILOGUE:
+                self._store(m) if m in nest.stored else self._value(m, EPILOGUE, 0)
 
     def _assemble(self) -> Function:
         size = self.columns if self.flat else self.rows

@@ -22,13 +22,13 @@ from tensorgrad import backend
 from tensorgrad.backend import kernels
 from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
-from tensorgrad.program import cuda_source
-from tensorgrad.program.c_source import layout, product_of
-from tensorgrad.program.loops import Call, Check, Product, Storage
+from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
+from tensorgrad.program.executors import cuda_source
+from tensorgrad.program.executors.c_source import layout, product_of
+from tensorgrad.program.ir import Program
+from tensorgrad.program.loop_ir import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.nests import Nest, Schedule
-from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, traffic_of
-from tensorgrad.program.program import Program
+from tensorgrad.program.schedule import Nest, Schedule
 
 _ALIGNMENT = 256
 _ITEM_BYTES = {"float": 4, "double": 8}
@@ -158,7 +158,7 @@ class _Launch:
     partial: list[Any]
 
 
-class Cuda(Placed):
+class CudaExecutor(ArenaExecutor):
     """Runs a program on a GPU."""
 
     name = "cuda"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tensorgrad.program.c_source import (
+from tensorgrad.program.executors.c_source import (
     ROWS_IN_ORDER,
     NestWriter,
     accumulated,
@@ -21,10 +21,10 @@ from tensorgrad.program.c_source import (
     type_of,
     wide_of,
 )
-from tensorgrad.program.loops import Map, Reduce, Storage
+from tensorgrad.program.ir import Program
+from tensorgrad.program.loop_ir import Map, Reduce, Storage
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.nests import FULL, LATE, ROW, Nest, Schedule
-from tensorgrad.program.program import Program
+from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
 
 _WARP = 32
 _THREADS = 128  # of a block, unless a row needs more
@@ -87,13 +87,13 @@ class KernelWriter(NestWriter):
         return f"{self.kept[m]}[k]"
 
     def _store(self, m: Map) -> None:
-        if self.nest.level[m] == FULL:
+        if self.nest.level[m] == POINT:
             super()._store(m)
             return
         level, phase = self.nest.level[m], self.phase[m]
-        name = self._value(m, level, 0 if level == LATE else phase)
+        name = self._value(m, level, 0 if level == EPILOGUE else phase)
         target = self._element(m.out, level, phase)
-        if level == LATE:
+        if level == EPILOGUE:
             self.late.append(f"if (threadIdx.x == 0) {target} = {name};")
         else:
             self.row[phase].append(f"if (lane == 0) {target} = {name};")
@@ -101,7 +101,7 @@ class KernelWriter(NestWriter):
     # --- reductions ---------------------------------------------------------------------------
 
     def _reduce(self, m: Reduce) -> None:
-        level = FULL if self._reads_full(m) and m.x.size == math.prod(self.dims) else ROW
+        level = POINT if self._reads_full(m) and m.x.size == math.prod(self.dims) else ROW
         phase = self.phase[m]
         ctype = type_of(m.out)
         op = _OPERATIONS[m.kind]
@@ -126,7 +126,7 @@ class KernelWriter(NestWriter):
         wide = wide_of(m)
         total = f"t{n}"
         self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
-        if level == FULL:
+        if level == POINT:
             # A thread of a flat loop has more elements than it has rows otherwise.
             own = wide if self.flat or self.steps > ROWS_IN_ORDER else ctype
             self.row[phase].append(f"{own} {acc}t = {neutral_of(m.kind)};")
@@ -144,7 +144,7 @@ class KernelWriter(NestWriter):
             f"const {ctype} {acc} = ({ctype})block_reduce<{op}>({acc}w);",
         ]
         if m in self.nest.stored:
-            target = self._element(m.out, LATE, 0)
+            target = self._element(m.out, EPILOGUE, 0)
             self.late.append(f"if (threadIdx.x == 0) {target} = {acc};")
 
     def _add_up_columns(self, m: Reduce, n: int, x: str, ctype: str, phase: int) -> None:

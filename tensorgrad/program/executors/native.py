@@ -13,15 +13,23 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import CompileError
-from tensorgrad.program import c_source, pool
+from tensorgrad.program import pool
+from tensorgrad.program.arena import (
+    ArenaExecutor,
+    arena_plan,
+    as_signed,
+    lifetimes,
+    packed,
+    traffic_of,
+)
 from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import build
+from tensorgrad.program.executors import c_source
 from tensorgrad.program.forks import GATE
-from tensorgrad.program.loops import Call, Product, Storage
+from tensorgrad.program.ir import Program
+from tensorgrad.program.loop_ir import Call, Product, Storage
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.nests import Nest, Schedule, Single
-from tensorgrad.program.placed import Placed, arena_plan, as_signed, lifetimes, packed, traffic_of
-from tensorgrad.program.program import Program
+from tensorgrad.program.schedule import Nest, Schedule, Single
 
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
 _COPIED = 1 << 14
@@ -40,12 +48,12 @@ def aligned(size: int) -> np.ndarray[Any, Any]:
 # --- the executor ---------------------------------------------------------------------------------
 
 
-# A program of less work than this, in additions, is worth the quick way in, which holds the
+# A program of less work than this, in additions, is worth the fast call, which holds the
 # interpreter's lock while it runs.
 _SHORT = 2_000_000
 
 
-class Native(Placed):
+class NativeExecutor(ArenaExecutor):
     """Runs a program as one C call for each stretch between calls of primitives."""
 
     name = "native"
@@ -88,7 +96,7 @@ class Native(Placed):
             self._segment(step) if type(step) is int else self._call(step)  # type: ignore[arg-type]
             for step in self.source.steps
         ]
-        #: seconds that each took the last time that the program did not take the quick way in
+        #: seconds that each took the last time that the program did not take the fast call
         self._times = [0.0] * len(self._calls)
         # NumPy's own instance has threads, which must not wait for each other inside of ours.
         shared = self._blas is not None and not self._blas.own
@@ -164,7 +172,7 @@ class Native(Placed):
         ]
 
     def _move(self, storages: set[Storage]) -> None:
-        """See Placed."""
+        """See ArenaExecutor."""
         super()._move(storages)
         self._results = self._shown_anew(self._results, storages)
 

@@ -13,9 +13,9 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
-from tensorgrad.program.loops import Call, Product, Storage, View, extent_of, is_plain
-from tensorgrad.program.nests import Nest, Schedule
-from tensorgrad.program.program import Program, Value
+from tensorgrad.program.ir import Program, Value
+from tensorgrad.program.loop_ir import Call, Product, Storage, View, extent_of, is_plain
+from tensorgrad.program.schedule import Nest, Schedule
 from tensorgrad.tape import note_overwritten
 
 
@@ -103,7 +103,7 @@ class External:
     mirror: Any = None
 
 
-class Placed:
+class ArenaExecutor:
     """A program whose values lie where ``memory`` says."""
 
     name: str

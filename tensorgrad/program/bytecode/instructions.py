@@ -17,16 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.program import callables
-from tensorgrad.program.engine import ours
-from tensorgrad.program.guards import (
-    CONTAINERS,
-    MISSING,
-    SCALARS,
-    lookup,
-)
-from tensorgrad.program.opcodes import Instruction, effect, words
-from tensorgrad.program.shadow import (
+from tensorgrad.program.bytecode import callables
+from tensorgrad.program.bytecode.opcodes import Instruction, effect, words
+from tensorgrad.program.bytecode.shadow import (
     FRESH,
     METHOD,
     NULL,
@@ -38,14 +31,21 @@ from tensorgrad.program.shadow import (
     Shadow,
     Unknown,
 )
-from tensorgrad.program.surroundings import (
+from tensorgrad.program.bytecode.surroundings import (
     NUMBERS,
     content_of,
+)
+from tensorgrad.program.engine import ours
+from tensorgrad.program.guards import (
+    CONTAINERS,
+    MISSING,
+    SCALARS,
+    lookup,
 )
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from tensorgrad.program.follower import Follower
+    from tensorgrad.program.bytecode.follower import Follower
 
 _BY_OPERATION: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,

@@ -1,4 +1,4 @@
-"""The quick way into a small program, in C: see c/entry.c.
+"""The fast call of a small program, in C: see c/fast_call.c.
 
 Here the conditions and the memory of a program are listed for it. It needs Python's headers; where
 they are absent, or the program is long or of a kind that it does not know, the long way through
@@ -20,8 +20,9 @@ import numpy as np
 from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import CompileError
 from tensorgrad.ops import precision
-from tensorgrad.program import compiler, native
+from tensorgrad.program import compiler
 from tensorgrad.program.capture import Drawn, Options
+from tensorgrad.program.executors import native
 from tensorgrad.program.guards import (
     LIVE_OPTIONS,
     MISSING,
@@ -41,7 +42,7 @@ def _module() -> Any:
     headers = sysconfig.get_paths()["include"]
     if not os.path.exists(os.path.join(headers, "Python.h")):
         return None
-    text = (compiler.SOURCES / "entry.c").read_text()
+    text = (compiler.SOURCES / "fast_call.c").read_text()
     text += f"/* Python {sys.version}, NumPy {np.__version__} */\n"
     options = [f"-I{headers}", f"-I{np.get_include()}"]
     try:
@@ -50,7 +51,7 @@ def _module() -> Any:
         return None
 
 
-def quick_entry(
+def fast_call_of(
     executor: Any,
     guards: Guards,
     tensors: Sequence[Tensor],
@@ -65,7 +66,7 @@ def quick_entry(
     words: generators, and how many words a replay draws from each.
     limit: how many calls it may serve.
     """
-    if not isinstance(executor, native.Native) or not executor.is_short:
+    if not isinstance(executor, native.NativeExecutor) or not executor.is_short:
         return None
     module = _module()
     ran = None if module is None else _running(executor, guards, tensors)
@@ -79,7 +80,7 @@ def quick_entry(
     return _made(module, {**held, **ran, "limit": limit})
 
 
-def quick_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any:
+def fast_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any:
     """An object whose ``hold(*arguments)`` says whether the program is for a call; or ``None``.
 
     A "no" means that the long way has to look.
@@ -107,7 +108,7 @@ def _item(a: Any, b: Any = None, c: Any = None, n: int = 0, address: int = 0) ->
 
 
 def _running(
-    executor: native.Native, guards: Guards, tensors: Sequence[Tensor]
+    executor: native.NativeExecutor, guards: Guards, tensors: Sequence[Tensor]
 ) -> dict[str, Any] | None:
     """Where a program takes its arguments and leaves its results; ``None`` for other kinds."""
     if any(v.label == "gradient" for v in executor.program.values()):

@@ -25,8 +25,8 @@ from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.sums import column_sums
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.forks import GATE
+from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
 from tensorgrad.program.pool import threads
-from tensorgrad.program.program import Instruction, Program, Value, is_writeable
 from tensorgrad.tape import note_overwritten
 
 # Primitives whose value is always a new array.
@@ -40,7 +40,7 @@ _QUICK = 1 << 12
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
-class Calls:
+class NumpyExecutor:
     """Runs a program call by call."""
 
     name = "numpy"
@@ -405,7 +405,7 @@ def _arrays(parts: Iterable[Any]) -> list[Any]:
 # float32 or float64, on the CPU.
 
 
-def _linear(to: Calls, i: Instruction) -> str | None:
+def _linear(to: NumpyExecutor, i: Instruction) -> str | None:
     x, weight, bias = i.inputs
     if len(x.shape) != 2 or not x.shape[0]:
         return None
@@ -417,20 +417,20 @@ def _linear(to: Calls, i: Instruction) -> str | None:
     return f"{to._constant(np.add, 'u')}({name}, {_name(bias)}, {name})"
 
 
-def _matmul(to: Calls, i: Instruction) -> str | None:
+def _matmul(to: NumpyExecutor, i: Instruction) -> str | None:
     a, b = i.inputs
     if len(a.shape) != 2 or len(b.shape) != 2 or not i.outputs[0].nbytes:
         return None
     return f"dot({_name(a)}, {_name(b)}{to._buffer(i.outputs[0])})"
 
 
-def _relu(to: Calls, i: Instruction) -> str:
+def _relu(to: NumpyExecutor, i: Instruction) -> str:
     zero = to._constant(np.zeros((), i.outputs[0].dtype), "c")
     (x,) = i.inputs
     return f"{to._constant(np.maximum, 'u')}({_name(x)}, {zero}{to._buffer(i.outputs[0])})"
 
 
-def _pass_positive(to: Calls, i: Instruction) -> str | None:
+def _pass_positive(to: NumpyExecutor, i: Instruction) -> str | None:
     """The bits of the gradient, times 0 or 1: see keep_where in ops/elementwise.py."""
     g, y = i.inputs
     first = i.outputs[0]
@@ -447,11 +447,11 @@ def _pass_positive(to: Calls, i: Instruction) -> str | None:
     return buffer
 
 
-def _permute_dims(to: Calls, i: Instruction) -> str | None:
+def _permute_dims(to: NumpyExecutor, i: Instruction) -> str | None:
     return f"{_name(i.inputs[0])}.T" if tuple(i.attrs["axes"]) == (1, 0) else None
 
 
-def _sum_to(to: Calls, i: Instruction) -> str | None:
+def _sum_to(to: NumpyExecutor, i: Instruction) -> str | None:
     (x,) = i.inputs
     if len(x.shape) != 2 or x.shape[1:] != tuple(i.attrs["shape"]) or not x.shape[0]:
         return None
@@ -459,7 +459,7 @@ def _sum_to(to: Calls, i: Instruction) -> str | None:
     return f"column_sums({_name(x)})"
 
 
-def _multiply(to: Calls, i: Instruction) -> str | None:
+def _multiply(to: NumpyExecutor, i: Instruction) -> str | None:
     """Nothing at all, if a factor is 1 and the other one is nobody else's."""
     first = i.outputs[0]
     if (
@@ -476,7 +476,7 @@ def _multiply(to: Calls, i: Instruction) -> str | None:
     return None
 
 
-_LINES: dict[str, Callable[[Calls, Instruction], str | None]] = {
+_LINES: dict[str, Callable[[NumpyExecutor, Instruction], str | None]] = {
     "linear": _linear,
     "matmul": _matmul,
     "relu": _relu,

@@ -1,7 +1,7 @@
-/* The quick way into a small program: checks what has to be the same, hands over the arguments, runs,
+/* The fast call of a small program: checks what has to be the same, hands over the arguments, runs,
  * and gives the results, all without Python in between.
  *
- * An Entry is made from lists that tensorgrad/program/entry.py fills. Called with the arguments of a
+ * An Entry is made from lists that tensorgrad/program/fast_call.py fills. Called with the arguments of a
  * compiled function it returns the result, or NotImplemented where anything is not as it was at
  * capture: then nothing has been done, and the caller takes the long way. */
 #define PY_SSIZE_T_CLEAN

@@ -21,16 +21,8 @@ import numpy as np
 from tensorgrad.nn.module import Module
 from tensorgrad.ops.random import Generator
 from tensorgrad.optim.optimizer import Optimizer
-from tensorgrad.program import callables
-from tensorgrad.program.engine import is_of_ours, ours
-from tensorgrad.program.guards import (
-    BUFFERS,
-    CONTAINERS,
-    MISSING,
-    SCALARS,
-    lookup,
-)
-from tensorgrad.program.shadow import (
+from tensorgrad.program.bytecode import callables
+from tensorgrad.program.bytecode.shadow import (
     FRESH,
     METHOD,
     Counted,
@@ -42,7 +34,15 @@ from tensorgrad.program.shadow import (
     Unknown,
     values_of,
 )
-from tensorgrad.program.surroundings import NUMBERS, Surroundings, dict_of
+from tensorgrad.program.bytecode.surroundings import NUMBERS, Surroundings, dict_of
+from tensorgrad.program.engine import is_of_ours, ours
+from tensorgrad.program.guards import (
+    BUFFERS,
+    CONTAINERS,
+    MISSING,
+    SCALARS,
+    lookup,
+)
 from tensorgrad.tensor import Tensor
 
 

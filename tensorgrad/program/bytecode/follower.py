@@ -16,17 +16,11 @@ import sys
 import types
 from typing import Any
 
-from tensorgrad.program import callables
-from tensorgrad.program.engine import ours
-from tensorgrad.program.guards import (
-    MISSING,
-    SCALARS,
-    lookup,
-)
-from tensorgrad.program.instructions import GATHERS, HANDLED, HANDLERS
-from tensorgrad.program.opcodes import UNTOUCHED, Instruction, effect, words
-from tensorgrad.program.reads import Reads
-from tensorgrad.program.shadow import (
+from tensorgrad.program.bytecode import callables
+from tensorgrad.program.bytecode.instructions import GATHERS, HANDLED, HANDLERS
+from tensorgrad.program.bytecode.opcodes import UNTOUCHED, Instruction, effect, words
+from tensorgrad.program.bytecode.reads import Reads
+from tensorgrad.program.bytecode.shadow import (
     FRESH,
     NULL,
     LostError,
@@ -35,8 +29,14 @@ from tensorgrad.program.shadow import (
     Unknown,
     values_of,
 )
-from tensorgrad.program.surroundings import (
+from tensorgrad.program.bytecode.surroundings import (
     content_of,
+)
+from tensorgrad.program.engine import ours
+from tensorgrad.program.guards import (
+    MISSING,
+    SCALARS,
+    lookup,
 )
 from tensorgrad.tensor import Tensor
 

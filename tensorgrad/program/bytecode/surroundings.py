@@ -24,7 +24,15 @@ from tensorgrad.nn.hooks import Hook
 from tensorgrad.nn.module import Module
 from tensorgrad.ops.random import Generator
 from tensorgrad.optim.optimizer import Optimizer
-from tensorgrad.program import callables
+from tensorgrad.program.bytecode import callables
+from tensorgrad.program.bytecode.shadow import (
+    Counted,
+    Generated,
+    Made,
+    Mark,
+    Shadow,
+    Unknown,
+)
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import (
     ARRAY_BYTES,
@@ -41,14 +49,6 @@ from tensorgrad.program.guards import (
     read,
     same,
     slots_of,
-)
-from tensorgrad.program.shadow import (
-    Counted,
-    Generated,
-    Made,
-    Mark,
-    Shadow,
-    Unknown,
 )
 from tensorgrad.program.trees import is_plain_container
 from tensorgrad.tensor import Tensor

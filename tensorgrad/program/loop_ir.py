@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.program.program import Instruction, Value
+from tensorgrad.program.ir import Instruction, Value
 
 
 @dataclass(eq=False, slots=True)

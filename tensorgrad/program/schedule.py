@@ -1,10 +1,10 @@
 """Scheduling: operations become units, each a loop nest, a matrix product, a check or a call.
 
 A nest runs over a space of one or more axes, the last of which is its inner loop. What it computes
-is of one of four levels: FULL (a number at every point), ROW (one for each row, such as a sum over
-the last axis), or LATE (known only when the nest is done: sums over everything, or over all axes
-but the last). An operation joins the first nest, at or after all it depends on, in which it can
-read what was computed there from a register. Units never move, so no cycle can arise.
+is of one of four levels: POINT (a number at every point), ROW (one for each row, such as a sum over
+the last axis), or EPILOGUE (known only when the nest is done: sums over everything, or over all
+axes but the last). An operation joins the first nest, at or after all it depends on, in which it
+can read what was computed there from a register. Units never move, so no cycle can arise.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tensorgrad.program.loops import Call, Check, Map, Operation, Product, Reduce, Storage, View
+from tensorgrad.program.loop_ir import Call, Check, Map, Operation, Product, Reduce, Storage, View
 
-FULL, ROW, LATE = "full", "row", "late"
+POINT, ROW, EPILOGUE = "point", "row", "epilogue"
 MEMBERS = 512  # of one nest: compilers take more than linear time for long functions
 
 #: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
@@ -44,7 +44,7 @@ class Nest:
         strides = [s for n, s in zip(view.shape, view.strides) if n != 1]
         if level == ROW:
             strides.append(0)
-        elif level == LATE or not strides:
+        elif level == EPILOGUE or not strides:
             strides = [0] * len(self.dims)
         return view.storage.number, view.offset, tuple(strides)
 
@@ -81,7 +81,7 @@ def _level_read(nest: Nest, op: Map | Reduce, level: str) -> str:
     """The level at which ``op`` reads its operands: for a reduction, where it is accumulated."""
     if type(op) is Map:
         return level
-    return FULL if _wide(op.views[0]) == nest.dims else ROW
+    return POINT if _wide(op.views[0]) == nest.dims else ROW
 
 
 def _wide(view: View) -> tuple[int, ...]:
@@ -150,7 +150,7 @@ class Schedule:
         nest.members.append(op)
         nest.level[op] = level
         nest.made[op.out.storage] = op
-        if not (level == LATE and _wide(op.out)):
+        if not (level == EPILOGUE and _wide(op.out)):
             key = nest.access(op.out, level)
             stale = [k for k in nest.registers if k[0] == op.out.storage.number]
             for k in stale:  # an update: the old value is gone
@@ -168,14 +168,14 @@ class Schedule:
             return self._fitting_reduction(nest, op)
         shape = _wide(op.out)
         if shape == nest.dims or (not shape and nest.dims == (1,)):
-            level = FULL
+            level = POINT
         elif len(nest.dims) > 1 and shape == nest.dims[:-1]:
             level = ROW
             if not any(nest.access(v, ROW) in nest.registers for v in op.views if _fits(v, nest)):
                 return None
         elif not shape:
-            level = LATE
-            if not any(nest.access(v, LATE) in nest.registers for v in op.views):
+            level = EPILOGUE
+            if not any(nest.access(v, EPILOGUE) in nest.registers for v in op.views):
                 return None
         else:
             return None
@@ -188,10 +188,10 @@ class Schedule:
         shape = _wide(x)
         wide = [k for k, n in enumerate(x.shape) if n != 1]
         if shape == nest.dims:
-            level = ROW if list(op.axes) == wide[-1:] and len(wide) > 1 else LATE
-            read = FULL
+            level = ROW if list(op.axes) == wide[-1:] and len(wide) > 1 else EPILOGUE
+            read = POINT
         elif len(nest.dims) > 1 and shape == nest.dims[:-1] and list(op.axes) == wide:
-            level, read = LATE, ROW
+            level, read = EPILOGUE, ROW
             if nest.access(x, ROW) not in nest.registers:
                 return None
         else:
@@ -207,7 +207,7 @@ class Schedule:
                 found = nest.registers.get(nest.access(view, level))
                 if found is None:
                     return False
-                if (nest.level[found] == LATE) != (level == LATE):
+                if (nest.level[found] == EPILOGUE) != (level == EPILOGUE):
                     return False
         return True
 
@@ -219,14 +219,14 @@ class Schedule:
         written = {m.out.storage for m in [*nest.members, op] if m.out.storage.role != "temporary"}
         if not written:
             return True
-        if level in (LATE, ROW) or any(lv == ROW for lv in nest.level.values()):
+        if level in (EPILOGUE, ROW) or any(lv == ROW for lv in nest.level.values()):
             return False
         wanted = {s: m for m in [*nest.members, op] if (s := m.out.storage) in written}
         for m in [*nest.members, op]:
             for view in m.views:
                 if view.storage in written:
                     out = wanted[view.storage].out
-                    if nest.access(view, FULL) != nest.access(out, FULL):
+                    if nest.access(view, POINT) != nest.access(out, POINT):
                         return False
         return True
 

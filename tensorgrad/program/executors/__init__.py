@@ -1,0 +1,1 @@
+"""What runs a program: NumPy (always there), C, CUDA."""
