@@ -26,7 +26,7 @@ from bench.gpu.results import Results, load
 from bench.gpu.stages import STAGES, USUAL
 from bench.machine import ROOT
 from tensorgrad.backend import cuda_is_available, kernels
-from tensorgrad.program import cuda_source
+from tensorgrad.program.executors import cuda_source
 
 N = 1 << 12
 
