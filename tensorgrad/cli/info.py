@@ -52,8 +52,8 @@ def operations_table() -> str:
         summary = row.summary.replace("|", "\\|")
         others = ", ".join(f"`{alias}`" for alias in row.aliases)
         lines.append(
-            f"| `{name}` | {summary} | {'yes' if row.gradient else ''} "
-            f"| {'yes' if row.method else ''} | {others} |"
+            f"| `{row.namespace and row.namespace + '.'}{name}` | {summary} "
+            f"| {'yes' if row.gradient else ''} | {'yes' if row.method else ''} | {others} |"
         )
     return "\n".join(lines)
 

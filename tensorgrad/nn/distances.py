@@ -1,7 +1,7 @@
-"""Losses beyond the plain ones: robust, with margins, and between distributions.
+"""Similarity and distance of vectors, and the losses of them.
 
-They are compositions of operations, so that they have derivatives of any order, run on every device
-and become a loop in a compiled step. Names and defaults are PyTorch's.
+They consist of operations, so that they have derivatives of any order, run on every device and
+become a loop in a compiled step. Names and defaults are PyTorch's.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import ShapeError
-from tensorgrad.nn.reduction import paired, reduced
-from tensorgrad.ops.elementwise import abs as absolute
-from tensorgrad.ops.elementwise import clip, exp, log, maximum, square, weighted, where
-from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.elementwise import maximum, where
+from tensorgrad.ops.losses import above_zero, paired, reduced
 from tensorgrad.ops.precision import in_float32, loss_in_float32
 from tensorgrad.ops.reductions import norm
 from tensorgrad.ops.reductions import sum as total
@@ -26,71 +24,8 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "hinge_embedding_loss",
-    "huber_loss",
-    "kl_div",
-    "multi_margin_loss",
-    "smooth_l1_loss",
     "triplet_margin_loss",
 ]
-
-
-def _positive(name: str, what: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name}: {what} must be above 0, got {value!r}")
-
-
-@loss_in_float32
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Squares up to ``delta``, straight lines beyond (Huber, 1964).
-
-    With d = |input - target|: ``d**2 / 2`` where d <= delta, else ``delta * (d - delta / 2)``.
-    input, target: tensors of one shape. reduction: "mean", "sum" or "none".
-
-    Raises ShapeError unless the shapes are equal, ValueError for another reduction or delta.
-    """
-    paired("huber_loss", input, target)
-    _positive("huber_loss", "delta", delta)
-    d = absolute(input - target)
-    near = clip(d, None, delta)
-    return reduced("huber_loss", near * (d - near * 0.5), reduction)
-
-
-@loss_in_float32
-def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """``huber_loss`` with ``delta=beta``, divided by beta: the slope of the lines is 1.
-
-    Arguments and errors as there.
-    """
-    paired("smooth_l1_loss", input, target)
-    _positive("smooth_l1_loss", "beta", beta)
-    d = absolute(input - target)
-    near = clip(d, None, beta)
-    return reduced("smooth_l1_loss", near / beta * (d - near * 0.5), reduction)
-
-
-@loss_in_float32
-def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """The divergence of Kullback and Leibler: ``target * (log(target) - input)``.
-
-    input: logarithms of probabilities. target: probabilities, or with ``log_target`` their
-        logarithms; both of one shape. A probability of 0 contributes 0.
-    reduction: "mean" over all elements, "batchmean" (the sum, divided by the size of axis 0: the
-        divergence itself), "sum" or "none".
-
-    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
-    """
-    paired("kl_div", input, target)
-    if log_target:
-        some = exp(target) > 0
-        y, x = where(some, target, 0.0), where(some, input, 0.0)
-        each = where(some, exp(y) * (y - x), 0.0)
-    else:
-        some = target > 0
-        entropy = where(some, target * log(where(some, target, 1.0)), 0.0)
-        each = entropy - weighted(input, target)
-    if reduction == "batchmean":
-        return total(each) * (1.0 / max(each.shape[0] if each.shape else 1, 1))
-    return reduced("kl_div", each, reduction)
 
 
 @loss_in_float32
@@ -105,33 +40,6 @@ def hinge_embedding_loss(
     paired("hinge_embedding_loss", input, target)
     each = where(target == 1, input, maximum(margin - input, 0.0))
     return reduced("hinge_embedding_loss", each, reduction)
-
-
-@loss_in_float32
-def multi_margin_loss(
-    input: Any, target: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean"
-) -> Tensor:
-    """The hinge of several classes: ``sum_j max(0, margin - x[y] + x[j])**p / C`` over j != y.
-
-    input: scores, shape (N, C). target: the right classes y, integers of shape (N,). p: 1 or 2.
-    reduction: "mean", "sum" or "none". Source: Crammer and Singer, 2001.
-
-    Raises ShapeError for other shapes, ValueError for another p or reduction.
-    """
-    if len(input.shape) != 2 or tuple(target.shape) != input.shape[:1]:
-        raise ShapeError(
-            "multi_margin_loss: input must have shape (N, C) and target (N,); got "
-            f"{tuple(input.shape)} and {tuple(target.shape)}"
-        )
-    if p not in (1, 2):
-        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p!r}")
-    classes = input.shape[1]
-    right = one_hot(target, classes, dtype=input.dtype)
-    score = total(weighted(input, right), axis=1, keepdims=True)
-    hit = right > 0
-    lack = maximum(where(hit, 0.0, where(hit, 0.0, input) - score + margin), 0.0)
-    lack = square(lack) if p == 2 else lack
-    return reduced("multi_margin_loss", total(lack, axis=1) / classes, reduction)
 
 
 @in_float32
@@ -205,7 +113,7 @@ def triplet_margin_loss(
     """
     paired("triplet_margin_loss", anchor, positive)
     paired("triplet_margin_loss", anchor, negative)
-    _positive("triplet_margin_loss", "p", p)
+    above_zero("triplet_margin_loss", "p", p)
 
     def distance(x: Any, y: Any) -> Tensor:
         return norm(x - y + eps, p, axis=-1)

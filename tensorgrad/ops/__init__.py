@@ -4,7 +4,7 @@ In the order in which to read them: elementwise, activations, shaping, padding, 
 linear_algebra, reductions, scans, creation, random.
 """
 
-from tensorgrad.ops import random, special
+from tensorgrad.ops import losses, random, special
 from tensorgrad.ops.activations import (
     bias_activation,
     elu,
@@ -323,6 +323,7 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "logsumexp",
+    "losses",
     "matmul",
     "matrix_transpose",
     "max",

@@ -45,6 +45,7 @@ class Operation(NamedTuple):
 
     ``reference`` may also be a function of NumPy arrays. ``None`` means there is none.
     ``gradient`` is False where the result is an integer or a truth value, or constant.
+    ``namespace`` is where it is found below ``tensorgrad``, as "nn.functional".
     """
 
     name: str
@@ -57,6 +58,7 @@ class Operation(NamedTuple):
     elementwise: bool
     aliases: tuple[str, ...]
     primitive: Primitive | None = None
+    namespace: str = ""
 
     @property
     def summary(self) -> str:
@@ -77,6 +79,7 @@ def operation(
     elementwise: bool = False,
     aliases: tuple[str, ...] = (),
     primitive: Primitive | None = None,
+    namespace: str = "",
 ) -> Callable[[F], F]:
     """Enter the decorated function in the table. An empty ``reference`` or ``torch`` means the
     function of the same name."""
@@ -94,6 +97,7 @@ def operation(
             elementwise,
             aliases,
             primitive,
+            namespace,
         )
         return function
 

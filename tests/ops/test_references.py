@@ -66,12 +66,14 @@ NO_NUMBERS = {
 }  # fmt: skip
 #: Rows that consist of another and an addition.
 COMPOSED = {"bias_activation"}
+#: Rows that reduce to one number; tests/nn/test_losses.py looks at their extremes.
+LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"}
 
 
 def test_every_row_is_compared() -> None:
     stored = {call[0] for calls in (UNARY, ALONG) for call in calls.values()} | set(BINARY)
     stored |= {"clip", "pow"}
-    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED]
+    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED, LOSSES]
     assert sum(map(len, groups)) == len(set().union(*groups)), "a row is in two groups"
     assert set().union(*groups) == set(OPERATIONS), (
         "a row without a reference: add it to ops/special_points.py and make_references.py, or to "

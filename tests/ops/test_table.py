@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,9 +110,10 @@ def reference_of(row: Operation) -> Callable[..., Any]:
 def test_row_is_complete(row: Operation) -> None:
     assert row.cases, "a row needs cases, or nothing of it is tested"
     assert row.summary.endswith((".", ":")), f"the summary is not a sentence: {row.summary!r}"
-    assert getattr(tg, row.name) is row.function
+    namespace = operator.attrgetter(row.namespace)(tg) if row.namespace else tg
+    assert getattr(namespace, row.name) is row.function
     for name in (row.name, *row.aliases):
-        assert callable(getattr(tg, name)), f"tg.{name} is missing"
+        assert callable(getattr(namespace, name)), f"{row.namespace or 'tg'}.{name} is missing"
         if row.method:
             assert callable(getattr(Tensor, name)), f"Tensor.{name} is missing"
     signature = inspect.signature(row.function)

@@ -1,0 +1,192 @@
+"""Losses that consist of operations: of numbers, of classes with a margin, of distributions.
+
+They have derivatives of any order, run on every device and become a loop in a compiled step. Names
+and defaults are PyTorch's. The cross-entropies are rows of the table (``ops/losses.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.errors import ShapeError
+from tensorgrad.ops.activations import sigmoid
+from tensorgrad.ops.elementwise import abs as absolute
+from tensorgrad.ops.elementwise import clip, equal, exp, log, maximum, square, weighted, where
+from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.losses import (
+    REDUCTIONS,
+    above_zero,
+    binary_cross_entropy_with_logits,
+    paired,
+    reduced,
+)
+from tensorgrad.ops.precision import loss_in_float32
+from tensorgrad.ops.reductions import mean
+from tensorgrad.ops.reductions import sum as total
+from tensorgrad.ops.shaping import shape_of
+from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "multi_margin_loss",
+    "sigmoid_focal_loss",
+    "smooth_l1_loss",
+]
+
+
+@loss_in_float32
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The squared error of ``input`` (outputs o) and ``target`` (t), tensors of one shape.
+
+    reduction, for N examples along axis 0 and c outputs each:
+        "mean"           sum (t - o)**2 / (c N)     PyTorch's default
+        "sum"            sum (t - o)**2
+        "none"           each (t - o)**2, in the shape of the input
+        "half_sum"       sum (t - o)**2 / 2         whose derivative by o is o - t
+        "half_mean"      sum (t - o)**2 / (2 N)     the empirical risk of the former
+        "half_mean_all"  sum (t - o)**2 / (2 c N)
+
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    paired("mse_loss", input, target)
+    each = square(input - target)
+    if reduction == "half_sum":
+        return total(each) * 0.5
+    if reduction == "half_mean_all":
+        return mean(each) * 0.5
+    if reduction == "half_mean":
+        n = shape_of(each)[0] if shape_of(each) else 1
+        return total(each) * (0.5 / n)
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            'mse_loss: reduction must be "mean", "sum", "none", "half_sum", "half_mean" or '
+            f'"half_mean_all", got {reduction!r}'
+        )
+    return reduced("mse_loss", each, reduction)
+
+
+@loss_in_float32
+def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The absolute error ``|input - target|`` of tensors of one shape.
+
+    reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    paired("l1_loss", input, target)
+    return reduced("l1_loss", absolute(input - target), reduction)
+
+
+@loss_in_float32
+def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Squares up to ``delta``, straight lines beyond (Huber, 1964).
+
+    With d = |input - target|: ``d**2 / 2`` where d <= delta, else ``delta * (d - delta / 2)``.
+    input, target: tensors of one shape. reduction: "mean", "sum" or "none".
+
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction or delta.
+    """
+    paired("huber_loss", input, target)
+    above_zero("huber_loss", "delta", delta)
+    d = absolute(input - target)
+    near = clip(d, None, delta)
+    return reduced("huber_loss", near * (d - near * 0.5), reduction)
+
+
+@loss_in_float32
+def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """``huber_loss`` with ``delta=beta``, divided by beta: the slope of the lines is 1.
+
+    Arguments and errors as there.
+    """
+    paired("smooth_l1_loss", input, target)
+    above_zero("smooth_l1_loss", "beta", beta)
+    d = absolute(input - target)
+    near = clip(d, None, beta)
+    return reduced("smooth_l1_loss", near / beta * (d - near * 0.5), reduction)
+
+
+@loss_in_float32
+def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """The divergence of Kullback and Leibler: ``target * (log(target) - input)``.
+
+    input: logarithms of probabilities. target: probabilities, or with ``log_target`` their
+        logarithms; both of one shape. A probability of 0 contributes 0.
+    reduction: "mean" over all elements, "batchmean" (the sum, divided by the size of axis 0: the
+        divergence itself), "sum" or "none".
+
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    paired("kl_div", input, target)
+    if log_target:
+        some = exp(target) > 0
+        y, x = where(some, target, 0.0), where(some, input, 0.0)
+        each = where(some, exp(y) * (y - x), 0.0)
+    else:
+        some = target > 0
+        entropy = where(some, target * log(where(some, target, 1.0)), 0.0)
+        each = entropy - weighted(input, target)
+    if reduction == "batchmean":
+        return total(each) * (1.0 / max(each.shape[0] if each.shape else 1, 1))
+    return reduced("kl_div", each, reduction)
+
+
+@loss_in_float32
+def sigmoid_focal_loss(
+    input: Any, target: Any, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
+) -> Tensor:
+    """The binary cross-entropy of logits, times ``(1 - p_t)**gamma``: what is hard counts more.
+
+    p_t is the probability of the right answer. alpha: the weight of the positive class, 1 - alpha
+    that of the other; negative for no weights. input, target: tensors of one shape, the target in
+    [0, 1]. reduction: "mean", "sum" or "none".
+
+    Source: Lin and others, "Focal loss for dense object detection", 2017.
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    each = binary_cross_entropy_with_logits(input, target, "none")
+    wrong = sigmoid(input) * (1.0 - target) + sigmoid(-input) * target
+    # A power below 1 has an infinite slope at 0, where the loss is 0.
+    factor = maximum(wrong, _LEAST[each.dtype]) ** gamma
+    # At infinity the factor has no slope, and the loss, which would be multiplied by it, no bound.
+    factor = where(equal(absolute(input), math.inf), factor.detach(), factor)
+    each = weighted(each, factor)
+    if alpha >= 0:
+        each = weighted(each, target * alpha + (1.0 - target) * (1 - alpha))
+    return reduced("sigmoid_focal_loss", each, reduction)
+
+
+_LEAST = {d: float(np.finfo(str(d)).tiny) for d in WIDE_FLOATS}
+
+
+@loss_in_float32
+def multi_margin_loss(
+    input: Any, target: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """The hinge of several classes: ``sum_j max(0, margin - x[y] + x[j])**p / C`` over j != y.
+
+    input: scores, shape (N, C). target: the right classes y, integers of shape (N,). p: 1 or 2.
+    reduction: "mean", "sum" or "none". Source: Crammer and Singer, 2001.
+
+    Raises ShapeError for other shapes, ValueError for another p or reduction.
+    """
+    if len(input.shape) != 2 or tuple(target.shape) != input.shape[:1]:
+        raise ShapeError(
+            "multi_margin_loss: input must have shape (N, C) and target (N,); got "
+            f"{tuple(input.shape)} and {tuple(target.shape)}"
+        )
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p!r}")
+    classes = input.shape[1]
+    right = one_hot(target, classes, dtype=input.dtype)
+    score = total(weighted(input, right), axis=1, keepdims=True)
+    hit = right > 0
+    lack = maximum(where(hit, 0.0, where(hit, 0.0, input) - score + margin), 0.0)
+    lack = square(lack) if p == 2 else lack
+    return reduced("multi_margin_loss", total(lack, axis=1) / classes, reduction)
