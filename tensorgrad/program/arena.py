@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from tensorgrad.program.ir import Program, Value
 from tensorgrad.program.loop_ir import Call, Product, Storage, View, extent_of, is_plain
 from tensorgrad.program.schedule import Nest, Schedule
 from tensorgrad.tape import note_overwritten
+
+# Pieces of memory that are few enough to be placed largest first.
+_FEW = 256
 
 
 def lifetimes(schedule: Schedule, seen: set[Storage]) -> dict[Storage, tuple[int, int, int]]:
@@ -43,26 +48,80 @@ def lifetimes(schedule: Schedule, seen: set[Storage]) -> dict[Storage, tuple[int
 
 
 def arena_plan(
-    spans: dict[Any, tuple[int, int, int]], alignment: int = 64
+    spans: Mapping[Any, tuple[int, int, int]], alignment: int = 64
 ) -> tuple[dict[Any, int], int]:
     """Offsets for pieces of memory of which each is in use from one unit to another, and the sum.
 
-    spans: key -> (bytes, first unit, last unit). The largest piece is placed first, each in the
-    lowest gap among those in use at the same time.
+    spans: key -> (bytes, first unit, last unit). A few are placed largest first, which packs best
+    and takes time as their square; many in the order of their use.
     """
-    placed: list[tuple[int, int, int, int]] = []
+    rounded = {
+        key: (-(-max(size, 1) // alignment) * alignment, first, last)
+        for key, (size, first, last) in spans.items()
+    }
+    return _largest_first(rounded) if len(rounded) <= _FEW else _in_order_of_use(rounded)
+
+
+def _largest_first(spans: Mapping[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], int]:
+    """The largest first, each in the lowest gap among those in use at the same time."""
+    placed: list[tuple[int, int, int, int]] = []  # by address
     offsets: dict[Any, int] = {}
     for key, (size, first, last) in sorted(spans.items(), key=lambda item: -item[1][0]):
-        size = -(-max(size, 1) // alignment) * alignment
         start = 0
-        for at, end, begins, ends in sorted(placed):
+        for at, end, begins, ends in placed:
             if begins <= last and first <= ends:
                 if start + size <= at:
                     break
                 start = max(start, end)
         offsets[key] = start
-        placed.append((start, start + size, first, last))
+        insort(placed, (start, start + size, first, last))
     return offsets, max((end for _, end, _, _ in placed), default=0)
+
+
+def _in_order_of_use(spans: Mapping[Any, tuple[int, int, int]]) -> tuple[dict[Any, int], int]:
+    """Each in the smallest gap that is left when its use begins; gaps side by side are one."""
+    offsets: dict[Any, int] = {}
+    in_use: list[tuple[int, int, int]] = []  # last unit, start and end, the first to go on top
+    gaps: list[tuple[int, int]] = []  # size and start, the smallest first
+    ends: dict[int, int] = {}  # of the gaps, by their starts
+    starts: dict[int, int] = {}  # and by their ends
+    top = 0
+
+    def remove(start: int) -> int:
+        end = ends.pop(start)
+        del starts[end]
+        gaps.pop(bisect_left(gaps, (end - start, start)))
+        return end
+
+    def add(start: int, end: int) -> None:
+        if end in ends:
+            end = remove(end)
+        if start in starts:
+            start = starts[start]
+            remove(start)
+        ends[start], starts[end] = end, start
+        insort(gaps, (end - start, start))
+
+    for key, (size, first, last) in sorted(
+        spans.items(), key=lambda item: (item[1][1], -item[1][0])
+    ):
+        while in_use and in_use[0][0] < first:
+            _, start, end = heappop(in_use)
+            add(start, end)
+        at = bisect_left(gaps, (size, 0))
+        if at < len(gaps):
+            start = gaps[at][1]
+            end = remove(start)
+            if start + size < end:
+                add(start + size, end)
+        else:  # the last gap grows, if there is one at the top
+            start = starts.get(top, top)
+            if start != top:
+                remove(start)
+            top = start + size
+        offsets[key] = start
+        heappush(in_use, (last, start, start + size))
+    return offsets, top
 
 
 def traffic_of(schedule: Schedule) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,52 @@ def test_arena_keeps_apart_what_lives_together(pieces: list[tuple[int, int, int]
         for j, (m, begins, ends) in spans.items():
             if j < k and begins <= last and first <= ends:
                 assert offsets[k] + n <= offsets[j] or offsets[j] + m <= offsets[k]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_arena_of_many_pieces_keeps_them_apart_and_is_nearly_as_small_as_it_can_be(
+    seed: int,
+) -> None:
+    draw = np.random.default_rng(seed)
+    count, units = 600, 400
+    first = draw.integers(0, units, count)
+    length = np.where(draw.random(count) < 0.3, draw.integers(0, units, count), 2)
+    spans = {
+        k: (int(draw.choice([1, 64, 65, 500, 4096])), int(a), int(min(a + n, units)))
+        for k, (a, n) in enumerate(zip(first, length))
+    }
+    offsets, size = arena_plan(spans)
+    assert offsets.keys() == spans.keys()
+    fullest = 0
+    for unit in range(units + 1):
+        used = sorted(
+            (offsets[k], offsets[k] + -(-n // 64) * 64)
+            for k, (n, a, b) in spans.items()
+            if a <= unit <= b
+        )
+        assert all(start % 64 == 0 and end <= size for start, end in used)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(used))
+        fullest = max(fullest, sum(end - start for start, end in used))
+    assert size <= 1.15 * fullest
+
+
+def test_an_arena_of_twenty_thousand_pieces_takes_no_longer_for_each_than_one_of_two_thousand() -> (
+    None
+):
+    def seconds(count: int) -> float:
+        draw = np.random.default_rng(count)
+        spans = {
+            k: (int(draw.integers(1, 5000)), k, k + int(draw.integers(0, 400)))
+            for k in range(count)
+        }
+        best = math.inf
+        for _ in range(3):
+            start = time.perf_counter()
+            arena_plan(spans)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    assert seconds(20_000) < 40 * seconds(2_000)  # ten times as many; their square is a hundred
 
 
 @needs_compiler
