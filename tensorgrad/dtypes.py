@@ -16,6 +16,9 @@ import numpy as np
 
 from tensorgrad.errors import DtypeError
 
+__all__ = ["bfloat16", "bool", "float16", "float32", "float64", "get_default_dtype", "int8"]
+__all__ += ["int16", "int32", "int64", "set_default_dtype", "uint8", "uint16", "uint32", "uint64"]
+
 bool = np.dtype(np.bool_)
 int8 = np.dtype(np.int8)
 int16 = np.dtype(np.int16)

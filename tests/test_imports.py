@@ -68,3 +68,36 @@ def test_the_first_call_of_a_compiled_step_does_not_ask_for_a_gpu() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_names_are_seen_by_completion_and_given_when_asked_for() -> None:
+    """Also those of what is loaded when it is first named."""
+    program = (
+        "import sys, tensorgrad as tg; "
+        "known = set(dir(tg)); "
+        "assert not any(m in sys.modules for m in ['tensorgrad.nn', 'tensorgrad.program']); "
+        "assert len(tg.__all__) == len(set(tg.__all__)); "
+        "print(sorted(set(tg.__all__) - known), [n for n in known if not hasattr(tg, n)], "
+        "hasattr(tg, 'nonsense'), tg.compile is tg.program.compile)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] [] False True"
+
+
+def test_static_tools_see_the_names_that_are_there(tmp_path: Path) -> None:
+    """mypy knows the type of each, and refuses what is not there."""
+    pytest.importorskip("mypy")
+    names = "reshape exp cat absolute compile autocast profile nn float16 Tensor default_device"
+    script = tmp_path / "script.py"
+    lines = ["import tensorgrad as tg", *(f"reveal_type(tg.{name})" for name in names.split())]
+    script.write_text("\n".join([*lines, "tg.nonsense", ""]))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", str(script)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    told = [line for line in done.stdout.splitlines() if "script.py" in line]
+    assert len(told) == len(names.split()) + 1, done.stdout
+    assert not any('type is "Any"' in line for line in told), told
+    assert 'no attribute "nonsense"' in told[-1]

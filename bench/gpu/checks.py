@@ -17,6 +17,7 @@ import tensorgrad as tg
 from bench.gpu.common import Skipped
 from bench.training.with_tensorgrad import Attention
 from tensorgrad import backend, nn, optim
+from tensorgrad.errors import DeviceError
 
 Array = np.ndarray[Any, Any]
 
@@ -214,7 +215,7 @@ def precision_after_capture(n: int = 256) -> str:
         for precision in ("highest", "high", "highest"):
             try:
                 tg.set_float32_matmul_precision(precision)
-            except tg.DeviceError as error:  # there is no TF32 on this card
+            except DeviceError as error:  # there is no TF32 on this card
                 raise Skipped(str(error)) from None
             for _ in range(3):
                 found = call(a).cpu().numpy()

@@ -11,6 +11,7 @@ import tensorgrad as tg
 from bench.gpu.common import Say, Settings, Skipped
 from bench.gpu.timing import seconds
 from tensorgrad import backend
+from tensorgrad.errors import DeviceError
 
 #: case -> dtype and precision; the error of a product, relative to its terms' size, at most
 _CASES: dict[str, tuple[str, str, float]] = {
@@ -33,7 +34,7 @@ def run(case: str, settings: Settings, say: Say) -> dict[str, Any]:
     before = tg.get_float32_matmul_precision()
     try:
         tg.set_float32_matmul_precision(precision)
-    except tg.DeviceError as error:
+    except DeviceError as error:
         raise Skipped(str(error)) from None
     try:
         return _measured(n, dtype, most, settings)

@@ -13,6 +13,14 @@ from tensorgrad.backend.base import Backend
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import DeviceError
 
+__all__ = [
+    "cuda_is_available",
+    "default_device",
+    "get_float32_matmul_precision",
+    "set_default_device",
+    "set_float32_matmul_precision",
+]
+
 #: Array type -> backend. The CUDA backend enters itself when it is first used.
 BACKENDS: dict[type, Backend] = {CPU.array_type: CPU}
 

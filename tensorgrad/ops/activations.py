@@ -24,6 +24,22 @@ from tensorgrad.tape import Primitive, apply, constant
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "bias_activation",
+    "elu",
+    "gelu",
+    "hardtanh",
+    "leaky_relu",
+    "log_softmax",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+]
+
 
 # Where NumPy says nothing of overflow. Entering it costs a tenth of what np.errstate costs; it is
 # copied for each use, since two threads cannot be in one context.

@@ -35,6 +35,7 @@ __all__ = [
     "zeros_like",
 ]
 
+
 Shape = int | Sequence[int]
 
 

@@ -26,6 +26,84 @@ from tensorgrad.tape import Primitive, apply, binary, constant, ternary
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "abs",
+    "absolute",
+    "acos",
+    "acosh",
+    "add",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "ceil",
+    "clamp",
+    "clip",
+    "cos",
+    "cosh",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "hypot",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "positive",
+    "pow",
+    "power",
+    "reciprocal",
+    "remainder",
+    "round",
+    "rsqrt",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
+]
+
 INTEGER: dict[str, Any] = {"promotion": "same"}  # defined on integers too, and keeps their dtype
 LOGICAL: dict[str, Any] = {"promotion": "bool"}
 
@@ -88,9 +166,9 @@ abs = elementwise(
     lambda g, x: g * sign(x),
     "The absolute value; the gradient at 0 is 0.",
     avoid=0.0,
-    aliases=("absolute",),
     **INTEGER,
 )
+absolute = abs
 sign = elementwise("sign", "sign", _zero, "-1, 0 or 1; the gradient is 0.", avoid=0.0, **INTEGER)
 
 
@@ -163,7 +241,6 @@ def _of_exponent(g: Any, y: Any, base: float) -> Any:
     ],
     reference="power",
     elementwise=True,
-    aliases=("power",),
     primitive=_POWER,
 )
 def pow(x1: Any, x2: Any, /) -> Tensor:
@@ -186,6 +263,9 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
     elif (type(x1) is int or type(x1) is float) and getattr(x2, "dtype", None) in FLOATS:
         return apply(_POWER_OF_CONSTANT, (x2,), {"base": x1})
     return _power_of_tensor(x1, x2)
+
+
+power = pow
 
 
 def plain(value: Any) -> Any:
@@ -275,8 +355,8 @@ asin = elementwise(
     "The inverse sine, in [-pi/2, pi/2].",
     low=-0.9,
     high=0.9,
-    aliases=("arcsin",),
 )
+arcsin = asin
 acos = elementwise(
     "acos",
     "arccos",
@@ -284,15 +364,15 @@ acos = elementwise(
     "The inverse cosine, in [0, pi].",
     low=-0.9,
     high=0.9,
-    aliases=("arccos",),
 )
+arccos = acos
 atan = elementwise(
     "atan",
     "arctan",
     lambda g, x: g / (x * x + 1.0),
     "The inverse tangent, in (-pi/2, pi/2).",
-    aliases=("arctan",),
 )
+arctan = atan
 atan2 = elementwise2(
     "atan2",
     "arctan2",
@@ -301,8 +381,8 @@ atan2 = elementwise2(
     "The angle of the point (x2, x1), in [-pi, pi]; the gradient at (0, 0) is 0.",
     promotion="float",
     first={"low": 0.3},
-    aliases=("arctan2",),
 )
+arctan2 = atan2
 
 
 def _over_squares_value(xp: Any, x: Any, other: Any) -> Any:
@@ -369,8 +449,8 @@ asinh = elementwise(
     "arcsinh",
     lambda g, x: g / hypot(x, 1.0),  # x * x would overflow
     "The inverse hyperbolic sine.",
-    aliases=("arcsinh",),
 )
+arcsinh = asinh
 acosh = elementwise(
     "acosh",
     "arccosh",
@@ -378,8 +458,8 @@ acosh = elementwise(
     "The inverse hyperbolic cosine.",
     low=1.2,
     high=3.0,
-    aliases=("arccosh",),
 )
+arccosh = acosh
 atanh = elementwise(
     "atanh",
     "arctanh",
@@ -387,8 +467,8 @@ atanh = elementwise(
     "The inverse hyperbolic tangent.",
     low=-0.9,
     high=0.9,
-    aliases=("arctanh",),
 )
+arctanh = atanh
 erf = elementwise(
     "erf",
     special.erf,
@@ -746,7 +826,6 @@ def _clip_low(x: Any, min: Any) -> Any:
     ],
     reference=lambda x, min=None, max=None: np.clip(x, min, max),
     elementwise=True,
-    aliases=("clamp",),
     primitive=_CLIP,
 )
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
@@ -755,3 +834,6 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     min, max: scalars or tensors that broadcast with ``x``. Where min > max the result is max.
     """
     return apply(_CLIP, (x, min, max))
+
+
+clamp = clip

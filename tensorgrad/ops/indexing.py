@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "assign_at",
     "gather",
     "getitem",
     "index_put",
@@ -43,6 +42,7 @@ __all__ = [
     "take",
     "take_along_axis",
 ]
+
 
 Template = tuple[Part, ...]
 

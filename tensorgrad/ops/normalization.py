@@ -23,6 +23,11 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "layer_norm",
+    "rms_norm",
+]
+
 
 def _scaled(y: Any, weight: Any, bias: Any) -> Any:
     if weight is not None:

@@ -24,7 +24,16 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["diag", "diagonal", "pad", "repeat", "tile", "tril", "triu"]
+__all__ = [
+    "diag",
+    "diagonal",
+    "pad",
+    "repeat",
+    "repeat_interleave",
+    "tile",
+    "tril",
+    "triu",
+]
 
 
 def _pad_value(
@@ -122,7 +131,6 @@ def _pairs(name: str, given: Any, shape: tuple[int, ...], kind: Any) -> tuple[tu
         lambda s: s(s.real(2, 0), 2, axis=0),
     ],
     torch=None,
-    aliases=("repeat_interleave",),
 )
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """Each element of ``x`` repeated along ``axis``; of the flattened ``x`` if ``None``.
@@ -150,6 +158,9 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
             f"axis {place} of shape {shape}; got shape {counts.shape}"
         )
     return take(x, np.repeat(np.arange(shape[place]), counts), place)
+
+
+repeat_interleave = repeat
 
 
 @operation(

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "all",
+    "amax",
+    "amin",
     "any",
     "argmax",
     "argmin",
@@ -304,7 +306,7 @@ _EXTREME_CASES = [
 ]
 
 
-@operation(cases=_EXTREME_CASES, torch="amax", aliases=("amax",), primitive=_MAX)
+@operation(cases=_EXTREME_CASES, torch="amax", primitive=_MAX)
 def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """The largest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
 
@@ -313,13 +315,19 @@ def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     return apply(_MAX, (x,), {"axis": normalize_axes("max", axis, x), "keepdims": keepdims})
 
 
-@operation(cases=_EXTREME_CASES, torch="amin", aliases=("amin",), primitive=_MIN)
+amax = max
+
+
+@operation(cases=_EXTREME_CASES, torch="amin", primitive=_MIN)
 def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """The smallest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
 
     Raises ShapeError if there are no elements to choose from.
     """
     return apply(_MIN, (x,), {"axis": normalize_axes("min", axis, x), "keepdims": keepdims})
+
+
+amin = min
 
 
 def _place_of_extreme(name: str) -> Primitive:

@@ -27,7 +27,14 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["cumulative_prod", "cumulative_sum", "linear_recurrence", "prod"]
+__all__ = [
+    "cumprod",
+    "cumsum",
+    "cumulative_prod",
+    "cumulative_sum",
+    "linear_recurrence",
+    "prod",
+]
 
 
 # --- the linear recurrence ------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def _cumulative(
     return y
 
 
-@operation(cases=_CUMULATIVE_CASES, torch=None, aliases=("cumsum",), primitive=_CUMSUM)
+@operation(cases=_CUMULATIVE_CASES, torch=None, primitive=_CUMSUM)
 def cumulative_sum(
     x: Any, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -202,7 +209,10 @@ def cumulative_sum(
     return _cumulative(_CUMSUM, x, axis, dtype, include_initial, 0)
 
 
-@operation(cases=_CUMULATIVE_CASES, torch=None, aliases=("cumprod",), primitive=_CUMPROD)
+cumsum = cumulative_sum
+
+
+@operation(cases=_CUMULATIVE_CASES, torch=None, primitive=_CUMPROD)
 def cumulative_prod(
     x: Any, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -211,6 +221,9 @@ def cumulative_prod(
     The arguments are those of ``cumulative_sum``; ``include_initial`` begins with a 1.
     """
     return _cumulative(_CUMPROD, x, axis, dtype, include_initial, 1)
+
+
+cumprod = cumulative_prod
 
 
 # --- the product ----------------------------------------------------------------------------------

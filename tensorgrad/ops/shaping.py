@@ -23,12 +23,15 @@ __all__ = [
     "atleast_2d",
     "broadcast_arrays",
     "broadcast_to",
+    "cat",
     "concat",
+    "concatenate",
     "expand_dims",
     "flatten",
     "flip",
     "matrix_transpose",
     "moveaxis",
+    "permute",
     "permute_dims",
     "reshape",
     "roll",
@@ -37,6 +40,8 @@ __all__ = [
     "stack",
     "swapaxes",
     "transpose",
+    "unbind",
+    "unsqueeze",
     "unstack",
 ]
 
@@ -135,7 +140,6 @@ _PERMUTE: Primitive = Primitive(
     cases=[lambda s: s(s.real(2, 3, 4), (2, 0, 1)), lambda s: s(s.real(3, 4), (1, 0))],
     reference="transpose",
     torch="permute",
-    aliases=("permute",),
     primitive=_PERMUTE,
 )
 def permute_dims(x: Any, /, axes: int | Sequence[int], *more: int) -> Tensor:
@@ -150,6 +154,9 @@ def permute_dims(x: Any, /, axes: int | Sequence[int], *more: int) -> Tensor:
             f"shape {shape_of(x)}; to interchange two axes use swapaxes"
         )
     return apply(_PERMUTE, (x,), {"axes": order})
+
+
+permute = permute_dims
 
 
 # --- order of the axes --------------------------------------------------------------------------
@@ -265,7 +272,6 @@ def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
         lambda s: s(s.real(), 0),
     ],
     torch=None,
-    aliases=("unsqueeze",),
     primitive=_RESHAPE,
 )
 def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
@@ -280,6 +286,9 @@ def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
     return apply(
         _RESHAPE, (x,), {"shape": tuple(1 if i in places else next(sizes) for i in range(n))}
     )
+
+
+unsqueeze = expand_dims
 
 
 @operation(
@@ -471,13 +480,15 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     cases=[lambda s: s(s.real(3, 2)), lambda s: s(s.real(2, 3), axis=-1), lambda s: s(s.real(2))],
     reference=lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)),
     torch="unbind",
-    aliases=("unbind",),
     primitive=_SLICE,
 )
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of ``x`` along ``axis``, without that axis; views."""
     place = normalize_axis("unstack", axis, x)
     return tuple(sliced(x, along(place, i)) for i in range(shape_of(x)[place]))
+
+
+unbind = unstack
 
 
 # --- joining ------------------------------------------------------------------------------------
@@ -530,7 +541,6 @@ def _sequence(name: str, arrays: Any) -> Sequence[Any]:
     reference="concatenate",
     torch=None,
     method=False,
-    aliases=("concatenate", "cat"),
     primitive=_CONCAT,
 )
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
@@ -548,6 +558,10 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         shape = shape_of(x)
         bounds.append(bounds[-1] + (shape[place] if place < len(shape) else 0))
     return apply(_CONCAT, xs, {"axis": place, "bounds": tuple(bounds)})
+
+
+cat = concat
+concatenate = concat
 
 
 @operation(

@@ -14,7 +14,14 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["argsort", "searchsorted", "sort", "topk", "unique_values"]
+__all__ = [
+    "argsort",
+    "searchsorted",
+    "sort",
+    "topk",
+    "unique",
+    "unique_values",
+]
 
 
 def _argsort_value(xp: Any, x: Any, axis: int, descending: bool) -> Any:
@@ -138,9 +145,11 @@ def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
     torch="unique",
     gradient=False,
     method=False,
-    aliases=("unique",),
     primitive=_UNIQUE,
 )
 def unique_values(x: Any, /) -> Tensor:
     """The different elements of ``x``, in ascending order."""
     return apply(_UNIQUE, (x,))
+
+
+unique = unique_values

@@ -56,9 +56,9 @@ class Operation(NamedTuple):
     gradient: bool
     method: bool
     elementwise: bool
-    aliases: tuple[str, ...]
     primitive: Primitive | None = None
     namespace: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -69,6 +69,14 @@ class Operation(NamedTuple):
 OPERATIONS: dict[str, Operation] = {}
 
 
+def enter_aliases(names: Mapping[str, Any]) -> None:
+    """Enter in each row the further ``names`` by which its function is known."""
+    for name, function in names.items():
+        row = OPERATIONS.get(getattr(function, "__name__", ""))
+        if row is not None and row.function is function and row.name != name:
+            OPERATIONS[row.name] = row._replace(aliases=(*row.aliases, name))
+
+
 def operation(
     *,
     cases: Sequence[Case],
@@ -77,7 +85,6 @@ def operation(
     gradient: bool = True,
     method: bool = True,
     elementwise: bool = False,
-    aliases: tuple[str, ...] = (),
     primitive: Primitive | None = None,
     namespace: str = "",
 ) -> Callable[[F], F]:
@@ -95,7 +102,6 @@ def operation(
             gradient,
             method,
             elementwise,
-            aliases,
             primitive,
             namespace,
         )

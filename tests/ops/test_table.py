@@ -146,6 +146,15 @@ def test_aliases_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_module_gives_what_its_rows_define_and_their_aliases() -> None:
+    """A row whose name is missing in ``__all__`` of its module would not be in the namespace."""
+    rows = [row for row in ROWS if not row.namespace]
+    names = {name for row in rows for name in (row.name, *row.aliases)}
+    assert names <= set(vars(tg.ops)["__all__"]) <= set(vars(tg)["__all__"])
+    assert tg.absolute is tg.abs
+    assert OPERATIONS["concat"].aliases == ("cat", "concatenate")
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 

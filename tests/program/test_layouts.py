@@ -12,6 +12,7 @@ from sampler import LAYOUTS, Array, Layout, draw
 
 import tensorgrad as tg
 from tensorgrad import Tensor
+from tensorgrad.errors import TensorgradError
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.capture import VIEW_OR_COPY
 from tensorgrad.tape import MODE, Observer, current_mode
@@ -44,7 +45,7 @@ def test_which_operations_give_a_view_or_a_copy() -> None:
             try:
                 with tg.no_grad():
                     call.map(convert, floats=False).of(operation.function)
-            except tg.TensorgradError:
+            except TensorgradError:
                 pass  # it writes, and broadcast memory is read-only
             finally:
                 MODE.reset(token)
