@@ -9,6 +9,7 @@ from typing import Any
 from tensorgrad.backend.sums import length, total
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.errors import GradientError
+from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
@@ -99,6 +100,11 @@ def clip_grad_norm_(
         )
     apply(_SCALE, (norm, *grads), {"max_norm": float(max_norm)})
     return norm
+
+
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
+    """``clip_grad_norm_`` of all that ``optimizer`` updates."""
+    clip_grad_norm_(optimizer._all_params(), max_norm)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

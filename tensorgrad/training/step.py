@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from types import FunctionType
 from typing import Any
 
@@ -17,15 +19,30 @@ from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module, functional
 from tensorgrad.ops import concatenate
 from tensorgrad.ops.precision import autocast
-from tensorgrad.optim import GradScaler, clip_grad_norm_
+from tensorgrad.optim import ExponentialMovingAverage, GradScaler, Optimizer
+from tensorgrad.optim.clip import clip_gradients
 from tensorgrad.optim.scaler import unscale
 from tensorgrad.tensor import Tensor
 
 _Stage = Callable[..., Any]
 
 
-#: What a step consists of: model, optimizer, loss, prepare, penalty, average; as for the Trainer.
-Parts = tuple[Module, Any, Callable[[Tensor, Tensor], Tensor], Any, Any, Any]
+@dataclass(slots=True)
+class Parts:
+    """What a step consists of, each as for the Trainer."""
+
+    model: Module
+    optimizer: Optimizer
+    loss: Callable[[Tensor, Tensor], Tensor]
+    prepare: Callable[..., Any] | None
+    penalty: Callable[[], Tensor] | None
+    average: ExponentialMovingAverage | None
+
+
+_objects = operator.attrgetter(*(field.name for field in fields(Parts)))
+
+#: Changes the gradients of an optimizer's parameters, between the backward pass and the update.
+GradientTransform = Callable[[Optimizer], None]
 
 
 #: Executor -> how it runs a step, in words.
@@ -70,6 +87,9 @@ class Step:
             )
         self.accumulate = accumulate
         self.clip_norm = clip_norm
+        self._transforms: Sequence[GradientTransform] = ()
+        if clip_norm is not None:
+            self._transforms = (_clipping(clip_norm),)
         self.precision = None if precision == "float32" else precision
         self.compile = compile
         self.scaler: GradScaler | None = None
@@ -77,7 +97,7 @@ class Step:
             self.scaler = GradScaler()
         #: 1 if the last gradients were not finite, where losses are scaled
         self._found = Tensor(0.0, dtype="float32", device="cpu")
-        self._made_of: Parts | None = None
+        self._made_of: tuple[Any, ...] | None = None
         self._device: str | None = None
         self._stages: tuple[_Stage, _Stage | None] = (_nothing, None)
         #: why the step runs as it is for good: a check found that its program was wrong
@@ -95,8 +115,9 @@ class Step:
 
     def __call__(self, parts: Parts, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The loss and the output of a step on ``batch``."""
-        if parts != self._made_of:  # a comparison of tuples looks at identity first
-            self._made_of = parts
+        made_of = _objects(parts)
+        if made_of != self._made_of:  # a comparison of tuples looks at identity first
+            self._made_of = made_of
             self._stages = self._new_stages(parts, self.compile and not self.dropped)
         found = self._run(batch)
         if self._executor:
@@ -157,36 +178,28 @@ class Step:
         return found
 
     def _new_stages(self, parts: Parts, compiled: bool) -> tuple[_Stage, _Stage | None]:
-        # What can change stands in the closures of the stages themselves: there it is watched.
-        model, optimizer, loss, prepare, penalty, average = parts
-        accumulate, clip_norm, precision = self.accumulate, self.clip_norm, self.precision
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scale = None
+        optimizer, average = parts.optimizer, parts.average
+        scale, judged = None, list[GradientTransform]()
         if self.scaler is not None:
-            scale = self.scaler.to(parameters[0].device).scale_tensor
+            device = optimizer.param_groups[0]["params"][0].device
+            scale = self.scaler.to(device).scale_tensor
             self._found = Tensor(0.0, dtype="float32", device=scale.device)
-        found = self._found
-
-        def training_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            result = _backward(
-                batch, model, optimizer, loss, prepare, penalty, accumulate, precision, None
-            )
-            _update(parameters, optimizer, clip_norm, average)
-            return result
-
-        def scaled_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            assert scale is not None
-            result = _backward(
-                batch, model, optimizer, loss, prepare, penalty, accumulate, precision, scale
-            )
-            unscale(optimizer, scale, found)
-            return result
+            judged.append(_unscaling(scale, self._found))
+        gradients = _gradients_of(parts, self.accumulate, self.precision, scale, judged)
+        transform = _chained(self._transforms)
 
         def update() -> None:
-            _update(parameters, optimizer, clip_norm, average)
+            transform(optimizer)
+            optimizer.step()
+            if average is not None:
+                average.update()
 
-        first: _Stage = training_step if scale is None else scaled_step
-        second: _Stage | None = None if scale is None else update
+        def training_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            result = gradients(*batch)
+            update()
+            return result
+
+        first, second = (training_step, None) if scale is None else (gradients, update)
         if not compiled:
             return first, second
         # Nobody asked for a program by name: where there can be none, the step runs as it is.
@@ -199,55 +212,72 @@ def _nothing(*batch: Tensor) -> tuple[Tensor, Tensor]:
     raise AssertionError("there is no step before the first batch")
 
 
-def _backward(
-    batch: tuple[Tensor, ...],
-    model: Module,
-    optimizer: Any,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    prepare: Callable[..., Any] | None,
-    penalty: Callable[[], Tensor] | None,
+def _unscaling(scale: Tensor, found: Tensor) -> GradientTransform:
+    return lambda optimizer: unscale(optimizer, scale, found)
+
+
+def _clipping(max_norm: float) -> GradientTransform:
+    return lambda optimizer: clip_gradients(optimizer, max_norm)
+
+
+def _chained(transforms: Sequence[GradientTransform]) -> GradientTransform:
+    """The transforms as one: closures in closures, since a replay checks cells fastest."""
+    if not transforms:
+        return lambda optimizer: None
+    if len(transforms) == 1:
+        return transforms[0]
+    first, rest = transforms[0], _chained(transforms[1:])
+
+    def both(optimizer: Optimizer) -> None:
+        first(optimizer)
+        rest(optimizer)
+
+    return both
+
+
+def _gradients_of(
+    parts: Parts,
     accumulate: int,
     precision: str | None,
     scale: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The loss and the output of a batch; the gradients are left in the parameters."""
-    optimizer.zero_grad()
-    losses: list[Tensor] = []
-    outputs: list[Tensor] = []
-    whole = batch[-1]
-    bounds = _bounds(len(whole), accumulate)
-    by_count = len(bounds) == 1 or _is_mean_over_examples(loss)
-    for begin, end in bounds:
-        *inputs, target = batch if len(bounds) == 1 else [x[begin:end] for x in batch]
-        with contextlib.nullcontext() if precision is None else autocast(precision):
-            output = model(*prepared(prepare, inputs))
-            if by_count:
-                value = loss(output, target)
-            else:
-                value = loss(_filled(output, begin, end, len(whole)), whole)
-        if by_count and len(bounds) > 1:
-            value = value * (len(target) / len(whole))
-        total = value if penalty is None or losses else value + penalty()
-        (total if scale is None else total * scale).backward()
-        losses.append(value.detach())
-        outputs.append(output.detach())
-    if len(bounds) == 1:
-        return losses[0], outputs[0]
-    together = concatenate(outputs, axis=0)
-    if by_count:
-        return sum(losses[1:], losses[0]), together
-    with no_grad(), contextlib.nullcontext() if precision is None else autocast(precision):
-        return loss(together, whole), together
+    transforms: Sequence[GradientTransform],
+) -> _Stage:
+    """The part of a step that gives loss and output, and leaves gradients in the parameters."""
+    # What can change stands in the cells of the function itself: a replay checks them fastest.
+    model, optimizer, loss = parts.model, parts.optimizer, parts.loss
+    prepare, penalty, transform = parts.prepare, parts.penalty, _chained(transforms)
 
+    def gradients(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad()
+        losses: list[Tensor] = []
+        outputs: list[Tensor] = []
+        whole = batch[-1]
+        bounds = _bounds(len(whole), accumulate)
+        by_count = len(bounds) == 1 or _is_mean_over_examples(loss)
+        for begin, end in bounds:
+            *inputs, target = batch if len(bounds) == 1 else [x[begin:end] for x in batch]
+            with contextlib.nullcontext() if precision is None else autocast(precision):
+                output = model(*prepared(prepare, inputs))
+                if by_count:
+                    value = loss(output, target)
+                else:
+                    value = loss(_filled(output, begin, end, len(whole)), whole)
+            if by_count and len(bounds) > 1:
+                value = value * (len(target) / len(whole))
+            total = value if penalty is None or losses else value + penalty()
+            (total if scale is None else total * scale).backward()
+            losses.append(value.detach())
+            outputs.append(output.detach())
+        transform(optimizer)
+        if len(bounds) == 1:
+            return losses[0], outputs[0]
+        together = concatenate(outputs, axis=0)
+        if by_count:
+            return sum(losses[1:], losses[0]), together
+        with no_grad(), contextlib.nullcontext() if precision is None else autocast(precision):
+            return loss(together, whole), together
 
-def _update(
-    parameters: list[Tensor], optimizer: Any, clip_norm: float | None, average: Any
-) -> None:
-    if clip_norm is not None:
-        clip_grad_norm_(parameters, clip_norm)
-    optimizer.step()
-    if average is not None:
-        average.update()
+    return gradients
 
 
 def _bounds(n: int, count: int) -> list[tuple[int, int]]:

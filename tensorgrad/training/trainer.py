@@ -195,7 +195,9 @@ class Trainer:
         return self._step(self._parts(), batch)
 
     def _parts(self) -> Parts:
-        return self.model, self.optimizer, self.loss, self.prepare, self.penalty, self.average
+        return Parts(
+            self.model, self.optimizer, self.loss, self.prepare, self.penalty, self.average
+        )
 
     def uncompiled_step(self) -> Callable[..., tuple[Tensor, Tensor]]:
         """The training step as it is written, for looking at what happens in it."""

@@ -168,6 +168,38 @@ def test_clipping() -> None:
     assert max(lengths) > 0.019
 
 
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("precision", [None, "float16"])
+def test_clipping_counts_parameters_that_were_added_later(
+    compile: bool, precision: str | None
+) -> None:
+    """The step is as long as is allowed, with all parameters of the optimizer."""
+    default_generator.seed(3)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+    first, last = model[0], model[2]
+    assert isinstance(first, nn.Module)
+    assert isinstance(last, nn.Module)
+    optimizer = optim.SGD(last.parameters(), lr=1.0)
+    trainer = Trainer(
+        model,
+        optimizer,
+        functional.cross_entropy,
+        clip_norm=0.01,
+        compile=compile,
+        precision=precision,
+    )
+    batch = Tensor(X[:8]), Tensor(T[:8])
+    for step in range(4):
+        if step == 2:
+            optimizer.add_param_group({"params": list(first.parameters())})
+        before = [p.detach().numpy().copy() for p in model.parameters()]
+        trainer.step(*batch)
+        after = [p.detach().numpy() for p in model.parameters()]
+        squares = [((a - b) ** 2).sum() for a, b in zip(after, before, strict=True)]
+        assert np.sqrt(sum(squares)) == pytest.approx(0.01, rel=1e-3)
+        assert (squares[0] > 0) == (step >= 2)
+
+
 def test_schedules_by_epoch_and_by_batch() -> None:
     """The rate in the history is the one of the epoch's first step."""
     trainer = trainer_with(scheduler=lambda o: lr_scheduler.StepLR(o, 2, 0.5))
