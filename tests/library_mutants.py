@@ -472,21 +472,21 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a look ahead by no step",
-        f"{OPTIM}/further.py",
+        f"{OPTIM}/adam_variants.py",
         "following = factor(step + 1)",
         "following = factor(step)",
         "rules",
     ),
     Mutant(
         "plain steps for too long",
-        f"{OPTIM}/further.py",
+        f"{OPTIM}/adam_variants.py",
         "if length <= 5:",
         "if length <= 6:",
         "rules",
     ),
     Mutant(
         "Lion's mean advanced before its step",
-        f"{OPTIM}/further.py",
+        f"{OPTIM}/adam_variants.py",
         "        xp.sign(ahead, out=ahead)\n        mean(m, g, u)\n",
         "        mean(m, g, u)\n        xp.sign(xp.copyto(ahead, m) or ahead, out=ahead)\n",
         "rules",
@@ -1092,7 +1092,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "Lion's weights decay without the rate",
-        f"{OPTIM}/further.py",
+        f"{OPTIM}/adam_variants.py",
         "shrink = numbers.constant(lr * weight_decay)",
         "shrink = numbers.constant(weight_decay)",
         "rules",

@@ -38,16 +38,10 @@ _DEVICE_CHUNK_BLOCKS = 1 << 22
 def words_per_number(dtype: Any) -> int:
     """Number of 32-bit words of the stream that one random number of ``dtype`` uses up.
 
-    A caller advances its position by ``n * words_per_number(dtype)`` after drawing n numbers.
+    1 for float32, 2 for float64, in any form ``numpy.dtype`` accepts. A caller advances its
+    position by ``n * words_per_number(dtype)`` after drawing n numbers.
 
-    Args:
-        dtype: float32 or float64, in any form ``numpy.dtype`` accepts.
-
-    Returns:
-        1 for float32, 2 for float64.
-
-    Raises:
-        ValueError: dtype is neither float32 nor float64.
+    Raises ValueError for another dtype.
     """
     # numpy.dtype(None) is float64, which would hide a forgotten argument.
     if dtype is not None:
@@ -68,17 +62,12 @@ def bits(xp: Any, key: int, position: int, n: int) -> Any:
     Word i is word i % 4 of the Philox 4x32-10 block with counter i // 4 (low 64 bits; the upper
     64 bits of the counter are 0), hence ``bits(xp, k, 0, 10)[3:]`` equals ``bits(xp, k, 3, 7)``.
 
-    Args:
-        xp: the array module, numpy or cupy.
-        key: seed, 0 <= key < 2**64; the low 32 bits are the first key word.
-        position: index of the first word, 0 <= position < 2**64.
-        n: number of words, n >= 0.
+    xp: the array module, numpy or cupy.
+    key: the seed, 0 <= key < 2**64; the low 32 bits are the first key word.
+    position: the index of the first word, 0 <= position < 2**64. n: the number of words, n >= 0.
 
-    Returns:
-        uint32 array [n].
-
-    Raises:
-        ValueError: key, position or n is out of range, or the run passes word 2**64 - 1.
+    Returns a uint32 array [n].
+    Raises ValueError if key, position or n is out of range, or the run passes word 2**64 - 1.
     """
     _check_range(key, position, n, words=1)
     skip = position % 4
@@ -111,19 +100,13 @@ def uniform(xp: Any, key: int, position: int, n: int, dtype: Any) -> Any:
         bits of the second word followed by the upper 21 bits of the first.
     Both are exact: every value is a multiple of 2**-24 or 2**-53.
 
-    Args:
-        xp: the array module, numpy or cupy.
-        key: seed, 0 <= key < 2**64.
-        position: index of the first *word* used, 0 <= position < 2**64, whatever the dtype.
-        n: how many numbers, n >= 0.
-        dtype: float32 or float64.
+    xp: the array module, numpy or cupy. key: the seed, 0 <= key < 2**64.
+    position: the index of the first *word* used, 0 <= position < 2**64, whatever the dtype.
+    n: how many numbers, n >= 0. dtype: float32 or float64.
 
-    Returns:
-        Array [n] of dtype.
-
-    Raises:
-        ValueError: dtype is unsupported, key, position or n is out of range, or the run passes
-            word 2**64 - 1.
+    Returns an array [n] of ``dtype``.
+    Raises ValueError if the dtype is another, key, position or n is out of range, or the run passes
+    word 2**64 - 1.
     """
     words = words_per_number(dtype)
     _check_range(key, position, n, words)
@@ -160,20 +143,11 @@ def normal(xp: Any, key: int, position: int, n: int, dtype: Any) -> Any:
     Source: G. E. P. Box, M. E. Muller, "A note on the generation of random normal deviates",
     Ann. Math. Statist. 29 (1958).
 
-    Args:
-        xp: the array module, numpy or cupy.
-        key: seed, 0 <= key < 2**64.
-        position: index of the first *word* used, 0 <= position < 2**64, whatever the dtype.
-        n: how many numbers, n >= 0.
-        dtype: float32 or float64.
+    The arguments are those of ``uniform``.
 
-    Returns:
-        Array [n] of dtype. All values are finite; the largest magnitude possible is 6.67 in
-        float32 and 8.58 in float64.
-
-    Raises:
-        ValueError: dtype is unsupported, key, position or n is out of range, or the run, extended
-            to whole pairs, passes word 2**64 - 1.
+    Returns an array [n] of ``dtype``. All values are finite; the largest magnitude possible is 6.67
+    in float32 and 8.58 in float64.
+    Raises ValueError as ``uniform`` does; the run is extended to whole pairs.
     """
     words = words_per_number(dtype)
     _check_range(key, position, n, words)

@@ -11,7 +11,7 @@ from tensorgrad.errors import ShapeError
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.normalization import layer_norm, rms_norm
-from tensorgrad.ops.precision import widened
+from tensorgrad.ops.precision import half_to_float32
 from tensorgrad.tensor import Tensor
 
 
@@ -132,7 +132,7 @@ class GroupNorm(Module):
             )
         n, channels, *rest = x.shape
         size = channels // self.num_groups * math.prod(rest)
-        y = widened(x)
+        y = half_to_float32(x)
         if x.size:  # no numbers have no mean
             rows = y.reshape(n, self.num_groups, size)
             y = layer_norm(rows, (size,), None, None, self.eps).reshape(x.shape)
@@ -206,7 +206,7 @@ class BatchNorm1d(Module):
                 f"(N, {self.num_features}, L), got {x.shape}"
             )
         axes = (0,) if len(x.shape) == 2 else (0, 2)
-        wide, kinds = widened(x), [x.dtype]
+        wide, kinds = half_to_float32(x), [x.dtype]
         if self.training or not self.track_running_stats:
             count = x.size // self.num_features
             if count < 2:
@@ -221,8 +221,8 @@ class BatchNorm1d(Module):
                 self._track(mean.reshape(-1), var.reshape(-1) * (count / (count - 1)))
         else:
             shape = (-1, *(1,) * (len(x.shape) - 2))
-            centered = wide - widened(self.running_mean).reshape(shape)
-            var = widened(self.running_var).reshape(shape)
+            centered = wide - half_to_float32(self.running_mean).reshape(shape)
+            var = half_to_float32(self.running_var).reshape(shape)
             kinds += [self.running_mean.dtype, self.running_var.dtype]
         y = centered * (var + self.eps).rsqrt()
         return _per_channel(y, self.weight, self.bias, *kinds)

@@ -8,7 +8,7 @@ from typing import Any
 from tensorgrad.dtypes import HALVES, promote
 from tensorgrad.ops.elementwise import abs as absolute
 from tensorgrad.ops.elementwise import square
-from tensorgrad.ops.precision import widened
+from tensorgrad.ops.precision import half_to_float32
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.tensor import Tensor
 
@@ -51,7 +51,7 @@ def l2_penalty(
 
 
 def _penalty(of: Callable[[Any], Tensor], chosen: list[Tensor], strength: float) -> Tensor:
-    parts = [total(of(widened(p))) for p in chosen]
+    parts = [total(of(half_to_float32(p))) for p in chosen]
     found = parts[0]
     for part in parts[1:]:
         found = found + part

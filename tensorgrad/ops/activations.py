@@ -15,7 +15,7 @@ from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.numbers import number
-from tensorgrad.ops.precision import ACTIVE, in_float32, raised
+from tensorgrad.ops.precision import ACTIVE, in_float32, to_float32
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
@@ -511,7 +511,7 @@ _ROWS = [
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
     if ACTIVE:
-        x = raised(x)
+        x = to_float32(x)
     return apply(_SOFTMAX, (x,), {"axis": normalize_axis("softmax", axis, x)})
 
 
@@ -523,5 +523,5 @@ def softmax(x: Any, /, axis: int = -1) -> Tensor:
 def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``log(softmax(x))`` along ``axis``, without overflow and without cancellation."""
     if ACTIVE:
-        x = raised(x)
+        x = to_float32(x)
     return apply(_LOG_SOFTMAX, (x,), {"axis": normalize_axis("log_softmax", axis, x)})

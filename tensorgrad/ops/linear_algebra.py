@@ -11,7 +11,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.padding import diagonal
-from tensorgrad.ops.precision import ACTIVE, in_float32, lowered
+from tensorgrad.ops.precision import ACTIVE, in_float32, to_half
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import (
     Axis,
@@ -157,7 +157,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     Raises ShapeError naming the axes that must agree.
     """
     if ACTIVE:
-        x1, x2 = lowered(x1, x2)
+        x1, x2 = to_half(x1, x2)
     return _matmul(x1, x2)
 
 
@@ -228,7 +228,7 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
     x: shape (..., in). weight: (out, in). bias: (out,), or ``None`` for none. Returns (..., out).
     """
     if ACTIVE:
-        x, weight, bias = lowered(x, weight, bias)
+        x, weight, bias = to_half(x, weight, bias)
     return _linear(x, weight, bias)
 
 

@@ -18,7 +18,7 @@ from tensorgrad.ops.activations import log_softmax, sigmoid, softmax
 from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import equal, keep_where, weighted, where
 from tensorgrad.ops.indexing import one_hot
-from tensorgrad.ops.precision import ACTIVE, loss_in_float32, raised
+from tensorgrad.ops.precision import ACTIVE, loss_in_float32, to_float32
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
@@ -256,7 +256,7 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     ValueError for another reduction.
     """
     if ACTIVE:
-        input = raised(input)
+        input = to_float32(input)
     return _nll("nll_loss", input, target, reduction)
 
 
@@ -301,7 +301,7 @@ def cross_entropy(
     a label out of range makes its loss and its row of the gradient NaN.
     """
     if ACTIVE:
-        input = raised(input)
+        input = to_float32(input)
     plain = weight is None and ignore_index is None and not label_smoothing
     if plain and getattr(target, "dtype", None) not in FLOATS:
         return _nll("cross_entropy", input, target, reduction, logits=True)

@@ -52,7 +52,7 @@ class autocast:
         _DTYPE.reset(self._tokens.pop())
 
 
-def lowered(*operands: Any) -> tuple[Any, ...]:
+def to_half(*operands: Any) -> tuple[Any, ...]:
     """The operands of a product, those of float32 converted if this is inside ``autocast``."""
     dtype = _DTYPE.get()
     if dtype is None:
@@ -90,7 +90,9 @@ def _in_float32(function: F, loss: bool) -> F:
         else:
             return function(*args, **options)
         given = [getattr(x, "dtype", None) for x in (*args, *options.values())]
-        y = function(*map(widened, args), **{k: widened(x) for k, x in options.items()})
+        y = function(
+            *map(half_to_float32, args), **{k: half_to_float32(x) for k, x in options.items()}
+        )
         if loss and _DTYPE.get() is not None:
             return y
         common = dtypes.promote([d for d in given if d in dtypes.FLOATS], [])
@@ -99,12 +101,12 @@ def _in_float32(function: F, loss: bool) -> F:
     return call  # type: ignore[return-value]
 
 
-def widened(x: Any) -> Any:
+def half_to_float32(x: Any) -> Any:
     """A 16-bit tensor or array as float32; anything else as it is."""
     return x.astype(dtypes.float32) if getattr(x, "dtype", None) in dtypes.HALVES else x
 
 
-def raised(x: Any) -> Any:
+def to_float32(x: Any) -> Any:
     """A 16-bit operand of a loss as float32, if this is inside ``autocast``."""
     if _DTYPE.get() is not None and hasattr(x, "node") and x.dtype in dtypes.HALVES:
         return tape.cast(x, dtypes.float32)

@@ -103,15 +103,10 @@ def erf(xp: Any, x: Any) -> Any:
     exactly, signed zeros are kept, NaN gives NaN, and no floating-point warning is raised for any
     input. On CuPy this is ``cupyx.scipy.special.erf``.
 
-    Args:
-        xp: the array module of ``x``, numpy or cupy.
-        x: float32 or float64 array of any shape, 0-d and empty included, contiguous or not.
+    xp: the array module of ``x``, numpy or cupy.
+    x: a float32 or float64 array of any shape, 0-d and empty included, contiguous or not.
 
-    Returns:
-        New array with the shape and dtype of x.
-
-    Raises:
-        ValueError: x is neither float32 nor float64.
+    Returns a new array with the shape and dtype of ``x``. Raises ValueError for another dtype.
 
     Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.1 for the
     definition; the coefficients are this module's own.

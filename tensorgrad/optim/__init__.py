@@ -2,10 +2,10 @@
 
 from tensorgrad.optim import lr_scheduler
 from tensorgrad.optim.adam import Adam, AdamW
+from tensorgrad.optim.adam_variants import Adadelta, Adamax, Lion, NAdam, RAdam
 from tensorgrad.optim.adaptive import Adagrad, RMSprop
 from tensorgrad.optim.average import ExponentialMovingAverage
 from tensorgrad.optim.clip import clip_grad_norm_, clip_grad_value_
-from tensorgrad.optim.further import Adadelta, Adamax, Lion, NAdam, RAdam
 from tensorgrad.optim.layerwise import LAMB, Adafactor, Muon
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.optim.scaler import GradScaler

@@ -14,7 +14,7 @@ _ENGINE = (
     "tensorgrad.nn",
     "tensorgrad.program", "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
     "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
-    "tensorgrad.optim.adaptive", "tensorgrad.optim.further", "tensorgrad.optim.layerwise",
+    "tensorgrad.optim.adaptive", "tensorgrad.optim.adam_variants", "tensorgrad.optim.layerwise",
     "tensorgrad.optim.clip", "tensorgrad.optim.average", "tensorgrad.profiler",
 )  # fmt: skip
 #: Packages whose Python code is not followed: what they do to a step is known, or nothing.

@@ -1,4 +1,4 @@
-"""Adadelta, Adamax, NAdam, RAdam and Lion."""
+"""Adadelta, and the variants of Adam: Adamax, NAdam, RAdam and Lion."""
 
 from __future__ import annotations
 
