@@ -8,6 +8,11 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tensorgrad.tape import Primitive
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
@@ -60,3 +65,43 @@ class AnomalyError(TensorgradError, ArithmeticError):
 
 class CompileError(TensorgradError, RuntimeError):
     """A function cannot become a program, or a program no longer does what the function does."""
+
+
+def explained(
+    op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any], error: Exception
+) -> Exception:
+    """The error that a user should see in place of ``error`` from NumPy or CuPy."""
+    if isinstance(error, ShapeError | DtypeError | DeviceError):
+        return error
+    if isinstance(error, ValueError) and "read-only" in str(error):
+        return ValueError(
+            f"{op.name}: the memory of a tensor that is to be overwritten is read-only, since it "
+            "shares that of a broadcast, mapped or protected array; overwrite x.clone() instead, "
+            "or make the tensor with copy=True"
+        )
+    if isinstance(error, TypeError | AttributeError) and any(a is None for a in arrays):
+        return DtypeError(f"{op.name}: a tensor or a number is needed; got None")
+    if isinstance(error, AttributeError):
+        return error
+    if isinstance(error, OverflowError):
+        return OverflowError(f"{op.name}: {error}; convert the tensor with .astype(...) first")
+    shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+    got = " and ".join(str(s) for s in shapes)
+    reason = ""
+    if op.explain is not None:
+        reason = op.explain(*shapes, **attrs)
+    elif isinstance(error, ValueError) and op.promotion != "any" and len(shapes) > 1:
+        reason = (
+            "the shapes must broadcast: counted from the last axis, two sizes are equal or one "
+            "of them is 1"
+        )
+    if isinstance(error, IndexError):
+        return IndexError(f"{op.name}: {error}; got {got}")
+    options = ", ".join(f"{k}={v!r}" for k, v in attrs.items())
+    text = f"{op.name}: {reason or error}; got {got or 'no array'}"
+    if options and not reason:
+        text += f" with {options}"
+    if isinstance(error, TypeError):
+        kinds = ", ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
+        return DtypeError(f"{text} of dtype {kinds}")
+    return ShapeError(text)

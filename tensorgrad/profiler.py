@@ -22,7 +22,8 @@ from tensorgrad.autograd.walk import entries_of, saved_bytes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import write_atomically
-from tensorgrad.tape import MODE, RECORDING, Leaf, Mode, Node, Observer, Primitive, current_mode
+from tensorgrad.observers import MODE, RECORDING, Mode, Observer, current_mode
+from tensorgrad.tape import Leaf, Node, Primitive
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -13,30 +13,22 @@ from typing import Any
 import numpy as np
 from numpy import asarray, ndarray
 
-from tensorgrad import backend, dtypes, tape
+from tensorgrad import backend, dtypes, tape, versions
 from tensorgrad.backend import cuda_backend, is_array, several_gpus
+from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
-from tensorgrad.tape import (
-    MODE,
-    Array,
-    Deferred,
-    Leaf,
-    Node,
-    Rule,
-    current_mode,
-    unbroadcast,
-    was_overwritten,
-    wrap,
-)
+from tensorgrad.observers import MODE, current_mode
+from tensorgrad.tape import Deferred, Leaf, Node, Rule, unbroadcast, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
+from tensorgrad.versions import changed_since
 
 
 def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
     """Raise GradientError if a value saved by ``node`` was overwritten since."""
     for name, value in zip(rule.names, saved, strict=True):
         arrays = value if type(value) is tuple else (value,)
-        stale = [a for a in arrays if is_array(a) and was_overwritten(a, node.position)]
+        stale = [a for a in arrays if is_array(a) and changed_since(a, node.position)]
         if stale:
             what = "its output" if name == "y" else f"its input {name!r}"
             raise GradientError(
@@ -122,7 +114,7 @@ def _replay(
     leaves: list[Leaf] = []  # they come last, so that after an error no .grad is changed
     added: set[int] = set()  # positions whose gradient is a sum made here, to be added to in place
     observers = current_mode().observers
-    last_overwrite = tape.LAST_OVERWRITE
+    latest_version = versions.LATEST_VERSION
     special = lift or several or wanted is not None or bool(observers)
 
     def contribute(node: Node, d: Any) -> None:
@@ -159,7 +151,7 @@ def _replay(
             edges = ahead.edges
             while edges and len(edges) == 1 and ahead.hooks is None:
                 ((rule, saved, parent),) = edges
-                if type(parent) is not Node or ahead.position > last_overwrite:
+                if type(parent) is not Node or ahead.position > latest_version:
                     break
                 d = rule.function(ahead_g, *saved)
                 if type(d) is not ndarray or (not rule.keeps_shape and d.shape != parent.shape):
@@ -177,7 +169,7 @@ def _replay(
             g = gradients.pop(at)
         else:
             break
-        usual = node.position <= last_overwrite
+        usual = node.position <= latest_version
         together = None  # the gradients of all inputs, from one kernel or program
         if special or node.hooks is not None:
             usual = usual and not special and g.dtype not in HALVES
@@ -202,7 +194,7 @@ def _replay(
                 if wanted is not None:
                     wanted |= _leading_to([inner], targets or ())
                 contribute(inner, d)
-            last_overwrite = tape.LAST_OVERWRITE
+            latest_version = versions.LATEST_VERSION
             continue
         for rule, saved, parent in edges:
             if usual:
@@ -269,7 +261,7 @@ def _replay(
 
 def _differentiated(node: Node, rule: Rule, saved: Sequence[Any], g: Any, lift: bool) -> Any:
     """What ``rule`` makes of ``g``, in the cases that need a closer look."""
-    if node.position > tape.LAST_OVERWRITE:
+    if node.position > versions.LATEST_VERSION:
         _check_saved(node, rule, saved)
     if lift:
         if current_mode().grad:
@@ -298,7 +290,7 @@ def _together(node: Node, g: Array, wanted: set[Node] | None) -> Sequence[Any] |
     needed = [False] * len(node.op.inputs)
     values: dict[str, Any] = {}
     for rule, saved, parent in node.edges or ():
-        if node.position > tape.LAST_OVERWRITE:
+        if node.position > versions.LATEST_VERSION:
             _check_saved(node, rule, saved)
         values.update(zip(rule.names, saved))
         needed[rule.index] = wanted is None or parent in wanted

@@ -12,110 +12,30 @@ value has a higher position than the value itself.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from functools import cache, lru_cache, partial
-from itertools import count
+from functools import cache
 from operator import itemgetter
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
-from tensorgrad.backend.base import Backend, Value
+from tensorgrad.backend.base import Array, Backend, Value
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.sums import column_sums, total
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS
-from tensorgrad.errors import DeviceError, DtypeError, ShapeError
+from tensorgrad.errors import DeviceError, DtypeError, explained
+from tensorgrad.observers import MODE as MODE  # for those who observe what passes here
+from tensorgrad.observers import Observer as Observer
+from tensorgrad.observers import current_mode as current_mode
 from tensorgrad.turns import Turns
+from tensorgrad.versions import increment_versions, next_position
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
-
-Array = Any  # np.ndarray or cupy.ndarray
-
-# The next tape position. Positions are counted downwards so that a heap yields the latest first.
-_next_position = count(0, -1).__next__
-
-
-# --- modes ------------------------------------------------------------------------------------
-
-
-class Observer:
-    """Sees every computation that passes the seam: the anomaly check, a recorder, a profiler."""
-
-    #: whether gradient rules must pass the seam too, operation by operation
-    records = False
-
-    def computed(
-        self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
-    ) -> None:
-        """Called after ``op`` gave ``out`` from ``inputs`` (tensors and scalars)."""
-
-    def computing(self, op: Primitive) -> None:
-        """Called before ``op`` computes."""
-
-    def differentiating(self, node: Node) -> None:
-        """Called in reverse replay before a rule of ``node`` computes."""
-
-    def differentiated(
-        self, node: Node, rule: Rule, saved: Sequence[Any], g: Any, gradient: Any
-    ) -> None:
-        """Called in reverse replay after ``rule`` of ``node`` gave ``gradient`` from ``g``."""
-
-    def overwriting(self, arrays: Sequence[Any]) -> None:
-        """Called before an operation overwrites ``arrays``."""
-
-    def created(self, tensor: Tensor, source: Any) -> None:
-        """Called after ``tensor`` was made from ``source``; ``None`` where it was filled."""
-
-    def read(self, tensor: Tensor, how: str) -> None:
-        """Called before Python gets to see the numbers in ``tensor``."""
-
-    def drew(self, generator: Any, words: int) -> None:
-        """Called before ``words`` random words are drawn from ``generator``."""
-
-    def seeded(self, generator: Any) -> None:
-        """Called before ``generator`` starts again from a seed."""
-
-    def updating(self, optimizer: Any, number: int, bundle: int) -> None:
-        """Called before an optimizer updates a bundle of its group ``number``."""
-
-    def entered(self, module: Any) -> None:
-        """Called before a module is called, while somebody is in ``RECORDING``."""
-
-    def left(self, module: Any) -> None:
-        """Called after a module was called, however it ended; see ``entered``."""
-
-    def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:
-        """Called before the ``.grad`` of ``leaf`` is replaced (``cleared``) or added to."""
-
-    def looked_at_gradient(self, leaf: Leaf) -> None:
-        """Called when somebody asks for the ``.grad`` of ``leaf``, while a program is captured."""
-
-
-class Mode(NamedTuple):
-    """What the seam does besides computing. Each thread and each asyncio task has its own."""
-
-    grad: bool = True
-    observers: tuple[Observer, ...] = ()
-
-
-# The recorders at work, of any thread: empty, it says at little cost that nobody is to be told.
-RECORDING: list[Observer] = []
-
-
-def is_captured() -> bool:
-    """Whether what this thread does is being captured for a program."""
-    return any(observer in RECORDING for observer in current_mode().observers)
-
-
-MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
-current_mode = MODE.get
 
 
 # --- the entries ------------------------------------------------------------------------------
@@ -207,12 +127,16 @@ class Node:
     where: str
 
     def __init__(self, op: Primitive, edges: tuple[Any, ...], shape: tuple[int, ...]) -> None:
-        self.position = _next_position()
+        self.position = next_position()
         self.op = op
         self.edges: tuple[Any, ...] | None = edges
         self.shape = shape
         #: a list, even if it is empty, makes the replay look closely at the entry
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
+
+
+#: ``Node(...)`` as a function, for nodes made by ``new_object``: it is quicker than the class.
+init_node = Node.__init__
 
 
 class Leaf(Node):
@@ -346,10 +270,10 @@ class Primitive:
 
 LEAF = Primitive("leaf", "positive", {})
 NO_ATTRS: dict[str, Any] = {}
-_SCALARS = frozenset({float, int, bool})
+SCALARS = frozenset({float, int, bool})
 
 
-# --- the seam ---------------------------------------------------------------------------------
+# --- dispatch ---------------------------------------------------------------------------------
 
 
 def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_ATTRS) -> Any:
@@ -363,7 +287,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     """
     if type(inputs[0]) is ndarray:  # a gradient rule at work
         for x in inputs:
-            if type(x) is not ndarray and type(x) not in _SCALARS:
+            if type(x) is not ndarray and type(x) not in SCALARS:
                 break
             if op.half_in_float32 and type(x) is ndarray and x.dtype in HALVES:
                 break
@@ -385,7 +309,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
                     break
                 dtype = a.dtype
             arrays.append(a)
-        elif x is None or type(x) in _SCALARS:
+        elif x is None or type(x) in SCALARS:
             arrays.append(x)
         else:
             break
@@ -401,7 +325,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        found = [a for a in arrays if a is not None and type(a) not in _SCALARS]
+        found = [a for a in arrays if a is not None and type(a) not in SCALARS]
         if not found:
             raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
         device = backend.of(found[0])
@@ -417,7 +341,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             y = device.run(op, arrays, attrs)
     except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
-        raise _explained(op, arrays, attrs, error) from error
+        raise explained(op, arrays, attrs, error) from error
     if op.residual is not None:
         y, residual = y
         attrs = {**attrs, "r": residual}
@@ -430,7 +354,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         out.node = _entry(op, inputs, arrays, attrs, y)
     if op.mutates:
         numbers = op.mutated(len(arrays))
-        note_overwritten([arrays[i] for i in numbers])
+        increment_versions([arrays[i] for i in numbers])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
     return out
@@ -450,8 +374,8 @@ def apply_update(
     try:
         op.cpu(*arrays, **attrs)
     except ValueError as error:
-        raise _explained(op, arrays, attrs, error) from error
-    note_overwritten(arrays[:written])
+        raise explained(op, arrays, attrs, error) from error
+    increment_versions(arrays[:written])
 
 
 def _entry(
@@ -485,229 +409,6 @@ def _entry(
     return node
 
 
-def unary(op: Primitive) -> Callable[[Any], Any]:
-    """A function of one argument that applies ``op``: the short way for the usual case.
-
-    The usual case is a tensor of NumPy floats and no observer; anything else goes to ``apply``,
-    which gives the same result. ``binary`` does the same for two arguments. A chain of small
-    operations takes half the time for it.
-    """
-    cpu = op.cpu
-    (rule,) = op.rules
-    pick = None if rule is None else rule.get
-    saves = rule is not None and bool(rule.names)
-    one = None if rule is None else rule.one
-    if rule is not None:
-        rule.keeps_shape = True
-
-    def call(x: Any, /) -> Any:
-        if isinstance(x, Tensor):
-            a = x.data
-            grad, observers = current_mode()
-            if type(a) is ndarray and a.dtype in WIDE_FLOATS and not observers:
-                y = cpu(a)
-                if type(y) is not ndarray:
-                    y = asarray(y)
-                out = new_object(Tensor)
-                out.data = y
-                node = x.node
-                if node is None or pick is None or not grad:
-                    out.node = None
-                else:
-                    if one is None:
-                        saved = pick((y, a)) if saves else ()
-                    else:  # a tuple written out is quicker
-                        saved = (a,) if one else (y,)
-                    out.node = entry = new_object(Node)  # Node(...) written out: it is quicker
-                    entry.position = _next_position()
-                    entry.op = op
-                    entry.edges = ((rule, saved, node),)
-                    entry.shape = y.shape
-                    entry.hooks = None
-                return out
-        elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
-            return cpu(x)
-        return apply(op, (x,), NO_ATTRS)
-
-    return call
-
-
-def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
-    """A function of a tensor, of labels without a gradient, and of attributes; see ``unary``."""
-    cpu = op.cpu
-    rule = op.rules[0]
-    assert rule is not None, "the first input must have a gradient rule"
-    get, pick = rule.get, rule.pick
-    residual = op.residual is not None
-
-    def call(x: Any, labels: Any, attrs: Mapping[str, Any], /) -> Any:
-        a, b = x.data, labels.data
-        grad, observers = current_mode()
-        if not type(a) is ndarray is type(b) or a.dtype not in WIDE_FLOATS or observers:
-            return apply(op, (x, labels), attrs)
-        try:
-            y = cpu(a, b, **attrs)
-        except (ValueError, IndexError) as error:
-            raise _explained(op, (a, b), attrs, error) from error
-        if residual:
-            y, r = y
-            attrs = {**attrs, "r": r}
-        out = new_object(Tensor)
-        out.data = y = y if type(y) is ndarray else asarray(y)
-        node = x.node
-        if node is None or not grad:
-            out.node = None
-        else:
-            saved = pick((y, a, b), attrs) if get is None else get((y, a, b))
-            out.node = entry = new_object(Node)
-            entry.position = _next_position()
-            entry.op = op
-            entry.edges = ((rule, saved, node),)
-            entry.shape = y.shape
-            entry.hooks = None
-        return out
-
-    return call
-
-
-def binary(op: Primitive) -> Callable[[Any, Any], Any]:
-    """A function of two arguments that applies ``op``; see ``unary``."""
-    cpu = op.cpu
-    rule1, rule2 = op.rules
-    assert (rule1 is None) is (rule2 is None), "give both inputs a gradient rule, or neither"
-    pick1: Any = None if rule1 is None else rule1.get
-    pick2: Any = None if rule2 is None else rule2.get
-    one1 = None if rule1 is None else rule1.one if rule1.names else -1
-    has_rules = op.has_rules
-
-    def call(x1: Any, x2: Any, /) -> Any:
-        node1 = node2 = None
-        if isinstance(x1, Tensor):
-            a = x1.data
-            dtype = a.dtype
-            node1 = x1.node
-            if isinstance(x2, Tensor):
-                b = x2.data
-                node2 = x2.node
-                usual = type(a) is ndarray is type(b) and b.dtype is dtype
-            else:
-                usual = type(a) is ndarray and type(x2) in _SCALARS and dtype in WIDE_FLOATS
-                b = constant(x2, dtype) if usual and x2 else x2
-        elif isinstance(x2, Tensor):
-            b = x2.data
-            dtype = b.dtype
-            node2 = x2.node
-            usual = type(b) is ndarray and type(x1) in _SCALARS and dtype in WIDE_FLOATS
-            a = constant(x1, dtype) if usual and x1 else x1
-        elif type(x1) is ndarray is type(x2) and x1.dtype in WIDE_FLOATS and x2.dtype is x1.dtype:
-            return cpu(x1, x2)
-        else:
-            return apply(op, (x1, x2), NO_ATTRS)
-        grad, observers = current_mode()
-        if not usual or observers or dtype not in WIDE_FLOATS:
-            return apply(op, (x1, x2), NO_ATTRS)
-        try:
-            y = cpu(a, b)
-        except ValueError as error:
-            raise _explained(op, (a, b), NO_ATTRS, error) from error
-        if type(y) is not ndarray:
-            y = asarray(y)
-        out = new_object(Tensor)
-        out.data = y
-        if not grad or (node1 is None and node2 is None) or not has_rules:
-            out.node = None
-            return out
-        edges: tuple[Any, ...]
-        if node2 is None and one1 == 2:  # the usual cases written out are quicker
-            edges = ((rule1, (b,), node1),)
-        elif node2 is None and one1 == -1:
-            edges = ((rule1, (), node1),)
-        else:
-            env = (y, a, b)
-            if node1 is None:
-                edges = ((rule2, pick2(env), node2),)
-            elif node2 is None:
-                edges = ((rule1, pick1(env), node1),)
-            else:
-                edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
-        out.node = entry = new_object(Node)
-        entry.position = _next_position()
-        entry.op = op
-        entry.edges = edges
-        entry.shape = y.shape
-        entry.hooks = None
-        return out
-
-    return call
-
-
-def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
-    """A function of three tensors that applies ``op``; see ``unary``.
-
-    The first may be one that takes no part in the conversion of types and has no gradient rule.
-    """
-    cpu = op.cpu
-    typed = op.promoted is None
-    rule1, rule2, rule3 = op.rules
-    pick1: Any = None if rule1 is None else rule1.get
-    pick2: Any = None if rule2 is None else rule2.get
-    pick3: Any = None if rule3 is None else rule3.get
-
-    def call(x1: Any, x2: Any, x3: Any, /) -> Any:
-        if not (isinstance(x1, Tensor) and isinstance(x2, Tensor) and isinstance(x3, Tensor)):
-            return apply(op, (x1, x2, x3), NO_ATTRS)
-        a, b, c = x1.data, x2.data, x3.data
-        dtype = b.dtype
-        grad, observers = current_mode()
-        if (
-            not type(a) is ndarray is type(b) is type(c)
-            or c.dtype is not dtype
-            or (typed and a.dtype is not dtype)
-            or dtype not in WIDE_FLOATS
-            or observers
-        ):
-            return apply(op, (x1, x2, x3), NO_ATTRS)
-        try:
-            y = cpu(a, b, c)
-        except ValueError as error:
-            raise _explained(op, (a, b, c), NO_ATTRS, error) from error
-        if type(y) is not ndarray:
-            y = asarray(y)
-        out = new_object(Tensor)
-        out.data = y
-        out.node = None
-        if grad:
-            env = (y, a, b, c)
-            edges: tuple[Any, ...] = ()
-            if pick1 is not None and (node := x1.node) is not None:
-                edges = ((rule1, pick1(env), node),)
-            if (node := x2.node) is not None:
-                edges += ((rule2, pick2(env), node),)
-            if (node := x3.node) is not None:
-                edges += ((rule3, pick3(env), node),)
-            if edges:
-                out.node = entry = new_object(Node)
-                entry.position = _next_position()
-                entry.op = op
-                entry.edges = edges
-                entry.shape = y.shape
-                entry.hooks = None
-        return out
-
-    return call
-
-
-@lru_cache(maxsize=1024)
-def constant(value: float, dtype: np.dtype[Any]) -> ndarray[Any, Any]:
-    """``value`` as a 0-d NumPy array, which a ufunc takes in half the time of a Python number.
-
-    Not for zeros: 0.0 and -0.0 would be one entry. The array is read-only, being shared.
-    """
-    found = asarray(value, dtype)
-    found.flags.writeable = False
-    return found
-
-
 def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
     """The inputs as tensors of one device and of the dtype that ``op`` computes with.
 
@@ -720,7 +421,7 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
             pass
         elif isinstance(x, np.generic) and not isinstance(x, np.void):
             x = x.item()
-        elif x is not None and type(x) not in _SCALARS:
+        elif x is not None and type(x) not in SCALARS:
             place = None if first is None else first.device
             if is_array(x):
                 place = backend.of(x).device_of(x)
@@ -765,86 +466,6 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
                 if not isinstance(found[i], Tensor):
                     found[i] = Tensor(found[i], dtype=common, device=first.device)
     return found
-
-
-def _explained(
-    op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any], error: Exception
-) -> Exception:
-    """The error that a user should see in place of ``error`` from NumPy or CuPy."""
-    if isinstance(error, ShapeError | DtypeError | DeviceError):
-        return error
-    if isinstance(error, ValueError) and "read-only" in str(error):
-        return ValueError(
-            f"{op.name}: the memory of a tensor that is to be overwritten is read-only, since it "
-            "shares that of a broadcast, mapped or protected array; overwrite x.clone() instead, "
-            "or make the tensor with copy=True"
-        )
-    if isinstance(error, TypeError | AttributeError) and any(a is None for a in arrays):
-        return DtypeError(f"{op.name}: a tensor or a number is needed; got None")
-    if isinstance(error, AttributeError):
-        return error
-    if isinstance(error, OverflowError):
-        return OverflowError(f"{op.name}: {error}; convert the tensor with .astype(...) first")
-    shapes = [a.shape for a in arrays if hasattr(a, "shape")]
-    got = " and ".join(str(s) for s in shapes)
-    reason = ""
-    if op.explain is not None:
-        reason = op.explain(*shapes, **attrs)
-    elif isinstance(error, ValueError) and op.promotion != "any" and len(shapes) > 1:
-        reason = (
-            "the shapes must broadcast: counted from the last axis, two sizes are equal or one "
-            "of them is 1"
-        )
-    if isinstance(error, IndexError):
-        return IndexError(f"{op.name}: {error}; got {got}")
-    options = ", ".join(f"{k}={v!r}" for k, v in attrs.items())
-    text = f"{op.name}: {reason or error}; got {got or 'no array'}"
-    if options and not reason:
-        text += f" with {options}"
-    if isinstance(error, TypeError):
-        kinds = ", ".join(str(a.dtype) for a in arrays if hasattr(a, "dtype"))
-        return DtypeError(f"{text} of dtype {kinds}")
-    return ShapeError(text)
-
-
-# --- values overwritten in place ----------------------------------------------------------------
-
-# id of the owner of some memory -> [tape position when it was last overwritten, weak reference].
-# Whether a saved value was overwritten after it was saved is a comparison of positions, so that
-# saving costs nothing and only those who overwrite pay.
-OVERWRITTEN: dict[int, list[Any]] = {}
-
-# When anything was last overwritten. Entries made since then need not be looked at: in training,
-# where every step ends with overwriting the parameters, that is all of them.
-LAST_OVERWRITE = 0
-
-
-def note_overwritten(arrays: Iterable[Array | None]) -> None:
-    """Remember that the memory of ``arrays`` has just been written to; ``None`` is passed over."""
-    global LAST_OVERWRITE
-    LAST_OVERWRITE = now = _next_position()
-    for array in arrays:
-        if array is None:
-            continue
-        owner = array
-        if type(array) is not ndarray or array.base is not None:
-            owner = backend.of(array).memory_owner(array)
-        key = id(owner)
-        entry = OVERWRITTEN.get(key)
-        if entry is not None:
-            entry[0] = now
-        else:
-            OVERWRITTEN[key] = [now, weakref.ref(owner, partial(_forget, key))]
-
-
-def _forget(key: int, _: Any) -> None:
-    OVERWRITTEN.pop(key, None)
-
-
-def was_overwritten(array: Array, position: int) -> bool:
-    """Whether the memory of ``array`` was noted as overwritten after ``position``."""
-    entry = OVERWRITTEN.get(id(backend.of(array).memory_owner(array)))
-    return entry is not None and entry[0] < position
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:

@@ -14,11 +14,13 @@ from numpy import ndarray
 
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import constant
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
-from tensorgrad.ops import numpy_names
+from tensorgrad.observers import RECORDING, current_mode
+from tensorgrad.ops import fast_paths, numpy_names
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.replay import replay
-from tensorgrad.tape import Leaf, Node, current_mode, wrap
+from tensorgrad.tape import Leaf, Node, wrap
 
 Scalar = bool | int | float
 
@@ -187,7 +189,7 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated by ``backward()``, or None."""
-        if tape.RECORDING and type(self.node) is Leaf:
+        if RECORDING and type(self.node) is Leaf:
             for observer in current_mode().observers:
                 observer.looked_at_gradient(self.node)
         return None if self.node is None else getattr(self.node, "grad", None)
@@ -279,7 +281,7 @@ class Tensor:
             replay([(node, self._seed(gradient))], lift=True, retain=True)
             return
         if gradient is None and type(data) is ndarray and not data.ndim:
-            seed = tape.constant(1.0, data.dtype)
+            seed = constant(1.0, data.dtype)
         else:
             seed = self._seed(gradient).data
         replay([(node, seed)], lift=False, retain=retain_graph)
@@ -298,7 +300,7 @@ class Tensor:
         if gradient is None:
             data = self.data
             if type(data) is ndarray and not data.ndim:
-                return wrap(tape.constant(1.0, data.dtype), None)
+                return wrap(constant(1.0, data.dtype), None)
             if self.size != 1:
                 raise GradientError(
                     f"backward: a tensor of shape {self.shape} needs a gradient of that shape, as "
@@ -837,4 +839,4 @@ for _row in OPERATIONS.values():
             if not hasattr(Tensor, _name):
                 setattr(Tensor, _name, _row.function)
 
-tape.Tensor = Tensor  # type: ignore[attr-defined]
+tape.Tensor = fast_paths.Tensor = Tensor  # type: ignore[attr-defined]

@@ -83,22 +83,23 @@ SELECTIONS: dict[str, Selection] = {
 }
 
 TAPE, REPLAY = "tensorgrad/tape.py", "tensorgrad/replay.py"
+FAST_PATHS, VERSIONS = "tensorgrad/ops/fast_paths.py", "tensorgrad/versions.py"
 PROGRAM = "tensorgrad/program"
 
 MUTANTS: list[Mutant] = [
     # --- the tape
     Mutant(
         "overwriting through a view not noted",
-        TAPE,
+        VERSIONS,
         "if type(array) is not ndarray or array.base is not None:",
         "if type(array) is not ndarray:",
         "tape",
     ),
     Mutant(
         "-0.0 taken for 0.0",
-        TAPE,
-        "b = constant(x2, dtype) if usual and x2 else x2",
-        "b = constant(x2, dtype) if usual else x2",
+        FAST_PATHS,
+        "b = constant(x2, dtype) if fast and x2 else x2",
+        "b = constant(x2, dtype) if fast else x2",
         "keys",
     ),
     Mutant(
@@ -131,9 +132,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "overwriting noted before, not after",
-        TAPE,
-        "    LAST_OVERWRITE = now = _next_position()\n",
-        "    now = _next_position()\n",
+        VERSIONS,
+        "    LATEST_VERSION = now = next_position()\n",
+        "    now = next_position()\n",
         "tape",
     ),
     Mutant(
@@ -172,7 +173,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "saved values not checked",
         REPLAY,
-        "    if node.position > tape.LAST_OVERWRITE:\n        _check_saved(node, rule, saved)\n"
+        "    if node.position > versions.LATEST_VERSION:\n        _check_saved(node, rule, saved)\n"
         "    if lift:",
         "    if lift:",
         "tape",
@@ -180,7 +181,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "saved values of a chain not checked",
         REPLAY,
-        "if type(parent) is not Node or ahead.position > last_overwrite:",
+        "if type(parent) is not Node or ahead.position > latest_version:",
         "if type(parent) is not Node:",
         "backward",
     ),
@@ -343,8 +344,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "state not put back after an error",
         f"{PROGRAM}/capture.py",
-        "                array[...] = saved\n        note_overwritten(",
-        "                pass\n        note_overwritten(",
+        "                array[...] = saved\n        increment_versions(",
+        "                pass\n        increment_versions(",
         "overwriting",
     ),
     Mutant(
@@ -1015,7 +1016,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "overwriting not noted",
         f"{PROGRAM}/c/fast_call.c",
-        "int bad = PyDict_SetItem(e->tape_dict, name_last, now);",
+        "int bad = PyDict_SetItem(e->versions_dict, name_latest, now);",
         "int bad = 0;",
         "written",
     ),

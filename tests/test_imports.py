@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: What may import only from what stands before it, and from what stands beside it nothing.
 LEVELS = [
-    {"errors", "turns"}, {"dtypes", "files"}, {"backend"}, {"tape"}, {"replay", "ops"}, {"tensor"},
+    {"errors", "turns", "observers"}, {"dtypes", "files"}, {"backend"}, {"versions"}, {"tape"},
+    {"replay", "ops"}, {"tensor"},
     {"autograd"}, {"nn", "optim", "data", "profiler"}, {"program", "amp"}, {"training"}, {"viz"},
     {"cli"},
 ]  # fmt: skip

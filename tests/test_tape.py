@@ -20,9 +20,11 @@ from hypothesis import given
 from sampler import Array, host
 
 import tensorgrad as tg
-from tensorgrad import Tensor, autograd, tape
+from tensorgrad import Tensor, autograd
 from tensorgrad.errors import GradientError, ShapeError
-from tensorgrad.tape import OVERWRITTEN, Node
+from tensorgrad.observers import current_mode
+from tensorgrad.tape import Node
+from tensorgrad.versions import VERSIONS
 
 
 def leaf(values: Any, dtype: Any = np.float64, device: str = "cpu") -> Tensor:
@@ -494,12 +496,12 @@ def test_memory_used_again_is_no_alarm() -> None:
 
 def test_marks_of_dead_memory_are_forgotten() -> None:
     gc.collect()
-    before = len(OVERWRITTEN)
+    before = len(VERSIONS)
     for _ in range(100):
         scratch = Tensor(np.ones(8))
         scratch[...] = 2.0
     del scratch
-    assert len(OVERWRITTEN) == before
+    assert len(VERSIONS) == before
 
 
 def test_training_steps_raise_no_alarm(rng: np.random.Generator) -> None:
@@ -802,9 +804,9 @@ def test_a_mode_as_decorator_of_a_generator(mode: Any) -> None:
     """It holds while the generator runs, and not while its caller does, whatever is done to it."""
 
     def changed() -> bool:
-        return tape.current_mode() != outside
+        return current_mode() != outside
 
-    outside = tape.current_mode()
+    outside = current_mode()
     seen: list[Any] = []
 
     @mode()  # type: ignore[untyped-decorator]

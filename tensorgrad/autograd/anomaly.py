@@ -9,7 +9,8 @@ from tensorgrad import backend
 from tensorgrad.autograd.modes import _SetMode
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import AnomalyError, user_line
-from tensorgrad.tape import Mode, Node, Observer, Primitive, Rule
+from tensorgrad.observers import Mode, Observer
+from tensorgrad.tape import Node, Primitive, Rule
 
 
 def _bad(x: Any) -> str | None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from tensorgrad.autograd.modes import RECOMPUTING, enable_grad, no_grad
 from tensorgrad.errors import GradientError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.precision import autocast, autocast_dtype
 from tensorgrad.ops.random import DRAWN, Generator
-from tensorgrad.tape import LEAF, Deferred, Node, current_mode, was_overwritten, wrap
+from tensorgrad.tape import LEAF, Deferred, Node, wrap
 from tensorgrad.tensor import Tensor
+from tensorgrad.versions import changed_since
 
 
 class _Segment:
@@ -64,7 +66,7 @@ class _Held:
 def _revive(a: Any, position: int) -> Any:
     if not isinstance(a, _Held):
         return a
-    if was_overwritten(a.array, position):
+    if changed_since(a.array, position):
         raise GradientError(
             f"checkpoint: an input of shape {a.array.shape} was overwritten in place after the "
             "segment was computed, so it cannot be computed again; .clone() it first"

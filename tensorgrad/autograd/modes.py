@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextvars import ContextVar, Token
 from typing import Any, TypeVar
 
-from tensorgrad.tape import MODE, Mode, current_mode
+from tensorgrad.observers import MODE, Mode, current_mode
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from tensorgrad.dtypes import HALVES, float32
 
+#: An array of a device: numpy.ndarray or cupy.ndarray, of which the latter has no types.
+Array = Any
+
 #: How a primitive computes its value: the name of a function that NumPy and CuPy share, or a
 #: function called as ``value(xp, *arrays, **attributes)``.
 Value = str | Callable[..., Any]

@@ -10,7 +10,7 @@ from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import hooks
-from tensorgrad.tape import RECORDING, current_mode
+from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:

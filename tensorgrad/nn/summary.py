@@ -9,8 +9,9 @@ from typing import Any
 from tensorgrad import backend, dtypes
 from tensorgrad.autograd.walk import entries_of, saved_bytes
 from tensorgrad.nn.module import Module, evaluating
+from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.creation import zeros
-from tensorgrad.tape import MODE, Observer, Primitive, current_mode
+from tensorgrad.tape import Primitive
 from tensorgrad.tensor import Tensor
 
 

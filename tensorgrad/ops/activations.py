@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.cpu import constant
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
@@ -19,7 +20,7 @@ from tensorgrad.ops.precision import ACTIVE, in_float32, to_float32
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
-from tensorgrad.tape import Primitive, apply, constant
+from tensorgrad.tape import Primitive, apply
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

@@ -10,10 +10,11 @@ import numpy as np
 
 from tensorgrad import backend, dtypes, tape
 from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import reshape, shape_of
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import current_mode, wrap
+from tensorgrad.tape import wrap
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.fast_paths import binary, ternary
 from tensorgrad.ops.padding import diagonal
 from tensorgrad.ops.precision import ACTIVE, in_float32, to_half
 from tensorgrad.ops.reductions import sum
@@ -25,7 +26,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
 )
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, binary, ternary
+from tensorgrad.tape import Primitive
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.cpu import constant
 from tensorgrad.backend.sums import row_sums
 from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.activations import log_softmax, sigmoid, softmax
 from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import equal, keep_where, weighted, where
+from tensorgrad.ops.fast_paths import unary_with_labels
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.precision import ACTIVE, loss_in_float32, to_float32
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, constant, unary_with_labels
+from tensorgrad.tape import Primitive, apply
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

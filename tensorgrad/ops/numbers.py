@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorgrad.errors import DtypeError, GradientError
-from tensorgrad.tape import current_mode
+from tensorgrad.observers import current_mode
 
 
 def number(function: str, name: str, value: Any) -> Any:

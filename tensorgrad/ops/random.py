@@ -18,12 +18,13 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import philox
 from tensorgrad.dtypes import FLOATS, HALVES
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.creation import Shape, sizes_of
 from tensorgrad.ops.indexing import take
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, cast, current_mode, wrap
+from tensorgrad.tape import Primitive, apply, cast, wrap
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from tensorgrad.tape import Primitive, binary, unary
+from tensorgrad.ops.fast_paths import binary, unary
+from tensorgrad.tape import Primitive
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor

@@ -12,10 +12,12 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.elementwise import isinf
 from tensorgrad.optim.update import REMEDY, Scratch, warn
-from tensorgrad.tape import Primitive, _next_position, apply_update, current_mode, wrap
+from tensorgrad.tape import Primitive, apply_update, wrap
 from tensorgrad.tensor import Tensor
+from tensorgrad.versions import next_position
 
 Params = Iterable[Tensor | tuple[str, Tensor] | Mapping[str, Any]]
 Group = dict[str, Any]
@@ -117,7 +119,7 @@ class Optimizer:
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         #: when it was made: a position on the tape, of which later ones are lower
-        self.made_at = _next_position()
+        self.made_at = next_position()
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
@@ -400,7 +402,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.made_at = _next_position()
+        self.made_at = next_position()
 
     def _check_kind(
         self, name: str | None, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]

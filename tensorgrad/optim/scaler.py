@@ -8,8 +8,9 @@ from typing import Any
 
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError
+from tensorgrad.observers import is_captured
 from tensorgrad.optim.optimizer import Optimizer
-from tensorgrad.tape import Primitive, apply, is_captured
+from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
 

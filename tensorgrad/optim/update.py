@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend
+from tensorgrad.backend.cpu import constant
 from tensorgrad.dtypes import HALVES, float32
-from tensorgrad.tape import Primitive, constant
+from tensorgrad.tape import Primitive
 
 #: ``rule(xp, numbers, **options)`` gives ``update(step, p, g, u, w, *states)``, which advances the
 #: states in place, writes the step to ``u`` and may use ``w`` for what it likes. It must not write

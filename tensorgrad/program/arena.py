@@ -18,7 +18,7 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program.ir import Program, Value
 from tensorgrad.program.loop_ir import Call, Product, Storage, View, extent_of, is_plain
 from tensorgrad.program.schedule import Nest, Schedule
-from tensorgrad.tape import note_overwritten
+from tensorgrad.versions import increment_versions
 
 # Pieces of memory that are few enough to be placed largest first.
 _FEW = 256
@@ -246,7 +246,7 @@ class ArenaExecutor:
                 if e in self._updated:
                     e.array[...] = e.mirror
             if self._updated:
-                note_overwritten(self._updated_arrays)
+                increment_versions(self._updated_arrays)
         for e in self._externals:
             if e.value.label == "gradient":
                 e.array = e.mirror = None

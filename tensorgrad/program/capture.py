@@ -16,24 +16,17 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import constant
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError, user_line
+from tensorgrad.observers import MODE, RECORDING, Observer, current_mode
 from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
 from tensorgrad.program.guards import LIVE_OPTIONS
 from tensorgrad.program.ir import Instruction, Program, Value
-from tensorgrad.tape import (
-    CAST,
-    MODE,
-    RECORDING,
-    Leaf,
-    Observer,
-    Primitive,
-    constant,
-    current_mode,
-    note_overwritten,
-)
+from tensorgrad.tape import CAST, Leaf, Primitive
 from tensorgrad.tensor import Tensor
+from tensorgrad.versions import increment_versions
 
 # Operations whose result's shape depends on the numbers in their inputs.
 _DATA_DEPENDENT = frozenset({"nonzero", "unique_values"})
@@ -419,7 +412,7 @@ class Recorder(Observer):
             with place.at(place.device_of(array)):
                 if getattr(array.flags, "writeable", True):  # else it was not overwritten
                     array[...] = saved
-        note_overwritten([array for array, _ in self._saved])
+        increment_versions([array for array, _ in self._saved])
         for leaf in self.touched:
             leaf.grad = self.leaves[leaf]
         for generator, state in self._began.items():
@@ -469,7 +462,7 @@ def _owner(array: Any) -> int:
 
 
 def _is_engines_own(array: Any) -> bool:
-    """Whether it is a number that the engine keeps (``tape.constant``), and nobody else writes."""
+    """Whether it is a number that the engine keeps (``cpu.constant``), and nobody else writes."""
     if type(array) is not np.ndarray or array.ndim or array.flags.writeable:
         return False
     return array.dtype in FLOATS and constant(array.item(), array.dtype) is array

@@ -21,6 +21,7 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.precision import autocast_dtype
 from tensorgrad.program import compiler
 from tensorgrad.program.aliases import device_of, relations
@@ -47,7 +48,7 @@ from tensorgrad.program.trees import (
     unflatten,
 )
 from tensorgrad.program.verify import Snapshot, State, differs
-from tensorgrad.tape import current_mode, wrap
+from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 from tensorgrad.turns import All, Several, Turns
 

@@ -10,9 +10,9 @@ from tensorgrad.program.bytecode.opcodes import words
 
 _ENGINE = (
     "tensorgrad.tape", "tensorgrad.replay", "tensorgrad.tensor", "tensorgrad.ops",
-    "tensorgrad.turns", "tensorgrad.backend", "tensorgrad.dtypes", "tensorgrad.autograd",
-    "tensorgrad.nn",
-    "tensorgrad.program", "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
+    "tensorgrad.observers", "tensorgrad.versions", "tensorgrad.turns", "tensorgrad.backend",
+    "tensorgrad.dtypes", "tensorgrad.autograd", "tensorgrad.nn", "tensorgrad.program",
+    "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
     "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
     "tensorgrad.optim.adaptive", "tensorgrad.optim.adam_variants", "tensorgrad.optim.layerwise",
     "tensorgrad.optim.clip", "tensorgrad.optim.average", "tensorgrad.profiler",

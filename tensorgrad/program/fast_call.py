@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad import backend, dtypes, tape
+from tensorgrad import backend, dtypes, versions
 from tensorgrad.errors import CompileError
+from tensorgrad.observers import MODE
 from tensorgrad.ops import precision
 from tensorgrad.program import compiler
 from tensorgrad.program.capture import Drawn, Options
@@ -32,7 +33,7 @@ from tensorgrad.program.guards import (
     matches,
     read,
 )
-from tensorgrad.tape import MODE, Leaf
+from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
 
@@ -139,7 +140,7 @@ def _running(
     overwritten = []
     for array in executor._updated_arrays:
         owner = backend.of(array).memory_owner(array)
-        entry = tape.OVERWRITTEN.get(id(owner))
+        entry = versions.VERSIONS.get(id(owner))
         if entry is None:
             return None
         overwritten.append(_item(entry))
@@ -265,8 +266,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         "mode_var": MODE,
         "mode": mode,
         "active": precision.ACTIVE,
-        "next_position": tape._next_position,
-        "tape_dict": vars(tape),
+        "next_position": versions.next_position,
+        "versions_dict": vars(versions),
         "defaults": vars(dtypes),
         "default_dtype": dtypes.get_default_dtype(),
         "tensors": [

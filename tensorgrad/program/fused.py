@@ -12,11 +12,12 @@ from tensorgrad.autograd.functional import grad
 from tensorgrad.autograd.modes import enable_grad, no_grad
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops import zeros_like
 from tensorgrad.ops.precision import autocast, autocast_dtype
 from tensorgrad.program.compiled import CapturedProgram, Compiled
 from tensorgrad.program.executors.cuda_source import source_of
-from tensorgrad.tape import Primitive, apply, broadcast_to, current_mode, wrap
+from tensorgrad.tape import Primitive, apply, broadcast_to, wrap
 from tensorgrad.tensor import Tensor
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.program.executors.numpy import NumpyExecutor
 from tensorgrad.program.ir import Program, Value, is_writeable
-from tensorgrad.tape import note_overwritten
 from tensorgrad.tensor import Tensor
+from tensorgrad.versions import increment_versions
 
 # How much larger than the answer to a moved last bit a difference may be. Sums round once for each
 # of their terms, which one bit at the inputs does not cover.
@@ -84,7 +84,7 @@ class State:
         for name, (_, fetch) in self.arrays.items():
             array = fetch()
             _put_back(array, saved[name])
-            note_overwritten([array])
+            increment_versions([array])
         for k, (leaf, tensor) in enumerate(zip(self.leaves, saved.gradients, strict=True)):
             leaf.grad = tensor
             if tensor is not None:

@@ -14,7 +14,8 @@ from tensorgrad.autograd.modes import _SetMode
 from tensorgrad.autograd.walk import entries_of
 from tensorgrad.errors import GradientError, TensorgradError
 from tensorgrad.files import write_atomically
-from tensorgrad.tape import Leaf, Mode, Node, Observer
+from tensorgrad.observers import Mode, Observer
+from tensorgrad.tape import Leaf, Node
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:

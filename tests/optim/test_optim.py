@@ -15,8 +15,8 @@ import tensorgrad as tg
 from tensorgrad import Tensor, dtypes, optim
 from tensorgrad.autograd import no_grad
 from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.optim import update
-from tensorgrad.tape import MODE, Observer, current_mode
 
 SHAPES: list[tuple[int, ...]] = [(3, 4), (3,), (), (2, 0), (2, 3, 2)]
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import Tensor
+from tensorgrad.observers import MODE, RECORDING, current_mode
 from tensorgrad.program import Program
 from tensorgrad.program.capture import Recorder
 from tensorgrad.program.executors.cuda import CudaExecutor
 from tensorgrad.program.executors.native import NativeExecutor
 from tensorgrad.program.executors.numpy import NumpyExecutor
 from tensorgrad.program.passes import simplified
-from tensorgrad.tape import MODE, RECORDING, current_mode
 
 EXECUTORS: dict[str, Callable[[Program], Any]] = {
     "numpy": NumpyExecutor,

@@ -13,9 +13,9 @@ from sampler import LAYOUTS, Array, Layout, draw
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.errors import TensorgradError
+from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.capture import VIEW_OR_COPY
-from tensorgrad.tape import MODE, Observer, current_mode
 
 
 class _Shares(Observer):

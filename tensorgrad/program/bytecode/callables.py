@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.nn.module import Module
+from tensorgrad.observers import MODE, current_mode
 from tensorgrad.program.bytecode.opcodes import words
 from tensorgrad.program.bytecode.shadow import (
     FRESH,
@@ -39,7 +40,6 @@ from tensorgrad.program.bytecode.shadow import (
 )
 from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import BUFFERS, CONTAINERS, MISSING, SCALARS, lookup, parts_of
-from tensorgrad.tape import MODE, current_mode
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:

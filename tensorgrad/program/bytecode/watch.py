@@ -62,7 +62,9 @@ def _followed(frame: Any, reads: Follower) -> bool:
 
 
 # These call nobody's code but the value functions of operations, which a replay calls again.
-_CALL_VALUES = ("tensorgrad.tape", "tensorgrad.backend", "tensorgrad.backend.base")
+_CALL_VALUES = (
+    "tensorgrad.tape", "tensorgrad.ops.fast_paths", "tensorgrad.backend", "tensorgrad.backend.base",
+)  # fmt: skip
 _SAY = ("write", "writelines", "flush")
 
 

@@ -49,7 +49,7 @@ typedef struct {
         rates, draws, words, gradients, results, overwritten, segments;
     PyTypeObject *tensor_type;
     Py_ssize_t data_at, node_at, grad_at, hooks_at;
-    PyObject *mode_var, *mode, *active, *next_position, *tape_dict;
+    PyObject *mode_var, *mode, *active, *next_position, *versions_dict;
     PyObject *defaults, *default_dtype, *rest;
     uintptr_t *ranges; /* memory outside begins and ends by turns at these addresses */
     Py_ssize_t range_count;
@@ -62,7 +62,7 @@ typedef struct {
     long count;
 } Entry;
 
-static PyObject *name_position, *name_key, *name_last, *name_default;
+static PyObject *name_position, *name_key, *name_latest, *name_default;
 
 #define SLOT(object, at) (*(PyObject **)((char *)(object) + (at)))
 
@@ -306,7 +306,7 @@ static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
             Py_INCREF(now);
             PyList_SetItem(e->overwritten.items[k].a, 0, now);
         }
-        int bad = PyDict_SetItem(e->tape_dict, name_last, now);
+        int bad = PyDict_SetItem(e->versions_dict, name_latest, now);
         Py_DECREF(now);
         if (bad) return NULL;
     }
@@ -394,7 +394,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     OBJECT(active);
     OBJECT(rest);
     OBJECT(next_position);
-    OBJECT(tape_dict);
+    OBJECT(versions_dict);
     OBJECT(defaults);
     OBJECT(default_dtype);
     e->data_at = offset_of((PyObject *)e->tensor_type, "data");
@@ -533,7 +533,7 @@ PyMODINIT_FUNC PyInit_tensorgrad_entry(void) {
     import_array();
     name_position = PyUnicode_InternFromString("_position");
     name_key = PyUnicode_InternFromString("_key");
-    name_last = PyUnicode_InternFromString("LAST_OVERWRITE");
+    name_latest = PyUnicode_InternFromString("LATEST_VERSION");
     name_default = PyUnicode_InternFromString("_default");
     if (PyType_Ready(&EntryType) < 0) return NULL;
     PyObject *m = PyModule_Create(&module);

@@ -27,7 +27,7 @@ from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
 from tensorgrad.program.pool import threads
-from tensorgrad.tape import note_overwritten
+from tensorgrad.versions import increment_versions
 
 # Primitives whose value is always a new array.
 _FRESH = frozenset({"linear", "matmul", "cross_entropy", "relu", "pass_positive"})
@@ -70,7 +70,7 @@ class NumpyExecutor:
         self._fresh: set[Value] = set()  # values that are always new arrays
         self._known: dict[str, Any] = {
             "ndarray": np.ndarray, "asarray": np.asarray, "dot": np.dot, "own": _own,
-            "note": note_overwritten, "column_sums": column_sums, "held": self._held_ids,
+            "note": increment_versions, "column_sums": column_sums, "held": self._held_ids,
         }  # fmt: skip
         self._lines: list[str] = []
         arguments = [_name(v) for v in program.arguments]
