@@ -605,9 +605,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "new memory not told to C",
         f"{PROGRAM}/executors/native.py",
-        "        if storage in self._slots:\n"
-        "            self._table[self._slots[storage]] = memory.ctypes.data\n",
-        "",
+        "        super()._put(storage, memory)\n        self._table.put(storage, memory)\n",
+        "        super()._put(storage, memory)\n",
         "results",
     ),
     # --- the NumPy executor

@@ -165,13 +165,12 @@ class External:
 class ArenaExecutor:
     """A program whose values lie where ``memory`` says."""
 
-    name: str
-    reason = ""
     #: how many references to a gradient's array there are while nobody else keeps it
     references = 3
 
     def __init__(self, program: Program, views: dict[Value, View], xp: Any) -> None:
         self.program = program
+        self.reason = ""
         self._views = views
         self._xp = xp
         self._seen = {views[v].storage for v in program.kept()}

@@ -23,15 +23,14 @@ from tensorgrad.backend import is_array
 from tensorgrad.errors import CompileError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.precision import autocast_dtype
-from tensorgrad.program import compiler
 from tensorgrad.program.aliases import device_of, relations
 from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import hindrance
 from tensorgrad.program.capture import Recorder, capture
 from tensorgrad.program.effects import Effects, effects_of
 from tensorgrad.program.engine import is_engine
-from tensorgrad.program.executors import native
-from tensorgrad.program.executors.numpy import NumpyExecutor
+from tensorgrad.program.executors import EXECUTORS, REFERENCE, executor_of
+from tensorgrad.program.executors.base import Executor
 from tensorgrad.program.fast_call import fast_call_of, fast_conditions
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.guards import Guards
@@ -53,8 +52,6 @@ from tensorgrad.tensor import Tensor
 from tensorgrad.turns import All, Several, Turns
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-EXECUTORS = ("auto", "native", "numpy")
 
 # So many runs pay for making the fast call.
 _WORTH_IT = 16
@@ -94,7 +91,7 @@ class CapturedProgram:
     def __init__(
         self,
         program: Program,
-        executor: Any,
+        executor: Executor,
         guards: Guards,
         recorder: Recorder,
         outputs: Outputs,
@@ -601,9 +598,9 @@ class Compiled:
         before = state.copy()
         executor = entry.executor
         made, different = self._tried(entry, tensors, wanted, after, before, state)
-        if different and executor.name != "numpy":
+        if different and not isinstance(executor, REFERENCE):
             state.restore(before)
-            entry.executor = NumpyExecutor(entry.program)
+            entry.executor = REFERENCE(entry.program)
             entry.executor.reason = f"the {executor.name} executor did something else: {different}"
             entry.gradients = [None] * len(entry.gradients)
             made, different = self._tried(entry, tensors, wanted, after, before, state)
@@ -648,7 +645,7 @@ class Compiled:
             made = entry.run(tensors)
             return made, entry.differs(self._own(entry, made), wanted, after, before, state)
         except Exception as error:
-            if entry.executor.name != "cuda" and not isinstance(error, StoppedError):
+            if not isinstance(error, (StoppedError, *entry.executor.failures)):
                 raise
             cause = error.__cause__ or error
             return [], f"{type(cause).__name__}: {cause}"
@@ -693,7 +690,7 @@ class Compiled:
         with backend.backend_for(device).at(device):
             program = simplified(program)
             guards.complete(recorder, reads, program, tensors)
-            executor = _executor(self._executor, program)
+            executor = executor_of(program, self._executor)
         wanted = [backend.copied(t.data) for t in outputs.fresh]
         made = CapturedProgram(
             program, executor, guards, recorder, outputs, effects, tree, device, around
@@ -845,29 +842,6 @@ def _device_of(program: Program, arguments: Sequence[Any]) -> str:
     return backend.cuda_backend().current_device()
 
 
-def _executor(wanted: str, program: Program) -> Any:
-    """The executor asked for, or the best one for the program."""
-    if not program.on_host and wanted != "numpy":
-        from tensorgrad.program.executors.cuda import CudaExecutor
-
-        try:
-            return CudaExecutor(program)
-        except Exception as error:  # NVRTC's and the driver's own besides: calls work anyway
-            made = NumpyExecutor(program)
-            made.reason = f"{type(error).__name__}: {error}"
-            return made
-    if wanted == "numpy":
-        return NumpyExecutor(program)
-    try:
-        return native.NativeExecutor(program)
-    except CompileError as error:
-        if wanted == "native" and compiler.compiler() is None:
-            raise
-        made = NumpyExecutor(program)
-        made.reason = str(error)
-        return made
-
-
 @overload
 def compile(
     function: Callable[..., Any], *, executor: str = ..., verify: int | bool = ..., limit: int = ...
@@ -913,10 +887,9 @@ def compile(
 
     Raises CompileError if something in the function cannot be captured, and says where.
     """
-    if executor not in EXECUTORS:
-        raise ValueError(
-            f"compile: executor must be one of {', '.join(EXECUTORS)}; got {executor!r}"
-        )
+    names = ["auto", *[name for name, kind in EXECUTORS.items() if kind.fits(on_host=True)]]
+    if executor not in names:
+        raise ValueError(f"compile: executor must be one of {', '.join(names)}; got {executor!r}")
     if limit < 1:
         raise ValueError(f"compile: limit must be at least 1, got {limit}")
     if function is None:

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import select
 import shlex
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from types import ModuleType
@@ -37,6 +39,16 @@ FLAGS = (
     "-fwrapv", "-fopenmp-simd", "-w",
 )  # fmt: skip
 SOURCES = Path(__file__).parent / "c"
+
+#: What an error says where there is no compiler.
+NONE_FOUND = (
+    "the native executor needs a C compiler; install one (apt install gcc) or name it in CC, or "
+    'compile(..., executor="numpy")'
+)
+#: Separates, in a text, the header, functions that may be compiled apart, and what calls them.
+APART = "/* --- */\n"
+# The characters of a part of a long text.
+_PART = 1 << 16
 
 # Seconds that one program may take, and the bytes of its text that get another second each. On an
 # idle core it is 70,000 bytes a second.
@@ -84,10 +96,7 @@ def _command() -> tuple[str, ...]:
     """The words of the command. Raises CompileError where it cannot be called."""
     command = _words(os.environ.get("CC"), os.environ.get("PATH"))
     if command is None:
-        raise CompileError(
-            "the native executor needs a C compiler; install one (apt install gcc) or name it in "
-            'CC, or compile(..., executor="numpy")'
-        )
+        raise CompileError(NONE_FOUND)
     if shutil.which(command[0]) is None:
         raise CompileError(
             f"CC names the C compiler {command[0]!r}, which is no program that can be run; set CC "
@@ -197,31 +206,76 @@ def _answers(command: tuple[str, ...]) -> bool:
     return True
 
 
+def _parts(text: str) -> list[str]:
+    """A long text as several that can be compiled at the same time."""
+    head, *units = text.split(APART)
+    if len(text) < 2 * _PART or len(units) < 2:
+        return [text]
+    *units, rest = units
+    groups = [""]
+    for unit in units:
+        if len(groups[-1]) + len(unit) > _PART and groups[-1]:
+            groups.append("")
+        groups[-1] += unit
+    head = f'#define TG_UNIT __attribute__((visibility("hidden")))\n{head}'
+    return [head + group for group in (*groups, rest)]
+
+
 def _object(text: str, command: tuple[str, ...], flags: Sequence[str]) -> bytes:
     """The library that a text becomes. Raises CompileError."""
     if command in _hung:
         raise CompileError(_hung[command])
-    shown = shlex.join(command)
+    parts = _parts(text)
     try:
         with tempfile.TemporaryDirectory(prefix="tensorgrad-") as scratch:
-            source, made = os.path.join(scratch, "program.c"), os.path.join(scratch, "program.so")
-            Path(source).write_text(text)
-            whole = [*command, *flags, "-shared", "-fPIC", f"-I{SOURCES}", source]
-            whole += ["-o", made, "-lm", "-pthread"]
-            seconds = LIMIT + len(text) / _SPEED
-            status, said = _run(whole, seconds, scratch, lambda: _answers(command))
-            if status:
-                raise CompileError(f"the C compiler {shown} failed ({status}):\n{_readable(said)}")
-            if not os.path.isfile(made):
-                raise CompileError(f"the C compiler {shown} ended well, but wrote nothing")
+            call = functools.partial(_compiled, command, flags, scratch)
+            library = ["-shared", "-fPIC", f"-I{SOURCES}"]
+            if len(parts) == 1:
+                made = call("program.so", library, text)
+            else:
+                with ThreadPoolExecutor(os.cpu_count()) as threads:
+                    names = [f"part{k}.o" for k in range(len(parts))]
+                    single = itertools.repeat(["-c", "-fPIC", f"-I{SOURCES}"])
+                    objects = list(threads.map(call, names, single, parts))
+                made = call("program.so", [*library, *objects])
             data = Path(made).read_bytes()
     except _HangsError as error:
         raise _hangs(command, error) from None
     except OSError as error:
         raise CompileError(f"there is no room to compile in: {error}") from error
     if not _is_library(data):
+        shown = shlex.join(command)
         raise CompileError(f"the C compiler {shown} wrote {len(data)} bytes that are no library")
     return data
+
+
+def _compiled(
+    command: tuple[str, ...],
+    flags: Sequence[str],
+    scratch: str,
+    name: str,
+    options: Sequence[str],
+    text: str = "",
+) -> str:
+    """The file of that name that the compiler makes of a text, and of files among its options.
+
+    Raises CompileError, _HangsError and OSError.
+    """
+    shown = shlex.join(command)
+    made = os.path.join(scratch, name)
+    whole = [*command, *flags, *options]
+    if text:
+        source = f"{os.path.splitext(made)[0]}.c"
+        Path(source).write_text(text)
+        whole.append(source)
+    whole += ["-o", made, "-lm", "-pthread"]
+    seconds = LIMIT + len(text) / _SPEED
+    status, said = _run(whole, seconds, scratch, lambda: _answers(command))
+    if status:
+        raise CompileError(f"the C compiler {shown} failed ({status}):\n{_readable(said)}")
+    if not os.path.isfile(made):
+        raise CompileError(f"the C compiler {shown} ended well, but wrote nothing")
+    return made
 
 
 def _is_library(data: bytes) -> bool:

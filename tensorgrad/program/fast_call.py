@@ -7,7 +7,6 @@ Python is taken, which does the same.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import sys
@@ -23,7 +22,7 @@ from tensorgrad.observers import MODE
 from tensorgrad.ops import precision
 from tensorgrad.program import compiler
 from tensorgrad.program.capture import Drawn, Options
-from tensorgrad.program.executors import native
+from tensorgrad.program.executors.base import Executor, FastRun
 from tensorgrad.program.guards import (
     LIVE_OPTIONS,
     MISSING,
@@ -53,7 +52,7 @@ def _module() -> Any:
 
 
 def fast_call_of(
-    executor: Any,
+    executor: Executor,
     guards: Guards,
     tensors: Sequence[Tensor],
     gradients: Sequence[tuple[Leaf, Tensor | None]],
@@ -67,10 +66,11 @@ def fast_call_of(
     words: generators, and how many words a replay draws from each.
     limit: how many calls it may serve.
     """
-    if not isinstance(executor, native.NativeExecutor) or not executor.is_short:
+    run = executor.fast_run()
+    module = None if run is None else _module()
+    if run is None or module is None:
         return None
-    module = _module()
-    ran = None if module is None else _running(executor, guards, tensors)
+    ran = _running(run, executor, tensors)
     if ran is None:
         return None
     held = _conditions(guards, tensors, mode)
@@ -90,9 +90,9 @@ def fast_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any
     held = None if module is None else _conditions(guards, tensors, mode)
     if held is None:
         return None
-    names = ("rates", "draws", "results", "overwritten", "segments", "gradients", "words")
-    nothing: dict[str, Any] = {name: [] for name in names}
-    arguments = [(t.data.shape, t.data.dtype.num, type(t.node), 0, 0, -1) for t in tensors]
+    names = "rates draws results overwritten segments gradients words places"
+    nothing: dict[str, Any] = {name: [] for name in names.split()}
+    arguments = [(t.data.shape, t.data.dtype.num, type(t.node), 0, 0, 0, 0) for t in tensors]
     more = {"arguments": arguments, "table": 0, "set_threads": 0, "get_threads": 0, "limit": 0}
     return _made(module, {**held, **nothing, **more})
 
@@ -108,18 +108,10 @@ def _item(a: Any, b: Any = None, c: Any = None, n: int = 0, address: int = 0) ->
     return a, b, c, n, address
 
 
-def _running(
-    executor: native.NativeExecutor, guards: Guards, tensors: Sequence[Tensor]
-) -> dict[str, Any] | None:
-    """Where a program takes its arguments and leaves its results; ``None`` for other kinds."""
-    if any(v.label == "gradient" for v in executor.program.values()):
-        return None  # gradients are added to, which then lie elsewhere every time
-    if any(executor.direct):
-        return None  # they would have to be watched
-    table = executor._table
-    slots = executor._slots
+def _running(run: FastRun, keep: Executor, tensors: Sequence[Tensor]) -> dict[str, Any] | None:
+    """Where a program takes its arguments and leaves its results; ``None`` for what C cannot do."""
     rates, draws = [], []
-    for live, name, buffer, _ in executor._scalars:
+    for live, name, buffer in run.scalars:
         if isinstance(live, Options):
             rates.append(_item(live.group, name, n=buffer.itemsize, address=buffer.ctypes.data))
         elif isinstance(live, Drawn):
@@ -127,41 +119,32 @@ def _running(
             draws.append(_item(live.generator, f"_{name}", None, offset, buffer.ctypes.data))
         else:
             return None
-    arguments: list[Any] = [None] * len(tensors)
-    for k, buffer in executor._small:
-        arguments[k] = buffer.ctypes.data, buffer.nbytes, -1
-    for k, storage in executor._large:
-        arguments[k] = 0, 0, slots.get(storage, -1)
-    results = []
-    for _, array in executor._results:
-        if array is None:
-            return None
-        results.append(_item(array))
+    arguments: list[Any] = []
+    places: list[Any] = []
+    for k, t in enumerate(tensors):
+        copy = (run.copied[k].ctypes.data, run.copied[k].nbytes) if k in run.copied else (0, 0)
+        first = len(places)
+        places += [_item(None, n=added, address=at) for at, added in run.placed.get(k, ())]
+        kind = t.data.shape, t.data.dtype.num, type(t.node)
+        arguments.append((*kind, *copy, first, len(places)))
     overwritten = []
-    for array in executor._updated_arrays:
+    for array in run.overwritten:
         owner = backend.of(array).memory_owner(array)
         entry = versions.VERSIONS.get(id(owner))
         if entry is None:
             return None
         overwritten.append(_item(entry))
-    segments = []
-    for number in executor.source.steps:
-        function = getattr(executor._library, f"segment{number}")
-        segments.append(_item(executor, address=ctypes.cast(function, ctypes.c_void_p).value or 0))
-    quiet = executor._quiet
     return {
-        "arguments": [
-            (t.data.shape, t.data.dtype.num, type(t.node), *where)
-            for t, where in zip(tensors, arguments, strict=True)
-        ],
+        "arguments": arguments,
+        "places": places,
         "rates": rates,
         "draws": draws,
-        "results": results,
+        "results": [_item(array) for array in run.results],
         "overwritten": overwritten,
-        "segments": segments,
-        "table": ctypes.addressof(table),
-        "set_threads": _address(quiet.set_threads) if quiet else 0,
-        "get_threads": _address(quiet.get_threads) if quiet else 0,
+        "segments": [_item(keep, address=address) for address in run.segments],
+        "table": run.table,
+        "set_threads": run.threads[0],
+        "get_threads": run.threads[1],
     }
 
 
@@ -286,7 +269,3 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
 
 def _all_hold(guards: Sequence[Guard]) -> bool:
     return all(matches(read(g.kind, g.holder, g.key), g.value) or g.holds() for g in guards)
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0

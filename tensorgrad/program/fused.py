@@ -152,9 +152,9 @@ class Fused:
                 if language == "cuda":
                     parts.append(f"/* {name} */\n{source_of(compiled.program())}")
                     continue
-                if executor.name != "native":
+                if executor.language != language:
                     raise CompileError(f"the {name} program runs in NumPy: {executor.reason}")
-                parts.append(f"/* {name} */\n{executor.source.text}")
+                parts.append(f"/* {name} */\n{executor.text}")
         if not parts:
             raise CompileError("nothing was compiled yet; call the function first")
         return "\n".join(parts)

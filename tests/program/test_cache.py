@@ -794,7 +794,7 @@ def test_rows_and_blocks_where_there_is_room(
     for _ in range(3):
         for found, wanted in zip(call(x, y), step(x, y), strict=True):
             np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=2e-5, atol=2e-6)
-    text = call._last().executor.source.text
+    text = call._last().executor.text
     assert ("tg_rows(0)" in text) == (room > 0)
     assert ("tg_stream" in text) == (room > 0)
 

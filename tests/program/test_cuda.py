@@ -558,7 +558,7 @@ def test_kernels_compile(arch: int) -> None:
     compiled = tg.compile(step)
     compiled(t)
     runs_on_cuda(compiled)
-    text = compiled._last().executor.source.text
+    text = compiled._last().executor.text
     names = tuple(re.findall(r"void __launch_bounds__\(\d+\) (\w+)", text))
     assert len(names) > 5
     whole = f"{kernels.header('program')}\n{text}"

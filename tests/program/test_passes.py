@@ -207,7 +207,9 @@ def test_memory_is_no_more_than_eager(rng: np.random.Generator) -> None:
 
     call = tg.compile(f, executor="native")
     call(Tensor(rng.standard_normal((64, 64)).astype(np.float32) * 0.1))
-    assert call._last().executor.arena_bytes <= 3 * 64 * 64 * 4
+    executor = call._last().executor
+    assert isinstance(executor, native.NativeExecutor)
+    assert executor.arena_bytes <= 3 * 64 * 64 * 4
 
 
 # --- BLAS -----------------------------------------------------------------------------------------

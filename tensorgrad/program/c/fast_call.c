@@ -19,7 +19,7 @@ typedef struct {
     PyObject *kind;   /* type of the tensor's node */
     char *copy;       /* where a small argument is copied to, or NULL */
     Py_ssize_t bytes;
-    Py_ssize_t slot;  /* where the table has the address of a large one */
+    Py_ssize_t first, end; /* of a large one's items among ``places`` */
 } Argument;
 
 typedef struct {
@@ -46,7 +46,7 @@ typedef struct {
     Argument *arguments;
     Py_ssize_t argument_count;
     Items tensors, hooks, cells, dicts, sizes, items, attributes, functions, leaves, modules, classes,
-        rates, draws, words, gradients, results, overwritten, segments;
+        rates, draws, words, gradients, results, overwritten, segments, places;
     PyTypeObject *tensor_type;
     Py_ssize_t data_at, node_at, grad_at, hooks_at;
     PyObject *mode_var, *mode, *active, *next_position, *versions_dict;
@@ -264,7 +264,10 @@ static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
         PyArrayObject *a = (PyArrayObject *)SLOT(PyTuple_GET_ITEM(args, k), e->data_at);
         Argument *to = &e->arguments[k];
         if (to->copy) memcpy(to->copy, PyArray_DATA(a), to->bytes);
-        else if (to->slot >= 0) e->table[to->slot] = PyArray_DATA(a);
+        for (Py_ssize_t j = to->first; j < to->end; j++) { /* n: what is added to its address */
+            Item *place = &e->places.items[j];
+            *(char **)place->to = (char *)PyArray_DATA(a) + place->n;
+        }
     }
     for (Py_ssize_t k = 0; k < e->rates.count; k++) {
         Item *r = &e->rates.items[k]; /* dict, key; n: bytes of a float */
@@ -422,6 +425,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ITEMS(results);
     ITEMS(overwritten);
     ITEMS(segments);
+    ITEMS(places);
 #if PY_VERSION_HEX < 0x030D0000
     for (Py_ssize_t k = 0; k < e->modules.count; k++)
         e->modules.items[k].to = (void *)(uintptr_t)((PyDictObject *)e->modules.items[k].a)->ma_version_tag;
@@ -458,8 +462,8 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Argument *a = &e->arguments[k];
         PyObject *shape;
         unsigned long long copy;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, k), "O!iOKnn", &PyTuple_Type, &shape, &a->type,
-                              &a->kind, &copy, &a->bytes, &a->slot))
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, k), "O!iOKnnn", &PyTuple_Type, &shape, &a->type,
+                              &a->kind, &copy, &a->bytes, &a->first, &a->end))
             goto fail;
         a->copy = (char *)(uintptr_t)copy;
         a->ndim = (int)PyTuple_GET_SIZE(shape);
@@ -494,7 +498,7 @@ static void entry_dealloc(PyObject *self) {
     PyObject_GC_UnTrack(self);
     Items *all[] = {&e->tensors, &e->hooks, &e->cells, &e->dicts, &e->sizes, &e->items, &e->attributes,
                     &e->functions, &e->leaves, &e->modules, &e->classes, &e->rates, &e->draws, &e->words,
-                    &e->gradients, &e->results, &e->overwritten, &e->segments};
+                    &e->gradients, &e->results, &e->overwritten, &e->segments, &e->places};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
     PyMem_Free(e->arguments);
     PyMem_Free(e->ranges);

@@ -253,12 +253,14 @@ typedef void (*tg_sgemm_t)(int, int, int, int64_t, int64_t, int64_t, float, cons
 typedef void (*tg_dgemm_t)(int, int, int, int64_t, int64_t, int64_t, double, const double *,
                            int64_t, const double *, int64_t, double, double *, int64_t);
 
-static tg_sgemm_t tg_sgemm_;
-static tg_dgemm_t tg_dgemm_;
-static void (*tg_parallel_)(tg_task, void **, long, long);
-static char *(*tg_rows_)(void);
+/* A long program is compiled in several objects, which share these. */
+#define TG_SHARED __attribute__((weak, visibility("hidden")))
+TG_SHARED tg_sgemm_t tg_sgemm_;
+TG_SHARED tg_dgemm_t tg_dgemm_;
+TG_SHARED void (*tg_parallel_)(tg_task, void **, long, long);
+TG_SHARED char *(*tg_rows_)(void);
 
-void tg_link(void *sgemm, void *dgemm, void *parallel, void *rows) {
+__attribute__((weak)) void tg_link(void *sgemm, void *dgemm, void *parallel, void *rows) {
     tg_sgemm_ = (tg_sgemm_t)sgemm;
     tg_dgemm_ = (tg_dgemm_t)dgemm;
     tg_parallel_ = (void (*)(tg_task, void **, long, long))parallel;
@@ -268,6 +270,22 @@ void tg_link(void *sgemm, void *dgemm, void *parallel, void *rows) {
 TG void tg_parallel(tg_task task, void **table, long size, long piece) {
     if (piece < size) tg_parallel_(task, table, size, piece);
     else task(table, 0, size);
+}
+
+/* The units of a program are called from the object that has its segments. */
+#ifndef TG_UNIT
+#define TG_UNIT static
+#endif
+
+typedef void (*tg_unit)(void **table);
+
+/* Runs units in this order; each takes its operands from the table, and the next what follows. */
+TG void tg_units(const tg_unit *units, const uint16_t *operands, const uint16_t *order, long count,
+                 void **table) {
+    for (long i = 0; i < count; i++) {
+        units[order[i]](table);
+        table += operands[order[i]];
+    }
 }
 
 /* Memory of the thread's own from byte `at` on, a multiple of 64: threads may have small stacks. */

@@ -1,21 +1,22 @@
 """The third form of a program: C.
 
 Every unit becomes a function of pointers. Names are given in the order of use, so that units that
-do the same with other memory have the same text, which is compiled once. A nest is written in
-phases: statements for the row, a loop over the columns, and again, since a number that is known
-only at the end of a row (a sum) can be used on the same row in the next phase.
+do the same with other memory have the same text, which is compiled once, however often it runs. A
+nest is written in phases: statements for the row, a loop over the columns, and again, since a
+number that is known only at the end of a row (a sum) can be used on the same row in the next phase.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tensorgrad.program.compiler import APART
 from tensorgrad.program.loop_ir import Call, Check, Map, Product, Reduce, Storage, View
 from tensorgrad.program.lower import C_TYPES
 from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
@@ -39,6 +40,9 @@ _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
+# Units that a segment calls one by one, at most.
+_DIRECT = 256
+_BYTES = {"float": 4, "double": 8, "int32_t": 4, "int64_t": 8, "uint8_t": 1}
 
 
 def literal(x: Any, ctype: str) -> str:
@@ -60,17 +64,22 @@ def literal(x: Any, ctype: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+#: What a function is given the address of: an element of a storage.
+Operand = tuple[Storage, int]
+
+
 @dataclass(slots=True)
 class Function:
-    """The text of a unit's functions, with ``@`` for its name, and what it is called with.
+    """The text of a nest's functions, with ``@`` for its name, and what it is called with.
 
+    operands: storages, and the element of each that it is given the address of.
     size, piece: how far its loop runs, and how much of it one piece of parallel work takes; one
         piece takes it all where that is not worth it.
     partial: elements that each piece needs for partial results, by C type.
     """
 
     text: str
-    storages: list[Storage]
+    operands: list[Operand]
     size: int
     piece: int
     partial: list[tuple[str, int]]
@@ -113,6 +122,7 @@ class NestWriter:
         self.late: list[str] = []
         self.names: dict[Any, str] = {}
         self.pointers: dict[Storage, str] = {}
+        self.origins: dict[Storage, int] = {}  # the elements that the pointers point to
         self.kept: dict[Map | Reduce, str] = {}
         self.reserved = 0
         self.rows_memory: list[str] = []  # pointers into the thread's own memory
@@ -148,8 +158,19 @@ class NestWriter:
 
     # --- operands ---------------------------------------------------------------------------------
 
-    def _pointer(self, storage: Storage) -> str:
-        return self.pointers.setdefault(storage, f"p{len(self.pointers)}")
+    def _pointer(self, view: View) -> str:
+        """The pointer into a storage: at the first element of the first of its views that is asked
+        for, so that the same work on another part of it has the same text."""
+        self.origins.setdefault(view.storage, view.offset)
+        return self.pointers.setdefault(view.storage, f"p{len(self.pointers)}")
+
+    def _first(self, view: View) -> int:
+        """Where a view begins, from where the pointer points."""
+        return view.offset - self.origins.setdefault(view.storage, view.offset)
+
+    def operands(self) -> list[Operand]:
+        """What the pointers point to."""
+        return [(s, self.origins[s]) for s in self.pointers]
 
     def _name(self, key: Any, prefix: str) -> str:
         return self.names.setdefault(key, f"{prefix}{len(self.names)}")
@@ -157,7 +178,8 @@ class NestWriter:
     def _row_base(self, view: View, strides: tuple[int, ...]) -> str:
         """The offset of a row's first element, in C."""
         rows = strides[:-1]
-        text = "" if not view.offset else str(view.offset)
+        first = self._first(view)
+        text = str(first) if first else ""
         if self.flat or not any(rows):
             return text or "0"
         terms = [text] if text else []
@@ -173,10 +195,10 @@ class NestWriter:
 
     def _element(self, view: View, level: str, phase: int, write: bool = False) -> str:
         """The element of ``view`` at the current point, as an expression that can be assigned."""
-        pointer = self._pointer(view.storage)
+        pointer = self._pointer(view)
         strides = self.nest.access(view, level)[2]
         if level == EPILOGUE:
-            return f"{pointer}[{view.offset}]"
+            return f"{pointer}[{self._first(view)}]"
         base = self._row_base(view, strides)
         step = strides[-1]
         if self.flat:
@@ -337,7 +359,7 @@ class NestWriter:
                 self.every_few_rows.append(f"{loop} a{n}[c] += {part}[c], {part}[c] = 0;")
             self.column[phase].append(accumulated(m.kind, f"{part}[c]", x))
             if m in self.nest.stored:
-                target = self._pointer(m.out.storage)
+                target = self._pointer(m.out)
                 self.combine += [
                     f"for (long c = 0; c < {self.columns}; c++) {{",
                     f"    {wide} s = a{n}[c];",
@@ -516,7 +538,7 @@ class NestWriter:
                 + "\n    ".join(end)
                 + "\n}\n"
             )
-        return Function(text, list(self.pointers), size, piece, self.partial)
+        return Function(text, self.operands(), size, piece, self.partial)
 
     def _block_head(self, first: str, last: str) -> list[str]:
         """The beginning of a loop over blocks of columns."""
@@ -615,151 +637,240 @@ def is_small(op: Product) -> bool:
 
 @dataclass(slots=True)
 class Source:
-    """C text; steps are numbers of segments and calls; parts names the units of segments."""
+    """C text; steps are numbers of segments and calls; parts names the units of segments.
+
+    places: what the table of addresses holds: a storage, or ``None`` for the room in which units
+        leave partial results, and a distance from its beginning in bytes.
+    room: the bytes of that.
+    """
 
     text: str
     steps: list[int | Call]
     checks: list[Check]
     parts: list[list[str]]
+    places: list[tuple[Storage | None, int]]
+    room: int
 
 
-def write(
-    schedule: Schedule, slot: Callable[[Storage], int], scratch: Callable[[int], int], threads: int
-) -> Source:
-    """The program in C. slot: the number of a storage in the table of pointers.
+#: Units that are called one after the other: names, and where the table has their operands.
+Run = list[tuple[str, int]]
 
-    scratch: the number of a piece of memory of so many bytes, which a unit has for itself.
+
+class SourceWriter:
+    """Writes a program in C.
+
+    A unit is a function of its operands' addresses, which lie side by side in the table, one unit's
+    after the other's: so units that do the same with other memory are one function. A segment calls
+    its units one by one; a long one is a loop over their numbers.
     """
-    functions: dict[str, str] = {}
-    steps: list[int | Call] = []
-    segments: list[list[str]] = []
-    parts: list[list[str]] = []
-    tasks: list[str] = []
-    checks: list[Check] = []
 
-    def segment() -> list[str]:
-        if not steps or type(steps[-1]) is not int:
-            steps.append(len(segments))
-            segments.append([])
-            parts.append([])
-        return segments[-1]
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.steps: list[int | Call] = []
+        self.checks: list[Check] = []
+        self.parts: list[list[str]] = []
+        self.places: list[tuple[Storage | None, int]] = []
+        self.room = 0
+        self._names: dict[str, str] = {}  # of functions, by the text of their units
+        self._segments: list[list[str | Run]] = []  # statements, and units
+        self._looped: dict[str, int] = {}  # the numbers of units that loops call
+        self._counts: dict[str, int] = {}  # of the operands of units
 
-    def nest_call(nest: Nest) -> None:
+    def write(self, schedule: Schedule) -> Source:
+        """The program of a schedule."""
+        for unit in schedule.units:
+            if isinstance(unit, Nest):
+                self._nest(unit)
+                continue
+            op = unit.operation
+            if type(op) is Call:
+                self.steps.append(op)
+            elif type(op) is Check:
+                self._check(op)
+            else:
+                assert type(op) is Product
+                self._product(op)
+        segments = [self._segment(k, calls) for k, calls in enumerate(self._segments)]
+        units = [text.replace("@", name) for text, name in self._names.items()]
+        known = [f"TG_UNIT void {name}_unit(void **P);" for name in self._names.values()]
+        rest = "\n".join([*known, *self._units_of_loops(), *segments]) + "\n"
+        text = APART.join(['#include "support.h"\n', *units, rest])
+        return Source(text, self.steps, self.checks, self.parts, self.places, self.room)
+
+    def _in_segment(self) -> list[str | Run]:
+        """The segment that goes on, or begins, here."""
+        if not self.steps or type(self.steps[-1]) is not int:
+            self.steps.append(len(self._segments))
+            self._segments.append([])
+            self.parts.append([])
+        return self._segments[-1]
+
+    def _call(
+        self, text: str, operands: Sequence[Operand], about: str, partial: Sequence[int] = ()
+    ) -> None:
+        """Call the unit of this text. partial: where in the room its partial results lie."""
+        name = self._names.setdefault(text, f"f{len(self._names)}")
+        segment = self._in_segment()
+        run = segment[-1] if segment else ""
+        if isinstance(run, str):
+            segment.append(run := [])
+        run.append((name, len(self.places)))
+        self.places += [(s, first * s.dtype.itemsize) for s, first in operands]
+        self.places += [(None, start) for start in partial]
+        self._counts[name] = len(operands) + len(partial)
+        self.parts[-1].append(about)
+
+    # --- units ------------------------------------------------------------------------------------
+
+    def _check(self, op: Check) -> None:
+        self.checks.append(op)
+        v = op.labels
+        self._in_segment().append(
+            f"if (tg_outside((const int64_t *)P[{len(self.places)}], {v.size}, {op.classes})) "
+            f"return {len(self.checks)};"
+        )
+        self.places.append((v.storage, v.offset * v.dtype.itemsize))
+
+    def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)
-        name = functions.setdefault(made.text, f"f{len(functions)}")
         pieces = -(-made.size // made.piece)
-        if threads == 1 and not made.partial:
+        if self.threads == 1 and not made.partial:
             pieces = 1
-        pointers = [f"P[{slot(s)}]" for s in made.storages]
-        bytes_of = {"float": 4, "double": 8, "int32_t": 4, "int64_t": 8, "uint8_t": 1}
-        slots = [scratch(pieces * n * bytes_of[ctype]) for ctype, n in made.partial]
-        lines = segment()
-        whole = [f"P[{k}]" for k in slots]
+        count = len(made.operands)
+        given = [f"P[{k}]" for k in range(count + len(made.partial))]
+        text, calls = made.text, []
         if pieces == 1:
-            lines.append(f"{name}({', '.join([*pointers, *whole])}, 0, {made.size});")
+            calls.append(f"@({', '.join(given)}, 0, {made.size});")
         else:
-            t = f"t{len(tasks)}"
             at = [
-                f"({ctype} *)P[{k}] + begin / {made.piece} * {n}"
-                for k, (ctype, n) in zip(slots, made.partial)
+                f"({ctype} *)P[{count + k}] + begin / {made.piece} * {n}"
+                for k, (ctype, n) in enumerate(made.partial)
             ]
-            tasks.append(
-                f"static void {t}(void **P, long begin, long end) {{ "
-                f"{name}({', '.join([*pointers, *at])}, begin, end); }}"
-            )
-            lines.append(f"tg_parallel({t}, P, {made.size}, {made.piece});")
+            text += _part(f"@({', '.join([*given[:count], *at])}, begin, end);")
+            calls.append(f"tg_parallel(@_part, P, {made.size}, {made.piece});")
         if "@_end" in made.text:
-            lines.append(f"{name}_end({', '.join([*pointers, *whole])}, {pieces});")
-        parts[-1].append(f"nest {list(nest.dims)} of {len(nest.members)}")
+            calls.append(f"@_end({', '.join(given)}, {pieces});")
+        starts, end = [], 0
+        for ctype, n in made.partial:
+            starts.append(end)
+            end += -(-pieces * n * _BYTES[ctype] // 64) * 64
+        self.room = max(self.room, end)
+        about = f"nest {list(nest.dims)} of {len(nest.members)}"
+        self._call(text + _unit(calls), made.operands, about, starts)
 
-    for unit in schedule.units:
-        if type(unit) is Nest:
-            nest_call(unit)
-            continue
-        op = unit.operation  # type: ignore[union-attr]
-        if type(op) is Call:
-            steps.append(op)
-        elif type(op) is Check:
-            v = op.labels
-            checks.append(op)
-            segment().append(
-                f"if (tg_outside((const int64_t *)P[{slot(v.storage)}] + {v.offset}, {v.size}, "
-                f"{op.classes})) return {len(checks)};"
-            )
-        else:
-            assert type(op) is Product
-            _write_product(op, slot, segment(), tasks, functions)
-            parts[-1].append("product {} x {} x {} x {}".format(*product_of(op)))
-    lines = ['#include "support.h"', ""]
-    lines += [text.replace("@", name) for text, name in functions.items()]
-    lines += tasks
-    lines += [
-        f"int segment{k}(void **P) {{\n    " + "\n    ".join([*calls, "return 0;"]) + "\n}"
-        for k, calls in enumerate(segments)
-    ]
-    return Source("\n".join(lines) + "\n", steps, checks, parts)
+    def _product(self, op: Product) -> None:
+        batch = product_of(op)[0]
+        text = _stack_of_products(op) if batch != 1 else _product(op)
+        about = "product {} x {} x {} x {}".format(*product_of(op))
+        self._call(text, [(v.storage, v.offset) for v in (op.a, op.b, op.out)], about)
+
+    # --- segments ---------------------------------------------------------------------------------
+
+    def _segment(self, number: int, calls: list[str | Run]) -> str:
+        """The function of a segment."""
+        lines: list[str] = []
+        for run in calls:
+            if isinstance(run, str):
+                lines.append(run)
+            elif len(run) <= _DIRECT:
+                lines += [f"{name}_unit(P + {at});" for name, at in run]
+            else:
+                lines += self._loop(run)
+        body = "\n    ".join([*lines, "return 0;"])
+        return f"int segment{number}(void **P) {{\n    {body}\n}}"
+
+    def _loop(self, calls: Run) -> list[str]:
+        """A loop over units whose operands follow each other in the table."""
+        numbers = [self._looped.setdefault(name, len(self._looped)) for name, _ in calls]
+        order = f"order{calls[0][1]}"
+        return [
+            f"static const uint16_t {order}[] = {{{','.join(map(str, numbers))}}};",
+            f"tg_units(all_units, all_counts, {order}, {len(calls)}, P + {calls[0][1]});",
+        ]
+
+    def _units_of_loops(self) -> list[str]:
+        """The units that loops call by number, and how many operands each has."""
+        if not self._looped:
+            return []
+        units = ", ".join(f"{name}_unit" for name in self._looped)
+        counts = ", ".join(str(self._counts[name]) for name in self._looped)
+        return [
+            f"static const tg_unit all_units[] = {{{units}}};",
+            f"static const uint16_t all_counts[] = {{{counts}}};",
+        ]
 
 
-def _write_product(
-    op: Product,
-    slot: Callable[[Storage], int],
-    lines: list[str],
-    tasks: list[str],
-    functions: dict[str, str],
-) -> None:
+def write(schedule: Schedule, threads: int) -> Source:
+    """A program in C, for so many threads."""
+    return SourceWriter(threads).write(schedule)
+
+
+def _unit(calls: Sequence[str]) -> str:
+    """The function by which a unit is called."""
+    return f"TG_UNIT void @_unit(void **P) {{ {' '.join(calls)} }}\n"
+
+
+def _part(call: str) -> str:
+    """The function of a part of a unit's work."""
+    return f"static void @_part(void **P, long begin, long end) {{ {call} }}\n"
+
+
+def _product_call(op: Product) -> tuple[str, str]:
+    """The function that a small product needs, and how the product of A and B to C is called."""
+    _, m, k, n = product_of(op)
+    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+    given = f"({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);"
+    if not is_small(op):
+        return "", f"tg_{_ending(op)}gemm{given}"
+    text = (
+        "static __attribute__((noinline)) void @(const float *restrict A, "
+        f"const float *restrict B, float *restrict C) {{\n    tg_small{given}\n}}\n"
+    )
+    return text, "@(A, B, C);"
+
+
+def _product(op: Product) -> str:
+    """The text of a single product."""
+    if is_small(op):
+        return _product_call(op)[0] + _unit(["@(P[0], P[1], P[2]);"])
+    _, m, k, n = product_of(op)
+    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+    a, b, c = (f"({type_of(op.out)} *)P[{number}]" for number in range(3))
+    # Cut along the longer side of the result, so that the smaller factor is packed twice.
+    if m >= n:
+        shifted = f"{a} + begin * {1 if ta else lda}, {b}, {c} + begin * {n}"
+        sizes = f"end - begin, {n}, {k}"
+    else:
+        shifted = f"{a}, {b} + begin * {ldb if tb else 1}, {c} + begin"
+        sizes = f"{m}, end - begin, {k}"
+    size = max(m, n)
+    piece = -(-size // 32) * 16 if m * n * k > 1_000_000 else size
+    given = f"({sizes}, {ta}, {lda}, {tb}, {ldb}, {shifted}, {n});"
+    part = _part(f"tg_{_ending(op)}gemm_part{given}")
+    return part + _unit([f"tg_parallel(@_part, P, {size}, {piece});"])
+
+
+def _stack_of_products(op: Product) -> str:
+    """The text of many products, each by one thread."""
     batch, m, k, n = product_of(op)
     ctype = type_of(op.out)
-
-    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
-    a = f"(const {ctype} *)P[{slot(op.a.storage)}] + {op.a.offset}"
-    b = f"(const {ctype} *)P[{slot(op.b.storage)}] + {op.b.offset}"
-    c = f"({ctype} *)P[{slot(op.out.storage)}] + {op.out.offset}"
-    if is_small(op):
-        text = (
-            "static __attribute__((noinline)) void @(const float *restrict A, "
-            "const float *restrict B, float *restrict C) {\n"
-            f"    tg_small({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);\n}}\n"
-        )
-        call = functions.setdefault(text, f"f{len(functions)}")
-        if batch == 1:
-            lines.append(f"{call}({a}, {b}, {c});")
-            return
-        inner = f"{call}(A, B, C);"
-    else:
-        ending = "s" if ctype == "float" else "d"
-        inner = f"tg_{ending}gemm({m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, A, B, C);"
-        if batch == 1:
-            # Cut along the longer side of the result, so that the smaller factor is packed twice.
-            t = f"t{len(tasks)}"
-            if m >= n:
-                shifted = f"{a} + begin * {1 if ta else lda}, {b}, {c} + begin * {n}"
-                sizes = f"end - begin, {n}, {k}"
-            else:
-                shifted = f"{a}, {b} + begin * {ldb if tb else 1}, {c} + begin"
-                sizes = f"{m}, end - begin, {k}"
-            size = max(m, n)
-            piece = -(-size // 32) * 16 if m * n * k > 1_000_000 else size
-            tasks.append(
-                f"static void {t}(void **P, long begin, long end) {{ tg_{ending}gemm_part({sizes}, "
-                f"{ta}, {lda}, {tb}, {ldb}, {shifted}, {n}); }}"
-            )
-            lines.append(f"tg_parallel({t}, P, {size}, {piece});")
-            return
-    t = f"t{len(tasks)}"
-    dims = op.out.shape[:-2]
+    text, inner = _product_call(op)
     terms_a, terms_b, below = [], [], batch
-    for axis, size in enumerate(dims):
+    for axis, size in enumerate(op.out.shape[:-2]):
         below //= size
         index = f"(i / {below} % {size})"
         terms_a.append(f"{index} * {op.a.strides[axis]}")
         terms_b.append(f"{index} * {op.b.strides[axis]}")
-    tasks.append(
-        f"static void {t}(void **P, long begin, long end) {{\n"
-        f"    for (long i = begin; i < end; i++) {{\n"
-        f"        const {ctype} *A = {a} + {' + '.join(terms_a)};\n"
-        f"        const {ctype} *B = {b} + {' + '.join(terms_b)};\n"
-        f"        {ctype} *C = {c} + i * {m * n};\n"
-        f"        {inner}\n    }}\n}}"
+    text += _part(
+        f"\n    for (long i = begin; i < end; i++) {{\n"
+        f"        const {ctype} *A = ({ctype} *)P[0] + {' + '.join(terms_a)};\n"
+        f"        const {ctype} *B = ({ctype} *)P[1] + {' + '.join(terms_b)};\n"
+        f"        {ctype} *C = ({ctype} *)P[2] + i * {m * n};\n"
+        f"        {inner}\n    }}\n"
     )
     piece = batch if m * n * k * batch < 300_000 else max(1, -(-batch // 8))
-    lines.append(f"tg_parallel({t}, P, {batch}, {piece});")
+    return text + _unit([f"tg_parallel(@_part, P, {batch}, {piece});"])
+
+
+def _ending(op: Product) -> str:
+    return "s" if op.out.dtype == np.float32 else "d"

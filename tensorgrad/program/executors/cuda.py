@@ -24,7 +24,7 @@ from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.executors import cuda_source
-from tensorgrad.program.executors.c_source import layout, product_of
+from tensorgrad.program.executors.c_source import Operand, layout, product_of
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
@@ -154,7 +154,7 @@ class _Launch:
     kernel: Any
     grid: tuple[int, ...]
     block: int
-    storages: list[Storage]
+    operands: list[Operand]
     partial: list[Any]
 
 
@@ -162,6 +162,9 @@ class CudaExecutor(ArenaExecutor):
     """Runs a program on a GPU."""
 
     name = "cuda"
+    language = "cuda"
+    # NVRTC's and the driver's own besides: calls work anyway.
+    failures: tuple[type[Exception], ...] = (Exception,)
 
     def __init__(self, program: Program) -> None:
         if program.aliased:
@@ -265,13 +268,25 @@ class CudaExecutor(ArenaExecutor):
                 dtype = np.float32 if ctype == "float" else np.float64
                 partial.append(room[start : start + size].view(dtype))
                 start += -(-size // _ALIGNMENT) * _ALIGNMENT
-            storages = made.storages
             kernel = self._module.get_function(name)
-            add(_Launch(kernel, made.grid, made.block, storages, partial))
+            add(_Launch(kernel, made.grid, made.block, made.operands, partial))
             if made.end:
                 kernel = self._module.get_function(f"{name}_end")
-                add(_Launch(kernel, (made.end,), 128, storages, partial))
+                add(_Launch(kernel, (made.end,), 128, made.operands, partial))
         return found
+
+    @staticmethod
+    def fits(on_host: bool) -> bool:
+        """See Executor."""
+        return not on_host
+
+    @property
+    def text(self) -> str:
+        """See Executor."""
+        return self.source.text
+
+    def fast_run(self) -> None:
+        """See Executor."""
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -314,8 +329,13 @@ class CudaExecutor(ArenaExecutor):
                 if type(step) is Product:
                     self._product(step)
                 else:
-                    arrays = [self.memory[s] for s in step.storages]
+                    arrays = [self._from(s, first) for s, first in step.operands]
                     step.kernel(step.grid, (step.block,), (*arrays, *step.partial))
+
+    def _from(self, storage: Storage, first: int) -> Any:
+        """The memory of ``storage`` from an element on."""
+        memory = self.memory[storage]
+        return memory.reshape(-1)[first:] if first else memory
 
     def _captured(self, steps: Sequence[Any], stream: Any) -> Any:
         """A stretch as a graph, to be launched on ``stream``."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tensorgrad.program.executors.c_source import (
     ROWS_IN_ORDER,
     NestWriter,
+    Operand,
     accumulated,
     has_axes,
     neutral_of,
@@ -22,7 +23,7 @@ from tensorgrad.program.executors.c_source import (
     wide_of,
 )
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import Map, Reduce, Storage
+from tensorgrad.program.loop_ir import Map, Reduce
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
 
@@ -46,7 +47,7 @@ class KernelText:
     """
 
     text: str
-    storages: list[Storage]
+    operands: list[Operand]
     grid: tuple[int, int]
     block: int
     partial: list[tuple[str, int]]
@@ -168,7 +169,7 @@ class KernelWriter(NestWriter):
             self.begin += self._over_columns([f"{mine} = {start};"])
             self.column[phase].append(accumulated(m.kind, mine, x))
         if m in self.nest.stored:
-            target = self._pointer(m.out.storage)
+            target = self._pointer(m.out)
             self.combine += [
                 f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{",
                 f"    {wide_of(m)} s = a{n}[c];",
@@ -256,7 +257,7 @@ class KernelWriter(NestWriter):
             ]
             text += _kernel_text("@_end", _THREADS, params, tail)
         partial = [(ctype, teams * n if n > 1 else pieces) for ctype, n in self.partial]
-        return KernelText(text, list(self.pointers), grid, block, partial, end)
+        return KernelText(text, self.operands(), grid, block, partial, end)
 
     def _parameters(self) -> str:
         pointers = [

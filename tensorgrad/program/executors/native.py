@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sys import getrefcount
 from time import perf_counter
 from typing import Any
@@ -23,8 +23,9 @@ from tensorgrad.program.arena import (
     traffic_of,
 )
 from tensorgrad.program.blas import blas
-from tensorgrad.program.compiler import build
+from tensorgrad.program.compiler import NONE_FOUND, build, compiler
 from tensorgrad.program.executors import c_source
+from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import Call, Product, Storage
@@ -45,6 +46,50 @@ def aligned(size: int) -> np.ndarray[Any, Any]:
     return raw[start : start + size]
 
 
+class AddressTable:
+    """The addresses that C takes: a place for each operand of each unit.
+
+    places: for each the storage, and the distance from its beginning in bytes.
+    """
+
+    def __init__(self, places: Sequence[tuple[Storage | None, int]]) -> None:
+        self._numbers: dict[Storage | None, int] = {}
+        of = [self._numbers.setdefault(s, len(self._numbers)) for s, _ in places]
+        self._of = np.array(of, np.intp)
+        self._distances = np.array([distance for _, distance in places], np.intp)
+        self._addresses = np.zeros(len(places), np.intp)
+        #: where they lie
+        self.address = self._addresses.ctypes.data
+        self._by_storage = np.argsort(self._of, kind="stable")
+        ends = np.cumsum(np.bincount(self._of, minlength=len(self._numbers)))
+        self._ends = [0, *ends.tolist()]
+
+    def fill(
+        self, memory: Mapping[Storage, np.ndarray[Any, Any]], room: np.ndarray[Any, Any]
+    ) -> None:
+        """Let all storages that are there lie in this memory, and partial results in ``room``."""
+        arrays = [room if s is None else memory.get(s) for s in self._numbers]
+        first = [0 if array is None else array.ctypes.data for array in arrays]
+        np.add(np.array(first, np.intp)[self._of], self._distances, out=self._addresses)
+
+    def put(self, storage: Storage, memory: np.ndarray[Any, Any]) -> None:
+        """Let ``storage`` lie in ``memory`` from here on."""
+        if storage in self._numbers:
+            at = self._places(storage)
+            self._addresses[at] = self._distances[at] + memory.ctypes.data
+
+    def places_of(self, storage: Storage) -> list[tuple[int, int]]:
+        """The addresses of its places, and the distances that are added there."""
+        if storage not in self._numbers:
+            return []
+        places, size = self._places(storage).tolist(), self._addresses.itemsize
+        return [(self.address + k * size, int(self._distances[k])) for k in places]
+
+    def _places(self, storage: Storage) -> np.ndarray[Any, Any]:
+        number = self._numbers[storage]
+        return self._by_storage[self._ends[number] : self._ends[number + 1]]
+
+
 # --- the executor ---------------------------------------------------------------------------------
 
 
@@ -57,15 +102,17 @@ class NativeExecutor(ArenaExecutor):
     """Runs a program as one C call for each stretch between calls of primitives."""
 
     name = "native"
+    language = "c"
+    failures: tuple[type[Exception], ...] = (CompileError,)
 
     def __init__(self, program: Program) -> None:
+        if compiler() is None:
+            raise UnavailableError(NONE_FOUND)
         if program.aliased:
             raise CompileError("memory that is seen through several views is overwritten")
         lowering = Lowering(program)
         super().__init__(program, lowering.views, np)
         self.schedule = Schedule(lowering.operations, self._seen)
-        self._slots: dict[Storage, int] = {}
-        self._scratch: list[tuple[int, int]] = []  # places in the table, and bytes
         self._blas = blas()
         if self._blas is None and any(
             type(u) is Single
@@ -78,7 +125,7 @@ class NativeExecutor(ArenaExecutor):
                 "products are too large without one"
             )
         self.threads = pool.threads()
-        self.source = c_source.write(self.schedule, self._slot, self._new_scratch, self.threads)
+        self.source = c_source.write(self.schedule, self.threads)
         segments = [f"segment{step}" for step in self.source.steps if type(step) is int]
         library = build(self.source.text, ["tg_link", *segments])
         helpers = pool.library()
@@ -89,6 +136,7 @@ class NativeExecutor(ArenaExecutor):
         self._scalars = [
             (s.instruction.live, s.name, np.zeros((), s.out.dtype), s.out.storage)
             for s in lowering.scalars
+            if s.instruction.live is not None
         ]
         self._allocate()
         self._bind_outputs()
@@ -105,15 +153,6 @@ class NativeExecutor(ArenaExecutor):
         #: whether a fork in the middle could leave locks of a BLAS locked in the child
         self._leaves_locks = has_products or any(type(s) is not int for s in self.source.steps)
 
-    def _slot(self, storage: Storage) -> int:
-        """Where the table has the address of ``storage``."""
-        return self._slots.setdefault(storage, len(self._slots) + len(self._scratch))
-
-    def _new_scratch(self, size: int) -> int:
-        at = len(self._slots) + len(self._scratch)
-        self._scratch.append((at, size))
-        return at
-
     def _allocate(self) -> None:
         """Lay out temporary values in one arena, and fill the table of addresses."""
         offsets, self.arena_bytes = arena_plan(lifetimes(self.schedule, self._seen))
@@ -122,14 +161,6 @@ class NativeExecutor(ArenaExecutor):
             self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
         for _, _, buffer, s in self._scalars:
             self.memory[s] = buffer
-        size = len(self._slots) + len(self._scratch)
-        self._table = (ctypes.c_void_p * size)()
-        self._address = ctypes.addressof(self._table)
-        self._room = aligned(sum(-(-n // 64) * 64 for _, n in self._scratch))
-        start = 0
-        for at, n in self._scratch:
-            self._table[at] = self._room.ctypes.data + start
-            start += -(-n // 64) * 64
         for v in self.program.values():
             view = self._views[v]
             if v.role == "constant":
@@ -147,14 +178,11 @@ class NativeExecutor(ArenaExecutor):
         for s in self._seen:
             if s.role == "temporary":
                 self.memory[s] = aligned(s.nbytes).view(s.dtype)
-        self._fill_table()
+        self._room = aligned(self.source.room)
+        self._table = AddressTable(self.source.places)
+        self._table.fill(self.memory, self._room)
         if any(v.role == "argument" for v in self.program.updates()):
             raise CompileError("an argument is overwritten")
-
-    def _fill_table(self) -> None:
-        for s, at in self._slots.items():
-            if s in self.memory:
-                self._table[at] = self.memory[s].ctypes.data
 
     def _bind_outputs(self) -> None:
         """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
@@ -181,14 +209,23 @@ class NativeExecutor(ArenaExecutor):
 
     def _put(self, storage: Storage, memory: np.ndarray[Any, Any]) -> None:
         super()._put(storage, memory)
-        if storage in self._slots:
-            self._table[self._slots[storage]] = memory.ctypes.data
+        self._table.put(storage, memory)
 
     def _segment(self, number: int) -> Callable[[], int]:
         function = getattr(self._library, f"segment{number}")
         function.restype = ctypes.c_int
         function.argtypes = [ctypes.c_void_p]
-        return functools.partial(function, self._address)
+        return functools.partial(function, self._table.address)
+
+    @staticmethod
+    def fits(on_host: bool) -> bool:
+        """See Executor."""
+        return on_host
+
+    @property
+    def text(self) -> str:
+        """See Executor."""
+        return self.source.text
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The results, which are the caller's, and the gradients, which the next replay overwrites.
@@ -203,7 +240,9 @@ class NativeExecutor(ArenaExecutor):
 
     def _run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         if self._fetched():
-            self._fill_table()
+            for e in self._externals:
+                storage = self._views[e.value].storage
+                self._table.put(storage, self.memory[storage])
         # The array is referred to by the list of results, and by the question. Whoever else refers
         # to it keeps what the last replay put there.
         kept = {
@@ -217,10 +256,8 @@ class NativeExecutor(ArenaExecutor):
             buffer[...] = arguments[k]
         for k, storage in self._large:
             array = self.memory[storage] = packed(arguments[k], storage.dtype)
-            if storage in self._slots:
-                self._table[self._slots[storage]] = array.ctypes.data
+            self._table.put(storage, array)
         for live, name, buffer, _ in self._scalars:
-            assert live is not None
             buffer[()] = as_signed(live()[name])
         saved = [(s, self.memory[s].copy()) for s in self.schedule.at_risk if s in self.memory]
         done = False
@@ -266,9 +303,29 @@ class NativeExecutor(ArenaExecutor):
             f"{check.classes}; label number {place} is {labels[place]}"
         )
 
-    @property
-    def is_short(self) -> bool:
-        """Whether it runs without calls, and for less than about 100 us."""
+    def fast_run(self) -> FastRun | None:
+        """See Executor; for programs that run without calls and for less than about 100 us."""
+        if not self._is_short() or any(self.direct):  # the latter would have to be watched
+            return None
+        if any(v.label == "gradient" for v in self.program.values()):
+            return None  # gradients are added to, which then lie elsewhere every time
+        results = [array for _, array in self._results]
+        if any(array is None for array in results):
+            return None
+        quiet = self._quiet
+        segments = [getattr(self._library, f"segment{number}") for number in self.source.steps]
+        return FastRun(
+            scalars=[(live, name, buffer) for live, name, buffer, _ in self._scalars],
+            copied=dict(self._small),
+            placed={k: self._table.places_of(storage) for k, storage in self._large},
+            results=results,
+            overwritten=self._updated_arrays,
+            segments=[_address(function) for function in segments],
+            table=self._table.address,
+            threads=(_address(quiet.set_threads), _address(quiet.get_threads)) if quiet else (0, 0),
+        )
+
+    def _is_short(self) -> bool:
         if self._mirrored or self.schedule.at_risk:
             return False  # they have to be filled, or saved
         work = 0
@@ -296,3 +353,7 @@ class NativeExecutor(ArenaExecutor):
         if self._blas is not None:
             found.append(f"products by {self._blas.title}")
         return found
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

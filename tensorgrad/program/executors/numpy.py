@@ -44,8 +44,9 @@ class NumpyExecutor:
     """Runs a program call by call."""
 
     name = "numpy"
+    language = "python"
+    failures: tuple[type[Exception], ...] = ()
     references = 1 << 30  # nobody has to be watched: see renew
-    reason = ""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class NumpyExecutor:
         moved: what is made of the result of every instruction, for seeing what rounding does.
         """
         self.program = program
+        self.reason = ""
         self._moved = moved
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
@@ -346,8 +348,16 @@ class NumpyExecutor:
             raise
         return found
 
+    @staticmethod
+    def fits(on_host: bool) -> bool:
+        """See Executor: arrays of a GPU are called like any others."""
+        return True
+
     def renew(self, *numbers: int) -> None:
         """Nothing to do: every replay gives new arrays."""
+
+    def fast_run(self) -> None:
+        """See Executor."""
 
     def lines(self) -> list[str]:
         """What ran where, for the report."""
