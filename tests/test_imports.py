@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,92 @@ def test_imports_point_one_way(part: str) -> None:
     for file in files:
         for other in imported(file) - {part}:
             assert LEVEL[other] < LEVEL[part], f"{file.relative_to(ROOT)} imports {other}"
+
+
+PACKAGES = sorted(place.parent.name for place in (ROOT / "tensorgrad").glob("*/__init__.py"))
+#: Circles that are left: of what runs (the rule of ``logaddexp`` needs ``sigmoid``, which is built
+#: on its file), and of annotations alone (a module has methods that are written elsewhere and take
+#: modules; code is followed by parts that call one another).
+CIRCLES = {"ops": [{"activations", "elementwise", "reductions"}]}
+CIRCLES_BY_TYPE = {
+    "nn": [{"check", "evaluating", "hooks", "module", "summary"}],
+    "program": [
+        {"bytecode.callables", "bytecode.reads", "bytecode.surroundings", "trees"},
+        {"bytecode.follower", "bytecode.instructions"},
+    ],
+}
+
+
+def imports_inside(package: str, annotations: bool) -> dict[str, set[str]]:
+    """Of each module of a package those of the same package that it imports, wherever it does so.
+
+    annotations: count what is imported under ``TYPE_CHECKING``, too.
+    """
+    place = ROOT / "tensorgrad" / package
+    paths = {
+        str(file.relative_to(place).with_suffix("")).replace("/", "."): file
+        for file in place.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+
+    def walk(node: ast.AST) -> Iterator[ast.ImportFrom]:
+        if isinstance(node, ast.ImportFrom):
+            yield node
+        for child in ast.iter_child_nodes(node):
+            if annotations or not _is_for_types(node, child):
+                yield from walk(child)
+
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        found[name] = set()
+        for node in walk(ast.parse(path.read_text())):
+            whole = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            inside = {one.removeprefix(f"tensorgrad.{package}.") for one in whole}
+            found[name] |= inside & set(paths) - {name}
+    return found
+
+
+def _is_for_types(node: ast.AST, child: ast.AST) -> bool:
+    if not isinstance(node, ast.If) or ast.unparse(node.test) != "TYPE_CHECKING":
+        return False
+    return child not in node.orelse
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules each of which leads to all others of its set."""
+
+    def reached(start: str) -> set[str]:
+        seen, waiting = set[str](), [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    ahead = {name: reached(name) for name in graph}
+    found = [{other for other in ahead[name] if name in ahead[other]} for name in sorted(graph)]
+    return [circle for k, circle in enumerate(found) if circle and circle not in found[:k]]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_of_a_package_imports_in_a_circle(package: str) -> None:
+    """Imports inside functions count."""
+    assert circles(imports_inside(package, annotations=False)) == CIRCLES.get(package, [])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_annotations_import_in_the_circles_that_are_known(package: str) -> None:
+    """Two modules may name each other's classes only where it is said above."""
+    known = [*CIRCLES.get(package, []), *CIRCLES_BY_TYPE.get(package, [])]
+    assert circles(imports_inside(package, annotations=True)) == known
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": {"f"}, "f": {"e"}}
+    assert circles(graph) == [{"b", "c"}, {"e", "f"}]
+    assert "module" in imports_inside("nn", annotations=True)["hooks"]
+    assert "module" not in imports_inside("nn", annotations=False)["hooks"]
+    assert "lower" in imports_inside("program", annotations=False)["executors.native"]
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
-from tensorgrad.dtypes import INTEGERS
 from tensorgrad.errors import ShapeError, TensorgradError
-from tensorgrad.nn.containers import Residual
-from tensorgrad.nn.embedding import RBF, Bilinear, Embedding
-from tensorgrad.nn.layers import Linear
-from tensorgrad.nn.module import Module, evaluating
-from tensorgrad.nn.normalization import BatchNorm1d, GroupNorm, LayerNorm, RMSNorm
+from tensorgrad.nn.evaluating import observing
+from tensorgrad.nn.fit import Misfit
 from tensorgrad.ops.creation import zeros
 from tensorgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tensorgrad.nn.module import Module
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -60,17 +58,6 @@ class ModelError(ShapeError):
         super().__init__(f"{count} in the model\n" + "\n".join(f"- {p}" for p in problems))
 
 
-@dataclass(frozen=True)
-class _Misfit:
-    """What a layer says of an input: the axis and the size it has, and what it should be."""
-
-    axis: int | None
-    what: str
-    own: str  # how the layer would have to be made, "" if it cannot
-    wanted: int | None = None  # the size of the axis that the layer wants
-    output: tuple[int, ...] | None = None  # what it would have given
-
-
 def check_shapes(model: Module, inputs: Sequence[Any]) -> Any:
     """The output of ``model`` for zeros in the place of ``inputs``; see ``Module.check``."""
     first = next(model.parameters(), None)
@@ -85,7 +72,7 @@ def check_shapes(model: Module, inputs: Sequence[Any]) -> Any:
             made.append(zeros(tuple(given), dtype=dtype, device=device))
     run = _Run(model, problems)
     try:
-        with run.watching(), no_grad():
+        with observing(model, run.observed), no_grad():
             output = model(*made)
     except Exception as error:
         problems.append(run.explained(error))
@@ -99,7 +86,6 @@ class _Run:
     """One run of a model: who made which tensor, and what did not fit."""
 
     def __init__(self, model: Module, problems: list[Problem]) -> None:
-        self.model = model
         self.problems = problems
         self.paths = {id(m): path for path, m in model.named_modules()}
         self.modules = dict(model.named_modules())
@@ -108,25 +94,13 @@ class _Run:
         self.kept: list[Any] = []  # so that no id is used twice
         self.depth: list[str] = []  # paths of the modules that are running
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Inside, every module of the model tells what it does."""
-        parts = list(self.model.modules())
-        with evaluating(self.model):
-            try:
-                for part in parts:
-                    vars(part)["forward"] = self._observed(part)
-                yield
-            finally:
-                for part in parts:
-                    vars(part).pop("forward", None)
-
-    def _observed(self, part: Module) -> Callable[..., Any]:
+    def observed(self, part: Module) -> Callable[..., Any]:
+        """``forward`` of a part, which tells what it does."""
         forward = part.forward
         path = self.paths[id(part)]
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            misfit = _misfit(part, args)
+            misfit = part._misfit(*args) if args and isinstance(args[0], Tensor) else None
             if misfit is not None:
                 self.problems.append(self._problem(path, part, args, misfit))
                 if misfit.output is None:
@@ -148,7 +122,7 @@ class _Run:
 
         return call
 
-    def _problem(self, path: str, part: Module, args: Any, misfit: _Misfit) -> Problem:
+    def _problem(self, path: str, part: Module, args: Any, misfit: Misfit) -> Problem:
         fixes = []
         x = args[0] if args else None
         if isinstance(x, Tensor) and misfit.wanted is not None and misfit.axis is not None:
@@ -160,9 +134,11 @@ class _Run:
             # Back through activations and norms, which have no size of their own to choose.
             array: int | None = id(x.data)
             while array is not None and (maker := self.makers.get(array)) is not None:
-                option = _output_option(self.modules[maker], misfit.wanted)
-                if option:
-                    fixes.append(f"{option} in {maker}, from which its input comes")
+                argument = self.modules[maker]._output_argument
+                if argument:
+                    fixes.append(
+                        f"{argument}={misfit.wanted} in {maker}, from which its input comes"
+                    )
                     break
                 array = self.sources.get(array)
         return Problem(
@@ -243,96 +219,3 @@ def _rearrangements(shape: tuple[int, ...], axis: int, wanted: int) -> list[str]
     elif shape and shape[0] == wanted and axis > 0 and len(shape) == 2:
         found.append("transpose the input, x.T: its axis 0 has that size")
     return found
-
-
-def _output_option(maker: Module, wanted: int) -> str:
-    """How the module that made an input would have to be made to give ``wanted`` features."""
-    if isinstance(maker, Linear | Bilinear):
-        return f"out_features={wanted}"
-    if isinstance(maker, Embedding):
-        return f"embedding_dim={wanted}"
-    if isinstance(maker, RBF):
-        return f"num_centers={wanted}"
-    return ""
-
-
-def _last_axis(x: Tensor, name: str, size: int, outputs: int) -> _Misfit | None:
-    """For a layer that wants ``size`` features in the last axis."""
-    if x.shape and x.shape[-1] == size:
-        return None
-    if not x.shape:
-        return _Misfit(None, "the input has no axis", "", size)
-    return _Misfit(
-        len(x.shape) - 1,
-        f"the input has shape {x.shape}; its last axis must have size {size}",
-        f"{name}={x.shape[-1]} here",
-        size,
-        (*x.shape[:-1], outputs),
-    )
-
-
-def _misfit(part: Module, args: Sequence[Any]) -> _Misfit | None:
-    """What does not fit of the arguments of a layer of the library; None if all does."""
-    x = args[0] if args else None
-    if not isinstance(x, Tensor):
-        return None
-    if isinstance(part, Linear):
-        return _last_axis(x, "in_features", part.in_features, part.out_features)
-    if isinstance(part, RBF):
-        return _last_axis(x, "in_features", part.in_features, len(part.beta))
-    if isinstance(part, LayerNorm | RMSNorm):
-        return _normalized(x, part.normalized_shape)
-    if isinstance(part, GroupNorm):
-        return _channels(x, "num_channels", part.num_channels, range(2, 65), "(N, {}, ...)")
-    if isinstance(part, BatchNorm1d):
-        return _channels(x, "num_features", part.num_features, (2, 3), "(N, {}) or (N, {}, L)")
-    if isinstance(part, Embedding) and x.dtype not in INTEGERS:
-        return _Misfit(
-            None, f"the input must hold integers, not {x.dtype}",
-            "check with an integer tensor, as model.check(tg.zeros((8, 5), dtype=tg.int64)), and "
-            "convert the input with .astype(tg.int64)",
-            None, (*x.shape, part.weight.shape[1]),
-        )  # fmt: skip
-    if isinstance(part, Bilinear) and len(args) == 2 and isinstance(args[1], Tensor):
-        out, in1, in2 = part.weight.shape
-        for k, (y, size) in enumerate(zip(args, (in1, in2)), 1):
-            found = _last_axis(y, f"in{k}_features", size, out)
-            if found is not None:
-                return found
-    if isinstance(part, Residual):
-        return None  # its own forward says it
-    return None
-
-
-def _normalized(x: Tensor, sizes: tuple[int, ...]) -> _Misfit | None:
-    n = len(sizes)
-    if x.shape[-n:] == sizes:
-        return None
-    if len(x.shape) < n:
-        return _Misfit(None, f"the input has shape {x.shape}, and {n} axes are to be normalized",
-                       "normalized_shape of fewer axes here")  # fmt: skip
-    axis = next(k for k in range(1, n + 1) if x.shape[-k] != sizes[-k])
-    wanted = sizes[-axis]
-    own = x.shape[-n:] if n > 1 else x.shape[-1]
-    return _Misfit(
-        len(x.shape) - axis,
-        f"the input has shape {x.shape}; its last axes must be {sizes}",
-        f"normalized_shape={own} here", wanted, x.shape,
-    )  # fmt: skip
-
-
-def _channels(
-    x: Tensor, name: str, size: int, ranks: Sequence[int] | range, shape: str
-) -> _Misfit | None:
-    """For a layer that wants ``size`` channels in axis 1."""
-    text = shape.replace("{}", str(size))
-    if len(x.shape) not in ranks:
-        fix = "nn.Flatten() before it" if len(x.shape) > max(ranks) else ""
-        return _Misfit(None, f"the input has shape {x.shape}; it must have shape {text}", fix,
-                       None, x.shape)  # fmt: skip
-    if x.shape[1] == size:
-        return None
-    return _Misfit(
-        1, f"the input has shape {x.shape}; it must have shape {text}",
-        f"{name}={x.shape[1]} here", size, x.shape,
-    )  # fmt: skip

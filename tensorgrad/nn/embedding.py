@@ -8,6 +8,7 @@ from typing import Any
 from tensorgrad.dtypes import INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import init
+from tensorgrad.nn.fit import Misfit, last_axis
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.elementwise import exp, square, where
@@ -30,6 +31,7 @@ class Embedding(Module):
     """
 
     _shown = ("num_embeddings", "embedding_dim", "padding_idx")
+    _output_argument = "embedding_dim"
 
     def __init__(
         self,
@@ -78,6 +80,16 @@ class Embedding(Module):
         keep = (number != self.padding_idx).reshape(*indices.shape, 1)
         return where(keep, found, found.detach())
 
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        if x.dtype in INTEGERS:
+            return None
+        return Misfit(
+            None, f"the input must hold integers, not {x.dtype}",
+            "check with an integer tensor, as model.check(tg.zeros((8, 5), dtype=tg.int64)), and "
+            "convert the input with .astype(tg.int64)",
+            None, (*x.shape, self.weight.shape[1]),
+        )  # fmt: skip
+
 
 class Bilinear(Module):
     """``y[o] = x1 @ weight[o] @ x2 + bias[o]``: products of two inputs.
@@ -90,6 +102,7 @@ class Bilinear(Module):
     """
 
     _shown = ("in1_features", "in2_features", "out_features")
+    _output_argument = "out_features"
 
     def __init__(
         self,
@@ -126,6 +139,13 @@ class Bilinear(Module):
         y = einsum("...i,oij,...j->...o", x1, self.weight, x2)
         return y if self.bias is None else y + self.bias
 
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        if len(others) != 1 or not isinstance(others[0], Tensor):
+            return None
+        out, in1, in2 = self.weight.shape
+        first = last_axis(x, "in1_features", in1, out)
+        return first or last_axis(others[0], "in2_features", in2, out)
+
 
 class RBF(Module):
     """Radial basis functions: ``exp(-beta[k] * |x - centers[k]|**2)``.
@@ -139,6 +159,7 @@ class RBF(Module):
     """
 
     _shown = ("in_features", "num_centers")
+    _output_argument = "num_centers"
 
     def __init__(
         self,
@@ -166,6 +187,9 @@ class RBF(Module):
                 f"RBF: the last axis of the input must have size {self.in_features}, got {x.shape}"
             )
         return _radial(x, self.centers, self.beta)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return last_axis(x, "in_features", self.in_features, len(self.beta))
 
 
 @in_float32

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorgrad.nn import init
 from tensorgrad.nn.activations import FusedActivation
+from tensorgrad.nn.fit import Misfit, last_axis
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.activations import bias_activation
 from tensorgrad.ops.creation import empty
@@ -28,6 +29,8 @@ class Linear(Module):
 
     Raises ValueError for sizes that are not positive integers.
     """
+
+    _output_argument = "out_features"
 
     def __init__(
         self,
@@ -62,6 +65,9 @@ class Linear(Module):
             name, options = activation
             return bias_activation(linear(x, self.weight), self.bias, name, **options)
         return linear(x, self.weight, self.bias)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return last_axis(x, "in_features", self.in_features, self.out_features)
 
     def extra_repr(self) -> str:
         """The sizes, and whether there is a bias."""

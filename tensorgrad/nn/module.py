@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from tensorgrad import dtypes
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import hooks
+from tensorgrad.nn.check import check_shapes
+from tensorgrad.nn.fit import Misfit
+from tensorgrad.nn.summary import Summary, summarize
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.tensor import Tensor
-
-if TYPE_CHECKING:
-    from tensorgrad.nn.summary import Summary
 
 M = TypeVar("M", bound="Module")
 T = TypeVar("T")
@@ -56,19 +55,6 @@ class Parameter(Tensor):
         return "Parameter" + super().__repr__().removeprefix("Tensor")
 
 
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Inside, ``model.eval()``; afterwards each module inside is in the mode it was in before."""
-    parts = list(model.modules())
-    modes = [part.training for part in parts]
-    try:
-        model.eval()
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-
-
 class IncompatibleKeys(NamedTuple):
     """What ``load_state_dict(state, strict=False)`` passed over."""
 
@@ -93,6 +79,7 @@ class Module:
 
     training: bool = True  #: whether dropout and the like behave as in training
     _shown: ClassVar[tuple[str, ...]] = ()  # the attributes that repr() shows
+    _output_argument: ClassVar[str] = ""  # the one that sets how many features the output has
     _hooks: tuple[hooks.Hook, ...] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -538,12 +525,14 @@ class Module:
         ShapeError, that lists all problems found: the path of the module, the axis, what it got and
         wants, and the nearest change that would make it fit.
         """
-        from tensorgrad.nn.check import check_shapes
-
         output = check_shapes(self, inputs)
         if isinstance(output, Tensor):
             return output.shape
         return tuple(getattr(part, "shape", None) for part in output)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        """What does not fit of the arguments of ``forward``, if a layer can tell beforehand."""
+        return None
 
     def summary(self, input_shape: Any = None, dtype: Any = None) -> Summary:
         """A table of the modules: types, output shapes, parameters, memory, operations.
@@ -554,8 +543,6 @@ class Module:
             these are left out if it is ``None``.
         dtype: of the zeros; that of the first parameter by default.
         """
-        from tensorgrad.nn.summary import summarize
-
         return summarize(self, input_shape, dtype)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tensorgrad.autograd.modes import is_recomputing, no_grad
 from tensorgrad.dtypes import int64, promote
 from tensorgrad.errors import ShapeError
+from tensorgrad.nn.fit import Misfit, channels, normalized
 from tensorgrad.nn.module import Module, Parameter, check_sizes
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.normalization import layer_norm, rms_norm
@@ -61,6 +62,9 @@ class LayerNorm(Module):
         """``x`` (..., *normalized_shape), in its shape."""
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return normalized(x, self.normalized_shape)
+
 
 class RMSNorm(Module):
     """Each example by its root mean square (Zhang and Sennrich, 2019).
@@ -88,6 +92,9 @@ class RMSNorm(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (..., *normalized_shape), in its shape."""
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return normalized(x, self.normalized_shape)
 
 
 class GroupNorm(Module):
@@ -137,6 +144,9 @@ class GroupNorm(Module):
             rows = y.reshape(n, self.num_groups, size)
             y = layer_norm(rows, (size,), None, None, self.eps).reshape(x.shape)
         return _per_channel(y, self.weight, self.bias, x.dtype)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return channels(x, "num_channels", self.num_channels, range(2, 65), "(N, {}, ...)")
 
 
 def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None, *dtypes: Any) -> Tensor:
@@ -226,6 +236,9 @@ class BatchNorm1d(Module):
             kinds += [self.running_mean.dtype, self.running_var.dtype]
         y = centered * (var + self.eps).rsqrt()
         return _per_channel(y, self.weight, self.bias, *kinds)
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return channels(x, "num_features", self.num_features, (2, 3), "(N, {}) or (N, {}, L)")
 
     def _track(self, mean: Tensor, var: Tensor) -> None:
         """Take a batch into the running statistics."""

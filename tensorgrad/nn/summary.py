@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorgrad import backend, dtypes
 from tensorgrad.autograd.walk import entries_of, saved_bytes
-from tensorgrad.nn.module import Module, evaluating
+from tensorgrad.nn.evaluating import observing
 from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.creation import zeros
 from tensorgrad.tape import Primitive
 from tensorgrad.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tensorgrad.nn.module import Module
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,12 @@ class _Forward(Observer):
             zeros(tuple(shape), dtype=dtype, device=device)
             for shape in ([input_shape] if one else input_shape)
         ]
-        parts = list(module.modules())
         token = MODE.set(current_mode()._replace(grad=True, observers=(self,)))
         try:
-            with evaluating(module):
-                for part in parts:
-                    vars(part)["forward"] = self._observed(part)
+            with observing(module, self._observed):
                 output = module(*inputs)
         finally:
             MODE.reset(token)
-            for part in parts:
-                vars(part).pop("forward", None)
         outputs = output if isinstance(output, tuple | list) else [output]
         roots = [y.node for y in outputs if isinstance(y, Tensor) and y.node is not None]
         own = {id(backend.of(p.data).memory_owner(p.data)) for p in module.parameters()}

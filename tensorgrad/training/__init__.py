@@ -1,6 +1,5 @@
 """Training: the Trainer, what can be hung into it, and the files it leaves."""
 
-from tensorgrad.training.callback import Callback
 from tensorgrad.training.checkpoint import (
     CheckpointError,
     LoadedCheckpoint,
@@ -31,7 +30,7 @@ from tensorgrad.training.nan_stop import NanStop
 from tensorgrad.training.progress import Progress
 from tensorgrad.training.regions import draw_regions
 from tensorgrad.training.tensorboard import TensorBoard
-from tensorgrad.training.trainer import Trainer, TrainingError
+from tensorgrad.training.trainer import Callback, Trainer, TrainingError
 
 __all__ = [
     "F1",

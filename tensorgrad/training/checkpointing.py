@@ -8,17 +8,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tensorgrad.data import DataLoader
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import linked_file, remove_parts
-from tensorgrad.training.callback import Callback
 from tensorgrad.training.checkpoint import older, save_checkpoint
 from tensorgrad.training.metrics import chosen_mode
-
-if TYPE_CHECKING:
-    from tensorgrad.data import DataLoader
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.training.trainer import Callback, Trainer
 
 
 class Checkpointing(Callback):

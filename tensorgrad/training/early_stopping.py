@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorgrad.errors import TensorgradError
-from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import chosen_mode
-
-if TYPE_CHECKING:
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.training.trainer import Callback, Trainer
 
 
 class EarlyStopping(Callback):

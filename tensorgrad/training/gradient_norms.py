@@ -7,15 +7,12 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import write_atomically
-from tensorgrad.training.callback import Callback
-
-if TYPE_CHECKING:
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.training.trainer import Callback, Trainer
 
 
 class GradientNorms(Callback):

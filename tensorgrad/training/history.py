@@ -7,15 +7,11 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tensorgrad.data import DataLoader
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import write_atomically
-from tensorgrad.training.callback import Callback
-
-if TYPE_CHECKING:
-    from tensorgrad.data import DataLoader
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.training.trainer import Callback, Trainer
 
 
 class History(Callback):

@@ -7,15 +7,11 @@ import os
 import time
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tensorgrad.data import DataLoader
 from tensorgrad.files import write_atomically
-from tensorgrad.training.callback import Callback
 from tensorgrad.training.curves import draw_curves
-
-if TYPE_CHECKING:
-    from tensorgrad.data import DataLoader
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.training.trainer import Callback, Trainer
 
 
 class LivePlot(Callback):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy import ndarray
 
 from tensorgrad.autograd import detect_anomaly
+from tensorgrad.data import DataLoader
 from tensorgrad.errors import AnomalyError, TensorgradError
-from tensorgrad.training.callback import Callback
-
-if TYPE_CHECKING:
-    from tensorgrad.data import DataLoader
-    from tensorgrad.tensor import Tensor
-    from tensorgrad.training.trainer import Trainer
-
+from tensorgrad.tensor import Tensor
+from tensorgrad.training.trainer import Callback, Trainer, TrainingError
 
 _MOST_BYTES = 1 << 26
 
@@ -74,8 +70,6 @@ class NanStop(Callback):
         self._bytes = 0
 
     def _stop(self, trainer: Trainer) -> None:
-        from tensorgrad.training.trainer import TrainingError
-
         state, batches = self._state, list(self._batches)
         first = trainer.steps - len(batches)
         trainer.restore_training_state(state)

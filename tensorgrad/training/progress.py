@@ -5,13 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from tensorgrad.training.callback import Callback
-
-if TYPE_CHECKING:
-    from tensorgrad.data import DataLoader
-    from tensorgrad.training.trainer import Trainer
+from tensorgrad.data import DataLoader
+from tensorgrad.training.trainer import Callback, Trainer
 
 _INTERVAL = 0.1  # seconds between two drawings of the line
 

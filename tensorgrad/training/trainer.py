@@ -1,4 +1,7 @@
-"""The Trainer: epochs of training steps and validation, and the state that resumes them."""
+"""The Trainer: epochs of training steps and validation, and the state that resumes them.
+
+Beside it the base of what can be hung into training.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,12 @@ from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
-from tensorgrad.nn.module import evaluating
+from tensorgrad.nn.evaluating import evaluating
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.optim import ExponentialMovingAverage
 from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.arithmetic import arithmetic, differences
-from tensorgrad.training.callback import Callback
 from tensorgrad.training.metrics import (
     AccuracyOfClasses,
     EpochMetric,
@@ -35,6 +37,39 @@ from tensorgrad.training.step import Parts, Step, prepared
 
 class TrainingError(TensorgradError, ArithmeticError):
     """Training cannot go on: the loss is no longer a finite number."""
+
+
+class Callback:
+    """Base of the callbacks; each method may be overridden, and does nothing here.
+
+    They are called in the order in which the Trainer was given them. What they want to know is in
+    the trainer: ``epoch`` (epochs done), ``history``, ``running`` (means of the current epoch).
+    """
+
+    def on_fit_start(self, trainer: Trainer, loader: DataLoader, epochs: int) -> None:
+        """Before the first batch; ``epochs`` is the number at which training will end."""
+
+    def on_batch_end(self, trainer: Trainer, done: int) -> None:
+        """After each training step; ``done`` batches of the epoch are done."""
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
+        """After validation; ``record`` is the new last line of ``trainer.history``."""
+
+    def on_epoch_complete(self, trainer: Trainer) -> None:
+        """After every callback has seen ``on_epoch_end``: the state is that of a whole epoch."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch, unless training was aborted."""
+
+    def on_abort(self, trainer: Trainer, error: BaseException) -> None:
+        """When ``error`` (KeyboardInterrupt, a loss that is not finite, ...) ends the training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of this callback."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
 
 
 class Trainer:
