@@ -196,25 +196,46 @@ class Primitive:
     together: ``together(g, needed, saved)`` gives the gradients of all inputs at once, for rules
         that would do the same work over; see ``Backend.gradients``. The rules are for where they
         are recorded themselves.
+
+    Facts, which those who execute and count go by (``tests/ops/test_facts.py`` tries them all):
+
+    elementwise: the shapes of the inputs broadcast, and each element of the result is computed
+        from those at its place alone.
+    moves: each element of the result is one of an input or a constant, whatever the numbers are.
+    fresh: the result never shares memory with an input; true of a function known by its name.
+    view_or_copy: whether it does depends on how the input lies in memory.
+    data_dependent: the shape of the result depends on the numbers in the inputs.
+    random: the value is drawn, as the attributes ``key`` and ``position`` say, which are live.
+    live: the attributes that may be others in every replay of a program.
+    flops: ``flops(*inputs, out)``, the floating-point operations, where they are not one for each
+        element of the largest array (none for what moves).
     """
 
     __slots__ = (
         "_cuda",
+        "_flops",
         "cpu",
+        "data_dependent",
+        "elementwise",
         "explain",
+        "fresh",
         "half_in_float32",
         "has_rules",
         "inputs",
         "kernel",
+        "live",
+        "moves",
         "mutates",
         "name",
         "promoted",
         "promotion",
+        "random",
         "residual",
         "rules",
         "together",
         "value",
         "variadic",
+        "view_or_copy",
     )  # fmt: skip
 
     def __init__(
@@ -231,6 +252,14 @@ class Primitive:
         residual: Callable[..., Any] | None = None,
         kernel: str | None = None,
         together: Callable[..., Sequence[Any]] | None = None,
+        elementwise: bool = False,
+        moves: bool = False,
+        fresh: bool | None = None,
+        view_or_copy: bool = False,
+        data_dependent: bool = False,
+        random: bool = False,
+        live: tuple[str, ...] = (),
+        flops: Callable[..., int] | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -249,12 +278,28 @@ class Primitive:
         self.residual = residual
         self.kernel = kernel
         self.together = together
+        self.elementwise = elementwise
+        self.moves = moves
+        self.fresh = isinstance(value, str) if fresh is None else fresh
+        self.view_or_copy = view_or_copy
+        self.data_dependent = data_dependent
+        self.random = random
+        self.live = ("key", "position") if random else live
+        self._flops = flops
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
 
     def mutated(self, count: int) -> Iterable[int]:
         """The positions written to when there are ``count`` inputs."""
         return self.mutates(count) if callable(self.mutates) else self.mutates
+
+    def flops(self, inputs: Sequence[Any], out: Any) -> int:
+        """The floating-point operations that computing ``out`` from ``inputs`` takes."""
+        if self._flops is not None:
+            return self._flops(*inputs, out)
+        if self.moves:
+            return 0
+        return max(int(x.size) for x in (out, *inputs) if hasattr(x, "size"))
 
     def on(self, device: Backend) -> Callable[..., Any]:
         """The value as a function of the arrays of ``device``."""
@@ -518,7 +563,9 @@ def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     return total(xp, x, axes).reshape(shape)
 
 
-CAST = Primitive("astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)})
+CAST = Primitive(
+    "astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)}, elementwise=True, moves=True
+)
 BROADCAST_TO = Primitive(
     "broadcast_to",
     _broadcast_value,
@@ -526,6 +573,7 @@ BROADCAST_TO = Primitive(
     explain=lambda shape_in, shape: (
         f"only axes of size 1 and new leading axes can be repeated to get shape {tuple(shape)}"
     ),
+    moves=True,
 )
 SUM_TO = Primitive(
     "sum_to",

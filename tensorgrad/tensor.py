@@ -828,7 +828,9 @@ def _copy_value(xp: Any, target: Any, source: Any) -> Any:
     return target
 
 
-_COPY = tape.Primitive("copy_", _copy_value, {"target": None, "source": None}, mutates=(0,))
+_COPY = tape.Primitive(
+    "copy_", _copy_value, {"target": None, "source": None}, mutates=(0,), moves=True
+)
 
 add, subtract, multiply, divide = ops.add, ops.subtract, ops.multiply, ops.divide
 

@@ -741,9 +741,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "options missing from the guards",
-        f"{PROGRAM}/guards.py",
-        'LIVE_OPTIONS = ("lr",)',
-        'LIVE_OPTIONS = ("lr", "momentum")',
+        "tensorgrad/optim/update.py",
+        'live=("lr",)',
+        'live=("lr", "momentum")',
         "keys",
     ),
     Mutant(

@@ -154,25 +154,4 @@ class _Forward(Observer):
     ) -> None:
         """Count; see Observer."""
         where = self._running[-1]
-        self.flops[where] = self.flops.get(where, 0) + flops_of(op, inputs, out)
-
-
-def flops_of(op: Primitive, inputs: Sequence[Any], out: Tensor) -> int:
-    """The floating-point operations of a primitive, as ``Summary`` counts them."""
-    if op.name in _PRODUCTS:
-        x = inputs[0]
-        extra = out.size if op.name == "linear" and inputs[2] is not None else 0
-        return 2 * out.size * int(x.shape[-1] if x.shape else 1) + extra
-    if op.name in _MOVES:
-        return 0
-    largest = max((x.size for x in inputs if isinstance(x, Tensor)), default=0)
-    return max(int(out.size), int(largest))
-
-
-_PRODUCTS = frozenset({"matmul", "linear"})
-# Primitives that move numbers and compute none.
-_MOVES = frozenset({
-    "reshape", "permute_dims", "matrix_transpose", "expand_dims", "squeeze", "broadcast_to",
-    "getitem", "concat", "stack", "flip", "roll", "astype", "take", "pad", "repeat", "tile",
-    "positive", "swapaxes", "moveaxis", "index_add", "zeros_like", "ones_like",
-})  # fmt: skip
+        self.flops[where] = self.flops.get(where, 0) + op.flops(inputs, out)

@@ -108,6 +108,8 @@ _PASS_POSITIVE = Primitive(
     {"g": lambda g, y: _pass_positive(g, y), "y": None},
     promotion="same",
     half_in_float32=True,
+    elementwise=True,
+    fresh=True,
 )
 
 
@@ -139,6 +141,7 @@ relu = elementwise(
     avoid=0.0,
     reference=lambda x: np.maximum(x, 0),
     kernel="relu",
+    fresh=True,
 )
 
 
@@ -158,6 +161,7 @@ _LEAKY = Primitive(
     promotion="float",
     half_in_float32=True,
     kernel="leaky_relu",
+    elementwise=True,
 )
 
 
@@ -165,7 +169,6 @@ _LEAKY = Primitive(
     cases=[lambda s: s(s.real(3, 4, avoid=0.0)), lambda s: s(s.real(3, 4, avoid=0.0), 0.2)],
     reference=lambda x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
     torch="nn.functional.leaky_relu",
-    elementwise=True,
     primitive=_LEAKY,
 )
 def leaky_relu(x: Any, /, negative_slope: float = 0.01) -> Tensor:
@@ -185,6 +188,7 @@ _ELU = Primitive(
     promotion="float",
     half_in_float32=True,
     kernel="elu",
+    elementwise=True,
 )
 
 
@@ -192,7 +196,6 @@ _ELU = Primitive(
     cases=[lambda s: s(s.real(3, 4, avoid=0.0)), lambda s: s(s.real(3, 4, avoid=0.0), 0.5)],
     reference=lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
     torch="nn.functional.elu",
-    elementwise=True,
     primitive=_ELU,
 )
 def elu(x: Any, /, alpha: float = 1.0) -> Tensor:
@@ -256,6 +259,7 @@ _GELU = {
         promotion="float",
         half_in_float32=True,
         kernel="gelu",
+        elementwise=True,
     ),
     "tanh": Primitive(
         "gelu",
@@ -264,6 +268,7 @@ _GELU = {
         promotion="float",
         half_in_float32=True,
         kernel="gelu_tanh",
+        elementwise=True,
     ),
 }
 
@@ -326,6 +331,7 @@ _HARDTANH = Primitive(
     {"x": lambda g, x, min_val, max_val: where(x > min_val, where(x < max_val, g, 0.0), 0.0)},
     promotion="float",
     half_in_float32=True,
+    elementwise=True,
 )
 
 
@@ -336,7 +342,6 @@ _HARDTANH = Primitive(
     ],
     reference=lambda x, min_val=-1.0, max_val=1.0: np.clip(x, min_val, max_val),
     torch="nn.functional.hardtanh",
-    elementwise=True,
     primitive=_HARDTANH,
 )
 def hardtanh(x: Any, /, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -380,6 +385,7 @@ def _with_bias(name: str, op: Primitive | None) -> Primitive:
         promotion="float",
         half_in_float32=True,
         kernel=f"bias_{name}",
+        elementwise=True,
     )
 
 

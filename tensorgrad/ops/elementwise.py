@@ -110,7 +110,7 @@ INTEGER: dict[str, Any] = {"promotion": "same"}  # defined on integers too, and 
 LOGICAL: dict[str, Any] = {"promotion": "bool"}
 
 
-_ZERO = Primitive("zero", "zeros_like", {"x": None})
+_ZERO = Primitive("zero", "zeros_like", {"x": None}, elementwise=True, moves=True)
 
 
 def _zero(g: Any) -> Any:
@@ -159,7 +159,9 @@ remainder = elementwise2(
     second={"low": 1.1, "high": 1.9},
 )
 negative = elementwise("negative", "negative", lambda g: -g, "``-x``.", **INTEGER)
-positive = elementwise("positive", "positive", lambda g: g, "``+x``, a copy.", **INTEGER)
+positive = elementwise(
+    "positive", "positive", lambda g: g, "``+x``, a copy.", moves=True, **INTEGER
+)
 square = elementwise("square", "square", lambda g, x: g * x * 2.0, "``x * x``.", **INTEGER)
 reciprocal = elementwise("reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5)
 abs = elementwise(
@@ -200,6 +202,7 @@ _POWER = Primitive(
     },
     promotion="same",
     half_in_float32=True,
+    elementwise=True,
 )
 
 
@@ -213,7 +216,12 @@ def _log_or_nan(base: Any, exponent: Any) -> Any:
 
 
 _POWER_CONSTANT = Primitive(
-    "pow", _power_value, {"x": _power_rule}, promotion="same", half_in_float32=True
+    "pow",
+    _power_value,
+    {"x": _power_rule},
+    promotion="same",
+    half_in_float32=True,
+    elementwise=True,
 )
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
@@ -221,6 +229,7 @@ _POWER_OF_CONSTANT: Primitive = Primitive(
     {"x": lambda g, y, base: _of_exponent(g, y, base)},
     promotion="float",
     half_in_float32=True,
+    elementwise=True,
 )
 _power_of_tensor = binary(_POWER)
 
@@ -242,7 +251,6 @@ def _of_exponent(g: Any, y: Any, base: float) -> Any:
         lambda s: s(s.real(3), 1),
     ],
     reference="power",
-    elementwise=True,
     primitive=_POWER,
 )
 def pow(x1: Any, x2: Any, /) -> Tensor:
@@ -422,6 +430,7 @@ _over_squares = binary(
         },
         promotion="float",
         half_in_float32=True,
+        elementwise=True,
     )
 )
 
@@ -569,7 +578,7 @@ def _invert_value(xp: Any, x: Any) -> Any:
     return xp.invert(x)
 
 
-_INVERT = Primitive("bitwise_invert", _invert_value, {"x": None})
+_INVERT = Primitive("bitwise_invert", _invert_value, {"x": None}, elementwise=True)
 
 
 @operation(
@@ -601,6 +610,7 @@ _PART: Primitive = Primitive(
     {"g": lambda g, x1, x2: _part_of_larger(g, x1, x2), "x1": None, "x2": None},
     promotion="same",
     half_in_float32=True,
+    elementwise=True,
 )
 
 
@@ -678,6 +688,7 @@ _RATIO: Primitive = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    elementwise=True,
 )
 _ratio = binary(_RATIO)
 
@@ -705,6 +716,7 @@ _WEIGHTED: Primitive = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    elementwise=True,
 )
 _weighted = binary(_WEIGHTED)
 
@@ -754,6 +766,8 @@ _WHERE = Primitive(
     },
     promotion="same",
     promoted=frozenset({1, 2}),
+    elementwise=True,
+    moves=True,
 )
 
 
@@ -777,7 +791,6 @@ def _kept(g: Any, condition: Any, when: bool) -> Any:
         lambda s: s(s.bools(3, 1), 1.0, s.real(4)),
     ],
     method=False,
-    elementwise=True,
     primitive=_WHERE,
 )
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
@@ -811,6 +824,7 @@ _CLIP = Primitive(
     },
     promotion="same",
     half_in_float32=True,
+    elementwise=True,
 )
 
 
@@ -827,7 +841,6 @@ def _clip_low(x: Any, min: Any) -> Any:
         lambda s: s(s.real(3, 4), s.real(4, low=2.5, high=3.0), s.real(3, 1, low=3.5, high=4)),
     ],
     reference=lambda x, min=None, max=None: np.clip(x, min, max),
-    elementwise=True,
     primitive=_CLIP,
 )
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:

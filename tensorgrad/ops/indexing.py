@@ -145,6 +145,7 @@ _INDEX: Primitive = Primitive(
         "*indices": None,
     },
     kernel="getitem",
+    moves=True,
 )
 _INDEX_ADD: Primitive = Primitive(
     "index_add",
@@ -161,14 +162,22 @@ _PUT: Primitive = Primitive(
         "value": lambda g, template, indices: _put_value_rule(g, template, indices),
         "*indices": None,
     },
+    moves=True,
 )
 _ASSIGN: Primitive = Primitive(
-    "assign_at", _assign_value, {"x": None, "value": None, "*indices": None}, mutates=(0,)
+    "assign_at",
+    _assign_value,
+    {"x": None, "value": None, "*indices": None},
+    mutates=(0,),
+    moves=True,
 )
 # Which elements of an index are the last that name their place.
 _IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
 _NONZERO: Primitive = Primitive(
-    "nonzero", lambda xp, x: xp.stack([i.astype(np.int64) for i in x.nonzero()]), {"x": None}
+    "nonzero",
+    lambda xp, x: xp.stack([i.astype(np.int64) for i in x.nonzero()]),
+    {"x": None},
+    data_dependent=True,
 )
 
 
@@ -485,6 +494,7 @@ GATHER: Primitive = Primitive(
         ),
         "indices": None,
     },
+    moves=True,
 )
 _SCATTER_ADD: Primitive = Primitive(
     "scatter_add",
@@ -639,7 +649,7 @@ def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
     return found.astype(dtype)
 
 
-_ONE_HOT: Primitive = Primitive("one_hot", _one_hot_value, {"indices": None})
+_ONE_HOT: Primitive = Primitive("one_hot", _one_hot_value, {"indices": None}, moves=True)
 
 
 @operation(

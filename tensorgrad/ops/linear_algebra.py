@@ -102,6 +102,11 @@ def _transposed_product(a: Any, b: Any) -> Any:
     return matmul(a.T, b)
 
 
+def _flops(x: Any, out: Any) -> int:
+    """Those of a product whose first factor is ``x``: a multiplication and an addition each."""
+    return 2 * out.size * int(x.shape[-1] if x.shape else 1)
+
+
 def _explain_matmul(first: tuple[int, ...] = (), second: tuple[int, ...] = ()) -> str:
     if not first or not second:
         return "both factors need at least one axis; write a * b to multiply by a single number"
@@ -129,6 +134,8 @@ _MATMUL: Primitive = Primitive(
     promotion="same",
     half_in_float32=True,
     explain=_explain_matmul,
+    fresh=True,
+    flops=lambda x1, x2, out: _flops(x1, out),
 )
 _matmul = binary(_MATMUL)
 
@@ -206,6 +213,8 @@ _LINEAR: Primitive = Primitive(
     promotion="same",
     half_in_float32=True,
     explain=_explain_linear,
+    fresh=True,
+    flops=lambda x, weight, bias, out: _flops(x, out) + (0 if bias is None else out.size),
 )
 _linear = ternary(_LINEAR)
 

@@ -188,6 +188,7 @@ _CROSS_ENTROPY: Primitive = Primitive(
     half_in_float32=True,
     residual=_excess,
     kernel="cross_entropy",
+    fresh=True,
 )
 
 
@@ -446,6 +447,7 @@ _BCE = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    elementwise=True,
 )
 
 
@@ -461,6 +463,7 @@ _BCE = Primitive(
     torch="nn.functional.binary_cross_entropy_with_logits",
     method=False,
     namespace="nn.functional",
+    elementwise=False,
     primitive=_BCE,
 )
 @loss_in_float32

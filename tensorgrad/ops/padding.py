@@ -60,6 +60,7 @@ _PAD: Primitive = Primitive(
             tuple((low, low + n, None) for n, (low, _) in zip(x_shape, pad_width, strict=True)),
         )
     },
+    moves=True,
 )
 _PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 
@@ -194,11 +195,13 @@ _TRIL: Primitive = Primitive(
     # CuPy's gives float32 of bfloat16
     lambda xp, x, k: xp.tril(x, k).astype(x.dtype, copy=False),
     {"x": lambda g, k: apply(_TRIL, (g,), {"k": k})},
+    moves=True,
 )
 _TRIU: Primitive = Primitive(
     "triu",
     lambda xp, x, k: xp.triu(x, k).astype(x.dtype, copy=False),
     {"x": lambda g, k: apply(_TRIU, (g,), {"k": k})},
+    moves=True,
 )
 _MATRICES = [
     lambda s: s(s.real(3, 4)),

@@ -132,14 +132,14 @@ def _mask_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
 
 
 def _draw(name: str, value: Any) -> Primitive:
-    return Primitive(name, value, {"like": None}, kernel=name)
+    return Primitive(name, value, {"like": None}, kernel=name, random=True)
 
 
 _UNIFORM = _draw("random.uniform", _uniform_value)
 _NORMAL = _draw("random.normal", _normal_value)
 _RANDINT = _draw("random.randint", _randint_value)
 _PERMUTATION = _draw("random.permutation", _permutation_value)
-_MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None})
+_MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None}, random=True)
 
 
 @cache
@@ -365,6 +365,7 @@ _DROPOUT = Primitive(
     half_in_float32=True,
     residual=lambda key, position, p: None,
     kernel="dropout",
+    random=True,
 )
 
 

@@ -57,6 +57,7 @@ _SHIFT: Primitive = Primitive(
     "shift",
     _shift_value,
     {"x": lambda g, axis, reverse: _shifted(g, axis, not reverse)},
+    moves=True,
 )
 
 

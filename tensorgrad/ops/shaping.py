@@ -99,6 +99,8 @@ _RESHAPE: Primitive = Primitive(
     explain=lambda got, shape: (
         f"{got} has {math.prod(got)} elements, which do not fill shape {tuple(shape)}"
     ),
+    moves=True,
+    view_or_copy=True,
 )
 
 
@@ -133,6 +135,7 @@ _PERMUTE: Primitive = Primitive(
             _PERMUTE, (g,), {"axes": tuple(sorted(range(len(axes)), key=axes.__getitem__))}
         )
     },
+    moves=True,
 )
 
 
@@ -406,9 +409,14 @@ def _unslice_value(xp: Any, x: Any, index: tuple[Part, ...], shape: tuple[int, .
 
 
 _SLICE: Primitive = Primitive(
-    "getitem", _slice_value, {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)}
+    "getitem",
+    _slice_value,
+    {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)},
+    moves=True,
 )
-_UNSLICE: Primitive = Primitive("unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)})
+_UNSLICE: Primitive = Primitive(
+    "unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)}, moves=True
+)
 
 
 def sliced(x: Any, index: tuple[Part, ...]) -> Any:
@@ -511,6 +519,7 @@ _CONCAT: Primitive = Primitive(
         f"the tensors must have equal sizes along every axis but axis {axis}, the one they are "
         "joined along"
     ),
+    moves=True,
 )
 _STACK: Primitive = Primitive(
     "stack",
@@ -521,6 +530,7 @@ _STACK: Primitive = Primitive(
         "the tensors must have the same shape; concat joins tensors whose sizes differ along one "
         "axis"
     ),
+    moves=True,
 )
 
 

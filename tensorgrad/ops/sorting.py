@@ -117,7 +117,13 @@ _SEARCHSORTED = Primitive(
     promotion="same",
     half_in_float32=True,
 )
-_UNIQUE = Primitive("unique_values", lambda xp, x: xp.unique(x), {"x": None}, half_in_float32=True)
+_UNIQUE = Primitive(
+    "unique_values",
+    lambda xp, x: xp.unique(x),
+    {"x": None},
+    half_in_float32=True,
+    data_dependent=True,
+)
 
 
 @operation(

@@ -85,15 +85,18 @@ def operation(
     torch: str | None = "",
     gradient: bool = True,
     method: bool = True,
-    elementwise: bool = False,
+    elementwise: bool | None = None,
     primitive: Primitive | None = None,
     namespace: str = "",
 ) -> Callable[[F], F]:
     """Enter the decorated function in the table. An empty ``reference`` or ``torch`` means the
-    function of the same name."""
+    function of the same name, and ``elementwise`` is the primitive's unless another is given."""
 
     def enter(function: F) -> F:
         name = function.__name__
+        pointwise = elementwise
+        if pointwise is None:
+            pointwise = primitive is not None and primitive.elementwise
         OPERATIONS[name] = Operation(
             name,
             function,
@@ -102,7 +105,7 @@ def operation(
             name if torch == "" else torch,
             gradient,
             method,
-            elementwise,
+            pointwise,
             primitive,
             namespace,
         )
@@ -122,11 +125,21 @@ def elementwise(
     high: float = 2.0,
     avoid: float | None = None,
     kernel: str | None = None,
+    moves: bool = False,
+    fresh: bool | None = None,
     **row: Any,
 ) -> Callable[[Any], Tensor]:
     """A row for an elementwise function of one argument; its tests draw from [low, high]."""
     op = Primitive(
-        name, value, {"x": rule}, promotion=promotion, half_in_float32=True, kernel=kernel
+        name,
+        value,
+        {"x": rule},
+        promotion=promotion,
+        half_in_float32=True,
+        kernel=kernel,
+        elementwise=True,
+        moves=moves,
+        fresh=fresh,
     )
     call = unary(op)
     _describe(call, name, doc)
@@ -134,9 +147,7 @@ def elementwise(
     if avoid is not None:
         limits["avoid"] = avoid
     row = {"gradient": rule is not None, **row}
-    return operation(
-        cases=[lambda s: s(s.real(3, 4, **limits))], elementwise=True, primitive=op, **row
-    )(call)
+    return operation(cases=[lambda s: s(s.real(3, 4, **limits))], primitive=op, **row)(call)
 
 
 def elementwise2(
@@ -157,7 +168,12 @@ def elementwise2(
     ``first`` and ``second`` limit what the tests draw for each (``low``, ``high``, ``avoid``).
     """
     op = Primitive(
-        name, value, {"x1": rule1, "x2": rule2}, promotion=promotion, half_in_float32=True
+        name,
+        value,
+        {"x1": rule1, "x2": rule2},
+        promotion=promotion,
+        half_in_float32=True,
+        elementwise=True,
     )
     call = binary(op)
     _describe(call, name, doc)
@@ -170,7 +186,6 @@ def elementwise2(
             lambda s: s(s.real(2, 3, 1, **one), s.real(3, 4, **two)),
             lambda s: s(s.real(4, **one), s.real(**two)),
         ],
-        elementwise=True,
         primitive=op,
         **row,
     )(call)

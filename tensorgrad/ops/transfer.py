@@ -19,6 +19,8 @@ _TRANSFER: Primitive = Primitive(
     "to_device",
     _transfer_value,
     {"x": lambda g, source, target: apply(_TRANSFER, (g,), {"source": target, "target": source})},
+    moves=True,
+    elementwise=True,
 )
 
 

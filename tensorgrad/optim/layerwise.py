@@ -54,7 +54,9 @@ def _layer_primitive(name: str, states: int, rule: Rule, shapes: Shapes = _whole
     def overwritten(count: int) -> range:
         return range(1 + states + (count - 1 - states) // 2)
 
-    return Primitive(name, value, {"step": None, "*arrays": None}, mutates=overwritten)
+    return Primitive(
+        name, value, {"step": None, "*arrays": None}, mutates=overwritten, live=("lr",)
+    )
 
 
 def _parts(flat: Any, state: int, scratch: Scratch, shapes: Shapes) -> list[Any]:

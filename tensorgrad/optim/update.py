@@ -261,6 +261,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         {"step": None, "*arrays": None},
         mutates=overwritten,
         kernel=name,
+        live=("lr",),
     )
 
 

@@ -22,17 +22,10 @@ from tensorgrad.errors import CompileError, user_line
 from tensorgrad.observers import MODE, RECORDING, Observer, current_mode
 from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
-from tensorgrad.program.guards import LIVE_OPTIONS
 from tensorgrad.program.ir import Instruction, Program, Value
 from tensorgrad.tape import CAST, Leaf, Primitive
 from tensorgrad.tensor import Tensor
 from tensorgrad.versions import increment_versions
-
-# Operations whose result's shape depends on the numbers in their inputs.
-_DATA_DEPENDENT = frozenset({"nonzero", "unique_values"})
-
-#: what these give is a view of their input or a copy of it, as the input lies in memory
-VIEW_OR_COPY = frozenset({"reshape"})
 
 
 def _told(method: Callable[..., None]) -> Callable[..., None]:
@@ -182,19 +175,12 @@ class Recorder(Observer):
         self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
     ) -> None:
         """Write an instruction; see Observer."""
-        if op.name in _DATA_DEPENDENT:
+        if op.data_dependent:
             raise _refused(
                 f"the shape of what {op.name} gives depends on the numbers in its input",
                 "compute with a mask of fixed shape, as in tg.where(mask, x, 0.0), or call it "
                 "outside the compiled function",
             )
-        if op.name in ("getitem", "index_put", "assign_at"):
-            masks = [x for x in inputs[1:] if isinstance(x, Tensor) and x.dtype == np.bool_]
-            if masks and op.name == "getitem":
-                raise _refused(
-                    "the shape of x[mask] depends on the numbers in the mask",
-                    "use tg.where(mask, x, 0.0), which keeps the shape",
-                )
         values = tuple(map(self._value, inputs))
         attrs = dict(attrs)
         outputs: list[Value] = []
@@ -204,7 +190,7 @@ class Recorder(Observer):
         written = tuple(k for k in written if values[k] is not None)
         if not written or not any(out.data is inputs[k].data for k in written):
             outputs.append(self._new(out.data, "temporary"))
-        if op.name in VIEW_OR_COPY and isinstance(inputs[0], Tensor):
+        if op.view_or_copy and isinstance(inputs[0], Tensor):
             self._reshaped.append((_owner(inputs[0].data), _owner(out.data)))
         instruction = Instruction(op, values, attrs, outputs, live, where=user_line())
         if residual is not None:
@@ -244,12 +230,12 @@ class Recorder(Observer):
         ]
 
     def _live(self, op: Primitive, attrs: dict[str, Any]) -> Callable[[], Mapping[str, Any]] | None:
-        if "position" in attrs and "key" in attrs:
+        if op.random:
             return self._draws.get((attrs["key"], attrs["position"]))
-        if self._update is not None and "scratch" in attrs:
+        if self._update is not None and op.live:
             optimizer, number, _ = self._update
             self._update = None
-            return Options(optimizer, number, {k: attrs[k] for k in LIVE_OPTIONS if k in attrs})
+            return Options(optimizer, number, op.live)
         return None
 
     @_told
@@ -439,10 +425,10 @@ class Options:
 
     __slots__ = ("group", "names", "optimizer")
 
-    def __init__(self, optimizer: Any, number: int, attrs: Mapping[str, Any]) -> None:
+    def __init__(self, optimizer: Any, number: int, names: tuple[str, ...]) -> None:
         self.optimizer = optimizer
         self.group = optimizer.param_groups[number]
-        self.names = tuple(attrs)
+        self.names = names
 
     def __call__(self) -> Mapping[str, Any]:
         """The options as they are now."""

@@ -24,7 +24,6 @@ from tensorgrad.program import compiler
 from tensorgrad.program.capture import Drawn, Options
 from tensorgrad.program.executors.base import Executor, FastRun
 from tensorgrad.program.guards import (
-    LIVE_OPTIONS,
     MISSING,
     Guard,
     Guards,
@@ -237,7 +236,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["dicts"] += [
                 _item(group, name, value)
                 for name, value in group.items()
-                if name not in (*LIVE_OPTIONS, "params")
+                if name not in (*optimizer.primitive.live, "params")
             ]
     for optimizer, number, plan in guards._updates:
         lists["dicts"].append(_item(optimizer._plans, number, plan))

@@ -33,8 +33,6 @@ from tensorgrad.program.ir import is_writeable
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
-#: Optimizer options that a program takes anew in every replay; others belong to its guards.
-LIVE_OPTIONS = ("lr",)
 #: A container that C code or the engine reads unseen is compared up to so many entries, so many
 #: levels deep; an array up to so many bytes.
 ENTRIES, DEEP, ARRAY_BYTES = 10_000, 8, 1 << 16
@@ -439,7 +437,7 @@ class Guards:
                     self._own_leaves[k] = t.node
         for optimizer, number, _ in recorder.updates:
             group = optimizer.param_groups[number]
-            if any((id(group), name) in reads.written for name in LIVE_OPTIONS):
+            if any((id(group), name) in reads.written for name in optimizer.primitive.live):
                 raise CompileError(
                     "this cannot be compiled: the learning rate is set by the step. Remedy: set "
                     "it, and step schedulers, outside"
@@ -467,7 +465,7 @@ class Guards:
     @staticmethod
     def names_of(optimizer: Any) -> list[str]:
         """The options of an optimizer that a program has to be captured anew for."""
-        return [name for name in optimizer.defaults if name not in LIVE_OPTIONS]
+        return [name for name in optimizer.defaults if name not in optimizer.primitive.live]
 
     def hold(self, arguments: Sequence[Tensor]) -> bool:
         """Whether everything is as it was, for a call with these tensors."""
@@ -654,9 +652,10 @@ def _plain_copy(value: Any) -> Any:
 def _parts_of_optimizer(o: Any) -> list[Any]:
     """What a program holds of an optimizer: its groups, their parameters and options."""
     found: list[Any] = [o.param_groups]
+    live = (*o.primitive.live, "params")
     for group in o.param_groups:
         found += [group, group["params"], *group["params"]]
-        found += [(name, v) for name, v in group.items() if name not in (*LIVE_OPTIONS, "params")]
+        found += [(name, v) for name, v in group.items() if name not in live]
     t = type(o)
     return [
         *found,

@@ -56,7 +56,7 @@ def _key(i: Instruction) -> Any:
     attrs, live = i.attrs, None
     if type(i.live) is Drawn:  # at its place in the stream, wherever that begins
         live = exact(i.live.generator), i.live.offset
-        attrs = {k: v for k, v in attrs.items() if k not in ("key", "position")}
+        attrs = {k: v for k, v in attrs.items() if k not in i.op.live}
     elif i.live is not None:
         return None
     options = tuple(sorted((name, exact(x)) for name, x in attrs.items()))
@@ -70,7 +70,7 @@ def fold_constants(program: Program) -> Program:
     constant: dict[Value, Any] = {v: v.array for v in program.values() if v.role == "constant"}
     left: list[Instruction] = []
     for i in program:
-        fixed = i.live is None and not i.written and "key" not in i.attrs and i.values()
+        fixed = i.live is None and not i.written and not i.op.random and i.values()
         # What is larger than what it is made of (ones, broadcast) is not worth its memory.
         grows = i.outputs[0].nbytes > max((v.nbytes for v in i.values()), default=0)
         known = all(v in constant for v in i.values())

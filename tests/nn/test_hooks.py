@@ -259,3 +259,16 @@ def test_operations_and_kept_bytes() -> None:
     assert found.saved_bytes == 4 * (6 * 4 + 6 * 5)  # the input, and tanh's output
     assert "432 FLOPs" in str(found)
     assert model.summary().flops is None
+
+
+def test_what_moves_numbers_is_no_operation() -> None:
+    """An embedding takes rows, and a layer that shuffles, cuts and joins computes nothing."""
+
+    class Shuffle(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = tg.gather(x, tg.tensor([[1, 0, 2]]), axis=1)
+            y = tg.where(tg.tensor([True, False, True]), y, 0.0).T
+            return tg.concat([tg.stack([tg.triu(y), tg.pad(y, 0)])[0], y.float()])
+
+    assert Shuffle().summary((1, 3)).flops == 0
+    assert nn.Embedding(5, 4).summary((6,), dtype="int64").flops == 0

@@ -29,8 +29,6 @@ from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
 from tensorgrad.program.pool import threads
 from tensorgrad.versions import increment_versions
 
-# Primitives whose value is always a new array.
-_FRESH = frozenset({"linear", "matmul", "cross_entropy", "relu", "pass_positive"})
 # Elements from which on a chain is computed in tiles, and those of a tile: some fit in a cache.
 _LARGE = 1 << 18
 _TILE = 1 << 14
@@ -161,10 +159,9 @@ class NumpyExecutor:
                     else self._constant(np.asarray(x, first.dtype), "c")
                     for x in i.inputs
                 ]
-                self._fresh.add(first)
                 text = f"{self._constant(ufunc, 'u')}({', '.join(given)}{self._buffer(first)})"
             if text is not None:
-                if op.name in _FRESH:
+                if op.fresh:
                     self._fresh.add(first)
                 self._lines.append(f"{_name(first)} = {text}")
                 self._as_array(first)
@@ -193,7 +190,7 @@ class NumpyExecutor:
         first = i.outputs[0]
         return (
             self._buffers_allowed
-            and i.op.name in _elementwise()
+            and i.op.elementwise
             and i.live is None
             and not i.written
             and len(i.outputs) == 1
@@ -269,7 +266,7 @@ class NumpyExecutor:
             second = _name(i.outputs[1]) if i.residual else "_"
             self._lines.append(f"{_name(first)}, {second} = {call}")
         if first.before is None:
-            if op.name in _FRESH:
+            if op.fresh:
                 self._fresh.add(first)
             self._as_array(first)
         self._note(i)
@@ -362,15 +359,6 @@ class NumpyExecutor:
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         return [f"{len(self.program.instructions)} calls"]
-
-
-@functools.cache
-def _elementwise() -> frozenset[str]:
-    """The names of the primitives that compute each element from those at its place."""
-    from tensorgrad.ops.table import OPERATIONS
-
-    rows = [row.primitive for row in OPERATIONS.values() if row.elementwise]
-    return frozenset({op.name for op in rows if op is not None} | {"pass_positive"})
 
 
 @functools.cache

@@ -1,0 +1,156 @@
+"""Calls of every primitive of the library, collected by an observer."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import pkgutil
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sampler import draw, outputs
+
+import tensorgrad as tg
+from tensorgrad import Tensor, nn, optim
+from tensorgrad.autograd import grad
+from tensorgrad.nn import functional as F  # noqa: N812
+from tensorgrad.observers import MODE, Observer, current_mode
+from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.tape import LEAF, Primitive
+
+#: of one primitive, at most
+MOST = 60
+
+
+@dataclass
+class PrimitiveCall:
+    """A primitive, its inputs (arrays, numbers and ``None``) and its attributes."""
+
+    op: Primitive
+    inputs: tuple[Any, ...]
+    attrs: dict[str, Any]
+
+    def of(self, *inputs: Any, **attrs: Any) -> Any:
+        """What the primitive makes of other inputs, as an array."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            y = self.op.cpu(*(inputs or self.inputs), **{**self.attrs, **attrs})
+        return np.asarray(y if self.op.residual is None else y[0])
+
+    def arrays(self) -> list[Any]:
+        """The inputs that are arrays."""
+        return [x for x in self.inputs if isinstance(x, np.ndarray)]
+
+
+class _Calls(Observer):
+    def __init__(self) -> None:
+        self.found: dict[Primitive, list[PrimitiveCall]] = {}
+
+    def computed(self, op: Primitive, inputs: Any, attrs: Any, out: Tensor) -> None:
+        calls = self.found.setdefault(op, [])
+        if len(calls) < MOST:
+            given = tuple(x.data.copy() if isinstance(x, Tensor) else x for x in inputs)
+            attrs = {k: v for k, v in attrs.items() if op.residual is None or k != "r"}
+            calls.append(PrimitiveCall(op, given, attrs))
+
+
+def every_primitive() -> list[Primitive]:
+    """All that the modules of the library make, but the one that stands for leaves."""
+    for module in pkgutil.walk_packages(tg.__path__, "tensorgrad."):
+        if not module.name.startswith(("tensorgrad.backend", "tensorgrad.__main__")):
+            importlib.import_module(module.name)
+    found = [x for x in gc.get_objects() if type(x) is Primitive and x is not LEAF]
+    ours = [op for op in found if _module_of(op).startswith("tensorgrad.")]
+    return sorted(ours, key=lambda op: (op.name, op.inputs))
+
+
+def _module_of(op: Primitive) -> str:
+    value: Any = op.value
+    return "tensorgrad." if isinstance(value, str) else str(value.__module__)
+
+
+@functools.cache
+def calls() -> dict[Primitive, list[PrimitiveCall]]:
+    """The calls by primitive: of all rows and their gradients, and of what has no row."""
+    seen = _Calls()
+    token = MODE.set(current_mode()._replace(observers=(seen,)))
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            _others()
+            _updates()
+            _rows()
+    finally:
+        MODE.reset(token)
+    return seen.found
+
+
+def _rows() -> None:
+    for row in OPERATIONS.values():
+        for number in range(len(row.cases)):
+            call = draw(row, number)
+            inputs, leaves = call.tensors("cpu", requires_grad=row.gradient)
+            results = [y for y in outputs(inputs.of(row.function)) if isinstance(y, Tensor)]
+            _differentiated([y for y in results if y.node is not None], leaves)
+
+
+def _differentiated(results: list[Tensor], leaves: list[Tensor]) -> None:
+    """The first and second gradients, whose rules are recorded."""
+    if not results or not leaves:
+        return
+    weights = [Tensor(np.linspace(0.5, 1.5, y.size).reshape(y.shape)) for y in results]
+    first = [g for g in grad(results, leaves, weights, create_graph=True) if g.node is not None]
+    if first:
+        grad(sum([(g * g).sum() for g in first[1:]], (first[0] * first[0]).sum()), leaves)
+
+
+def _others() -> None:
+    """What no row calls, or not with everything that matters."""
+    x = Tensor(np.linspace(-2.0, 2.0, 12).reshape(3, 4), requires_grad=True)
+    rows, mask = Tensor([0, 2, 2]), x.detach() > 1
+    for y in (x[rows], x[mask], x[rows, Tensor([1, 1, 1])], tg.index_put(x, mask, 2.5)):
+        _differentiated([y], [x])
+    for y in (x**2.5, 2.5**x, x.float().double(), (x.T @ x).reshape(-1), tg.norm(x, 3, axis=1)):
+        _differentiated([y], [x])
+    _differentiated([tg.dropout(x, 0.5)], [x])
+    for activation in ("none", "tanh"):
+        _differentiated([tg.gelu(x, approximate=activation)], [x])
+    for activation in ("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh"):
+        _differentiated([tg.bias_activation(x, x[0].detach(), activation)], [x])
+    z = x.detach().clone()
+    z[rows] = 1.5
+    z[mask] = -1.5
+    z[0, 1:3] = x.detach()[1, :2]
+    z += 1.0
+    z.copy_(x.detach()[0])
+    for draws in (tg.random.uniform, tg.random.normal):
+        draws((3, 4))
+    tg.random.randint(0, 1000, (3, 4))
+    tg.random.permutation(9)
+    x.detach().to("cpu")
+    tg.ops.transfer.to_device(x, "cpu")
+    _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
+
+
+def _updates() -> None:
+    """The steps of all optimizers, and what is done to gradients and parameters besides."""
+    named: list[Any] = [getattr(optim, name) for name in optim.__all__]
+    for kind in [k for k in named if isinstance(k, type) and hasattr(k, "primitive")]:
+        vectors = kind is not optim.Muon
+        model = nn.Sequential(nn.Linear(3, 4, vectors), nn.Tanh(), nn.Linear(4, 2, vectors))
+        optimizer = kind(model.parameters(), lr=0.01)
+        average = optim.ExponentialMovingAverage(model)
+        scaler = tg.amp.GradScaler()
+        for infinite in (False, False, True):
+            scaler.scale(model(tg.ones((5, 3))).square().sum()).backward()
+            if infinite:
+                next(model.parameters()).grad = tg.full((4, 3), tg.inf)
+            scaler.unscale_(optimizer)
+            optim.clip_grad_norm_(model.parameters(), 0.5)
+            optim.clip_grad_value_(model.parameters(), 0.1)
+            scaler.step(optimizer)
+            scaler.update()
+            average.update()
