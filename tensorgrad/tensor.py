@@ -15,11 +15,11 @@ from numpy import ndarray
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import constant
+from tensorgrad.backward import run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.ops import fast_paths, numpy_names
 from tensorgrad.ops.table import OPERATIONS
-from tensorgrad.replay import replay
 from tensorgrad.tape import Leaf, Node, wrap
 
 Scalar = bool | int | float
@@ -278,13 +278,13 @@ class Tensor:
         node = self._recorded_for_backward() if self.node is None else self.node
         data = self.data
         if create_graph:
-            replay([(node, self._seed(gradient))], lift=True, retain=True)
+            run_backward([(node, self._seed(gradient))], create_graph=True, retain_graph=True)
             return
         if gradient is None and type(data) is ndarray and not data.ndim:
             seed = constant(1.0, data.dtype)
         else:
             seed = self._seed(gradient).data
-        replay([(node, seed)], lift=False, retain=retain_graph)
+        run_backward([(node, seed)], create_graph=False, retain_graph=retain_graph)
 
     def _recorded_for_backward(self) -> Node:
         if self.node is None:

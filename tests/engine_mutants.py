@@ -82,7 +82,7 @@ SELECTIONS: dict[str, Selection] = {
     **library_mutants.SELECTIONS,
 }
 
-TAPE, REPLAY = "tensorgrad/tape.py", "tensorgrad/replay.py"
+TAPE, BACKWARD = "tensorgrad/tape.py", "tensorgrad/backward.py"
 FAST_PATHS, VERSIONS = "tensorgrad/ops/fast_paths.py", "tensorgrad/versions.py"
 PROGRAM = "tensorgrad/program"
 
@@ -147,162 +147,161 @@ MUTANTS: list[Mutant] = [
     # --- the backward pass
     Mutant(
         "retain_graph ignored",
-        REPLAY,
-        "        if not retain:\n            node.edges = None\n",
+        BACKWARD,
+        "        if not self.retain:\n            node.edges = None\n",
         "        node.edges = None\n",
         "tape",
     ),
     Mutant(
-        "entries of a chain never freed",
-        REPLAY,
-        "                if not retain:\n                    ahead.edges = None\n",
+        "nodes of a chain never freed",
+        BACKWARD,
+        "            if not retain:\n                node.edges = None\n",
         "",
         "backward",
     ),
     Mutant(
         "leaves written before an error",
-        REPLAY,
-        "                    gradients[at] = _own(d, g, saved)\n"
-        "                    leaves.append(parent)\n",
-        "                    gradients[at] = _own(d, g, saved)\n"
-        "                    leaves.append(parent)\n"
-        "                    if targets is None and not lift and parent.grad is None:\n"
-        "                        parent.grad = wrap(d * 0, None)\n",
+        BACKWARD,
+        "                        leaves.append(parent)\n",
+        "                        leaves.append(parent)\n"
+        "                        if parent.grad is None:\n"
+        "                            parent.grad = wrap(d * 0, None)\n",
         "backward",
     ),
     Mutant(
         "saved values not checked",
-        REPLAY,
-        "    if node.position > versions.LATEST_VERSION:\n        _check_saved(node, rule, saved)\n"
-        "    if lift:",
-        "    if lift:",
+        BACKWARD,
+        "        if node.position > versions.LATEST_VERSION:\n"
+        "            _check_saved(node, rule, saved)\n"
+        "        if self.dispatched:",
+        "        if self.dispatched:",
         "tape",
     ),
     Mutant(
         "saved values of a chain not checked",
-        REPLAY,
-        "if type(parent) is not Node or ahead.position > latest_version:",
-        "if type(parent) is not Node:",
+        BACKWARD,
+        "node.hooks is not None or node.position > latest_version:",
+        "node.hooks is not None:",
         "backward",
     ),
     Mutant(
         "saved tuples not checked",
-        REPLAY,
+        BACKWARD,
         "arrays = value if type(value) is tuple else (value,)",
         "arrays = (value,)",
         "tape",
     ),
     Mutant(
         "fan-out summed in a shared array",
-        REPLAY,
+        BACKWARD,
         "            gradients[at] = gradients[at] + d\n",
         "            gradients[at] += d\n",
         "tape",
     ),
     Mutant(
         "first contribution taken for a sum",
-        REPLAY,
+        BACKWARD,
         "            gradients[at] = d\n            if type(node) is Leaf:",
-        "            gradients[at] = d\n            added.add(at)\n"
+        "            gradients[at] = d\n            self.added.add(at)\n"
         "            if type(node) is Leaf:",
         "tape",
     ),
     Mutant(
         "an entry visited before its gradient is complete",
-        REPLAY,
-        "            elif ahead is None and not heap:\n",
-        "            elif ahead is None:\n",
+        BACKWARD,
+        "                elif ahead is None and not heap:\n",
+        "                elif ahead is None:\n",
         "backward",
     ),
     Mutant(
         "hooks of a chain skipped",
-        REPLAY,
-        "while edges and len(edges) == 1 and ahead.hooks is None:",
-        "while edges and len(edges) == 1:",
+        BACKWARD,
+        "if not edges or node.hooks is not None or node.position",
+        "if not edges or node.position",
         "backward",
     ),
     Mutant(
         "hooks of leaves skipped",
-        REPLAY,
-        "        if leaf.hooks is not None:\n            gradients[leaf.position] = ",
-        "        if False:\n            gradients[leaf.position] = ",
+        BACKWARD,
+        "            if leaf.hooks is not None:\n",
+        "            if False:\n",
         "tape",
     ),
     Mutant(
         "a hook's gradient not its own",
-        REPLAY,
+        BACKWARD,
         "    if type(node) is Leaf and node.hooks:  # a hook",
         "    if False:  # a hook",
         "tape",
     ),
     Mutant(
         "views handed out as gradients",
-        REPLAY,
+        BACKWARD,
         "shared = d is g or d.base is not None",
         "shared = d is g",
         "tape",
     ),
     Mutant(
         "saved values handed out as gradients",
-        REPLAY,
+        BACKWARD,
         "if d is value or (type(value) is tuple and any(d is v for v in value)):",
         "if type(value) is tuple and any(d is v for v in value):",
         "backward",
     ),
     Mutant(
         "results of grad share memory",
-        REPLAY,
-        "contribute(parent, _own(d, g, saved) if parent in goals else d)",
-        "contribute(parent, d)",
+        BACKWARD,
+        "type(parent) is Leaf or (self.targets is not None and parent in self.targets)\n",
+        "type(parent) is Leaf\n",
         "backward",
     ),
     Mutant(
         "accumulated in place",
-        REPLAY,
+        BACKWARD,
         "node.grad = wrap(held.data + gradient.data, None)",
         "held.data += gradient.data",
         "tape",
     ),
     Mutant(
         "residual forgotten in second gradients",
-        REPLAY,
+        BACKWARD,
         '    if residual is not None and "r" in values:',
         '    if False and residual is not None and "r" in values:',
         "second gradients",
     ),
     Mutant(
         "freed entries passed over",
-        REPLAY,
+        BACKWARD,
         "unknown = isinstance(node, Deferred) or node.edges is None",
         "unknown = isinstance(node, Deferred)",
         "tape",
     ),
     Mutant(
         "recomputed parts passed over",
-        REPLAY,
+        BACKWARD,
         "unknown = isinstance(node, Deferred) or node.edges is None",
         "unknown = node.edges is None",
         "gradients",
     ),
     Mutant(
         "16-bit rules not widened",
-        REPLAY,
-        "    if g.dtype in HALVES and node.op is not tape.CAST:",
-        "    if False and g.dtype in HALVES and node.op is not tape.CAST:",
+        BACKWARD,
+        "        if g.dtype in HALVES and node.op is not CAST:",
+        "        if False and g.dtype in HALVES and node.op is not CAST:",
         "backward",
     ),
     Mutant(
         "the seed aliased",
-        REPLAY,
-        "                seed = seed.clone() if lift else wrap(seed, None).clone().data\n",
+        BACKWARD,
+        "                seed = seed.clone() if self.dispatched else wrap(seed, None).clone().data\n",
         "                pass\n",
         "tape",
     ),
     Mutant(
         "no_grad reaches create_graph",
-        REPLAY,
-        "    if lift and not current_mode().grad:\n",
-        "    if False:\n",
+        BACKWARD,
+        "        if mode.grad:\n",
+        "        if True:\n",
         "tape",
     ),
     # --- capture

@@ -380,14 +380,14 @@ MUTANTS: list[Mutant] = [
     # --- sums of gradients
     Mutant(
         "a sum made in an array that others refer to",
-        "tensorgrad/replay.py",
-        "if at in added and not lift:",
-        "if not lift:",
+        "tensorgrad/backward.py",
+        "if at in self.added and not self.dispatched:",
+        "if not self.dispatched:",
         "fan-out",
     ),
     Mutant(
         "a gradient that shares its memory with another",
-        "tensorgrad/replay.py",
+        "tensorgrad/backward.py",
         "shared = d is g or d.base is not None",
         "shared = False",
         "fan-out",

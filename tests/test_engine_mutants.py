@@ -12,7 +12,7 @@ from mutate_engine import ROOT, third
 from mutation import Mutant, first_failure, judged, planted
 
 _ENGINE = (
-    "tensorgrad/program/", "tensorgrad/tape.py", "tensorgrad/replay.py", "tensorgrad/versions.py",
+    "tensorgrad/program/", "tensorgrad/tape.py", "tensorgrad/backward.py", "tensorgrad/versions.py",
     "tensorgrad/ops/fast_paths.py",
 )  # fmt: skip
 

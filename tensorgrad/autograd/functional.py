@@ -7,8 +7,8 @@ from typing import Any
 
 from tensorgrad import ops
 from tensorgrad.autograd.modes import enable_grad
+from tensorgrad.backward import run_backward
 from tensorgrad.errors import GradientError, ShapeError
-from tensorgrad.replay import replay
 from tensorgrad.tape import Leaf, Node, wrap
 from tensorgrad.tensor import Tensor
 
@@ -71,10 +71,10 @@ def grad(
         node = out._recorded_for_backward()
         seed = out._seed(weight)
         seeds.append((node, seed if create_graph else seed.data))
-    found = replay(
+    found = run_backward(
         seeds,
-        lift=create_graph,
-        retain=create_graph if retain_graph is None else retain_graph,
+        create_graph=create_graph,
+        retain_graph=create_graph if retain_graph is None else retain_graph,
         targets=targets,
     )
     gradients = []

@@ -47,9 +47,9 @@ def is_array(obj: Any) -> bool:
     return type(obj) in BACKENDS
 
 
-def several_gpus() -> bool:
+def has_multi_gpu() -> bool:
     """Whether the CUDA backend is in use and there is more than one GPU."""
-    return len(BACKENDS) > 1 and any(b.several for b in BACKENDS.values())
+    return len(BACKENDS) > 1 and any(b.multi_gpu for b in BACKENDS.values())
 
 
 def cuda_backend() -> Backend:

@@ -27,7 +27,7 @@ class Backend:
     xp: ModuleType
     array_type: type
     #: whether there is more than one such device, so that the current one may be another
-    several: bool = False
+    multi_gpu: bool = False
     #: whether float32 matrix products may be less exact than float32
     tf32: bool = False
 

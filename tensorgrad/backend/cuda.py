@@ -64,7 +64,7 @@ class CudaBackend(Backend):
     def __init__(self) -> None:
         self.xp: Any = importlib.import_module("cupy")
         self.array_type = self.xp.ndarray
-        self.several = self.xp.cuda.runtime.getDeviceCount() > 1
+        self.multi_gpu = self.xp.cuda.runtime.getDeviceCount() > 1
         from tensorgrad.backend import launch  # what launches kernels is of use only here
 
         self._forward, self._backward = launch.FORWARD, launch.BACKWARD
@@ -106,7 +106,7 @@ class CudaBackend(Backend):
 
     def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
         """The value of ``op``, by its kernel if it has one that fits; see Backend."""
-        if self.several:  # a kernel runs on the current device, wherever its arrays are
+        if self.multi_gpu:  # a kernel runs on the current device, wherever its arrays are
             for a in arrays:
                 if isinstance(a, self.array_type):
                     with self.at(self.device_of(a)):

@@ -9,7 +9,7 @@ from typing import Any
 from tensorgrad.program.bytecode.opcodes import words
 
 _ENGINE = (
-    "tensorgrad.tape", "tensorgrad.replay", "tensorgrad.tensor", "tensorgrad.ops",
+    "tensorgrad.tape", "tensorgrad.backward", "tensorgrad.tensor", "tensorgrad.ops",
     "tensorgrad.observers", "tensorgrad.versions", "tensorgrad.turns", "tensorgrad.backend",
     "tensorgrad.dtypes", "tensorgrad.autograd", "tensorgrad.nn", "tensorgrad.program",
     "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",

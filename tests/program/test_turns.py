@@ -195,7 +195,7 @@ def test_threads_train_models_of_their_own() -> None:
 
 def test_who_waits_in_vain_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that waits for a thread that wants its turn ends all the same."""
-    for place in (turns, tg.replay):
+    for place in (turns, tg.backward):
         monkeypatch.setattr(place, "LIMIT", 0.05)
     w = tg.zeros(2, requires_grad=True)
     step = compiled("auto", w)

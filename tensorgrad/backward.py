@@ -1,0 +1,439 @@
+"""The backward pass: gradients.
+
+Nodes are visited in descending tape position, from a heap. Whatever used a value has a higher
+position than the value, so a gradient is complete when its node comes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy import asarray, ndarray
+
+from tensorgrad import backend, dtypes, versions
+from tensorgrad.backend import cuda_backend, has_multi_gpu, is_array
+from tensorgrad.backend.base import Array
+from tensorgrad.dtypes import HALVES
+from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.observers import MODE, Mode, current_mode
+from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, unbroadcast, wrap
+from tensorgrad.turns import EVERYBODY, LIMIT
+from tensorgrad.versions import changed_since
+
+#: Nodes to begin from, each with its gradient: an array, or a tensor.
+Seeds = Sequence[tuple[Node, Any]]
+
+
+def _check_saved(node: Node, rule: Rule, saved: Sequence[Any]) -> None:
+    """Raise GradientError if a value saved by ``node`` was overwritten since."""
+    for name, value in zip(rule.names, saved, strict=True):
+        arrays = value if type(value) is tuple else (value,)
+        stale = [a for a in arrays if is_array(a) and changed_since(a, node.position)]
+        if stale:
+            what = "its output" if name == "y" else f"its input {name!r}"
+            raise GradientError(
+                f"{node.op.name}{_location(node)} needs {what}, of shape {stale[0].shape}, for its "
+                "gradient, but that value was overwritten in place after it was used. Compute "
+                "the new value into a new tensor, or .clone() the old one before overwriting it"
+            )
+
+
+def _location(node: Node) -> str:
+    where = getattr(node, "where", None)
+    return f" ({where})" if where else ""
+
+
+def run_backward(
+    seeds: Seeds,
+    *,
+    create_graph: bool,
+    retain_graph: bool,
+    targets: Sequence[Node] | None = None,
+) -> dict[Node, Any]:
+    """Propagate gradients from ``seeds``, pairs of a node and its gradient, down the tape.
+
+    create_graph: the gradients are tensors, and what the rules compute is dispatched and recorded
+        again (higher order); else they are bare arrays.
+    retain_graph: keep the nodes usable for another backward pass.
+    targets: nodes whose gradients are wanted; ``None`` means all leaves, which accumulate into
+        their ``.grad``.
+    Returns the gradient of each target that was reached (an empty dict without targets).
+
+    Contributions to a value are added in descending tape position of their consumers, which is
+    the same order in every run.
+    """
+    mode = current_mode()
+    if create_graph:
+        if mode.grad:
+            return _BackwardPass(targets, True, retain_graph).run(seeds)
+        with _mode(mode._replace(grad=True)):
+            return _BackwardPass(targets, True, retain_graph).run(seeds)
+    if mode.observers and any(observer.records for observer in mode.observers):
+        # The rules are given tensors without a history, so that their operations are dispatched.
+        with _mode(mode._replace(grad=False)):
+            tensors = [(node, wrap(seed, None)) for node, seed in seeds]
+            found = _BackwardPass(targets, True, retain_graph).run(tensors)
+            return {node: g.data for node, g in found.items()}
+    if has_multi_gpu():
+        # The rules run on bare arrays, so that the device they lie on has to be made current here.
+        with cuda_backend().at(cuda_backend().current_device()):
+            return _BackwardPass(targets, False, retain_graph, True).run(seeds)
+    return _BackwardPass(targets, False, retain_graph).run(seeds)
+
+
+@contextmanager
+def _mode(mode: Mode) -> Iterator[None]:
+    token = MODE.set(mode)
+    try:
+        yield
+    finally:
+        MODE.reset(token)
+
+
+class _BackwardPass:
+    """The state of one backward pass.
+
+    targets: see ``run_backward``.
+    dispatched: the gradients are tensors and not bare arrays.
+    retain: keep the saved values.
+    multi_gpu: make the device of each gradient current before it is computed with.
+    """
+
+    __slots__ = (
+        "added", "dispatched", "found", "gradients", "heap", "leaves", "multi_gpu", "observers",
+        "retain", "targets", "waiting", "wanted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        targets: Sequence[Node] | None,
+        dispatched: bool,
+        retain: bool,
+        multi_gpu: bool = False,
+    ) -> None:
+        self.targets = None if targets is None else frozenset(targets)
+        self.dispatched = dispatched
+        self.retain = retain
+        self.multi_gpu = multi_gpu
+        self.observers = current_mode().observers
+        #: the nodes on a path to a target
+        self.wanted: set[Node] | None = None
+        #: the gradients of targets that are complete
+        self.found: dict[Node, Any] = {}
+        #: position -> the gradient so far
+        self.gradients: dict[int, Any] = {}
+        #: position -> the node to visit; the heap holds the same positions
+        self.waiting: dict[int, Node] = {}
+        self.heap: list[int] = []
+        #: those reached. They come last, so that after an error no ``.grad`` is changed.
+        self.leaves: list[Leaf] = []
+        #: positions whose gradient is a sum made here, to be added to in place
+        self.added: set[int] = set()
+
+    def run(self, seeds: Seeds) -> dict[Node, Any]:
+        """The whole pass; see ``run_backward``."""
+        targets = self.targets
+        if self.dispatched or self.multi_gpu or targets is not None or self.observers:
+            if targets is not None:
+                self.wanted = _leading_to([node for node, _ in seeds], targets)
+            self._add_seeds(seeds)
+            while self.heap:
+                at = heappop(self.heap)
+                self._visit(self.waiting.pop(at), self.gradients.pop(at))
+        elif len(seeds) == 1 and type(seeds[0][0]) is not Leaf:
+            self._fast_path(*seeds[0])
+        else:
+            self._add_seeds(seeds)
+            self._fast_path(None, None)
+        for leaf in self.leaves:
+            if leaf.hooks is not None:
+                at = leaf.position
+                self.gradients[at] = _run_hooks(leaf, self.gradients[at], self.dispatched)
+        if targets is None:
+            self._accumulate_leaves()
+        else:
+            self.found.update(
+                {leaf: self.gradients[leaf.position] for leaf in self.leaves if leaf in targets}
+            )
+        return self.found
+
+    def _add_seeds(self, seeds: Seeds) -> None:
+        for node, seed in seeds:
+            if type(node) is Leaf or (self.targets is not None and node in self.targets):
+                seed = seed.clone() if self.dispatched else wrap(seed, None).clone().data
+            self._add(node, seed)
+
+    def _add(self, node: Node, d: Any) -> None:
+        """Add ``d`` to the gradient of ``node``, which is to be visited."""
+        at, gradients = node.position, self.gradients
+        if at not in gradients:
+            gradients[at] = d
+            if type(node) is Leaf:
+                self.leaves.append(node)
+            else:
+                self.waiting[at] = node
+                heappush(self.heap, at)
+            return
+        if self.multi_gpu:
+            _use_device_of(d)
+        if at in self.added and not self.dispatched:
+            gradients[at] += d
+        else:
+            gradients[at] = gradients[at] + d
+            self.added.add(at)
+
+    def _fast_path(self, node: Node | None, g: Any) -> None:
+        """Visit all nodes, beginning with ``node``, where nobody watches and all leaves are wanted.
+
+        A chain needs neither heap nor dicts: where no other node is waiting, the next is at hand.
+        """
+        heap, waiting, gradients, leaves = self.heap, self.waiting, self.gradients, self.leaves
+        retain, latest_version = self.retain, versions.LATEST_VERSION
+        while True:
+            if node is None:
+                if not heap:
+                    return
+                at = heappop(heap)
+                node = waiting.pop(at)
+                g = gradients.pop(at)
+            edges = node.edges
+            if not edges or node.hooks is not None or node.position > latest_version:
+                self._visit(node, g)
+                node, latest_version = None, versions.LATEST_VERSION
+                continue
+            ahead = ahead_g = None
+            for rule, saved, parent in edges:
+                if not saved:  # ``*saved`` alone would take three times as long
+                    d = rule.function(g)
+                elif len(saved) == 1:
+                    d = rule.function(g, saved[0])
+                else:
+                    d = rule.function(g, *saved)
+                if type(d) is not ndarray or (not rule.keeps_shape and d.shape != parent.shape):
+                    d = _fitted(d, parent.shape)
+                if type(parent) is Leaf:
+                    if parent.position in gradients:
+                        self._add(parent, d)
+                    else:
+                        gradients[parent.position] = _own(d, g, saved)
+                        leaves.append(parent)
+                elif ahead is None and not heap:
+                    ahead, ahead_g = parent, d
+                else:
+                    if ahead is not None:
+                        self._add(ahead, ahead_g)
+                        ahead = None
+                    self._add(parent, d)
+            if not retain:
+                node.edges = None
+            node, g = ahead, ahead_g
+
+    def _visit(self, node: Node, g: Any) -> None:
+        """Hand the complete gradient ``g`` of any ``node`` on to its inputs."""
+        if self.multi_gpu:
+            _use_device_of(g)
+        g = _run_hooks(node, g, self.dispatched)
+        if self.targets is not None and node in self.targets:
+            self.found[node] = g
+        if node.edges is None:
+            raise GradientError(
+                f"backward a second time through {node.op.name}{_location(node)}: its saved "
+                "values were freed after the first time. Pass retain_graph=True to the first "
+                "backward() or grad()"
+            )
+        if not node.edges and isinstance(node, Deferred):
+            for inner, d in node.expand(g, self.retain):
+                if self.wanted is not None:
+                    self.wanted |= _leading_to([inner], self.targets or ())
+                self._add(inner, d)
+            return
+        together = self._together(node, g)
+        for rule, saved, parent in node.edges:
+            if self.wanted is not None and parent not in self.wanted:
+                continue
+            for observer in self.observers:
+                observer.differentiating(node)
+            if together is None:
+                d = self._differentiated(node, rule, saved, g)
+            else:
+                d = together[rule.index]
+            for observer in self.observers:
+                observer.differentiated(node, rule, saved, g, d)
+            d = _fitted(d, parent.shape)
+            if parent.position not in self.gradients and (
+                type(parent) is Leaf or (self.targets is not None and parent in self.targets)
+            ):
+                d = _own(d, g, saved)
+            self._add(parent, d)
+            if self.multi_gpu:
+                _use_device_of(g)
+        if not self.retain:
+            node.edges = None
+
+    def _together(self, node: Node, g: Any) -> Sequence[Any] | None:
+        """The gradients of all inputs, where one kernel or program computes them at once."""
+        op = node.op
+        if self.dispatched or not (op.together or (op.kernel and not _on_host(g))):
+            return None
+        needed = [False] * len(op.inputs)
+        values: dict[str, Any] = {}
+        for rule, saved, parent in node.edges or ():
+            if node.position > versions.LATEST_VERSION:
+                _check_saved(node, rule, saved)
+            values.update(zip(rule.names, saved))
+            needed[rule.index] = self.wanted is None or parent in self.wanted
+        if op.together is not None:
+            return op.together(g, needed, values)
+        gradients: Sequence[Any] | None = backend.of(g).gradients(op, g, needed, values)
+        return gradients
+
+    def _differentiated(self, node: Node, rule: Rule, saved: Sequence[Any], g: Any) -> Any:
+        """What ``rule`` makes of ``g``."""
+        if node.position > versions.LATEST_VERSION:
+            _check_saved(node, rule, saved)
+        if self.dispatched:
+            if current_mode().grad:
+                return rule.function(g, *_on_the_tape(node, rule, saved))
+            saved = [_without_history(v) for v in saved]
+        if g.dtype in HALVES and node.op is not CAST:  # whose gradient has the dtype of its input
+            return _in_float32(rule, g, saved)
+        return rule.function(g, *saved)
+
+    def _accumulate_leaves(self) -> None:
+        """Add the gradients of the leaves reached to their ``.grad``."""
+        lock = EVERYBODY.lock
+        alone = lock.acquire(True, LIMIT)
+        try:
+            for leaf in self.leaves:
+                g = self.gradients[leaf.position]
+                if leaf.turns is not None:
+                    with leaf.turns:
+                        _accumulate(leaf, g)
+                elif leaf.grad is None and not self.dispatched:
+                    leaf.grad = wrap(g, None)
+                else:
+                    _accumulate(leaf, g)
+        finally:
+            if alone:
+                lock.release()
+
+
+def _fitted(d: Any, shape: tuple[int, ...]) -> Any:
+    """``d`` as the gradient of a value of ``shape``, and as an array where it was a scalar."""
+    if isinstance(d, np.generic):  # NumPy makes a scalar of a 0-d array
+        d = asarray(d)
+    return d if d.shape == shape else unbroadcast(d, shape)
+
+
+def _without_history(value: Any) -> Any:
+    """Arrays as tensors that nothing led to; anything else as it is."""
+    if is_array(value):
+        return wrap(value, None)
+    if type(value) is tuple and any(is_array(v) for v in value):
+        return tuple(_without_history(v) for v in value)
+    return value
+
+
+def _on_host(g: Any) -> bool:
+    return isinstance(g, ndarray | np.generic)
+
+
+def _use_device_of(array: Array) -> None:
+    if not _on_host(array):
+        array.device.use()
+
+
+def _leading_to(roots: Iterable[Node], targets: Collection[Node]) -> set[Node]:
+    """The nodes on a path from ``roots`` to ``targets``."""
+    reachable = set(roots)
+    stack = list(reachable)
+    while stack:
+        for _, _, parent in stack.pop().edges or ():
+            if parent not in reachable:
+                reachable.add(parent)
+                stack.append(parent)
+    wanted = set(targets)
+    for node in sorted(reachable, key=lambda n: -n.position):
+        # What a deferred node leads to is not known before it is expanded.
+        # A freed one is to be arrived at, so that it can complain.
+        unknown = isinstance(node, Deferred) or node.edges is None
+        if unknown or any(p in wanted for _, _, p in node.edges or ()):
+            wanted.add(node)
+    return wanted
+
+
+def _on_the_tape(node: Node, rule: Rule, saved: Sequence[Any]) -> list[Any]:
+    """The saved arrays as tensors in their place on the tape, so that rules are recorded."""
+    entries: dict[str, Node] = {"y": node}
+    for other, _, parent in node.edges or ():
+        entries[node.op.inputs[other.index]] = parent
+    values: dict[str, Any] = {}
+    for name, value in zip(rule.names, saved, strict=True):
+        if is_array(value):
+            value = wrap(value, entries.get(name))
+        elif type(value) is tuple and any(is_array(v) for v in value):
+            value = tuple(wrap(v, None) for v in value)
+        values[name] = value
+    residual = node.op.residual
+    if residual is not None and "r" in values:
+        values["r"] = residual(*[values[name] for name in parameters_of(residual)])
+    return list(values.values())
+
+
+def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
+    """The rule on 16-bit floats: computed in float32, rounded once."""
+    half = g.dtype
+    wide = [v.astype(dtypes.float32) if getattr(v, "dtype", None) in HALVES else v for v in saved]
+    d = rule.function(g.astype(dtypes.float32), *wide)
+    return d.astype(half) if d.dtype == dtypes.float32 else d
+
+
+def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
+    for hook in tuple(node.hooks or ()):
+        replaced = hook(g if dispatched else wrap(g, None))
+        if replaced is not None:
+            if replaced.shape != node.shape:
+                raise ShapeError(
+                    f"a gradient hook must return shape {node.shape}, got {replaced.shape}"
+                )
+            if replaced.dtype != g.dtype:
+                replaced = replaced.astype(g.dtype)
+            g = replaced if dispatched else replaced.data
+    if getattr(node, "keeps_grad", False):
+        _accumulate(node, g.clone() if dispatched else g.copy())
+    if type(node) is Leaf and node.hooks:  # a hook may have kept the one it was shown
+        g = g.clone() if dispatched else g.copy()
+    return g
+
+
+def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
+    """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
+    if type(d) is ndarray or is_array(d):
+        shared = d is g or d.base is not None
+        for value in saved:
+            if d is value or (type(value) is tuple and any(d is v for v in value)):
+                shared = True
+        return d.copy() if shared else d
+    flat = [v for value in (g, *saved) for v in (value if type(value) is tuple else (value,))]
+    arrays = [v.data if hasattr(v, "node") else v for v in flat]
+    return d.clone() if d.data.base is not None or any(d.data is a for a in arrays) else d
+
+
+def _accumulate(node: Node, g: Any) -> None:
+    """Add ``g`` to the ``.grad`` of a leaf, or of an entry that keeps its gradient."""
+    gradient = wrap(g, None) if is_array(g) else g
+    watchers = current_mode().observers
+    if type(node) is Leaf:
+        for observer in watchers:
+            observer.changed_gradient(node, False)
+    held = getattr(node, "grad", None)
+    if held is None:
+        node.grad = gradient
+    elif gradient.node is None and not watchers:
+        node.grad = wrap(held.data + gradient.data, None)  # fresh: somebody may hold the old one
+    else:
+        node.grad = held + gradient
