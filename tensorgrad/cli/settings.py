@@ -151,6 +151,11 @@ class Option(NamedTuple):
     help: str
     choices: tuple[str, ...] | None = None
 
+    @property
+    def flag(self) -> str:
+        """The option of the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
 
 OPTIONS = (
     Option("data", "data", None, "PATH", line,
@@ -206,7 +211,8 @@ OPTIONS = (
 
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in OPTIONS}
 FOLD_DEFAULTS = {"epochs": 20, "dropout": 0.0}  # of cross-validate: many short trainings
-_BY_NAME = {option.name: option for option in OPTIONS}
+#: Name -> the setting.
+BY_NAME = {option.name: option for option in OPTIONS}
 
 
 def as_text(value: Any) -> str:
@@ -233,10 +239,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     content.pop("versions", None)
     found: dict[str, Any] = {}
     for key, value in content.items():
-        option = _BY_NAME.get(key.replace("-", "_"))
+        option = BY_NAME.get(key.replace("-", "_"))
         if option is None:
             raise TensorgradError(
-                f"{path}: unknown key {_short(key)}; known are {', '.join(sorted(_BY_NAME))}"
+                f"{path}: unknown key {_short(key)}; known are {', '.join(sorted(BY_NAME))}"
             )
         if option.name in found:
             raise TensorgradError(f"{path}: {option.name} is there twice; leave out one")

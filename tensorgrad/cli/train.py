@@ -23,7 +23,7 @@ from tensorgrad.cli.build import (
 )
 from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
-from tensorgrad.cli.settings import DEFAULTS, line, read_toml, write_toml
+from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.errors import TensorgradError
 from tensorgrad.ops.random import default_generator
@@ -91,7 +91,7 @@ def resume(run: str | Path, **given: Any) -> None:
     extra = sorted(set(given) - set(_ON_RESUMING))
     if extra:
         raise TensorgradError(
-            f"a resumed run takes the settings of the saved one, so --{extra[0].replace('_', '-')} "
+            f"a resumed run takes the settings of the saved one, so {BY_NAME[extra[0]].flag} "
             "cannot be given; only --epochs, --device, and where the data is now (--data, --test, "
             "--image-root) can"
         )
@@ -106,38 +106,8 @@ def resume(run: str | Path, **given: Any) -> None:
             checkpoint = load_newest(folder / CHECKPOINT)
         for warning in damaged:
             print(warning.message, file=sys.stderr)
-        if not set(DEFAULTS) <= set(checkpoint.config):
-            raise TensorgradError(
-                f"{folder / CHECKPOINT} was not written by this version of tensorgrad train; load "
-                "it with training.load_checkpoint"
-            )
+        settings = _going_on(folder, checkpoint, given)
         config = checkpoint.config
-        saved = {name: config[name] for name in DEFAULTS}
-        for name in PLACES:
-            if name in given and saved[name] is None:
-                raise TensorgradError(
-                    f"--{name.replace('_', '-')} cannot be given: {folder} was trained without it"
-                )
-        settings = {**saved, **located(config, folder), **given, "out": str(folder)}
-        if settings["epochs"] < checkpoint.state["epoch"]:
-            raise TensorgradError(
-                f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
-                f"number in total, so give a larger one than {settings['epochs']}"
-            )
-        settings["device"] = backend.normalize(settings["device"])
-        for name in PLACES:
-            place = settings[name]
-            if place is None:
-                continue
-            try:
-                line(place)
-            except ArgumentTypeError as error:  # settings go into a file again
-                raise TensorgradError(f"--{name.replace('_', '-')} {error}") from error
-            if not os.path.exists(place):
-                raise TensorgradError(
-                    f"{place}: there is no such file or folder, nor beside {folder}; say where it "
-                    f"is now with --{name.replace('_', '-')}"
-                )
         if "digest" not in config:
             print(
                 f"{folder} was saved before runs kept a digest of their data: whether it is still "
@@ -154,6 +124,43 @@ def resume(run: str | Path, **given: Any) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _say  # what differs from then, each in one line
             _train(folder, settings, data, checkpoint)
+
+
+def _going_on(folder: Path, checkpoint: LoadedCheckpoint, given: Mapping[str, Any]) -> Settings:
+    """The settings of a saved run, with what is ``given`` for its rest; raises as ``resume``."""
+    config = checkpoint.config
+    if not set(DEFAULTS) <= set(config):
+        raise TensorgradError(
+            f"{folder / CHECKPOINT} was not written by this version of tensorgrad train; load "
+            "it with training.load_checkpoint"
+        )
+    saved = {name: config[name] for name in DEFAULTS}
+    for name in PLACES:
+        if name in given and saved[name] is None:
+            raise TensorgradError(
+                f"{BY_NAME[name].flag} cannot be given: {folder} was trained without it"
+            )
+    settings = {**saved, **located(config, folder), **given, "out": str(folder)}
+    if settings["epochs"] < checkpoint.state["epoch"]:
+        raise TensorgradError(
+            f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
+            f"number in total, so give a larger one than {settings['epochs']}"
+        )
+    settings["device"] = backend.normalize(settings["device"])
+    for name in PLACES:
+        place = settings[name]
+        if place is None:
+            continue
+        try:
+            line(place)
+        except ArgumentTypeError as error:  # settings go into a file again
+            raise TensorgradError(f"{BY_NAME[name].flag} {error}") from error
+        if not os.path.exists(place):
+            raise TensorgradError(
+                f"{place}: there is no such file or folder, nor beside {folder}; say where it "
+                f"is now with {BY_NAME[name].flag}"
+            )
+    return settings
 
 
 def _say(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -187,7 +194,7 @@ def check_kind(settings: Mapping[str, Any], path: str | None) -> None:
             path is None or (ending not in endings and not folder)
         ):
             raise TensorgradError(
-                f"--{name.replace('_', '-')} is for {what}; got --data {path or '(the digits)'}"
+                f"{BY_NAME[name].flag} is for {what}; got --data {path or '(the digits)'}"
             )
 
 
