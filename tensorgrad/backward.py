@@ -324,9 +324,9 @@ class _BackwardPass:
 
 def _fitted(d: Any, shape: tuple[int, ...]) -> Any:
     """``d`` as the gradient of a value of ``shape``, and as an array where it was a scalar."""
-    if isinstance(d, np.generic):  # NumPy makes a scalar of a 0-d array
-        d = asarray(d)
-    return d if d.shape == shape else unbroadcast(d, shape)
+    if d.shape != shape:
+        d = unbroadcast(d, shape)
+    return asarray(d) if isinstance(d, np.generic) else d  # NumPy makes a scalar of a 0-d array
 
 
 def _without_history(value: Any) -> Any:
