@@ -1,4 +1,4 @@
-// What generated kernels are made of: the functions that tensorgrad/program/lower.py names, for
+// What generated kernels are made of: the functions that tensorgrad/program/functions.py names, for
 // float (tg_exp_f) and double (tg_exp_d), and reductions over the team of threads that has a row.
 #pragma once
 
@@ -11,6 +11,7 @@
 using int32_t = int;
 using int64_t = long;
 using uint8_t = unsigned char;
+using uint32_t = unsigned int;
 #endif
 
 #undef NAN

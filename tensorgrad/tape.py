@@ -191,6 +191,9 @@ class Primitive:
     residual: given where the value function returns a pair: the value, and something it had to
         compute on the way that the rules may name ``r``. When rules are recorded themselves, it
         is this function of what the rule names besides.
+    loops: what programs turn into loops in place of ``value``, where another form of it is the
+        better one there: ``loops(xp, *arrays, **attrs)`` with a ``backend.namespace.Namespace``.
+    source: the function of a user's that the value function calls, if it is not that itself.
     kernel: the name under which backend/launch has hand-written CUDA kernels for the value, for
         all gradients at once, or for both. The value and the rules above remain the definition.
     together: ``together(g, needed, saved)`` gives the gradients of all inputs at once, for rules
@@ -224,6 +227,7 @@ class Primitive:
         "inputs",
         "kernel",
         "live",
+        "loops",
         "moves",
         "mutates",
         "name",
@@ -232,6 +236,7 @@ class Primitive:
         "random",
         "residual",
         "rules",
+        "source",
         "together",
         "value",
         "variadic",
@@ -250,6 +255,8 @@ class Primitive:
         mutates: tuple[int, ...] | Callable[[int], Iterable[int]] = (),
         explain: Callable[..., str] | None = None,
         residual: Callable[..., Any] | None = None,
+        loops: Callable[..., Any] | None = None,
+        source: Callable[..., Any] | None = None,
         kernel: str | None = None,
         together: Callable[..., Sequence[Any]] | None = None,
         elementwise: bool = False,
@@ -276,6 +283,8 @@ class Primitive:
         self.mutates = mutates
         self.explain = explain
         self.residual = residual
+        self.loops = loops
+        self.source = source
         self.kernel = kernel
         self.together = together
         self.elementwise = elementwise

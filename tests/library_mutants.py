@@ -431,8 +431,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "dampening of the first gradient",
         f"{OPTIM}/sgd.py",
-        "whole = share is None or step == 1",
-        "whole = share is None",
+        "first = step == 1",
+        "first = step == 0",
         "rules",
     ),
     Mutant(
@@ -473,15 +473,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a look ahead by no step",
         f"{OPTIM}/adam_variants.py",
-        "following = factor(step + 1)",
-        "following = factor(step)",
+        "product(step), factor(step + 1)",
+        "product(step), factor(step)",
         "rules",
     ),
     Mutant(
         "plain steps for too long",
         f"{OPTIM}/adam_variants.py",
-        "if length <= 5:",
-        "if length <= 6:",
+        "early = length <= 5",
+        "early = length <= 6",
         "rules",
     ),
     Mutant(

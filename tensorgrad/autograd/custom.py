@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.backend.base import Value
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.tape import Primitive, apply, parameters_of
 
 
@@ -60,7 +61,9 @@ def custom_operation(
     kernels: list[Callable[..., Any]] = []
 
     def compute(xp: Any, *arrays: Any, **attrs: Any) -> Any:
-        if kernels and xp is not np:
+        if kernels and isinstance(xp, Namespace) and not xp.on_host:
+            xp.refuse("it has a kernel of its own")
+        if kernels and xp is not np and not isinstance(xp, Namespace):
             return called(kernels[-1], arrays, attrs)
         return called(functools.partial(value, xp) if takes_xp else value, arrays, attrs)
 
@@ -75,6 +78,7 @@ def custom_operation(
         name,
         function,
         {n: None if (rule := rules[n]) is None else _careful(name, n, rule) for n in inputs},
+        source=value,
     )
 
     @functools.wraps(value)

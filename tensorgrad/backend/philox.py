@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad.backend.namespace import Namespace
+
 __all__ = ["bits", "normal", "uniform", "words_per_number"]
 
 # Round multipliers and the Weyl increments of the key schedule, from the paper (section 3.3).
@@ -89,6 +91,13 @@ def bits(xp: Any, key: int, position: int, n: int) -> Any:
         )
         _philox_4x32_10(xp, counter, key, part)
     return out.reshape(-1)[skip : skip + n]
+
+
+def words(xp: Any, key: int, position: int, shape: tuple[int, ...]) -> Any:
+    """The words of ``bits`` in an array of this shape; key and position may be live numbers."""
+    if isinstance(xp, Namespace):
+        return xp.random_words(key, position, shape)
+    return bits(xp, key, position, math.prod(shape)).reshape(shape)
 
 
 def uniform(xp: Any, key: int, position: int, n: int, dtype: Any) -> Any:

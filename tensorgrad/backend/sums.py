@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.dtypes import WIDE_FLOATS
 
 Array = ndarray[Any, Any]
@@ -105,6 +106,8 @@ def least_squares(dtype: np.dtype[Any]) -> float:
 
 def length(xp: Any, *arrays: Any) -> Any:
     """The root of the sum of all squares, on the CPU also where these are out of range."""
+    if isinstance(xp, Namespace):
+        return xp.root_of_squares(arrays, None, False)
     flat = [a.reshape(-1) for a in arrays]
     squares = sum(xp.vdot(a, a) for a in flat)  # which says nothing of an overflow
     if xp is not np or least_squares(squares.dtype) < squares < math.inf:

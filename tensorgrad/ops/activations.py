@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.backend.cpu import constant
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
@@ -52,7 +53,7 @@ def _sigmoid_value(xp: Any, x: Any) -> Any:
     # exp(-x) may overflow to infinity, whose reciprocal is the right 0: no branch is needed, and
     # the result keeps its relative accuracy for negative x, which tanh(x / 2) / 2 + 1 / 2 loses.
     if xp is not np:
-        return 1 / (1 + xp.exp(-x))
+        return xp.sigmoid(x) if isinstance(xp, Namespace) else 1 / (1 + xp.exp(-x))
     y = _UNCHECKED.copy().run(np.exp, np.negative(x))
     if type(y) is not np.ndarray:  # of a 0-d array
         return 1 / (1 + y)

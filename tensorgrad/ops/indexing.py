@@ -649,7 +649,18 @@ def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
     return found.astype(dtype)
 
 
-_ONE_HOT: Primitive = Primitive("one_hot", _one_hot_value, {"indices": None}, moves=True)
+def _one_hot_loops(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
+    xp.check_labels(indices, n)
+    column = indices[..., None]
+    found = (column == xp.arange(n)).astype(dtype)
+    if xp.on_host or dtype not in dtypes.FLOATS:
+        return found
+    return xp.where((column >= 0) & (column < n), found, dtype.type(math.nan))
+
+
+_ONE_HOT: Primitive = Primitive(
+    "one_hot", _one_hot_value, {"indices": None}, moves=True, loops=_one_hot_loops
+)
 
 
 @operation(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import backend
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.fast_paths import binary, ternary
 from tensorgrad.ops.padding import diagonal
@@ -55,7 +56,9 @@ def product(xp: Any, a: Any, b: Any) -> Any:
     # Of two matrices NumPy's dot is the quicker way to the same BLAS.
     if a.ndim == 2 == b.ndim:
         return xp.dot(a, b)
-    return xp.matmul(a, b) if xp is np else backend.of(a).matmul(a, b)
+    if xp is np or isinstance(xp, Namespace):
+        return xp.matmul(a, b)
+    return backend.of(a).matmul(a, b)
 
 
 def _matmul_value(xp: Any, x1: Any, x2: Any) -> Any:

@@ -86,6 +86,27 @@ def _nll_gradient_value(
     return d
 
 
+def _hit(xp: Any, labels: Any, classes: int) -> Any:
+    """Where each row's label is, as truth values [n, classes]: what loops have for an address."""
+    xp.check_labels(labels, classes)
+    return labels[:, None] == xp.arange(classes)
+
+
+def _nll_loops(xp: Any, log_p: Any, labels: Any, reduction: str) -> Any:
+    n, classes = log_p.shape
+    picked = xp.where(_hit(xp, labels, classes), log_p, 0).sum(axis=1)
+    if reduction == "none":
+        return -picked
+    return -picked.sum() / n if reduction == "mean" else -picked.sum()
+
+
+def _nll_gradient_loops(
+    xp: Any, g: Any, labels: Any, shape: tuple[int, int], reduction: str
+) -> Any:
+    d = -g / shape[0] if reduction == "mean" else -g
+    return xp.where(_hit(xp, labels, shape[1]), d[:, None] if d.ndim else d, 0)
+
+
 _UNSIGNED = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}
 
 
@@ -114,6 +135,7 @@ _NLL: Primitive = Primitive(
     promotion="float",
     promoted=frozenset({0}),
     half_in_float32=True,
+    loops=_nll_loops,
 )
 _NLL_GRADIENT: Primitive = Primitive(
     "nll_loss_gradient",
@@ -125,6 +147,7 @@ _NLL_GRADIENT: Primitive = Primitive(
     promotion="float",
     promoted=frozenset({0}),
     half_in_float32=True,
+    loops=_nll_gradient_loops,
 )
 
 
@@ -166,6 +189,24 @@ def _cross_entropy_value(xp: Any, logits: Any, labels: Any, reduction: str) -> A
     return (found / n if reduction == "mean" else found), p
 
 
+def _cross_entropy_loops(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
+    n, classes = logits.shape
+    hit = _hit(xp, labels, classes)
+    z = logits - logits.max(axis=1, keepdims=True)
+    e = xp.exp(z)
+    sums = e.sum(axis=1, keepdims=True)
+    picked = xp.where(hit, z, 0).sum(axis=1, keepdims=True)
+    if not xp.on_host:  # where nothing stops, a label that is none makes NaN, as in the kernel
+        valid = (labels >= 0) & (labels < classes)
+        sums = xp.where(valid[:, None], sums, math.nan)
+    excess = e * (1 / sums) - hit
+    each = xp.log(sums) - picked
+    if reduction == "none":
+        return each.reshape(n), excess
+    found = each.sum()
+    return (found / n if reduction == "mean" else found), excess
+
+
 def _excess(logits: Any, labels: Any) -> Any:
     """What a row's probabilities have in excess of the certainty of its label."""
     return softmax(logits) - one_hot(labels, logits.shape[1], dtype=logits.dtype)
@@ -187,6 +228,7 @@ _CROSS_ENTROPY: Primitive = Primitive(
     promoted=frozenset({0}),
     half_in_float32=True,
     residual=_excess,
+    loops=_cross_entropy_loops,
     kernel="cross_entropy",
     fresh=True,
 )

@@ -125,7 +125,7 @@ def _permutation_value(xp: Any, like: Any, key: int, position: int, n: int) -> A
 
 
 def _mask_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
-    words = _on_device_of(xp, x, philox.bits, key, position, x.size).reshape(x.shape)
+    words = _on_device_of(xp, x, philox.words, key, position, x.shape)
     scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
     kept = words >= np.uint32(min(round(p * 2.0**32), 2**32 - 1))
     return kept.astype(x.dtype) * x.dtype.type(scale)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import dtypes
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.sums import least_squares, total
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops.elementwise import (
@@ -178,6 +179,8 @@ def length(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
             most = np.fmax.reduce(squares, axis=None, initial=0)
         if not x.size or (least > least_squares(x.dtype) and most < math.inf) or most != most:
             return xp.sqrt(squares)
+    if isinstance(xp, Namespace):
+        return xp.root_of_squares([x], axis, keepdims)
     top = xp.abs(x).max(axis=axis, keepdims=True)
     top = xp.where((top > 0) & xp.isfinite(top), top, top.dtype.type(1))
     y = x / top

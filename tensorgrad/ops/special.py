@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.namespace import Namespace
+
 __all__ = ["erf"]
 
 
@@ -114,6 +116,8 @@ def erf(xp: Any, x: Any) -> Any:
     x = xp.asarray(x)
     if x.dtype != np.float32 and x.dtype != np.float64:
         raise ValueError(f"erf needs a float32 or float64 array, got {x.dtype}")
+    if isinstance(xp, Namespace):
+        return xp.erf(x)
     if xp is not np:
         return importlib.import_module("cupyx.scipy.special").erf(x)
     evaluate = _erf_single if x.dtype == np.float32 else _erf_double

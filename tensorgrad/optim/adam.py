@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -35,7 +34,7 @@ def _adam(
     shrink = number(lr * weight_decay) if weight_decay and decoupled else None
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any, v_max: Any) -> None:
-        root = math.sqrt(1 - beta2**step)
+        root = numbers.sqrt(1 - beta2**step)
         small, rate = scalar(eps * root), scalar(lr * root / (1 - beta1**step))
         if maximize:
             g = xp.negative(g, out=u)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Numbers, update_primitive
@@ -201,21 +202,26 @@ def _nadam(
     """The update rule of NAdam; see the class."""
     gradient = _gradient(xp, numbers, maximize, weight_decay)
     first, second = _mean(xp, numbers, betas[0]), _mean_square(xp, numbers, betas[1])
-    product = [0, 1.0]  # how many factors there are in it
+    known = [0, 1.0]  # how many factors there are in the product, and the product
 
-    def factor(step: int) -> float:
-        return float(betas[0] * (1 - 0.5 * 0.96 ** (step * momentum_decay)))
+    def factor(step: Any) -> Any:
+        return betas[0] * (1 - 0.5 * 0.96 ** (step * momentum_decay))
+
+    def product(step: Any) -> Any:
+        if isinstance(xp, Namespace):
+            return _product_of_factors(xp, step, betas[0], math.log(0.96) * momentum_decay)
+        if known[0] > step:  # another bundle, or an earlier state
+            known[:] = [0, 1.0]
+        while known[0] < step:
+            known[0] += 1
+            known[1] *= factor(int(known[0]))
+        return known[1]
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
-        if product[0] > step:  # another bundle, or an earlier state
-            product[:] = [0, 1.0]
-        while product[0] < step:
-            product[0] += 1
-            product[1] *= factor(int(product[0]))
-        following = factor(step + 1)
-        root = math.sqrt(1 - betas[1] ** step)
-        of_g = numbers.scalar(lr * root * (1 - factor(step)) / (1 - product[1]))
-        of_m = numbers.scalar(lr * root * following / (1 - product[1] * following))
+        so_far, following = product(step), factor(step + 1)
+        root = numbers.sqrt(1 - betas[1] ** step)
+        of_g = numbers.scalar(lr * root * (1 - factor(step)) / (1 - so_far))
+        of_m = numbers.scalar(lr * root * following / (1 - so_far * following))
         small = numbers.scalar(eps * root)
         g = gradient(p, g, u, w)
         first(m, g, w)
@@ -226,6 +232,22 @@ def _nadam(
         xp.divide(u, w, out=u)
 
     return update
+
+
+def _product_of_factors(xp: Any, step: Any, beta: float, decay: float) -> Any:
+    """The product of ``beta * (1 - exp(i * decay) / 2)`` for i from 1 to ``step``.
+
+    Its logarithm is a sum over i of the series of ``log(1 - x / 2)``, each of whose powers of x is
+    a geometric series over i; after as many terms as a float64 has bits nothing is left of a half.
+    """
+    if not decay:
+        return (beta * 0.5) ** step
+    first = -xp.expm1(step * decay)
+    part, total = 0.0, 0.0
+    for k in range(1, 56):
+        part = part + first - part * first  # 1 - exp(k * step * decay)
+        total = total + 0.5**k / k / math.expm1(-k * decay) * part
+    return beta**step * xp.exp(-total)
 
 
 class NAdam(AdamLike):
@@ -273,7 +295,7 @@ def _radam(
     """The update rule of RAdam; see the class."""
     gradient = _gradient(xp, numbers, maximize, weight_decay)
     first, second = _mean(xp, numbers, betas[0]), _mean_square(xp, numbers, betas[1])
-    small = numbers.constant(eps)
+    small, one = numbers.constant(eps), numbers.constant(1.0)
     limit = 2 / (1 - betas[1]) - 1
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
@@ -283,12 +305,13 @@ def _radam(
         rate = lr / (1 - betas[0] ** step)
         left = 1 - betas[1] ** step
         length = limit - 2 * step * betas[1] ** step / left
-        if length <= 5:
-            xp.multiply(m, numbers.scalar(rate), out=u)
-            return
         above, below = (length - 4) * (length - 2) * limit, (limit - 4) * (limit - 2) * length
-        xp.divide(m, xp.add(xp.sqrt(v, out=w), small, out=w), out=u)
-        xp.multiply(u, numbers.scalar(rate * math.sqrt(left * above / below)), out=u)
+        early = length <= 5  # then it is divided by 1
+        root = numbers.choice(early, lambda: 1.0, lambda: numbers.sqrt(left * above / below))
+        divisor = numbers.choice(
+            early, lambda: one, lambda: xp.add(xp.sqrt(v, out=w), small, out=w)
+        )
+        xp.multiply(xp.divide(m, divisor, out=u), numbers.scalar(rate * root), out=u)
 
     return update
 

@@ -55,7 +55,7 @@ def _layer_primitive(name: str, states: int, rule: Rule, shapes: Shapes = _whole
         return range(1 + states + (count - 1 - states) // 2)
 
     return Primitive(
-        name, value, {"step": None, "*arrays": None}, mutates=overwritten, live=("lr",)
+        name, value, {"step": None, "*arrays": None}, mutates=overwritten, source=rule, live=("lr",)
     )
 
 

@@ -35,9 +35,11 @@ def _sgd(
             g = add(multiply(p, decay, out=w), g, out=u)
         if memory is not None:
             multiply(v, memory, out=v)
-            # The first gradient enters the momentum in full, whatever the dampening.
-            whole = share is None or step == 1
-            add(v, g if whole else multiply(g, share, out=w), out=v)
+            part = g
+            if share is not None:  # of all but the first gradient, which enters in full
+                first = step == 1
+                part = numbers.choice(first, lambda: g, lambda: multiply(g, share, out=w))
+            add(v, part, out=v)
             g = add(multiply(v, memory, out=w), g, out=u) if nesterov else v
         multiply(g, rate, out=u)
 

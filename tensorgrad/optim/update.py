@@ -10,6 +10,7 @@ are cut into chunks that stay in the cache between the passes of the rule.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend.cpu import constant
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.tape import Primitive
 
@@ -56,6 +58,36 @@ class Numbers:
         if on_host:
             self.constant = lambda value: constant(value, dtype)
             self.scalar = lambda value: np.asarray(value, dtype)
+
+    @staticmethod
+    def sqrt(value: Any) -> Any:
+        """The root of a number."""
+        return math.sqrt(value)
+
+    @staticmethod
+    def choice(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """What the one function gives where the condition, a number's, holds, else the other."""
+        return yes() if condition else no()
+
+
+class SymbolicNumbers:
+    """What ``Numbers`` does, for numbers that are other ones in every replay of a program."""
+
+    def __init__(self, xp: Namespace, dtype: np.dtype[Any]) -> None:
+        self._xp, self._dtype = xp, dtype
+        self.sqrt: Callable[[Any], Any] = xp.sqrt  # type: ignore[attr-defined]
+
+    def constant(self, value: Any) -> Any:
+        """See Numbers."""
+        if isinstance(value, int | float):
+            return self._dtype.type(value)
+        return value.astype(self._dtype)
+
+    scalar = constant
+
+    def choice(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """See Numbers. Both are computed."""
+        return self._xp.where(condition, yes(), no())  # type: ignore[attr-defined]
 
 
 class Piece:
@@ -250,6 +282,26 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
                 xp.subtract(p, u, out=p)
         return params[0]
 
+    def loops(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
+        """What ``value`` means: each parameter on its own."""
+        n = (len(arrays) - states) // 2
+        count = None
+        if step is not None:
+            step += 1
+            count = xp.number(step)
+        dtype = scratch.dtype
+        update = rule(xp, SymbolicNumbers(xp, dtype), **options)
+        params, grads = arrays[states : states + n], arrays[states + n :]
+        for p, g, start in zip(params, grads, scratch.starts):
+            u, w = xp.empty(p.shape, dtype), xp.empty(p.shape, dtype)
+            parts = [
+                None if s is None else s[start : start + p.size].reshape(p.shape)
+                for s in arrays[:states]
+            ]
+            update(count, p, g, u, w, *parts)
+            xp.subtract(p, u, out=p)
+        return params[0]
+
     context = watching(name)
 
     def overwritten(count: int) -> Iterable[int]:
@@ -260,6 +312,8 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         value,
         {"step": None, "*arrays": None},
         mutates=overwritten,
+        loops=loops,
+        source=rule,
         kernel=name,
         live=("lr",),
     )

@@ -22,6 +22,7 @@ from tensorgrad.errors import CompileError, user_line
 from tensorgrad.observers import MODE, RECORDING, Observer, current_mode
 from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
+from tensorgrad.program.definition import reads_of
 from tensorgrad.program.ir import Instruction, Program, Value
 from tensorgrad.tape import CAST, Leaf, Primitive
 from tensorgrad.tensor import Tensor
@@ -181,6 +182,7 @@ class Recorder(Observer):
                 "compute with a mask of fixed shape, as in tg.where(mask, x, 0.0), or call it "
                 "outside the compiled function",
             )
+        self._note_reads(op)
         values = tuple(map(self._value, inputs))
         attrs = dict(attrs)
         outputs: list[Value] = []
@@ -203,6 +205,16 @@ class Recorder(Observer):
             for k in written:
                 outputs.append(self._overwritten(inputs[k].data, values[k]))
         self.program.instructions.append(instruction)
+
+    def _note_reads(self, op: Primitive) -> None:
+        """Remember what the value of a user's operation reads, and whether it stays the same."""
+        known = self.program.reads
+        if op not in known:
+            found = reads_of(op)
+            if found is not None:
+                known[op] = found
+        elif type(known[op]) is list and not all(guard.holds() for guard in known[op]):
+            known[op] = "what its value reads changes within the step"
 
     def _overwritten(self, array: Any, before: Value) -> Value:
         # A view of the same memory shows the new numbers from here on. One from outside might do so

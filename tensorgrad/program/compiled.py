@@ -691,6 +691,7 @@ class Compiled:
             program = simplified(program)
             guards.complete(recorder, reads, program, tensors)
             executor = executor_of(program, self._executor)
+            guards.reads += [g for found in program.relied_on.values() for g in found]
         wanted = [backend.copied(t.data) for t in outputs.fresh]
         made = CapturedProgram(
             program, executor, guards, recorder, outputs, effects, tree, device, around

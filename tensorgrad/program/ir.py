@@ -105,6 +105,9 @@ class Program:
         instructions have to run on that very memory, in this very order.
     touched: the values from outside that are overwritten, or in whose memory something else is.
     on_host: whether all arrays are NumPy's.
+    reads: for operations of the user's own: guards of what their value functions read, or why
+        these cannot be turned into loops.
+    relied_on: those of these guards that hold for loops made of the program.
     """
 
     arguments: list[Value] = field(default_factory=list)
@@ -114,6 +117,8 @@ class Program:
     aliased: bool = False
     touched: dict[Value, None] = field(default_factory=dict)
     on_host: bool = True
+    reads: dict[Primitive, Any] = field(default_factory=dict)
+    relied_on: dict[Primitive, Any] = field(default_factory=dict)
 
     def copy(self, instructions: list[Instruction]) -> Program:
         """The same program with other instructions."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -168,25 +168,43 @@ def extent_of(array: Any) -> tuple[tuple[int, ...], int, int]:
     return strides, 1 + sum(map(abs, steps)), below
 
 
+class _Column:
+    """The type of ``COLUMN``."""
+
+    dtype = np.dtype(np.int64)
+
+    def __repr__(self) -> str:
+        return "column"
+
+
+#: an operand of a map: the index along its last axis
+COLUMN = _Column()
+
+
 @dataclass(eq=False, slots=True)
 class Map:
-    """``out[i] = expression of inputs[i]`` at every place, the inputs being broadcast.
+    """``out[i] = function of inputs[i]`` at every place, the inputs being broadcast.
 
-    text: the expression in C, with {0}, {1}, ... for the inputs; ``{column}`` for the index along
-        the last axis, ``{index}`` for that in row-major order.
+    name: the function, by one of the names in ``functions.py``.
+    inputs: views, numbers of NumPy's, and ``COLUMN``.
     cost: about how many additions it takes as long as; it decides what is computed twice.
     """
 
     out: View
-    inputs: tuple[Any, ...]  # views and numbers
-    text: str
+    name: str
+    inputs: tuple[Any, ...]
     cost: int = 1
     where: str = ""
+    #: the inputs that are views
+    views: list[View] = field(init=False)
+    #: whether it depends on the index along the last axis; on where the point lies at all
+    by_column: bool = field(init=False)
+    by_place: bool = field(init=False)
 
-    @property
-    def views(self) -> list[View]:
-        """The inputs that are views."""
-        return [x for x in self.inputs if isinstance(x, View)]
+    def __post_init__(self) -> None:
+        self.views = [x for x in self.inputs if type(x) is View]
+        self.by_column = any(x is COLUMN for x in self.inputs)
+        self.by_place = self.by_column or self.name == "word"
 
 
 @dataclass(eq=False, slots=True)

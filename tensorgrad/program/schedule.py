@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from tensorgrad.program.loop_ir import Call, Check, Map, Operation, Product, Reduce, Storage, View
 
 POINT, ROW, EPILOGUE = "point", "row", "epilogue"
-MEMBERS = 512  # of one nest: compilers take more than linear time for long functions
+# Cost of the members of one nest: compilers take more than linear time for long functions.
+LARGEST = 2048
 
 #: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
 Access = tuple[int, int, tuple[int, ...]]
@@ -27,6 +28,7 @@ class Nest:
 
     dims: tuple[int, ...]
     members: list[Map | Reduce] = field(default_factory=list)
+    cost: int = 0
     level: dict[Map | Reduce, str] = field(default_factory=dict)
     registers: dict[Access, Map | Reduce] = field(default_factory=dict)
     made: dict[Storage, Map | Reduce] = field(default_factory=dict)
@@ -148,6 +150,7 @@ class Schedule:
         reads = _level_read(nest, op, level)
         nest.sources[op] = [nest.registers.get(nest.access(v, reads)) for v in op.views]
         nest.members.append(op)
+        nest.cost += op.cost if type(op) is Map else 1
         nest.level[op] = level
         nest.made[op.out.storage] = op
         if not (level == EPILOGUE and _wide(op.out)):
@@ -162,13 +165,15 @@ class Schedule:
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
-        if len(nest.members) >= MEMBERS:
+        if nest.cost >= LARGEST:
             return None
         if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
         shape = _wide(op.out)
         if shape == nest.dims or (not shape and nest.dims == (1,)):
             level = POINT
+        elif op.by_place:
+            return None
         elif len(nest.dims) > 1 and shape == nest.dims[:-1]:
             level = ROW
             if not any(nest.access(v, ROW) in nest.registers for v in op.views if _fits(v, nest)):

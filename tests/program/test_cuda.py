@@ -351,7 +351,8 @@ def test_products(
         found = compiled(*given("cuda"))
         for x, y in zip(found, wanted, strict=True):
             np.testing.assert_allclose(host(x), host(y), rtol=1e-4, atol=1e-5)
-    assert library[0].computed
+    if len(one) + len(two) > 2:  # else the product is a sum
+        assert library[0].computed
     assert "one graph" in compiled.report()
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.program.compiler import APART
-from tensorgrad.program.loop_ir import Call, Check, Map, Product, Reduce, Storage, View
-from tensorgrad.program.lower import C_TYPES
+from tensorgrad.program.functions import C_TYPES, printed
+from tensorgrad.program.loop_ir import COLUMN, Call, Check, Map, Product, Reduce, Storage, View
 from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
 
 # What is computed a second time in a later phase rather than kept, in additions.
@@ -48,7 +48,8 @@ _BYTES = {"float": 4, "double": 8, "int32_t": 4, "int64_t": 8, "uint8_t": 1}
 def literal(x: Any, ctype: str) -> str:
     """A number in C."""
     if "int" in ctype and isinstance(x, int):
-        return f"({x})" if x < 0 else str(int(x))
+        unsigned = "u" if ctype == "uint32_t" else ""
+        return f"({x})" if x < 0 else f"{int(x)}{unsigned}"
     x = float(x) if not isinstance(x, bool) else int(x)
     if ctype == "float" and math.isfinite(x):
         with np.errstate(over="ignore"):
@@ -145,7 +146,9 @@ class NestWriter:
     def _is_flat(self) -> bool:
         """Whether rows and columns can be one loop: nothing in the nest knows of rows."""
         for m in self.nest.members:
-            if self.nest.level[m] == ROW or (type(m) is Map and "{column}" in m.text):
+            if self.nest.level[m] == ROW:
+                return False
+            if type(m) is Map and m.by_column and len(self.dims) > 1:
                 return False
             if type(m) is Reduce and (self.nest.level[m] != EPILOGUE or has_axes(m.out)):
                 return False
@@ -316,19 +319,18 @@ class NestWriter:
 
     def _text(self, m: Map, level: str, phase: int) -> str:
         """The expression of ``m``."""
-        ctype = type_of(m.out)
-        of_views = [v for v in m.views if v.dtype.kind == "f"] or m.views
-        kind = type_of(of_views[0]) if ctype == "uint8_t" and of_views else ctype
         given = []
         k = 0
         for x in m.inputs:
-            if isinstance(x, View):
+            if type(x) is View:
                 given.append(self._operand(m, k, level, phase))
                 k += 1
             else:
-                given.append(literal(x, kind))
+                given.append("c" if x is COLUMN else literal(x.item(), C_TYPES[x.dtype]))
         index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
-        return m.text.format(*given, column="c", index=index)
+        last = m.inputs[-1]
+        limit = isinstance(last, np.generic) and bool(last == last)
+        return printed(m.name, last.dtype, m.out.dtype, given, index, limit)
 
     # --- statements -------------------------------------------------------------------------------
 

@@ -1,0 +1,145 @@
+"""What C and CUDA call the functions that a map can name, and what they cost.
+
+A map names one function of single numbers: as NumPy does, or one of those that a value function
+finds in the engine's own namespace (``backend/namespace.py``). This table is all that the two
+printers know about them. Both languages have the same names, in ``c/support.h`` and in
+``kernels/program.cuh``, so one table serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BOOL = np.dtype(np.bool_)
+#: The element types that loops can compute with, in C.
+C_TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.int64): "int64_t",
+    np.dtype(np.int32): "int32_t",
+    np.dtype(np.uint32): "uint32_t",  # the words of a random stream
+    np.dtype(np.uint8): "uint8_t",  # pixels, to be converted
+    BOOL: "uint8_t",
+}
+
+
+class Function(NamedTuple):
+    """How a function is written, and for which numbers.
+
+    text: with {0}, {1}, ... for the operands, {f} for the ending of a function of their type
+        (tg_exp_f or tg_exp_d), {index} for the row-major index of the point.
+    cost: about how many additions it takes as long as; it decides what is computed twice.
+    kinds: the kinds of dtypes for which it holds; for others it is left to NumPy.
+    """
+
+    text: str
+    cost: int = 1
+    kinds: str = "f"
+
+
+_NUMBERS = "fi"
+_ALL = "fiub"
+_BITS = "iub"
+
+FUNCTIONS: dict[str, Function] = {
+    "copy": Function("{0}", 1, _ALL),
+    "cast": Function("", 1, _ALL),  # see ``printed``
+    "index": Function("{0}", 1, _NUMBERS),
+    "where": Function("{0} ? {1} : {2}", 1, _ALL),
+    "word": Function("tg_word({0}, {1} + {index} * {2})", 50, "iu"),
+    "add": Function("{0} + {1}", 1, _NUMBERS),
+    "subtract": Function("{0} - {1}", 1, _NUMBERS),
+    "multiply": Function("{0} * {1}", 1, _NUMBERS),
+    "divide": Function("{0} / {1}", 4),
+    "negative": Function("-{0}", 1, _NUMBERS),
+    "positive": Function("{0}", 1, _NUMBERS),
+    "square": Function("{0} * {0}", 1, _NUMBERS),
+    "reciprocal": Function("1 / {0}", 4),
+    "absolute": Function("tg_abs{f}({0})"),
+    "fabs": Function("tg_abs{f}({0})"),
+    "sign": Function("tg_sign{f}({0})", 2),
+    "exp": Function("tg_exp{f}({0})", 12),
+    "expm1": Function("tg_expm1{f}({0})", 20),
+    "exp2": Function("tg_exp2{f}({0})", 12),
+    "log": Function("tg_log{f}({0})", 14),
+    "log1p": Function("tg_log1p{f}({0})", 20),
+    "log2": Function("tg_log2{f}({0})", 20),
+    "log10": Function("tg_log10{f}({0})", 20),
+    "sqrt": Function("tg_sqrt{f}({0})", 6),
+    "power": Function("tg_pow{f}({0}, {1})", 40),
+    "hypot": Function("tg_hypot{f}({0}, {1})", 30),
+    "sin": Function("tg_sin{f}({0})", 30),
+    "cos": Function("tg_cos{f}({0})", 30),
+    "tan": Function("tg_tan{f}({0})", 30),
+    "arcsin": Function("tg_asin{f}({0})", 30),
+    "arccos": Function("tg_acos{f}({0})", 30),
+    "arctan": Function("tg_atan{f}({0})", 30),
+    "arctan2": Function("tg_atan2{f}({0}, {1})", 40),
+    "sinh": Function("tg_sinh{f}({0})", 30),
+    "cosh": Function("tg_cosh{f}({0})", 30),
+    "tanh": Function("tg_tanh{f}({0})", 20),
+    "arcsinh": Function("tg_asinh{f}({0})", 40),
+    "arccosh": Function("tg_acosh{f}({0})", 40),
+    "arctanh": Function("tg_atanh{f}({0})", 40),
+    "erf": Function("tg_erf{f}({0})", 25),
+    "sigmoid": Function("tg_sigmoid{f}({0})", 16),
+    "floor": Function("tg_floor{f}({0})"),
+    "ceil": Function("tg_ceil{f}({0})"),
+    "trunc": Function("tg_trunc{f}({0})"),
+    "rint": Function("tg_rint{f}({0})"),
+    "maximum": Function("tg_max{f}({0}, {1})"),
+    "minimum": Function("tg_min{f}({0}, {1})"),
+    "equal": Function("{0} == {1}", 1, _ALL),
+    "not_equal": Function("{0} != {1}", 1, _ALL),
+    "less": Function("{0} < {1}", 1, _ALL),
+    "less_equal": Function("{0} <= {1}", 1, _ALL),
+    "greater": Function("{0} > {1}", 1, _ALL),
+    "greater_equal": Function("{0} >= {1}", 1, _ALL),
+    "logical_and": Function("({0} != 0) & ({1} != 0)", 1, _ALL),
+    "logical_or": Function("({0} != 0) | ({1} != 0)", 1, _ALL),
+    "logical_xor": Function("({0} != 0) ^ ({1} != 0)", 1, _ALL),
+    "logical_not": Function("{0} == 0", 1, _ALL),
+    "isnan": Function("{0} != {0}"),
+    "isinf": Function("tg_abs{f}({0}) == INFINITY"),
+    "isfinite": Function("tg_finite{f}({0})"),
+    "bitwise_and": Function("{0} & {1}", 1, _BITS),
+    "bitwise_or": Function("{0} | {1}", 1, _BITS),
+    "bitwise_xor": Function("{0} ^ {1}", 1, _BITS),
+}
+
+# With a number that is not NaN: as one comparison, which is a single instruction.
+_LIMITED = {"maximum": "{0} <= {1} ? {1} : {0}", "minimum": "{0} >= {1} ? {1} : {0}"}
+
+
+def reason_against(name: str, dtypes: Sequence[np.dtype[Any]]) -> str:
+    """Why loops cannot apply the function ``name`` to numbers of these types; "" if they can."""
+    function = FUNCTIONS.get(name)
+    if function is None:
+        return f"{name} has no loop form"
+    for dtype in dtypes:
+        if dtype not in C_TYPES or dtype.kind not in function.kinds:
+            return f"{name} of {dtype} is left to NumPy"
+    return ""
+
+
+def printed(
+    name: str, kind: np.dtype[Any], into: np.dtype[Any], operands: Sequence[str], index: str,
+    limit: bool,
+) -> str:  # fmt: skip
+    """The expression of a function, in C and in CUDA.
+
+    kind: the dtype of its operands; into: that of the result. limit: whether the second operand is
+    a number that is not NaN.
+    """
+    if name == "cast":
+        if into == BOOL:
+            return f"{operands[0]} != 0"
+        if kind == BOOL:  # a choice of two numbers needs no truth value of 8 bits
+            return f"{operands[0]} ? 1 : 0"
+        return f"({C_TYPES[into]}){operands[0]}"
+    text = _LIMITED[name] if limit and name in _LIMITED else FUNCTIONS[name].text
+    ending = "_f" if kind == np.float32 else "_d"
+    return text.format(*operands, f=ending, index=index)

@@ -1,0 +1,904 @@
+"""An array namespace whose arrays are views of the loop IR.
+
+A value function that is called with it writes down what it computes, as maps, reductions and
+products. An array is a view of a ``Memory``. That names the storage in which its numbers are now:
+overwriting all of a temporary gives it a new storage, so that storages are written once and every
+view follows; only inputs that the primitive mutates are written in place. Types are those of
+NumPy's promotion, asked of its ufuncs. A number that is another one in every replay (a learning
+rate, a count of steps) is weak, as Python's numbers are.
+
+What cannot be followed (a branch on a value, a function without a loop form) raises
+``NotFollowedError`` with the reason, and the primitive stays a call.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+
+from tensorgrad.backend.namespace import Namespace
+from tensorgrad.backend.sums import least_squares
+from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.program.functions import BOOL
+from tensorgrad.program.loop_ir import Storage, View
+
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+_NUMBERS = (bool, int, float)
+# By which float64 numbers are multiplied or divided so that their squares are in range.
+_BEYOND = 2.0**600
+# Powers that are products, or a root.
+_FACTORS = 4
+
+
+class NotFollowedError(Exception):
+    """Says why a value function cannot be turned into loops."""
+
+
+class Trace(Protocol):
+    """Where operations are written down; ``Lowering`` is one."""
+
+    operations: list[Any]
+
+    def new(self, shape: Sequence[int], dtype: np.dtype[Any]) -> View:
+        """Memory for a new value."""
+
+    def map(self, name: str, inputs: tuple[Any, ...], dtype: Any, shape: tuple[int, ...]) -> View:
+        """``name`` of the inputs, views and NumPy's numbers, at every point of ``shape``."""
+
+    def reduce(self, kind: str, x: View, axes: Sequence[int]) -> View:
+        """``x`` reduced over ``axes``, which stay with size 1."""
+
+    def matmul(self, a: View, b: View) -> View:
+        """The matrix product of two stacks."""
+
+    def check(self, labels: View, classes: int) -> None:
+        """The program stops unless the labels lie in [0, classes)."""
+
+    def write(self, out: View, value: View, fresh: bool) -> None:
+        """``out[...] = value``. fresh: nobody else looks at ``value``."""
+
+    def has_made(self, view: View, before: int) -> bool:
+        """Whether ``view`` was made by the last operation, after the first ``before`` ones."""
+
+
+class Memory:
+    """Where the numbers of an array, and of its views, are now.
+
+    kind: "input", which must not be written to; "mutated", an input that is written in place;
+        "temporary", which gets a new storage where it is overwritten.
+    """
+
+    __slots__ = ("kind", "storage")
+
+    def __init__(self, storage: Storage, kind: str = "temporary") -> None:
+        self.storage, self.kind = storage, kind
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def _refusing(reason: str) -> Any:
+    def method(self: SymbolicArray, *args: Any, **kwargs: Any) -> Any:
+        self.xp.refuse(reason)
+
+    return method
+
+
+class SymbolicArray:
+    """An array of which shape and dtype are known, and how its numbers are computed."""
+
+    __slots__ = ("_memory", "_view", "weak", "xp")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        xp: SymbolicNamespace,
+        view: View,
+        memory: Memory | None = None,
+        weak: bool = False,
+    ) -> None:
+        self.xp, self._view, self.weak = xp, view, weak
+        self._memory = Memory(view.storage) if memory is None else memory
+
+    @property
+    def elements(self) -> View:
+        """The elements, where they are now."""
+        v = self._view
+        if v.storage is self._memory.storage:
+            return v
+        return View(self._memory.storage, v.shape, v.strides, v.offset)
+
+    def _at(self, view: View) -> SymbolicArray:
+        """Another view of the same memory."""
+        return SymbolicArray(self.xp, view, self._memory, self.weak)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+        return self._view.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._view.storage.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._view.size
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._view.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def T(self) -> SymbolicArray:
+        """The axes in reverse order."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> SymbolicArray:
+        """The last two axes exchanged."""
+        return self.xp.swapaxes(self, -1, -2)
+
+    @property
+    def flags(self) -> Any:
+        """Whether the elements lie in row-major order."""
+        return SimpleNamespace(c_contiguous=self._view.contiguous)
+
+    @property
+    def device(self) -> AbstractContextManager[None]:
+        """A context for what is made beside it."""
+        return nullcontext()
+
+    # --- views ---
+
+    def transpose(self, *axes: Any) -> SymbolicArray:
+        """The axes in another order, in reverse by default."""
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        places = [a % self.ndim for a in order] if order else range(self.ndim)[::-1]
+        return self._at(self._view.permute(places))
+
+    def swapaxes(self, a: int, b: int) -> SymbolicArray:
+        """Two axes exchanged."""
+        return self.xp.swapaxes(self, a, b)
+
+    def reshape(self, *shape: Any) -> SymbolicArray:
+        """The same elements in another shape: a view if that can be, else a copy."""
+        sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        if -1 in sizes:
+            sizes[sizes.index(-1)] = self.size // max(1, -math.prod(sizes))
+        if math.prod(sizes) != self.size:
+            raise ValueError(f"cannot reshape {self.shape} to {sizes}")
+        found = self._view.reshape(tuple(sizes))
+        return self.copy().reshape(sizes) if found is None else self._at(found)
+
+    def ravel(self) -> SymbolicArray:
+        """With one axis."""
+        return self.reshape(-1)
+
+    def squeeze(self, axis: Any = None) -> SymbolicArray:
+        """Without axes of size 1."""
+        ones = [k for k, n in enumerate(self.shape) if n == 1]
+        axes = ones if axis is None else _axes(axis, self.ndim)
+        if not set(axes) <= set(ones):
+            raise ValueError(f"squeeze: axis {axis} of shape {self.shape} has more than 1 element")
+        return self._without(axes)
+
+    def _without(self, axes: Sequence[int]) -> SymbolicArray:
+        v = self._view
+        kept = [k for k in range(len(v.shape)) if k not in axes]
+        shape = tuple(v.shape[k] for k in kept)
+        return self._at(View(v.storage, shape, tuple(v.strides[k] for k in kept), v.offset))
+
+    def _sliced(self, index: Any) -> View:
+        parts = index if isinstance(index, tuple) else (index,)
+        for part in parts:
+            if not (part is None or part is ... or isinstance(part, slice | int | np.integer)):
+                self.xp.refuse("an index with arrays has no loop form")
+        taken = [part for part in parts if part is not None and part is not ...]
+        if len(taken) > self.ndim or any(isinstance(part, bool) for part in taken):
+            raise IndexError(f"{index} is no index of an array of shape {self.shape}")
+        late = parts.index(...) if ... in parts else len(parts)
+        for k, part in enumerate(parts):
+            if isinstance(part, int | np.integer):
+                before = sum(p is not None for p in parts[:k])
+                after = sum(p is not None and p is not ... for p in parts[k:])
+                n = self.shape[before if k < late else self.ndim - after]
+                if not -n <= part < n:
+                    raise IndexError(f"index {part} is out of bounds for an axis of size {n}")
+        return self._view.slice(parts)
+
+    def __getitem__(self, index: Any) -> SymbolicArray:
+        return self._at(self._sliced(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.xp.assign(self._at(self._sliced(index)), value)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[SymbolicArray]:
+        return iter([self[i] for i in range(len(self))])
+
+    # --- copies ---
+
+    def astype(self, dtype: Any, copy: bool = True) -> SymbolicArray:
+        """With another element type."""
+        wanted = np.dtype(dtype)
+        if wanted == self.dtype:
+            if copy:
+                return self.copy()
+            return SymbolicArray(self.xp, self._view, self._memory) if self.weak else self
+        return self.xp.mapped("cast", (self.elements,), wanted, self.shape)
+
+    def copy(self) -> SymbolicArray:
+        """In memory of its own."""
+        return self.xp.mapped("copy", (self.elements,), self.dtype, self.shape)
+
+    def fill(self, value: Any) -> None:
+        """Overwrite all elements with a number."""
+        self.xp.assign(self, value)
+
+    # --- reductions ---
+
+    def sum(
+        self, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
+        """The sum over ``axis``."""
+        return self.xp.add.reduce(self, axis, dtype, out, keepdims)
+
+    def prod(
+        self, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
+        """The product over ``axis``."""
+        return self.xp.multiply.reduce(self, axis, dtype, out, keepdims)
+
+    def max(self, axis: Any = None, out: None = None, keepdims: bool = False) -> SymbolicArray:
+        """The largest element over ``axis``."""
+        return self.xp.maximum.reduce(self, axis, None, out, keepdims)
+
+    def min(self, axis: Any = None, out: None = None, keepdims: bool = False) -> SymbolicArray:
+        """The smallest element over ``axis``."""
+        return self.xp.minimum.reduce(self, axis, None, out, keepdims)
+
+    def mean(
+        self, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
+        """The mean over ``axis``."""
+        n = math.prod(self.shape[a] for a in _axes(axis, self.ndim))
+        wide = FLOAT64 if dtype is None and self.dtype.kind in "iub" else dtype
+        found: SymbolicArray = self.xp.divide(self.sum(axis, wide, out, keepdims), n)
+        return found
+
+    def var(
+        self,
+        axis: Any = None,
+        dtype: None = None,
+        out: None = None,
+        ddof: float = 0,
+        keepdims: bool = False,
+    ) -> SymbolicArray:
+        """The mean square distance from the mean over ``axis``."""
+        n = math.prod(self.shape[a] for a in _axes(axis, self.ndim))
+        d = self.xp.subtract(self, self.mean(axis, keepdims=True))
+        found: SymbolicArray = self.xp.divide(
+            self.xp.square(d).sum(axis, dtype, out, keepdims), max(n - ddof, 0)
+        )
+        return found
+
+    def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> SymbolicArray:
+        """The root of ``var``."""
+        return self.xp.sqrt(self.var(axis, ddof=ddof, keepdims=keepdims))
+
+    def clip(self, low: Any = None, high: Any = None) -> SymbolicArray:
+        """Limited to [low, high]."""
+        return self.xp.clip(self, low, high)
+
+    def dot(self, other: Any) -> SymbolicArray:
+        """The matrix product."""
+        return self.xp.dot(self, other)
+
+    # --- what Python or NumPy would have to see the numbers for ---
+
+    __bool__ = _refusing("Python branches on a value")
+    __int__ = __float__ = __index__ = __complex__ = _refusing("Python reads a value")
+    item = tolist = _refusing("Python reads a value")
+    nonzero = _refusing("the shape of the result depends on values")
+    view = _refusing("bits are read as another type")
+    __array__ = _refusing("NumPy reads a value")
+
+    # --- NumPy's protocols: np.exp(x) is xp.exp(x) ---
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        own = getattr(self.xp, ufunc.__name__)
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        if method != "__call__":
+            own = getattr(own, method)
+        return own(*args, **kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        return getattr(self.xp, function.__name__)(*args, **kwargs)
+
+    # --- operators whose meaning is not that of one ufunc ---
+
+    def __pow__(self, exponent: Any) -> SymbolicArray:
+        return self.xp.power(self, exponent)
+
+    def __matmul__(self, other: Any) -> SymbolicArray:
+        return self.xp.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> SymbolicArray:
+        return self.xp.matmul(other, self)
+
+
+_ARITHMETIC = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide",
+    "floordiv": "floor_divide", "mod": "remainder", "pow": "power", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift",
+}  # fmt: skip
+_ORDER = {
+    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal",
+    "ne": "not_equal",
+}  # fmt: skip
+_SINGLE = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}
+
+
+def _operator(ufunc: str, places: tuple[int, ...], inplace: bool = False) -> Callable[..., Any]:
+    def method(self: SymbolicArray, *other: Any) -> Any:
+        given = (self, *other)
+        into = {"out": self} if inplace else {}
+        return getattr(self.xp, ufunc)(*[given[k] for k in places], **into)
+
+    return method
+
+
+for _short, _ufunc in _ARITHMETIC.items():
+    if _short != "pow":
+        setattr(SymbolicArray, f"__{_short}__", _operator(_ufunc, (0, 1)))
+    setattr(SymbolicArray, f"__r{_short}__", _operator(_ufunc, (1, 0)))
+    setattr(SymbolicArray, f"__i{_short}__", _operator(_ufunc, (0, 1), inplace=True))
+for _short, _ufunc in _ORDER.items():
+    setattr(SymbolicArray, f"__{_short}__", _operator(_ufunc, (0, 1)))
+for _short, _ufunc in _SINGLE.items():
+    setattr(SymbolicArray, f"__{_short}__", _operator(_ufunc, (0,)))
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, tuple | list) else (axis,)
+    if not all(-ndim <= a < ndim for a in given):
+        raise ValueError(f"axis {axis} is out of bounds for {ndim} axes")
+    return tuple(sorted(a % ndim for a in given))
+
+
+def _converted(x: Any, dtype: np.dtype[Any]) -> Any:
+    """A number in ``dtype``; one that is too large for it becomes infinite."""
+    if dtype.kind == "f" and (not -3e38 < x < 3e38):
+        with np.errstate(over="ignore"):
+            return dtype.type(x)
+    return dtype.type(x)
+
+
+# --- the namespace --------------------------------------------------------------------------------
+
+_KINDS = {"add": "+", "multiply": "*", "maximum": "max", "minimum": "min"}
+
+
+@functools.lru_cache(maxsize=1024)
+def _resolved(name: str, kinds: tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[Any, ...]:
+    """The dtypes in which a ufunc computes: of its operands, then of its result."""
+    ufunc = getattr(np, name)
+    wanted = {} if dtype is None else {"signature": (*[None] * ufunc.nin, dtype)}
+    found: tuple[Any, ...] = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout), **wanted)
+    return found
+
+
+def _weak_kind(x: Any, ufunc: str) -> Any:
+    """The type of an operand of Python's arithmetic: floats have 64 bits, and so have quotients."""
+    if type(x) is bool or getattr(x, "dtype", None) == BOOL:
+        return BOOL
+    whole = type(x) is int or (type(x) is not float and x.dtype.kind == "i")
+    return INT64 if whole and ufunc != "divide" else FLOAT64
+
+
+def _promoted_kind(x: Any) -> Any:
+    """What an operand is in NumPy's promotion: a dtype, or a type of Python's."""
+    if type(x) is bool:
+        return BOOL
+    if type(x) in (int, float):
+        return type(x)
+    if getattr(x, "weak", False):
+        return float if x.dtype.kind == "f" else int
+    return x.dtype
+
+
+class Ufunc:
+    """A function of NumPy's, applied element by element."""
+
+    def __init__(self, xp: SymbolicNamespace, ufunc: np.ufunc) -> None:
+        self.xp, self.ufunc, self.name = xp, ufunc, ufunc.__name__
+
+    def __call__(self, *args: Any, out: Any = None, where: Any = True, dtype: Any = None) -> Any:
+        """This function of the operands, written into ``out`` where one is given."""
+        if len(args) == self.ufunc.nin + 1:
+            *args, out = args  # type: ignore[assignment]
+        given = [self.xp.operand(a) for a in args]
+        arrays = [a for a in given if isinstance(a, SymbolicArray)]
+        before = len(self.xp.trace.operations)
+        if not arrays:
+            if out is None:
+                return self.ufunc(*args, dtype=dtype)
+            given = [self.xp.asarray(self.ufunc(*args, dtype=dtype))]
+            found = given[0]
+        else:
+            found = self._applied(given, arrays, None if dtype is None else np.dtype(dtype))
+        if out is None:
+            if where is not True:
+                self.xp.refuse("where= without out=")
+            return found
+        if where is not True:
+            found = self.xp.where(where, found, out)
+        if found.dtype != out.dtype and not np.can_cast(found.dtype, out.dtype, "same_kind"):
+            raise TypeError(f"{self.name}: cannot put {found.dtype} into {out.dtype}")
+        self.xp.assign(out, found, before)
+        return out
+
+    def _applied(
+        self, given: list[Any], arrays: list[SymbolicArray], dtype: np.dtype[Any] | None
+    ) -> SymbolicArray:
+        weak = all(a.weak for a in arrays) and all(
+            type(a) in _NUMBERS or getattr(a, "weak", False) for a in given
+        )
+        if weak:
+            kinds = tuple(_weak_kind(a, self.name) for a in given)
+            if FLOAT64 in kinds:
+                kinds = (FLOAT64,) * len(kinds)
+        else:
+            kinds = tuple(_promoted_kind(a) for a in given)
+        *loop, made = _resolved(self.name, kinds, dtype)
+        shape = (
+            arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*[a.shape for a in arrays])
+        )
+        if self.name == "power" and type(given[1]) in (int, float) and loop[0].kind == "f":
+            found = self._power(given[0], float(given[1]), loop[0])
+            if found is not None:
+                return found
+        inputs = tuple([self.xp.as_dtype(a, t) for a, t in zip(given, loop)])
+        return self.xp.mapped(self.name, inputs, made, shape, weak)
+
+    def _power(self, x: SymbolicArray, exponent: float, dtype: Any) -> SymbolicArray | None:
+        """Small whole powers are products, and the power of a half is a root."""
+        if not isinstance(x, SymbolicArray):
+            return None
+        if exponent == 0.5:
+            return self.xp.sqrt(x)
+        if exponent not in range(1, _FACTORS + 1):
+            return None
+        weak = x.weak
+        x = SymbolicArray(self.xp, self.xp.as_dtype(x, dtype), weak=weak)
+        y = x if exponent > 1 else x.copy()
+        for _ in range(int(exponent) - 1):
+            y = self.xp.multiply(y, x)
+        return y
+
+    def reduce(
+        self,
+        x: Any,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: bool = False,
+        initial: Any = None,
+    ) -> SymbolicArray:
+        """``x`` reduced over ``axis`` by this function."""
+        axes = _axes(axis, x.ndim)
+        if out is not None or initial is not None:
+            self.xp.refuse(f"{self.name}.reduce with out= or initial=")
+        if dtype is not None:
+            x = x.astype(dtype, copy=False)
+        kind = _KINDS.get(self.name, "")
+        if not kind or x.dtype not in WIDE_FLOATS:
+            self.xp.refuse(f"{self.name} over an axis of {x.dtype} is left to NumPy")
+        if not x.size:
+            self.xp.refuse("there are no elements")
+        return self.xp.reduced(kind, x, axes, keepdims)
+
+
+class SymbolicNamespace(Namespace):
+    """What a value function is given as ``xp``; see the module."""
+
+    newaxis = None
+
+    def __init__(self, trace: Trace, on_host: bool = True) -> None:
+        self.trace, self.on_host = trace, on_host
+        #: why the value cannot be followed, also where the function went on
+        self.refusal = ""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name, None)
+        if isinstance(found, np.ufunc) and found.nout == 1 and found.signature is None:
+            own = Ufunc(self, found)
+            setattr(self, name, own)
+            return own
+        if isinstance(found, type | float):  # dtypes, errstate, inf, pi
+            return found
+        return self.refuse(f"{name} has no loop form")
+
+    def refuse(self, reason: str) -> Any:
+        """Stop following. Raises NotFollowedError."""
+        self.refusal = self.refusal or reason
+        raise NotFollowedError(self.refusal)
+
+    # --- operands -----------------------------------------------------------------------------
+
+    def input(self, view: View, kind: str = "input", weak: bool = False) -> SymbolicArray:
+        """An array that is given to the value function; see ``Memory`` for ``kind``."""
+        return SymbolicArray(self, view, Memory(view.storage, kind), weak)
+
+    def operand(self, x: Any) -> Any:
+        """``x`` as an operand: an array of this namespace, or a number."""
+        if isinstance(x, SymbolicArray | np.generic) or type(x) in _NUMBERS:
+            return x
+        if isinstance(x, np.ndarray) and not x.ndim:
+            return x[()]
+        return self.refuse(f"an operand is a {type(x).__name__} made elsewhere")
+
+    def as_dtype(self, x: Any, dtype: np.dtype[Any]) -> Any:
+        """An operand in ``dtype``: a view, or a number of NumPy's."""
+        if not isinstance(x, SymbolicArray):
+            return _converted(x, dtype)
+        if x.dtype == dtype:
+            return x.elements
+        return self.trace.map("cast", (x.elements,), dtype, x.shape)
+
+    def mapped(
+        self,
+        name: str,
+        inputs: tuple[Any, ...],
+        dtype: Any,
+        shape: tuple[int, ...],
+        weak: bool = False,
+    ) -> SymbolicArray:
+        """A new array: ``name`` of the inputs at every point."""
+        return SymbolicArray(self, self.trace.map(name, inputs, dtype, shape), None, weak)
+
+    def reduced(
+        self, kind: str, x: SymbolicArray, axes: tuple[int, ...], keepdims: bool
+    ) -> SymbolicArray:
+        """``x`` reduced over ``axes`` by "+", "*", "max" or "min"."""
+        y = self.trace.reduce(kind, x.elements, axes)
+        if y.storage is x.elements.storage:  # NumPy would give a copy
+            y = self.trace.map("copy", (y,), x.dtype, y.shape)
+        found = SymbolicArray(self, y)
+        return found if keepdims else found._without(axes)
+
+    def assign(self, target: Any, value: Any, before: int | None = None) -> None:
+        """``target[...] = value``.
+
+        before: how many operations there were before ``value`` was computed, if nobody else has it.
+        """
+        if not isinstance(target, SymbolicArray):
+            self.refuse("it writes to an array made elsewhere")
+        value = self.operand(value)
+        memory, place = target._memory, target._view
+        if memory.kind == "input":
+            self.refuse("it writes to an input that the primitive does not mutate")
+        count = len(self.trace.operations)
+        if not isinstance(value, SymbolicArray):
+            number = _converted(value, target.dtype)
+            found = self.trace.map("copy", (number,), target.dtype, target.shape)
+        elif value.dtype != target.dtype:
+            found = self.trace.map("cast", (value.elements,), target.dtype, value.shape)
+        else:
+            found = value.elements
+            count = len(self.trace.operations) if before is None else before
+        if np.broadcast_shapes(found.shape, place.shape) != place.shape:
+            raise ValueError(f"shape {found.shape} cannot be put into {place.shape}")
+        if memory.kind == "mutated":
+            fresh = self.trace.has_made(found, count)
+            self.trace.write(target.elements, found.broadcast(place.shape), fresh)
+        else:
+            self._rebind(memory, place, found)
+
+    def _rebind(self, memory: Memory, place: View, value: View) -> None:
+        """Overwrite all of a temporary: from now on its numbers are elsewhere."""
+        whole = place.size == memory.storage.size
+        whole = whole and all(s for n, s in zip(place.shape, place.strides) if n != 1)
+        if not whole:
+            self.refuse("part of a temporary is overwritten")
+        # A temporary is written once and may have several names; what lies outside may change.
+        alike = value == View(value.storage, place.shape, place.strides, place.offset)
+        alike = alike and value.storage.size == memory.storage.size
+        if not alike or value.storage.role != "temporary":
+            out = View(
+                self.trace.new((memory.storage.size,), place.dtype).storage,
+                place.shape, place.strides, place.offset,
+            )  # fmt: skip
+            self.trace.write(out, value.broadcast(place.shape), False)
+            value = out
+        memory.storage = value.storage
+
+    # --- making -------------------------------------------------------------------------------
+
+    def full(self, shape: Any, value: Any, dtype: Any = None) -> SymbolicArray:
+        """An array with the same number everywhere."""
+        sizes = (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
+        if isinstance(value, SymbolicArray):
+            kind = value.dtype if dtype is None else np.dtype(dtype)
+            return self.mapped("copy", (self.as_dtype(value, kind),), kind, sizes)
+        kind = np.asarray(value).dtype if dtype is None else np.dtype(dtype)
+        return self.mapped("copy", (_converted(value, kind),), kind, sizes)
+
+    def zeros(self, shape: Any, dtype: Any = float) -> SymbolicArray:
+        """An array of zeros."""
+        return self.full(shape, 0, dtype)
+
+    def ones(self, shape: Any, dtype: Any = float) -> SymbolicArray:
+        """An array of ones."""
+        return self.full(shape, 1, dtype)
+
+    def empty(self, shape: Any, dtype: Any = float) -> SymbolicArray:
+        """An array that is to be overwritten."""
+        sizes = (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
+        return SymbolicArray(self, self.trace.new(sizes, np.dtype(dtype)))
+
+    def full_like(self, x: SymbolicArray, value: Any, dtype: Any = None) -> SymbolicArray:
+        """``full`` in the shape of ``x``."""
+        return self.full(x.shape, value, x.dtype if dtype is None else dtype)
+
+    def zeros_like(self, x: SymbolicArray, dtype: Any = None) -> SymbolicArray:
+        """``zeros`` in the shape of ``x``."""
+        return self.full_like(x, 0, dtype)
+
+    def ones_like(self, x: SymbolicArray, dtype: Any = None) -> SymbolicArray:
+        """``ones`` in the shape of ``x``."""
+        return self.full_like(x, 1, dtype)
+
+    def empty_like(self, x: SymbolicArray, dtype: Any = None) -> SymbolicArray:
+        """``empty`` in the shape of ``x``."""
+        return self.empty(x.shape, x.dtype if dtype is None else dtype)
+
+    def arange(self, n: int, dtype: Any = INT64) -> SymbolicArray:
+        """0, 1, ... n - 1."""
+        return self.mapped("index", (), np.dtype(dtype), (int(n),))
+
+    def asarray(self, x: Any, dtype: Any = None) -> SymbolicArray:
+        """``x``, an array or a number, as an array."""
+        if isinstance(x, SymbolicArray):
+            return x if dtype is None else x.astype(dtype, copy=False)
+        return self.full((), self.operand(x), dtype)
+
+    def copy(self, x: SymbolicArray) -> SymbolicArray:
+        """``x`` in memory of its own."""
+        return x.copy()
+
+    # --- choosing -----------------------------------------------------------------------------
+
+    def where(self, condition: Any, a: Any, b: Any) -> SymbolicArray:
+        """``a`` where ``condition`` is true, else ``b``."""
+        condition, a, b = self.operand(condition), self.operand(a), self.operand(b)
+        kinds = [_promoted_kind(x) for x in (a, b)]
+        dtype = np.result_type(*[k(0) if isinstance(k, type) else k for k in kinds])
+        arrays = [x for x in (condition, a, b) if isinstance(x, SymbolicArray)]
+        if isinstance(condition, SymbolicArray) and condition.dtype != BOOL:
+            condition = self.not_equal(condition, 0)
+        shape = np.broadcast_shapes(*[x.shape for x in arrays])
+        inputs = (self.as_dtype(condition, BOOL), self.as_dtype(a, dtype), self.as_dtype(b, dtype))
+        weak = all(isinstance(k, type) for k in kinds)
+        return self.mapped("where", inputs, dtype, shape, weak)
+
+    def clip(self, x: Any, low: Any = None, high: Any = None, out: Any = None) -> SymbolicArray:
+        """``x`` limited to [low, high]."""
+        y = x if low is None else self.maximum(x, low)
+        y = y if high is None else self.minimum(y, high)
+        if out is None:
+            return y.copy() if y is x else y
+        self.assign(out, y)
+        return out
+
+    def round(self, x: SymbolicArray, decimals: int = 0) -> SymbolicArray:
+        """Rounded to the nearest integer, halves to even."""
+        if decimals or x.dtype.kind != "f":
+            self.refuse("rounding to decimals, or of integers")
+        return self.rint(x)
+
+    def tril(self, x: SymbolicArray, k: int = 0) -> SymbolicArray:
+        """``x`` with zeros above diagonal ``k``."""
+        return self._triangle(x, self.greater_equal, k)
+
+    def triu(self, x: SymbolicArray, k: int = 0) -> SymbolicArray:
+        """``x`` with zeros below diagonal ``k``."""
+        return self._triangle(x, self.less_equal, k)
+
+    def _triangle(self, x: SymbolicArray, holds: Any, k: int) -> SymbolicArray:
+        row, column = self.arange(x.shape[-2]).reshape(-1, 1), self.arange(x.shape[-1])
+        return self.where(holds(self.add(row, k), column), x, x.dtype.type(0))
+
+    # --- the engine's own names; see Namespace ------------------------------------------------
+
+    def erf(self, x: Any) -> SymbolicArray:
+        """See Namespace."""
+        return self.mapped("erf", (x.elements,), x.dtype, x.shape)
+
+    def sigmoid(self, x: Any) -> SymbolicArray:
+        """See Namespace."""
+        return self.mapped("sigmoid", (x.elements,), x.dtype, x.shape)
+
+    def number(self, x: Any) -> SymbolicArray:
+        """See Namespace."""
+        return SymbolicArray(self, x._view, x._memory, weak=True)
+
+    def random_words(
+        self, key: Any, position: Any, shape: tuple[int, ...], step: int = 1
+    ) -> SymbolicArray:
+        """See Namespace."""
+        signed = [x if isinstance(x, SymbolicArray) else _signed(x) for x in (key, position)]
+        inputs = tuple(self.as_dtype(x, INT64) for x in (*signed, step))
+        return self.mapped("word", inputs, np.dtype(np.uint32), tuple(shape))
+
+    def check_labels(self, labels: Any, classes: int) -> None:
+        """See Namespace."""
+        if labels.dtype != INT64:
+            self.refuse("labels of another type than int64")
+        if self.on_host:
+            self.trace.check(labels.elements, classes)
+
+    def root_of_squares(
+        self, xs: Sequence[Any], axis: tuple[int, ...] | None, keepdims: bool
+    ) -> SymbolicArray:
+        """See Namespace. The squares of float32 are added in float64.
+
+        Of float64 there are besides the sums for small parts of the numbers and large multiples.
+        """
+        if any(x.dtype != xs[0].dtype for x in xs) or xs[0].dtype not in WIDE_FLOATS:
+            self.refuse("a norm of two types, or of no floats")
+        sums: list[Any] = []
+        for x in xs:
+            wide = x.dtype != FLOAT64
+            parts = [x.astype(FLOAT64)] if wide else [x, x * (1 / _BEYOND), x * _BEYOND]
+            each = [(part * part).sum(axis, keepdims=keepdims) for part in parts]
+            sums = [a + b for a, b in zip(sums, each)] if sums else each
+        if len(sums) == 1:
+            return self.sqrt(sums[0]).astype(xs[0].dtype)
+        whole, small, large = sums
+        least = least_squares(FLOAT64)
+        low = self.where(whole < least, self.sqrt(large) / _BEYOND, self.sqrt(whole))
+        return self.where(whole == math.inf, self.sqrt(small) * _BEYOND, low)
+
+    # --- shapes -------------------------------------------------------------------------------
+
+    def reshape(self, x: SymbolicArray, shape: Any) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.reshape(shape)
+
+    def ravel(self, x: SymbolicArray) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.reshape(-1)
+
+    def squeeze(self, x: SymbolicArray, axis: Any = None) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.squeeze(axis)
+
+    def transpose(self, x: SymbolicArray, axes: Any = None) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.transpose(axes or ())
+
+    def swapaxes(self, x: SymbolicArray, a: int, b: int) -> SymbolicArray:
+        """Two axes exchanged."""
+        order = list(range(x.ndim))
+        order[a], order[b] = order[b], order[a]
+        return x.transpose(order)
+
+    def moveaxis(self, x: SymbolicArray, source: Any, destination: Any) -> SymbolicArray:
+        """Axes moved to other places."""
+        return x.transpose(np.moveaxis(np.empty(range(x.ndim)), source, destination).shape)
+
+    def broadcast_to(self, x: SymbolicArray, shape: Any) -> SymbolicArray:
+        """``x`` repeated along new axes, and along those of size 1."""
+        sizes = tuple(shape)
+        if np.broadcast_shapes(x.shape, sizes) != sizes:
+            raise ValueError(f"cannot broadcast {x.shape} to {sizes}")
+        return x._at(x._view.broadcast(sizes))
+
+    def expand_dims(self, x: SymbolicArray, axis: Any) -> SymbolicArray:
+        """``x`` with new axes of size 1."""
+        return x.reshape(np.expand_dims(np.broadcast_to(0, x.shape), axis).shape)
+
+    def flip(self, x: SymbolicArray, axis: Any = None) -> SymbolicArray:
+        """The elements in reverse order along ``axis``."""
+        axes = _axes(axis, x.ndim)
+        every = slice(None)
+        return x[tuple(slice(None, None, -1) if k in axes else every for k in range(x.ndim))]
+
+    # --- reductions and products --------------------------------------------------------------
+
+    def sum(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.sum(axis, keepdims=keepdims)
+
+    def prod(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.prod(axis, keepdims=keepdims)
+
+    def mean(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.mean(axis, keepdims=keepdims)
+
+    def max(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.max(axis, keepdims=keepdims)
+
+    def min(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.min(axis, keepdims=keepdims)
+
+    amax, amin = max, min
+
+    def var(
+        self, x: SymbolicArray, axis: Any = None, ddof: float = 0, keepdims: bool = False
+    ) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.var(axis, ddof=ddof, keepdims=keepdims)
+
+    def std(
+        self, x: SymbolicArray, axis: Any = None, ddof: float = 0, keepdims: bool = False
+    ) -> SymbolicArray:
+        """See SymbolicArray."""
+        return x.std(axis, ddof=ddof, keepdims=keepdims)
+
+    def vdot(self, a: SymbolicArray, b: SymbolicArray) -> SymbolicArray:
+        """The sum of the products of all elements."""
+        return self.multiply(a.reshape(-1), b.reshape(-1)).sum()
+
+    def dot(self, a: Any, b: Any) -> SymbolicArray:
+        """The matrix product of arrays of at most two axes."""
+        if a.ndim > 2 or b.ndim > 2:
+            self.refuse("dot of more than two axes")
+        return self.matmul(a, b) if a.ndim and b.ndim else self.multiply(a, b)
+
+    def matmul(self, a: Any, b: Any, out: Any = None) -> SymbolicArray:
+        """The matrix product."""
+        a, b = self.operand(a), self.operand(b)
+        if not a.ndim or not b.ndim:
+            raise ValueError("a number is no matrix")
+        dtype = np.result_type(a.dtype, b.dtype)
+        if dtype not in WIDE_FLOATS:
+            self.refuse(f"products of {dtype} are left to NumPy")
+        if a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
+            raise ValueError(f"matmul: {a.shape} and {b.shape} do not fit")
+        if not (a.size and b.size):
+            self.refuse("there are no elements")
+        if a.ndim == b.ndim == 1:  # a sum can be part of a nest
+            found = self.multiply(a, b).sum()
+        else:
+            x = self.as_dtype(a if a.ndim > 1 else a[None, :], dtype)
+            y = self.as_dtype(b if b.ndim > 1 else b[:, None], dtype)
+            found = SymbolicArray(self, self.trace.matmul(x, y))
+            drop = ((-2,) if a.ndim < 2 else ()) + ((-1,) if b.ndim < 2 else ())
+            found = found._without(_axes(drop, found.ndim)) if drop else found
+        if out is None:
+            return found
+        self.assign(out, found)
+        return out
+
+
+def _signed(x: int) -> int:
+    """A number of 64 bits: a key without a sign as the same bits with one."""
+    return x if x < 1 << 63 else x - (1 << 64)
