@@ -1,4 +1,4 @@
-"""What programs cost besides their work: compiling, the way in, and other processes' load."""
+"""What programs cost besides their work: compiling, calling, and other processes' load."""
 
 from __future__ import annotations
 

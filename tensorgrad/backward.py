@@ -368,13 +368,13 @@ def _leading_to(roots: Iterable[Node], targets: Collection[Node]) -> set[Node]:
 
 def _on_the_tape(node: Node, rule: Rule, saved: Sequence[Any]) -> list[Any]:
     """The saved arrays as tensors in their place on the tape, so that rules are recorded."""
-    entries: dict[str, Node] = {"y": node}
+    places: dict[str, Node] = {"y": node}
     for other, _, parent in node.edges or ():
-        entries[node.op.inputs[other.index]] = parent
+        places[node.op.inputs[other.index]] = parent
     values: dict[str, Any] = {}
     for name, value in zip(rule.names, saved, strict=True):
         if is_array(value):
-            value = wrap(value, entries.get(name))
+            value = wrap(value, places.get(name))
         elif type(value) is tuple and any(is_array(v) for v in value):
             value = tuple(wrap(v, None) for v in value)
         values[name] = value
@@ -424,7 +424,7 @@ def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
 
 
 def _accumulate(node: Node, g: Any) -> None:
-    """Add ``g`` to the ``.grad`` of a leaf, or of an entry that keeps its gradient."""
+    """Add ``g`` to the ``.grad`` of a leaf, or of a node that keeps its gradient."""
     gradient = wrap(g, None) if is_array(g) else g
     watchers = current_mode().observers
     if type(node) is Leaf:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Sees every computation that passes the seam: the anomaly check, a recorder, a profiler."""
+    """Sees every computation that is dispatched: the anomaly check, a recorder, a profiler."""
 
-    #: whether gradient rules must pass the seam too, operation by operation
+    #: whether gradient rules must be dispatched too, operation by operation
     records = False
 
     def computed(
@@ -31,12 +31,12 @@ class Observer:
         """Called before ``op`` computes."""
 
     def differentiating(self, node: Node) -> None:
-        """Called in reverse replay before a rule of ``node`` computes."""
+        """Called in the backward pass before a rule of ``node`` computes."""
 
     def differentiated(
         self, node: Node, rule: Rule, saved: Sequence[Any], g: Any, gradient: Any
     ) -> None:
-        """Called in reverse replay after ``rule`` of ``node`` gave ``gradient`` from ``g``."""
+        """Called in the backward pass after ``rule`` of ``node`` gave ``gradient`` from ``g``."""
 
     def overwriting(self, arrays: Sequence[Any]) -> None:
         """Called before an operation overwrites ``arrays``."""
@@ -70,7 +70,7 @@ class Observer:
 
 
 class Mode(NamedTuple):
-    """What the seam does besides computing. Each thread and each asyncio task has its own."""
+    """What dispatch does besides computing. Each thread and each asyncio task has its own."""
 
     grad: bool = True
     observers: tuple[Observer, ...] = ()

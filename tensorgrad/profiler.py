@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensorgrad import backend
-from tensorgrad.autograd.walk import entries_of, saved_bytes
+from tensorgrad.autograd.walk import nodes_of, saved_bytes
 from tensorgrad.backend import is_array
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import write_atomically
@@ -196,7 +196,7 @@ class _Profiler(Observer):
         self.profile.seconds = perf_counter() - self._began
         self._live.clear()
 
-    # --- what the seam says -----------------------------------------------------------------------
+    # --- what dispatch says -----------------------------------------------------------------------
 
     def entered(self, module: Any) -> None:
         """See Observer."""
@@ -320,7 +320,7 @@ def ledger() -> list[Held]:
     for tensor in tensors:
         assert tensor.node is not None
         if tensor.node not in graphs and tensor.node.edges:
-            nodes = entries_of([tensor.node])
+            nodes = nodes_of([tensor.node])
             graphs[tensor.node] = len(nodes), saved_bytes(nodes)
             inner |= nodes - {tensor.node}
     ignored = {id(tensors), id(sys._getframe())}

@@ -1,12 +1,12 @@
-"""The tape: the seam that every array computation passes through.
+"""The tape: dispatch, which every array computation passes, and the nodes that it records.
 
-``apply`` runs a primitive on tensors and, where a gradient will be wanted, enters it on the tape;
-``replay`` (replay.py) visits the entries in descending position and applies the gradient rules.
+``apply`` runs a primitive on tensors and, where a gradient will be wanted, puts a node on the tape;
+the backward pass (backward.py) visits the nodes in descending position and applies their rules.
 
-The tape is not a list that somebody has to clear. An entry (``Node``) is referred to by the tensor
-it produced and by the entries computed from that tensor, so it dies with the last of them, by
-reference counting alone. What makes these entries a tape is their position: a number that only
-grows. Replaying in descending position needs neither sorting nor recursion, since whatever used a
+The tape is not a list that somebody has to clear. A ``Node`` is referred to by the tensor it
+produced and by the nodes computed from that tensor, so it dies with the last of them, by reference
+counting alone. What makes these nodes a tape is their position: a number that only grows. A
+backward pass in descending position needs neither sorting nor recursion, since whatever used a
 value has a higher position than the value itself.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 
-# --- the entries ------------------------------------------------------------------------------
+# --- primitives and nodes -------------------------------------------------------------------------
 
 
 class Rule:
@@ -114,10 +114,10 @@ def _evaluated(expression: str) -> Callable[..., Any]:
 
 
 class Node:
-    """A tape entry: one computed tensor, and an edge to each input that needs a gradient.
+    """One computed tensor on the tape, with an edge to each input that needs a gradient.
 
-    An edge is ``(rule, saved values, entry of the input)``. ``edges`` is ``None`` once a backward
-    pass has used the entry up.
+    An edge is ``(rule, saved values, node of the input)``. ``edges`` is ``None`` once a backward
+    pass has used the node up.
     """
 
     __slots__ = ("edges", "grad", "hooks", "keeps_grad", "op", "position", "shape", "where")
@@ -131,7 +131,7 @@ class Node:
         self.op = op
         self.edges: tuple[Any, ...] | None = edges
         self.shape = shape
-        #: a list, even if it is empty, makes the replay look closely at the entry
+        #: a list, even if it is empty, keeps the node off the fast path of the backward pass
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
 
 
@@ -140,7 +140,7 @@ init_node = Node.__init__
 
 
 class Leaf(Node):
-    """The tape entry of a tensor that the user made with ``requires_grad=True``.
+    """The node of a tensor that the user made with ``requires_grad=True``.
 
     It holds the tensor's ``.grad``, and not the tensor, so that no reference cycle arises.
     """
@@ -156,9 +156,9 @@ class Leaf(Node):
 
 
 class Deferred(Node):
-    """An entry that stands for a part of the tape which ``expand`` recomputes when needed.
+    """A node that stands for a part of the tape which ``expand`` recomputes when needed.
 
-    ``expand(gradient, retain)`` gives pairs of an entry and the gradient that reaches it.
+    ``expand(gradient, retain)`` gives pairs of a node and the gradient that reaches it.
     """
 
     __slots__ = ()
@@ -168,7 +168,7 @@ class Deferred(Node):
         self.hooks = []
 
     def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
-        """The entries that take this one's place, each with its gradient."""
+        """The nodes that take this one's place, each with its gradient."""
         raise NotImplementedError
 
 
@@ -331,7 +331,7 @@ SCALARS = frozenset({float, int, bool})
 
 
 def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_ATTRS) -> Any:
-    """Run one primitive, and enter it on the tape if a gradient may be asked of the result.
+    """Run one primitive, and record it on the tape if a gradient may be asked of the result.
 
     ``inputs`` are tensors, with scalars and arrays among them, and the result is a tensor. Of bare
     arrays, with no tensor among them, the result is a bare array: so the gradient rules, which are
@@ -348,30 +348,14 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             y = op.cpu(*inputs, **attrs)
             return y if op.residual is None else y[0]
-    arrays: list[Any] = []
-    dtype = None
-    tensor = False
-    converts, typed = op.promotion != "any", op.promoted
-    for x in inputs:
-        if isinstance(x, Tensor):
-            tensor = True
-            a = x.data
-            if type(a) is not ndarray:
-                break
-            if converts and a.dtype is not dtype and (typed is None or len(arrays) in typed):
-                if dtype is not None or a.dtype not in WIDE_FLOATS:
-                    break
-                dtype = a.dtype
-            arrays.append(a)
-        elif x is None or type(x) in SCALARS:
-            arrays.append(x)
-        else:
-            break
     device: Backend = CPU
-    known = dtype is not None or not (converts or op.half_in_float32)
-    usual = tensor and len(arrays) == len(inputs) and known
-    if not usual:
-        if not tensor and not any(isinstance(x, Tensor) for x in inputs):
+    arrays = _prepared_on_cpu(op, inputs)
+    fast = arrays is not None
+    if arrays is None:
+        for x in inputs:
+            if isinstance(x, Tensor):
+                break
+        else:
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
             if bare is not None:
                 device = backend.BACKENDS.get(type(bare), CPU)
@@ -379,10 +363,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        found = [a for a in arrays if a is not None and type(a) not in SCALARS]
-        if not found:
-            raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
-        device = backend.of(found[0])
+        device = _device_of(op, arrays)
     grad, observers = current_mode()
     if observers and op.mutates:
         for observer in observers:
@@ -390,10 +371,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     for observer in observers:
         observer.computing(op)
     try:
-        if usual:
-            y = op.cpu(*arrays, **attrs)
-        else:
-            y = device.run(op, arrays, attrs)
+        y = op.cpu(*arrays, **attrs) if fast else device.run(op, arrays, attrs)
     except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
         raise explained(op, arrays, attrs, error) from error
     if op.residual is not None:
@@ -405,10 +383,9 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     out.data = y
     out.node = None
     if grad and op.has_rules and y.dtype in FLOATS:
-        out.node = _entry(op, inputs, arrays, attrs, y)
+        out.node = _recorded(op, inputs, arrays, attrs, y)
     if op.mutates:
-        numbers = op.mutated(len(arrays))
-        increment_versions([arrays[i] for i in numbers])
+        increment_versions([arrays[i] for i in op.mutated(len(arrays))])
     for observer in observers:
         observer.computed(op, inputs, attrs, out)
     return out
@@ -419,8 +396,8 @@ def apply_update(
 ) -> None:
     """``apply`` for a primitive without rules that overwrites its first ``written`` inputs.
 
-    They are arrays of one device and ``None``. The usual case, on the CPU without an observer,
-    takes a short way: an optimizer has many inputs, and nothing about them needs to be found out.
+    They are arrays of one device and ``None``. On the CPU without an observer there is a fast path:
+    an optimizer has many inputs, and nothing about them needs to be found out.
     """
     if type(arrays[-1]) is not ndarray or current_mode().observers:
         apply(op, [None if a is None else wrap(a, None) for a in arrays], attrs)
@@ -432,10 +409,10 @@ def apply_update(
     increment_versions(arrays[:written])
 
 
-def _entry(
+def _recorded(
     op: Primitive, inputs: Sequence[Any], arrays: Sequence[Any], attrs: Mapping[str, Any], y: Array
 ) -> Node | None:
-    """The tape entry of ``y``, or ``None`` if no input needs a gradient."""
+    """The node of ``y``, or ``None`` if no input needs a gradient."""
     env = (y, *arrays)
     edges = []
     rules: Sequence[Rule | None] = op.rules
@@ -461,6 +438,42 @@ def _entry(
     if together or y.dtype in HALVES:
         node.hooks = []  # its rules are computed in float32, or all at once
     return node
+
+
+def _prepared_on_cpu(op: Primitive, inputs: Sequence[Any]) -> list[Any] | None:
+    """The arrays of the inputs, if they are ready as they are: of the CPU and of one wide float.
+
+    That is the fast path around ``_prepare``; ``None`` if it is needed.
+    """
+    arrays: list[Any] = []
+    dtype = None
+    tensor = False
+    converts, promoted = op.promotion != "any", op.promoted
+    for x in inputs:
+        if isinstance(x, Tensor):
+            tensor = True
+            a = x.data
+            if type(a) is not ndarray:
+                return None
+            if converts and a.dtype is not dtype and (promoted is None or len(arrays) in promoted):
+                if dtype is not None or a.dtype not in WIDE_FLOATS:
+                    return None
+                dtype = a.dtype
+            arrays.append(a)
+        elif x is None or type(x) in SCALARS:
+            arrays.append(x)
+        else:
+            return None
+    known = dtype is not None or not (converts or op.half_in_float32)
+    return arrays if tensor and known else None
+
+
+def _device_of(op: Primitive, arrays: Sequence[Any]) -> Backend:
+    """The device of the first array among ``arrays``, scalars and ``None``."""
+    for a in arrays:
+        if a is not None and type(a) not in SCALARS:
+            return backend.of(a)
+    raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
 
 
 def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
@@ -495,31 +508,31 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
                 )
         found.append(x)
     if op.promotion != "any" or first is None:
-        typed = [
-            i for i, x in enumerate(found)
-            if x is not None and (op.promoted is None or i in op.promoted)
-        ]  # fmt: skip
-        tensors = [i for i in typed if isinstance(found[i], Tensor)]
-        common = dtypes.promote(
-            [found[i].data.dtype for i in tensors],
-            [found[i] for i in typed if not isinstance(found[i], Tensor)],
-        )
-        if op.promotion == "float" and common not in FLOATS:
-            common = dtypes.get_default_dtype()
-        for i in tensors:
-            if found[i].data.dtype != common:
-                found[i] = cast(found[i], common)
-        if first is None or not tensors:
-            for i in typed:
-                found[i] = Tensor(
-                    found[i], dtype=common, device=None if first is None else first.device
-                )
-        elif common in HALVES:
-            # NumPy gives bfloat16 * 2.0 as float32: a scalar must take on the type beforehand.
-            for i in typed:
-                if not isinstance(found[i], Tensor):
-                    found[i] = Tensor(found[i], dtype=common, device=first.device)
+        _promote(op, found, None if first is None else first.device)
     return found
+
+
+def _promote(op: Primitive, found: list[Any], device: str | None) -> None:
+    """Convert the inputs ``found`` to the dtype that ``op`` computes with, in place.
+
+    device: that of the tensors among them, if there are any.
+    """
+    promoted = [
+        i for i, x in enumerate(found)
+        if x is not None and (op.promoted is None or i in op.promoted)
+    ]  # fmt: skip
+    tensors = [i for i in promoted if isinstance(found[i], Tensor)]
+    scalars = [i for i in promoted if not isinstance(found[i], Tensor)]
+    common = dtypes.promote([found[i].data.dtype for i in tensors], [found[i] for i in scalars])
+    if op.promotion == "float" and common not in FLOATS:
+        common = dtypes.get_default_dtype()
+    for i in tensors:
+        if found[i].data.dtype != common:
+            found[i] = cast(found[i], common)
+    # NumPy gives bfloat16 * 2.0 as float32: there a scalar must take on the dtype beforehand.
+    if not tensors or common in HALVES:
+        for i in scalars:
+            found[i] = Tensor(found[i], dtype=common, device=device)
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Tensor: an array, and its entry on the tape.
+"""The Tensor: an array, and its node on the tape.
 
 The operators are written out below; the named methods (``x.exp()``, ``x.sum(axis=0)``) come from
 the table of operations, where each row says whether it is one.
@@ -47,7 +47,7 @@ class Tensor:
     __slots__ = ("__weakref__", "data", "node")
 
     data: Any  #: the NumPy or CuPy array
-    node: Node | None  #: the entry on the tape, or None if no gradient is wanted
+    node: Node | None  #: the node on the tape, or None if no gradient is wanted
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class Tensor:
         node = self._recorded("retain_grad")
         if type(node) is not Leaf:
             node.keeps_grad = True
-            node.hooks = node.hooks or []  # entries with a list of hooks are looked at closely
+            node.hooks = node.hooks or []  # keeps it off the fast path of the backward pass
         return self
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
@@ -412,7 +412,7 @@ class Tensor:
         return tape.cast(self, self.dtype) if self.dtype == dtypes.bool else ops.positive(self)
 
     def __reduce__(self) -> Any:
-        """For ``copy`` and ``pickle``: the values in memory of their own, with a new entry."""
+        """For ``copy`` and ``pickle``: the values in memory of their own, with a new node."""
         self._check_copied()
         return _rebuild, (type(self), self._host(), self.device, self.requires_grad)
 

@@ -1,7 +1,7 @@
 """Version counters: when memory was last written to in place.
 
 Tape positions are the clock. The version of some memory is the position of the last write to it, so
-a saved value is stale if that write came after its entry was made: a comparison of two numbers.
+a saved value is stale if that write came after its node was made: a comparison of two numbers.
 Saving costs nothing, only those who write pay, and views are covered since they share the owner of
 the memory. What is written through NumPy behind the engine's back is not seen.
 """
@@ -25,7 +25,7 @@ next_position = count(0, -1).__next__
 #: id of the owner of some memory -> [its version, a weak reference to the owner]
 VERSIONS: dict[int, list[Any]] = {}
 
-#: The latest of all versions. The saved values of entries made since then cannot be stale: in
+#: The latest of all versions. The saved values of nodes made since then cannot be stale: in
 #: training, where every step ends with writing the parameters, that is all of them.
 LATEST_VERSION = 0
 

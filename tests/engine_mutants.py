@@ -936,7 +936,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the captured call not rolled back",
         f"{PROGRAM}/compiled.py",
-        "        after = state.copy()\n        recorder.undo()\n",
+        "        after = state.copy()\n        recorder.roll_back()\n",
         "        after = state.copy()\n",
         "steps",
     ),
@@ -1000,8 +1000,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "gradients overwritten while somebody holds their arrays",
         f"{PROGRAM}/c/fast_call.c",
-        "if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;",
-        "if (Py_REFCNT(g->b) > usual) return 0;",
+        "if (Py_REFCNT(g->b) > expected || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;",
+        "if (Py_REFCNT(g->b) > expected) return 0;",
         "handed out",
     ),
     Mutant(

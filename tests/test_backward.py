@@ -1,4 +1,4 @@
-"""What the replay may skip on its fast paths, and must not: chains, leaves, sums, 16 bits."""
+"""What the backward pass may skip on its fast path, and must not: chains, leaves, sums, 16 bits."""
 
 from __future__ import annotations
 

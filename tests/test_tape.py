@@ -1,4 +1,4 @@
-"""The tape and its replay: memory, depth, what is saved, what is detected, who owns gradients."""
+"""The tape and the backward pass: memory, depth, what is saved and detected, who owns gradients."""
 
 from __future__ import annotations
 

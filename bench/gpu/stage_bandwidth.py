@@ -70,7 +70,7 @@ def _case(
     forward_bytes: int,
     backward_bytes: int,
 ) -> Case:
-    """The value without a tape, or the reverse replay alone, over and over."""
+    """The value without a tape, or the backward pass alone, over and over."""
     if not backward:
         return Case(tg.no_grad()(function), forward_bytes)
     y = function()

@@ -85,7 +85,7 @@ class _Checkpoint(Deferred):
         self.number = number
 
     def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
-        """The recomputed output takes this entry's place on the tape."""
+        """The recomputed output takes this node's place on the tape."""
         inner = self.segment.take(self.number, self.position)
         if not retain:
             self.edges = None

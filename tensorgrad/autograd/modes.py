@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _SetMode:
-    """A context manager and decorator that changes the mode of the seam while it is active."""
+    """A context manager and decorator that changes the mode while it is active."""
 
     def __init__(self) -> None:
         self._tokens: list[Token[Mode]] = []

@@ -1,4 +1,4 @@
-"""Walking over the tape: which entries lead to a tensor, and what they keep."""
+"""Walking over the tape: which nodes lead to a tensor, and what they keep."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tensorgrad.backend import is_array
 from tensorgrad.tape import Node
 
 
-def entries_of(roots: Iterable[Node], most: int | None = None) -> set[Node]:
-    """The entries from which ``roots`` were computed, these included.
+def nodes_of(roots: Iterable[Node], most: int | None = None) -> set[Node]:
+    """The nodes from which ``roots`` were computed, these included.
 
     most: stop when there are more than so many.
     """
@@ -24,13 +24,13 @@ def entries_of(roots: Iterable[Node], most: int | None = None) -> set[Node]:
     return found
 
 
-def saved_bytes(entries: Iterable[Node], besides: Collection[int] = ()) -> int:
-    """The bytes of the memory that ``entries`` keep for the gradient rules, each once.
+def saved_bytes(nodes: Iterable[Node], besides: Collection[int] = ()) -> int:
+    """The bytes of the memory that ``nodes`` keep for the gradient rules, each once.
 
     besides: ids of memory owners that do not count, as those of parameters.
     """
     owners: dict[int, int] = {}
-    for node in entries:
+    for node in nodes:
         for _, saved, _ in node.edges or ():
             for value in saved:
                 for array in value if isinstance(value, tuple) else (value,):

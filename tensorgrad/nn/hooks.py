@@ -78,7 +78,7 @@ class _Backward:
         self.awaited = 0  # inputs whose gradient is still to come
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments; those with a gradient by way of an entry of their own."""
+        """The arguments; those with a gradient by way of a node of their own."""
         own = list(args)
         self.grad_input = [None] * len(own)
         for i, x in enumerate(args):

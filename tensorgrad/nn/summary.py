@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad import backend, dtypes
-from tensorgrad.autograd.walk import entries_of, saved_bytes
+from tensorgrad.autograd.walk import nodes_of, saved_bytes
 from tensorgrad.nn.evaluating import observing
 from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.creation import zeros
@@ -133,7 +133,7 @@ class _Forward(Observer):
         outputs = output if isinstance(output, tuple | list) else [output]
         roots = [y.node for y in outputs if isinstance(y, Tensor) and y.node is not None]
         own = {id(backend.of(p.data).memory_owner(p.data)) for p in module.parameters()}
-        self.saved_bytes = saved_bytes(entries_of(roots), own)
+        self.saved_bytes = saved_bytes(nodes_of(roots), own)
 
     def _observed(self, part: Module) -> Callable[..., Any]:
         forward = part.forward

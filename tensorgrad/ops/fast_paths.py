@@ -51,8 +51,8 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                         saved = pick((y, a)) if saves else ()
                     else:  # a tuple written out is quicker
                         saved = (a,) if one else (y,)
-                    out.node = entry = new_object(Node)
-                    init_node(entry, op, ((rule, saved, node),), y.shape)
+                    out.node = made = new_object(Node)
+                    init_node(made, op, ((rule, saved, node),), y.shape)
                 return out
         elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
             return cpu(x)
@@ -88,8 +88,8 @@ def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], 
             out.node = None
         else:
             saved = pick((y, a, b), attrs) if get is None else get((y, a, b))
-            out.node = entry = new_object(Node)
-            init_node(entry, op, ((rule, saved, node),), y.shape)
+            out.node = made = new_object(Node)
+            init_node(made, op, ((rule, saved, node),), y.shape)
         return out
 
     return call
@@ -155,8 +155,8 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
                 edges = ((rule1, pick1(env), node1),)
             else:
                 edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
-        out.node = entry = new_object(Node)
-        init_node(entry, op, edges, y.shape)
+        out.node = made = new_object(Node)
+        init_node(made, op, edges, y.shape)
         return out
 
     return call
@@ -207,8 +207,8 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
             if (node := x3.node) is not None:
                 edges += ((rule3, pick3(env), node),)
             if edges:
-                out.node = entry = new_object(Node)
-                init_node(entry, op, edges, y.shape)
+                out.node = made = new_object(Node)
+                init_node(made, op, edges, y.shape)
         return out
 
     return call

@@ -183,7 +183,7 @@ def _linear_value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
 
 
 def _linear_x(g: Any, weight: Any) -> Any:
-    if type(g) is np.ndarray and g.ndim == 2:  # the usual case, without the way through the seam
+    if type(g) is np.ndarray and g.ndim == 2:  # the commonest case, without dispatch
         return np.dot(g, weight)
     return matmul(g, weight)
 

@@ -1,6 +1,6 @@
 """Capture: one real call of a function, written down as a program.
 
-The function runs as usual, on the real arguments, while every computation passes the seam and is
+The function runs as usual, on the real arguments, while every computation is dispatched and
 recorded: forward, gradient rules, optimizer updates. Arrays are told apart by identity, so that
 ``detach``, a value saved for a rule, or a parameter met in two places need nothing special.
 """
@@ -57,7 +57,7 @@ def _told(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Recorder(Observer):
-    """Writes down what passes the seam; see the module."""
+    """Writes down what is dispatched; see the module."""
 
     records = True
 
@@ -169,7 +169,7 @@ class Recorder(Observer):
         if type(leaf) is Leaf and leaf.position >= self._start and leaf not in self.leaves:
             self.leaves[leaf] = leaf.grad
 
-    # --- what the seam says ----------------------------------------------------------------------
+    # --- what dispatch says ----------------------------------------------------------------------
 
     @_told
     def computed(
@@ -403,7 +403,7 @@ class Recorder(Observer):
                 return True
         return False
 
-    def undo(self) -> None:
+    def roll_back(self) -> None:
         """Put everything outside the step back to what it was."""
         for array, saved in reversed(self._saved):
             place = backend.of(array)
@@ -505,5 +505,5 @@ def capture(function: Callable[[], Any], recorder: Recorder, reads: Follower) ->
         return result
     except BaseException:
         if recorder.asked and recorder.refusal is not None:
-            recorder.undo()
+            recorder.roll_back()
         raise

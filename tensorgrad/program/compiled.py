@@ -584,7 +584,7 @@ class Compiled:
             if not self._asked:
                 self._give_up(key, why)
                 return result
-            recorder.undo()
+            recorder.roll_back()
             if isinstance(problem, CompileError):
                 raise problem
             raise CompileError(f"this cannot be compiled: {why}")
@@ -594,7 +594,7 @@ class Compiled:
         # same code, whether it is the first one or not, and what it does is seen to be right.
         state = entry.state(tensors)
         after = state.copy()
-        recorder.undo()
+        recorder.roll_back()
         before = state.copy()
         executor = entry.executor
         made, different = self._tried(entry, tensors, wanted, after, before, state)

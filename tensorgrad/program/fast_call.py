@@ -1,7 +1,7 @@
 """The fast call of a small program, in C: see c/fast_call.c.
 
 Here the conditions and the memory of a program are listed for it. It needs Python's headers; where
-they are absent, or the program is long or of a kind that it does not know, the long way through
+they are absent, or the program is long or of a kind that it does not know, the slow path through
 Python is taken, which does the same.
 """
 
@@ -83,7 +83,7 @@ def fast_call_of(
 def fast_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any:
     """An object whose ``hold(*arguments)`` says whether the program is for a call; or ``None``.
 
-    A "no" means that the long way has to look.
+    A "no" means that the slow path has to look.
     """
     module = _module()
     held = None if module is None else _conditions(guards, tensors, mode)

@@ -39,10 +39,10 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     TensorgradError for a target that is neither.
     """
     scores, wanted = output.data, target.data
-    usual = type(scores) is ndarray and scores.ndim == 2 and wanted.shape == scores.shape[:1]
-    usual = usual and scores.shape[1] > 1 and len(wanted) > 0 and wanted.dtype.kind in "iu"
+    fast = type(scores) is ndarray and scores.ndim == 2 and wanted.shape == scores.shape[:1]
+    fast = fast and scores.shape[1] > 1 and len(wanted) > 0 and wanted.dtype.kind in "iu"
     # The same in a third of the time; a sum of squares is NaN only where a term is.
-    if usual and not math.isnan(np.vdot(scores, scores)):
+    if fast and not math.isnan(np.vdot(scores, scores)):
         return np.count_nonzero(scores.argmax(1) == wanted) / len(wanted)
     if _has_classes(scores, wanted):
         of = backend.of(scores)

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from tensorgrad.autograd import grad
 from tensorgrad.autograd.modes import _SetMode
-from tensorgrad.autograd.walk import entries_of
+from tensorgrad.autograd.walk import nodes_of
 from tensorgrad.errors import GradientError, TensorgradError
 from tensorgrad.files import write_atomically
 from tensorgrad.observers import Mode, Observer
@@ -178,7 +178,7 @@ def draw_graph(
     names: Mapping[str, Tensor] | None = None,
     gradients: bool = True,
 ) -> Graph:
-    """The graph that led to ``tensor``: what ``backward()`` would replay.
+    """The graph that led to ``tensor``: what ``backward()`` would go through.
 
     model: whose parameters get their paths as names. names: further names of leaves.
     gradients: compute the gradient of the (summed) tensor by every entry, and show their norms;
@@ -201,7 +201,7 @@ def draw_graph(
             known[leaf.node] = name
     if model is not None:
         known.update({p.node: name for name, p in model.named_parameters() if p.node is not None})
-    found = entries_of([root], _MOST)
+    found = nodes_of([root], _MOST)
     if len(found) > _MOST:
         raise TensorgradError(f"draw_graph: more than {_MOST:,} entries; draw a part of them")
     if any(node.edges is None for node in found):

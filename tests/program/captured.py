@@ -42,7 +42,7 @@ def recorded(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Program
         MODE.reset(token)
     results = tensors_in(result)
     program = recorder.finish(results, results)
-    recorder.undo()
+    recorder.roll_back()
     return program
 
 

@@ -3,7 +3,7 @@
  *
  * An Entry is made from lists that tensorgrad/program/fast_call.py fills. Called with the arguments of a
  * compiled function it returns the result, or NotImplemented where anything is not as it was at
- * capture: then nothing has been done, and the caller takes the long way. */
+ * capture: then nothing has been done, and the caller takes the slow path. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -199,8 +199,8 @@ static int unkept(Entry *e) {
         Item *g = &e->gradients.items[k]; /* leaf, tensor or None */
         if (g->b == Py_None) continue;
         /* Whoever else refers to the gradient or to its array keeps it: it must not be overwritten. */
-        Py_ssize_t usual = 2 + (SLOT(g->a, e->grad_at) == g->b);
-        if (Py_REFCNT(g->b) > usual || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
+        Py_ssize_t expected = 2 + (SLOT(g->a, e->grad_at) == g->b);
+        if (Py_REFCNT(g->b) > expected || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
     }
     return 1;
 }
@@ -291,7 +291,7 @@ static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     for (Py_ssize_t k = 0; k < e->segments.count && !failed; k++)
         failed = ((segment_t)e->segments.items[k].to)(e->table);
     if (before != 1) e->set_threads(before);
-    if (failed) Py_RETURN_NOTIMPLEMENTED; /* a label out of range: the long way says which */
+    if (failed) Py_RETURN_NOTIMPLEMENTED; /* a label out of range: the slow path says which */
 
     for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
         Item *g = &e->gradients.items[k];
