@@ -18,74 +18,21 @@ __device__ __forceinline__ void backward(Function f, const T* g, const T* saved,
   map2(g, saved, dx, n, [f](A d, A v) { return f.gradient(d, v); });
 }
 
-extern "C" __global__ void sigmoid_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Sigmoid<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void sigmoid_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Sigmoid<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void tanh_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Tanh<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void tanh_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Tanh<A>{parameter}, g, saved, dx, n);
+#define KERNELS(name, Function)                                                                    \
+extern "C" __global__ void name##_forward(const T* x, T* y, A parameter, index_t n) {              \
+  forward(Function<A>{parameter}, x, y, n);                                                        \
+}                                                                                                  \
+extern "C" __global__ void name##_backward(const T* g, const T* saved, T* dx, A parameter,         \
+                                           index_t n) {                                            \
+  backward(Function<A>{parameter}, g, saved, dx, n);                                               \
 }
 
-extern "C" __global__ void relu_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Relu<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void relu_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Relu<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void leaky_relu_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(LeakyRelu<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void leaky_relu_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(LeakyRelu<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void elu_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Elu<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void elu_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Elu<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void gelu_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Gelu<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void gelu_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Gelu<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void gelu_tanh_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(GeluTanh<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void gelu_tanh_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(GeluTanh<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void silu_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Silu<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void silu_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Silu<A>{parameter}, g, saved, dx, n);
-}
-
-extern "C" __global__ void softplus_forward(const T* x, T* y, A parameter, index_t n) {
-  forward(Softplus<A>{parameter}, x, y, n);
-}
-extern "C" __global__ void softplus_backward(const T* g, const T* saved, T* dx, A parameter,
-                                        index_t n) {
-  backward(Softplus<A>{parameter}, g, saved, dx, n);
-}
+KERNELS(sigmoid, Sigmoid)
+KERNELS(tanh, Tanh)
+KERNELS(relu, Relu)
+KERNELS(leaky_relu, LeakyRelu)
+KERNELS(elu, Elu)
+KERNELS(gelu, Gelu)
+KERNELS(gelu_tanh, GeluTanh)
+KERNELS(silu, Silu)
+KERNELS(softplus, Softplus)

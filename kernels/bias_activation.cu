@@ -111,119 +111,26 @@ __device__ __forceinline__ void backward(Function f, const T* g, const T* saved,
     backward_parts<1>(f, g, saved, bias, dz, partial, rows, columns, across, tiles);
 }
 
-extern "C" __global__ void bias_sigmoid_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Sigmoid<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_sigmoid_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Sigmoid<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_tanh_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Tanh<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_tanh_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Tanh<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
+#define KERNELS(name, Function)                                                                 \
+extern "C" __global__ void bias_##name##_forward(const T* z, const T* bias, T* y, A parameter,  \
+                                                 index_t rows, index_t columns, int across,     \
+                                                 index_t tiles, int packed) {                   \
+  forward(Function<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);            \
+}                                                                                               \
+extern "C" __global__ void bias_##name##_backward(const T* g, const T* saved, const T* bias,    \
+                                                  T* dz, A* partial, A parameter, index_t rows, \
+                                                  index_t columns, int across, index_t tiles,   \
+                                                  int packed) {                                 \
+  backward(Function<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,   \
+           packed);                                                                             \
 }
 
-extern "C" __global__ void bias_relu_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Relu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_relu_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Relu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_leaky_relu_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(LeakyRelu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_leaky_relu_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(LeakyRelu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_elu_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Elu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_elu_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Elu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_gelu_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Gelu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_gelu_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Gelu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_gelu_tanh_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(GeluTanh<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_gelu_tanh_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(GeluTanh<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_silu_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Silu<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_silu_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Silu<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
-
-extern "C" __global__ void bias_softplus_forward(const T* z, const T* bias, T* y, A parameter,
-                                            index_t rows, index_t columns, int across,
-                                            index_t tiles, int packed) {
-  forward(Softplus<A>{parameter}, z, bias, y, rows, columns, across, tiles, packed);
-}
-extern "C" __global__ void bias_softplus_backward(const T* g, const T* saved, const T* bias, T* dz,
-                                             A* partial, A parameter, index_t rows,
-                                             index_t columns, int across, index_t tiles,
-                                             int packed) {
-  backward(Softplus<A>{parameter}, g, saved, bias, dz, partial, rows, columns, across, tiles,
-           packed);
-}
+KERNELS(sigmoid, Sigmoid)
+KERNELS(tanh, Tanh)
+KERNELS(relu, Relu)
+KERNELS(leaky_relu, LeakyRelu)
+KERNELS(elu, Elu)
+KERNELS(gelu, Gelu)
+KERNELS(gelu_tanh, GeluTanh)
+KERNELS(silu, Silu)
+KERNELS(softplus, Softplus)

@@ -169,30 +169,7 @@ __device__ __forceinline__ void backward_long(const T* g, const T* x, const Labe
     gradient_long<false>(g, x, labels, r, dx, rows, columns, step, divisor);
 }
 
-// --- kernels, for labels of 32 and of 64 bits ----------------------------------------------------
-
-// reduced: a block writes the sum of its rows' losses to `partial`, and `each` is left alone; else
-// the other way round.
-extern "C" __global__ void __launch_bounds__(256, 1)
-cross_entropy_forward_short_32(const T* x, const int* labels, A* r, A* partial, T* each,
-                               index_t rows, index_t columns, index_t reduced, index_t lanes) {
-  forward_short(x, labels, r, partial, each, rows, columns, lanes, reduced != 0);
-}
-extern "C" __global__ void __launch_bounds__(256, 1)
-cross_entropy_forward_short_64(const T* x, const index_t* labels, A* r, A* partial, T* each,
-                               index_t rows, index_t columns, index_t reduced, index_t lanes) {
-  forward_short(x, labels, r, partial, each, rows, columns, lanes, reduced != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-cross_entropy_forward_long_32(const T* x, const int* labels, A* r, A* partial, T* each,
-                              index_t rows, index_t columns, index_t reduced) {
-  forward_long(x, labels, r, partial, each, rows, columns, reduced != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-cross_entropy_forward_long_64(const T* x, const index_t* labels, A* r, A* partial, T* each,
-                              index_t rows, index_t columns, index_t reduced) {
-  forward_long(x, labels, r, partial, each, rows, columns, reduced != 0);
-}
+// --- kernels -------------------------------------------------------------------------------------
 
 // loss[0] = the sum of n numbers / divisor, by one block.
 extern "C" __global__ void __launch_bounds__(1024)
@@ -203,25 +180,30 @@ cross_entropy_total(const A* partial, T* loss, index_t n, index_t divisor) {
   if (threadIdx.x == 0) loss[0] = narrow<T>(sum / A(divisor));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-cross_entropy_backward_short_32(const T* g, const T* x, const int* labels, const A* r, T* dx,
-                                index_t rows, index_t columns, index_t step, index_t divisor,
-                                index_t lanes) {
-  backward_short(g, x, labels, r, dx, rows, columns, lanes, step, divisor);
+// For labels of 32 and of 64 bits. reduced: a block writes the sum of its rows' losses to
+// `partial`, and `each` is left alone; else the other way round.
+#define KERNELS(bits, Label)                                                                       \
+extern "C" __global__ void __launch_bounds__(256, 1)                                               \
+cross_entropy_forward_short_##bits(const T* x, const Label* labels, A* r, A* partial, T* each,     \
+                                   index_t rows, index_t columns, index_t reduced, index_t lanes) {\
+  forward_short(x, labels, r, partial, each, rows, columns, lanes, reduced != 0);                  \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+cross_entropy_forward_long_##bits(const T* x, const Label* labels, A* r, A* partial, T* each,      \
+                                  index_t rows, index_t columns, index_t reduced) {                \
+  forward_long(x, labels, r, partial, each, rows, columns, reduced != 0);                          \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(256, 1)                                               \
+cross_entropy_backward_short_##bits(const T* g, const T* x, const Label* labels, const A* r,       \
+                                    T* dx, index_t rows, index_t columns, index_t step,            \
+                                    index_t divisor, index_t lanes) {                              \
+  backward_short(g, x, labels, r, dx, rows, columns, lanes, step, divisor);                        \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+cross_entropy_backward_long_##bits(const T* g, const T* x, const Label* labels, const A* r, T* dx, \
+                                   index_t rows, index_t columns, index_t step, index_t divisor) { \
+  backward_long(g, x, labels, r, dx, rows, columns, step, divisor);                                \
 }
-extern "C" __global__ void __launch_bounds__(256, 1)
-cross_entropy_backward_short_64(const T* g, const T* x, const index_t* labels, const A* r, T* dx,
-                                index_t rows, index_t columns, index_t step, index_t divisor,
-                                index_t lanes) {
-  backward_short(g, x, labels, r, dx, rows, columns, lanes, step, divisor);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-cross_entropy_backward_long_32(const T* g, const T* x, const int* labels, const A* r, T* dx,
-                               index_t rows, index_t columns, index_t step, index_t divisor) {
-  backward_long(g, x, labels, r, dx, rows, columns, step, divisor);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-cross_entropy_backward_long_64(const T* g, const T* x, const index_t* labels, const A* r, T* dx,
-                               index_t rows, index_t columns, index_t step, index_t divisor) {
-  backward_long(g, x, labels, r, dx, rows, columns, step, divisor);
-}
+
+KERNELS(32, int)
+KERNELS(64, index_t)

@@ -33,16 +33,15 @@ __device__ __forceinline__ void take(const T* __restrict__ x, const Index* __res
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-take_rows_64(const T* x, const index_t* index, T* out, index_t n, index_t rows, index_t columns,
-             int across, index_t tiles, int packed) {
-  take(x, index, out, n, rows, columns, across, tiles, packed != 0);
+#define TAKE_ROWS(bits, Index)                                                                     \
+extern "C" __global__ void __launch_bounds__(256, 1)                                               \
+take_rows_##bits(const T* x, const Index* index, T* out, index_t n, index_t rows, index_t columns, \
+                 int across, index_t tiles, int packed) {                                          \
+  take(x, index, out, n, rows, columns, across, tiles, packed != 0);                               \
 }
-extern "C" __global__ void __launch_bounds__(256, 1)
-take_rows_32(const T* x, const int* index, T* out, index_t n, index_t rows, index_t columns,
-             int across, index_t tiles, int packed) {
-  take(x, index, out, n, rows, columns, across, tiles, packed != 0);
-}
+
+TAKE_ROWS(64, index_t)
+TAKE_ROWS(32, int)
 
 // --- adding --------------------------------------------------------------------------------------
 

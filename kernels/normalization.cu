@@ -273,86 +273,48 @@ __device__ __forceinline__ void backward_long(const T* g, const T* x, const A* m
     gradient_long<centred, false>(g, x, mean, scale, dx, p, rows, columns);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-layer_norm_forward_short(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns, index_t lanes) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_short<true>(x, y, mean, scale, p, eps, rows, columns, packed != 0, int(lanes));
-}
-extern "C" __global__ void __launch_bounds__(256, 1)
-layer_norm_backward_short(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns, index_t lanes) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_short<true>(g, x, mean, scale, dx, p, rows, columns, packed != 0, int(lanes));
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-layer_norm_forward_row(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_row<true>(x, y, mean, scale, p, eps, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-layer_norm_backward_row(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_row<true>(g, x, mean, scale, dx, p, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-layer_norm_forward_long(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_long<true>(x, y, mean, scale, p, eps, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-layer_norm_backward_long(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_long<true>(g, x, mean, scale, dx, p, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(256)
-layer_norm_parameters(const T* g, const T* x, const A* mean, const A* scale, A* weights, A* biases,
-    index_t rows, index_t columns, int across, index_t tiles) {
-  parameters<true>(g, x, mean, scale, weights, biases, rows, columns, across, tiles);
+#define KERNELS(name, centred)                                                                     \
+extern "C" __global__ void __launch_bounds__(256, 1)                                               \
+name##_forward_short(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,   \
+    int has_weight, int has_bias, int packed, index_t rows, index_t columns, index_t lanes) {      \
+  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \
+  forward_short<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0, int(lanes));       \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(256, 1)                                               \
+name##_backward_short(const T* g, const T* x, const T* weight, const A* mean, const A* scale,      \
+    T* dx, int has_weight, int packed, index_t rows, index_t columns, index_t lanes) {             \
+  const Parameters p = {weight, weight, has_weight != 0, false};                                   \
+  backward_short<centred>(g, x, mean, scale, dx, p, rows, columns, packed != 0, int(lanes));       \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+name##_forward_row(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,     \
+    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {                     \
+  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \
+  forward_row<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0);                     \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+name##_backward_row(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx, \
+    int has_weight, int packed, index_t rows, index_t columns) {                                   \
+  const Parameters p = {weight, weight, has_weight != 0, false};                                   \
+  backward_row<centred>(g, x, mean, scale, dx, p, rows, columns, packed != 0);                     \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+name##_forward_long(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,    \
+    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {                     \
+  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \
+  forward_long<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0);                    \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+name##_backward_long(const T* g, const T* x, const T* weight, const A* mean, const A* scale,       \
+    T* dx, int has_weight, int packed, index_t rows, index_t columns) {                            \
+  const Parameters p = {weight, weight, has_weight != 0, false};                                   \
+  backward_long<centred>(g, x, mean, scale, dx, p, rows, columns, packed != 0);                    \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(256)                                                  \
+name##_parameters(const T* g, const T* x, const A* mean, const A* scale, A* weights, A* biases,    \
+    index_t rows, index_t columns, int across, index_t tiles) {                                    \
+  parameters<centred>(g, x, mean, scale, weights, biases, rows, columns, across, tiles);           \
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-rms_norm_forward_short(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns, index_t lanes) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_short<false>(x, y, mean, scale, p, eps, rows, columns, packed != 0, int(lanes));
-}
-extern "C" __global__ void __launch_bounds__(256, 1)
-rms_norm_backward_short(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns, index_t lanes) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_short<false>(g, x, mean, scale, dx, p, rows, columns, packed != 0, int(lanes));
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-rms_norm_forward_row(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_row<false>(x, y, mean, scale, p, eps, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-rms_norm_backward_row(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_row<false>(g, x, mean, scale, dx, p, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-rms_norm_forward_long(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};
-  forward_long<false>(x, y, mean, scale, p, eps, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-rms_norm_backward_long(const T* g, const T* x, const T* weight, const A* mean, const A* scale, T* dx,
-    int has_weight, int packed, index_t rows, index_t columns) {
-  const Parameters p = {weight, weight, has_weight != 0, false};
-  backward_long<false>(g, x, mean, scale, dx, p, rows, columns, packed != 0);
-}
-extern "C" __global__ void __launch_bounds__(256)
-rms_norm_parameters(const T* g, const T* x, const A* mean, const A* scale, A* weights, A* biases,
-    index_t rows, index_t columns, int across, index_t tiles) {
-  parameters<false>(g, x, mean, scale, weights, biases, rows, columns, across, tiles);
-}
+KERNELS(layer_norm, true)
+KERNELS(rms_norm, false)

@@ -193,56 +193,32 @@ __device__ __forceinline__ void backward_long(const T* g, const T* y, T* dx, ind
     gradient_long<Op, false>(g, y, dx, rows, columns);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-softmax_forward_short(const T* x, T* y, index_t rows, index_t columns, index_t lanes) {
-  forward_short<Softmax>(x, y, rows, columns, lanes);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-softmax_forward_row(const T* x, T* y, index_t rows, index_t columns) {
-  forward_row<Softmax>(x, y, rows, columns);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-softmax_forward_long(const T* x, T* y, index_t rows, index_t columns) {
-  forward_long<Softmax>(x, y, rows, columns);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 1)
-softmax_backward_short(const T* g, const T* y, T* dx, index_t rows, index_t columns,
-                       index_t lanes) {
-  backward_short<Softmax>(g, y, dx, rows, columns, lanes);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-softmax_backward_row(const T* g, const T* y, T* dx, index_t rows, index_t columns) {
-  backward_row<Softmax>(g, y, dx, rows, columns);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-softmax_backward_long(const T* g, const T* y, T* dx, index_t rows, index_t columns) {
-  backward_long<Softmax>(g, y, dx, rows, columns);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 1)
-log_softmax_forward_short(const T* x, T* y, index_t rows, index_t columns, index_t lanes) {
-  forward_short<LogSoftmax>(x, y, rows, columns, lanes);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-log_softmax_forward_row(const T* x, T* y, index_t rows, index_t columns) {
-  forward_row<LogSoftmax>(x, y, rows, columns);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-log_softmax_forward_long(const T* x, T* y, index_t rows, index_t columns) {
-  forward_long<LogSoftmax>(x, y, rows, columns);
+#define KERNELS(name, Op)                                                              \
+extern "C" __global__ void __launch_bounds__(256, 1)                                   \
+name##_forward_short(const T* x, T* y, index_t rows, index_t columns, index_t lanes) { \
+  forward_short<Op>(x, y, rows, columns, lanes);                                       \
+}                                                                                      \
+extern "C" __global__ void __launch_bounds__(512, 1)                                   \
+name##_forward_row(const T* x, T* y, index_t rows, index_t columns) {                  \
+  forward_row<Op>(x, y, rows, columns);                                                \
+}                                                                                      \
+extern "C" __global__ void __launch_bounds__(512, 1)                                   \
+name##_forward_long(const T* x, T* y, index_t rows, index_t columns) {                 \
+  forward_long<Op>(x, y, rows, columns);                                               \
+}                                                                                      \
+extern "C" __global__ void __launch_bounds__(256, 1)                                   \
+name##_backward_short(const T* g, const T* y, T* dx, index_t rows, index_t columns,    \
+                       index_t lanes) {                                                \
+  backward_short<Op>(g, y, dx, rows, columns, lanes);                                  \
+}                                                                                      \
+extern "C" __global__ void __launch_bounds__(512, 1)                                   \
+name##_backward_row(const T* g, const T* y, T* dx, index_t rows, index_t columns) {    \
+  backward_row<Op>(g, y, dx, rows, columns);                                           \
+}                                                                                      \
+extern "C" __global__ void __launch_bounds__(512, 1)                                   \
+name##_backward_long(const T* g, const T* y, T* dx, index_t rows, index_t columns) {   \
+  backward_long<Op>(g, y, dx, rows, columns);                                          \
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-log_softmax_backward_short(const T* g, const T* y, T* dx, index_t rows, index_t columns,
-                           index_t lanes) {
-  backward_short<LogSoftmax>(g, y, dx, rows, columns, lanes);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-log_softmax_backward_row(const T* g, const T* y, T* dx, index_t rows, index_t columns) {
-  backward_row<LogSoftmax>(g, y, dx, rows, columns);
-}
-extern "C" __global__ void __launch_bounds__(512, 1)
-log_softmax_backward_long(const T* g, const T* y, T* dx, index_t rows, index_t columns) {
-  backward_long<LogSoftmax>(g, y, dx, rows, columns);
-}
+KERNELS(softmax, Softmax)
+KERNELS(log_softmax, LogSoftmax)

@@ -2,11 +2,13 @@
 
 A family is one file, compiled once per dtype that is in use: inside, ``T`` is the dtype of the
 arrays and ``A`` the dtype of the arithmetic. Headers are put in place of their ``#include`` lines,
-so that CuPy's cache on disk, whose key is the source, notices a change in any of them.
+so that CuPy's cache on disk, whose key is the source, notices a change in any of them. Kernels that
+differ in a few words come from one macro; it is put in, too, so that their names are in the text.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,8 @@ from tensorgrad.dtypes import HALVES, float32
 TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "float", "float64": "double"}
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+_MACRO = re.compile(r"^#define (\w+)\(([^)]*)\) *\\\n((?:.*\\\n)+.*\n)", re.MULTILINE)
+_WORD = re.compile(r"\b[A-Za-z]\w*?(?=##|\b)")
 _KERNEL = re.compile(r'extern "C" __global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\s*\(')
 
 
@@ -37,8 +41,8 @@ def families() -> tuple[str, ...]:
 
 
 def source(family: str) -> str:
-    """The text of a family with its headers in place, each once."""
-    return _expanded(f"{family}.cu")
+    """The text of a family with its headers in place, each once, and its macros of kernels."""
+    return _without_macros(_expanded(f"{family}.cu"))
 
 
 def header(name: str) -> str:
@@ -61,6 +65,23 @@ def _expanded(file: str) -> str:
         return _INCLUDE.sub(header, text.replace("#pragma once\n", ""))
 
     return expand(file)
+
+
+@cache
+def _without_macros(text: str) -> str:
+    """The text with kernels in the place of the macros that make them."""
+    made = [found for found in _MACRO.finditer(text) if "__global__" in found[3]]
+    for macro in made:
+        uses = re.compile(rf"^{macro[1]}\((.*)\)$", re.MULTILINE)
+        text = uses.sub(functools.partial(_filled, macro), text.replace(macro[0], ""))
+    return text
+
+
+def _filled(macro: re.Match[str], use: re.Match[str]) -> str:
+    """What the preprocessor makes of a macro's use."""
+    given = dict(zip(macro[2].split(", "), use[1].split(", "), strict=True))
+    body = re.sub(r" *\\$", "", macro[3], flags=re.MULTILINE)
+    return _WORD.sub(lambda word: given.get(word[0], word[0]), body).replace("##", "")
 
 
 def kernel_names(family: str) -> tuple[str, ...]:

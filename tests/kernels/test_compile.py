@@ -55,6 +55,23 @@ def test_family_compiles_without_spills_or_warnings(family: str, dtype: str) -> 
     assert set(kernels.kernel_names(family)) <= set(result.usage)
 
 
+@pytest.mark.parametrize("family", kernels.families())
+def test_macros_of_kernels_are_put_in(family: str) -> None:
+    """As the preprocessor would do it: no part of them is left, and each name is there once."""
+    text, names = kernels.source(family), kernels.kernel_names(family)
+    assert "##" not in text
+    assert names
+    assert len(set(names)) == len(names) == text.count("__global__")
+    for name in names:
+        assert text.count(f" {name}(") + text.count(f"\n{name}(") == 1
+
+
+def test_what_a_macro_makes() -> None:
+    assert {"gelu_tanh_forward", "gelu_backward"} <= set(kernels.kernel_names("activation"))
+    assert "forward(GeluTanh<A>{parameter}, x, y, n);" in kernels.source("activation")
+    assert "take_rows_32(const T* x, const int* index," in kernels.source("indexing")
+
+
 def test_the_log_is_read() -> None:
     assert compile_all.parse(LOG) == {
         "tile": compile_all.Usage(64, 16896, 0, 0, 0),
