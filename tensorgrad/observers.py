@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from tensorgrad.tape import Leaf, Node, Primitive, Rule
     from tensorgrad.tensor import Tensor
@@ -84,6 +86,11 @@ def is_captured() -> bool:
     """Whether what this thread does is being captured for a program."""
     return any(observer in RECORDING for observer in current_mode().observers)
 
+
+# The dtype of ``autocast`` (ops/precision.py); and all that are open, in whatever thread: if there
+# is none, which costs little to see, nobody has to ask for the dtype.
+AUTOCAST_DTYPE: ContextVar[np.dtype[Any] | None] = ContextVar("autocast", default=None)
+AUTOCASTS: list[Any] = []
 
 MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
 current_mode = MODE.get

@@ -26,8 +26,9 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.base import Array, Backend, Value
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.sums import column_sums, total
-from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS
+from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32
 from tensorgrad.errors import DeviceError, DtypeError, explained
+from tensorgrad.observers import AUTOCAST_DTYPE, AUTOCASTS
 from tensorgrad.observers import MODE as MODE  # for those who observe what passes here
 from tensorgrad.observers import Observer as Observer
 from tensorgrad.observers import current_mode as current_mode
@@ -210,6 +211,7 @@ class Primitive:
     data_dependent: the shape of the result depends on the numbers in the inputs.
     random: the value is drawn, as the attributes ``key`` and ``position`` say, which are live.
     live: the attributes that may be others in every replay of a program.
+    autocast: what float tensors become inside ``autocast``: "half", or "float32" again.
     flops: ``flops(*inputs, out)``, the floating-point operations, where they are not one for each
         element of the largest array (none for what moves).
     """
@@ -217,6 +219,7 @@ class Primitive:
     __slots__ = (
         "_cuda",
         "_flops",
+        "autocast",
         "cpu",
         "data_dependent",
         "elementwise",
@@ -266,6 +269,7 @@ class Primitive:
         data_dependent: bool = False,
         random: bool = False,
         live: tuple[str, ...] = (),
+        autocast: str = "",
         flops: Callable[..., int] | None = None,
     ) -> None:
         self.name = name
@@ -294,6 +298,7 @@ class Primitive:
         self.data_dependent = data_dependent
         self.random = random
         self.live = ("key", "position") if random else live
+        self.autocast = autocast
         self._flops = flops
         self.cpu = CPU.bind(value)
         self._cuda: Callable[..., Any] | None = None
@@ -465,7 +470,7 @@ def _prepared_on_cpu(op: Primitive, inputs: Sequence[Any]) -> list[Any] | None:
         else:
             return None
     known = dtype is not None or not (converts or op.half_in_float32)
-    return arrays if tensor and known else None
+    return arrays if tensor and known and not (AUTOCASTS and op.autocast) else None
 
 
 def _device_of(op: Primitive, arrays: Sequence[Any]) -> Backend:
@@ -481,6 +486,8 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
 
     Python scalars stay scalars beside a tensor, and take on its dtype.
     """
+    if AUTOCASTS and op.autocast:
+        inputs = [autocast_to(op.autocast, x) for x in inputs]
     found: list[Any] = []
     first: Any = None
     for x in inputs:
@@ -533,6 +540,19 @@ def _promote(op: Primitive, found: list[Any], device: str | None) -> None:
     if not tensors or common in HALVES:
         for i in scalars:
             found[i] = Tensor(found[i], dtype=common, device=device)
+
+
+def autocast_to(policy: str, x: Any) -> Any:
+    """``x``, a float tensor as ``policy`` has it inside ``autocast``; see Primitive.
+
+    Numbers and arrays stay as they are: those of gradient rules have the dtype they need.
+    """
+    half = AUTOCAST_DTYPE.get()
+    if half is None or not isinstance(x, Tensor):
+        return x
+    if policy == "half":
+        return cast(x, half) if x.data.dtype == float32 else x
+    return cast(x, float32) if x.data.dtype in HALVES else x
 
 
 def wrap(array: Array, node: Node | None) -> Tensor:

@@ -323,9 +323,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "float64 lowered too",
-        f"{OPS}/precision.py",
-        'hasattr(x, "node") and x.dtype == dtypes.float32 else x',
-        'hasattr(x, "node") else x',
+        "tensorgrad/tape.py",
+        "return cast(x, half) if x.data.dtype == float32 else x",
+        "return cast(x, half)",
         "16 bits",
     ),
     Mutant(

@@ -13,7 +13,7 @@ import numpy as np
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.elementwise import maximum, where
 from tensorgrad.ops.losses import above_zero, paired, reduced
-from tensorgrad.ops.precision import in_float32, loss_in_float32
+from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import norm
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import normalize_axis
@@ -42,7 +42,7 @@ def hinge_embedding_loss(
     return reduced("hinge_embedding_loss", each, reduction)
 
 
-@in_float32
+@loss_in_float32
 def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along an axis.
 

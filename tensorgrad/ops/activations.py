@@ -17,7 +17,7 @@ from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
 from tensorgrad.ops.numbers import number
-from tensorgrad.ops.precision import ACTIVE, in_float32, to_float32
+from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
@@ -491,6 +491,7 @@ _SOFTMAX = Primitive(
     promotion="float",
     half_in_float32=True,
     kernel="softmax",
+    autocast="float32",
 )
 _LOG_SOFTMAX = Primitive(
     "log_softmax",
@@ -499,6 +500,7 @@ _LOG_SOFTMAX = Primitive(
     promotion="float",
     half_in_float32=True,
     kernel="log_softmax",
+    autocast="float32",
 )
 
 
@@ -518,8 +520,6 @@ _ROWS = [
 @operation(cases=_ROWS, reference=_softmax_reference, primitive=_SOFTMAX)
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
-    if ACTIVE:
-        x = to_float32(x)
     return apply(_SOFTMAX, (x,), {"axis": normalize_axis("softmax", axis, x)})
 
 
@@ -530,6 +530,4 @@ def softmax(x: Any, /, axis: int = -1) -> Tensor:
 )
 def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
     """``log(softmax(x))`` along ``axis``, without overflow and without cancellation."""
-    if ACTIVE:
-        x = to_float32(x)
     return apply(_LOG_SOFTMAX, (x,), {"axis": normalize_axis("log_softmax", axis, x)})

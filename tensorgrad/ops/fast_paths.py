@@ -14,7 +14,7 @@ from numpy import asarray, ndarray
 from tensorgrad.backend.cpu import constant
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import explained
-from tensorgrad.observers import current_mode
+from tensorgrad.observers import AUTOCASTS, current_mode
 from tensorgrad.tape import NO_ATTRS, SCALARS, Node, Primitive, apply, init_node, new_object
 
 if TYPE_CHECKING:
@@ -68,11 +68,17 @@ def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], 
     assert rule is not None, "the first input must have a gradient rule"
     get, pick = rule.get, rule.pick
     residual = op.residual is not None
+    autocast = op.autocast
 
     def call(x: Any, labels: Any, attrs: Mapping[str, Any], /) -> Any:
         a, b = x.data, labels.data
         grad, observers = current_mode()
-        if not type(a) is ndarray is type(b) or a.dtype not in WIDE_FLOATS or observers:
+        if (
+            not type(a) is ndarray is type(b)
+            or a.dtype not in WIDE_FLOATS
+            or observers
+            or (autocast and AUTOCASTS)
+        ):
             return apply(op, (x, labels), attrs)
         try:
             y = cpu(a, b, **attrs)
@@ -104,6 +110,7 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     pick2: Any = None if rule2 is None else rule2.get
     one1 = None if rule1 is None else rule1.one if rule1.names else -1
     has_rules = op.has_rules
+    autocast = op.autocast
 
     def call(x1: Any, x2: Any, /) -> Any:
         node1 = node2 = None
@@ -129,7 +136,7 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
         else:
             return apply(op, (x1, x2), NO_ATTRS)
         grad, observers = current_mode()
-        if not fast or observers or dtype not in WIDE_FLOATS:
+        if not fast or observers or dtype not in WIDE_FLOATS or (autocast and AUTOCASTS):
             return apply(op, (x1, x2), NO_ATTRS)
         try:
             y = cpu(a, b)
@@ -169,6 +176,7 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
     """
     cpu = op.cpu
     converts = op.promoted is None
+    autocast = op.autocast
     rule1, rule2, rule3 = op.rules
     pick1: Any = None if rule1 is None else rule1.get
     pick2: Any = None if rule2 is None else rule2.get
@@ -186,6 +194,7 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
             or (converts and a.dtype is not dtype)
             or dtype not in WIDE_FLOATS
             or observers
+            or (autocast and AUTOCASTS)
         ):
             return apply(op, (x1, x2, x3), NO_ATTRS)
         try:

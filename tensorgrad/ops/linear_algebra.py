@@ -13,7 +13,7 @@ from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.fast_paths import binary, ternary
 from tensorgrad.ops.padding import diagonal
-from tensorgrad.ops.precision import ACTIVE, in_float32, to_half
+from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import (
     Axis,
@@ -139,6 +139,7 @@ _MATMUL: Primitive = Primitive(
     explain=_explain_matmul,
     fresh=True,
     flops=lambda x1, x2, out: _flops(x1, out),
+    autocast="half",
 )
 _matmul = binary(_MATMUL)
 
@@ -167,8 +168,6 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
     Raises ShapeError naming the axes that must agree.
     """
-    if ACTIVE:
-        x1, x2 = to_half(x1, x2)
     return _matmul(x1, x2)
 
 
@@ -218,6 +217,7 @@ _LINEAR: Primitive = Primitive(
     explain=_explain_linear,
     fresh=True,
     flops=lambda x, weight, bias, out: _flops(x, out) + (0 if bias is None else out.size),
+    autocast="half",
 )
 _linear = ternary(_LINEAR)
 
@@ -240,8 +240,6 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
 
     x: shape (..., in). weight: (out, in). bias: (out,), or ``None`` for none. Returns (..., out).
     """
-    if ACTIVE:
-        x, weight, bias = to_half(x, weight, bias)
     return _linear(x, weight, bias)
 
 

@@ -20,7 +20,7 @@ from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import equal, keep_where, weighted, where
 from tensorgrad.ops.fast_paths import unary_with_labels
 from tensorgrad.ops.indexing import one_hot
-from tensorgrad.ops.precision import ACTIVE, loss_in_float32, to_float32
+from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
@@ -136,6 +136,7 @@ _NLL: Primitive = Primitive(
     promoted=frozenset({0}),
     half_in_float32=True,
     loops=_nll_loops,
+    autocast="float32",
 )
 _NLL_GRADIENT: Primitive = Primitive(
     "nll_loss_gradient",
@@ -231,6 +232,7 @@ _CROSS_ENTROPY: Primitive = Primitive(
     loops=_cross_entropy_loops,
     kernel="cross_entropy",
     fresh=True,
+    autocast="float32",
 )
 
 
@@ -300,8 +302,6 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     no label to take the mean of), IndexError for a label out of range (not looked for on a GPU),
     ValueError for another reduction.
     """
-    if ACTIVE:
-        input = to_float32(input)
     return _nll("nll_loss", input, target, reduction)
 
 
@@ -345,8 +345,6 @@ def cross_entropy(
     There is no overflow at any logits; a class that is not wanted may have the logit -inf. On a GPU
     a label out of range makes its loss and its row of the gradient NaN.
     """
-    if ACTIVE:
-        input = to_float32(input)
     plain = weight is None and ignore_index is None and not label_smoothing
     if plain and getattr(target, "dtype", None) not in FLOATS:
         return _nll("cross_entropy", input, target, reduction, logits=True)
@@ -490,6 +488,7 @@ _BCE = Primitive(
     promotion="float",
     half_in_float32=True,
     elementwise=True,
+    autocast="float32",
 )
 
 

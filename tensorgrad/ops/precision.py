@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Token
 from functools import wraps
 from typing import Any, TypeVar
 
-from tensorgrad import dtypes, tape
+from tensorgrad import dtypes
 from tensorgrad.errors import DtypeError
-
-_DTYPE: ContextVar[Any] = ContextVar("autocast", default=None)
-#: Not empty while some thread is inside ``autocast``: what a matrix product looks at first.
-ACTIVE: list[autocast] = []
+from tensorgrad.observers import AUTOCAST_DTYPE, AUTOCASTS
 
 
 def autocast_dtype() -> Any:
     """The dtype that products are computed in here; ``None`` outside ``autocast``."""
-    return _DTYPE.get()
+    return AUTOCAST_DTYPE.get()
 
 
 class autocast:
-    """Inside, matrix products compute in 16 bits, and losses and softmax in float32.
+    """Inside, matrix products compute in 16 bits; losses, similarities and softmax in float32.
 
     dtype: "float16" or "bfloat16". enabled: False does nothing.
 
     The float32 operands of ``matmul`` and ``linear`` (and of what consists of them) are converted
-    on the tape, so parameters stay float32 and get float32 gradients: they are the master weights.
-    Everything else follows the usual promotion, in which float32 beside 16 bits is float32. With
-    "float16", small gradients vanish: see ``amp.GradScaler``. Use it around the forward pass and
-    the loss, not around ``backward()``. After Micikevicius and others (2018), "Mixed precision
-    training".
+    on the tape, where their rows say so (``Primitive.autocast``); parameters stay float32 and get
+    float32 gradients: they are the master weights. Everything else follows the usual promotion, in
+    which float32 beside 16 bits is float32. With "float16", small gradients vanish: see
+    ``amp.GradScaler``. Use it around the forward pass and the loss, not around ``backward()``.
+    After Micikevicius and others (2018), "Mixed precision training".
 
     Raises DtypeError for another dtype.
     """
@@ -43,25 +40,13 @@ class autocast:
         self._tokens: list[Token[Any]] = []
 
     def __enter__(self) -> autocast:
-        self._tokens.append(_DTYPE.set(self.dtype if self.enabled else None))
-        ACTIVE.append(self)
+        self._tokens.append(AUTOCAST_DTYPE.set(self.dtype if self.enabled else None))
+        AUTOCASTS.append(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        ACTIVE.remove(self)
-        _DTYPE.reset(self._tokens.pop())
-
-
-def to_half(*operands: Any) -> tuple[Any, ...]:
-    """The operands of a product, those of float32 converted if this is inside ``autocast``."""
-    dtype = _DTYPE.get()
-    if dtype is None:
-        return operands
-    # Only tensors: arrays are those of gradient rules, which have the dtype they need.
-    return tuple(
-        tape.cast(x, dtype) if hasattr(x, "node") and x.dtype == dtypes.float32 else x
-        for x in operands
-    )
+        AUTOCASTS.remove(self)
+        AUTOCAST_DTYPE.reset(self._tokens.pop())
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +62,7 @@ def in_float32(function: F) -> F:
 
 
 def loss_in_float32(function: F) -> F:
-    """``in_float32`` for a loss, which stays float32 inside ``autocast``."""
+    """``in_float32`` for a loss or a similarity, which stays float32 inside ``autocast``."""
     return _in_float32(function, True)
 
 
@@ -93,7 +78,7 @@ def _in_float32(function: F, loss: bool) -> F:
         y = function(
             *map(half_to_float32, args), **{k: half_to_float32(x) for k, x in options.items()}
         )
-        if loss and _DTYPE.get() is not None:
+        if loss and AUTOCAST_DTYPE.get() is not None:
             return y
         common = dtypes.promote([d for d in given if d in dtypes.FLOATS], [])
         return y if y.dtype == common else y.astype(common)
@@ -104,10 +89,3 @@ def _in_float32(function: F, loss: bool) -> F:
 def half_to_float32(x: Any) -> Any:
     """A 16-bit tensor or array as float32; anything else as it is."""
     return x.astype(dtypes.float32) if getattr(x, "dtype", None) in dtypes.HALVES else x
-
-
-def to_float32(x: Any) -> Any:
-    """A 16-bit operand of a loss as float32, if this is inside ``autocast``."""
-    if _DTYPE.get() is not None and hasattr(x, "node") and x.dtype in dtypes.HALVES:
-        return tape.cast(x, dtypes.float32)
-    return x

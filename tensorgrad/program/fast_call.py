@@ -18,8 +18,7 @@ import numpy as np
 
 from tensorgrad import backend, dtypes, versions
 from tensorgrad.errors import CompileError
-from tensorgrad.observers import MODE
-from tensorgrad.ops import precision
+from tensorgrad.observers import AUTOCASTS, MODE
 from tensorgrad.program import compiler
 from tensorgrad.program.capture import Drawn, Options
 from tensorgrad.program.executors.base import Executor, FastRun
@@ -247,7 +246,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         "leaf_type": Leaf,
         "mode_var": MODE,
         "mode": mode,
-        "active": precision.ACTIVE,
+        "active": AUTOCASTS,
         "next_position": versions.next_position,
         "versions_dict": vars(versions),
         "defaults": vars(dtypes),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import gc
 import importlib
 import pkgutil
+import types
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,18 +59,28 @@ class _Calls(Observer):
 
 
 def every_primitive() -> list[Primitive]:
-    """All that the modules of the library make, but the one that stands for leaves."""
+    """All that the modules of the library hold, but the one that stands for leaves."""
+    found: dict[Primitive, None] = {}
     for module in pkgutil.walk_packages(tg.__path__, "tensorgrad."):
         if not module.name.startswith(("tensorgrad.backend", "tensorgrad.__main__")):
-            importlib.import_module(module.name)
-    found = [x for x in gc.get_objects() if type(x) is Primitive and x is not LEAF]
-    ours = [op for op in found if _module_of(op).startswith("tensorgrad.")]
-    return sorted(ours, key=lambda op: (op.name, op.inputs))
+            for value in vars(importlib.import_module(module.name)).values():
+                found.update(dict.fromkeys(_primitives_in(value)))
+    return sorted(set(found) - {LEAF}, key=lambda op: (op.name, op.inputs))
 
 
-def _module_of(op: Primitive) -> str:
-    value: Any = op.value
-    return "tensorgrad." if isinstance(value, str) else str(value.__module__)
+def _primitives_in(value: Any) -> Iterator[Primitive]:
+    """Those that a name, a table, a class or a function made for a primitive refers to."""
+    if isinstance(value, Primitive):
+        yield value
+    elif isinstance(value, dict):
+        for x in list(value.values()):
+            yield from _primitives_in(x) if isinstance(x, Primitive) else ()
+    elif isinstance(value, type):
+        yield from _primitives_in(vars(value).get("primitive"))
+    elif isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            x = cell.cell_contents
+            yield from _primitives_in(x) if isinstance(x, Primitive) else ()
 
 
 @functools.cache

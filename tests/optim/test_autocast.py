@@ -1,0 +1,138 @@
+"""Which dtype every operation and every loss has inside ``autocast``, eager and in a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sampler import Call, draw, outputs
+
+import tensorgrad as tg
+from tensorgrad import Tensor
+from tensorgrad.nn import functional as F  # noqa: N812
+from tensorgrad.observers import MODE, Observer, current_mode
+from tensorgrad.ops.table import OPERATIONS, Operation
+
+#: what is documented: products, and what consists of them, in 16 bits
+PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot"}
+#: losses, similarities and softmax in float32; losses are those of ``nn.functional``
+IN_FLOAT32 = {"softmax", "log_softmax"}
+
+ROWS = [row for row in OPERATIONS.values() if row.gradient and row.cases]
+V = [[0.25, -2.0, 0.5, 1.5], [-3.0, 1.25, 4.0, 0.75], [1.0, 2.0, -0.5, 0.0]]
+LABELS, SIGNS = [1, 0, 3], [1, -1, 1]
+#: a call for each loss, by the tensor of numbers
+LOSSES: dict[str, Any] = {
+    "binary_cross_entropy_with_logits": lambda v: (v, tg.sigmoid(v)),
+    "cosine_embedding_loss": lambda v: (v, v + 1.0, Tensor(SIGNS)),
+    "cosine_similarity": lambda v: (v, v + 1.0),
+    "cross_entropy": lambda v: (v, Tensor(LABELS)),
+    "hinge_embedding_loss": lambda v: (v, tg.sign(v)),
+    "huber_loss": lambda v: (v, v + 1.0),
+    "kl_div": lambda v: (v, tg.sigmoid(v)),
+    "l1_loss": lambda v: (v, v + 1.0),
+    "mse_loss": lambda v: (v, v + 1.0),
+    "multi_margin_loss": lambda v: (v, Tensor(LABELS)),
+    "nll_loss": lambda v: (v, Tensor(LABELS)),
+    "sigmoid_focal_loss": lambda v: (v, tg.sigmoid(v)),
+    "smooth_l1_loss": lambda v: (v, v + 1.0),
+    "triplet_margin_loss": lambda v: (v, v + 1.0, v - 1.0),
+}
+
+
+def dtypes_of(result: Any) -> list[str]:
+    return [str(x.dtype) for x in outputs(result) if isinstance(x, Tensor)]
+
+
+class _Products(Observer):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def computed(self, op: Any, inputs: Any, attrs: Any, out: Tensor) -> None:
+        self.count += op.name in ("matmul", "linear")
+
+
+def products_in(row: Operation, call: Call) -> int:
+    """How many matrix products the call consists of."""
+    seen = _Products()
+    token = MODE.set(current_mode()._replace(observers=(seen,)))
+    try:
+        call.of(row.function)
+    finally:
+        MODE.reset(token)
+    return seen.count
+
+
+@pytest.mark.parametrize("given", ["float32", "float16"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_operations(row: Operation, given: str) -> None:
+    some = 0
+    for number in range(len(row.cases)):
+        call, _ = draw(row, number).tensors(dtype=given)
+        plain, products = dtypes_of(call.of(row.function)), products_in(row, call)
+        with tg.autocast("float16"):
+            found = dtypes_of(call.of(row.function))
+        kind = given
+        if row.name in IN_FLOAT32 or row.namespace:
+            kind = "float32"
+        elif products:
+            kind = "float16"
+        assert found == [kind if x == given else x for x in plain], number
+        some += products
+    assert (row.name in PRODUCTS) == (some > 0)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_operations_in_programs(row: Operation) -> None:
+    call = draw(row, 0)
+    given = [
+        Tensor(a, dtype="float32" if a.dtype == np.float64 else None)
+        for a in call.arrays(floats=False)
+    ]
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        following = iter(tensors)
+        with tg.autocast("float16"):
+            result = call.map(lambda _: next(following), floats=False).of(row.function)
+        return [x for x in outputs(result) if isinstance(x, Tensor)]
+
+    compiled, wanted = tg.compile(run, executor="numpy"), run(*given)
+    for _ in range(2):
+        for x, y in zip(compiled(*given), wanted, strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x.numpy(), y.numpy())
+
+
+def test_all_losses_are_tried() -> None:
+    losses = {name for name in F.__all__ if name.endswith(("_loss", "_div", "similarity"))}
+    assert losses | {"cross_entropy", "binary_cross_entropy_with_logits"} == set(LOSSES)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_float32(name: str, dtype: str, compiled: bool) -> None:
+    """Computed in float32 from 16-bit outputs; the gradient arrives with their dtype."""
+
+    def loss(v: Tensor) -> Any:
+        with tg.autocast(dtype):
+            found = getattr(F, name)(*LOSSES[name](v)).sum()
+        found.backward()
+        return found
+
+    v = Tensor(V, dtype=dtype, requires_grad=True)
+    f = tg.compile(loss) if compiled else loss
+    for _ in range(2 if compiled else 1):
+        v.grad = None
+        found = f(v)
+        assert str(found.dtype) == "float32"
+        assert v.grad is not None
+        assert str(v.grad.dtype) == dtype
+    exact = Tensor(np.asarray(v.detach().float().numpy()), dtype="float64")
+    given = [
+        x.detach().float().double() for x in LOSSES[name](v.detach())[1:] if x.dtype == v.dtype
+    ]
+    rest = [x for x in LOSSES[name](v.detach())[1:] if x.dtype != v.dtype]
+    double = getattr(F, name)(exact, *given, *rest).sum()
+    assert float(found.item()) == pytest.approx(float(double.item()), rel=1e-5)
