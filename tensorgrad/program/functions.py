@@ -9,6 +9,7 @@ printers know about them. Both languages have the same names, in ``c/support.h``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,7 +115,8 @@ FUNCTIONS: dict[str, Function] = {
 _LIMITED = {"maximum": "{0} <= {1} ? {1} : {0}", "minimum": "{0} >= {1} ? {1} : {0}"}
 
 
-def reason_against(name: str, dtypes: Sequence[np.dtype[Any]]) -> str:
+@lru_cache(maxsize=4096)
+def reason_against(name: str, dtypes: tuple[np.dtype[Any], ...]) -> str:
     """Why loops cannot apply the function ``name`` to numbers of these types; "" if they can."""
     function = FUNCTIONS.get(name)
     if function is None:

@@ -203,7 +203,9 @@ class Map:
 
     def __post_init__(self) -> None:
         self.views = [x for x in self.inputs if type(x) is View]
-        self.by_column = any(x is COLUMN for x in self.inputs)
+        self.by_column = len(self.views) < len(self.inputs) and any(
+            x is COLUMN for x in self.inputs
+        )
         self.by_place = self.by_column or self.name == "word"
 
 

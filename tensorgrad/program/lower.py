@@ -121,7 +121,7 @@ class Lowering:
         if name == "index":
             inputs = (COLUMN,) if shape[-1] != 1 else (np.int64(0),)
         given = tuple([self._operand(x, shape) for x in inputs])
-        against = reason_against(name, [dtype, *[x.dtype for x in given]])
+        against = reason_against(name, (dtype, *[x.dtype for x in given]))
         if against:
             raise NotFollowedError(against)
         if name == "cast" and dtype.kind in "iu" and given[0].dtype.kind == "f":

@@ -17,6 +17,8 @@ from tensorgrad.program.loop_ir import Call, Check, Map, Operation, Product, Red
 POINT, ROW, EPILOGUE = "point", "row", "epilogue"
 # Cost of the members of one nest: compilers take more than linear time for long functions.
 LARGEST = 2048
+# How many operations are looked at to find out where what they compute is of use.
+_AHEAD = 6
 
 #: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
 Access = tuple[int, int, tuple[int, ...]]
@@ -35,6 +37,9 @@ class Nest:
     stored: set[Map | Reduce] = field(default_factory=set)
     #: for each operand of a member: the member that computes it, or ``None`` if it is in memory
     sources: dict[Map | Reduce, list[Map | Reduce | None]] = field(default_factory=dict)
+    #: memory from outside that members overwrite: where the last of them does so
+    written: dict[Storage, View] = field(default_factory=dict)
+    has_rows: bool = False
 
     @property
     def operations(self) -> list[Map | Reduce]:
@@ -102,6 +107,10 @@ class Schedule:
         self._home: dict[Storage, int] = {}  # the unit that wrote a storage last
         self._last_read: dict[Storage, int] = {}
         self._barrier = 0  # nothing outside may be overwritten before this unit
+        operations = list(operations)
+        self._maker: dict[Storage, Map] = {}  # of a temporary
+        self._reader: dict[Map, Operation] = {}  # the first to read what a map computes
+        self._look_ahead(operations)
         for op in operations:
             if isinstance(op, Map | Reduce):
                 self._place(op)
@@ -111,6 +120,17 @@ class Schedule:
         self._look_first(kept)
         #: what somebody sees and a unit overwrites before one that may stop the program
         self.at_risk = self._at_risk(kept)
+
+    def _look_ahead(self, operations: list[Operation]) -> None:
+        readers: dict[Storage, Operation] = {}
+        for op in reversed(operations):
+            if type(op) is Map:
+                if op.out.storage in readers:
+                    self._reader[op] = readers[op.out.storage]
+                if op.out.storage.role == "temporary":
+                    self._maker[op.out.storage] = op
+            for view in op.views:
+                readers[view.storage] = op
 
     def _append(self, op: Product | Check | Call) -> None:
         self.units.append(Single(op))
@@ -133,6 +153,8 @@ class Schedule:
         if target.role != "temporary":
             first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
             first = max(first, self._barrier)
+        if type(op) is Map:
+            first = max(first, self._wanted_at(op))
         for at in range(first, len(self.units)):
             unit = self.units[at]
             if isinstance(unit, Nest):
@@ -146,6 +168,27 @@ class Schedule:
         assert level is not None, op
         self._join(len(self.units) - 1, nest, op, level)
 
+    def _wanted_at(self, op: Map) -> int:
+        """The first unit where it is of use to compute ``op``, all of whose operands are in memory.
+
+        That is where the next operation can be, or what it computes would go to memory, too.
+        """
+        for view in op.views:
+            unit = self.units[self._home[view.storage]] if view.storage in self._home else None
+            if isinstance(unit, Nest) and view.storage in unit.made:
+                return 0
+        reader = self._reader.get(op)
+        if type(reader) is not Map or _wide(reader.out) != _wide(op.out):
+            return 0
+        return max(self._home_of(view.storage, _AHEAD) for view in reader.views)
+
+    def _home_of(self, storage: Storage, steps: int) -> int:
+        """The unit that has written ``storage``, or before which it cannot be computed."""
+        maker = self._maker.get(storage)
+        if storage in self._home or maker is None or not steps:
+            return self._home.get(storage, 0)
+        return max((self._home_of(view.storage, steps - 1) for view in maker.views), default=0)
+
     def _join(self, at: int, nest: Nest, op: Map | Reduce, level: str) -> None:
         reads = _level_read(nest, op, level)
         nest.sources[op] = [nest.registers.get(nest.access(v, reads)) for v in op.views]
@@ -153,6 +196,9 @@ class Schedule:
         nest.cost += op.cost if type(op) is Map else 1
         nest.level[op] = level
         nest.made[op.out.storage] = op
+        nest.has_rows = nest.has_rows or level == ROW
+        if op.out.storage.role != "temporary":
+            nest.written[op.out.storage] = op.out
         if not (level == EPILOGUE and _wide(op.out)):
             key = nest.access(op.out, level)
             stale = [k for k in nest.registers if k[0] == op.out.storage.number]
@@ -201,7 +247,8 @@ class Schedule:
                 return None
         else:
             return None
-        if not self._readable(nest, op, read):
+        # A later phase may compute again what an earlier one read, which has to be there still.
+        if (nest.written and ROW in (level, read)) or not self._readable(nest, op, read):
             return None
         return level
 
@@ -221,19 +268,20 @@ class Schedule:
 
         The readers in the same nest have to read the same element that is written at that point.
         """
-        written = {m.out.storage for m in [*nest.members, op] if m.out.storage.role != "temporary"}
-        if not written:
+        target = op.out.storage
+        overwrites = target.role != "temporary"
+        if not overwrites and not nest.written:
             return True
-        if level in (EPILOGUE, ROW) or any(lv == ROW for lv in nest.level.values()):
+        if level in (EPILOGUE, ROW) or nest.has_rows:
             return False
-        wanted = {s: m for m in [*nest.members, op] if (s := m.out.storage) in written}
-        for m in [*nest.members, op]:
-            for view in m.views:
-                if view.storage in written:
-                    out = wanted[view.storage].out
-                    if nest.access(view, POINT) != nest.access(out, POINT):
-                        return False
-        return True
+        written = {**nest.written, target: op.out} if overwrites else nest.written
+        readers = [*nest.members, op] if overwrites else [op]
+        return all(
+            nest.access(view, POINT) == nest.access(written[view.storage], POINT)
+            for m in readers
+            for view in m.views
+            if view.storage in written and (m is op or view.storage is target)
+        )
 
     def _settle(self, kept: set[Storage]) -> None:
         """Say what each nest has to store, and drop what nobody needs."""
@@ -241,11 +289,15 @@ class Schedule:
         for unit in reversed(self.units):
             if isinstance(unit, Nest):
                 live: set[Map | Reduce] = set()
+                overwritten: set[Access] = set()
                 for m in reversed(unit.members):
                     storage = m.out.storage
                     if storage.role != "temporary" or storage in needed:
-                        unit.stored.add(m)
-                        live.add(m)
+                        place = unit.access(m.out, unit.level[m])
+                        if place not in overwritten:  # by a later member, at the same point
+                            unit.stored.add(m)
+                            live.add(m)
+                        overwritten.add(place)
                     if m in live:
                         live.update(s for s in unit.sources[m] if s is not None)
                 unit.members = [m for m in unit.members if m in live]

@@ -29,7 +29,6 @@ from tensorgrad.program.functions import BOOL
 from tensorgrad.program.loop_ir import Storage, View
 
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
-_NUMBERS = (bool, int, float)
 # By which float64 numbers are multiplied or divided so that their squares are in range.
 _BEYOND = 2.0**600
 # Powers that are products, or a root.
@@ -93,7 +92,7 @@ def _refusing(reason: str) -> Any:
 class SymbolicArray:
     """An array of which shape and dtype are known, and how its numbers are computed."""
 
-    __slots__ = ("_memory", "_view", "weak", "xp")
+    __slots__ = ("_memory", "_view", "dtype", "shape", "weak", "xp")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(
@@ -105,6 +104,8 @@ class SymbolicArray:
     ) -> None:
         self.xp, self._view, self.weak = xp, view, weak
         self._memory = Memory(view.storage) if memory is None else memory
+        #: the sizes of the axes, and the element type
+        self.shape, self.dtype = view.shape, view.storage.dtype
 
     @property
     def elements(self) -> View:
@@ -117,16 +118,6 @@ class SymbolicArray:
     def _at(self, view: View) -> SymbolicArray:
         """Another view of the same memory."""
         return SymbolicArray(self.xp, view, self._memory, self.weak)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes of the axes."""
-        return self._view.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The element type."""
-        return self._view.storage.dtype
 
     @property
     def size(self) -> int:
@@ -401,32 +392,37 @@ def _converted(x: Any, dtype: np.dtype[Any]) -> Any:
 _KINDS = {"add": "+", "multiply": "*", "maximum": "max", "minimum": "min"}
 
 
-@functools.lru_cache(maxsize=1024)
-def _resolved(name: str, kinds: tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[Any, ...]:
-    """The dtypes in which a ufunc computes: of its operands, then of its result."""
+_STRONG = {bool: BOOL, int: INT64, float: FLOAT64}
+
+
+def _kind(x: Any) -> Any:
+    """What an operand is in promotion: its dtype, or of a number a type of Python's."""
+    if type(x) is SymbolicArray:
+        if x.weak:
+            return float if x.dtype.kind == "f" else int if x.dtype.kind == "i" else bool
+        return x.dtype
+    return type(x) if type(x) in _STRONG else x.dtype
+
+
+@functools.lru_cache(maxsize=4096)
+def _resolved(
+    name: str, kinds: tuple[Any, ...], dtype: np.dtype[Any] | None
+) -> tuple[list[Any], Any, bool]:
+    """The dtypes in which a ufunc takes its operands, that of its result, and if that is a number.
+
+    With arrays that is NumPy's promotion; of numbers alone it is Python's arithmetic, in 64 bits.
+    """
     ufunc = getattr(np, name)
+    weak = all(type(kind) is type for kind in kinds)
+    if weak:
+        kinds = tuple(_STRONG[kind] for kind in kinds)
+        if FLOAT64 in kinds or name == "divide":
+            kinds = (FLOAT64,) * len(kinds)
+    else:
+        kinds = tuple(BOOL if kind is bool else kind for kind in kinds)
     wanted = {} if dtype is None else {"signature": (*[None] * ufunc.nin, dtype)}
-    found: tuple[Any, ...] = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout), **wanted)
-    return found
-
-
-def _weak_kind(x: Any, ufunc: str) -> Any:
-    """The type of an operand of Python's arithmetic: floats have 64 bits, and so have quotients."""
-    if type(x) is bool or getattr(x, "dtype", None) == BOOL:
-        return BOOL
-    whole = type(x) is int or (type(x) is not float and x.dtype.kind == "i")
-    return INT64 if whole and ufunc != "divide" else FLOAT64
-
-
-def _promoted_kind(x: Any) -> Any:
-    """What an operand is in NumPy's promotion: a dtype, or a type of Python's."""
-    if type(x) is bool:
-        return BOOL
-    if type(x) in (int, float):
-        return type(x)
-    if getattr(x, "weak", False):
-        return float if x.dtype.kind == "f" else int
-    return x.dtype
+    *loop, made = ufunc.resolve_dtypes((*kinds, None), **wanted)
+    return loop, made, weak
 
 
 class Ufunc:
@@ -463,19 +459,10 @@ class Ufunc:
     def _applied(
         self, given: list[Any], arrays: list[SymbolicArray], dtype: np.dtype[Any] | None
     ) -> SymbolicArray:
-        weak = all(a.weak for a in arrays) and all(
-            type(a) in _NUMBERS or getattr(a, "weak", False) for a in given
-        )
-        if weak:
-            kinds = tuple(_weak_kind(a, self.name) for a in given)
-            if FLOAT64 in kinds:
-                kinds = (FLOAT64,) * len(kinds)
-        else:
-            kinds = tuple(_promoted_kind(a) for a in given)
-        *loop, made = _resolved(self.name, kinds, dtype)
-        shape = (
-            arrays[0].shape if len(arrays) == 1 else np.broadcast_shapes(*[a.shape for a in arrays])
-        )
+        loop, made, weak = _resolved(self.name, tuple([_kind(a) for a in given]), dtype)
+        shape = arrays[0].shape
+        if any(a.shape != shape for a in arrays):
+            shape = np.broadcast_shapes(*[a.shape for a in arrays])
         if self.name == "power" and type(given[1]) in (int, float) and loop[0].kind == "f":
             found = self._power(given[0], float(given[1]), loop[0])
             if found is not None:
@@ -554,7 +541,7 @@ class SymbolicNamespace(Namespace):
 
     def operand(self, x: Any) -> Any:
         """``x`` as an operand: an array of this namespace, or a number."""
-        if isinstance(x, SymbolicArray | np.generic) or type(x) in _NUMBERS:
+        if type(x) is SymbolicArray or type(x) in _STRONG or isinstance(x, np.generic):
             return x
         if isinstance(x, np.ndarray) and not x.ndim:
             return x[()]
@@ -562,9 +549,9 @@ class SymbolicNamespace(Namespace):
 
     def as_dtype(self, x: Any, dtype: np.dtype[Any]) -> Any:
         """An operand in ``dtype``: a view, or a number of NumPy's."""
-        if not isinstance(x, SymbolicArray):
+        if type(x) is not SymbolicArray:
             return _converted(x, dtype)
-        if x.dtype == dtype:
+        if x.dtype is dtype or x.dtype == dtype:
             return x.elements
         return self.trace.map("cast", (x.elements,), dtype, x.shape)
 
@@ -609,7 +596,8 @@ class SymbolicNamespace(Namespace):
         else:
             found = value.elements
             count = len(self.trace.operations) if before is None else before
-        if np.broadcast_shapes(found.shape, place.shape) != place.shape:
+        alike = found.shape == place.shape
+        if not alike and np.broadcast_shapes(found.shape, place.shape) != place.shape:
             raise ValueError(f"shape {found.shape} cannot be put into {place.shape}")
         if memory.kind == "mutated":
             fresh = self.trace.has_made(found, count)
@@ -694,14 +682,14 @@ class SymbolicNamespace(Namespace):
     def where(self, condition: Any, a: Any, b: Any) -> SymbolicArray:
         """``a`` where ``condition`` is true, else ``b``."""
         condition, a, b = self.operand(condition), self.operand(a), self.operand(b)
-        kinds = [_promoted_kind(x) for x in (a, b)]
-        dtype = np.result_type(*[k(0) if isinstance(k, type) else k for k in kinds])
+        kinds = [_kind(x) for x in (a, b)]
+        dtype = np.result_type(*[k(0) if type(k) is type else k for k in kinds])
         arrays = [x for x in (condition, a, b) if isinstance(x, SymbolicArray)]
         if isinstance(condition, SymbolicArray) and condition.dtype != BOOL:
             condition = self.not_equal(condition, 0)
         shape = np.broadcast_shapes(*[x.shape for x in arrays])
         inputs = (self.as_dtype(condition, BOOL), self.as_dtype(a, dtype), self.as_dtype(b, dtype))
-        weak = all(isinstance(k, type) for k in kinds)
+        weak = all(type(k) is type for k in kinds)
         return self.mapped("where", inputs, dtype, shape, weak)
 
     def clip(self, x: Any, low: Any = None, high: Any = None, out: Any = None) -> SymbolicArray:
