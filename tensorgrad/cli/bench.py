@@ -53,6 +53,7 @@ def _timed(
     t = Tensor(rng.integers(0, widths[-1], batch), device=device)
 
     def step(x: Tensor, t: Tensor) -> Tensor:
+        """One training step."""
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(x), t)
         loss.backward()
@@ -63,6 +64,7 @@ def _timed(
     of = backend.backend_for(device)
 
     def wait() -> None:
+        """Until the device has done it."""
         with of.at(device):
             of.synchronize()
 

@@ -22,6 +22,7 @@ from tensorgrad.training.metrics import Metric
 
 Settings = Mapping[str, Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
+Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau | None
 
 
 def build_model(problem: Problem, settings: Settings) -> nn.Sequential:
@@ -66,6 +67,7 @@ def build_loss(problem: Problem, settings: Settings) -> Loss:
     classes = problem.outputs
 
     def squared_error(output: Tensor, target: Tensor) -> Tensor:
+        """Against .9 for the right class and .1 for the others."""
         wanted = one_hot(target, classes).astype(output.dtype) * 0.8 + 0.1
         return functional.mse_loss(output, wanted, "half_mean")
 
@@ -82,7 +84,9 @@ def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
     return found
 
 
-def build_schedule(optimizer: optim.Optimizer, settings: Settings, batches: int) -> tuple[Any, str]:
+def build_schedule(
+    optimizer: optim.Optimizer, settings: Settings, batches: int
+) -> tuple[Schedule, str]:
     """The schedule of the learning rate, or None; and when it is stepped.
 
     batches: of an epoch. They all end with the last epoch: "step" divides by 10 after each third,
@@ -123,6 +127,7 @@ def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] 
     weights = [p for p in model.parameters() if p.ndim > 1]
 
     def penalty() -> Tensor:
+        """Of all weights."""
         if not l2:
             return functional.l1_penalty(weights, l1)
         squares = functional.l2_penalty(weights, l2)
@@ -168,6 +173,7 @@ def _in_units(problem: Problem, name: str, power: int) -> Metric:
     scale = np.array(problem.target_std, np.float32)
 
     def error(output: Tensor, target: Tensor) -> Any:
+        """Of a batch."""
         off = abs((output.data - target.data) * backend.of(output.data).xp.asarray(scale))
         return (off**power).mean()
 

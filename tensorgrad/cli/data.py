@@ -26,6 +26,7 @@ from tensorgrad.data import (
     read_npz,
     table_examples,
 )
+from tensorgrad.data.datasets import Dataset
 from tensorgrad.data.transforms import Normalize
 from tensorgrad.errors import TensorgradError
 from tensorgrad.tensor import Tensor
@@ -108,6 +109,7 @@ class Problem(NamedTuple):
         scale = 1 / self.std[0]
 
         def scaled(rows: Tensor) -> Tensor:
+            """Bytes as fractions; floats are scaled already."""
             return rows.astype("float32") * scale if str(rows.dtype) == "uint8" else rows
 
         return scaled
@@ -130,7 +132,7 @@ class Data(NamedTuple):
     problem: Problem
     train: Subset
     validation: Subset
-    test: Any
+    test: Dataset
     whole: TensorDataset
     labels: Array | None  # of ``whole``, if they are classes
     target: str | None  # the column of a table that it is about
@@ -258,10 +260,33 @@ def arrays_of(path: Path) -> dict[str, Array]:
     return arrays
 
 
+def _refuse_unfit(path: Path, x: Array, y: Array, classes: tuple[str, ...] | None) -> None:
+    """Raise DataFileError for inputs and targets of an .npz file that nothing is trained on."""
+    texts = y.dtype.kind in "US" and (y.ndim != 1 or classes == ())
+    fits = x.ndim >= 2 and y.ndim in (1, 2) and len(x) == len(y) and not texts
+    if not fits or x.dtype.kind not in "biuf":
+        raise DataFileError(
+            path,
+            "x must hold numbers of shape (n, ...), and y numbers of shape (n,) or (n, k), or "
+            f"names of classes (n,); got {x.dtype} {x.shape} and {y.dtype} {y.shape}",
+            "save them so",
+        )
+    for name, values in (("x", x), ("y", y)):
+        if values.dtype.kind != "f":
+            continue
+        if not (abs(values) <= np.finfo(np.float32).max).all():  # NaN is not
+            raise DataFileError(
+                path,
+                f"{name} has values that are not finite, or above what float32 can hold (3.4e38)",
+                "remove them, or scale the array",
+            )
+
+
 def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
     arrays = arrays_of(path)
 
     def pick(names: tuple[str, ...], part: str) -> Array | None:
+        """The array of the first of the names that is there."""
         for name in names:
             for key in (f"{name}_{part}", f"{part}_{name}") if part else (name,):
                 if key in arrays:
@@ -283,25 +308,7 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
     if test[0] is not None and test[1] is not None:
         pairs.append((test[0], test[1]))
     for x, y in pairs:
-        texts = y.dtype.kind in "US" and (y.ndim != 1 or classes == ())
-        fits = x.ndim >= 2 and y.ndim in (1, 2) and len(x) == len(y) and not texts
-        if not fits or x.dtype.kind not in "biuf":
-            raise DataFileError(
-                path,
-                "x must hold numbers of shape (n, ...), and y numbers of shape (n,) or (n, k), or "
-                f"names of classes (n,); got {x.dtype} {x.shape} and {y.dtype} {y.shape}",
-                "save them so",
-            )
-        for name, values in (("x", x), ("y", y)):
-            if values.dtype.kind != "f":
-                continue
-            if not (abs(values) <= np.finfo(np.float32).max).all():  # NaN is not
-                raise DataFileError(
-                    path,
-                    f"{name} has values that are not finite, or above what float32 can hold "
-                    "(3.4e38)",
-                    "remove them, or scale the array",
-                )
+        _refuse_unfit(path, x, y, classes)
     if targets.dtype.kind in "US" and classes != ():
         order = classes or tuple(sorted(set(map(str, targets.tolist()))))
         number = {name: i for i, name in enumerate(order)}
@@ -344,6 +351,23 @@ def _table(
     )  # fmt: skip
 
 
+def _other_test(raw: Raw, settings: Settings) -> tuple[Array, Array]:
+    """Inputs and targets of the data to test with, if they are like those to train on."""
+    names = {"features": raw.features or settings["features"], "target": raw.target}
+    other = read(settings["test"], {**settings, **names}, raw.classes or ())
+    if (raw.classes is None) != (other.classes is None):
+        raise TensorgradError(
+            f"{settings['test']}: the targets must be "
+            f"{'numbers' if raw.classes is None else 'classes'}, as those to train on"
+        )
+    if other.inputs.shape[1:] != raw.inputs.shape[1:]:
+        raise TensorgradError(
+            f"{settings['test']}: inputs have shape {other.inputs.shape[1:]}, those to train "
+            f"on {raw.inputs.shape[1:]}"
+        )
+    return other.inputs, other.targets
+
+
 def load(settings: Settings, device: str) -> Data:
     """The data of a run in three parts that follow from the seed.
 
@@ -354,21 +378,7 @@ def load(settings: Settings, device: str) -> Data:
     """
     path = settings["data"]
     raw = read(path, settings)
-    test = raw.test
-    if settings["test"] is not None:
-        names = {"features": raw.features or settings["features"], "target": raw.target}
-        other = read(settings["test"], {**settings, **names}, raw.classes or ())
-        if (raw.classes is None) != (other.classes is None):
-            raise TensorgradError(
-                f"{settings['test']}: the targets must be "
-                f"{'numbers' if raw.classes is None else 'classes'}, as those to train on"
-            )
-        if other.inputs.shape[1:] != raw.inputs.shape[1:]:
-            raise TensorgradError(
-                f"{settings['test']}: inputs have shape {other.inputs.shape[1:]}, those to train "
-                f"on {raw.inputs.shape[1:]}"
-            )
-        test = other.inputs, other.targets
+    test = raw.test if settings["test"] is None else _other_test(raw, settings)
     if test is not None and test[1].shape[1:] != raw.targets.shape[1:]:
         raise TensorgradError(
             f"{settings['test'] or path}: targets to test with have shape {test[1].shape[1:]}, "
@@ -461,7 +471,7 @@ def expect(
     return own
 
 
-def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
+def _check(path: str | None, raw: Raw, test: tuple[Array, Array] | None) -> None:
     """Refuse what could be read but not trained on."""
     if not math.prod(raw.inputs.shape[1:]):
         raise TensorgradError(
@@ -502,7 +512,7 @@ def _check(path: Any, raw: Raw, test: tuple[Array, Array] | None) -> None:
         )
 
 
-def _problem(path: Any, raw: Raw, train: Array) -> Problem:
+def _problem(path: str | None, raw: Raw, train: Array) -> Problem:
     """What the network must know: scales are those of the training part."""
     pixels = raw.inputs.dtype.kind in "u" or raw.inputs.ndim > 2
     if pixels:

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import nn, optim
+from tensorgrad.cli.build import Loss
 from tensorgrad.cli.folder import locked, new_folder
 from tensorgrad.cli.report import png
-from tensorgrad.data import DataLoader, TensorDataset, digits, random_split, write_atomically
+from tensorgrad.data import (
+    DataLoader,
+    Subset,
+    TensorDataset,
+    digits,
+    random_split,
+    write_atomically,
+)
+from tensorgrad.data.datasets import Dataset
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 from tensorgrad.tensor import Tensor
@@ -37,12 +46,12 @@ def demo(name: str, out: str | None = None, seed: int = 0) -> None:
 def _fitted(
     model: nn.Module,
     optimizer: optim.Optimizer,
-    data: Any,
+    data: Dataset,
     epochs: int,
-    loss: Any = functional.cross_entropy,
+    loss: Loss = functional.cross_entropy,
     batch_size: int | str = 32,
     metrics: tuple[str, ...] = ("accuracy",),
-    validation: Any = None,
+    validation: Dataset | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> Trainer:
     trainer = Trainer(model, optimizer, loss, metrics=metrics, callbacks=callbacks)
@@ -51,7 +60,7 @@ def _fitted(
     return trainer
 
 
-def _digit_parts(seed: int, *lengths: int) -> list[Any]:
+def _digit_parts(seed: int, *lengths: int) -> list[Subset]:
     images, labels = digits()
     rows = images.reshape(-1, 64) / np.float32(16)
     rest = len(rows) - sum(lengths)
@@ -196,6 +205,7 @@ def steering(folder: Path, seed: int) -> None:
     data = TensorDataset(pictures.reshape(len(pictures), -1), steering_targets(directions))
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
+        """Half the squared error of each example."""
         return functional.mse_loss(output, target, "half_mean")
 
     _fitted(model, optim.Adam(model.parameters(), lr=3e-3), data, 40, loss, metrics=())

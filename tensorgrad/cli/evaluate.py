@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
-from tensorgrad.cli.build import Run, build_loss, load_run, metrics_of
+from tensorgrad.cli.build import Run, Settings, build_loss, load_run, metrics_of
 from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, load, located, read
 from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
@@ -151,7 +151,7 @@ def predict(
         write_atomically(out, text.getvalue().encode())
 
 
-def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[list[str]]:
+def _predicted(run: Run, settings: Settings, path: Path, device: str) -> Iterable[list[str]]:
     """The rows of the answer to one file."""
     problem = run.problem
     names, raw = _inputs(problem, settings, path)
@@ -174,7 +174,7 @@ def _predicted(run: Run, settings: Any, path: Path, device: str) -> Iterable[lis
     ]
 
 
-def _inputs(problem: Problem, settings: Any, path: Path) -> tuple[list[str], Array]:
+def _inputs(problem: Problem, settings: Settings, path: Path) -> tuple[list[str], Array]:
     """The names of the examples in a file, and their inputs as they are there."""
     if not path.is_file():
         raise TensorgradError(

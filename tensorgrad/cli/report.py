@@ -196,6 +196,7 @@ def png(pixels: Array) -> bytes:
     height, width = pixels.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
+        """A part of the file: length, kind, data and checksum."""
         check = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 

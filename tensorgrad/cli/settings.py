@@ -23,6 +23,7 @@ def number(
     """A converter for argparse that also checks the range; ``what`` names it in the error."""
 
     def convert(text: str) -> Any:
+        """The number in a text; ArgumentTypeError for another."""
         try:
             # int() and float() take 1_0 and the digits of any script too.
             value = kind(text) if text.isascii() and "_" not in text else None

@@ -25,6 +25,7 @@ from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
+from tensorgrad.data.datasets import Dataset
 from tensorgrad.errors import TensorgradError
 from tensorgrad.ops.random import default_generator
 from tensorgrad.training import (
@@ -252,7 +253,7 @@ def new_trainer(
     )
 
 
-def loader_of(part: Any, settings: Settings, training: bool = False) -> DataLoader:
+def loader_of(part: Dataset, settings: Settings, training: bool = False) -> DataLoader:
     """The batches of a part of the data."""
     size = settings["batch_size"] if training else 1000
     return DataLoader(part, size, training, seed=settings["seed"], device=settings["device"])

@@ -76,6 +76,7 @@ def fingerprint(run: Path) -> str:
     digest = hashlib.sha256()
 
     def add(value: Any, path: str) -> None:
+        """Take in a value: of a dict and a list each entry, by its path."""
         if isinstance(value, dict):
             for key in sorted(value, key=str):
                 add(value[key], f"{path}.{key}")

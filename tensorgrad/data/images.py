@@ -360,6 +360,28 @@ def _entries_below(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """What is below a folder, at any depth, by the last part of its name."""
+    found: dict[str, list[Path]] = {}
+    for candidate in _entries_below(folder):
+        found.setdefault(candidate.name, []).append(candidate)
+    return found
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """The regular expression. Raises DatasetError for what is none, or has not one group."""
+    try:
+        wanted = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise DatasetError(f"{pattern!r} is not a regular expression: {error}") from error
+    if wanted.groups != 1:
+        raise DatasetError(
+            f"the pattern must have one group, which is the class, as _(left|right)_; {pattern!r} "
+            f"has {wanted.groups}"
+        )
+    return wanted
+
+
 def image_list(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
@@ -388,15 +410,7 @@ def image_list(
         lines = read_whole(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataFileError(path, "not a text in UTF-8", "give a list of file names") from error
-    try:
-        wanted = None if pattern is None else re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise DatasetError(f"{pattern!r} is not a regular expression: {error}") from error
-    if wanted is not None and wanted.groups != 1:
-        raise DatasetError(
-            f"the pattern must have one group, which is the class, as _(left|right)_; {pattern!r} "
-            f"has {wanted.groups}"
-        )
+    wanted = None if pattern is None else _compiled(pattern)
     below: dict[str, list[Path]] | None = None
     files: list[Path] = []
     names: list[str] = []
@@ -407,10 +421,7 @@ def image_list(
         name, label = _entry(path, number, line, wanted)
         file = base / name
         if not os.path.isfile(file):  # which, unlike Path.is_file, takes any text
-            if below is None:
-                below = {}
-                for candidate in _entries_below(base):
-                    below.setdefault(candidate.name, []).append(candidate)
+            below = _by_name(base) if below is None else below
             there = [found for found in below.get(Path(name).name, []) if found.is_file()]
             if len(there) != 1:
                 raise DataFileError(

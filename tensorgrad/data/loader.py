@@ -43,6 +43,19 @@ class _Fetch:
         return transforms.apply(self.transform, batch, random)
 
 
+def _examples_of_an_epoch(dataset: Dataset, sampler: Sampler | None) -> int:
+    n = len(dataset) if sampler is None else len(sampler)
+    if not n or not len(dataset):
+        raise DatasetError("DataLoader: the data set holds no examples")
+    wanted = getattr(sampler, "examples", len(dataset))
+    if wanted != len(dataset):
+        raise DatasetError(
+            f"DataLoader: the sampler is for a data set of {wanted} examples, but this one has "
+            f"{len(dataset)}; give it a weight or label for each"
+        )
+    return n
+
+
 class DataLoader:
     """Iterates over a data set in batches; one pass is an epoch.
 
@@ -95,15 +108,7 @@ class DataLoader:
     ) -> None:
         if shuffle and sampler is not None:
             raise DatasetError("DataLoader: a sampler decides on the order; leave out shuffle")
-        n = len(dataset) if sampler is None else len(sampler)
-        if not n or not len(dataset):
-            raise DatasetError("DataLoader: the data set holds no examples")
-        wanted = getattr(sampler, "examples", len(dataset))
-        if wanted != len(dataset):
-            raise DatasetError(
-                f"DataLoader: the sampler is for a data set of {wanted} examples, but this one has "
-                f"{len(dataset)}; give it a weight or label for each"
-            )
+        n = _examples_of_an_epoch(dataset, sampler)
         if batch_size in ("full", None):
             batch_size = n
         if not isinstance(batch_size, int | np.integer) or batch_size < 1:
@@ -182,6 +187,7 @@ class DataLoader:
         if place == "cpu" or not self.prefetch:
 
             def tensor(array: Any) -> Tensor:
+                """An array of a batch, there."""
                 return self._tensor(array, place)
 
             for batch in fetched:
@@ -192,6 +198,7 @@ class DataLoader:
         frames: deque[Any] = deque()  # of the batches under way, without their arrays
 
         def arrays() -> Iterator[list[Any]]:
+            """Those of each batch, in order; what was around them waits in ``frames``."""
             for batch in fetched:
                 found: list[Any] = []
                 frames.append(mapped(found.append, batch))

@@ -43,6 +43,7 @@ def sent_ahead(
     free: deque[_Batch] = deque()  # handed out: their pinned buffers serve again
 
     def send(arrays: Sequence[Any]) -> _Batch:
+        """Begin to copy the arrays of a batch."""
         with cuda.at(device):
             pinned: dict[int, Host] = {}
             if len(free) > ahead:

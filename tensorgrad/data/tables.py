@@ -145,6 +145,7 @@ def _separator(text: str) -> str:
     """The separator that cuts the first lines into equally many cells, and into most."""
 
     def fit(separator: str) -> tuple[bool, int]:
+        """Whether all rows have as many cells, more than one; and how many at most."""
         lengths = []
         try:
             for row in itertools.islice(filter(any, _reader(text, separator)), 20):
@@ -266,6 +267,62 @@ def _are_texts(cells: Sequence[str], numeric: Sequence[bool]) -> bool:
     return codes and others > 1 and others * 20 >= len(cells) and numbers + others == len(cells)
 
 
+def _refuse_columns(columns: Mapping[str, Any], target: str, chosen: Sequence[str]) -> None:
+    """Raise ValueError for a target or features that are missing, or hold texts."""
+    missing = [name for name in (target, *chosen) if name not in columns]
+    if missing or target in chosen or not chosen:
+        raise ValueError(
+            f"a table needs a target column and other columns as features; got target {target!r} "
+            f"and features {', '.join(chosen) or 'none'}"
+            + (f", but there is no {', '.join(map(repr, missing))}" if missing else "")
+            + f"; the columns are {', '.join(columns)}"
+        )
+    texts = [name for name in chosen if np.asarray(columns[name]).dtype.kind not in "fiub"]
+    if texts:
+        raise ValueError(
+            f"features must be numbers, but {', '.join(texts)} hold texts, as "
+            f"{str(columns[texts[0]][0])[:20]!r}; write numbers with a decimal point, not a comma, "
+            "and without signs or units"
+            + (
+                f", or name the columns to use, as {','.join(n for n in chosen if n not in texts)}"
+                if len(texts) < len(chosen)
+                else ""
+            )
+        )
+
+
+def _numbered(
+    target: str, values: Any, classes: Sequence[str] | None
+) -> tuple[ndarray[Any, Any], tuple[str, ...]]:
+    """The numbers of the classes in the target column, and the names of the classes in order."""
+    are_texts = values.dtype.kind == "U"
+    different, inverse = np.unique(values, return_inverse=True)
+    found = different.tolist() if are_texts else [_digits(value) for value in different]
+    if classes is None:
+        if are_texts and len(found) > _most_classes(len(values)) and _affixed(found):
+            raise ValueError(
+                f"column {target!r} holds {len(found)} different numbers with a sign or unit, as "
+                f"{found[0][:20]!r}, which would be a class each; write them without"
+            )
+        order = found
+    else:
+        order = list(classes)
+    number = {name: i for i, name in enumerate(order)}
+    if classes is not None and are_texts:  # "1.0" is the class "1", if there is no class "1.0"
+        found = [
+            _digits(np.float64(name)) if name not in number and _is_number(name) else name
+            for name in found
+        ]
+    unknown = sorted(set(found) - set(number))
+    if unknown:
+        raise ValueError(
+            f"column {target!r} holds {', '.join(map(repr, unknown[:5]))}, which is none of the "
+            f"classes {', '.join(order)}"
+        )
+    labels = np.array([number[name] for name in found], np.int64)[inverse.reshape(-1)]
+    return labels, tuple(order)
+
+
 def table_examples(
     columns: Mapping[str, Any],
     target: str | None = None,
@@ -291,26 +348,7 @@ def table_examples(
     names = list(columns)
     target = names[-1] if target is None else target
     chosen = [name for name in names if name != target] if features is None else list(features)
-    missing = [name for name in (target, *chosen) if name not in columns]
-    if missing or target in chosen or not chosen:
-        raise ValueError(
-            f"a table needs a target column and other columns as features; got target {target!r} "
-            f"and features {', '.join(chosen) or 'none'}"
-            + (f", but there is no {', '.join(map(repr, missing))}" if missing else "")
-            + f"; the columns are {', '.join(names)}"
-        )
-    texts = [name for name in chosen if np.asarray(columns[name]).dtype.kind not in "fiub"]
-    if texts:
-        raise ValueError(
-            f"features must be numbers, but {', '.join(texts)} hold texts, as "
-            f"{str(columns[texts[0]][0])[:20]!r}; write numbers with a decimal point, not a comma, "
-            "and without signs or units"
-            + (
-                f", or name the columns to use, as {','.join(n for n in chosen if n not in texts)}"
-                if len(texts) < len(chosen)
-                else ""
-            )
-        )
+    _refuse_columns(columns, target, chosen)
     inputs = np.stack([_float32(name, columns[name]) for name in chosen], axis=1)
     values = np.asarray(columns[target])
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
@@ -322,31 +360,8 @@ def table_examples(
             return Examples(inputs, numbers[:, None], tuple(chosen), None)
     elif classes is not None and not classes:
         raise ValueError(f"column {target!r} must hold numbers, not texts, as {values[0][:20]!r}")
-    different, inverse = np.unique(values, return_inverse=True)
-    found = different.tolist() if are_texts else [_digits(value) for value in different]
-    if classes is None:
-        if are_texts and len(found) > _most_classes(len(values)) and _affixed(found):
-            raise ValueError(
-                f"column {target!r} holds {len(found)} different numbers with a sign or unit, as "
-                f"{found[0][:20]!r}, which would be a class each; write them without"
-            )
-        order = found
-    else:
-        order = list(classes)
-    number = {name: i for i, name in enumerate(order)}
-    if classes is not None and are_texts:  # "1.0" is the class "1", if there is no class "1.0"
-        found = [
-            _digits(np.float64(name)) if name not in number and _is_number(name) else name
-            for name in found
-        ]
-    unknown = sorted(set(found) - set(number))
-    if unknown:
-        raise ValueError(
-            f"column {target!r} holds {', '.join(map(repr, unknown[:5]))}, which is none of the "
-            f"classes {', '.join(order)}"
-        )
-    labels = np.array([number[name] for name in found], np.int64)[inverse.reshape(-1)]
-    return Examples(inputs, labels, tuple(chosen), tuple(order))
+    labels, order = _numbered(target, values, classes)
+    return Examples(inputs, labels, tuple(chosen), order)
 
 
 def _float32(name: str, values: Any) -> ndarray[Any, Any]:

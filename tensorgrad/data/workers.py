@@ -241,6 +241,7 @@ def _main_left_to_us(script: list[str]) -> Iterator[None]:
     own = threading.get_ident()
 
     def prepared(name: str) -> dict[str, Any]:
+        """As Python gives it, without the main script."""
         data: dict[str, Any] = usual(name)
         if threading.get_ident() == own and "init_main_from_path" in data:
             script.append(data.pop("init_main_from_path"))

@@ -100,6 +100,7 @@ class _Run:
         path = self.paths[id(part)]
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            """Note what does not fit, and who made what; else ``forward``."""
             misfit = part._misfit(*args) if args and isinstance(args[0], Tensor) else None
             if misfit is not None:
                 self.problems.append(self._problem(path, part, args, misfit))

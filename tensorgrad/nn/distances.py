@@ -116,6 +116,7 @@ def triplet_margin_loss(
     above_zero("triplet_margin_loss", "p", p)
 
     def distance(x: Any, y: Any) -> Tensor:
+        """Along the last axis."""
         return norm(x - y + eps, p, axis=-1)
 
     far = distance(anchor, negative)

@@ -226,6 +226,7 @@ class Module:
         """
 
         def own(module: Module) -> Iterator[tuple[str, Parameter]]:
+            """Of one module, by name."""
             return ((n, p) for n, p in vars(module).items() if isinstance(p, Parameter))
 
         return self._walk(own, prefix, recurse, remove_duplicate)
@@ -240,6 +241,7 @@ class Module:
         """The buffers with their paths; see named_parameters."""
 
         def own(module: Module) -> Iterator[tuple[str, Tensor]]:
+            """Of one module, by name."""
             names = vars(module).get("_persistent", ())
             return ((n, vars(module)[n]) for n in names if vars(module).get(n) is not None)
 

@@ -139,6 +139,7 @@ class _Forward(Observer):
         forward = part.forward
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            """``forward``; the output's shape is noted."""
             self._running.append(id(part))
             out = forward(*args, **kwargs)
             self._running.pop()

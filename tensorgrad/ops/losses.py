@@ -373,32 +373,18 @@ def _general_cross_entropy(
     def rows(x: Tensor) -> Tensor:
         return reshape(moveaxis(x, 1, -1) if len(given) > 1 else x, (-1, classes))
 
-    if weight is not None:
-        if not hasattr(weight, "node"):
-            weight = asarray(weight, dtype=input.dtype, device=input.device)
-        if weight.shape != (classes,):
-            raise ShapeError(
-                f"{name}: weight must have a number for each class, shape ({classes},); got "
-                f"{weight.shape}"
-            )
+    if weight is not None and not hasattr(weight, "node"):
+        weight = asarray(weight, dtype=input.dtype, device=input.device)
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(
+            f"{name}: weight must have a number for each class, shape ({classes},); got "
+            f"{weight.shape}"
+        )
+    _check_target(name, target, given, batch, ignored)
     logits, counted, valid = rows(input), None, None
     if target.dtype in FLOATS:
-        if ignored is not None:
-            raise ValueError(f"{name}: ignore_index is a label, but the target has probabilities")
-        if target.shape != given:
-            raise DtypeError(
-                f"{name}: target must hold the numbers of the classes, as integers, or "
-                f"probabilities in the shape of the input, {given}; got {target.dtype} of shape "
-                f"{target.shape}. Convert labels with .astype(tg.int64)"
-            )
         wanted = rows(target)
     else:
-        if target.dtype not in INTEGERS or target.shape != batch:
-            raise ShapeError(
-                f"{name}: for input of shape {given}, (batch, classes, ...), target must hold "
-                f"integers of shape {batch}, or probabilities of shape {given}; got {target.dtype} "
-                f"of shape {target.shape}"
-            )
         labels = reshape(target, (-1,))
         if ignored is not None:
             valid = labels != ignored
@@ -426,6 +412,27 @@ def _general_cross_entropy(
     count = total(counted)
     none = equal(count, 0.0)
     return where(none, math.nan, total(each) / where(none, 1.0, count))
+
+
+def _check_target(
+    name: str, target: Tensor, given: tuple[int, ...], batch: tuple[int, ...], ignored: int | None
+) -> None:
+    """Raise an error unless a target has labels or probabilities for input of shape ``given``."""
+    if target.dtype in FLOATS:
+        if ignored is not None:
+            raise ValueError(f"{name}: ignore_index is a label, but the target has probabilities")
+        if target.shape != given:
+            raise DtypeError(
+                f"{name}: target must hold the numbers of the classes, as integers, or "
+                f"probabilities in the shape of the input, {given}; got {target.dtype} of shape "
+                f"{target.shape}. Convert labels with .astype(tg.int64)"
+            )
+    elif target.dtype not in INTEGERS or target.shape != batch:
+        raise ShapeError(
+            f"{name}: for input of shape {given}, (batch, classes, ...), target must hold "
+            f"integers of shape {batch}, or probabilities of shape {given}; got {target.dtype} "
+            f"of shape {target.shape}"
+        )
 
 
 def _nll(name: str, input: Any, target: Any, reduction: str, logits: bool = False) -> Tensor:

@@ -34,6 +34,7 @@ def _adam(
     shrink = number(lr * weight_decay) if weight_decay and decoupled else None
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any, v_max: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         root = numbers.sqrt(1 - beta2**step)
         small, rate = scalar(eps * root), scalar(lr * root / (1 - beta1**step))
         if maximize:

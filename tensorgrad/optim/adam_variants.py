@@ -19,6 +19,7 @@ def _gradient(
     decay = numbers.constant(weight_decay) if weight_decay else None
 
     def gradient(p: Any, g: Any, u: Any, w: Any) -> Any:
+        """``g``, or what it becomes, in ``u``; ``w`` is to work in."""
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:
@@ -33,6 +34,7 @@ def _mean(xp: Any, numbers: Numbers, beta: float) -> Callable[[Any, Any, Any], N
     keep, new = numbers.constant(beta), numbers.constant(1 - beta)
 
     def advance(mean: Any, x: Any, w: Any) -> None:
+        """Take ``x`` into the mean."""
         xp.multiply(mean, keep, out=mean)
         xp.add(mean, xp.multiply(x, new, out=w), out=mean)
 
@@ -47,6 +49,7 @@ def _mean_square(xp: Any, numbers: Numbers, beta: float) -> Callable[[Any, Any, 
     keep, new = numbers.constant(beta), numbers.constant(math.sqrt(1 - beta))
 
     def advance(mean: Any, x: Any, w: Any) -> None:
+        """Take ``x`` into the mean."""
         xp.multiply(mean, keep, out=mean)
         xp.multiply(x, new, out=w)
         xp.add(mean, xp.multiply(w, w, out=w), out=mean)
@@ -73,6 +76,7 @@ def _adadelta(
     small, rate = numbers.constant(eps), numbers.constant(lr)
 
     def update(step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any, d: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         g = gradient(p, g, u, w)
         mean(v, g, w)
         xp.divide(xp.add(d, small, out=w), xp.add(v, small), out=w)
@@ -150,6 +154,7 @@ def _adamax(
     keep, small = numbers.constant(betas[1]), numbers.constant(eps)
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, largest: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         rate = numbers.scalar(lr / (1 - betas[0] ** step))
         g = gradient(p, g, u, w)
         mean(m, g, w)
@@ -205,9 +210,11 @@ def _nadam(
     known = [0, 1.0]  # how many factors there are in the product, and the product
 
     def factor(step: Any) -> Any:
+        """How much of the mean is kept in a step."""
         return betas[0] * (1 - 0.5 * 0.96 ** (step * momentum_decay))
 
     def product(step: Any) -> Any:
+        """The product of the factors up to a step."""
         if isinstance(xp, Namespace):
             return _product_of_factors(xp, step, betas[0], math.log(0.96) * momentum_decay)
         if known[0] > step:  # another bundle, or an earlier state
@@ -218,6 +225,7 @@ def _nadam(
         return known[1]
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         so_far, following = product(step), factor(step + 1)
         root = numbers.sqrt(1 - betas[1] ** step)
         of_g = numbers.scalar(lr * root * (1 - factor(step)) / (1 - so_far))
@@ -299,6 +307,7 @@ def _radam(
     limit = 2 / (1 - betas[1]) - 1
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         g = gradient(p, g, u, w)
         first(m, g, w)
         second(v, g, w)
@@ -364,6 +373,7 @@ def _lion(
     shrink = numbers.constant(lr * weight_decay) if weight_decay else None
 
     def update(step: int | None, p: Any, g: Any, u: Any, w: Any, m: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         g = gradient(p, g, u, w)
         ahead = xp.add(xp.multiply(m, keep), xp.multiply(g, new, out=w), out=w)
         xp.sign(ahead, out=ahead)

@@ -26,6 +26,7 @@ def _adagrad(
     decay = numbers.constant(weight_decay) if weight_decay else None
 
     def update(step: int, p: Any, g: Any, u: Any, w: Any, total: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         rate = numbers.scalar(lr / (1 + (step - 1) * lr_decay))
         if maximize:
             g = xp.negative(g, out=u)
@@ -119,6 +120,7 @@ def _rmsprop(
     def update(
         step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any, v_step: Any, mean: Any
     ) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:

@@ -35,6 +35,7 @@ def _layer_primitive(name: str, states: int, rule: Rule, shapes: Shapes = _whole
     """
 
     def value(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
+        """All parameters, one after the other."""
         n = (len(arrays) - states) // 2
         if step is not None:
             step += 1
@@ -52,6 +53,7 @@ def _layer_primitive(name: str, states: int, rule: Rule, shapes: Shapes = _whole
     context = watching(name)
 
     def overwritten(count: int) -> range:
+        """The count, the states and the parameters."""
         return range(1 + states + (count - 1 - states) // 2)
 
     return Primitive(

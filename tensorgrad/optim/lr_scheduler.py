@@ -95,7 +95,7 @@ class LRScheduler:
             raise ValueError(f"{type(self).__name__}: {name} must be {reason}, got {value!r}")
 
 
-def _check_groups(scheduler: Any, rates: Sequence[float]) -> None:
+def _check_groups(scheduler: LRScheduler | ReduceLROnPlateau, rates: Sequence[float]) -> None:
     groups = scheduler.optimizer.param_groups
     if len(rates) != len(groups):
         raise ValueError(

@@ -29,6 +29,7 @@ def _sgd(
     share = number(1 - dampening) if dampening else None
 
     def update(step: int | None, p: Any, g: Any, u: Any, w: Any, v: Any) -> None:
+        """One parameter: leave its step in ``u``, and its states advanced."""
         if maximize:
             g = xp.negative(g, out=u)
         if decay is not None:

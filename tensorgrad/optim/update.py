@@ -195,6 +195,7 @@ def watching(name: str) -> Context:
     """
 
     def overflowed(kind: str, flag: int) -> None:
+        """Called by NumPy."""
         warn(f"{name}: a gradient, squared, or a step is too large for its dtype. {REMEDY}")
 
     context = Context()
@@ -243,6 +244,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
     """
 
     def value(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
+        """All parameters: small ones gathered, large ones by blocks."""
         n = (len(arrays) - states) // 2
         flat = arrays[:states]
         params = arrays[states : states + n]
@@ -305,6 +307,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
     context = watching(name)
 
     def overwritten(count: int) -> Iterable[int]:
+        """The count, the states and the parameters."""
         return range(1 + states + (count - 1 - states) // 2)
 
     return Primitive(

@@ -104,6 +104,7 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
     right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
+        """Where a point lies in the picture."""
         across = (x - 1) / max(last - 1, 1)
         return (
             round(_LEFT + across * (right - _LEFT), 2),
@@ -170,6 +171,7 @@ def draw_bars(
     right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def height(value: float) -> float:
+        """Where a value lies in the picture."""
         return round(floor - (value - marks[0]) / (marks[-1] - marks[0]) * (floor - _TOP), 2)
 
     parts = [
@@ -220,6 +222,7 @@ def draw_norms(rows: Sequence[Record]) -> str:
     first, last = rows[0]["step"], max(rows[-1]["step"], rows[0]["step"] + 1)
 
     def at(x: float, y: float) -> tuple[float, float]:
+        """Where a point lies in the picture."""
         return (
             round(_LEFT + (x - first) / (last - first) * (right - _LEFT), 2),
             round(floor - (y - low) / max(high - low, 1) * (floor - _TOP), 2),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend, dtypes
+from tensorgrad.backend.base import Array
 from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.tensor import Tensor
 
@@ -26,7 +27,7 @@ from tensorgrad.tensor import Tensor
 Metric = Callable[[Tensor, Tensor], Any]
 
 
-def accuracy(output: Tensor, target: Tensor) -> Any:
+def accuracy(output: Tensor, target: Tensor) -> Array:
     """The share of examples whose largest output is that of the right class.
 
     A number, or a 0-d float64 array on a GPU.
@@ -57,13 +58,13 @@ def accuracy(output: Tensor, target: Tensor) -> Any:
     )
 
 
-def _has_classes(scores: Any, wanted: Any) -> bool:
+def _has_classes(scores: Array, wanted: Array) -> bool:
     """Whether the shapes are those of scores of several classes, and of labels or probabilities."""
     several = scores.ndim > 0 and scores.shape[-1] > 1
     return several and wanted.shape in (scores.shape, scores.shape[:-1])
 
 
-def _labels(name: str, scores: Any, wanted: Any) -> Any:
+def _labels(name: str, scores: Array, wanted: Array) -> Array:
     """The right classes [batch, ...], of labels or probabilities; see ``accuracy``."""
     if wanted.shape == scores.shape:
         if _are_probabilities(wanted):
@@ -79,7 +80,7 @@ def _labels(name: str, scores: Any, wanted: Any) -> Any:
     )
 
 
-def _are_probabilities(wanted: Any) -> bool:
+def _are_probabilities(wanted: Array) -> bool:
     sums = wanted.sum(-1)
     return bool(((wanted >= 0).all(-1) & (sums > 0.99) & (sums < 1.01)).all())
 
@@ -129,17 +130,17 @@ class TopK:
             return ((above < self.k) & ~of.xp.isnan(right[..., 0])).mean(dtype=of.xp.float64)
 
 
-def mae(output: Tensor, target: Tensor) -> Any:
+def mae(output: Tensor, target: Tensor) -> Array:
     """The mean absolute error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
     return abs(_differences("mae", output, target)).mean()
 
 
-def mse(output: Tensor, target: Tensor) -> Any:
+def mse(output: Tensor, target: Tensor) -> Array:
     """The mean squared error, a 0-d array. Both have one shape. Raises ShapeError otherwise."""
     return (_differences("mse", output, target) ** 2).mean()
 
 
-def _differences(name: str, output: Tensor, target: Tensor) -> Any:
+def _differences(name: str, output: Tensor, target: Tensor) -> Array:
     """In float32 at least: whole numbers may have no sign, and squares of 16 bits overflow."""
     _check_equal_shapes(name, output, target)
     y, t = output.data, target.data
@@ -207,7 +208,7 @@ class ConfusionMatrix(EpochMetric):
 
     name = "accuracy"
     data = ("_counts", "_undefined")
-    _counts: Any
+    _counts: Array
     _undefined: Any = 0
 
     def __init__(self, threshold: float = 0.0) -> None:
@@ -243,7 +244,7 @@ class ConfusionMatrix(EpochMetric):
         return None if int(self._undefined) or not counts.any() else counts
 
 
-def _decisions(metric: Any, scores: Any, wanted: Any) -> tuple[Any, Any, int]:
+def _decisions(metric: Any, scores: Array, wanted: Array) -> tuple[Array, Array, int]:
     """The predicted and the right classes, [batch] integers, and the number of classes."""
     if scores.ndim == 2 and _has_classes(scores, wanted):
         wanted = _labels(metric.name, scores, wanted).astype(np.int64)
@@ -258,7 +259,7 @@ def _decisions(metric: Any, scores: Any, wanted: Any) -> tuple[Any, Any, int]:
     )
 
 
-def _in_range(metric: Any, labels: Any, classes: int) -> Any:
+def _in_range(metric: Any, labels: Array, classes: int) -> Array:
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise TensorgradError(
             f"{metric.name}: the target must hold classes from 0 to {classes - 1}; got "
@@ -283,7 +284,7 @@ class _OfConfusion(ConfusionMatrix):
             )
         self.average = average
 
-    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+    def _figure(self, right: Array, predicted: Array, wanted: Array) -> Any:
         raise NotImplementedError
 
     def compute(self) -> float:
@@ -308,7 +309,7 @@ class Precision(_OfConfusion):
 
     name = "precision"
 
-    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+    def _figure(self, right: Array, predicted: Array, wanted: Array) -> Any:
         return right / np.maximum(predicted, 1)
 
 
@@ -317,7 +318,7 @@ class Recall(_OfConfusion):
 
     name = "recall"
 
-    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+    def _figure(self, right: Array, predicted: Array, wanted: Array) -> Any:
         return right / np.maximum(wanted, 1)
 
 
@@ -326,7 +327,7 @@ class F1(_OfConfusion):
 
     name = "f1"
 
-    def _figure(self, right: Any, predicted: Any, wanted: Any) -> Any:
+    def _figure(self, right: Array, predicted: Array, wanted: Array) -> Any:
         return 2 * right / np.maximum(predicted + wanted, 1)
 
 
@@ -340,8 +341,8 @@ class RocAuc(EpochMetric):
 
     name = "roc_auc"
     data = ("_scores", "_wanted")
-    _scores: list[Any]
-    _wanted: list[Any]
+    _scores: list[Array]
+    _wanted: list[Array]
     threshold = 0.0
 
     def update(self, output: Tensor, target: Tensor) -> None:
@@ -393,9 +394,9 @@ class R2(EpochMetric):
     name = "r2"
     data = ("_count", "_mean", "_total", "_residual")
     _count: int
-    _mean: Any
-    _total: Any
-    _residual: Any
+    _mean: Array
+    _total: Array
+    _residual: Array
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Take in a batch."""

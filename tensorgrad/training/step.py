@@ -189,12 +189,14 @@ class Step:
         transform = _chained(self._transforms)
 
         def update() -> None:
+            """What follows once the gradients are known."""
             transform(optimizer)
             optimizer.step()
             if average is not None:
                 average.update()
 
         def training_step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            """The whole step."""
             result = gradients(*batch)
             update()
             return result
@@ -229,6 +231,7 @@ def _chained(transforms: Sequence[GradientTransform]) -> GradientTransform:
     first, rest = transforms[0], _chained(transforms[1:])
 
     def both(optimizer: Optimizer) -> None:
+        """One after the other."""
         first(optimizer)
         rest(optimizer)
 
@@ -248,6 +251,7 @@ def _gradients_of(
     prepare, penalty, transform = parts.prepare, parts.penalty, _chained(transforms)
 
     def gradients(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and output of a batch."""
         optimizer.zero_grad()
         losses: list[Tensor] = []
         outputs: list[Tensor] = []

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.data import DataLoader
@@ -20,8 +20,8 @@ from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import Module
 from tensorgrad.nn.evaluating import evaluating
 from tensorgrad.ops.random import Generator, default_generator
-from tensorgrad.optim import ExponentialMovingAverage
-from tensorgrad.optim.lr_scheduler import ReduceLROnPlateau
+from tensorgrad.optim import ExponentialMovingAverage, Optimizer
+from tensorgrad.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tensorgrad.tensor import Tensor
 from tensorgrad.training.arithmetic import arithmetic, differences
 from tensorgrad.training.metrics import (
@@ -111,13 +111,13 @@ class Trainer:
     def __init__(
         self,
         model: Module,
-        optimizer: Any,
+        optimizer: Optimizer,
         loss: Callable[[Tensor, Tensor], Tensor],
         *,
         prepare: Callable[..., Any] | None = None,
         penalty: Callable[[], Tensor] | None = None,
         metrics: Sequence[str | Metric | EpochMetric] | None = None,
-        scheduler: Any = None,
+        scheduler: LRScheduler | ReduceLROnPlateau | None = None,
         schedule_every: str = "epoch",
         monitor: str = "validation_loss",
         accumulate: int = 1,
@@ -241,6 +241,7 @@ class Trainer:
         plain.scaler = own.scaler
 
         def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            """As ``Trainer.step``."""
             return plain(self._parts(), batch)
 
         return step
@@ -289,7 +290,7 @@ class Trainer:
             loss, output = self.step(*batch)
             self._figures.add(loss, output, batch[-1])
             if by_batch:
-                self.scheduler.step()
+                cast(LRScheduler, self.scheduler).step()
             done += 1
             self._place = number, done
             self.steps += 1
@@ -316,7 +317,7 @@ class Trainer:
             record["equal_bits"] = 0.0
         record["seconds"] = round(time.perf_counter() - started, 3)
         self.between_steps = False
-        if self.scheduler is not None and self.schedule_every == "epoch":
+        if self.schedule_every == "epoch":
             self._step_scheduler(record)
         self._figures = Figures(self.metrics)
         self.history.append(record)
@@ -330,6 +331,8 @@ class Trainer:
         self._stop_if_interrupted()
 
     def _step_scheduler(self, record: Mapping[str, float]) -> None:
+        if self.scheduler is None:
+            return
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
             return
@@ -353,6 +356,7 @@ class Trainer:
             return
 
         def note(*_: Any) -> None:
+            """The first time; after it Python's own handler."""
             self._interrupted = True
             signal.signal(signal.SIGINT, usual)
 

@@ -131,6 +131,7 @@ def plot_activations(model: Module, x: Any, bins: int = 50) -> Any:
     names = {id(module): name for name, module in model.named_modules()}
 
     def note(module: Module, args: Any, output: Any) -> None:
+        """Keep the output of a module."""
         if isinstance(output, Tensor):
             found.append((names[id(module)], output.detach().cpu().float().numpy().ravel()))
 

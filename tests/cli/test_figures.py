@@ -17,6 +17,7 @@ from tensorgrad.cli.build import build_loss, build_penalty, build_schedule, load
 from tensorgrad.cli.data import Problem
 from tensorgrad.cli.settings import DEFAULTS
 from tensorgrad.optim import SGD
+from tensorgrad.optim.lr_scheduler import LRScheduler
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -105,6 +106,7 @@ def test_schedules_end_with_the_last_epoch(name: str, first: float, last: float)
     """The rates of the first and of the tenth epoch of ten, of 5 batches each."""
     optimizer = SGD([Tensor(np.zeros(1), requires_grad=True)], lr=1.0)
     schedule, every = build_schedule(optimizer, {**DEFAULTS, "schedule": name, "epochs": 10}, 5)
+    assert isinstance(schedule, LRScheduler)
     rates = []
     for _ in range(10):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -471,7 +471,7 @@ def test_interrupt_in_the_middle_of_a_step_writes_nothing(tmp_path: Path) -> Non
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    trainer.optimizer.step = interrupted
+    trainer.optimizer.step = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(*loaders(), epochs=2)
     assert (tmp_path / "c").read_bytes() == before
