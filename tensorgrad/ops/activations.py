@@ -103,7 +103,7 @@ def _pass_positive_value(xp: Any, g: Any, y: Any) -> Any:
     return keep_where(xp, y > (ZEROS[y.dtype] if xp is np else 0), g)
 
 
-_PASS_POSITIVE = Primitive(
+PASS_POSITIVE = Primitive(
     "pass_positive",
     _pass_positive_value,
     {"g": lambda g, y: _pass_positive(g, y), "y": None},
@@ -124,7 +124,7 @@ def _pass_positive(g: Any, y: Any) -> Any:
                 np.copyto(d, g, where=y > zero)
                 return d
             return keep_where(np, y > zero, g)
-    return apply(_PASS_POSITIVE, (g, y))
+    return apply(PASS_POSITIVE, (g, y))
 
 
 def _relu_value(xp: Any, x: Any) -> Any:

@@ -40,9 +40,6 @@ from tensorgrad.program.symbolic import (
 )
 from tensorgrad.tape import CAST
 
-# Attributes that are whole numbers in every replay: the place in a random stream.
-_WHOLE = frozenset({"key", "position"})
-
 
 class Lowering:
     """Writes loops; the methods are what the symbolic namespace writes with."""
@@ -241,7 +238,7 @@ class Lowering:
 
     def live(self, i: Instruction, name: str) -> View:
         """An attribute that is another number in every replay."""
-        out = self.new((), INT64 if name in _WHOLE else FLOAT64)
+        out = self.new((), INT64 if i.op.random else FLOAT64)
         out.storage.role = "scalar"
         self.scalars.append(Scalar(out, i, name))
         return out

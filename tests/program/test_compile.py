@@ -16,6 +16,7 @@ from sampler import host
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
+from tensorgrad.autograd import custom_operation
 from tensorgrad.errors import CompileError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
@@ -1278,3 +1279,22 @@ def test_what_a_step_says_to_an_output_in_python_is_no_hindrance(
     assert compiled.captures == 1
     assert not compiled.reasons
     assert pane.said[:3] == ["a step", "", "of it"]
+
+
+@custom_operation(x=lambda g: 3.0 * g)
+def relu(x: Any) -> Any:
+    return 3.0 * x
+
+
+@custom_operation(a=lambda g: g, b=lambda g: g)
+def linear(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@EVERY_EXECUTOR
+def test_an_operation_of_the_user_may_have_the_name_of_one_of_ours(executor: str) -> None:
+    """It is known by itself: what a program does in another way for ours is not done for it."""
+    compiled = tg.compile(lambda x: linear(relu(x), x), executor=executor)
+    x = Tensor([[-1.0, 2.0], [0.5, -3.0]])
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(x).numpy(), 4 * x.numpy())

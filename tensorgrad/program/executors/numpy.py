@@ -24,9 +24,12 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.sums import column_sums
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
+from tensorgrad.ops.activations import PASS_POSITIVE
+from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
 from tensorgrad.program.pool import threads
+from tensorgrad.tape import SUM_TO, Primitive
 from tensorgrad.versions import increment_versions
 
 # Elements from which on a chain is computed in tiles, and those of a tile: some fit in a cache.
@@ -149,7 +152,7 @@ class NumpyExecutor:
         on_host = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
         alike = first.dtype in WIDE_FLOATS and all(v.dtype is first.dtype for v in i.values())
         if on_host and alike and not i.written and i.live is None:
-            special = _LINES.get(op.name)
+            special = _LINES.get(op)
             text = None if special is None else special(self, i)
             ufunc = getattr(np, op.value) if isinstance(op.value, str) else None
             if text is None and isinstance(ufunc, np.ufunc) and not i.attrs:
@@ -474,12 +477,13 @@ def _multiply(to: NumpyExecutor, i: Instruction) -> str | None:
     return None
 
 
-_LINES: dict[str, Callable[[NumpyExecutor, Instruction], str | None]] = {
-    "linear": _linear,
-    "matmul": _matmul,
-    "relu": _relu,
-    "pass_positive": _pass_positive,
-    "permute_dims": _permute_dims,
-    "sum_to": _sum_to,
-    "multiply": _multiply,
+# By the primitive, and not by its name: an operation of a user's may have the same.
+_LINES: dict[Primitive | None, Callable[[NumpyExecutor, Instruction], str | None]] = {
+    OPERATIONS["linear"].primitive: _linear,
+    OPERATIONS["matmul"].primitive: _matmul,
+    OPERATIONS["relu"].primitive: _relu,
+    OPERATIONS["permute_dims"].primitive: _permute_dims,
+    OPERATIONS["multiply"].primitive: _multiply,
+    PASS_POSITIVE: _pass_positive,
+    SUM_TO: _sum_to,
 }
