@@ -168,6 +168,7 @@ def _spread(
     cases=[lambda s: s((2, 3)), lambda s: s(4), lambda s: s(()), lambda s: s((0, 2))],
     gradient=False,
     method=False,
+    numpy="shape dtype= !order=C device=",
 )
 def zeros(
     shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
@@ -177,7 +178,10 @@ def zeros(
 
 
 @operation(
-    cases=[lambda s: s((2, 3)), lambda s: s(4), lambda s: s(())], gradient=False, method=False
+    cases=[lambda s: s((2, 3)), lambda s: s(4), lambda s: s(())],
+    gradient=False,
+    method=False,
+    numpy="shape dtype= !order=C device=",
 )
 def ones(
     shape: Shape, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
@@ -198,6 +202,7 @@ def empty(
     gradient=False,
     method=False,
     torch=None,
+    numpy="shape fill_value dtype= !order=C device=",
 )
 def full(
     shape: Shape,
@@ -229,7 +234,11 @@ def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: boo
     return _filled(shape_of(x), value, x.dtype if dtype is None else dtype, device, requires_grad)
 
 
-@operation(cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))], gradient=False)
+@operation(
+    cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))],
+    gradient=False,
+    numpy="a dtype= !order=K ~subok !shape device=",
+)
 def zeros_like(
     x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -237,7 +246,11 @@ def zeros_like(
     return _like(x, 0, dtype, device, requires_grad)
 
 
-@operation(cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))], gradient=False)
+@operation(
+    cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))],
+    gradient=False,
+    numpy="a dtype= !order=K ~subok !shape device=",
+)
 def ones_like(
     x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
@@ -252,7 +265,11 @@ def empty_like(
     return _like(x, None, dtype, device, requires_grad)
 
 
-@operation(cases=[lambda s: s(s.real(2, 3), 1.5)], gradient=False)
+@operation(
+    cases=[lambda s: s(s.real(2, 3), 1.5)],
+    gradient=False,
+    numpy="a fill_value dtype= !order=K ~subok !shape device=",
+)
 def full_like(
     x: Any,
     /,
@@ -304,6 +321,7 @@ def eye(
     ],
     gradient=False,
     method=False,
+    numpy="start_or_stop stop= step= dtype= device=",
 )
 def arange(
     start: float,
@@ -343,6 +361,7 @@ def arange(
     gradient=False,
     method=False,
     torch=None,
+    numpy="start stop num=50 endpoint= !retstep dtype= !axis=0 device=",
 )
 def linspace(
     start: float,
@@ -377,6 +396,7 @@ def linspace(
     ],
     method=False,
     torch=None,
+    numpy="*xi ~copy !sparse indexing=",
 )
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     """The coordinates of a grid, from a vector for each of its axes.

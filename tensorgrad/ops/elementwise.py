@@ -501,6 +501,7 @@ round = elementwise(
     _zero,
     "Rounded to the nearest integer, halves to even; the gradient is 0.",
     reference="rint",
+    numpy="a !decimals=0 !out",
     **_STEP,
 )
 

@@ -429,6 +429,7 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
     ],
     torch=None,
     primitive=_INDEX,
+    numpy="a indices axis= !out !mode=raise",
 )
 def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
     """The slices of ``x`` at ``indices`` along ``axis``.
@@ -698,6 +699,7 @@ def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = Non
     torch=None,
     gradient=False,
     primitive=_NONZERO,
+    numpy="a",
 )
 def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     """Where ``x`` is not zero: an integer tensor of positions for each axis."""

@@ -255,6 +255,7 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
         lambda s: s(s.real(), s.real(3)),
     ],
     torch=None,
+    numpy="a b !out",
 )
 def dot(x1: Any, x2: Any, /) -> Tensor:
     """The sum of products over the last axis of ``x1`` and the last but one of ``x2``.
@@ -274,6 +275,7 @@ def dot(x1: Any, x2: Any, /) -> Tensor:
 
 @operation(
     cases=[lambda s: s(s.real(3), s.real(4)), lambda s: s(s.real(0), s.real(2))],
+    numpy="a b !out",
 )
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """All products of an element of ``x1`` and one of ``x2``, both flattened: a matrix."""
@@ -316,6 +318,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
         lambda s: s(s.real(0, 3), s.real(3, 2), axes=1),
     ],
     torch=None,
+    numpy="a b axes=",
 )
 def tensordot(
     x1: Any, x2: Any, /, *, axes: int | tuple[Axis, Axis] | Sequence[Sequence[int]] = 2
@@ -361,6 +364,7 @@ def tensordot(
         lambda s: s(s.real(0, 2)),
     ],
     torch=None,
+    numpy="a offset= axis1= axis2= !dtype !out",
 )
 def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The sum of a diagonal: of the elements ``x[i, i + offset]``."""
@@ -373,6 +377,7 @@ def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         lambda s: s(s.real(3), s.real(2, 2)),
         lambda s: s(s.real(2, 1, 2), s.real(3)),
     ],
+    numpy="a b",
 )
 def kron(x1: Any, x2: Any, /) -> Tensor:
     """The Kronecker product: every element of ``x1`` times all of ``x2``, as blocks."""

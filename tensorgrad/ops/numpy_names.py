@@ -175,90 +175,38 @@ def _outer(x1: Any, x2: Any) -> Any:
 
 # NumPy's name, our function, and NumPy's arguments in its order: "a" is handed on, "axis=" where it
 # is given, "axis=-1" with this default; "!out" has to be absent, "!order=C" to be absent or "C";
-# "~kind" changes nothing; "*arys" are all that are left.
+# "~kind" changes nothing; "*arys" are all that are left. Here is what the rows of the operations
+# do not say themselves: where arguments mean something else, and other names.
 _ROWS: tuple[tuple[str, Function, str], ...] = (
-    ("all", ops.all, "a axis= !out keepdims= !where=True"),
-    ("amax", ops.max, "a axis= !out keepdims= !initial !where=True"),
-    ("amin", ops.min, "a axis= !out keepdims= !initial !where=True"),
-    ("any", ops.any, "a axis= !out keepdims= !where=True"),
-    ("arange", ops.arange, "start_or_stop stop= step= dtype= device="),
-    ("argmax", ops.argmax, "a axis= !out keepdims="),
-    ("argmin", ops.argmin, "a axis= !out keepdims="),
     ("argsort", _flat_without_axis(ops.argsort), "a axis=-1 ~kind !order ~stable"),
     ("atleast_1d", _of_all(ops.atleast_1d), "*arys"),
     ("atleast_2d", _of_all(ops.atleast_2d), "*arys"),
-    ("broadcast_arrays", ops.broadcast_arrays, "*args ~subok"),
-    ("broadcast_to", ops.broadcast_to, "array shape ~subok"),
     ("clip", _clip, "a a_min= a_max= !out min= max="),
-    ("concat", ops.concat, "arrays axis= !out !dtype !casting=same_kind"),
-    ("concatenate", ops.concat, "arrays axis= !out !dtype !casting=same_kind"),
-    ("count_nonzero", ops.count_nonzero, "a axis= keepdims="),
     ("cumprod", _flat_without_axis(ops.cumulative_prod), "a axis=None dtype= !out"),
     ("cumsum", _flat_without_axis(ops.cumulative_sum), "a axis=None dtype= !out"),
-    ("cumulative_prod", ops.cumulative_prod, "x axis= dtype= !out include_initial="),
-    ("cumulative_sum", ops.cumulative_sum, "x axis= dtype= !out include_initial="),
-    ("diag", ops.diag, "v k="),
-    ("diagonal", ops.diagonal, "a offset= axis1= axis2="),
-    ("dot", ops.dot, "a b !out"),
     ("einsum", _einsum, "*operands !out ~optimize"),
-    ("expand_dims", ops.expand_dims, "a axis"),
     ("eye", _eye, "N M= k= dtype= !order=C device="),
-    ("flip", ops.flip, "m axis="),
-    ("full", ops.full, "shape fill_value dtype= !order=C device="),
-    ("full_like", ops.full_like, "a fill_value dtype= !order=K ~subok !shape device="),
-    ("kron", ops.kron, "a b"),
-    ("linspace", ops.linspace, "start stop num=50 endpoint= !retstep dtype= !axis=0 device="),
-    ("matrix_transpose", ops.matrix_transpose, "x"),
-    ("max", ops.max, "a axis= !out keepdims= !initial !where=True"),
-    ("mean", ops.mean, "a axis= dtype= !out keepdims= !where=True"),
-    ("meshgrid", ops.meshgrid, "*xi ~copy !sparse indexing="),
-    ("min", ops.min, "a axis= !out keepdims= !initial !where=True"),
-    ("moveaxis", ops.moveaxis, "a source destination"),
-    ("nonzero", ops.nonzero, "a"),
-    ("ones", ops.ones, "shape dtype= !order=C device="),
-    ("ones_like", ops.ones_like, "a dtype= !order=K ~subok !shape device="),
-    ("outer", ops.outer, "a b !out"),
     (
         "pad",
         _pad,
         "array pad_width mode= constant_values= !reflect_type=even",
     ),
     ("permute_dims", _transpose, "a axes="),
-    ("prod", ops.prod, "a axis= dtype= !out keepdims= !initial !where=True"),
-    ("repeat", ops.repeat, "a repeats axis="),
-    ("reshape", ops.reshape, "a shape !order=C !copy"),
-    ("roll", ops.roll, "a shift axis="),
-    ("round", ops.round, "a !decimals=0 !out"),
-    ("searchsorted", ops.searchsorted, "a v side= !sorter"),
     ("ndim", lambda a: len(shape_of(a)), "a"),
     ("shape", shape_of, "a"),
     ("size", _size, "a axis="),
     ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
     ("split", _split, "ary indices_or_sections axis="),
-    ("squeeze", ops.squeeze, "a axis="),
-    ("stack", ops.stack, "arrays axis= !out !dtype !casting=same_kind"),
     ("std", _moment(ops.std), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
-    ("sum", ops.sum, "a axis= dtype= !out keepdims= !initial !where=True"),
-    ("swapaxes", ops.swapaxes, "a axis1 axis2"),
-    ("take", ops.take, "a indices axis= !out !mode=raise"),
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
-    ("tensordot", ops.tensordot, "a b axes="),
-    ("tile", ops.tile, "A reps"),
-    ("trace", ops.trace, "a offset= axis1= axis2= !dtype !out"),
     ("transpose", _transpose, "a axes="),
-    ("tril", ops.tril, "m k="),
-    ("triu", ops.triu, "m k="),
     (
         "unique",
         ops.unique_values,
         "ar !return_index !return_inverse !return_counts !axis",
     ),
-    ("unique_values", ops.unique_values, "x"),
-    ("unstack", ops.unstack, "x axis="),
     ("var", _moment(ops.var), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
     ("where", _where, "condition x= y="),
-    ("zeros", ops.zeros, "shape dtype= !order=C device="),
-    ("zeros_like", ops.zeros_like, "a dtype= !order=K ~subok !shape device="),
     ("linalg.diagonal", _last_two(ops.diagonal), "x offset="),
     ("linalg.matmul", ops.matmul, "x1 x2"),
     ("linalg.matrix_norm", _matrix_norm, "x keepdims= ord="),
@@ -276,11 +224,17 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
 def functions() -> Mapping[Function, tuple[str, Function, str]]:
     """NumPy's functions that have a counterpart, with their rows; not those of its ufuncs."""
     found = {}
-    for row in _ROWS:
+    rows = [
+        (name, row.function, row.numpy)
+        for row in OPERATIONS.values()
+        if row.numpy
+        for name in (row.name, *row.aliases)
+    ]
+    for row in (*rows, *_ROWS):
         of: Any = np
         for part in row[0].split("."):
             of = getattr(of, part, None)
-        if of is not None:  # else this NumPy is older
+        if of is not None:  # else this NumPy is older, or the name not its own
             found[of] = row
     return found
 

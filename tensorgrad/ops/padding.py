@@ -132,6 +132,7 @@ def _pairs(name: str, given: Any, shape: tuple[int, ...], kind: Any) -> tuple[tu
         lambda s: s(s.real(2, 0), 2, axis=0),
     ],
     torch=None,
+    numpy="a repeats axis=",
 )
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """Each element of ``x`` repeated along ``axis``; of the flattened ``x`` if ``None``.
@@ -172,6 +173,7 @@ repeat_interleave = repeat
         lambda s: s(s.real(2, 3), (1, 0)),
         lambda s: s(s.real(), (2,)),
     ],
+    numpy="A reps",
 )
 def tile(x: Any, repetitions: int | Sequence[int], /) -> Tensor:
     """Copies of ``x`` laid side by side, ``repetitions[i]`` of them along axis i."""
@@ -216,14 +218,14 @@ def _check_matrix(name: str, x: Any) -> None:
         raise ShapeError(f"{name}: at least two axes are needed; got shape {shape_of(x)}")
 
 
-@operation(cases=_MATRICES, torch=None, primitive=_TRIL)
+@operation(cases=_MATRICES, torch=None, primitive=_TRIL, numpy="m k=")
 def tril(x: Any, /, *, k: int = 0) -> Tensor:
     """The lower triangle of a matrix or of a stack of them: zeros above diagonal ``k``."""
     _check_matrix("tril", x)
     return apply(_TRIL, (x,), {"k": k})
 
 
-@operation(cases=_MATRICES, torch=None, primitive=_TRIU)
+@operation(cases=_MATRICES, torch=None, primitive=_TRIU, numpy="m k=")
 def triu(x: Any, /, *, k: int = 0) -> Tensor:
     """The upper triangle of a matrix or of a stack of them: zeros below diagonal ``k``."""
     _check_matrix("triu", x)
@@ -238,6 +240,7 @@ def triu(x: Any, /, *, k: int = 0) -> Tensor:
         lambda s: s(s.real(2, 3, 4), 0, -2, -1),
         lambda s: s(s.real(3, 4), 7),
     ],
+    numpy="a offset= axis1= axis2=",
 )
 def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The elements ``x[i, i + offset]`` of the matrices that lie in ``axis1`` and ``axis2``.
@@ -262,6 +265,7 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
         lambda s: s(s.real(0)),
     ],
     torch=None,
+    numpy="v k=",
 )
 def diag(x: Any, /, k: int = 0) -> Tensor:
     """A vector as diagonal ``k`` of a square matrix of zeros; of a matrix, its diagonal ``k``."""

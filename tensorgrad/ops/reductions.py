@@ -78,6 +78,7 @@ _SUM: Primitive = Primitive(
         lambda s: s(s.real(0, 3), axis=0),
     ],
     primitive=_SUM,
+    numpy="a axis= dtype= !out keepdims= !initial !where=True",
 )
 def sum(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over ``axis`` (all axes if ``None``); of integers in 64 bits.
@@ -136,7 +137,7 @@ _MEAN: Primitive = Primitive(
 )
 
 
-@operation(cases=_CASES, primitive=_MEAN)
+@operation(cases=_CASES, primitive=_MEAN, numpy="a axis= dtype= !out keepdims= !where=True")
 def mean(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over ``axis``; of integers in the default real dtype, of nothing NaN.
 
@@ -309,7 +310,12 @@ _EXTREME_CASES = [
 ]
 
 
-@operation(cases=_EXTREME_CASES, torch="amax", primitive=_MAX)
+@operation(
+    cases=_EXTREME_CASES,
+    torch="amax",
+    primitive=_MAX,
+    numpy="a axis= !out keepdims= !initial !where=True",
+)
 def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """The largest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
 
@@ -321,7 +327,12 @@ def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
 amax = max
 
 
-@operation(cases=_EXTREME_CASES, torch="amin", primitive=_MIN)
+@operation(
+    cases=_EXTREME_CASES,
+    torch="amin",
+    primitive=_MIN,
+    numpy="a axis= !out keepdims= !initial !where=True",
+)
 def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """The smallest element over ``axis``; NaN if there is one. Ties share the gradient evenly.
 
@@ -355,13 +366,25 @@ def _place(op: Primitive, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     return apply(op, (x,), {"axis": place, "keepdims": keepdims})
 
 
-@operation(cases=_PLACE_CASES, torch=None, gradient=False, primitive=_ARGMAX)
+@operation(
+    cases=_PLACE_CASES,
+    torch=None,
+    gradient=False,
+    primitive=_ARGMAX,
+    numpy="a axis= !out keepdims=",
+)
 def argmax(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
     """Where the largest element is, the first of equal ones; in the flattened ``x`` if ``None``."""
     return _place(_ARGMAX, x, axis, keepdims)
 
 
-@operation(cases=_PLACE_CASES, torch=None, gradient=False, primitive=_ARGMIN)
+@operation(
+    cases=_PLACE_CASES,
+    torch=None,
+    gradient=False,
+    primitive=_ARGMIN,
+    numpy="a axis= !out keepdims=",
+)
 def argmin(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
     """Where the smallest element is, the first of equal ones.
 
@@ -394,19 +417,25 @@ _TRUTH_CASES = [
 ]
 
 
-@operation(cases=_TRUTH_CASES, gradient=False, primitive=_ALL)
+@operation(
+    cases=_TRUTH_CASES, gradient=False, primitive=_ALL, numpy="a axis= !out keepdims= !where=True"
+)
 def all(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Whether all elements over ``axis`` are true (not zero); of none they are."""
     return apply(_ALL, (x,), {"axis": normalize_axes("all", axis, x), "keepdims": keepdims})
 
 
-@operation(cases=_TRUTH_CASES, gradient=False, primitive=_ANY)
+@operation(
+    cases=_TRUTH_CASES, gradient=False, primitive=_ANY, numpy="a axis= !out keepdims= !where=True"
+)
 def any(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Whether any element over ``axis`` is true (not zero); of none it is not."""
     return apply(_ANY, (x,), {"axis": normalize_axes("any", axis, x), "keepdims": keepdims})
 
 
-@operation(cases=_TRUTH_CASES, torch=None, gradient=False, primitive=_COUNT)
+@operation(
+    cases=_TRUTH_CASES, torch=None, gradient=False, primitive=_COUNT, numpy="a axis= keepdims="
+)
 def count_nonzero(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """How many elements over ``axis`` are true (not zero)."""
     axes = normalize_axes("count_nonzero", axis, x)

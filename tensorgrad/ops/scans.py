@@ -198,7 +198,12 @@ def _cumulative(
     return y
 
 
-@operation(cases=_CUMULATIVE_CASES, torch=None, primitive=_CUMSUM)
+@operation(
+    cases=_CUMULATIVE_CASES,
+    torch=None,
+    primitive=_CUMSUM,
+    numpy="x axis= dtype= !out include_initial=",
+)
 def cumulative_sum(
     x: Any, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -213,7 +218,12 @@ def cumulative_sum(
 cumsum = cumulative_sum
 
 
-@operation(cases=_CUMULATIVE_CASES, torch=None, primitive=_CUMPROD)
+@operation(
+    cases=_CUMULATIVE_CASES,
+    torch=None,
+    primitive=_CUMPROD,
+    numpy="x axis= dtype= !out include_initial=",
+)
 def cumulative_prod(
     x: Any, /, axis: int | None = None, *, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
@@ -266,6 +276,7 @@ _PROD: Primitive = Primitive(
     ],
     torch=None,
     primitive=_PROD,
+    numpy="a axis= dtype= !out keepdims= !initial !where=True",
 )
 def prod(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """The product over ``axis`` (all axes if ``None``); of integers in 64 bits.

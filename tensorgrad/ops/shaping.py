@@ -112,6 +112,7 @@ _RESHAPE: Primitive = Primitive(
         lambda s: s(s.real(0, 4), (4, 0)),
     ],
     primitive=_RESHAPE,
+    numpy="a shape !order=C !copy",
 )
 def reshape(x: Any, /, shape: int | Sequence[int], *more: int) -> Tensor:
     """The same elements, in row-major order, with another ``shape``; one size may be -1.
@@ -187,6 +188,7 @@ def transpose(x: Any, /, axes: int | Sequence[int] | None = None, *more: int) ->
 @operation(
     cases=[lambda s: s(s.real(2, 3, 4), 0, -1), lambda s: s(s.real(2, 3), 1, 1)],
     primitive=_PERMUTE,
+    numpy="a axis1 axis2",
 )
 def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     """``x`` with two of its axes interchanged; a view."""
@@ -203,6 +205,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
         lambda s: s(s.real(3, 1), 1, 0),
     ],
     primitive=_PERMUTE,
+    numpy="a source destination",
 )
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
     """``x`` with the axes ``source`` at ``destination`` and the others in their order; a view."""
@@ -225,6 +228,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     cases=[lambda s: s(s.real(3, 4)), lambda s: s(s.real(2, 3, 4)), lambda s: s(s.real(0, 2))],
     torch=None,
     primitive=_PERMUTE,
+    numpy="x",
 )
 def matrix_transpose(x: Any, /) -> Tensor:
     """A matrix, or a stack of them, transposed: the last two axes interchanged; a view."""
@@ -248,6 +252,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
         lambda s: s(s.real(1, 0, 1), axis=0),
     ],
     primitive=_RESHAPE,
+    numpy="a axis=",
 )
 def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
     """``x`` without the axes ``axis``, each of size 1; without all such axes if ``None``.
@@ -276,6 +281,7 @@ def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
     ],
     torch=None,
     primitive=_RESHAPE,
+    numpy="a axis",
 )
 def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
     """``x`` with new axes of size 1, at the places ``axis`` of the result; a view."""
@@ -302,6 +308,7 @@ unsqueeze = expand_dims
         lambda s: s(s.real(3), (3,)),
     ],
     primitive=tape.BROADCAST_TO,
+    numpy="array shape ~subok",
 )
 def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
     """``x`` repeated along new and size-1 axes until it has ``shape``; a read-only view.
@@ -319,6 +326,7 @@ def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
     torch="broadcast_tensors",
     method=False,
     primitive=tape.BROADCAST_TO,
+    numpy="*args ~subok",
 )
 def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     """The ``arrays``, each repeated to their common shape."""
@@ -444,6 +452,7 @@ def along(axis: int, part: Part) -> tuple[Part, ...]:
     ],
     torch=None,
     primitive=_SLICE,
+    numpy="m axis=",
 )
 def flip(x: Any, /, *, axis: Axis = None) -> Tensor:
     """``x`` with the order along ``axis`` (all axes if ``None``) reversed; a view."""
@@ -489,6 +498,7 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     reference=lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)),
     torch="unbind",
     primitive=_SLICE,
+    numpy="x axis=",
 )
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of ``x`` along ``axis``, without that axis; views."""
@@ -552,6 +562,7 @@ def _sequence(name: str, arrays: Any) -> Sequence[Any]:
     torch=None,
     method=False,
     primitive=_CONCAT,
+    numpy="arrays axis= !out !dtype !casting=same_kind",
 )
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     """The ``arrays`` joined along ``axis``; flattened first if ``None``. Dtypes promote.
@@ -583,6 +594,7 @@ concatenate = concat
     ],
     method=False,
     primitive=_STACK,
+    numpy="arrays axis= !out !dtype !casting=same_kind",
 )
 def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     """The ``arrays``, all of one shape, joined along a new ``axis`` of the result."""
@@ -601,6 +613,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     ],
     torch=None,
     primitive=_CONCAT,
+    numpy="a shift axis=",
 )
 def roll(x: Any, /, shift: int | Sequence[int], *, axis: Axis = None) -> Tensor:
     """``x`` moved by ``shift`` places along ``axis``; what leaves one end enters at the other.

@@ -134,6 +134,7 @@ _UNIQUE = Primitive(
     gradient=False,
     method=False,
     primitive=_SEARCHSORTED,
+    numpy="a v side= !sorter",
 )
 def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
     """Where ``values`` would go into the sorted vector ``x``: before ("left") or after equals."""
@@ -152,6 +153,7 @@ def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
     gradient=False,
     method=False,
     primitive=_UNIQUE,
+    numpy="x",
 )
 def unique_values(x: Any, /) -> Tensor:
     """The different elements of ``x``, in ascending order."""

@@ -47,6 +47,8 @@ class Operation(NamedTuple):
     ``reference`` may also be a function of NumPy arrays. ``None`` means there is none.
     ``gradient`` is False where the result is an integer or a truth value, or constant.
     ``namespace`` is where it is found below ``tensorgrad``, as "nn.functional".
+    ``numpy`` gives the arguments of NumPy's functions of its names, which it stands in for when
+    they are called with tensors; see ``numpy_names``. The ufuncs need none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Operation(NamedTuple):
     elementwise: bool
     primitive: Primitive | None = None
     namespace: str = ""
+    numpy: str = ""
     aliases: tuple[str, ...] = ()
 
     @property
@@ -88,6 +91,7 @@ def operation(
     elementwise: bool | None = None,
     primitive: Primitive | None = None,
     namespace: str = "",
+    numpy: str = "",
 ) -> Callable[[F], F]:
     """Enter the decorated function in the table. An empty ``reference`` or ``torch`` means the
     function of the same name, and ``elementwise`` is the primitive's unless another is given."""
@@ -108,6 +112,7 @@ def operation(
             pointwise,
             primitive,
             namespace,
+            numpy,
         )
         return function
 
