@@ -10,8 +10,12 @@
 #pragma nv_diag_suppress 177  // a value that only another phase needs
 using int32_t = int;
 using int64_t = long;
-using uint8_t = unsigned char;
+using int16_t = short;
+using int8_t = signed char;
+using uint64_t = unsigned long;
 using uint32_t = unsigned int;
+using uint16_t = unsigned short;
+using uint8_t = unsigned char;
 #endif
 
 #undef NAN
@@ -55,7 +59,25 @@ using uint32_t = unsigned int;
   TG T tg_atanh_##s(T x) { return atanh(x); }                          \
   TG T tg_erf_##s(T x) { return erf(x); }                              \
   TG T tg_sigmoid_##s(T x) { return sigmoid(x); }                      \
-  TG T tg_pow_##s(T x, T y) { return pow(x, y); }
+  TG T tg_pow_##s(T x, T y) { return pow(x, y); }                      \
+  TG T tg_remainder_##s(T x, T y) {                                    \
+    T m = fmod(x, y);                                                  \
+    if (y == 0) return m;                                              \
+    return m == 0 ? copysign(T(0), y) : (y < 0) != (m < 0) ? m + y : m; \
+  }                                                                    \
+  TG T tg_floor_divide_##s(T x, T y) {                                 \
+    if (y == 0) return x / y;                                          \
+    T m = fmod(x, y), q = (x - m) / y;                                 \
+    if (m != 0 && (y < 0) != (m < 0)) q -= 1;                          \
+    if (q == 0) return copysign(T(0), x / y);                          \
+    T whole = floor(q);                                                \
+    return q - whole > T(0.5) ? whole + 1 : whole;                     \
+  }                                                                    \
+  TG T tg_logaddexp_##s(T x, T y) {                                    \
+    if (x == y) return x + T(0.693147180559945309417);                 \
+    T top = x > y ? x : y, d = fabs(x - y);                            \
+    return d != d ? d : top + log1p(exp(-d));                          \
+  }
 
 TG_BOTH(float, f)
 TG_BOTH(double, d)

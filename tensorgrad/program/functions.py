@@ -16,13 +16,17 @@ import numpy as np
 
 BOOL = np.dtype(np.bool_)
 #: The element types that loops can compute with, in C.
-C_TYPES = {
+C_TYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
     np.dtype(np.int64): "int64_t",
     np.dtype(np.int32): "int32_t",
-    np.dtype(np.uint32): "uint32_t",  # the words of a random stream
-    np.dtype(np.uint8): "uint8_t",  # pixels, to be converted
+    np.dtype(np.int16): "int16_t",
+    np.dtype(np.int8): "int8_t",
+    np.dtype(np.uint64): "uint64_t",
+    np.dtype(np.uint32): "uint32_t",
+    np.dtype(np.uint16): "uint16_t",
+    np.dtype(np.uint8): "uint8_t",
     BOOL: "uint8_t",
 }
 
@@ -31,19 +35,34 @@ class Function(NamedTuple):
     """How a function is written, and for which numbers.
 
     text: with {0}, {1}, ... for the operands, {f} for the ending of a function of their type
-        (tg_exp_f or tg_exp_d), {index} for the row-major index of the point.
+        (tg_exp_f or tg_exp_d), {type} for that type in C, {index} for the row-major index of the
+        point.
     cost: about how many additions it takes as long as; it decides what is computed twice.
-    kinds: the kinds of dtypes for which it holds; for others it is left to NumPy.
+    kinds: the kinds of dtypes of operands for which it holds; for others it is left to NumPy.
+    whole: the text for integers, where that is another one.
     """
 
     text: str
     cost: int = 1
     kinds: str = "f"
+    whole: str = ""
 
 
-_NUMBERS = "fi"
+_NUMBERS = "fiu"
 _ALL = "fiub"
 _BITS = "iub"
+
+# A quotient of integers by 0 is 0, and so is what remains; the smallest number by -1 stays.
+_FLOORED = (
+    "{1} == 0 ? 0 : ({type})-1 < 0 && {1} == ({type})-1 ? -{0} : "
+    "{0} / {1} - ({0} % {1} != 0 && ({0} < 0) != ({1} < 0))"
+)
+_REMAINDER = (
+    "{1} == 0 || ({type})-1 < 0 && {1} == ({type})-1 ? 0 : "
+    "{0} % {1} + ({0} % {1} != 0 && ({0} < 0) != ({1} < 0) ? {1} : 0)"
+)
+# As many places as there are, or more, leave nothing of a number but its sign.
+_IN_RANGE = "(uint64_t){1} < 8 * sizeof({type})"
 
 FUNCTIONS: dict[str, Function] = {
     "copy": Function("{0}", 1, _ALL),
@@ -59,9 +78,9 @@ FUNCTIONS: dict[str, Function] = {
     "positive": Function("{0}", 1, _NUMBERS),
     "square": Function("{0} * {0}", 1, _NUMBERS),
     "reciprocal": Function("1 / {0}", 4),
-    "absolute": Function("tg_abs{f}({0})"),
+    "absolute": Function("tg_abs{f}({0})", 1, _NUMBERS, "{0} < 0 ? -{0} : {0}"),
     "fabs": Function("tg_abs{f}({0})"),
-    "sign": Function("tg_sign{f}({0})", 2),
+    "sign": Function("tg_sign{f}({0})", 2, _NUMBERS, "({0} > 0) - ({0} < 0)"),
     "exp": Function("tg_exp{f}({0})", 12),
     "expm1": Function("tg_expm1{f}({0})", 20),
     "exp2": Function("tg_exp2{f}({0})", 12),
@@ -91,8 +110,11 @@ FUNCTIONS: dict[str, Function] = {
     "ceil": Function("tg_ceil{f}({0})"),
     "trunc": Function("tg_trunc{f}({0})"),
     "rint": Function("tg_rint{f}({0})"),
-    "maximum": Function("tg_max{f}({0}, {1})"),
-    "minimum": Function("tg_min{f}({0}, {1})"),
+    "maximum": Function("tg_max{f}({0}, {1})", 1, _ALL, "{0} > {1} ? {0} : {1}"),
+    "minimum": Function("tg_min{f}({0}, {1})", 1, _ALL, "{0} < {1} ? {0} : {1}"),
+    "floor_divide": Function("tg_floor_divide{f}({0}, {1})", 30, _NUMBERS, _FLOORED),
+    "remainder": Function("tg_remainder{f}({0}, {1})", 30, _NUMBERS, _REMAINDER),
+    "logaddexp": Function("tg_logaddexp{f}({0}, {1})", 40),
     "equal": Function("{0} == {1}", 1, _ALL),
     "not_equal": Function("{0} != {1}", 1, _ALL),
     "less": Function("{0} < {1}", 1, _ALL),
@@ -109,6 +131,9 @@ FUNCTIONS: dict[str, Function] = {
     "bitwise_and": Function("{0} & {1}", 1, _BITS),
     "bitwise_or": Function("{0} | {1}", 1, _BITS),
     "bitwise_xor": Function("{0} ^ {1}", 1, _BITS),
+    "invert": Function("~{0}", 1, "iu"),
+    "left_shift": Function(_IN_RANGE + " ? ({type})((uint64_t){0} << {1}) : 0", 2, "iu"),
+    "right_shift": Function(_IN_RANGE + " ? {0} >> {1} : {0} < 0 ? -1 : 0", 2, "iu"),
 }
 
 # With a number that is not NaN: as one comparison, which is a single instruction.
@@ -116,14 +141,21 @@ _LIMITED = {"maximum": "{0} <= {1} ? {1} : {0}", "minimum": "{0} >= {1} ? {1} : 
 
 
 @lru_cache(maxsize=4096)
-def reason_against(name: str, dtypes: tuple[np.dtype[Any], ...]) -> str:
-    """Why loops cannot apply the function ``name`` to numbers of these types; "" if they can."""
+def reason_against(name: str, dtypes: tuple[np.dtype[Any], ...], into: np.dtype[Any]) -> str:
+    """Why loops cannot apply the function ``name`` to numbers of these types; "" if they can.
+
+    into: the type of the result.
+    """
     function = FUNCTIONS.get(name)
     if function is None:
         return f"{name} has no loop form"
+    if into not in C_TYPES:
+        return f"{into} is left to NumPy"
     for dtype in dtypes:
         if dtype not in C_TYPES or dtype.kind not in function.kinds:
             return f"{name} of {dtype} is left to NumPy"
+    if {"i", "u"} <= {dtype.kind for dtype in dtypes}:
+        return f"{name} of numbers with and without a sign is left to NumPy"
     return ""
 
 
@@ -142,6 +174,9 @@ def printed(
         if kind == BOOL:  # a choice of two numbers needs no truth value of 8 bits
             return f"{operands[0]} ? 1 : 0"
         return f"({C_TYPES[into]}){operands[0]}"
-    text = _LIMITED[name] if limit and name in _LIMITED else FUNCTIONS[name].text
+    function = FUNCTIONS[name]
+    text = function.text if kind.kind == "f" else function.whole or function.text
+    if limit and kind.kind == "f":
+        text = _LIMITED.get(name, text)
     ending = "_f" if kind == np.float32 else "_d"
-    return text.format(*operands, f=ending, index=index)
+    return text.format(*operands, f=ending, index=index, type=C_TYPES[kind])

@@ -26,6 +26,7 @@ class Storage:
     dtype: np.dtype[Any]
     role: str
     value: Value | None = None  # of which it is the memory, unless it is temporary
+    in_parts: bool = False  # a temporary one that is written more than once, part by part
 
     @property
     def number_held(self) -> Any:

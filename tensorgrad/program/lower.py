@@ -118,7 +118,7 @@ class Lowering:
         if name == "index":
             inputs = (COLUMN,) if shape[-1] != 1 else (np.int64(0),)
         given = tuple([self._operand(x, shape) for x in inputs])
-        against = reason_against(name, (dtype, *[x.dtype for x in given]))
+        against = reason_against(name, tuple([x.dtype for x in given]), dtype)
         if against:
             raise NotFollowedError(against)
         if name == "cast" and dtype.kind in "iu" and given[0].dtype.kind == "f":
@@ -150,7 +150,7 @@ class Lowering:
         self._known[key] = found
         self._latest = key
         for view in reads:
-            if view.storage.role != "temporary":
+            if view.storage.role != "temporary" or view.storage.in_parts:
                 self._readers.setdefault(view.storage, []).append(key)
 
     def copy(self, x: View) -> View:
@@ -252,7 +252,7 @@ class Lowering:
             raise CompileError(f"{i.op.name} uses what only a kernel computes") from error
         if not all(v.dtype in C_TYPES for v in [*i.values(), *i.outputs]):
             return self._call(i, inputs, "of its element type")
-        if not all(math.prod(v.shape) for v in [*i.values(), *i.outputs]):
+        if not all(math.prod(v.shape) for v in i.outputs):
             return self._call(i, inputs, "there are no elements")
         reads = self.program.reads.get(i.op)
         if type(reads) is list and not all(guard.holds() for guard in reads):

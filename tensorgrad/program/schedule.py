@@ -19,6 +19,8 @@ POINT, ROW, EPILOGUE = "point", "row", "epilogue"
 LARGEST = 2048
 # How many operations are looked at to find out where what they compute is of use.
 _AHEAD = 6
+# Parts of one storage that one nest writes: each new one is compared with all.
+_COMPARED = 128
 
 #: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
 Access = tuple[int, int, tuple[int, ...]]
@@ -35,6 +37,9 @@ class Nest:
     registers: dict[Access, Map | Reduce] = field(default_factory=dict)
     made: dict[Storage, Map | Reduce] = field(default_factory=dict)
     stored: set[Map | Reduce] = field(default_factory=set)
+    #: of storages that are written in parts: the parts that members write, and whether any reads
+    parts: dict[Storage, list[View]] = field(default_factory=dict)
+    read_in_parts: set[Storage] = field(default_factory=set)
     #: for each operand of a member: the member that computes it, or ``None`` if it is in memory
     sources: dict[Map | Reduce, list[Map | Reduce | None]] = field(default_factory=dict)
     #: memory from outside that members overwrite: where the last of them does so
@@ -150,8 +155,9 @@ class Schedule:
     def _place(self, op: Map | Reduce) -> None:
         first = max((self._home.get(v.storage, 0) for v in op.views), default=0)
         target = op.out.storage
-        if target.role != "temporary":
+        if target.role != "temporary" or target.in_parts:
             first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
+        if target.role != "temporary":
             first = max(first, self._barrier)
         if type(op) is Map:
             first = max(first, self._wanted_at(op))
@@ -199,19 +205,22 @@ class Schedule:
         nest.has_rows = nest.has_rows or level == ROW
         if op.out.storage.role != "temporary":
             nest.written[op.out.storage] = op.out
-        if not (level == EPILOGUE and _wide(op.out)):
+        nest.read_in_parts.update(v.storage for v in op.views if v.storage.in_parts)
+        if op.out.storage.in_parts:
+            nest.parts.setdefault(op.out.storage, []).append(op.out)
+        if not (level == EPILOGUE and _wide(op.out)) and not op.out.storage.in_parts:
             key = nest.access(op.out, level)
             stale = [k for k in nest.registers if k[0] == op.out.storage.number]
             for k in stale:  # an update: the old value is gone
                 del nest.registers[k]
             nest.registers[key] = op
-        self._home[op.out.storage] = at
+        self._home[op.out.storage] = max(self._home.get(op.out.storage, 0), at)
         for view in op.views:
             self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
-        if nest.cost >= LARGEST:
+        if nest.cost >= LARGEST or not _apart(nest, op):
             return None
         if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
@@ -347,6 +356,38 @@ class Schedule:
                 found.update(written)
             written.update({s: None for s in _written(unit) if _is_seen({s}, kept)})
         return list(found)
+
+
+def _apart(nest: Nest, op: Map | Reduce) -> bool:
+    """Whether nobody in the nest reads or writes the part of a storage that ``op`` writes."""
+    target = op.out.storage
+    if not target.in_parts or target not in nest.made:
+        return target not in nest.read_in_parts
+    parts = nest.parts[target]
+    if target in nest.read_in_parts or len(parts) >= _COMPARED:
+        return False
+    return all(_disjoint(part, op.out) for part in parts)
+
+
+def _disjoint(a: View, b: View) -> bool:
+    """Whether two views of equal shape and strides, as those of a nest mostly are, lie apart."""
+    axes = sorted([(abs(s), n) for n, s in zip(a.shape, a.strides) if n != 1], reverse=True)
+    others = sorted([(abs(s), n) for n, s in zip(b.shape, b.strides) if n != 1], reverse=True)
+    return axes == others and not _meet(abs(a.offset - b.offset), axes)
+
+
+def _meet(distance: int, axes: list[tuple[int, int]]) -> bool:
+    """Whether two sets of elements with these strides and sizes, so far apart, have one in common.
+
+    axes: the largest stride first.
+    """
+    if not axes:
+        return distance == 0
+    (step, n), *rest = axes
+    reach = sum(s * (m - 1) for s, m in rest)
+    first = max(1 - n, -((reach - distance) // step))
+    last = min(n - 1, (distance + reach) // step)
+    return any(_meet(distance - k * step, rest) for k in range(first, last + 1))
 
 
 def _written(unit: Unit) -> set[Storage]:

@@ -71,12 +71,15 @@ class Memory:
 
     kind: "input", which must not be written to; "mutated", an input that is written in place;
         "temporary", which gets a new storage where it is overwritten.
+    own: a storage that nobody else has, so that parts of it can be overwritten in place.
     """
 
-    __slots__ = ("kind", "storage")
+    __slots__ = ("kind", "own", "storage")
 
-    def __init__(self, storage: Storage, kind: str = "temporary") -> None:
-        self.storage, self.kind = storage, kind
+    def __init__(
+        self, storage: Storage, kind: str = "temporary", own: Storage | None = None
+    ) -> None:
+        self.storage, self.kind, self.own = storage, kind, own
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -468,7 +471,8 @@ class Ufunc:
             if found is not None:
                 return found
         inputs = tuple([self.xp.as_dtype(a, t) for a, t in zip(given, loop)])
-        return self.xp.mapped(self.name, inputs, made, shape, weak)
+        name = "logical_not" if self.name == "invert" and made == BOOL else self.name
+        return self.xp.mapped(name, inputs, made, shape, weak)
 
     def _power(self, x: SymbolicArray, exponent: float, dtype: Any) -> SymbolicArray | None:
         """Small whole powers are products, and the power of a half is a root."""
@@ -599,22 +603,34 @@ class SymbolicNamespace(Namespace):
         alike = found.shape == place.shape
         if not alike and np.broadcast_shapes(found.shape, place.shape) != place.shape:
             raise ValueError(f"shape {found.shape} cannot be put into {place.shape}")
-        if memory.kind == "mutated":
+        if not place.size:
+            return
+        whole = place.size == memory.storage.size
+        whole = whole and all(s for n, s in zip(place.shape, place.strides) if n != 1)
+        if memory.kind == "mutated" or not whole:
+            if memory.kind != "mutated":
+                self._make_own(memory)
             fresh = self.trace.has_made(found, count)
             self.trace.write(target.elements, found.broadcast(place.shape), fresh)
         else:
             self._rebind(memory, place, found)
 
+    def _make_own(self, memory: Memory) -> None:
+        """Let a temporary lie in a storage of its own, of which parts are overwritten."""
+        old = memory.storage
+        if old is memory.own:
+            return
+        whole = self.trace.new((old.size,), old.dtype)
+        memory.own = memory.storage = whole.storage
+        memory.own.in_parts = True
+        self.trace.write(whole, View(old, whole.shape, whole.strides), False)
+
     def _rebind(self, memory: Memory, place: View, value: View) -> None:
         """Overwrite all of a temporary: from now on its numbers are elsewhere."""
-        whole = place.size == memory.storage.size
-        whole = whole and all(s for n, s in zip(place.shape, place.strides) if n != 1)
-        if not whole:
-            self.refuse("part of a temporary is overwritten")
         # A temporary is written once and may have several names; what lies outside may change.
         alike = value == View(value.storage, place.shape, place.strides, place.offset)
         alike = alike and value.storage.size == memory.storage.size
-        if not alike or value.storage.role != "temporary":
+        if not alike or value.storage.role != "temporary" or value.storage.in_parts:
             out = View(
                 self.trace.new((memory.storage.size,), place.dtype).storage,
                 place.shape, place.strides, place.offset,
@@ -645,7 +661,9 @@ class SymbolicNamespace(Namespace):
     def empty(self, shape: Any, dtype: Any = float) -> SymbolicArray:
         """An array that is to be overwritten."""
         sizes = (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
-        return SymbolicArray(self, self.trace.new(sizes, np.dtype(dtype)))
+        made = self.trace.new(sizes, np.dtype(dtype))
+        made.storage.in_parts = True
+        return SymbolicArray(self, made, Memory(made.storage, own=made.storage))
 
     def full_like(self, x: SymbolicArray, value: Any, dtype: Any = None) -> SymbolicArray:
         """``full`` in the shape of ``x``."""
@@ -676,6 +694,27 @@ class SymbolicNamespace(Namespace):
     def copy(self, x: SymbolicArray) -> SymbolicArray:
         """``x`` in memory of its own."""
         return x.copy()
+
+    # --- joining ------------------------------------------------------------------------------
+
+    def concatenate(self, xs: Sequence[Any], axis: int = 0) -> SymbolicArray:
+        """The arrays side by side along ``axis``."""
+        kinds = {x.dtype for x in xs}
+        if len(kinds) != 1:
+            self.refuse("arrays of several types are joined")
+        place = axis % xs[0].ndim
+        shape = list(xs[0].shape)
+        shape[place] = sum(x.shape[place] for x in xs)
+        found, end = self.empty(shape, kinds.pop()), 0
+        for x in xs:
+            start, end = end, end + x.shape[place]
+            found[(slice(None),) * place + (slice(start, end),)] = x
+        return found
+
+    def stack(self, xs: Sequence[Any], axis: int = 0) -> SymbolicArray:
+        """The arrays side by side along a new axis."""
+        place = axis % (xs[0].ndim + 1)
+        return self.concatenate([self.expand_dims(x, place) for x in xs], place)
 
     # --- choosing -----------------------------------------------------------------------------
 

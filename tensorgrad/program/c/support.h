@@ -54,7 +54,21 @@ TG float tg_power_of_2(int32_t n) { return tg_bits((n + 127) << 23); }
     TG T tg_exp2_##s(T x) { return exp2##e(x); }                                                   \
     TG T tg_log2_##s(T x) { return log2##e(x); }                                                   \
     TG T tg_log10_##s(T x) { return log10##e(x); }                                                 \
-    TG T tg_pow_##s(T x, T y) { return pow##e(x, y); }
+    TG T tg_pow_##s(T x, T y) { return pow##e(x, y); }                                             \
+    /* The remainder has the sign of y, as Python's has; the quotient is a whole number. */        \
+    TG T tg_remainder_##s(T x, T y) {                                                              \
+        T m = fmod##e(x, y);                                                                       \
+        if (y == 0) return m;                                                                      \
+        return m == 0 ? copysign##e(0, y) : (y < 0) != (m < 0) ? m + y : m;                        \
+    }                                                                                              \
+    TG T tg_floor_divide_##s(T x, T y) {                                                           \
+        if (y == 0) return x / y;                                                                  \
+        T m = fmod##e(x, y), q = (x - m) / y;                                                      \
+        if (m != 0 && (y < 0) != (m < 0)) q -= 1;                                                  \
+        if (q == 0) return copysign##e(0, x / y);                                                  \
+        T whole = floor##e(q);                                                                     \
+        return q - whole > (T)0.5 ? whole + 1 : whole;                                             \
+    }
 
 TG_BOTH(float, f, f)
 TG_BOTH(double, d, )
@@ -212,6 +226,16 @@ TG int tg_outside(const int64_t *labels, long count, int64_t classes) {
     for (long i = 0; i < count; i++) bad |= (uint64_t)labels[i] >= (uint64_t)classes;
     return bad;
 }
+
+/* log(exp(x) + exp(y)); of equal infinities too. */
+#define TG_LOGADDEXP(T, s)                                                                         \
+    TG T tg_logaddexp_##s(T x, T y) {                                                              \
+        if (x == y) return x + (T)0.693147180559945309417;                                         \
+        T top = x > y ? x : y, d = tg_abs_##s(x - y);                                              \
+        return d != d ? d : top + tg_log1p_##s(tg_exp_##s(-d));                                    \
+    }
+TG_LOGADDEXP(float, f)
+TG_LOGADDEXP(double, d)
 
 /* --- large results, written past the caches: else each line would be read before --- */
 

@@ -42,13 +42,15 @@ SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
 # Units that a segment calls one by one, at most.
 _DIRECT = 256
-_BYTES = {"float": 4, "double": 8, "int32_t": 4, "int64_t": 8, "uint8_t": 1}
+_BYTES = {ctype: dtype.itemsize for dtype, ctype in C_TYPES.items()}
 
 
 def literal(x: Any, ctype: str) -> str:
     """A number in C."""
     if "int" in ctype and isinstance(x, int):
-        unsigned = "u" if ctype == "uint32_t" else ""
+        if x < -(2**63) + 1:  # which has no literal: C reads the sign on its own
+            return f"({x + 1} - 1)"
+        unsigned = "u" if ctype in ("uint32_t", "uint64_t") else ""
         return f"({x})" if x < 0 else f"{int(x)}{unsigned}"
     x = float(x) if not isinstance(x, bool) else int(x)
     if ctype == "float" and math.isfinite(x):
