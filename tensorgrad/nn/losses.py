@@ -18,8 +18,9 @@ class _Loss(Module):
         self.reduction = reduction
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of ``input`` against ``target``."""
-        return type(self).function(input, target, self.reduction)
+        """The loss of ``input`` against ``target``, with the options of the module."""
+        options = {name: getattr(self, name) for name in self._shown}
+        return type(self).function(input, target, **options)
 
 
 class CrossEntropyLoss(_Loss):
@@ -83,71 +84,56 @@ class BCEWithLogitsLoss(_Loss):
 class HuberLoss(_Loss):
     """``functional.huber_loss``: squares up to ``delta``, straight lines beyond."""
 
+    function = staticmethod(functional.huber_loss)
     _shown = ("reduction", "delta")
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
         self.delta = delta
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of ``input`` against ``target``, of one shape."""
-        return functional.huber_loss(input, target, self.reduction, self.delta)
-
 
 class SmoothL1Loss(_Loss):
     """``functional.smooth_l1_loss``: as HuberLoss, with slopes of 1."""
 
+    function = staticmethod(functional.smooth_l1_loss)
     _shown = ("reduction", "beta")
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
         self.beta = beta
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of ``input`` against ``target``, of one shape."""
-        return functional.smooth_l1_loss(input, target, self.reduction, self.beta)
-
 
 class KLDivLoss(_Loss):
     """``functional.kl_div``: log-probabilities against probabilities, or their logarithms."""
 
+    function = staticmethod(functional.kl_div)
     _shown = ("reduction", "log_target")
 
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
         self.log_target = log_target
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The divergence of ``target`` from ``exp(input)``, of one shape."""
-        return functional.kl_div(input, target, self.reduction, self.log_target)
-
 
 class HingeEmbeddingLoss(_Loss):
     """``functional.hinge_embedding_loss``: distances against 1 or -1."""
 
+    function = staticmethod(functional.hinge_embedding_loss)
     _shown = ("reduction", "margin")
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.margin = margin
 
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of the distances ``input``, of the shape of ``target``."""
-        return functional.hinge_embedding_loss(input, target, self.margin, self.reduction)
-
 
 class MultiMarginLoss(_Loss):
     """``functional.multi_margin_loss``: scores (N, C) against labels (N,), with a margin."""
 
+    function = staticmethod(functional.multi_margin_loss)
     _shown = ("reduction", "p", "margin")
 
     def __init__(self, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.p, self.margin = p, margin
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of the scores ``input`` against the labels ``target``."""
-        return functional.multi_margin_loss(input, target, self.p, self.margin, self.reduction)
 
 
 class CosineEmbeddingLoss(_Loss):
@@ -190,12 +176,9 @@ class TripletMarginLoss(_Loss):
 class FocalLoss(_Loss):
     """``functional.sigmoid_focal_loss``: logits against probabilities, what is hard counts more."""
 
+    function = staticmethod(functional.sigmoid_focal_loss)
     _shown = ("reduction", "alpha", "gamma")
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.alpha, self.gamma = alpha, gamma
-
-    def forward(self, input: Any, target: Any) -> Tensor:
-        """The loss of the logits ``input`` against ``target``, of one shape."""
-        return functional.sigmoid_focal_loss(input, target, self.alpha, self.gamma, self.reduction)
