@@ -85,6 +85,34 @@ def _opening(width: int, title: str) -> list[str]:
     ]
 
 
+def _title(text: str) -> str:
+    return f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(text)}</text>'
+
+
+def _grid(right: float, heights: Mapping[float, str]) -> list[str]:
+    """A line across at each height, with its label to the left of it."""
+    return [
+        part
+        for y, label in heights.items()
+        for part in (
+            f'<path d="M{_LEFT} {y}H{right}" stroke="#e2e8f0"/>',
+            f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{label}</text>',
+        )
+    ]
+
+
+def _axis(right: float) -> str:
+    return f'<path d="M{_LEFT} {_HEIGHT - _BOTTOM}H{right}" stroke="#64748b"/>'
+
+
+def _below(right: float, what: str) -> str:
+    """The name of the axis."""
+    return (
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">'
+        f"{escape(what)}</text>"
+    )
+
+
 def _points(history: Sequence[Record], column: str) -> Points:
     """The epochs and values of one column, but for those that are not finite, or nearly not."""
     return [
@@ -111,13 +139,7 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
             round(floor - (y - bottom) / (top - bottom) * (floor - _TOP), 2),
         )
 
-    parts = [f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(name)}</text>']
-    for y in y_ticks:
-        height = at(1, y)[1]
-        parts += [
-            f'<path d="M{_LEFT} {height}H{right}" stroke="#e2e8f0"/>',
-            f'<text x="{_LEFT - 8}" y="{height + 4}" text-anchor="end">{_label(y, y_ticks)}</text>',
-        ]
+    parts = [_title(name), *_grid(right, {at(1, y)[1]: _label(y, y_ticks) for y in y_ticks})]
     for x in x_ticks:
         if 1 <= x <= max(last, 2):
             place = at(x, bottom)[0]
@@ -125,10 +147,7 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
                 f'<path d="M{place} {floor}v5" stroke="#64748b"/>',
                 f'<text x="{place}" y="{floor + 19}" text-anchor="middle">{int(x)}</text>',
             ]
-    parts += [
-        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">epoch</text>',
-    ]
+    parts += [_axis(right), _below(right, "epoch")]
     edge = right
     for part, line in reversed(list(lines.items())):
         if not line:
@@ -174,16 +193,8 @@ def draw_bars(
         """Where a value lies in the picture."""
         return round(floor - (value - marks[0]) / (marks[-1] - marks[0]) * (floor - _TOP), 2)
 
-    parts = [
-        *_opening(_WIDTH, figure),
-        f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(figure)}</text>',
-    ]
-    for mark in marks:
-        parts += [
-            f'<path d="M{_LEFT} {height(mark)}H{right}" stroke="#e2e8f0"/>',
-            f'<text x="{_LEFT - 8}" y="{height(mark) + 4}" text-anchor="end">'
-            f"{_label(mark, marks)}</text>",
-        ]
+    parts = [*_opening(_WIDTH, figure), _title(figure)]
+    parts += _grid(right, {height(mark): _label(mark, marks) for mark in marks})
     room = (right - _LEFT) / len(names)
     for i, (name, value, error) in enumerate(zip(names, values, errors)):
         x = round(_LEFT + (i + 0.5) * room, 2)
@@ -193,12 +204,7 @@ def draw_bars(
             f'<circle cx="{x}" cy="{height(value)}" r="4" fill="{_LINES["train"]}"/>',
             f'<text x="{x}" y="{floor + 19}" text-anchor="middle">{escape(name)}</text>',
         ]
-    parts += [
-        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">'
-        f"{escape(what)}</text>",
-    ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return "\n".join([*parts, _axis(right), _below(right, what), "</svg>"]) + "\n"
 
 
 def draw_norms(rows: Sequence[Record]) -> str:
@@ -228,16 +234,9 @@ def draw_norms(rows: Sequence[Record]) -> str:
             round(floor - (y - low) / max(high - low, 1) * (floor - _TOP), 2),
         )
 
-    parts = [
-        *_opening(width, "Gradient norms"),
-        f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">norm of the gradient</text>',
-    ]
-    for power in range(low, high + 1, max(1, (high - low) // 8)):
-        y = at(first, power)[1]
-        parts += [
-            f'<path d="M{_LEFT} {y}H{right}" stroke="#e2e8f0"/>',
-            f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">1e{power}</text>',
-        ]
+    parts = [*_opening(width, "Gradient norms"), _title("norm of the gradient")]
+    powers = range(low, high + 1, max(1, (high - low) // 8))
+    parts += _grid(right, {at(first, power)[1]: f"1e{power}" for power in powers})
     for i, (name, line) in enumerate(lines.items()):
         share = i / max(len(lines) - 1, 1)
         colour = f"hsl({round(230 - 200 * share)} 75% 42%)"
@@ -250,10 +249,10 @@ def draw_norms(rows: Sequence[Record]) -> str:
                 f'<text x="{right + 32}" y="{y + 4}">{escape(name)}</text>',
             ]
     parts += [
-        f'<path d="M{_LEFT} {floor}H{right}" stroke="#64748b"/>',
+        _axis(right),
         f'<text x="{_LEFT}" y="{floor + 19}">{first:g}</text>',
         f'<text x="{right}" y="{floor + 19}" text-anchor="end">{last:g}</text>',
-        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 9}" text-anchor="middle">step</text>',
+        _below(right, "step"),
     ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
