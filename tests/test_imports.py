@@ -42,10 +42,8 @@ def test_imports_point_one_way(part: str) -> None:
 
 
 PACKAGES = sorted(place.parent.name for place in (ROOT / "tensorgrad").glob("*/__init__.py"))
-#: Circles that are left: of what runs (the rule of ``logaddexp`` needs ``sigmoid``, which is built
-#: on its file), and of annotations alone (a module has methods that are written elsewhere and take
-#: modules; code is followed by parts that call one another).
-CIRCLES = {"ops": [{"activations", "elementwise", "reductions"}]}
+#: Circles of annotations alone: a module has methods that are written elsewhere and take modules;
+#: code is followed by parts that are given one another.
 CIRCLES_BY_TYPE = {
     "nn": [{"check", "evaluating", "hooks", "module", "summary"}],
     "program": [
@@ -109,13 +107,13 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_of_a_package_imports_in_a_circle(package: str) -> None:
     """Imports inside functions count."""
-    assert circles(imports_inside(package, annotations=False)) == CIRCLES.get(package, [])
+    assert circles(imports_inside(package, annotations=False)) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_annotations_import_in_the_circles_that_are_known(package: str) -> None:
     """Two modules may name each other's classes only where it is said above."""
-    known = [*CIRCLES.get(package, []), *CIRCLES_BY_TYPE.get(package, [])]
+    known = CIRCLES_BY_TYPE.get(package, [])
     assert circles(imports_inside(package, annotations=True)) == known
 
 

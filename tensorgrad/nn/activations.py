@@ -24,7 +24,7 @@ def _module(name: str, function: Callable[[Any], Any]) -> type[Module]:
     return type(name, (Module,), body)
 
 
-Sigmoid = _module("Sigmoid", functions.sigmoid)
+Sigmoid = _module("Sigmoid", elementwise.sigmoid)
 Tanh = _module("Tanh", elementwise.tanh)
 ReLU = _module("ReLU", functions.relu)
 SELU = _module("SELU", functions.selu)

@@ -26,12 +26,11 @@ from tensorgrad.ops.activations import (
     mish,
     relu,
     selu,
-    sigmoid,
     silu,
     softmax,
     softplus,
 )
-from tensorgrad.ops.elementwise import tanh
+from tensorgrad.ops.elementwise import sigmoid, tanh
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.losses import binary_cross_entropy_with_logits, cross_entropy, nll_loss

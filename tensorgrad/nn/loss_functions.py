@@ -13,9 +13,18 @@ import numpy as np
 
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.activations import sigmoid
 from tensorgrad.ops.elementwise import abs as absolute
-from tensorgrad.ops.elementwise import clip, equal, exp, log, maximum, square, weighted, where
+from tensorgrad.ops.elementwise import (
+    clip,
+    equal,
+    exp,
+    log,
+    maximum,
+    sigmoid,
+    square,
+    weighted,
+    where,
+)
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.losses import (
     REDUCTIONS,

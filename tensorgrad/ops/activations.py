@@ -6,16 +6,25 @@
 from __future__ import annotations
 
 import math
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.cpu import constant
-from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
-from tensorgrad.ops.elementwise import ZEROS, clip, erf, exp, keep_where, minimum, tanh, where
+from tensorgrad.ops.elementwise import (
+    ZEROS,
+    clip,
+    erf,
+    exp,
+    keep_where,
+    minimum,
+    sigmoid,
+    sigmoid_reference,
+    sigmoid_value,
+    tanh,
+    where,
+)
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
@@ -36,52 +45,10 @@ __all__ = [
     "mish",
     "relu",
     "selu",
-    "sigmoid",
     "silu",
     "softmax",
     "softplus",
 ]
-
-
-# Where NumPy says nothing of overflow. Entering it costs a tenth of what np.errstate costs; it is
-# copied for each use, since two threads cannot be in one context.
-_UNCHECKED = Context()
-_UNCHECKED.run(np.seterr, over="ignore")
-
-
-def _sigmoid_value(xp: Any, x: Any) -> Any:
-    # exp(-x) may overflow to infinity, whose reciprocal is the right 0: no branch is needed, and
-    # the result keeps its relative accuracy for negative x, which tanh(x / 2) / 2 + 1 / 2 loses.
-    if xp is not np:
-        return xp.sigmoid(x) if isinstance(xp, Namespace) else 1 / (1 + xp.exp(-x))
-    y = _UNCHECKED.copy().run(np.exp, np.negative(x))
-    if type(y) is not np.ndarray:  # of a 0-d array
-        return 1 / (1 + y)
-    y += constant(1.0, y.dtype)
-    return np.reciprocal(y, y)
-
-
-def _sigmoid_rule(g: Any, y: Any) -> Any:
-    if type(g) is np.ndarray and g.shape:  # the same in place, which is quicker
-        d = np.subtract(constant(1.0, y.dtype), y)
-        d *= y
-        d *= g
-        return d
-    return (1.0 - y) * y * g
-
-
-def _sigmoid_reference(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
-
-
-sigmoid = elementwise(
-    "sigmoid",
-    _sigmoid_value,
-    _sigmoid_rule,
-    "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
-    reference=_sigmoid_reference,
-    kernel="sigmoid",
-)
 
 
 def _softplus_value(xp: Any, x: Any) -> Any:
@@ -291,7 +258,7 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
 
 
 def _silu_value(xp: Any, x: Any) -> Any:
-    return x * _sigmoid_value(xp, x)
+    return x * sigmoid_value(xp, x)
 
 
 def _silu_rule(g: Any, x: Any) -> Any:
@@ -304,7 +271,7 @@ silu = elementwise(
     _silu_value,
     _silu_rule,
     "``x * sigmoid(x)``, also called swish.",
-    reference=lambda x: x * _sigmoid_reference(x),
+    reference=lambda x: x * sigmoid_reference(x),
     torch="nn.functional.silu",
     kernel="silu",
 )

@@ -15,9 +15,9 @@ from tensorgrad.backend.cpu import constant
 from tensorgrad.backend.sums import row_sums
 from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
-from tensorgrad.ops.activations import log_softmax, sigmoid, softmax
+from tensorgrad.ops.activations import log_softmax, softmax
 from tensorgrad.ops.creation import asarray
-from tensorgrad.ops.elementwise import equal, keep_where, weighted, where
+from tensorgrad.ops.elementwise import equal, keep_where, sigmoid, weighted, where
 from tensorgrad.ops.fast_paths import unary_with_labels
 from tensorgrad.ops.indexing import one_hot
 from tensorgrad.ops.precision import loss_in_float32
