@@ -481,7 +481,7 @@ MUTANTS: list[Mutant] = [
         "label barrier ignored",
         f"{PROGRAM}/schedule.py",
         "            first = max(first, self._barrier)\n",
-        "",
+        "            pass\n",
         "written",
     ),
     Mutant(

@@ -232,6 +232,8 @@ class Lowering:
             last.out = out
             self._known.pop(self._latest, None)
         else:
+            if value.storage is out.storage and value != out:  # as if all were read at first
+                value = self.copy(value)
             self.operations.append(Map(out, "copy", (value,), 1, self.where))
         for key in self._readers.pop(out.storage, ()):  # they read what was there before
             self._known.pop(key, None)
@@ -280,7 +282,7 @@ class Lowering:
         Raises NotFollowedError, or whatever the value function raises.
         """
         before = len(self.storages)
-        xp = SymbolicNamespace(self, self.program.on_host)
+        xp = SymbolicNamespace(self, self.program.on_host, len(inputs))
         given = [
             xp.input(x, self._kind(i, k)) if type(x) is View else x for k, x in enumerate(inputs)
         ]

@@ -35,6 +35,10 @@ _BEYOND = 2.0**600
 _FACTORS = 4
 
 
+# Operations that one value function may take, and how many more for each of its inputs.
+_OPERATIONS, _EACH = 256, 64
+
+
 class NotFollowedError(Exception):
     """Says why a value function cannot be turned into loops."""
 
@@ -72,14 +76,17 @@ class Memory:
     kind: "input", which must not be written to; "mutated", an input that is written in place;
         "temporary", which gets a new storage where it is overwritten.
     own: a storage that nobody else has, so that parts of it can be overwritten in place.
+    in_order: whether NumPy's array would lie in row-major order, too, and not as what it was made
+        of does. torn: whether one that may not was reshaped, which may have made a copy.
     """
 
-    __slots__ = ("kind", "own", "storage")
+    __slots__ = ("in_order", "kind", "own", "storage", "torn")
 
     def __init__(
         self, storage: Storage, kind: str = "temporary", own: Storage | None = None
     ) -> None:
         self.storage, self.kind, self.own = storage, kind, own
+        self.in_order, self.torn = True, False
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -95,7 +102,7 @@ def _refusing(reason: str) -> Any:
 class SymbolicArray:
     """An array of which shape and dtype are known, and how its numbers are computed."""
 
-    __slots__ = ("_memory", "_view", "dtype", "shape", "weak", "xp")
+    __slots__ = ("_memory", "_view", "dtype", "scalar", "shape", "weak", "xp")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(
@@ -107,6 +114,8 @@ class SymbolicArray:
     ) -> None:
         self.xp, self._view, self.weak = xp, view, weak
         self._memory = Memory(view.storage) if memory is None else memory
+        #: whether it is one of NumPy's scalars: ``+=`` does not change it, but makes another one
+        self.scalar = False
         #: the sizes of the axes, and the element type
         self.shape, self.dtype = view.shape, view.storage.dtype
 
@@ -119,8 +128,9 @@ class SymbolicArray:
         return View(self._memory.storage, v.shape, v.strides, v.offset)
 
     def _at(self, view: View) -> SymbolicArray:
-        """Another view of the same memory."""
-        return SymbolicArray(self.xp, view, self._memory, self.weak)
+        """Another view of the same memory; of a scalar, an array of its own."""
+        memory = None if self.scalar else self._memory
+        return SymbolicArray(self.xp, view, memory, self.weak)
 
     @property
     def size(self) -> int:
@@ -146,6 +156,11 @@ class SymbolicArray:
     def mT(self) -> SymbolicArray:
         """The last two axes exchanged."""
         return self.xp.swapaxes(self, -1, -2)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether NumPy's elementwise functions give an array in row-major order for it."""
+        return self.ndim < 2 or (self._memory.in_order and self._view.contiguous)
 
     @property
     def flags(self) -> Any:
@@ -177,6 +192,8 @@ class SymbolicArray:
         if math.prod(sizes) != self.size:
             raise ValueError(f"cannot reshape {self.shape} to {sizes}")
         found = self._view.reshape(tuple(sizes))
+        if self.ndim > 1 and not self._memory.in_order:
+            self._memory.torn = True
         return self.copy().reshape(sizes) if found is None else self._at(found)
 
     def ravel(self) -> SymbolicArray:
@@ -216,7 +233,18 @@ class SymbolicArray:
         return self._view.slice(parts)
 
     def __getitem__(self, index: Any) -> SymbolicArray:
-        return self._at(self._sliced(index))
+        found = self._at(self._sliced(index))
+        parts = index if isinstance(index, tuple) else (index,)
+        if found.shape or ... in parts:
+            return found
+        mutated = self._memory.kind == "mutated"  # a scalar is the number that is there now
+        view = found.copy()._view if mutated else found.elements
+        return SymbolicArray(self.xp, view, weak=self.weak).as_scalar()
+
+    def as_scalar(self) -> SymbolicArray:
+        """This, if it has axes; else as a scalar of NumPy's."""
+        self.scalar = not self.shape
+        return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.xp.assign(self._at(self._sliced(index)), value)
@@ -236,11 +264,14 @@ class SymbolicArray:
             if copy:
                 return self.copy()
             return SymbolicArray(self.xp, self._view, self._memory) if self.weak else self
-        return self.xp.mapped("cast", (self.elements,), wanted, self.shape)
+        found = self.xp.mapped("cast", (self.elements,), wanted, self.shape)
+        found._memory.in_order = self.in_order
+        return found.as_scalar() if self.scalar else found
 
     def copy(self) -> SymbolicArray:
         """In memory of its own."""
-        return self.xp.mapped("copy", (self.elements,), self.dtype, self.shape)
+        found = self.xp.mapped("copy", (self.elements,), self.dtype, self.shape)
+        return found.as_scalar() if self.scalar else found
 
     def fill(self, value: Any) -> None:
         """Overwrite all elements with a number."""
@@ -356,7 +387,7 @@ _SINGLE = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "i
 def _operator(ufunc: str, places: tuple[int, ...], inplace: bool = False) -> Callable[..., Any]:
     def method(self: SymbolicArray, *other: Any) -> Any:
         given = (self, *other)
-        into = {"out": self} if inplace else {}
+        into = {"out": self} if inplace and not self.scalar else {}
         return getattr(self.xp, ufunc)(*[given[k] for k in places], **into)
 
     return method
@@ -451,7 +482,7 @@ class Ufunc:
         if out is None:
             if where is not True:
                 self.xp.refuse("where= without out=")
-            return found
+            return found.as_scalar()
         if where is not True:
             found = self.xp.where(where, found, out)
         if found.dtype != out.dtype and not np.can_cast(found.dtype, out.dtype, "same_kind"):
@@ -472,7 +503,9 @@ class Ufunc:
                 return found
         inputs = tuple([self.xp.as_dtype(a, t) for a, t in zip(given, loop)])
         name = "logical_not" if self.name == "invert" and made == BOOL else self.name
-        return self.xp.mapped(name, inputs, made, shape, weak)
+        found = self.xp.mapped(name, inputs, made, shape, weak)
+        found._memory.in_order = len(shape) < 2 or all(a.in_order for a in arrays)
+        return found
 
     def _power(self, x: SymbolicArray, exponent: float, dtype: Any) -> SymbolicArray | None:
         """Small whole powers are products, and the power of a half is a root."""
@@ -517,8 +550,10 @@ class SymbolicNamespace(Namespace):
 
     newaxis = None
 
-    def __init__(self, trace: Trace, on_host: bool = True) -> None:
+    def __init__(self, trace: Trace, on_host: bool = True, inputs: int = 1) -> None:
+        """inputs: how many the value function has, which says how many operations it may take."""
         self.trace, self.on_host = trace, on_host
+        self._most = len(trace.operations) + _OPERATIONS + _EACH * inputs
         #: why the value cannot be followed, also where the function went on
         self.refusal = ""
 
@@ -568,6 +603,8 @@ class SymbolicNamespace(Namespace):
         weak: bool = False,
     ) -> SymbolicArray:
         """A new array: ``name`` of the inputs at every point."""
+        if len(self.trace.operations) > self._most:
+            self.refuse("its loop in Python takes too many operations")
         return SymbolicArray(self, self.trace.map(name, inputs, dtype, shape), None, weak)
 
     def reduced(
@@ -578,7 +615,8 @@ class SymbolicNamespace(Namespace):
         if y.storage is x.elements.storage:  # NumPy would give a copy
             y = self.trace.map("copy", (y,), x.dtype, y.shape)
         found = SymbolicArray(self, y)
-        return found if keepdims else found._without(axes)
+        found._memory.in_order = x.in_order
+        return found if keepdims else found._without(axes).as_scalar()
 
     def assign(self, target: Any, value: Any, before: int | None = None) -> None:
         """``target[...] = value``.
@@ -589,6 +627,10 @@ class SymbolicNamespace(Namespace):
             self.refuse("it writes to an array made elsewhere")
         value = self.operand(value)
         memory, place = target._memory, target._view
+        if target.scalar:
+            raise TypeError("a number is no array that could be overwritten")
+        if memory.torn:
+            self.refuse("what was reshaped, and may be a copy, is overwritten")
         if memory.kind == "input":
             self.refuse("it writes to an input that the primitive does not mutate")
         count = len(self.trace.operations)
@@ -600,13 +642,16 @@ class SymbolicNamespace(Namespace):
         else:
             found = value.elements
             count = len(self.trace.operations) if before is None else before
+        while len(found.shape) > len(place.shape) and found.shape[0] == 1:
+            found = View(found.storage, found.shape[1:], found.strides[1:], found.offset)
         alike = found.shape == place.shape
         if not alike and np.broadcast_shapes(found.shape, place.shape) != place.shape:
             raise ValueError(f"shape {found.shape} cannot be put into {place.shape}")
         if not place.size:
             return
         whole = place.size == memory.storage.size
-        whole = whole and all(s for n, s in zip(place.shape, place.strides) if n != 1)
+        if not all(s for n, s in zip(place.shape, place.strides) if n != 1):
+            self.refuse("it writes to one place several times")
         if memory.kind == "mutated" or not whole:
             if memory.kind != "mutated":
                 self._make_own(memory)
@@ -729,7 +774,9 @@ class SymbolicNamespace(Namespace):
         shape = np.broadcast_shapes(*[x.shape for x in arrays])
         inputs = (self.as_dtype(condition, BOOL), self.as_dtype(a, dtype), self.as_dtype(b, dtype))
         weak = all(type(k) is type for k in kinds)
-        return self.mapped("where", inputs, dtype, shape, weak)
+        found = self.mapped("where", inputs, dtype, shape, weak)
+        found._memory.in_order = all(x.in_order for x in arrays)
+        return found
 
     def clip(self, x: Any, low: Any = None, high: Any = None, out: Any = None) -> SymbolicArray:
         """``x`` limited to [low, high]."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -222,7 +223,7 @@ class NumpyExecutor:
             if isinstance(function, np.ufunc) and into:
                 given.append(f"out={name}_[start:stop]")
                 into = False
-            call = self._constant(i.op.cpu, i.op.name.replace(".", "_"))
+            call = self._constant(i.op.cpu, _identifier(i.op.name))
             body.append(f"{name} = {call}({', '.join(given)})")
             if into:
                 body.append(f"{name}_[start:stop] = {name}")
@@ -260,7 +261,7 @@ class NumpyExecutor:
         else:
             fixed, live = self._constant(i.attrs, "a"), self._constant(i.live, "l")
             given.append(f"**{{**{fixed}, **{live}()}}")
-        call = f"{self._constant(op.cpu, op.name.replace('.', '_'))}({', '.join(given)})"
+        call = f"{self._constant(op.cpu, _identifier(op.name))}({', '.join(given)})"
         if first.before is not None:
             self._lines.append(call)
         elif op.residual is None:
@@ -391,6 +392,11 @@ def _own(array: Any, taken: set[int]) -> Any:
         return array.copy()
     taken.add(id(array))
     return array
+
+
+def _identifier(name: str) -> str:
+    """The name of a primitive, which may be that of a lambda, as one of Python's."""
+    return re.sub(r"\W", "_", name)
 
 
 def _name(v: Value) -> str:

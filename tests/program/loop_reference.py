@@ -1,0 +1,96 @@
+"""The loop IR run with NumPy, operation by operation: what loops made of it have to give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.program.loop_ir import COLUMN, Call, Check, Map, Product, Reduce, Storage, View
+from tensorgrad.program.lower import Lowering
+from tensorgrad.tape import Primitive
+
+_REDUCERS = {"+": np.add, "*": np.multiply, "max": np.maximum, "min": np.minimum}
+_OWN: dict[str, Any] = {
+    "where": np.where,
+    "cast": lambda x: x,
+    "copy": lambda x: x,
+    "index": lambda x: x,
+    "erf": np.vectorize(math.erf),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+
+
+class Memory:
+    """The memory of a lowered program, and what its operations do to it."""
+
+    def __init__(self) -> None:
+        self._flat: dict[Storage, Any] = {}
+
+    def seen(self, view: View) -> Any:
+        """The array that a view shows."""
+        s = view.storage
+        flat = self._flat.setdefault(s, np.zeros(s.size, s.dtype))
+        steps = [k * s.dtype.itemsize for k in view.strides]
+        return as_strided(flat[view.offset :], view.shape, steps)
+
+    def run(self, op: Any) -> None:
+        """Do what one operation says."""
+        if isinstance(op, Check):
+            labels = self.seen(op.labels)
+            assert ((labels >= 0) & (labels < op.classes)).all()
+            return
+        if isinstance(op, Reduce):
+            found = _REDUCERS[op.kind].reduce(self.seen(op.x), axis=op.axes, keepdims=True)
+        elif isinstance(op, Product):
+            found = self.seen(op.a) @ self.seen(op.b)
+        else:
+            assert isinstance(op, Map)
+            given = [self._operand(x, op.out.shape) for x in op.inputs]
+            found = (_OWN.get(op.name) or getattr(np, op.name))(*given)
+        self.seen(op.out)[...] = np.array(found).astype(op.out.dtype)
+
+    def _operand(self, x: Any, shape: tuple[int, ...]) -> Any:
+        if x is COLUMN:
+            return np.broadcast_to(np.arange(shape[-1]), shape)
+        return self.seen(x) if isinstance(x, View) else x
+
+
+def lowered(
+    value: Any, arrays: Sequence[Any], mutates: tuple[int, ...] = (), attrs: Any = None
+) -> tuple[Lowering, list[Value], list[Value]]:
+    """A program of one primitive, in loops: with its inputs, and its outputs after the first."""
+    attrs = attrs or {}
+    rules: dict[str, Any] = {f"x{k}": None for k in range(len(arrays))}
+    op = Primitive("tested", value, rules, mutates=mutates)
+    inputs = [Value(k, a.shape, a.dtype, "external", array=a.copy()) for k, a in enumerate(arrays)]
+    y = value(np, *[a.copy() for a in arrays], **attrs)
+    outputs = [Value(100, y.shape, y.dtype)]
+    outputs += [Value(101 + k, arrays[k].shape, arrays[k].dtype, before=inputs[k]) for k in mutates]
+    program = Program(
+        instructions=[Instruction(op, tuple(inputs), attrs, outputs, written=mutates)]
+    )
+    program.results = [outputs[0]]
+    return Lowering(program), inputs, outputs
+
+
+def computed(
+    value: Any, arrays: Sequence[Any], mutates: tuple[int, ...] = (), attrs: Any = None
+) -> list[Any] | None:
+    """The result of a value function, and what it leaves in the inputs it mutates, by loops.
+
+    ``None`` where it is a call.
+    """
+    lowering, inputs, outputs = lowered(value, arrays, mutates, attrs)
+    if any(isinstance(op, Call) for op in lowering.operations):
+        return None
+    memory = Memory()
+    for v in inputs:
+        memory.seen(lowering.views[v])[...] = v.array
+    for op in lowering.operations:
+        memory.run(op)
+    return [np.array(memory.seen(lowering.views[v])) for v in outputs]
