@@ -55,6 +55,9 @@ class Observer:
     def seeded(self, generator: Any) -> None:
         """Called before ``generator`` starts again from a seed."""
 
+    def clearing(self, optimizer: Any) -> None:
+        """Called before an optimizer forgets the gradients of all its parameters."""
+
     def updating(self, optimizer: Any, number: int, bundle: int) -> None:
         """Called before an optimizer updates a bundle of its group ``number``."""
 

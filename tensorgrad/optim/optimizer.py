@@ -214,6 +214,8 @@ class Optimizer:
         set_to_none: False overwrites them with zeros instead, so that every parameter is updated.
         """
         observers = current_mode().observers
+        for observer in observers:
+            observer.clearing(self)
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:

@@ -76,6 +76,8 @@ class Recorder(Observer):
         self._enter = enter
         #: (optimizer, number of the group, number of the bundle) of every update
         self.updates: list[tuple[Any, int, int]] = []
+        #: optimizers that forget the gradients of their parameters
+        self.cleared: list[Any] = []
         #: tensors from outside, each with the value that it has there
         self.externals: list[tuple[Tensor, Value]] = []
         #: generators, and how many words of each the step uses up
@@ -303,6 +305,10 @@ class Recorder(Observer):
         raise _refused(
             "a generator is seeded inside the compiled function", "seed it outside, before the call"
         )
+
+    def clearing(self, optimizer: Any) -> None:
+        """Remember whose parameters count; see Observer."""
+        self.cleared.append(optimizer)
 
     @_told
     def updating(self, optimizer: Any, number: int, bundle: int) -> None:

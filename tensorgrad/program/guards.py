@@ -422,6 +422,10 @@ class Guards:
             self.reads.append(Guard("call", gradients_apart, (given, ()), True, "backward"))
         for optimizer in dict.fromkeys(o for o, *_ in recorder.updates):
             self._optimizers.append((optimizer, _parts_of_optimizer(optimizer)))
+        updated = [optimizer for optimizer, _ in self._optimizers]
+        for optimizer in dict.fromkeys(recorder.cleared):
+            if optimizer not in updated:
+                self.reads += _of_groups(optimizer)
         for optimizer, number, _ in recorder.updates:
             self._updates.append((optimizer, number, optimizer._plans[number]))
         self.argument_leaves = {
@@ -641,6 +645,24 @@ def _of_functions(met: Iterable[Any]) -> list[Guard]:
         for f in met
         if isinstance(f, types.FunctionType) and ours(f)
     ]
+
+
+def _of_groups(optimizer: Any) -> list[Guard]:
+    """Guards of which parameters an optimizer has, where it only forgets their gradients."""
+    groups, where = optimizer.param_groups, "zero_grad()"
+    found = [
+        Guard("key", vars(optimizer), "param_groups", groups, where),
+        Guard("length", groups, None, len(groups), where),
+    ]
+    for number, group in enumerate(groups):
+        params = group["params"]
+        found += [
+            Guard("item", groups, number, group, where),
+            Guard("key", group, "params", params, where),
+            Guard("length", params, None, len(params), where),
+            *(Guard("item", params, k, p, where) for k, p in enumerate(params)),
+        ]
+    return found
 
 
 def _plain_copy(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program.executors import EVERY_EXECUTOR
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
@@ -164,6 +165,53 @@ def test_gradients_from_outside_that_the_step_takes_away() -> None:
         call()
         assert w.grad is None
         np.testing.assert_allclose(w.item(), 2.0 * 0.8 ** (k + 1), rtol=1e-6)
+
+
+CHANGES: dict[str, Callable[[optim.Optimizer, Tensor, Tensor], Any]] = {
+    "a group more": lambda o, a, b: o.add_param_group({"params": [b]}),
+    "a parameter more": lambda o, a, b: o.param_groups[0]["params"].append(b),
+    "another parameter": lambda o, a, b: o.param_groups[0]["params"].__setitem__(0, b),
+    "another list": lambda o, a, b: o.param_groups[0].update(params=[b]),
+    "another group": lambda o, a, b: o.param_groups.__setitem__(
+        0, {**o.param_groups[0], "params": [b]}
+    ),
+    "other groups": lambda o, a, b: setattr(
+        o, "param_groups", [{**o.param_groups[0], "params": [a, b]}]
+    ),
+}
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whose_gradients_are_forgotten_by_a_program_without_the_update(
+    executor: str, change: Callable[[optim.Optimizer, Tensor, Tensor], Any]
+) -> None:
+    """``step`` is called outside, and parameters come and go between the calls."""
+    ends = []
+    for compiled in (False, True):
+        a, b = (Tensor([1.0, k], requires_grad=True) for k in (2.0, 3.0))
+        optimizer = optim.SGD([a], lr=0.1)
+
+        def gradients(
+            x: Tensor, a: Tensor = a, b: Tensor = b, o: optim.Optimizer = optimizer
+        ) -> Tensor:
+            o.zero_grad()
+            loss = ((a + b) * x).sum()
+            loss.backward()
+            return loss
+
+        run: Any = compile(gradients, executor=executor) if compiled else gradients
+        found = []
+        for k in range(7):
+            if k == 4:
+                change(optimizer, a, b)
+            found.append(run(X).item())
+            optimizer.step()
+            assert a.grad is not None
+            assert b.grad is not None
+            found += [*a.grad.tolist(), *b.grad.tolist()]
+        ends.append(found)
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
 
 
 def test_super_within_forward() -> None:
