@@ -15,12 +15,13 @@ import numpy as np
 from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes, versions
-from tensorgrad.backend import cuda_backend, has_multi_gpu, is_array
+from tensorgrad.backend import BACKENDS, cuda_backend, has_multi_gpu, is_array
 from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
-from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, unbroadcast, wrap
+from tensorgrad.ops.shaping import unbroadcast
+from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
 from tensorgrad.versions import changed_since
 
@@ -78,7 +79,7 @@ def run_backward(
             tensors = [(node, wrap(seed, None)) for node, seed in seeds]
             found = _BackwardPass(targets, True, retain_graph).run(tensors)
             return {node: g.data for node, g in found.items()}
-    if has_multi_gpu():
+    if len(BACKENDS) > 1 and has_multi_gpu():
         # The rules run on bare arrays, so that the device they lie on has to be made current here.
         with cuda_backend().at(cuda_backend().current_device()):
             return _BackwardPass(targets, False, retain_graph, True).run(seeds)
@@ -413,11 +414,13 @@ def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
     if type(d) is ndarray or is_array(d):
-        shared = d is g or d.base is not None
+        if d is g or d.base is not None:
+            return d.copy()
         for value in saved:
-            if d is value or (type(value) is tuple and any(d is v for v in value)):
-                shared = True
-        return d.copy() if shared else d
+            for v in value if type(value) is tuple else (value,):
+                if d is v:
+                    return d.copy()
+        return d
     flat = [v for value in (g, *saved) for v in (value if type(value) is tuple else (value,))]
     arrays = [v.data if hasattr(v, "node") else v for v in flat]
     return d.clone() if d.data.base is not None or any(d.data is a for a in arrays) else d

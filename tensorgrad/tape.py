@@ -22,10 +22,9 @@ import numpy as np
 from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes
-from tensorgrad.backend import is_array
+from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array, Backend, Value
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.backend.sums import column_sums, total
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32
 from tensorgrad.errors import DeviceError, DtypeError, explained
 from tensorgrad.observers import AUTOCAST_DTYPE, AUTOCASTS
@@ -330,6 +329,7 @@ class Primitive:
 LEAF = Primitive("leaf", "positive", {})
 NO_ATTRS: dict[str, Any] = {}
 SCALARS = frozenset({float, int, bool})
+_ARRAYS = frozenset({ndarray, np.float32, np.float64})  # NumPy makes a scalar of a 0-d array
 
 
 # --- dispatch ---------------------------------------------------------------------------------
@@ -344,9 +344,9 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
 
     Raises ShapeError, DtypeError, DeviceError, before anything is changed.
     """
-    if type(inputs[0]) is ndarray:  # a gradient rule at work
+    if type(inputs[0]) in _ARRAYS:  # a gradient rule at work
         for x in inputs:
-            if type(x) is not ndarray and type(x) not in SCALARS:
+            if type(x) not in _ARRAYS and type(x) not in SCALARS:
                 break
             if op.half_in_float32 and type(x) is ndarray and x.dtype in HALVES:
                 break
@@ -363,7 +363,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
             if bare is not None:
-                device = backend.BACKENDS.get(type(bare), CPU)
+                device = BACKENDS.get(type(bare), CPU)
                 y = device.run(op, inputs, attrs)
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
@@ -382,7 +382,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     if op.residual is not None:
         y, residual = y
         attrs = {**attrs, "r": residual}
-    if type(y) is not ndarray and not is_array(y):  # NumPy makes a scalar of a 0-d array
+    if type(y) not in BACKENDS:  # NumPy makes a scalar of a 0-d array
         y = device.xp.asarray(y)
     out = new_object(Tensor)
     out.data = y
@@ -563,7 +563,7 @@ def wrap(array: Array, node: Node | None) -> Tensor:
     return out
 
 
-# --- the three operations the engine itself needs -------------------------------------------------
+# --- the operation that dispatch itself needs -----------------------------------------------------
 
 
 def cast(x: Any, dtype: np.dtype[Any]) -> Any:
@@ -571,60 +571,13 @@ def cast(x: Any, dtype: np.dtype[Any]) -> Any:
     return apply(CAST, (x,), {"dtype": dtype})
 
 
-def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
-    """``x`` repeated along new and size-1 axes until it has ``shape``."""
-    return apply(BROADCAST_TO, (x,), {"shape": shape})
-
-
-def unbroadcast(d: Any, shape: tuple[int, ...]) -> Any:
-    """``d`` summed over the axes along which a value of ``shape`` was repeated to give its shape.
-
-    Gradient rules contain no shape code: the engine calls this on whatever they return.
-    """
-    if d.shape == shape:
-        return d
-    if type(d) is ndarray and d.dtype in WIDE_FLOATS:
-        return _sum_to_value(np, d, shape)
-    return apply(SUM_TO, (d,), {"shape": shape})
-
-
 def _cast_value(xp: Any, x: Array, dtype: np.dtype[Any]) -> Array:
     return x.astype(dtype)
-
-
-def _broadcast_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
-    return xp.broadcast_to(x, shape)
-
-
-def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
-    if xp is np and x.ndim == 2 and x.shape[1:] == shape:  # the gradient of a bias
-        return column_sums(x)
-    extra = x.ndim - len(shape)
-    kept = x.shape[extra:]
-    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != kept[i]))
-    return total(xp, x, axes).reshape(shape)
 
 
 CAST = Primitive(
     "astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)}, elementwise=True, moves=True
 )
-BROADCAST_TO = Primitive(
-    "broadcast_to",
-    _broadcast_value,
-    {"x": lambda g, x_shape: unbroadcast(g, x_shape)},
-    explain=lambda shape_in, shape: (
-        f"only axes of size 1 and new leading axes can be repeated to get shape {tuple(shape)}"
-    ),
-    moves=True,
-)
-SUM_TO = Primitive(
-    "sum_to",
-    _sum_to_value,
-    {"x": lambda g, x_shape: broadcast_to(g, x_shape)},
-    promotion="same",
-    half_in_float32=True,
-)
-
 new_object = object.__new__
 if not TYPE_CHECKING:
     Tensor: Any = None  # set by tensor.py: the class needs the operations, and they need this file

@@ -14,11 +14,11 @@ from numpy import ndarray
 
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import is_array
-from tensorgrad.backend.cpu import constant
 from tensorgrad.backward import run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.ops import fast_paths, numpy_names
+from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.tape import Leaf, Node, wrap
 

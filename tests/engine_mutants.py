@@ -104,7 +104,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "unbroadcast over the wrong axis",
-        TAPE,
+        "tensorgrad/ops/shaping.py",
         "*(extra + i for i, n in enumerate(shape) if n == 1 != kept[i])",
         "*(i for i, n in enumerate(shape) if n == 1 != kept[i])",
         "backward",
@@ -237,15 +237,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "views handed out as gradients",
         BACKWARD,
-        "shared = d is g or d.base is not None",
-        "shared = d is g",
+        "if d is g or d.base is not None:",
+        "if d is g:",
         "tape",
     ),
     Mutant(
         "saved values handed out as gradients",
         BACKWARD,
-        "if d is value or (type(value) is tuple and any(d is v for v in value)):",
-        "if type(value) is tuple and any(d is v for v in value):",
+        "for v in value if type(value) is tuple else (value,):",
+        "for v in value if type(value) is tuple else ():",
         "backward",
     ),
     Mutant(

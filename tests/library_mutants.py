@@ -43,6 +43,7 @@ SELECTIONS: dict[str, Selection] = {
         " -k 'rms or layer_norm or autocast or 16 or switches'",
         6,
     ),
+    "random bits": Selection("tests/test_philox.py", 3),
     "operators": Selection("tests/test_tensor.py -k 'operators'", 2),
     "creation": Selection("tests/ops/test_table.py -k 'linspace'", 3),
     "fan-out": Selection("tests/ops/test_edges.py tests/test_backward.py", 5),
@@ -365,17 +366,32 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "rows added in order, however many",
-        "tensorgrad/backend/sums.py",
+        "tensorgrad/ops/sums.py",
         "_IN_ORDER = 128\n",
         "_IN_ORDER = 1 << 40\n",
         "special values",
     ),
     Mutant(
         "a row left out behind the last block",
-        "tensorgrad/backend/sums.py",
+        "tensorgrad/ops/sums.py",
         "_over_rows(x[:, whole:])",
         "_over_rows(x[:, whole + 1 :])",
         "special values",
+    ),
+    # --- random bits
+    Mutant(
+        "a round too few",
+        "tensorgrad/backend/philox.py",
+        "_ROUNDS = 10\n",
+        "_ROUNDS = 9\n",
+        "random bits",
+    ),
+    Mutant(
+        "a draw that begins inside a pair",
+        "tensorgrad/backend/philox.py",
+        "    skip = (position // words) % 2\n",
+        "    skip = 0\n",
+        "random bits",
     ),
     # --- sums of gradients
     Mutant(
@@ -388,8 +404,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a gradient that shares its memory with another",
         "tensorgrad/backward.py",
-        "shared = d is g or d.base is not None",
-        "shared = False",
+        "if d is g or d.base is not None:",
+        "if False:",
         "fan-out",
     ),
     # --- optimizers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,14 +52,3 @@ class CpuBackend(Backend):
 
 
 CPU = CpuBackend()
-
-
-@lru_cache(maxsize=1024)
-def constant(value: float, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """``value`` as a 0-d NumPy array, which a ufunc takes in half the time of a Python number.
-
-    Not for zeros: 0.0 and -0.0 would be one entry. The array is read-only, being shared.
-    """
-    found = np.asarray(value, dtype)
-    found.flags.writeable = False
-    return found

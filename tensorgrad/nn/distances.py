@@ -16,8 +16,7 @@ from tensorgrad.ops.losses import above_zero, paired, reduced
 from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import norm
 from tensorgrad.ops.reductions import sum as total
-from tensorgrad.ops.shaping import normalize_axis
-from tensorgrad.tape import broadcast_to
+from tensorgrad.ops.shaping import broadcast_to, normalize_axis
 from tensorgrad.tensor import Tensor
 
 __all__ = [

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.sums import total
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import (
     ZEROS,
@@ -29,6 +28,7 @@ from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import normalize_axis
+from tensorgrad.ops.sums import total
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
 from tensorgrad.tape import Primitive, apply
 

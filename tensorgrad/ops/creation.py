@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad import backend, dtypes, tape
+from tensorgrad import backend, dtypes
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.numbers import number
-from tensorgrad.ops.shaping import reshape, shape_of
+from tensorgrad.ops.shaping import broadcast_to, reshape, shape_of
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import wrap
 
@@ -161,7 +161,7 @@ def _spread(
             "requires a gradient itself; leave one of the two out, or .detach() fill_value"
         )
     x = x.to(device=device, dtype=dtype)
-    return _announced(tape.broadcast_to(reshape(x, ()), shape).clone(), leaf)
+    return _announced(broadcast_to(reshape(x, ()), shape).clone(), leaf)
 
 
 @operation(
@@ -417,4 +417,4 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
             raise ShapeError(f"meshgrid: vectors are needed; got shape {shape_of(x)}")
         shape[place] = size
         vectors.append(reshape(x, tuple(size if i == place else 1 for i in range(n))))
-    return tuple(tape.broadcast_to(x, tuple(shape)) for x in vectors)
+    return tuple(broadcast_to(x, shape) for x in vectors)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.cpu import constant
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops import special
 from tensorgrad.ops.fast_paths import binary, ternary
+from tensorgrad.ops.numbers import constant
+from tensorgrad.ops.sums import least_squares
 from tensorgrad.ops.table import elementwise, elementwise2, operation
 from tensorgrad.tape import Primitive, apply
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy import asarray, ndarray
 
-from tensorgrad.backend.cpu import constant
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import explained
 from tensorgrad.observers import AUTOCASTS, current_mode
+from tensorgrad.ops.numbers import constant
 from tensorgrad.tape import NO_ATTRS, SCALARS, Node, Primitive, apply, init_node, new_object
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import numpy as np
 
 from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
-from tensorgrad.backend.sums import add_at, many_at_one
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
@@ -26,6 +25,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
     sliced,
 )
+from tensorgrad.ops.sums import add_at, many_at_one
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.cpu import constant
-from tensorgrad.backend.sums import row_sums
 from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.activations import log_softmax, softmax
@@ -20,10 +18,12 @@ from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import equal, keep_where, sigmoid, weighted, where
 from tensorgrad.ops.fast_paths import unary_with_labels
 from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims, moveaxis, reshape, shape_of
+from tensorgrad.ops.sums import row_sums
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.sums import total
 from tensorgrad.dtypes import FLOATS, get_default_dtype
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.elementwise import rsqrt
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.shaping import reshape, shape_of
+from tensorgrad.ops.sums import total
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.backend.sums import least_squares, total
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops.elementwise import (
     abs,
@@ -24,12 +23,14 @@ from tensorgrad.ops.elementwise import (
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import (
     Axis,
+    broadcast_to,
     normalize_axes,
     normalize_axis,
     reshape,
 )
+from tensorgrad.ops.sums import least_squares, total
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import Primitive, apply, broadcast_to, cast
+from tensorgrad.tape import Primitive, apply, cast
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -56,7 +57,7 @@ __all__ = [
 def spread(g: Any, x_shape: tuple[int, ...], axis: tuple[int, ...], keepdims: bool) -> Any:
     """``g``, reduced over ``axis``, repeated along those axes to ``x_shape``."""
     if not keepdims:
-        g = reshape(g, tuple([1 if i in axis else n for i, n in enumerate(x_shape)]))
+        g = _with_axes(g, x_shape, axis)
     return broadcast_to(g, x_shape)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.sums import product, running
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.reductions import of_dtype, spread
@@ -21,6 +20,7 @@ from tensorgrad.ops.shaping import (
     reshape,
     shape_of,
 )
+from tensorgrad.ops.sums import product, running
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 

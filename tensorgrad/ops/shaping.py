@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad import tape
+from tensorgrad.backend.base import Array
+from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.sums import column_sums, total
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 
@@ -125,6 +127,8 @@ def reshape(x: Any, /, shape: int | Sequence[int], *more: int) -> Tensor:
 
 def _together(first: int | Sequence[int], more: tuple[int, ...]) -> tuple[int, ...]:
     """Sizes or axes given as one sequence or one by one, as a tuple."""
+    if type(first) is tuple:  # an abstract class takes its time to say so
+        return first
     return tuple(first) if isinstance(first, Sequence) else (as_int(first), *more)
 
 
@@ -300,6 +304,49 @@ def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
 unsqueeze = expand_dims
 
 
+def _broadcast_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
+    return xp.broadcast_to(x, shape)
+
+
+def _sum_to_value(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
+    if xp is np and x.ndim == 2 and x.shape[1:] == shape:  # the gradient of a bias
+        return column_sums(x)
+    extra = x.ndim - len(shape)
+    kept = x.shape[extra:]
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != kept[i]))
+    return total(xp, x, axes).reshape(shape)
+
+
+_BROADCAST_TO = Primitive(
+    "broadcast_to",
+    _broadcast_value,
+    {"x": lambda g, x_shape: unbroadcast(g, x_shape)},
+    explain=lambda shape_in, shape: (
+        f"only axes of size 1 and new leading axes can be repeated to get shape {tuple(shape)}"
+    ),
+    moves=True,
+)
+SUM_TO = Primitive(
+    "sum_to",
+    _sum_to_value,
+    {"x": lambda g, x_shape: apply(_BROADCAST_TO, (g,), {"shape": x_shape})},
+    promotion="same",
+    half_in_float32=True,
+)
+
+
+def unbroadcast(d: Any, shape: tuple[int, ...]) -> Any:
+    """``d`` summed over the axes along which a value of ``shape`` was repeated to give its shape.
+
+    Gradient rules contain no shape code: the engine calls this on whatever they return.
+    """
+    if d.shape == shape:
+        return d
+    if type(d) is np.ndarray and d.dtype in WIDE_FLOATS:
+        return _sum_to_value(np, d, shape)
+    return apply(SUM_TO, (d,), {"shape": shape})
+
+
 @operation(
     cases=[
         lambda s: s(s.real(3, 1), (2, 3, 4)),
@@ -307,7 +354,7 @@ unsqueeze = expand_dims
         lambda s: s(s.real(3), (0, 3)),
         lambda s: s(s.real(3), (3,)),
     ],
-    primitive=tape.BROADCAST_TO,
+    primitive=_BROADCAST_TO,
     numpy="array shape ~subok",
 )
 def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
@@ -315,7 +362,9 @@ def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
 
     Raises ShapeError if ``shape`` differs along another axis.
     """
-    return tape.broadcast_to(x, (shape,) if isinstance(shape, int) else tuple(shape))
+    return apply(
+        _BROADCAST_TO, (x,), {"shape": (shape,) if isinstance(shape, int) else tuple(shape)}
+    )
 
 
 @operation(
@@ -325,7 +374,7 @@ def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
     ],
     torch="broadcast_tensors",
     method=False,
-    primitive=tape.BROADCAST_TO,
+    primitive=_BROADCAST_TO,
     numpy="*args ~subok",
 )
 def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
@@ -338,7 +387,7 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
             "broadcast_arrays: the shapes must broadcast: counted from the last axis, two sizes "
             f"are equal or one of them is 1; got {' and '.join(map(str, shapes))}"
         ) from None
-    return tuple(tape.broadcast_to(x, shape) for x in arrays)
+    return tuple(broadcast_to(x, shape) for x in arrays)
 
 
 @operation(

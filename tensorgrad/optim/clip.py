@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from tensorgrad.backend.sums import length, total
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.errors import GradientError
+from tensorgrad.ops.sums import length, total
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor

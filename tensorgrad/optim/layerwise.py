@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.backend.sums import length as _norm
-from tensorgrad.backend.sums import total
+from tensorgrad.ops.sums import length as _norm
+from tensorgrad.ops.sums import total
 from tensorgrad.optim.adam import AdamLike
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Scratch, watching

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend
-from tensorgrad.backend.cpu import constant
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.dtypes import HALVES, float32
+from tensorgrad.ops.numbers import constant
 from tensorgrad.tape import Primitive
 
 #: ``rule(xp, numbers, **options)`` gives ``update(step, p, g, u, w, *states)``, which advances the

@@ -16,10 +16,10 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array
-from tensorgrad.backend.cpu import constant
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import CompileError, user_line
 from tensorgrad.observers import MODE, RECORDING, Observer, current_mode
+from tensorgrad.ops.numbers import constant
 from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
 from tensorgrad.program.definition import reads_of
@@ -466,7 +466,7 @@ def _owner(array: Any) -> int:
 
 
 def _is_engines_own(array: Any) -> bool:
-    """Whether it is a number that the engine keeps (``cpu.constant``), and nobody else writes."""
+    """Whether it is a ``numbers.constant``, which nobody writes to."""
     if type(array) is not np.ndarray or array.ndim or array.flags.writeable:
         return False
     return array.dtype in FLOATS and constant(array.item(), array.dtype) is array

@@ -15,9 +15,10 @@ from tensorgrad.errors import CompileError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops import zeros_like
 from tensorgrad.ops.precision import autocast, autocast_dtype
+from tensorgrad.ops.shaping import broadcast_to
 from tensorgrad.program.compiled import CapturedProgram, Compiled
 from tensorgrad.program.executors.cuda_source import source_of
-from tensorgrad.tape import Primitive, apply, broadcast_to, wrap
+from tensorgrad.tape import Primitive, apply, wrap
 from tensorgrad.tensor import Tensor
 
 

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.backend.sums import least_squares
 from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.ops.sums import least_squares
 from tensorgrad.program.functions import BOOL
 from tensorgrad.program.loop_ir import Storage, View
 

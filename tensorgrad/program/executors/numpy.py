@@ -23,14 +23,15 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.backend.sums import column_sums
 from tensorgrad.dtypes import HALVES, WIDE_FLOATS
 from tensorgrad.ops.activations import PASS_POSITIVE
+from tensorgrad.ops.shaping import SUM_TO
+from tensorgrad.ops.sums import column_sums
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
 from tensorgrad.program.pool import threads
-from tensorgrad.tape import SUM_TO, Primitive
+from tensorgrad.tape import Primitive
 from tensorgrad.versions import increment_versions
 
 # Elements from which on a chain is computed in tiles, and those of a tile: some fit in a cache.

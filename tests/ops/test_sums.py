@@ -16,7 +16,7 @@ from program.executors import EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
-from tensorgrad.backend.sums import add_at, column_sums, row_sums, total
+from tensorgrad.ops.sums import add_at, column_sums, row_sums, total
 
 Array = Any
 #: a few units in the last place
