@@ -18,8 +18,10 @@ from tensorgrad.backward import run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.ops import fast_paths, numpy_names
+from tensorgrad.ops.indexing import assign_at
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.ops.transfer import to_device
 from tensorgrad.tape import Leaf, Node, wrap
 
 Scalar = bool | int | float
@@ -375,7 +377,7 @@ class Tensor:
         if device is not None:
             place = backend.normalize(device)
             if place != self.device:
-                out = ops.to_device(out, place)
+                out = to_device(out, place)
         return out if dtype is None else out.astype(dtype)
 
     def cpu(self) -> Tensor:
@@ -645,7 +647,7 @@ class Tensor:
             out = ops.index_put(self, index, value)
             self.data, self.node = out.data, out.node
         else:
-            ops.assign_at(self, index, value)
+            assign_at(self, index, value)
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrite all elements with those of ``source``, which broadcasts; returns the tensor.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import tensorgrad as tg
+
 ROOT = Path(__file__).parents[1]
 #: What may import only from what stands before it, and from what stands beside it nothing.
 LEVELS = [
@@ -175,15 +177,16 @@ def test_names_are_seen_by_completion_and_given_when_asked_for() -> None:
 def test_static_tools_see_the_names_that_are_there(tmp_path: Path) -> None:
     """mypy knows the type of each, and refuses what is not there."""
     pytest.importorskip("mypy")
-    names = "reshape exp cat absolute compile autocast profile nn float16 Tensor default_device"
+    names = tg.__dict__["__all__"]
     script = tmp_path / "script.py"
-    lines = ["import tensorgrad as tg", *(f"reveal_type(tg.{name})" for name in names.split())]
-    script.write_text("\n".join([*lines, "tg.nonsense", ""]))
+    lines = ["import tensorgrad as tg", *(f"reveal_type(tg.{name})" for name in names)]
+    script.write_text("\n".join([*lines, "tg.assign_at", "tg.nonsense", ""]))
     done = subprocess.run(
         [sys.executable, "-m", "mypy", str(script)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     told = [line for line in done.stdout.splitlines() if "script.py" in line]
-    assert len(told) == len(names.split()) + 1, done.stdout
+    assert len(told) == len(names) + 2, done.stdout
     assert not any('type is "Any"' in line for line in told), told
+    assert 'no attribute "assign_at"' in told[-2]
     assert 'no attribute "nonsense"' in told[-1]

@@ -9,6 +9,7 @@ from tensorgrad import ops
 from tensorgrad.autograd.modes import enable_grad
 from tensorgrad.backward import run_backward
 from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.ops.indexing import assign_at
 from tensorgrad.tape import Leaf, Node, wrap
 from tensorgrad.tensor import Tensor
 
@@ -189,7 +190,7 @@ def jacobian(function: Callable[..., Tensor], inputs: Tensors, create_graph: boo
         rows: list[tuple[Tensor, ...]] = []
         for i in range(out.size):
             weight = _zeros_like(out)
-            ops.assign_at(ops.reshape(weight, (-1,)), i, 1.0)
+            assign_at(ops.reshape(weight, (-1,)), i, 1.0)
             rows.append(_grad_or_zeros([out], ins, [weight], create_graph, True))
         parts = []
         for k, x in enumerate(ins):

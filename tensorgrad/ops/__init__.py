@@ -26,7 +26,7 @@ from tensorgrad.ops.activations import *
 from tensorgrad.ops.creation import *
 from tensorgrad.ops.elementwise import *
 from tensorgrad.ops.indexing import *
-from tensorgrad.ops.indexing import assign_at as assign_at
+from tensorgrad.ops.indexing import assign_at  # noqa: F401 (here, and not in tensorgrad itself)
 from tensorgrad.ops.linear_algebra import *
 from tensorgrad.ops.normalization import *
 from tensorgrad.ops.padding import *
@@ -37,7 +37,7 @@ from tensorgrad.ops.reductions import *
 from tensorgrad.ops.scans import *
 from tensorgrad.ops.shaping import *
 from tensorgrad.ops.sorting import *
-from tensorgrad.ops.transfer import to_device as to_device
+from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
