@@ -83,6 +83,8 @@ class Recorder(Observer):
         #: generators, and how many words of each the step uses up
         self.words: dict[Any, int] = {}
         self.leaves: dict[Leaf, Any] = {}  # with the gradient that each had at first
+        #: by the id of its array: a gradient from before the step, and its leaf
+        self._with_gradient: dict[int, tuple[Leaf, Tensor]] = {}
         #: leaves whose gradient the step changes, and whether it does so by replacing it first
         self.touched: dict[Leaf, bool] = {}
         #: leaves that have got a tensor from outside as their gradient
@@ -103,7 +105,8 @@ class Recorder(Observer):
         self._stale: set[Value] = set()  # of whose memory another value has been overwritten
         self._began: dict[Any, tuple[int, int]] = {}  # generators, and their states at the start
         self._draws: dict[tuple[int, int], Drawn] = {}  # by key and position
-        self._saved: list[tuple[Any, Any]] = []  # arrays overwritten, and what was in them
+        #: by id: arrays overwritten, and what was in them
+        self._saved: dict[int, tuple[Any, Any]] = {}
         self._update: tuple[Any, int, int] | None = None
         self._given = [(tensor, tensor.data) for tensor in arguments]
         for k, tensor in enumerate(arguments):
@@ -155,12 +158,12 @@ class Recorder(Observer):
     def _external(self, tensor: Tensor) -> Value:
         """A tensor that was there before the step."""
         array = tensor.data
-        for leaf, grad in self.leaves.items():  # those from before the step
-            if grad is not None and grad.data is array:
-                value = self._new(array, "external", "gradient")
-                value.fetch = lambda leaf=leaf: leaf.grad.data
-                self.at_first[leaf] = value
-                return value
+        leaf, before = self._with_gradient.get(id(array), (None, None))
+        if leaf is not None and before is not None and before.data is array:
+            value = self._new(array, "external", "gradient")
+            value.fetch = lambda leaf=leaf: leaf.grad.data
+            self.at_first[leaf] = value
+            return value
         value = self._new(array, "external", fetch=lambda: tensor.data)
         self.externals.append((tensor, value))
         self._note_leaf(tensor)
@@ -168,8 +171,15 @@ class Recorder(Observer):
 
     def _note_leaf(self, tensor: Tensor) -> None:
         leaf = tensor.node
-        if type(leaf) is Leaf and leaf.position >= self._start and leaf not in self.leaves:
+        if type(leaf) is Leaf and leaf.position >= self._start:
+            self._meet(leaf)
+
+    def _meet(self, leaf: Leaf) -> None:
+        """Remember the gradient of a leaf that the step has not changed yet."""
+        if leaf not in self.leaves:
             self.leaves[leaf] = leaf.grad
+            if leaf.grad is not None:
+                self._with_gradient.setdefault(id(leaf.grad.data), (leaf, leaf.grad))
 
     # --- what dispatch says ----------------------------------------------------------------------
 
@@ -259,8 +269,8 @@ class Recorder(Observer):
             if array is None:
                 continue
             outside = self.known(array) is None or self._outside_in(array)
-            if outside and not any(a is array for a, _ in self._saved):
-                self._saved.append((array, backend.copied(array)))
+            if outside and id(array) not in self._saved:
+                self._saved[id(array)] = array, backend.copied(array)
 
     @_told
     def created(self, tensor: Tensor, source: Any) -> None:
@@ -343,7 +353,7 @@ class Recorder(Observer):
         """Remember the leaf, and the gradient that it had; see Observer."""
         if leaf.position < self._start:
             return  # it was made by the step itself, and goes with it
-        self.leaves.setdefault(leaf, leaf.grad)
+        self._meet(leaf)
         if leaf not in self.touched:
             self.touched[leaf] = cleared
 
@@ -351,7 +361,7 @@ class Recorder(Observer):
     def looked_at_gradient(self, leaf: Leaf) -> None:
         """Remember whose gradient it is, so that a replay takes the one of then; see Observer."""
         if leaf.position >= self._start and leaf not in self.touched:
-            self.leaves.setdefault(leaf, leaf.grad)
+            self._meet(leaf)
             self.looked_at.add(leaf)
 
     # --- the end ----------------------------------------------------------------------------------
@@ -411,12 +421,12 @@ class Recorder(Observer):
 
     def roll_back(self) -> None:
         """Put everything outside the step back to what it was."""
-        for array, saved in reversed(self._saved):
+        for array, saved in reversed(self._saved.values()):
             place = backend.of(array)
             with place.at(place.device_of(array)):
                 if getattr(array.flags, "writeable", True):  # else it was not overwritten
                     array[...] = saved
-        increment_versions([array for array, _ in self._saved])
+        increment_versions([array for array, _ in self._saved.values()])
         for leaf in self.touched:
             leaf.grad = self.leaves[leaf]
         for generator, state in self._began.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
 from typing import Any, TypeVar, overload
 
@@ -687,7 +688,7 @@ class Compiled:
         outputs = Outputs(found.tensors, tensors, guards.tensors(recorder), left)
         program = recorder.finish(outputs.fresh, found.tensors)
         device = _device_of(program, [t.data for t in tensors])
-        with backend.backend_for(device).at(device):
+        with backend.backend_for(device).at(device), _no_collections():
             program = simplified(program)
             guards.complete(recorder, reads, program, tensors)
             executor = executor_of(program, self._executor)
@@ -771,6 +772,19 @@ class Compiled:
         reason = [executor.reason] if executor.reason else []
         plain = [f"some calls run as they are: {why}" for why in self.reasons]
         return "\n".join([head, *reason, *plain, *executor.lines()])
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Within, cycles are not collected: making a large program leaves none, and the collector would
+    look through its objects again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 _COMPILED: weakref.WeakSet[Compiled] = weakref.WeakSet()

@@ -9,6 +9,7 @@ the place of the old one.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,19 +43,16 @@ class Value:
     fetch: Callable[[], Any] | None = None
     array: Any = None
     before: Value | None = None
+    #: the value in whose memory it lies: itself, or the first of those it was made from
+    place: Value = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = self if self.before is None else self.before.place
 
     @property
     def nbytes(self) -> int:
         """The bytes it takes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    @property
-    def place(self) -> Value:
-        """The value in whose memory it lies: itself, or the first of those it was made from."""
-        value = self
-        while value.before is not None:
-            value = value.before
-        return value
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __repr__(self) -> str:
         return f"%{self.number}"
@@ -131,8 +129,9 @@ class Program:
         """All values, each once, in the order in which they first appear."""
         found: dict[Value, None] = dict.fromkeys(self.arguments)
         for i in self.instructions:
-            found.update(dict.fromkeys(i.values()))
-            found.update(dict.fromkeys(i.outputs))
+            for x in (*i.inputs, *i.outputs):
+                if type(x) is Value:
+                    found[x] = None
         found.update(dict.fromkeys(self.kept()))
         return list(found)
 
@@ -147,7 +146,7 @@ class Program:
         """The external values and arguments that are overwritten, and the last value of each."""
         found = {}
         for i in self.instructions:
-            for v in i.outputs:
+            for v in i.outputs if i.written else ():
                 if v.before is not None and v.place.role in ("external", "argument"):
                     found[v.place] = v
         return found

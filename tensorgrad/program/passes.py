@@ -5,6 +5,7 @@ A program in which memory is shared between values of which one is overwritten i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tensorgrad import backend
@@ -35,8 +36,9 @@ def eliminate_common_subexpressions(program: Program) -> Program:
     left: list[Instruction] = []
     taken = set(program.kept()) | {v.before for i in program for v in i.outputs if v.before}
     for i in program:
-        inputs = tuple(same.get(x, x) if type(x) is Value else x for x in i.inputs)
-        i = Instruction(i.op, inputs, i.attrs, i.outputs, i.live, i.residual, i.written, i.where)
+        if any(x in same for x in i.values()):
+            inputs = tuple([same.get(x, x) if type(x) is Value else x for x in i.inputs])
+            i = replace(i, inputs=inputs)
         key = _key(i)
         first = None if key is None else known.get(key)
         # What is seen from outside, or overwritten later, needs memory of its own.
@@ -60,7 +62,8 @@ def _key(i: Instruction) -> Any:
     elif i.live is not None:
         return None
     options = tuple(sorted((name, exact(x)) for name, x in attrs.items()))
-    return i.op, tuple(map(exact, i.inputs)), options, live, len(i.outputs)
+    inputs = tuple([x if type(x) is Value else exact(x) for x in i.inputs])
+    return i.op, inputs, options, live, len(i.outputs)
 
 
 def fold_constants(program: Program) -> Program:
@@ -70,11 +73,11 @@ def fold_constants(program: Program) -> Program:
     constant: dict[Value, Any] = {v: v.array for v in program.values() if v.role == "constant"}
     left: list[Instruction] = []
     for i in program:
-        fixed = i.live is None and not i.written and not i.op.random and i.values()
+        values = i.values()
+        known = bool(values) and all(v in constant for v in values)
+        fixed = known and i.live is None and not i.written and not i.op.random
         # What is larger than what it is made of (ones, broadcast) is not worth its memory.
-        grows = i.outputs[0].nbytes > max((v.nbytes for v in i.values()), default=0)
-        known = all(v in constant for v in i.values())
-        if not fixed or not known or grows:
+        if not fixed or i.outputs[0].nbytes > max(v.nbytes for v in values):
             left.append(i)
             continue
         arrays = [constant[x] if type(x) is Value else x for x in i.inputs]

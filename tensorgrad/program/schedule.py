@@ -9,18 +9,27 @@ can read what was computed there from a register. Units never move, so no cycle 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
+from tensorgrad.program.ir import exact
 from tensorgrad.program.loop_ir import Call, Check, Map, Operation, Product, Reduce, Storage, View
+from tensorgrad.program.repeats import cuts
 
 POINT, ROW, EPILOGUE = "point", "row", "epilogue"
-# Cost of the members of one nest: compilers take more than linear time for long functions.
-LARGEST = 2048
+# Cost of the members of one nest, and how many: compilers take more than linear time for long
+# functions.
+LARGEST, _MEMBERS = 2048, 512
 # How many operations are looked at to find out where what they compute is of use.
 _AHEAD = 6
 # Parts of one storage that one nest writes: each new one is compared with all.
 _COMPARED = 128
+# Cost of a part of a nest that is cut, each member counting as two more for reading and writing.
+_PART = 768
+# Members between two that count as being far from each other.
+_FAR = 48
 
 #: Where an operand lies as seen from a nest: its storage, offset, and a stride for each axis.
 Access = tuple[int, int, tuple[int, ...]]
@@ -44,12 +53,25 @@ class Nest:
     sources: dict[Map | Reduce, list[Map | Reduce | None]] = field(default_factory=dict)
     #: memory from outside that members overwrite: where the last of them does so
     written: dict[Storage, View] = field(default_factory=dict)
+    #: the accesses with which they read memory from outside
+    read: dict[Storage, set[Access]] = field(default_factory=dict)
+    #: whether something is known of rows; else it can be cut between any two members
     has_rows: bool = False
 
     @property
     def operations(self) -> list[Map | Reduce]:
         """Its members."""
         return self.members
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing may join; what can be cut has room."""
+        return self.cost >= LARGEST and self.has_rows
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has to be cut."""
+        return self.cost > LARGEST or len(self.members) > _MEMBERS
 
     def access(self, view: View, level: str) -> Access:
         """Where ``view``, an operand or result of that level, lies as seen from the nest."""
@@ -101,6 +123,56 @@ def _wide(view: View) -> tuple[int, ...]:
     return tuple(n for n in view.shape if n != 1)
 
 
+def _parts(unit: Unit) -> list[Unit]:
+    """A unit, or a nest with more members than compilers like as several.
+
+    The members of each read from memory what those of others compute. What repeats among them, as
+    in a loop of the user's, is cut at the same places, so that the parts have the same text.
+    """
+    if isinstance(unit, Single) or unit.has_rows or not unit.is_long:
+        return [unit]
+    place = {m: k for k, m in enumerate(unit.members)}
+    keys = [_likeness(unit, m, place) for m in unit.members]
+    costs = [2 + _cost(m) for m in unit.members]
+    # What would have to go through memory if it were cut before each member.
+    last = {s: k for m, k in place.items() for s in unit.sources[m] if s is not None}
+    through = [0] * (len(keys) + 1)
+    for source, k in last.items():
+        through[place[source] + 1] += 1
+        through[k + 1] -= 1
+    ends = [0, *cuts(keys, costs, list(accumulate(through)), _PART), len(keys)]
+    found: list[Unit] = []
+    for start, end in pairwise(ends):
+        part = Nest(unit.dims, unit.members[start:end])
+        for m in part.members:
+            part.level[m] = unit.level[m]
+            part.sources[m] = [
+                s if s is not None and place[s] >= start else None for s in unit.sources[m]
+            ]
+        found.append(part)
+    return found
+
+
+def _cost(op: Map | Reduce) -> int:
+    return op.cost if type(op) is Map else 1
+
+
+def _likeness(nest: Nest, m: Map | Reduce, place: dict[Map | Reduce, int]) -> Hashable:
+    """What members have in common that compute alike, from values that lie alike before them."""
+    sources = iter(nest.sources[m])
+    operands: list[Hashable] = []
+    for x in m.inputs if type(m) is Map else m.views:
+        if not isinstance(x, View):
+            operands.append(exact(x))
+            continue
+        source = next(sources)
+        distance = 0 if source is None else place[m] - place[source]
+        held = exact(x.storage.number_held)
+        operands.append((x.dtype, x.strides, held, min(distance, _FAR)))
+    does = m.name if type(m) is Map else (m.kind, m.axes)  # type: ignore[union-attr]
+    return does, m.out.dtype, m.out.strides, m.out.storage.role, *operands
+
+
 class Schedule:
     """The units of a list of operations, in order.
 
@@ -116,11 +188,13 @@ class Schedule:
         self._maker: dict[Storage, Map] = {}  # of a temporary
         self._reader: dict[Map, Operation] = {}  # the first to read what a map computes
         self._look_ahead(operations)
+        self._with_dims: dict[tuple[int, ...], list[int]] = {}  # nests that are not full
         for op in operations:
             if isinstance(op, Map | Reduce):
                 self._place(op)
             else:
                 self._append(op)
+        self.units = [part for unit in self.units for part in _parts(unit)]
         self._settle(kept)
         self._look_first(kept)
         #: what somebody sees and a unit overwrites before one that may stop the program
@@ -161,15 +235,17 @@ class Schedule:
             first = max(first, self._barrier)
         if type(op) is Map:
             first = max(first, self._wanted_at(op))
-        for at in range(first, len(self.units)):
+        dims = _wide(op.x if isinstance(op, Reduce) else op.out) or (1,)
+        for at in self._candidates(first, dims):
             unit = self.units[at]
             if isinstance(unit, Nest):
                 level = self._fitting(unit, op)
                 if level is not None:
                     self._join(at, unit, op, level)
                     return
-        nest = Nest(_wide(op.x if isinstance(op, Reduce) else op.out) or (1,))
+        nest = Nest(dims)
         self.units.append(nest)
+        self._with_dims.setdefault(dims, []).append(len(self.units) - 1)
         level = self._fitting(nest, op)
         assert level is not None, op
         self._join(len(self.units) - 1, nest, op, level)
@@ -195,32 +271,51 @@ class Schedule:
             return self._home.get(storage, 0)
         return max((self._home_of(view.storage, steps - 1) for view in maker.views), default=0)
 
+    def _candidates(self, first: int, dims: tuple[int, ...]) -> Iterator[int]:
+        """The units, from this one on, that an operation over ``dims`` may join: another nest has
+        to compute what it reads, which the first one does if any."""
+        if first < len(self.units):
+            yield first
+        alike = self._with_dims.get(dims, [])
+        k = bisect_left(alike, first)
+        while k < len(alike):
+            nest = self.units[alike[k]]
+            if isinstance(nest, Nest) and nest.is_full:
+                del alike[k]  # it will not have room again
+                continue
+            if alike[k] != first:
+                yield alike[k]
+            k += 1
+
     def _join(self, at: int, nest: Nest, op: Map | Reduce, level: str) -> None:
         reads = _level_read(nest, op, level)
         nest.sources[op] = [nest.registers.get(nest.access(v, reads)) for v in op.views]
         nest.members.append(op)
-        nest.cost += op.cost if type(op) is Map else 1
+        nest.cost += _cost(op)
         nest.level[op] = level
-        nest.made[op.out.storage] = op
         nest.has_rows = nest.has_rows or level == ROW
-        if op.out.storage.role != "temporary":
-            nest.written[op.out.storage] = op.out
         nest.read_in_parts.update(v.storage for v in op.views if v.storage.in_parts)
         if op.out.storage.in_parts:
             nest.parts.setdefault(op.out.storage, []).append(op.out)
         if not (level == EPILOGUE and _wide(op.out)) and not op.out.storage.in_parts:
             key = nest.access(op.out, level)
-            stale = [k for k in nest.registers if k[0] == op.out.storage.number]
-            for k in stale:  # an update: the old value is gone
-                del nest.registers[k]
+            if op.out.storage in nest.made:  # an update: the old value is gone
+                for k in [k for k in nest.registers if k[0] == op.out.storage.number]:
+                    del nest.registers[k]
             nest.registers[key] = op
+        nest.made[op.out.storage] = op
+        if op.out.storage.role != "temporary":
+            nest.written[op.out.storage] = op.out
+        for view in op.views:
+            if view.storage.role != "temporary":
+                nest.read.setdefault(view.storage, set()).add(nest.access(view, POINT))
         self._home[op.out.storage] = max(self._home.get(op.out.storage, 0), at)
         for view in op.views:
             self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
-        if nest.cost >= LARGEST or not _apart(nest, op):
+        if nest.is_full or not _apart(nest, op):
             return None
         if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
@@ -241,6 +336,8 @@ class Schedule:
             return None
         if not self._readable(nest, op, level):
             return None
+        if level == ROW and nest.cost >= LARGEST:
+            return None
         return level if self._safe(nest, op, level) else None
 
     def _fitting_reduction(self, nest: Nest, op: Reduce) -> str | None:
@@ -259,7 +356,7 @@ class Schedule:
         # A later phase may compute again what an earlier one read, which has to be there still.
         if (nest.written and ROW in (level, read)) or not self._readable(nest, op, read):
             return None
-        return level
+        return None if level == ROW and nest.cost >= LARGEST else level
 
     def _readable(self, nest: Nest, op: Map | Reduce, level: str) -> bool:
         """Whether each operand that the nest computes is at hand in a register of its level."""
@@ -278,19 +375,19 @@ class Schedule:
         The readers in the same nest have to read the same element that is written at that point.
         """
         target = op.out.storage
-        overwrites = target.role != "temporary"
-        if not overwrites and not nest.written:
+        outside = target.role != "temporary"
+        if not outside and not nest.written:
             return True
         if level in (EPILOGUE, ROW) or nest.has_rows:
             return False
-        written = {**nest.written, target: op.out} if overwrites else nest.written
-        readers = [*nest.members, op] if overwrites else [op]
-        return all(
-            nest.access(view, POINT) == nest.access(written[view.storage], POINT)
-            for m in readers
-            for view in m.views
-            if view.storage in written and (m is op or view.storage is target)
-        )
+        if outside and nest.read.get(target, set()) - {nest.access(op.out, POINT)}:
+            return False
+        for view in op.views:
+            of_own = outside and view.storage is target
+            out = op.out if of_own else nest.written.get(view.storage)
+            if out is not None and nest.access(view, POINT) != nest.access(out, POINT):
+                return False
+        return True
 
     def _settle(self, kept: set[Storage]) -> None:
         """Say what each nest has to store, and drop what nobody needs."""

@@ -173,6 +173,11 @@ class NestWriter:
         """Where a view begins, from where the pointer points."""
         return view.offset - self.origins.setdefault(view.storage, view.offset)
 
+    def _start(self, view: View) -> str:
+        """A pointer to the first element of a view."""
+        pointer, first = self._pointer(view), self._first(view)
+        return f"({pointer} + {first})" if first else pointer
+
     def operands(self) -> list[Operand]:
         """What the pointers point to."""
         return [(s, self.origins[s]) for s in self.pointers]
@@ -363,7 +368,7 @@ class NestWriter:
                 self.every_few_rows.append(f"{loop} a{n}[c] += {part}[c], {part}[c] = 0;")
             self.column[phase].append(accumulated(m.kind, f"{part}[c]", x))
             if m in self.nest.stored:
-                target = self._pointer(m.out)
+                target = self._start(m.out)
                 self.combine += [
                     f"for (long c = 0; c < {self.columns}; c++) {{",
                     f"    {wide} s = a{n}[c];",

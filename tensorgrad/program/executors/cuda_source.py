@@ -169,7 +169,7 @@ class KernelWriter(NestWriter):
             self.begin += self._over_columns([f"{mine} = {start};"])
             self.column[phase].append(accumulated(m.kind, mine, x))
         if m in self.nest.stored:
-            target = self._pointer(m.out)
+            target = self._start(m.out)
             self.combine += [
                 f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{",
                 f"    {wide_of(m)} s = a{n}[c];",
