@@ -26,6 +26,15 @@ EMPTY = 1.0  # microseconds
 LOADED = 3.0  # the median of a step under load, as a multiple of its best time
 NETWORK, OPTIMIZER = "64-32-10", "Adam"
 
+#: Seconds of the first call of long steps: with nothing on disk, and with what a run left.
+LONG: dict[str, tuple[float | None, float | None]] = {
+    "100 Runge-Kutta stages": (None, 1.0),
+    "400 Runge-Kutta stages": (None, 4.0),
+    "5,000 operations in a row": (None, 1.0),
+    "20,000 operations in a row": (None, 4.0),
+    "LSTM cell over 50 steps": (2.0, 1.0),
+}
+
 _FIRST_CALL = """
 import json, time
 from bench.training.networks import NETWORKS
@@ -92,6 +101,25 @@ def _compiling(contest: Contest) -> None:
         contest.report.judge(f"{case}, seconds", limit, found.middle, found)
 
 
+def _long_steps(contest: Contest) -> None:
+    """First calls of steps with thousands of operations."""
+    for case, limits in LONG.items():
+        if contest.settings.quick and "20,000" in case:
+            continue
+        program = "import json\nfrom bench.unrolled import first_call\n"
+        program += f"print(json.dumps(first_call({case!r})))"
+        with tempfile.TemporaryDirectory() as folder:
+            cold, cached = printed(program, folder), printed(program, folder)
+        about = "{instructions:,} instructions, {characters:,} characters of C".format(**cached)
+        print(f"{case}: {about}, replay {cached['replay'] * 1e3:.3f} ms", flush=True)
+        for name, found, limit in zip(("cold", "cached"), (cold, cached), limits):
+            row = f"first call of {case}, {name}"
+            taken = found["first"]
+            contest.report.rows.append(Row(row, WHO[0], taken * 1e6, taken * 1e6))
+            if limit is not None:
+                contest.report.judge(f"{row}, seconds", limit, taken)
+
+
 def _under_load(contest: Contest) -> None:
     """Steps while as many other processes as there are cores keep them busy, and before."""
     seconds = 1.0 if contest.settings.quick else 4.0
@@ -116,7 +144,7 @@ def _under_load(contest: Contest) -> None:
 
 
 def run(contest: Contest) -> None:
-    """An empty program, compiling, and steps under load."""
+    """An empty program, compiling, long steps, and steps under load."""
     who = contest.taking_part(*WHO)
     if "tensorgrad compiled" not in who:
         return
@@ -127,4 +155,5 @@ def run(contest: Contest) -> None:
         found = summary(seconds)
         contest.report.judge("empty program, microseconds", EMPTY, found.middle * 1e6, found)
     _compiling(contest)
+    _long_steps(contest)
     _under_load(contest)
