@@ -149,7 +149,7 @@ def _running(run: FastRun, keep: Executor, tensors: Sequence[Tensor]) -> dict[st
 def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[str, Any] | None:
     """The guards as lists for C; what C cannot look at is asked of ``rest``."""
     sharing = guards.sharing
-    if sharing is None or sharing.among or sharing.across or guards._leaf_arguments:
+    if sharing is None or sharing.among or sharing.across or guards.leaf_arguments:
         return None
     if any(type(t.data) is not np.ndarray for t in tensors):
         return None
@@ -183,7 +183,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             rest.append(g)
     modules: list[Any] = []
     if sys.version_info >= (3, 13):  # where the version of a dict does not tell of every change
-        for attributes, names, _, seen, parts in guards._attributes:
+        for attributes, names, _, seen, parts in guards.attributes:
             looked_at = tuple(names)
             # In the place of what is not looked at stands what cannot be an attribute: the names.
             then = tuple(seen.get(name, looked_at) for name in names)
@@ -195,7 +195,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
                 if part is x
             ]
     else:
-        for m, _ in guards._modules:
+        for m, _ in guards.modules:
             modules += [_item(d) for d in (vars(m), *vars(m).values()) if type(d) is dict]
     for place in guards.places:
         for kind, holder, key in place.places:
@@ -207,13 +207,13 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
                 lists["items"].append(_item(holder, place.tensor, n=key))
             else:
                 rest.append(Guard(kind, holder, key, place.tensor, ""))
-    for _, hooks, then in guards._hooks:
+    for _, hooks, then in guards.hooks:
         lists["items"] += [_item(hooks, hook, n=k) for k, hook in enumerate(then)]
-    for t, _, _ in guards._classes:
+    for t, _, _ in guards.classes:
         classes[t] = None
     for t, *_ in guards.engine:
         classes[t] = None
-    for optimizer, _ in guards._optimizers:
+    for optimizer, _ in guards.optimizers:
         classes[type(optimizer)] = None
         for name in ("step", "zero_grad"):
             own = vars(optimizer).get(name, MISSING)
@@ -237,7 +237,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
                 for name, value in group.items()
                 if name not in (*optimizer.primitive.live, "params")
             ]
-    for optimizer, number, plan in guards._updates:
+    for optimizer, number, plan in guards.updates:
         lists["dicts"].append(_item(optimizer._plans, number, plan))
     lists["dicts"].append(_item(vars(backend), "_default", backend._default))
     lists["dicts"].sort(key=lambda item: id(item[0]))  # those of one dict side by side
@@ -253,10 +253,10 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         "default_dtype": dtypes.get_default_dtype(),
         "tensors": [
             _item(of.tensor if type(of) is Place else of, array, node)
-            for of, node, array in guards._tensors
+            for of, node, array in guards.tensor_states
         ],
-        "hooks": [_item(leaf, hooks, n=len(then)) for leaf, hooks, then in guards._hooks],
-        "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards._gradients],
+        "hooks": [_item(leaf, hooks, n=len(then)) for leaf, hooks, then in guards.hooks],
+        "leaves": [_item(leaf, n=int(empty)) for leaf, empty in guards.gradients],
         "modules": modules,
         "classes": [_item(t) for t in classes],
         "ranges": list(sharing.ranges),

@@ -280,25 +280,31 @@ class Guards:
         self.reads: list[Guard] = []
         self.places: list[Place] = []
         #: modules that were entered, and what the engine reads of each
-        self._modules: list[tuple[Module, list[tuple[str, Any]]]] = []
+        self.modules: list[tuple[Module, list[tuple[str, Any]]]] = []
         self._parameters: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._classes: list[tuple[type, str, Any]] = []
+        #: classes of modules, and what was found in each by a name
+        self.classes: list[tuple[type, str, Any]] = []
         #: classes of the engine that the step uses, and all that is in them
         self.engine: list[tuple[type, Collection[Any], list[Any]]] = []
-        self._attributes: list[_Attributes] = []  # of the modules entered
+        self.attributes: list[_Attributes] = []  # of the modules entered
         self._known: set[int] = set()
         self._seen = changes.count
         #: tensors from outside: [tensor or its place, entry on the tape, array]
-        self._tensors: list[list[Any]] = []
-        self._hooks: list[tuple[Any, Any, tuple[Any, ...]]] = []
-        self._gradients: list[tuple[Any, bool]] = []
-        self._updates: list[tuple[Any, ...]] = []
-        self._optimizers: list[tuple[Any, list[Any]]] = []
+        self.tensor_states: list[list[Any]] = []
+        #: leaves, with the list of their hooks and what was in it
+        self.hooks: list[tuple[Any, Any, tuple[Any, ...]]] = []
+        #: leaves, and whether each had no gradient
+        self.gradients: list[tuple[Any, bool]] = []
+        #: optimizers, the number of a group and the plan that it had
+        self.updates: list[tuple[Any, ...]] = []
+        #: optimizers, and what they consist of
+        self.optimizers: list[tuple[Any, list[Any]]] = []
         #: which arguments' entries on the tape have their gradients changed, and by which leaf
         self.argument_leaves: dict[int, Any] = {}
         #: arguments whose entry has to be that very one: its gradient or its hooks are looked at
         self._own_leaves: dict[int, Any] = {}
-        self._leaf_arguments: list[int] = []
+        #: arguments that are leaves
+        self.leaf_arguments: list[int] = []
         self.sharing: Sharing | None = None
         self._skipped: dict[int, set[Any]] = {}  # attributes of modules that the step sets itself
         self._fetches: list[Callable[[], Any]] = []
@@ -308,7 +314,7 @@ class Guards:
 
     def uses_history(self) -> bool:
         """Whether tensors from outside are used that require a gradient."""
-        return any(node is not None for _, node, _ in self._tensors)
+        return any(node is not None for _, node, _ in self.tensor_states)
 
     def enter(self, module: Module) -> None:
         """Watch a module, and those in it, from now on."""
@@ -318,9 +324,9 @@ class Guards:
             if id(m) not in self._known:
                 self._known.add(id(m))
                 found = _watched(m)
-                self._modules.append((m, [(n, _plain_copy(x)) for n, x in found]))
+                self.modules.append((m, [(n, _plain_copy(x)) for n, x in found]))
                 for name in ("forward", "__call__", "training"):
-                    self._classes.append((type(m), name, lookup(type(m), name)))
+                    self.classes.append((type(m), name, lookup(type(m), name)))
                 self._parameters += [
                     (vars(m), n, x) for n, x in found if isinstance(x, Tensor | Module)
                 ]
@@ -357,10 +363,10 @@ class Guards:
             self.reads.append(Guard("key", vars(random), name, random.default_generator, "a draw"))
         written = set(reads.written)
         self._skipped = {
-            id(m): {n for h, n in written if h == id(vars(m))} for m, _ in self._modules
+            id(m): {n for h, n in written if h == id(vars(m))} for m, _ in self.modules
         }
         kept = []
-        for module, then in self._modules:
+        for module, then in self.modules:
             skipped = self._skipped[id(module)]
             then = [(n, x) for n, x in then if n not in skipped]
             if not _alike([(n, x) for n, x in _watched(module) if n not in skipped], then):
@@ -370,7 +376,7 @@ class Guards:
                     "mode, a parameter, a hook). Remedy: change it outside the step"
                 )
             kept.append((module, then))
-        self._modules, self._seen = kept, changes.count
+        self.modules, self._seen = kept, changes.count
         self._note_attributes()
         used: list[type] = [
             Tensor,
@@ -390,9 +396,9 @@ class Guards:
             known = at.get(id(t))
             if known is not None:
                 value.fetch = known.array
-            self._tensors.append([known or t, t.node, t.data])
+            self.tensor_states.append([known or t, t.node, t.data])
         shown = {id(t) for t, _ in recorder.externals}
-        self._tensors += [
+        self.tensor_states += [
             [p, p.tensor.node, p.tensor.data] for p in self.places if id(p.tensor) not in shown
         ]
         # The step may have asked others, too, for a shape, or whether they require a gradient:
@@ -401,11 +407,11 @@ class Guards:
         others = [p for _, _, p in self._parameters if isinstance(p, Tensor)]
         others += [t for t, found in reads.tensors.values() if not found]
         asked = {id(t): t for t in others if id(t) not in shown}
-        self._tensors += [[t, t.node, t.data] for t in asked.values()]
-        self._hooks = [(leaf, leaf.hooks, tuple(leaf.hooks or ())) for leaf in recorder.leaves]
+        self.tensor_states += [[t, t.node, t.data] for t in asked.values()]
+        self.hooks = [(leaf, leaf.hooks, tuple(leaf.hooks or ())) for leaf in recorder.leaves]
         added_to = [leaf for leaf, cleared in recorder.touched.items() if not cleared]
         looked_at = [leaf for leaf in recorder.leaves if leaf in recorder.looked_at]
-        self._gradients = [
+        self.gradients = [
             (leaf, recorder.leaves[leaf] is None)
             for leaf in dict.fromkeys([*added_to, *looked_at, *recorder.at_first])
         ]
@@ -421,13 +427,13 @@ class Guards:
             given = tuple(added_to), met_outside
             self.reads.append(Guard("call", gradients_apart, (given, ()), True, "backward"))
         for optimizer in dict.fromkeys(o for o, *_ in recorder.updates):
-            self._optimizers.append((optimizer, _parts_of_optimizer(optimizer)))
-        updated = [optimizer for optimizer, _ in self._optimizers]
+            self.optimizers.append((optimizer, _parts_of_optimizer(optimizer)))
+        updated = [optimizer for optimizer, _ in self.optimizers]
         for optimizer in dict.fromkeys(recorder.cleared):
             if optimizer not in updated:
                 self.reads += _of_groups(optimizer)
         for optimizer, number, _ in recorder.updates:
-            self._updates.append((optimizer, number, optimizer._plans[number]))
+            self.updates.append((optimizer, number, optimizer._plans[number]))
         self.argument_leaves = {
             k: t.node for k, t in enumerate(arguments) if t.node is not None and t.node in leaves
         }
@@ -436,7 +442,7 @@ class Guards:
         seen = {*added_to, *looked_at, *recorder.at_first}
         for k, t in enumerate(arguments):
             if type(t.node) is Leaf:
-                self._leaf_arguments.append(k)
+                self.leaf_arguments.append(k)
                 if t.node in seen or t.node.hooks:
                     self._own_leaves[k] = t.node
         for optimizer, number, _ in recorder.updates:
@@ -455,7 +461,7 @@ class Guards:
         met = set(map(id, arrays))
         parameters = [p for _, _, p in self._parameters if isinstance(p, Tensor)]
         others = [*parameters, *[t for t, _ in recorder.externals]]
-        others += [p for o, _ in self._optimizers for g in o.param_groups for p in g["params"]]
+        others += [p for o, _ in self.optimizers for g in o.param_groups for p in g["params"]]
         for t in others:
             if id(t.data) not in met:
                 met.add(id(t.data))
@@ -478,7 +484,7 @@ class Guards:
 
     def _first_broken(self, arguments: Sequence[Tensor]) -> Any:
         if self._seen != changes.count or not self._same_attributes():
-            for module, then in self._modules:
+            for module, then in self.modules:
                 skipped = self._skipped[id(module)]
                 now = [(n, x) for n, x in _watched(module) if n not in skipped]
                 if not _alike(now, then):
@@ -491,7 +497,7 @@ class Guards:
         for d, name, value in self._parameters:
             if d.get(name) is not value:
                 return f"the parameter or part {name!r} of a module"
-        for t, name, value in self._classes:
+        for t, name, value in self.classes:
             if lookup(t, name) is not value:
                 return f"{t.__name__}.{name}"
         for guard in self.reads:
@@ -501,7 +507,7 @@ class Guards:
             if not place.holds():
                 return place
         moved = False
-        for entry in self._tensors:
+        for entry in self.tensor_states:
             of, node, array = entry
             tensor = of.tensor if type(of) is Place else of
             a = tensor.data
@@ -520,20 +526,20 @@ class Guards:
                     return "whether the memory of a tensor may be written to"
                 entry[2] = a
                 moved = True
-        for leaf, hooks, registered in self._hooks:
+        for leaf, hooks, registered in self.hooks:
             if leaf.hooks is not hooks or tuple(hooks or ()) != registered:
                 return "the hooks of a tensor"
-        for leaf, empty in self._gradients:
+        for leaf, empty in self.gradients:
             if (leaf.grad is None) is not empty:
                 return "whether a parameter has a gradient"
-        for optimizer, then in self._optimizers:
+        for optimizer, then in self.optimizers:
             if not _alike(_parts_of_optimizer(optimizer), then):
                 return f"the groups, parameters or options of the {type(optimizer).__name__}"
-        for optimizer, number, plan in self._updates:
+        for optimizer, number, plan in self.updates:
             # A plan holds for a list of parameters; its bundles never change.
             if optimizer._plans.get(number) is not plan:
                 return f"the state of the {type(optimizer).__name__}"
-        for k in self._leaf_arguments:
+        for k in self.leaf_arguments:
             node = arguments[k].node
             own = self._own_leaves.get(k)
             if type(node) is not Leaf or (own is not None and node is not own):
@@ -551,8 +557,8 @@ class Guards:
         return None
 
     def _note_attributes(self) -> None:
-        self._attributes = []
-        for m, _ in self._modules:
+        self.attributes = []
+        for m, _ in self.modules:
             watched = {name for name, _ in _watched(m)} - self._skipped[id(m)]
             seen = {
                 name: x
@@ -562,12 +568,12 @@ class Guards:
             names = list(vars(m))
             get = operator.itemgetter(*seen, *list(seen)[:1]) if seen else None
             parts = [(x, _plain_copy(x)) for x in seen.values() if type(x) in (list, dict, set)]
-            self._attributes.append(_Attributes(vars(m), names, get, seen, parts))
+            self.attributes.append(_Attributes(vars(m), names, get, seen, parts))
 
     def _same_attributes(self) -> bool:
         """Whether the modules have the attributes that they had, in that order: a quick look, which
         sees what was put into ``vars(module)``, too."""
-        for attributes, names, get, seen, parts in self._attributes:
+        for attributes, names, get, seen, parts in self.attributes:
             if list(attributes) != names:
                 return False
             if get is not None and not all(map(operator.is_, get(attributes), seen.values())):
