@@ -98,6 +98,25 @@ struct Min {
   }
 };
 
+// Of integers, every one of which is a number.
+#define TG_WHOLE(I, low, high)                  \
+  template <>                                   \
+  TG I Max::identity<I>() {                     \
+    return low;                                 \
+  }                                             \
+  template <>                                   \
+  TG I Min::identity<I>() {                     \
+    return high;                                \
+  }
+TG_WHOLE(int8_t, -128, 127)
+TG_WHOLE(int16_t, -32768, 32767)
+TG_WHOLE(int32_t, -2147483647 - 1, 2147483647)
+TG_WHOLE(int64_t, -9223372036854775807 - 1, 9223372036854775807)
+TG_WHOLE(uint8_t, 0, 255)
+TG_WHOLE(uint16_t, 0, 65535)
+TG_WHOLE(uint32_t, 0, 4294967295u)
+TG_WHOLE(uint64_t, 0, 18446744073709551615u)
+
 struct Product {
   template <typename R>
   static TG R identity() {

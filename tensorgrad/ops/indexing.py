@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
@@ -104,7 +105,8 @@ def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -
 
 def _assign_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
     index = filled(template, indices)
-    if xp is not np and indices and hasattr(value, "shape") and value.shape:
+    in_order = xp is np or isinstance(xp, Namespace)
+    if not in_order and indices and hasattr(value, "shape") and value.shape:
         # Of several values for one place CuPy stores any: all are made the last one.
         last, order = _last_of(xp, x, index)
         value = value.reshape(value.shape[max(0, value.ndim - order.ndim) :])
@@ -123,7 +125,7 @@ def _last_of(xp: Any, x: Any, index: tuple[Any, ...]) -> tuple[Any, Any]:
     last = xp.zeros(x.shape, np.int64)
     there = last[index].shape
     order = xp.arange(math.prod(there)).reshape(there)
-    if xp is np:
+    if xp is np or isinstance(xp, Namespace):
         last[index] = order
     else:
         xp.maximum.at(last, index, order)

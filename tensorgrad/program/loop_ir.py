@@ -186,7 +186,8 @@ COLUMN = _Column()
 class Map:
     """``out[i] = function of inputs[i]`` at every place, the inputs being broadcast.
 
-    name: the function, by one of the names in ``functions.py``.
+    name: the function, by one of the names in ``functions.py``; or "gather", the element of
+        ``table`` at this place and as many elements further as the input says.
     inputs: views, numbers of NumPy's, and ``COLUMN``.
     cost: about how many additions it takes as long as; it decides what is computed twice.
     """
@@ -196,6 +197,7 @@ class Map:
     inputs: tuple[Any, ...]
     cost: int = 1
     where: str = ""
+    table: View | None = None
     #: the inputs that are views
     views: list[View] = field(init=False)
     #: whether it depends on the index along the last axis; on where the point lies at all
@@ -208,6 +210,11 @@ class Map:
             x is COLUMN for x in self.inputs
         )
         self.by_place = self.by_column or self.name == "word"
+
+    @property
+    def tables(self) -> list[View]:
+        """What it reads at places that depend on numbers."""
+        return [] if self.table is None else [self.table]
 
 
 @dataclass(eq=False, slots=True)
@@ -224,6 +231,11 @@ class Reduce:
     def views(self) -> list[View]:
         """The input."""
         return [self.x]
+
+    @property
+    def tables(self) -> list[View]:
+        """See Map."""
+        return []
 
 
 @dataclass(eq=False, slots=True)
@@ -243,16 +255,43 @@ class Product:
 
 @dataclass(eq=False, slots=True)
 class Check:
-    """Labels have to lie in [0, classes), else the program stops before anything is changed."""
+    """Labels, or indices along an axis of a tensor, have to lie in [low, high).
+
+    Else the program stops before anything is changed.
+    """
 
     labels: View
-    classes: int
+    low: int
+    high: int
+    axis: int | None = None
     where: str = ""
 
     @property
     def views(self) -> list[View]:
         """The labels."""
         return [self.labels]
+
+
+@dataclass(eq=False, slots=True)
+class Scatter:
+    """``x`` put into, or added to, the elements of ``out`` at places that depend on numbers.
+
+    They are taken one after the other in row-major order, so that sums have their order, and of
+    several numbers for one place the last one stays.
+
+    out, places, x: of one shape; a place is that in ``out`` and so many elements further.
+    """
+
+    out: View
+    places: View
+    x: View
+    adds: bool
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """All of them, for what is not overwritten stays."""
+        return [self.out, self.places, self.x]
 
 
 @dataclass(eq=False, slots=True)
@@ -283,4 +322,6 @@ class Scalar:
     name: str
 
 
-Operation = Map | Reduce | Product | Check | Call
+Operation = Map | Reduce | Product | Scatter | Check | Call
+#: An operation that is a unit of its own.
+Alone = Product | Scatter | Check | Call

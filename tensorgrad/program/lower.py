@@ -25,6 +25,7 @@ from tensorgrad.program.loop_ir import (
     Product,
     Reduce,
     Scalar,
+    Scatter,
     Storage,
     View,
     extent_of,
@@ -208,11 +209,43 @@ class Lowering:
             return x
         return self.copy(x)
 
-    def check(self, labels: View, classes: int) -> None:
-        """The program stops unless the labels lie in [0, classes)."""
-        if not labels.contiguous:
-            labels = self.copy(labels)
-        self.operations.append(Check(labels, classes, self.where))
+    def check(self, labels: View, low: int, high: int, axis: int | None) -> None:
+        """The program stops unless the labels lie in [low, high)."""
+        key = "check", labels, low, high
+        if key in self._known or _lie_in(labels.storage, low, high):
+            return
+        plain = labels if labels.contiguous else self.copy(labels)
+        self.operations.append(Check(plain, low, high, axis, self.where))
+        self._remember(key, [labels], labels)
+
+    def is_column(self, view: View) -> bool:
+        """Whether all of it is 0, 1, 2, ... along one axis."""
+        steps = [s for n, s in zip(view.shape, view.strides) if n != 1]
+        return view.storage in self._columns and not view.offset and steps == [1]
+
+    def gather(self, table: View, places: View) -> View:
+        """The elements of ``table``, so much further as ``places`` says, of one shape with it."""
+        if table.dtype not in C_TYPES:
+            raise NotFollowedError(f"an index of {table.dtype} is left to NumPy")
+        key = "gather", table, places
+        found = self._known.get(key)
+        if found is None:
+            found = self.new(table.shape, table.dtype)
+            self.operations.append(Map(found, "gather", (places,), 2, self.where, table))
+            self._remember(key, [table, places], found)
+        return found
+
+    def scatter(self, out: View, places: View, x: View, adds: bool) -> None:
+        """``x`` put into, or added to, ``out`` at these places, one after the other."""
+        if x.storage is out.storage:
+            x = self.copy(x)
+        self.operations.append(Scatter(out, places, x, adds, self.where))
+        self._forget(out.storage)
+
+    def _forget(self, storage: Storage) -> None:
+        """What was computed from ``storage`` is not known any more: it is overwritten."""
+        for key in self._readers.pop(storage, ()):
+            self._known.pop(key, None)
 
     def has_made(self, view: View, before: int) -> bool:
         """Whether ``view`` was made by the last operation, which is not one of the first."""
@@ -228,6 +261,7 @@ class Lowering:
             and last.out == value
             and out.shape == value.shape
             and all(v == out for v in last.views if v.storage is out.storage)
+            and not any(v.storage is out.storage for v in last.tables)
         ):  # reads what it overwrites at the same point only
             last.out = out
             self._known.pop(self._latest, None)
@@ -235,8 +269,7 @@ class Lowering:
             if value.storage is out.storage and value != out:  # as if all were read at first
                 value = self.copy(value)
             self.operations.append(Map(out, "copy", (value,), 1, self.where))
-        for key in self._readers.pop(out.storage, ()):  # they read what was there before
-            self._known.pop(key, None)
+        self._forget(out.storage)
 
     def live(self, i: Instruction, name: str) -> View:
         """An attribute that is another number in every replay."""
@@ -334,9 +367,16 @@ class Lowering:
                 view = self.new(v.shape, v.dtype)
             self.views[v] = view
             outputs.append(view)
-            for key in self._readers.pop(view.storage, ()):
-                self._known.pop(key, None)
+            self._forget(view.storage)
         self.operations.append(Call(i, tuple(inputs), tuple(outputs), reason, i.where))
+
+
+def _lie_in(storage: Storage, low: int, high: int) -> bool:
+    """Whether its numbers are always the same ones, and lie in [low, high)."""
+    if storage.role != "constant" or storage.value is None:
+        return False
+    array = storage.value.array
+    return bool(low <= array.min() and array.max() < high)
 
 
 def _flat(made: Any) -> list[Any]:

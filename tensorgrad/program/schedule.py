@@ -15,7 +15,18 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from tensorgrad.program.ir import exact
-from tensorgrad.program.loop_ir import Call, Check, Map, Operation, Product, Reduce, Storage, View
+from tensorgrad.program.loop_ir import (
+    Alone,
+    Call,
+    Check,
+    Map,
+    Operation,
+    Product,
+    Reduce,
+    Scatter,
+    Storage,
+    View,
+)
 from tensorgrad.program.repeats import cuts
 
 POINT, ROW, EPILOGUE = "point", "row", "epilogue"
@@ -84,28 +95,39 @@ class Nest:
 
     def reads(self) -> list[View]:
         """What its members read from memory."""
-        return [
+        found = [
             view
             for m in self.members
             for view, source in zip(m.views, self.sources[m])
             if source is None
         ]
+        return found + [view for m in self.members for view in m.tables]
+
+    @property
+    def follows_checks(self) -> bool:
+        """Whether it relies on checks that come before it."""
+        return any(m.tables for m in self.members)
 
 
 @dataclass(eq=False, slots=True)
 class Single:
     """A product, check or call on its own."""
 
-    operation: Product | Check | Call
+    operation: Alone
 
     @property
-    def operations(self) -> list[Product | Check | Call]:
+    def operations(self) -> list[Alone]:
         """The one operation."""
         return [self.operation]
 
     def reads(self) -> list[View]:
         """What it reads."""
         return self.operation.views
+
+    @property
+    def follows_checks(self) -> bool:
+        """See Nest."""
+        return type(self.operation) is Scatter
 
 
 Unit = Nest | Single
@@ -169,6 +191,7 @@ def _likeness(nest: Nest, m: Map | Reduce, place: dict[Map | Reduce, int]) -> Ha
         distance = 0 if source is None else place[m] - place[source]
         held = exact(x.storage.number_held)
         operands.append((x.dtype, x.strides, held, min(distance, _FAR)))
+    operands += [view.strides for view in m.tables]
     does = m.name if type(m) is Map else (m.kind, m.axes)  # type: ignore[union-attr]
     return does, m.out.dtype, m.out.strides, m.out.storage.role, *operands
 
@@ -208,10 +231,10 @@ class Schedule:
                     self._reader[op] = readers[op.out.storage]
                 if op.out.storage.role == "temporary":
                     self._maker[op.out.storage] = op
-            for view in op.views:
+            for view in _all_read(op):
                 readers[view.storage] = op
 
-    def _append(self, op: Product | Check | Call) -> None:
+    def _append(self, op: Alone) -> None:
         self.units.append(Single(op))
         at = len(self.units) - 1
         if type(op) is Check:
@@ -219,7 +242,7 @@ class Schedule:
         outputs: tuple[View, ...] = ()
         if isinstance(op, Call):
             outputs = op.outputs
-        elif isinstance(op, Product):
+        elif isinstance(op, Product | Scatter):
             outputs = (op.out,)
         for view in op.views:
             self._last_read[view.storage] = at
@@ -227,11 +250,11 @@ class Schedule:
             self._home[view.storage] = at
 
     def _place(self, op: Map | Reduce) -> None:
-        first = max((self._home.get(v.storage, 0) for v in op.views), default=0)
+        first = max((self._home.get(v.storage, 0) for v in _all_read(op)), default=0)
         target = op.out.storage
         if target.role != "temporary" or target.in_parts:
             first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
-        if target.role != "temporary":
+        if target.role != "temporary" or op.tables:
             first = max(first, self._barrier)
         if type(op) is Map:
             first = max(first, self._wanted_at(op))
@@ -294,7 +317,7 @@ class Schedule:
         nest.cost += _cost(op)
         nest.level[op] = level
         nest.has_rows = nest.has_rows or level == ROW
-        nest.read_in_parts.update(v.storage for v in op.views if v.storage.in_parts)
+        nest.read_in_parts.update(v.storage for v in _all_read(op) if v.storage.in_parts)
         if op.out.storage.in_parts:
             nest.parts.setdefault(op.out.storage, []).append(op.out)
         if not (level == EPILOGUE and _wide(op.out)) and not op.out.storage.in_parts:
@@ -309,8 +332,10 @@ class Schedule:
         for view in op.views:
             if view.storage.role != "temporary":
                 nest.read.setdefault(view.storage, set()).add(nest.access(view, POINT))
+        for view in op.tables:  # anywhere
+            nest.read.setdefault(view.storage, set()).add((view.storage.number, -1, ()))
         self._home[op.out.storage] = max(self._home.get(op.out.storage, 0), at)
-        for view in op.views:
+        for view in _all_read(op):
             self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
@@ -367,7 +392,7 @@ class Schedule:
                     return False
                 if (nest.level[found] == EPILOGUE) != (level == EPILOGUE):
                     return False
-        return True
+        return not any(view.storage in nest.made for view in op.tables)
 
     def _safe(self, nest: Nest, op: Map, level: str) -> bool:
         """Whether memory from outside is overwritten only where nobody reads the old value later.
@@ -379,6 +404,8 @@ class Schedule:
         if not outside and not nest.written:
             return True
         if level in (EPILOGUE, ROW) or nest.has_rows:
+            return False
+        if any(v.storage is target or v.storage in nest.written for v in op.tables):
             return False
         if outside and nest.read.get(target, set()) - {nest.access(op.out, POINT)}:
             return False
@@ -439,7 +466,9 @@ class Schedule:
         for k in range(at - 1, -1, -1):
             unit = self.units[k]
             read, written = {v.storage for v in unit.reads()}, _written(unit)
-            if k not in front and (written & (reads | writes) or read & writes):
+            checks = type(unit) is Single and type(unit.operation) is Check
+            checked = checks and any(self.units[n].follows_checks for n in needed)
+            if k not in front and (written & (reads | writes) or read & writes or checked):
                 needed.add(k)
                 reads |= read
                 writes |= written
@@ -494,14 +523,19 @@ def _written(unit: Unit) -> set[Storage]:
     op = unit.operation
     if type(op) is Call:
         return {v.storage for v in op.outputs}
-    return {op.out.storage} if type(op) is Product else set()
+    return {op.out.storage} if isinstance(op, Product | Scatter) else set()
+
+
+def _all_read(op: Operation) -> list[View]:
+    """What an operation reads."""
+    return [*op.views, *op.tables] if isinstance(op, Map | Reduce) else op.views
 
 
 def _is_seen(storages: set[Storage], kept: set[Storage]) -> bool:
     return any(s.role != "temporary" or s in kept for s in storages)
 
 
-def _may_stop(op: Product | Check | Call) -> bool:
+def _may_stop(op: Alone) -> bool:
     return type(op) is Check or (type(op) is Call and op.instruction.may_fail)
 
 

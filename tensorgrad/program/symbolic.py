@@ -25,10 +25,10 @@ import numpy as np
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.ops.sums import least_squares
-from tensorgrad.program.functions import BOOL
+from tensorgrad.program.functions import BOOL, C_TYPES
 from tensorgrad.program.loop_ir import Storage, View
 
-INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
 # By which float64 numbers are multiplied or divided so that their squares are in range.
 _BEYOND = 2.0**600
 # Powers that are products, or a root.
@@ -60,8 +60,17 @@ class Trace(Protocol):
     def matmul(self, a: View, b: View) -> View:
         """The matrix product of two stacks."""
 
-    def check(self, labels: View, classes: int) -> None:
-        """The program stops unless the labels lie in [0, classes)."""
+    def check(self, labels: View, low: int, high: int, axis: int | None) -> None:
+        """The program stops unless the labels, or indices along ``axis``, lie in [low, high)."""
+
+    def gather(self, table: View, places: View) -> View:
+        """The elements of ``table``, so much further as ``places`` says, of one shape with it."""
+
+    def scatter(self, out: View, places: View, x: View, adds: bool) -> None:
+        """``x`` put into, or added to, ``out`` at these places, one after the other."""
+
+    def is_column(self, view: View) -> bool:
+        """Whether all of it is 0, 1, 2, ... along one axis."""
 
     def write(self, out: View, value: View, fresh: bool) -> None:
         """``out[...] = value``. fresh: nobody else looks at ``value``."""
@@ -233,8 +242,12 @@ class SymbolicArray:
         return self._view.slice(parts)
 
     def __getitem__(self, index: Any) -> SymbolicArray:
-        found = self._at(self._sliced(index))
         parts = index if isinstance(index, tuple) else (index,)
+        if _has_arrays(parts):
+            view, places = picked(self, parts)
+            made = SymbolicArray(self.xp, self.xp.trace.gather(view, places))
+            return made if any(p is ... for p in parts) else made.as_scalar()
+        found = self._at(self._sliced(index))
         if found.shape or ... in parts:
             return found
         mutated = self._memory.kind == "mutated"  # a scalar is the number that is there now
@@ -247,7 +260,10 @@ class SymbolicArray:
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.xp.assign(self._at(self._sliced(index)), value)
+        if _has_arrays(index):
+            self.xp.scatter(self, index, value, False)
+        else:
+            self.xp.assign(self._at(self._sliced(index)), value)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -404,6 +420,94 @@ for _short, _ufunc in _SINGLE.items():
     setattr(SymbolicArray, f"__{_short}__", _operator(_ufunc, (0,)))
 
 
+def _has_arrays(index: Any) -> bool:
+    """Whether some part of an index is an array."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, SymbolicArray) for part in parts)
+
+
+def _padded(x: SymbolicArray, index: Any) -> list[Any]:
+    """The parts of an index, one for each axis of ``x``, and ``None`` for new axes."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    taken = sum(part is not None and part is not ... for part in parts)
+    at = next((k for k, part in enumerate(parts) if part is ...), len(parts))
+    return parts[:at] + [slice(None)] * (x.ndim - taken) + parts[at + 1 :]
+
+
+def picked(x: SymbolicArray, index: Any) -> tuple[View, View]:
+    """Where ``x[index]`` lies, arrays being among the parts of the index.
+
+    Two views of the shape of ``x[index]``: one of x's elements, from which the right ones lie as
+    many elements further as the other says.
+    """
+    xp, old = x.xp, x.elements
+    parts = _padded(x, index)
+    chosen = [k for k, p in enumerate(parts) if isinstance(p, SymbolicArray | int | np.integer)]
+    arrays = [p for p in parts if isinstance(p, SymbolicArray)]
+    shape = np.broadcast_shapes(*[a.shape for a in arrays])
+    together = chosen == list(range(chosen[0], chosen[-1] + 1))
+    begin = sum(isinstance(p, slice) or p is None for p in parts[: chosen[0]]) if together else 0
+    sizes: list[int] = []  # of the axes that no array replaces
+    strides: list[int] = []
+    steps = [0] * len(shape)  # of x along the axes of the arrays
+    offset, axis, places = old.offset, 0, None
+    for part in parts:
+        if part is None:
+            sizes.append(1)
+            strides.append(0)
+            continue
+        n, s = old.shape[axis], old.strides[axis]
+        if isinstance(part, slice):
+            start, stop, step = part.indices(n)
+            sizes.append(len(range(start, stop, step)))
+            strides.append(s * step)
+            offset += start * s
+        elif not isinstance(part, SymbolicArray):
+            if not -n <= part < n:
+                raise IndexError(f"index {part} is out of bounds for axis {axis} with size {n}")
+            offset += (part % n) * s
+        elif (along := _column(part, n)) is not None:
+            steps[len(shape) - part.ndim + along] += s
+        else:
+            more = _inside(part, n, axis)
+            more = more if s == 1 else xp.multiply(more, s)
+            places = more if places is None else xp.add(places, more)
+        axis += 1
+    whole = (*sizes[:begin], *shape, *sizes[begin:])
+    view = View(old.storage, whole, (*strides[:begin], *steps, *strides[begin:]), offset)
+    if places is None:
+        places = xp.full((), 0, INT64)
+    wide = places.elements.broadcast(shape)
+    none = (0,) * len(sizes)
+    step_of = (*none[:begin], *wide.strides, *none[begin:])
+    return view, View(wide.storage, whole, step_of, wide.offset)
+
+
+def _column(part: SymbolicArray, n: int) -> int | None:
+    """The axis along which an index is 0, 1, 2, ... below ``n``, if it is that."""
+    long = [k for k, size in enumerate(part.shape) if size != 1]
+    if len(long) == 1 and part.size <= n and part.xp.trace.is_column(part.elements):
+        return long[0]
+    return None
+
+
+def _inside(part: SymbolicArray, n: int, axis: int) -> SymbolicArray:
+    """An index along an axis of size ``n``: checked on the CPU, and negative ones made positive.
+
+    On a GPU, where nobody waits for an error, all wrap around.
+    """
+    xp = part.xp
+    if part.dtype.kind not in "iu":
+        xp.refuse(f"an index of {part.dtype} has no loop form")
+    wide = part.astype(INT64, copy=False)
+    if not xp.on_host:
+        return xp.remainder(wide, n)
+    if part.dtype == np.uint64:
+        xp.refuse("an index of uint64 is left to NumPy")
+    xp.trace.check(wide.elements, -n, n, axis)
+    return xp.where(xp.less(wide, 0), xp.add(wide, n), wide)
+
+
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
@@ -423,7 +527,10 @@ def _converted(x: Any, dtype: np.dtype[Any]) -> Any:
 
 # --- the namespace --------------------------------------------------------------------------------
 
-_KINDS = {"add": "+", "multiply": "*", "maximum": "max", "minimum": "min"}
+_KINDS = {
+    "add": "+", "multiply": "*", "maximum": "max", "minimum": "min",
+    "logical_or": "max", "logical_and": "min",
+}  # fmt: skip
 
 
 _STRONG = {bool: BOOL, int: INT64, float: FLOAT64}
@@ -535,14 +642,24 @@ class Ufunc:
         axes = _axes(axis, x.ndim)
         if out is not None or initial is not None:
             self.xp.refuse(f"{self.name}.reduce with out= or initial=")
-        if dtype is not None:
+        if dtype is None and self.name in ("add", "multiply") and x.dtype.kind in "biu":
+            dtype = np.uint64 if x.dtype.kind == "u" else INT64
+        if self.name.startswith("logical"):
+            x = self.xp.not_equal(x, 0)
+        elif dtype is not None:
             x = x.astype(dtype, copy=False)
         kind = _KINDS.get(self.name, "")
-        if not kind or x.dtype not in WIDE_FLOATS:
+        if not kind or x.dtype not in C_TYPES:
             self.xp.refuse(f"{self.name} over an axis of {x.dtype} is left to NumPy")
         if not x.size:
             self.xp.refuse("there are no elements")
         return self.xp.reduced(kind, x, axes, keepdims)
+
+    def at(self, x: Any, index: Any, values: Any) -> None:
+        """``x[index] = f(x[index], values)``, one element after the other."""
+        if self.name != "add":
+            self.xp.refuse(f"{self.name}.at has no loop form")
+        self.xp.scatter(x, index, values, True)
 
 
 class SymbolicNamespace(Namespace):
@@ -626,13 +743,7 @@ class SymbolicNamespace(Namespace):
         if not isinstance(target, SymbolicArray):
             self.refuse("it writes to an array made elsewhere")
         value = self.operand(value)
-        memory, place = target._memory, target._view
-        if target.scalar:
-            raise TypeError("a number is no array that could be overwritten")
-        if memory.torn:
-            self.refuse("what was reshaped, and may be a copy, is overwritten")
-        if memory.kind == "input":
-            self.refuse("it writes to an input that the primitive does not mutate")
+        memory, place = self._writable(target), target._view
         count = len(self.trace.operations)
         if not isinstance(value, SymbolicArray):
             number = _converted(value, target.dtype)
@@ -642,8 +753,7 @@ class SymbolicNamespace(Namespace):
         else:
             found = value.elements
             count = len(self.trace.operations) if before is None else before
-        while len(found.shape) > len(place.shape) and found.shape[0] == 1:
-            found = View(found.storage, found.shape[1:], found.strides[1:], found.offset)
+        found = _cut(found, len(place.shape))
         alike = found.shape == place.shape
         if not alike and np.broadcast_shapes(found.shape, place.shape) != place.shape:
             raise ValueError(f"shape {found.shape} cannot be put into {place.shape}")
@@ -659,6 +769,33 @@ class SymbolicNamespace(Namespace):
             self.trace.write(target.elements, found.broadcast(place.shape), fresh)
         else:
             self._rebind(memory, place, found)
+
+    def _writable(self, target: SymbolicArray) -> Memory:
+        """The memory of an array that is to be overwritten."""
+        if target.scalar:
+            raise TypeError("a number is no array that could be overwritten")
+        if target._memory.torn:
+            self.refuse("what was reshaped, and may be a copy, is overwritten")
+        if target._memory.kind == "input":
+            self.refuse("it writes to an input that the primitive does not mutate")
+        return target._memory
+
+    def scatter(self, target: SymbolicArray, index: Any, value: Any, adds: bool) -> None:
+        """``value`` put into, or added to, ``target[index]``, one element after the other."""
+        memory = self._writable(target)
+        if not self.on_host:
+            self.refuse("on a GPU what is written by index is left to CuPy")
+        if not _has_arrays(index):
+            self.refuse("numbers are added at an index without arrays")
+        x = self.asarray(value, target.dtype)
+        if memory.kind != "mutated":
+            self._make_own(memory)
+        out, places = picked(target, index)
+        value = _cut(x.elements, len(out.shape))
+        if np.broadcast_shapes(value.shape, out.shape) != out.shape:
+            raise ValueError(f"shape {x.shape} cannot be put into {out.shape}")
+        if out.size:
+            self.trace.scatter(out, places, value.broadcast(out.shape), adds)
 
     def _make_own(self, memory: Memory) -> None:
         """Let a temporary lie in a storage of its own, of which parts are overwritten."""
@@ -832,7 +969,7 @@ class SymbolicNamespace(Namespace):
         if labels.dtype != INT64:
             self.refuse("labels of another type than int64")
         if self.on_host:
-            self.trace.check(labels.elements, classes)
+            self.trace.check(labels.elements, 0, classes, None)
 
     def root_of_squares(
         self, xs: Sequence[Any], axis: tuple[int, ...] | None, keepdims: bool
@@ -925,6 +1062,40 @@ class SymbolicNamespace(Namespace):
 
     amax, amin = max, min
 
+    def any(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """Whether any element over ``axis`` is not zero."""
+        found: SymbolicArray = self.logical_or.reduce(x, axis, keepdims=keepdims)
+        return found
+
+    def all(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """Whether all elements over ``axis`` are not zero."""
+        found: SymbolicArray = self.logical_and.reduce(x, axis, keepdims=keepdims)
+        return found
+
+    def argmax(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """Where the largest element over ``axis`` is: the first of equal ones, or the first NaN."""
+        return self._place_of(self.maximum, x, axis, keepdims)
+
+    def argmin(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+        """Where the smallest element over ``axis`` is; see ``argmax``."""
+        return self._place_of(self.minimum, x, axis, keepdims)
+
+    def _place_of(self, extreme: Ufunc, x: Any, axis: Any, keepdims: bool) -> SymbolicArray:
+        """The smallest index at which ``x`` is its extreme."""
+        flat = x.reshape(-1) if axis is None else x
+        along = 0 if axis is None else axis % x.ndim
+        n = flat.shape[along] if flat.shape else 1
+        if n >= 1 << 31:
+            self.refuse("the place of an extreme of so many elements")
+        top = extreme.reduce(flat, along, keepdims=True)
+        hit = self.equal(flat, top)
+        if x.dtype.kind == "f":  # the extreme is NaN where there is one, which equals nothing
+            hit = self.logical_or(hit, self.isnan(flat))
+        places = self.arange(n, INT32).reshape((n,) + (1,) * (flat.ndim - 1 - along))
+        found = self.where(hit, places, INT32.type(n - 1))
+        found = self.minimum.reduce(found, along, keepdims=keepdims).astype(INT64)
+        return found.reshape((1,) * x.ndim) if axis is None and keepdims else found
+
     def var(
         self, x: SymbolicArray, axis: Any = None, ddof: float = 0, keepdims: bool = False
     ) -> SymbolicArray:
@@ -971,6 +1142,13 @@ class SymbolicNamespace(Namespace):
             return found
         self.assign(out, found)
         return out
+
+
+def _cut(view: View, ndim: int) -> View:
+    """A view without leading axes of size 1 beyond ``ndim``."""
+    while len(view.shape) > ndim and view.shape[0] == 1:
+        view = View(view.storage, view.shape[1:], view.strides[1:], view.offset)
+    return view
 
 
 def _signed(x: int) -> int:

@@ -10,7 +10,17 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tensorgrad.program.ir import Instruction, Program, Value
-from tensorgrad.program.loop_ir import COLUMN, Call, Check, Map, Product, Reduce, Storage, View
+from tensorgrad.program.loop_ir import (
+    COLUMN,
+    Call,
+    Check,
+    Map,
+    Product,
+    Reduce,
+    Scatter,
+    Storage,
+    View,
+)
 from tensorgrad.program.lower import Lowering
 from tensorgrad.tape import Primitive
 
@@ -31,18 +41,37 @@ class Memory:
     def __init__(self) -> None:
         self._flat: dict[Storage, Any] = {}
 
+    def _memory_of(self, view: View) -> Any:
+        s = view.storage
+        return self._flat.setdefault(s, np.zeros(s.size, s.dtype))
+
+    def _addresses(self, view: View) -> Any:
+        """Where the elements of a view lie."""
+        at = np.full(view.shape, view.offset)
+        for axis, (n, step) in enumerate(zip(view.shape, view.strides)):
+            at += (np.arange(n) * step).reshape((n,) + (1,) * (len(view.shape) - 1 - axis))
+        return at
+
     def seen(self, view: View) -> Any:
         """The array that a view shows."""
-        s = view.storage
-        flat = self._flat.setdefault(s, np.zeros(s.size, s.dtype))
-        steps = [k * s.dtype.itemsize for k in view.strides]
+        flat = self._memory_of(view)
+        steps = [k * view.dtype.itemsize for k in view.strides]
         return as_strided(flat[view.offset :], view.shape, steps)
 
     def run(self, op: Any) -> None:
         """Do what one operation says."""
         if isinstance(op, Check):
             labels = self.seen(op.labels)
-            assert ((labels >= 0) & (labels < op.classes)).all()
+            assert ((labels >= op.low) & (labels < op.high)).all()
+            return
+        if isinstance(op, Scatter):
+            flat = self._memory_of(op.out)
+            at = (self._addresses(op.out) + self.seen(op.places)).reshape(-1)
+            x = self.seen(op.x).reshape(-1)
+            if op.adds:
+                np.add.at(flat, at, x)
+            else:
+                flat[at] = x
             return
         if isinstance(op, Reduce):
             found = _REDUCERS[op.kind].reduce(self.seen(op.x), axis=op.axes, keepdims=True)
@@ -51,6 +80,11 @@ class Memory:
         else:
             assert isinstance(op, Map)
             given = [self._operand(x, op.out.shape) for x in op.inputs]
+            if op.table is not None:
+                at = self._addresses(op.table) + given[0]
+                found = self._memory_of(op.table)[at]
+                self.seen(op.out)[...] = found
+                return
             found = (_OWN.get(op.name) or getattr(np, op.name))(*given)
         self.seen(op.out)[...] = np.array(found).astype(op.out.dtype)
 

@@ -79,3 +79,132 @@ def test_integers_wrap_around_as_numpys_do_and_division_by_zero_gives_zero(dtype
     for name, (a, b) in zip([*BINARY, *UNARY], found, strict=True):
         assert a.dtype == b.dtype, name
         np.testing.assert_array_equal(a, b, err_msg=f"{name} of {dtype}")
+
+
+def _places(x: Tensor) -> list[Tensor]:
+    found = [f(x, axis=a) for f in (tg.argmax, tg.argmin) for a in (None, 0, 1, -1)]
+    return [*found, tg.argmax(x, axis=1, keepdims=True), tg.argmin(x, keepdims=True)]
+
+
+def test_the_place_of_an_extreme_is_that_of_the_first_and_of_the_first_nan() -> None:
+    x = np.random.default_rng(0).integers(0, 3, (5, 7, 9)).astype(np.float32)
+    x[1, 2, 3:5] = np.nan
+    x[0, 0, 0], x[2, :, 4] = -0.0, np.inf
+    x[3, 3], x[4] = -np.inf, np.nan
+    for a, b in replayed(_places, x):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [*WHOLE, "bool"])
+def test_reductions_of_integers_are_exact_and_in_the_type_of_numpy(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    limits = np.iinfo("uint8" if dtype == "bool" else dtype)
+    low, high = (0, 1) if dtype == "bool" else (limits.min, limits.max)
+    x = rng.integers(low, high, (3, 5, 2500), dtype=limits.dtype, endpoint=True)
+    x[:, 1], x[:, 2] = high, low
+
+    def step(x: Tensor) -> list[Tensor]:
+        names: list[Callable[..., Any]] = [tg.any, tg.all, tg.count_nonzero]
+        if dtype != "bool":
+            names += [tg.sum, tg.prod, tg.max, tg.min]
+            found = _places(x)
+        else:
+            found = []
+        return [*found, *[f(x, axis=a) for f in names for a in (None, 0, 1, 2, (0, 2))]]
+
+    for a, b in replayed(step, x.astype(dtype)):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+# --- indices --------------------------------------------------------------------------------------
+
+INDICES: list[Any] = [
+    ([2, 0, -1],),
+    (slice(None), [[0, 3], [-3, 3]]),
+    ([0, 1, 1], slice(None), [1, 2, -2]),
+    (0, slice(None), [1, 2, 2]),
+    (slice(None, None, -1), [1, 2, 2], [[3], [0]]),
+    (None, [1, 1], ..., slice(1, 3)),
+    ([1], None, [2], slice(3, 0, -2)),
+    (..., [0, 1], 2),
+]
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "int8", "uint8"])
+def test_an_index_picks_puts_and_adds_as_numpys(kind: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+    arrays: list[Array] = []
+    for index in INDICES:
+        for part in index:
+            if isinstance(part, list):
+                a = np.array(part)
+                arrays.append((abs(a) if kind == "uint8" else a).astype(kind))
+
+    def step(x: Tensor, *given: Tensor) -> list[Tensor]:
+        found, rest = [], list(given)
+        for index in INDICES:
+            full = tuple(rest.pop(0) if isinstance(p, list) else p for p in index)
+            y = x.detach().requires_grad_()
+            z = y[full]
+            (g,) = tg.autograd.grad(tg.sum(z * tg.cos(z)), y)
+            found += [z.detach(), g, tg.index_put(x, full, z.detach() * 2), y.detach() + 1]
+        return found
+
+    for a, b in replayed(step, x, *arrays):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_of_several_numbers_for_one_place_the_last_one_stays() -> None:
+    index = np.array([2, 0, 2, 2, 0])
+    (found, wanted), *_ = replayed(
+        lambda x, i, v: [tg.index_put(x, i, v)],
+        np.zeros(3, np.float32), index, np.arange(5, dtype=np.float32),
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, [4, 0, 3])
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_million_numbers_for_one_place_are_added_without_drift(shape: tuple[int, ...]) -> None:
+    index = np.zeros(1_000_000, np.int64)
+    index[::1000] = 7
+    x = Tensor(np.zeros((50, *shape), np.float32))
+    g = Tensor(np.full((index.size, *shape), 0.1, np.float32))
+
+    def step(x: Tensor, i: Tensor, g: Tensor) -> Tensor:
+        y = x.detach().requires_grad_()
+        return tg.autograd.grad(tg.sum(y[i] * g), y)[0]
+
+    captured = Captured(step, [x, Tensor(index), g])
+    (found,) = captured(x, Tensor(index), g)
+    np.testing.assert_allclose(found[0], 99_900.0, rtol=1e-6)
+    np.testing.assert_allclose(found[7], 100.0, rtol=1e-6)
+    again = captured(x, Tensor(index), g)[0]
+    np.testing.assert_array_equal(found, again)
+
+
+@pytest.mark.parametrize("wrong", [4, -5, 2**40, -(2**63), 2**63 - 1])
+def test_an_index_out_of_range_raises_before_anything_is_changed(wrong: int) -> None:
+    state = Tensor(np.zeros(4, np.float32))
+    table = Tensor(np.arange(4, dtype=np.float32))
+    links = Tensor(np.array([1, 2, 3, 0]))
+
+    def step(i: Tensor) -> Tensor:
+        state.copy_(state + 1.0)
+        nearer = links[i]  # is an index itself, and moves to the front with its own check
+        y = tg.index_put(state, nearer, 5.0)
+        return table[nearer] + y[i]
+
+    good, bad = Tensor(np.array([0, 3, -1])), Tensor(np.array([0, wrong, 1]))
+    captured = Captured(step, [good])
+    assert "call" not in "".join(captured.executor.lines())
+    for count in range(1, 3):
+        captured(good)
+        with pytest.raises(IndexError, match=f"index {wrong} is out of bounds for axis 0 with "):
+            captured(bad)
+        np.testing.assert_array_equal(state.numpy(), np.full(4, count, np.float32))
+    links.data[:] = [1, 2, 3, wrong]
+    with pytest.raises(IndexError, match=f"index {wrong} is out of bounds for axis 0 with size 4"):
+        captured(good)
+    np.testing.assert_array_equal(state.numpy(), np.full(4, 2, np.float32))

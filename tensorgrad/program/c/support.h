@@ -221,11 +221,12 @@ TG uint32_t tg_word(int64_t key, int64_t i) {
 
 /* --- labels --- */
 
-TG int tg_outside(const int64_t *labels, long count, int64_t classes) {
+TG int tg_outside(const int64_t *labels, long count, int64_t low, int64_t high) {
     int bad = 0;
-    for (long i = 0; i < count; i++) bad |= (uint64_t)labels[i] >= (uint64_t)classes;
+    for (long i = 0; i < count; i++) bad |= (uint64_t)labels[i] - low >= (uint64_t)high - low;
     return bad;
 }
+
 
 /* log(exp(x) + exp(y)); of equal infinities too. */
 #define TG_LOGADDEXP(T, s)                                                                         \
@@ -314,6 +315,21 @@ TG void tg_units(const tg_unit *units, const uint16_t *operands, const uint16_t 
 
 /* Memory of the thread's own from byte `at` on, a multiple of 64: threads may have small stacks. */
 TG void *tg_rows(long at) { return __builtin_assume_aligned(tg_rows_() + at, 64); }
+
+/* Whether many of these places, ``step`` apart, may be the same one: every 13th is counted by a
+ * hash of it, as in ops/sums.py. That may say yes in vain. */
+TG int tg_crowded(const int64_t *at, long count, long step) {
+    if (count <= 128) return 0;
+    uint16_t *counts = tg_rows(0);
+    int bits = 6;
+    while (bits < 16 && 1L << bits < count / 4) bits++;
+    memset(counts, 0, sizeof(uint16_t) << bits);
+    for (long i = 0; i < count; i += 13) {
+        uint16_t *n = &counts[(uint64_t)at[i * step] * 0x9E3779B97F4A7C15u >> (64 - bits)];
+        if (++*n > 128 / 13) return 1;
+    }
+    return 0;
+}
 
 /* C [m, n] with rows ldc apart = op(A) op(B), row-major; op transposes where flagged. */
 TG void tg_sgemm_part(long m, long n, long k, int ta, long lda, int tb, long ldb, const float *A,

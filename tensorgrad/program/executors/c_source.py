@@ -18,7 +18,17 @@ import numpy as np
 
 from tensorgrad.program.compiler import APART
 from tensorgrad.program.functions import C_TYPES, printed
-from tensorgrad.program.loop_ir import COLUMN, Call, Check, Map, Product, Reduce, Storage, View
+from tensorgrad.program.loop_ir import (
+    COLUMN,
+    Call,
+    Check,
+    Map,
+    Product,
+    Reduce,
+    Scatter,
+    Storage,
+    View,
+)
 from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
 
 # What is computed a second time in a later phase rather than kept, in additions.
@@ -36,6 +46,8 @@ _BLOCK = 1024
 # Rows that are added in order, and elements of a row that are added as one sum: in float32 longer
 # sums would drift. Their sums are added in double precision.
 ROWS_IN_ORDER = 64
+# Numbers that may be added up in one place in float32, as in ops/sums.py.
+IN_ORDER = 128
 _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
@@ -155,7 +167,7 @@ class NestWriter:
             if type(m) is Reduce and (self.nest.level[m] != EPILOGUE or has_axes(m.out)):
                 return False
             if self.nest.level[m] == POINT:
-                for view in [*m.views, m.out]:
+                for view in [*m.views, *m.tables, m.out]:
                     strides = self.nest.access(view, POINT)[2]
                     if any(strides) and not _linear(self.dims, strides, 1):
                         return False
@@ -334,6 +346,9 @@ class NestWriter:
                 k += 1
             else:
                 given.append("c" if x is COLUMN else literal(x.item(), C_TYPES[x.dtype]))
+        if m.table is not None:
+            first = self._element(m.table, level, phase).removesuffix("]")
+            return f"{first} + {given[0]}]"
         index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
         last = m.inputs[-1]
         limit = isinstance(last, np.generic) and bool(last == last)
@@ -348,7 +363,7 @@ class NestWriter:
         x = self._operand(m, 0, level, phase)
         if self.nest.level[m] == ROW:
             acc = self.accumulators[m]
-            self._accumulate(m.kind, acc, x, ctype, phase)
+            self._accumulate(m, acc, x, phase)
             if m in self.nest.stored:
                 target = self._element(m.out, ROW, phase)
                 self.row_end[phase].append(f"{target} = {acc};")
@@ -358,7 +373,7 @@ class NestWriter:
             many = self.rows > ROWS_IN_ORDER
             wide = wide_of(m) if many else ctype
             self.partial.append((wide, self.columns))
-            part, start = f"a{n}", neutral_of(m.kind)
+            part, start = f"a{n}", neutral_of(m)
             loop = f"for (long c = 0; c < {self.columns}; c++)"
             self.begin.append(f"{loop} {part}[c] = {start};")
             if many and m.kind == "+":
@@ -382,10 +397,10 @@ class NestWriter:
         self.partial.append((ctype, 1))
         wide = wide_of(m)
         total = f"t{n}"
-        self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
+        self.begin.append(f"{wide} {total} = {neutral_of(m)};")
         if level == POINT:
             acc = self._name((m, "partial"), "s")
-            self._accumulate(m.kind, acc, x, ctype, phase)
+            self._accumulate(m, acc, x, phase)
             self.row_end[phase].append(accumulated(m.kind, total, acc))
         else:
             self.row[phase].append(accumulated(m.kind, total, x))
@@ -402,31 +417,34 @@ class NestWriter:
     def _reads_full(self, m: Reduce) -> bool:
         return tuple(n for n in m.x.shape if n != 1) == self.dims
 
-    def _accumulate(self, kind: str, acc: str, x: str, ctype: str, phase: int) -> None:
+    def _accumulate(self, m: Reduce, acc: str, x: str, phase: int) -> None:
         """Into ``acc``, over the columns of one phase."""
-        if kind in ("max", "min"):
+        kind, ctype, wide = m.kind, type_of(m.out), wide_of(m)
+        if kind in ("max", "min") and m.out.dtype.kind == "f":
             # The vector units drop NaN: they are counted apart, and put in at the end of the row.
-            self.row[phase].append(f"{ctype} {acc}m = {neutral_of(kind)}; int {acc}n = 0;")
+            self.row[phase].append(f"{ctype} {acc}m = {neutral_of(m)}; int {acc}n = 0;")
             sign = ">" if kind == "max" else "<"
             self.column[phase].append(f"{acc}m = {x} {sign} {acc}m ? {x} : {acc}m;")
             self.column[phase].append(f"{acc}n |= {x} != {x};")
             self.clauses[phase] += [f"reduction({kind}:{acc}m)", f"reduction(|:{acc}n)"]
             self.row_end[phase].append(f"const {ctype} {acc} = {acc}n ? NAN : {acc}m;")
             return
-        if kind == "+" and self.columns > _SUMMED:
-            self.row[phase].append(f"double {acc}w = 0;")
-            self.block_begin[phase].append(f"{ctype} {acc}b = 0;")
-            self.block_end[phase].append(f"{acc}w += {acc}b;")
-            inner = f"{acc}b"
-        elif kind == "*" and self.columns > _SUMMED:
-            self.row[phase].append(f"double {acc}w = 1;")
+        inner = acc
+        if wide != ctype and self.columns > _SUMMED:
+            self.row[phase].append(f"{wide} {acc}w = {neutral_of(m)};")
             inner = f"{acc}w"
-        else:
-            self.row[phase].append(f"{ctype} {acc} = {neutral_of(kind)};")
-            inner = acc
-        if inner != acc:
+            if kind == "+":
+                self.block_begin[phase].append(f"{ctype} {acc}b = 0;")
+                self.block_end[phase].append(f"{acc}w += {acc}b;")
+                inner = f"{acc}b"
             self.row_end[phase].append(f"const {ctype} {acc} = ({ctype}){acc}w;")
-        self.column[phase].append(f"{inner} {kind}= {x};")
+        else:
+            self.row[phase].append(f"{ctype} {acc} = {neutral_of(m)};")
+        if kind in ("max", "min"):
+            sign = ">" if kind == "max" else "<"
+            self.column[phase].append(f"{inner} = {x} {sign} {inner} ? {x} : {inner};")
+        else:
+            self.column[phase].append(f"{inner} {kind}= {x};")
         self.clauses[phase].append(f"reduction({kind}:{inner})")
 
     def _store(self, m: Map) -> None:
@@ -590,7 +608,7 @@ def type_of(x: View | Storage) -> str:
 
 def wide_of(m: Reduce) -> str:
     """The C type in which its partial results are taken together."""
-    return "double" if m.kind in ("+", "*") else type_of(m.out)
+    return "double" if m.kind in ("+", "*") and m.out.dtype.kind == "f" else type_of(m.out)
 
 
 def has_axes(view: View) -> bool:
@@ -606,9 +624,13 @@ def _linear(dims: tuple[int, ...], strides: tuple[int, ...], last: int | None) -
     return all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(axes))
 
 
-def neutral_of(kind: str) -> str:
+def neutral_of(m: Reduce) -> str:
     """What a reduction begins with."""
-    return {"+": "0", "*": "1", "max": "(-INFINITY)", "min": "INFINITY"}[kind]
+    dtype = m.out.dtype
+    if m.kind in ("+", "*") or dtype.kind == "f":
+        return {"+": "0", "*": "1", "max": "(-INFINITY)", "min": "INFINITY"}[m.kind]
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    return literal(int(limits.min if m.kind == "max" else limits.max), C_TYPES[dtype])
 
 
 def accumulated(kind: str, acc: str, x: str) -> str:
@@ -696,6 +718,8 @@ class SourceWriter:
                 self.steps.append(op)
             elif type(op) is Check:
                 self._check(op)
+            elif type(op) is Scatter:
+                self._scatter(op)
             else:
                 assert type(op) is Product
                 self._product(op)
@@ -735,10 +759,32 @@ class SourceWriter:
         self.checks.append(op)
         v = op.labels
         self._in_segment().append(
-            f"if (tg_outside((const int64_t *)P[{len(self.places)}], {v.size}, {op.classes})) "
-            f"return {len(self.checks)};"
+            f"if (tg_outside((const int64_t *)P[{len(self.places)}], {v.size}, {op.low}, "
+            f"{op.high})) return {len(self.checks)};"
         )
         self.places.append((v.storage, v.offset * v.dtype.itemsize))
+
+    def _scatter(self, op: Scatter) -> None:
+        ctype = type_of(op.out)
+        operands = [(v.storage, v.offset) for v in (op.out, op.places, op.x)]
+        size, (count, step) = op.out.storage.size, _pattern(op.places)
+        wide = op.adds and ctype == "float" and count > IN_ORDER
+        text = _scattered(op, "@", ctype)
+        call = "@(P[0], P[1], P[2]);"
+        if wide:  # many numbers for one place are added in double precision
+            text += _scattered(op, "@_wide", "double")
+            first = f"(float *)P[0] - {op.out.offset}"
+            call = (
+                f"if (tg_crowded(P[1], {count}, {step})) {{ "
+                f"double *w = P[3]; float *p = {first}; "
+                f"for (long i = 0; i < {size}; i++) w[i] = p[i]; "
+                f"@_wide(w + {op.out.offset}, P[1], P[2]); "
+                f"for (long i = 0; i < {size}; i++) p[i] = (float)w[i]; "
+                f"}} else {call}"
+            )
+            self.room = max(self.room, 8 * size)
+        about = f"scatter of {list(op.x.shape)}"
+        self._call(text + _unit([call]), operands, about, [0] if wide else [])
 
     def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)
@@ -812,6 +858,36 @@ class SourceWriter:
 def write(schedule: Schedule, threads: int) -> Source:
     """A program in C, for so many threads."""
     return SourceWriter(threads).write(schedule)
+
+
+def _scattered(op: Scatter, name: str, into: str) -> str:
+    """The function ``name`` that does a scatter in memory of the C type ``into``."""
+    shape = [n for n in op.out.shape if n != 1] or [1]
+    terms: list[list[str]] = [[], [], []]
+    for view, found in zip((op.out, op.places, op.x), terms):
+        steps = [s for n, s in zip(view.shape, view.strides) if n != 1]
+        found += [f"i{k} * {s}" for k, s in enumerate(steps) if s]
+    to, at, x = (" + ".join(found) or "0" for found in terms)
+    steps = [s for n, s in zip(op.places.shape, op.places.strides) if n != 1]
+    own = [s for n, s in zip(op.out.shape, op.out.strides) if n != 1]
+    apart = bool(steps) and not steps[-1] and own[-1]
+    loops = [f"for (long i{k} = 0; i{k} < {n}; i{k}++)" for k, n in enumerate(shape)]
+    if apart:  # the numbers of the inner loop go to places of their own
+        loops.insert(len(loops) - 1, "\n#pragma omp simd\n   ")
+    sign = "+=" if op.adds else "="
+    return (
+        f"static __attribute__((noinline)) void {name}({into} *restrict p, "
+        f"const int64_t *restrict at, const {type_of(op.x)} *restrict x) {{\n    "
+        + " ".join(loops)
+        + f" p[{to} + at[{at}]] {sign} x[{x}];\n}}\n"
+    )
+
+
+def _pattern(places: View) -> tuple[int, int]:
+    """About how many places a view names, and at which distance they lie."""
+    steps = [s for n, s in zip(places.shape, places.strides) if n != 1 and s]
+    count = math.prod(n for n, s in zip(places.shape, places.strides) if n != 1 and s)
+    return count, min((abs(s) for s in steps), default=1)
 
 
 def _unit(calls: Sequence[str]) -> str:

@@ -25,13 +25,14 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.executors import cuda_source
 from tensorgrad.program.executors.c_source import Operand, layout, product_of
+from tensorgrad.program.functions import C_TYPES
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule
 
 _ALIGNMENT = 256
-_ITEM_BYTES = {"float": 4, "double": 8}
+_DTYPES = {ctype: dtype for dtype, ctype in C_TYPES.items()}
 # How often memory may move before graphs are given up: capturing costs as much as some replays.
 _PATIENCE = 8
 # Bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph.
@@ -245,7 +246,7 @@ class CudaExecutor(ArenaExecutor):
         xp = self._xp
         # Partial results are used up by the next kernel: all nests share the room for them.
         sizes = [
-            sum(-(-n * _ITEM_BYTES[t] // _ALIGNMENT) * _ALIGNMENT for t, n in made.partial)
+            sum(-(-n * _DTYPES[t].itemsize // _ALIGNMENT) * _ALIGNMENT for t, n in made.partial)
             for made, _ in self.source.nests.values()
         ]
         room = xp.empty(max([*sizes, 1]), np.uint8)
@@ -264,9 +265,8 @@ class CudaExecutor(ArenaExecutor):
             made, name = self.source.nests[unit]
             partial, start = [], 0
             for ctype, n in made.partial:
-                size = n * _ITEM_BYTES[ctype]
-                dtype = np.float32 if ctype == "float" else np.float64
-                partial.append(room[start : start + size].view(dtype))
+                size = n * _DTYPES[ctype].itemsize
+                partial.append(room[start : start + size].view(_DTYPES[ctype]))
                 start += -(-size // _ALIGNMENT) * _ALIGNMENT
             kernel = self._module.get_function(name)
             add(_Launch(kernel, made.grid, made.block, made.operands, partial))

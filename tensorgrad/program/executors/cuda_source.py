@@ -110,7 +110,7 @@ class KernelWriter(NestWriter):
         acc = self.accumulators[m]
         if self.nest.level[m] == ROW:
             own = wide_of(m) if self.steps > ROWS_IN_ORDER else ctype
-            self.row[phase].append(f"{own} {acc}t = {neutral_of(m.kind)};")
+            self.row[phase].append(f"{own} {acc}t = {neutral_of(m)};")
             self.column[phase].append(accumulated(m.kind, f"{acc}t", x))
             reduced = f"team_reduce<{op}, {self.width}>({acc}t)"
             self.row_end[phase].append(f"const {ctype} {acc} = {reduced};")
@@ -126,11 +126,11 @@ class KernelWriter(NestWriter):
         self.partial.append((ctype, 1))
         wide = wide_of(m)
         total = f"t{n}"
-        self.begin.append(f"{wide} {total} = {neutral_of(m.kind)};")
+        self.begin.append(f"{wide} {total} = {neutral_of(m)};")
         if level == POINT:
             # A thread of a flat loop has more elements than it has rows otherwise.
             own = wide if self.flat or self.steps > ROWS_IN_ORDER else ctype
-            self.row[phase].append(f"{own} {acc}t = {neutral_of(m.kind)};")
+            self.row[phase].append(f"{own} {acc}t = {neutral_of(m)};")
             self.column[phase].append(accumulated(m.kind, f"{acc}t", x))
             self.row_end[phase].append(accumulated(m.kind, total, f"{acc}t"))
             total = f"team_reduce<{op}, {self.width}>({total})"
@@ -139,7 +139,7 @@ class KernelWriter(NestWriter):
         self.totals.append(f"const {wide} {acc}w = {total};")
         self.totals.append(f"if (lane == 0) a{n}[blockIdx.y * teams + team] = ({ctype}){acc}w;")
         self.scalar_end += [
-            f"{wide} {acc}w = {neutral_of(m.kind)};",
+            f"{wide} {acc}w = {neutral_of(m)};",
             f"for (index_t k = threadIdx.x; k < pieces; k += blockDim.x) "
             f"{accumulated(m.kind, acc + 'w', f'a{n}[k]')}",
             f"const {ctype} {acc} = ({ctype})block_reduce<{op}>({acc}w);",
@@ -150,7 +150,7 @@ class KernelWriter(NestWriter):
 
     def _add_up_columns(self, m: Reduce, n: int, x: str, ctype: str, phase: int) -> None:
         self.column_partial = True
-        start = neutral_of(m.kind)
+        start = neutral_of(m)
         mine = f"a{n}[team * {self.columns} + c]"
         if self.in_registers:
             own = wide_of(m) if m.kind == "*" else ctype

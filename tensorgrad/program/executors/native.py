@@ -28,7 +28,7 @@ from tensorgrad.program.executors import c_source
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import Call, Product, Storage
+from tensorgrad.program.loop_ir import Call, Product, Scatter, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule, Single
 
@@ -296,11 +296,16 @@ class NativeExecutor(ArenaExecutor):
     def _complain(self, number: int) -> None:
         check = self.source.checks[number - 1]
         labels = self._array(check.labels).reshape(-1)
-        bad = (labels < 0) | (labels >= check.classes)
+        bad = (labels < check.low) | (labels >= check.high)
         place = int(np.argmax(bad))
+        if check.axis is not None:
+            raise IndexError(
+                f"index {labels[place]} is out of bounds for axis {check.axis} with size "
+                f"{check.high}"
+            )
         raise IndexError(
-            f"a label must lie between 0 and {check.classes - 1}, the number of classes being "
-            f"{check.classes}; label number {place} is {labels[place]}"
+            f"a label must lie between 0 and {check.high - 1}, the number of classes being "
+            f"{check.high}; label number {place} is {labels[place]}"
         )
 
     def fast_run(self) -> FastRun | None:
@@ -334,6 +339,8 @@ class NativeExecutor(ArenaExecutor):
                 work += math.prod(unit.dims) * len(unit.members)
             elif isinstance(unit.operation, Product):
                 work += math.prod(c_source.product_of(unit.operation)) // 8
+            elif isinstance(unit.operation, Scatter):
+                work += 2 * unit.operation.x.size
         return work < _SHORT and all(type(step) is int for step in self.source.steps)
 
     def lines(self) -> list[str]:
