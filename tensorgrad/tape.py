@@ -216,33 +216,10 @@ class Primitive:
     """
 
     __slots__ = (
-        "_cuda",
-        "_flops",
-        "autocast",
-        "cpu",
-        "data_dependent",
-        "elementwise",
-        "explain",
-        "fresh",
-        "half_in_float32",
-        "has_rules",
-        "inputs",
-        "kernel",
-        "live",
-        "loops",
-        "moves",
-        "mutates",
-        "name",
-        "promoted",
-        "promotion",
-        "random",
-        "residual",
-        "rules",
-        "source",
-        "together",
-        "value",
-        "variadic",
-        "view_or_copy",
+        "_cuda", "_flops", "autocast", "cpu", "data_dependent", "elementwise", "explain", "fresh",
+        "half_in_float32", "has_rules", "inputs", "kernel", "live", "loops", "moves", "mutates",
+        "name", "promoted", "promotion", "random", "residual", "rules", "source", "together",
+        "value", "variadic", "view_or_copy",
     )  # fmt: skip
 
     def __init__(

@@ -8,19 +8,7 @@ from tensorgrad.autograd.functional import grad, hessian, hvp, jacobian, jvp, vj
 from tensorgrad.autograd.modes import enable_grad, is_grad_enabled, is_recomputing, no_grad
 
 __all__ = [
-    "checkpoint",
-    "custom_operation",
-    "detect_anomaly",
-    "enable_grad",
-    "grad",
-    "gradcheck",
-    "gradgradcheck",
-    "hessian",
-    "hvp",
-    "is_grad_enabled",
-    "is_recomputing",
-    "jacobian",
-    "jvp",
-    "no_grad",
-    "vjp",
-]
+    "checkpoint", "custom_operation", "detect_anomaly", "enable_grad", "grad", "gradcheck",
+    "gradgradcheck", "hessian", "hvp", "is_grad_enabled", "is_recomputing", "jacobian", "jvp",
+    "no_grad", "vjp",
+]  # fmt: skip

@@ -40,14 +40,9 @@ from tensorgrad.ops.shaping import shape_of
 from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "huber_loss",
-    "kl_div",
-    "l1_loss",
-    "mse_loss",
-    "multi_margin_loss",
-    "sigmoid_focal_loss",
+    "huber_loss", "kl_div", "l1_loss", "mse_loss", "multi_margin_loss", "sigmoid_focal_loss",
     "smooth_l1_loss",
-]
+]  # fmt: skip
 
 
 @loss_in_float32

@@ -36,19 +36,9 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "bias_activation",
-    "elu",
-    "gelu",
-    "hardtanh",
-    "leaky_relu",
-    "log_softmax",
-    "mish",
-    "relu",
-    "selu",
-    "silu",
-    "softmax",
-    "softplus",
-]
+    "bias_activation", "elu", "gelu", "hardtanh", "leaky_relu", "log_softmax", "mish", "relu",
+    "selu", "silu", "softmax", "softplus",
+]  # fmt: skip
 
 
 def _softplus_value(xp: Any, x: Any) -> Any:

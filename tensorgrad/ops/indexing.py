@@ -34,15 +34,9 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "gather",
-    "getitem",
-    "index_put",
-    "nonzero",
-    "one_hot",
-    "scatter_add",
-    "take",
+    "gather", "getitem", "index_put", "nonzero", "one_hot", "scatter_add", "take",
     "take_along_axis",
-]
+]  # fmt: skip
 
 
 Template = tuple[Part, ...]

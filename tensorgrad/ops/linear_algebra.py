@@ -32,17 +32,7 @@ from tensorgrad.tape import Primitive
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = [
-    "dot",
-    "einsum",
-    "kron",
-    "linear",
-    "matmul",
-    "outer",
-    "tensordot",
-    "trace",
-    "vecdot",
-]
+__all__ = ["dot", "einsum", "kron", "linear", "matmul", "outer", "tensordot", "trace", "vecdot"]
 
 
 # --- matmul -------------------------------------------------------------------------------------

@@ -24,16 +24,7 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = [
-    "diag",
-    "diagonal",
-    "pad",
-    "repeat",
-    "repeat_interleave",
-    "tile",
-    "tril",
-    "triu",
-]
+__all__ = ["diag", "diagonal", "pad", "repeat", "repeat_interleave", "tile", "tril", "triu"]
 
 
 def _pad_value(

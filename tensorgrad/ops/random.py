@@ -30,16 +30,9 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "Generator",
-    "bernoulli",
-    "default_generator",
-    "dropout",
-    "normal",
-    "permutation",
-    "randint",
-    "seed",
-    "uniform",
-]
+    "Generator", "bernoulli", "default_generator", "dropout", "normal", "permutation", "randint",
+    "seed", "uniform",
+]  # fmt: skip
 
 
 # --- the draws ------------------------------------------------------------------------------------

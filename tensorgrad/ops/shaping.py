@@ -21,31 +21,11 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "atleast_1d",
-    "atleast_2d",
-    "broadcast_arrays",
-    "broadcast_to",
-    "cat",
-    "concat",
-    "concatenate",
-    "expand_dims",
-    "flatten",
-    "flip",
-    "matrix_transpose",
-    "moveaxis",
-    "permute",
-    "permute_dims",
-    "reshape",
-    "roll",
-    "split",
-    "squeeze",
-    "stack",
-    "swapaxes",
-    "transpose",
-    "unbind",
-    "unsqueeze",
+    "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_to", "cat", "concat", "concatenate",
+    "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "permute", "permute_dims",
+    "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "transpose", "unbind", "unsqueeze",
     "unstack",
-]
+]  # fmt: skip
 
 Axis = int | Sequence[int] | None
 

@@ -14,14 +14,7 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = [
-    "argsort",
-    "searchsorted",
-    "sort",
-    "topk",
-    "unique",
-    "unique_values",
-]
+__all__ = ["argsort", "searchsorted", "sort", "topk", "unique", "unique_values"]
 
 
 def _argsort_value(xp: Any, x: Any, axis: int, descending: bool) -> Any:

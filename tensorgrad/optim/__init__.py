@@ -12,23 +12,7 @@ from tensorgrad.optim.scaler import GradScaler
 from tensorgrad.optim.sgd import SGD
 
 __all__ = [
-    "LAMB",
-    "SGD",
-    "Adadelta",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "ExponentialMovingAverage",
-    "GradScaler",
-    "Lion",
-    "Muon",
-    "NAdam",
-    "Optimizer",
-    "RAdam",
-    "RMSprop",
-    "clip_grad_norm_",
-    "clip_grad_value_",
-    "lr_scheduler",
-]
+    "LAMB", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax",
+    "ExponentialMovingAverage", "GradScaler", "Lion", "Muon", "NAdam", "Optimizer", "RAdam",
+    "RMSprop", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler",
+]  # fmt: skip

@@ -18,14 +18,6 @@ from tensorgrad.viz.plots import (
 )
 
 __all__ = [
-    "Graph",
-    "draw_curves",
-    "draw_graph",
-    "draw_regions",
-    "plot_activations",
-    "plot_confusion",
-    "plot_gradient_norms",
-    "plot_history",
-    "plot_regions",
-    "plot_weights",
-]
+    "Graph", "draw_curves", "draw_graph", "draw_regions", "plot_activations", "plot_confusion",
+    "plot_gradient_norms", "plot_history", "plot_regions", "plot_weights",
+]  # fmt: skip

@@ -20,13 +20,6 @@ from tensorgrad.backend.launch import (
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
-    "BACKWARD",
-    "FORWARD",
-    "activation",
-    "bias_activation",
-    "indexing",
-    "normalization",
-    "optimizer",
-    "random",
-    "rows",
-]
+    "BACKWARD", "FORWARD", "activation", "bias_activation", "indexing", "normalization",
+    "optimizer", "random", "rows",
+]  # fmt: skip
