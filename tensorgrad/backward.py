@@ -289,8 +289,7 @@ class _BackwardPass:
             needed[rule.index] = self.wanted is None or parent in self.wanted
         if op.together is not None:
             return op.together(g, needed, values)
-        gradients: Sequence[Any] | None = backend.of(g).gradients(op, g, needed, values)
-        return gradients
+        return backend.of(g).gradients(op, g, needed, values)
 
     def _differentiated(self, node: Node, rule: Rule, saved: Sequence[Any], g: Any) -> Any:
         """What ``rule`` makes of ``g``."""

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from tensorgrad.backend.base import Array
+    from tensorgrad.nn.module import Module
+    from tensorgrad.ops.random import Generator
+    from tensorgrad.optim.optimizer import Optimizer
     from tensorgrad.tape import Leaf, Node, Primitive, Rule
     from tensorgrad.tensor import Tensor
 
@@ -40,7 +44,7 @@ class Observer:
     ) -> None:
         """Called in the backward pass after ``rule`` of ``node`` gave ``gradient`` from ``g``."""
 
-    def overwriting(self, arrays: Sequence[Any]) -> None:
+    def overwriting(self, arrays: Sequence[Array]) -> None:
         """Called before an operation overwrites ``arrays``."""
 
     def created(self, tensor: Tensor, source: Any) -> None:
@@ -49,22 +53,22 @@ class Observer:
     def read(self, tensor: Tensor, how: str) -> None:
         """Called before Python gets to see the numbers in ``tensor``."""
 
-    def drew(self, generator: Any, words: int) -> None:
+    def drew(self, generator: Generator, words: int) -> None:
         """Called before ``words`` random words are drawn from ``generator``."""
 
-    def seeded(self, generator: Any) -> None:
+    def seeded(self, generator: Generator) -> None:
         """Called before ``generator`` starts again from a seed."""
 
-    def clearing(self, optimizer: Any) -> None:
+    def clearing(self, optimizer: Optimizer) -> None:
         """Called before an optimizer forgets the gradients of all its parameters."""
 
-    def updating(self, optimizer: Any, number: int, bundle: int) -> None:
+    def updating(self, optimizer: Optimizer, number: int, bundle: int) -> None:
         """Called before an optimizer updates a bundle of its group ``number``."""
 
-    def entered(self, module: Any) -> None:
+    def entered(self, module: Module) -> None:
         """Called before a module is called, while somebody is in ``RECORDING``."""
 
-    def left(self, module: Any) -> None:
+    def left(self, module: Module) -> None:
         """Called after a module was called, however it ended; see ``entered``."""
 
     def changed_gradient(self, leaf: Leaf, cleared: bool) -> None:

@@ -113,11 +113,14 @@ def _evaluated(expression: str) -> Callable[..., Any]:
     return function
 
 
+#: From a node to one of its inputs: the rule, the values saved for it, and the input's node.
+Edge = tuple["Rule", tuple[Any, ...], "Node"]
+
+
 class Node:
     """One computed tensor on the tape, with an edge to each input that needs a gradient.
 
-    An edge is ``(rule, saved values, node of the input)``. ``edges`` is ``None`` once a backward
-    pass has used the node up.
+    ``edges`` is ``None`` once a backward pass has used the node up.
     """
 
     __slots__ = ("edges", "grad", "hooks", "keeps_grad", "op", "position", "shape", "where")
@@ -126,10 +129,10 @@ class Node:
     keeps_grad: bool
     where: str
 
-    def __init__(self, op: Primitive, edges: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, op: Primitive, edges: tuple[Edge, ...], shape: tuple[int, ...]) -> None:
         self.position = next_position()
         self.op = op
-        self.edges: tuple[Any, ...] | None = edges
+        self.edges: tuple[Edge, ...] | None = edges
         self.shape = shape
         #: a list, even if it is empty, keeps the node off the fast path of the backward pass
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None
@@ -163,7 +166,7 @@ class Deferred(Node):
 
     __slots__ = ()
 
-    def __init__(self, op: Primitive, edges: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, op: Primitive, edges: tuple[Edge, ...], shape: tuple[int, ...]) -> None:
         super().__init__(op, edges, shape)
         self.hooks = []
 
@@ -396,7 +399,7 @@ def _recorded(
 ) -> Node | None:
     """The node of ``y``, or ``None`` if no input needs a gradient."""
     env = (y, *arrays)
-    edges = []
+    edges: list[Edge] = []
     rules: Sequence[Rule | None] = op.rules
     fixed = len(rules)
     if op.variadic:

@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import is_array
+from tensorgrad.backend.base import Array
 from tensorgrad.backward import run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
@@ -29,6 +30,15 @@ Scalar = bool | int | float
 _COMPARISONS = frozenset(
     (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
 )
+
+
+def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """The method for an operator whose left operand is no tensor."""
+
+    def operator(self: Tensor, other: Any) -> Tensor:
+        return function(other, self)
+
+    return operator
 
 
 class Tensor:
@@ -48,7 +58,7 @@ class Tensor:
 
     __slots__ = ("__weakref__", "data", "node")
 
-    data: Any  #: the NumPy or CuPy array
+    data: Array  #: of NumPy or CuPy
     node: Node | None  #: the node on the tape, or None if no gradient is wanted
 
     def __init__(
@@ -502,103 +512,39 @@ class Tensor:
     # --- operators ------------------------------------------------------------------------------
 
     __add__ = ops.add
-
-    def __radd__(self, other: Any) -> Tensor:
-        return add(other, self)
-
+    __radd__ = _reflected(ops.add)
     __sub__ = ops.subtract
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return subtract(other, self)
-
+    __rsub__ = _reflected(ops.subtract)
     __mul__ = ops.multiply
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return multiply(other, self)
-
+    __rmul__ = _reflected(ops.multiply)
     __truediv__ = ops.divide
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return divide(other, self)
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return ops.floor_divide(self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return ops.floor_divide(other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return ops.remainder(self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return ops.remainder(other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return ops.pow(self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return ops.pow(other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    def __neg__(self) -> Tensor:
-        return ops.negative(self)
-
-    def __pos__(self) -> Tensor:
-        return ops.positive(self)
-
-    def __abs__(self) -> Tensor:
-        return ops.abs(self)
-
-    def __invert__(self) -> Tensor:
-        return ops.bitwise_invert(self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return ops.bitwise_and(self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return ops.bitwise_and(other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return ops.bitwise_or(self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return ops.bitwise_or(other, self)
-
-    def __xor__(self, other: Any) -> Tensor:
-        return ops.bitwise_xor(self, other)
-
-    def __rxor__(self, other: Any) -> Tensor:
-        return ops.bitwise_xor(other, self)
-
-    def __lshift__(self, other: Any) -> Tensor:
-        return ops.bitwise_left_shift(self, other)
-
-    def __rshift__(self, other: Any) -> Tensor:
-        return ops.bitwise_right_shift(self, other)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.equal(self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.not_equal(self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return ops.less(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return ops.less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return ops.greater(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return ops.greater_equal(self, other)
-
+    __rtruediv__ = _reflected(ops.divide)
+    __floordiv__ = ops.floor_divide
+    __rfloordiv__ = _reflected(ops.floor_divide)
+    __mod__ = ops.remainder
+    __rmod__ = _reflected(ops.remainder)
+    __pow__ = ops.pow
+    __rpow__ = _reflected(ops.pow)
+    __matmul__ = ops.matmul
+    __rmatmul__ = _reflected(ops.matmul)
+    __neg__ = ops.negative
+    __pos__ = ops.positive
+    __abs__ = ops.abs
+    __invert__ = ops.bitwise_invert
+    __and__ = ops.bitwise_and
+    __rand__ = _reflected(ops.bitwise_and)
+    __or__ = ops.bitwise_or
+    __ror__ = _reflected(ops.bitwise_or)
+    __xor__ = ops.bitwise_xor
+    __rxor__ = _reflected(ops.bitwise_xor)
+    __lshift__ = ops.bitwise_left_shift
+    __rshift__ = ops.bitwise_right_shift
+    __eq__ = ops.equal  # type: ignore[assignment]
+    __ne__ = ops.not_equal  # type: ignore[assignment]
+    __lt__ = ops.less
+    __le__ = ops.less_equal
+    __gt__ = ops.greater
+    __ge__ = ops.greater_equal
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
@@ -777,7 +723,7 @@ def _no_number(data: Any, found: ndarray[Any, Any]) -> Exception:
     return DtypeError(f"a tensor needs numbers: {text}")
 
 
-def _rebuild(kind: type[Tensor], array: Any, device: str, requires_grad: bool) -> Tensor:
+def _rebuild(kind: type[Tensor], array: Array, device: str, requires_grad: bool) -> Tensor:
     out = object.__new__(kind)
     Tensor.__init__(out, array, device=device, requires_grad=requires_grad)
     return out
@@ -825,7 +771,7 @@ def _has_ufuncs_of_its_own(x: Any) -> bool:
     return not isinstance(x, known) and hasattr(x, "__array_ufunc__")
 
 
-def _copy_value(xp: Any, target: Any, source: Any) -> Any:
+def _copy_value(xp: Any, target: Array, source: Array) -> Array:
     target[...] = source
     return target
 

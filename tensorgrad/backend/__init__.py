@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tensorgrad.backend.base import Backend
+from tensorgrad.backend.base import Array, Backend
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import DeviceError
 
@@ -27,7 +27,7 @@ BACKENDS: dict[type, Backend] = {CPU.array_type: CPU}
 _default: str | None = None
 
 
-def of(array: Any) -> Backend:
+def of(array: Array) -> Backend:
     """The backend an array belongs to.
 
     Raises TypeError for what is no array, as the ``data`` of a tensor to which a tensor was
@@ -138,7 +138,7 @@ def get_float32_matmul_precision() -> str:
     return "high" if cuda_is_available() and cuda_backend().tf32 else "highest"
 
 
-def copied(array: Any) -> Any:
+def copied(array: Array) -> Array:
     """A copy of ``array``, on the same device."""
     place = of(array)
     with place.at(place.device_of(array)):

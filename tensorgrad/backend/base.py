@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorgrad.dtypes import HALVES, float32
+
+if TYPE_CHECKING:
+    from tensorgrad.tape import Primitive
 
 #: An array of a device: numpy.ndarray or cupy.ndarray, of which the latter has no types.
 Array = Any
@@ -38,7 +41,7 @@ class Backend:
             return function
         return partial(value, self.xp)
 
-    def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+    def run(self, op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """The value of the primitive ``op``: a function of arrays of this device, and options.
 
         With ``op.half_in_float32``, 16-bit floats are computed in float32 and the result is rounded
@@ -62,7 +65,9 @@ class Backend:
                 return y.astype(half) if y.dtype == float32 else y
         return function(*arrays, **attrs)
 
-    def gradients(self, op: Any, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Any:
+    def gradients(
+        self, op: Primitive, g: Array, needed: Sequence[bool], saved: Mapping[str, Any]
+    ) -> Sequence[Array] | None:
         """The gradients of all inputs of ``op`` at once, where a kernel of this device gives them.
 
         g: the gradient of the result. needed: for each input, whether its gradient is wanted.
@@ -71,15 +76,17 @@ class Backend:
         """
         return None
 
-    def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+    def asarray(
+        self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None
+    ) -> Array:
         """``obj`` (host data, or an array of this backend) as an array on ``device``."""
         raise NotImplementedError
 
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         """The array as a NumPy array; shares memory on the CPU, copies from a GPU."""
         raise NotImplementedError
 
-    def device_of(self, array: Any) -> str:
+    def device_of(self, array: Array) -> str:
         """The name of the device that holds ``array``: "cpu" or "cuda:N"."""
         raise NotImplementedError
 
@@ -91,11 +98,11 @@ class Backend:
         """Raise DeviceError unless there is a device with this number."""
         raise NotImplementedError
 
-    def matmul(self, a: Any, b: Any) -> Any:
+    def matmul(self, a: Array, b: Array) -> Array:
         """``a @ b``, as ``matmul`` of the array API standard has it."""
         return self.xp.matmul(a, b)
 
-    def memory_owner(self, array: Any) -> Any:
+    def memory_owner(self, array: Array) -> Any:
         """The object that owns the memory of ``array``: the same one for all views of it."""
         raise NotImplementedError
 

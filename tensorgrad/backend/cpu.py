@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.backend.base import Backend
+from tensorgrad.backend.base import Array, Backend
 from tensorgrad.errors import DeviceError
 
 
@@ -17,17 +17,19 @@ class CpuBackend(Backend):
     xp = np
     array_type = np.ndarray
 
-    def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+    def asarray(
+        self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None
+    ) -> Array:
         """``obj`` as an array on ``device``; see Backend."""
         if not isinstance(obj, np.ndarray) and hasattr(obj, "get") and hasattr(obj, "device"):
             obj = obj.get()  # a CuPy array: the transfer that was asked for
         return np.array(obj, dtype, copy=copy, order="K", subok=False)
 
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         """The array as a NumPy array; see Backend."""
         return array
 
-    def device_of(self, array: Any) -> str:
+    def device_of(self, array: Array) -> str:
         """The name of the device that holds ``array``."""
         return "cpu"
 
@@ -40,7 +42,7 @@ class CpuBackend(Backend):
         if number:
             raise DeviceError(f"there is one CPU device, not number {number}")
 
-    def memory_owner(self, array: Any) -> Any:
+    def memory_owner(self, array: Array) -> Any:
         """What owns the memory of ``array``; see Backend."""
         while type(array.base) is np.ndarray:
             array = array.base

@@ -7,12 +7,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.backend.base import Backend
+from tensorgrad.backend.base import Array, Backend
 from tensorgrad.errors import DeviceError
+
+if TYPE_CHECKING:
+    from tensorgrad.tape import Primitive
 
 # cublasMath_t, from the cuBLAS library reference; CuPy has no name for it.
 _TF32_TENSOR_OP_MATH = 3
@@ -72,7 +75,9 @@ class CudaBackend(Backend):
         #: everything, which tells a wrong kernel from a wrong formula
         self.kernels = os.environ.get("TENSORGRAD_KERNELS", "1") != "0"
 
-    def asarray(self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None) -> Any:
+    def asarray(
+        self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None
+    ) -> Array:
         """``obj`` as an array on ``device``; see Backend."""
         here = isinstance(obj, self.array_type) and self.device_of(obj) == device
         if copy is False and not here:
@@ -80,11 +85,11 @@ class CudaBackend(Backend):
         with self.at(device):
             return self.xp.array(obj, dtype, copy=copy if here else True)
 
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         """The array as a NumPy array; see Backend."""
         return array.get()
 
-    def device_of(self, array: Any) -> str:
+    def device_of(self, array: Array) -> str:
         """The name of the device that holds ``array``."""
         return f"cuda:{array.device.id}"
 
@@ -98,13 +103,13 @@ class CudaBackend(Backend):
         if number >= count:
             raise DeviceError(f'"cuda:{number}" does not exist: there are {count} GPUs, from 0')
 
-    def memory_owner(self, array: Any) -> Any:
+    def memory_owner(self, array: Array) -> Any:
         """What owns the memory of ``array``; see Backend."""
         # Not array.data.mem: there are no weak references to CuPy's memory objects. The base of
         # any view is the array that the memory was allocated for.
         return array if array.base is None else array.base
 
-    def run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+    def run(self, op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         """The value of ``op``, by its kernel if it has one that fits; see Backend."""
         if self.multi_gpu:  # a kernel runs on the current device, wherever its arrays are
             for a in arrays:
@@ -113,7 +118,7 @@ class CudaBackend(Backend):
                         return self._run(op, arrays, attrs)
         return self._run(op, arrays, attrs)
 
-    def _run(self, op: Any, arrays: Any, attrs: Any) -> Any:
+    def _run(self, op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         if op.kernel is not None and self.kernels:
             launcher = self._forward.get(op.kernel)
             if launcher is not None:
@@ -122,15 +127,16 @@ class CudaBackend(Backend):
                     return y
         return super().run(op, arrays, attrs)
 
-    def gradients(self, op: Any, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> Any:
+    def gradients(
+        self, op: Primitive, g: Array, needed: Sequence[bool], saved: Mapping[str, Any]
+    ) -> Sequence[Array] | None:
         """The gradients of all inputs by one kernel, if there is one that fits; see Backend."""
-        launcher = self._backward.get(op.kernel) if self.kernels else None
-        if launcher is None:
+        if op.kernel is None or not self.kernels or op.kernel not in self._backward:
             return None
-        found = launcher(self.xp, g, needed, **saved)
+        found = self._backward[op.kernel](self.xp, g, needed, **saved)
         return None if found is NotImplemented else found
 
-    def matmul(self, a: Any, b: Any) -> Any:
+    def matmul(self, a: Array, b: Array) -> Array:
         """``a @ b``; see Backend.
 
         CuPy tells cuBLAS of TF32 with products of two matrices; those of stacks follow the mode of

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tensorgrad.backend.base import Array
+
 #: Where an index array belongs in a template; see shaping.Part for the other parts.
 ARRAY = "array"
 
@@ -22,7 +24,7 @@ def filled(template: Sequence[Any], indices: Sequence[Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def along_axis(xp: Any, indices: Any, axis: int) -> tuple[Any, ...]:
+def along_axis(xp: Any, indices: Array, axis: int) -> tuple[Any, ...]:
     """The full index that selects ``indices`` along ``axis`` and itself on the others."""
     n = indices.ndim
     return tuple(

@@ -26,7 +26,7 @@ else:
 def unary(op: Primitive) -> Callable[[Any], Any]:
     """A function of one argument that applies ``op``."""
     cpu = op.cpu
-    (rule,) = op.rules
+    rule: Any = op.rules[0]  # a Rule, where nodes are made
     pick = None if rule is None else rule.get
     saves = rule is not None and bool(rule.names)
     one = None if rule is None else rule.one
@@ -149,7 +149,7 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
         if not grad or (node1 is None and node2 is None) or not has_rules:
             out.node = None
             return out
-        edges: tuple[Any, ...]
+        edges: Any
         if node2 is None and one1 == 2:  # the commonest cases written out are quicker
             edges = ((rule1, (b,), node1),)
         elif node2 is None and one1 == -1:

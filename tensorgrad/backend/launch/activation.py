@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import (
     BACKWARD,
@@ -37,7 +38,7 @@ def parameter(name: str, options: Mapping[str, Any], dtype: Any) -> Any:
 
 
 def _value(name: str) -> Callable[..., Any]:
-    def launcher(xp: Any, x: Any, **options: Any) -> Any:
+    def launcher(xp: Any, x: Array, **options: Any) -> Any:
         if not fits(xp, x):
             return NotImplemented
         x = contiguous(xp, x)
@@ -53,7 +54,13 @@ def _value(name: str) -> Callable[..., Any]:
 
 def _gradient(name: str) -> Callable[..., Any]:
     def launcher(
-        xp: Any, g: Any, needed: Sequence[bool], *, x: Any = None, y: Any = None, **options: Any
+        xp: Any,
+        g: Array,
+        needed: Sequence[bool],
+        *,
+        x: Array = None,
+        y: Array = None,
+        **options: Any,
     ) -> Any:
         saved = x if y is None else y  # whichever the rule names
         if not fits(xp, g, saved):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch import common
 from tensorgrad.backend.launch.activation import ACTIVATIONS, parameter
@@ -52,12 +53,12 @@ class Layout:
         return self.strips * self.down
 
 
-def aligned(columns: int, *arrays: Any) -> bool:
+def aligned(columns: int, *arrays: Array) -> bool:
     """Whether every row of the matrices begins at a multiple of 16 bytes."""
     return columns % per_pack(arrays[0].dtype) == 0 and not any(a.data.ptr % 16 for a in arrays)
 
 
-def summed(xp: Any, partial: Any, dtype: np.dtype[Any]) -> Any:
+def summed(xp: Any, partial: Array, dtype: np.dtype[Any]) -> Array:
     """The sums of the columns of ``partial`` [strips, columns], as an array of ``dtype``."""
     strips, columns = partial.shape
     out = xp.empty(columns, dtype)
@@ -68,7 +69,7 @@ def summed(xp: Any, partial: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _value(name: str) -> Callable[..., Any]:
-    def launcher(xp: Any, z: Any, bias: Any, **options: Any) -> Any:
+    def launcher(xp: Any, z: Array, bias: Array, **options: Any) -> Any:
         if not fits(xp, z, bias) or bias.shape != z.shape[-1:]:
             return NotImplemented
         z, bias = contiguous(xp, z), contiguous(xp, bias)
@@ -90,12 +91,12 @@ def _value(name: str) -> Callable[..., Any]:
 def _gradients(name: str) -> Callable[..., Any]:
     def launcher(
         xp: Any,
-        g: Any,
+        g: Array,
         needed: Sequence[bool],
         *,
-        y: Any = None,
-        z: Any = None,
-        bias: Any = None,
+        y: Array = None,
+        z: Array = None,
+        bias: Array = None,
         bias_shape: tuple[int, ...] | None = None,
         **options: Any,
     ) -> Any:

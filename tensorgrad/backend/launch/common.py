@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tensorgrad.backend import kernels
+from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import FLOATS
 
 Launcher = TypeVar("Launcher", bound=Callable[..., Any])
@@ -43,7 +44,7 @@ def _entered(registry: dict[str, Callable[..., Any]], name: str) -> Callable[[La
     return enter
 
 
-def fits(xp: Any, *arrays: Any) -> bool:
+def fits(xp: Any, *arrays: Array) -> bool:
     """Whether all are arrays of one floating dtype that the kernels are compiled for."""
     first = arrays[0]
     if not all(isinstance(a, xp.ndarray) and a.dtype == first.dtype for a in arrays):
@@ -51,7 +52,7 @@ def fits(xp: Any, *arrays: Any) -> bool:
     return first.dtype in FLOATS
 
 
-def contiguous(xp: Any, array: Any) -> Any:
+def contiguous(xp: Any, array: Array) -> Array:
     """``array``, copied to row-major order where it is not in it."""
     return array if array.flags.c_contiguous else xp.ascontiguousarray(array)
 

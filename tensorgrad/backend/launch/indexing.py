@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.bias_activation import Layout, aligned
 from tensorgrad.backend.launch.common import contiguous, fits, forward, launch
@@ -24,7 +25,7 @@ def _by_rows(template: Sequence[Any], indices: Sequence[Any]) -> bool:
 
 
 @forward("getitem")
-def _taken(xp: Any, x: Any, *indices: Any, template: Sequence[Any]) -> Any:
+def _taken(xp: Any, x: Array, *indices: Array, template: Sequence[Any]) -> Array:
     if not fits(xp, x) or not _by_rows(template, indices):
         return NotImplemented
     (index,) = indices
@@ -45,7 +46,7 @@ def _taken(xp: Any, x: Any, *indices: Any, template: Sequence[Any]) -> Any:
     return out
 
 
-def _added(xp: Any, g: Any, rows: Any, shape: tuple[int, ...], columns: int) -> Any:
+def _added(xp: Any, g: Array, rows: Array, shape: tuple[int, ...], columns: int) -> Array:
     """Zeros of ``shape`` with row i of ``g`` added to row ``rows[i]``, of ``columns`` elements."""
     y = xp.zeros(shape, g.dtype)
     n = rows.size
@@ -69,14 +70,19 @@ def _added(xp: Any, g: Any, rows: Any, shape: tuple[int, ...], columns: int) -> 
     return y
 
 
-def _positions(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Any:
+def _positions(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Array:
     """The places that ``index`` names in an array of ``shape``, in row-major order."""
     return xp.arange(math.prod(shape)).reshape(shape)[index]
 
 
 @forward("index_add")
 def _index_added(
-    xp: Any, g: Any, *indices: Any, template: Sequence[Any], shape: tuple[int, ...], distinct: bool
+    xp: Any,
+    g: Array,
+    *indices: Array,
+    template: Sequence[Any],
+    shape: tuple[int, ...],
+    distinct: bool,
 ) -> Any:
     if distinct or not fits(xp, g):
         return NotImplemented
@@ -91,7 +97,7 @@ def _index_added(
 
 @forward("scatter_add")
 def _scattered(
-    xp: Any, src: Any, indices: Any, axis: int, shape: tuple[int, ...], distinct: bool
+    xp: Any, src: Array, indices: Array, axis: int, shape: tuple[int, ...], distinct: bool
 ) -> Any:
     if distinct or not fits(xp, src) or not src.size:
         return NotImplemented

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.bias_activation import Layout, aligned, summed
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD, contiguous, fits, launch
 from tensorgrad.backend.launch.rows import by_rows
 
 
-def _packed(columns: int, *arrays: Any) -> np.int32:
+def _packed(columns: int, *arrays: Array) -> np.int32:
     return np.int32(aligned(columns, *arrays))
 
 
 def _value(name: str) -> Callable[..., Any]:
-    def launcher(xp: Any, x: Any, weight: Any, bias: Any = None, *, eps: float) -> Any:
+    def launcher(xp: Any, x: Array, weight: Array, bias: Array = None, *, eps: float) -> Any:
         given = [p for p in (weight, bias) if p is not None]
         if not fits(xp, x, *given) or any(p.shape != x.shape[-1:] for p in given) or not x.size:
             return NotImplemented
@@ -44,12 +45,12 @@ def _value(name: str) -> Callable[..., Any]:
 def _gradients(name: str) -> Callable[..., Any]:
     def launcher(
         xp: Any,
-        g: Any,
+        g: Array,
         needed: Sequence[bool],
         *,
-        r: Any = None,
-        x: Any = None,
-        weight: Any = None,
+        r: Array = None,
+        x: Array = None,
+        weight: Array = None,
         eps: float = 0.0,
     ) -> Any:
         if x is None or not g.size:  # the gradient of the bias alone, which is g

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import fits, forward, launch
 from tensorgrad.backend.streams import StreamOrder
@@ -38,7 +39,7 @@ class Tables:
         #: sake of threads
         self._sent: dict[int, tuple[tuple[int, ...], Any]] = {}
 
-    def arguments(self, xp: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    def arguments(self, xp: Any, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """The first arguments of a kernel over these tensors, in the order of their addresses.
 
         The addresses are sent to the device anew if they changed: by a copy that does not wait.
@@ -73,7 +74,7 @@ class _Bundle:
 
 
 def _prepared(
-    xp: Any, scratch: Any, params: Sequence[Any], grads: Sequence[Any]
+    xp: Any, scratch: Any, params: Sequence[Array], grads: Sequence[Array]
 ) -> tuple[_Bundle, tuple[Any, ...]] | None:
     """The bundle's tables and the first arguments of its kernel; ``None`` if it does not fit."""
     if not fits(xp, *params) or not all(p.flags.c_contiguous for p in params):
@@ -91,9 +92,9 @@ def _prepared(
 @forward("sgd")
 def _sgd(
     xp: Any,
-    step: Any,
-    memory: Any,
-    *arrays: Any,
+    step: Array,
+    memory: Array,
+    *arrays: Array,
     scratch: Any,
     lr: float,
     momentum: float,
@@ -123,11 +124,11 @@ def _sgd(
 @forward("adam")
 def _adam(
     xp: Any,
-    step: Any,
-    exp_avg: Any,
-    exp_avg_sq: Any,
-    max_exp_avg_sq: Any,
-    *arrays: Any,
+    step: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    max_exp_avg_sq: Array,
+    *arrays: Array,
     scratch: Any,
     lr: float,
     betas: tuple[float, float],
@@ -156,7 +157,7 @@ def _adam(
 # --- norms of gradients ---------------------------------------------------------------------------
 
 
-def _gradients(xp: Any, grads: Sequence[Any]) -> tuple[Tables, tuple[Any, ...]] | None:
+def _gradients(xp: Any, grads: Sequence[Array]) -> tuple[Tables, tuple[Any, ...]] | None:
     if not fits(xp, *grads) or not all(g.flags.c_contiguous for g in grads):
         return None
     tables = _tables(xp, tuple([g.size for g in grads]), grads[0].device.id)
@@ -164,7 +165,7 @@ def _gradients(xp: Any, grads: Sequence[Any]) -> tuple[Tables, tuple[Any, ...]] 
 
 
 @forward("total_norm")
-def _total_norm(xp: Any, *grads: Any, norm_type: float) -> Any:
+def _total_norm(xp: Any, *grads: Array, norm_type: float) -> Array:
     found = _gradients(xp, grads) if norm_type == 2 else None
     if found is None:
         return NotImplemented
@@ -180,7 +181,7 @@ def _total_norm(xp: Any, *grads: Any, norm_type: float) -> Any:
 
 
 @forward("clip_grad_norm_")
-def _scale(xp: Any, norm: Any, *grads: Any, max_norm: float) -> Any:
+def _scale(xp: Any, norm: Array, *grads: Array, max_norm: float) -> Any:
     found = _gradients(xp, grads)
     dtype = grads[0].dtype
     if found is None or not math.isfinite(max_norm) or norm.dtype != arithmetic(dtype):
@@ -194,7 +195,7 @@ def _scale(xp: Any, norm: Any, *grads: Any, max_norm: float) -> Any:
 
 
 @forward("clip_grad_value_")
-def _limit(xp: Any, *grads: Any, clip_value: float) -> Any:
+def _limit(xp: Any, *grads: Array, clip_value: float) -> Any:
     found = _gradients(xp, grads)
     if found is None:
         return NotImplemented

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import (
     backward,
@@ -25,7 +26,7 @@ def _word(number: int) -> np.uint64:
 
 @forward("random.uniform")
 def _uniform(
-    xp: Any, like: Any, key: int, position: int, shape: Any, dtype: Any, low: float, high: float
+    xp: Any, like: Array, key: int, position: int, shape: Any, dtype: Any, low: float, high: float
 ) -> Any:
     out = xp.empty(shape, dtype)
     if out.size:
@@ -41,7 +42,7 @@ def _uniform(
 
 @forward("random.normal")
 def _normal(
-    xp: Any, like: Any, key: int, position: int, shape: Any, dtype: Any, mean: float, std: float
+    xp: Any, like: Array, key: int, position: int, shape: Any, dtype: Any, mean: float, std: float
 ) -> Any:
     out = xp.empty(shape, dtype)
     if out.size:
@@ -55,7 +56,7 @@ def _normal(
 
 @forward("random.randint")
 def _randint(
-    xp: Any, like: Any, key: int, position: int, shape: Any, dtype: Any, low: int, high: int
+    xp: Any, like: Array, key: int, position: int, shape: Any, dtype: Any, low: int, high: int
 ) -> Any:
     out = xp.empty(shape, np.int64)
     if out.size:
@@ -67,7 +68,7 @@ def _randint(
 
 
 @forward("random.permutation")
-def _permutation(xp: Any, like: Any, key: int, position: int, n: int) -> Any:
+def _permutation(xp: Any, like: Array, key: int, position: int, n: int) -> Array:
     words = xp.empty(n, np.uint64)
     if n:
         grid = (blocks_for(n),)
@@ -77,7 +78,7 @@ def _permutation(xp: Any, like: Any, key: int, position: int, n: int) -> Any:
     return xp.argsort(words, kind="stable")
 
 
-def _dropped(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
+def _dropped(xp: Any, x: Array, key: int, position: int, p: float) -> Array:
     x = contiguous(xp, x)
     y = xp.empty(x.shape, x.dtype)
     if x.size:
@@ -91,7 +92,7 @@ def _dropped(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
 
 
 @forward("dropout")
-def _dropout(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
+def _dropout(xp: Any, x: Array, key: int, position: int, p: float) -> Any:
     if not fits(xp, x):
         return NotImplemented
     return _dropped(xp, x, key, position, p), None  # no mask: the rule can make it again
@@ -99,6 +100,6 @@ def _dropout(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
 
 @backward("dropout")
 def _dropout_gradient(
-    xp: Any, g: Any, needed: Sequence[bool], r: Any, key: int, position: int, p: float
+    xp: Any, g: Array, needed: Sequence[bool], r: Array, key: int, position: int, p: float
 ) -> Any:
     return (_dropped(xp, g, key, position, p),) if fits(xp, g) else NotImplemented

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.backend import kernels
+from tensorgrad.backend.base import Array
 from tensorgrad.backend.launch.common import (
     BACKWARD,
     FORWARD,
@@ -72,18 +73,18 @@ def by_rows(
 # --- softmax and its logarithm --------------------------------------------------------------------
 
 
-def _last(xp: Any, x: Any, axis: int) -> Any:
+def _last(xp: Any, x: Array, axis: int) -> Array:
     """``x`` in row-major order with ``axis`` moved to the end: copied, if that is not its order."""
     return contiguous(xp, x if axis == x.ndim - 1 else xp.moveaxis(x, axis, -1))
 
 
-def _back(xp: Any, y: Any, axis: int) -> Any:
+def _back(xp: Any, y: Array, axis: int) -> Array:
     """The reverse of ``_last``."""
     return y if axis == y.ndim - 1 else contiguous(xp, xp.moveaxis(y, -1, axis))
 
 
 def _value(name: str) -> Callable[..., Any]:
-    def launcher(xp: Any, x: Any, axis: int) -> Any:
+    def launcher(xp: Any, x: Array, axis: int) -> Any:
         if not fits(xp, x):
             return NotImplemented
         x = _last(xp, x, axis)
@@ -101,7 +102,7 @@ def _value(name: str) -> Callable[..., Any]:
 
 
 def _gradient(name: str) -> Callable[..., Any]:
-    def launcher(xp: Any, g: Any, needed: Sequence[bool], y: Any, axis: int) -> Any:
+    def launcher(xp: Any, g: Array, needed: Sequence[bool], y: Array, axis: int) -> Any:
         if not fits(xp, g, y):
             return NotImplemented
         g, y = _last(xp, g, axis), _last(xp, y, axis)
@@ -126,7 +127,7 @@ for _name in ("softmax", "log_softmax"):
 # --- cross-entropy --------------------------------------------------------------------------------
 
 
-def _labels(xp: Any, labels: Any) -> tuple[Any, str]:
+def _labels(xp: Any, labels: Array) -> tuple[Any, str]:
     """The labels as the kernels take them, and the ending of the name of those that do."""
     if labels.dtype == np.int32:
         return contiguous(xp, labels), "_32"
@@ -135,7 +136,7 @@ def _labels(xp: Any, labels: Any) -> tuple[Any, str]:
 
 
 @forward("cross_entropy")
-def _cross_entropy(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
+def _cross_entropy(xp: Any, logits: Array, labels: Array, reduction: str) -> Array:
     """The loss, and as the residual ``r``, of one axis, two numbers for each of the N rows.
 
     r[:N] holds the greatest logits, r[N:] the sums of exp(logit - greatest). The row's own value
@@ -166,7 +167,13 @@ def _cross_entropy(xp: Any, logits: Any, labels: Any, reduction: str) -> Any:
 
 @backward("cross_entropy")
 def _cross_entropy_gradient(
-    xp: Any, g: Any, needed: Sequence[bool], r: Any, logits: Any, labels: Any, reduction: str
+    xp: Any,
+    g: Array,
+    needed: Sequence[bool],
+    r: Array,
+    logits: Array,
+    labels: Array,
+    reduction: str,
 ) -> Any:
     if r.ndim != 1 or not fits(xp, g, logits):
         return NotImplemented  # the rule serves either kind of r
