@@ -47,6 +47,10 @@ class Namespace:
         """Stop, before anything is changed, unless the labels lie in [0, classes)."""
         raise NotImplementedError
 
+    def linear_recurrence(self, a: Any, b: Any, axis: int, reverse: bool) -> Any:
+        """``y[i] = a[i] * y[i - 1] + b[i]`` along an axis, from ``y[0] = b[0]``, or backwards."""
+        raise NotImplementedError
+
     def matmul(self, a: Any, b: Any) -> Any:
         """``a @ b``, as in NumPy."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.reductions import of_dtype, spread
@@ -60,6 +61,8 @@ def _shifted(x: Any, axis: int, reverse: bool = False, fill: float = 0.0) -> Any
 
 
 def _recurrence_value(xp: Any, a: Any, b: Any, axis: int, reverse: bool) -> Any:
+    if isinstance(xp, Namespace):
+        return xp.linear_recurrence(a, b, axis, reverse)
     a, b = xp.moveaxis(a, axis, 0), xp.moveaxis(b, axis, 0)
     y = xp.empty(b.shape, b.dtype)
     n = len(y)

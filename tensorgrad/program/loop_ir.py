@@ -295,6 +295,31 @@ class Scatter:
 
 
 @dataclass(eq=False, slots=True)
+class Scan:
+    """Each element with all that precede it along an axis: running sums and products.
+
+    kind: "+" or "*", or "linear" for ``out[i] = a[i] * out[i - 1] + b[i]`` from ``out[0] = b[0]``.
+    operands: the numbers, or a and b. They have the shape of ``out``; the axes after ``axis`` lie
+        at equal distances.
+    reverse: whether it begins at the end.
+    wide: whether float32 is computed in float64, and each result rounded once.
+    """
+
+    out: View
+    operands: tuple[View, ...]
+    kind: str
+    axis: int
+    reverse: bool
+    wide: bool
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The operands."""
+        return list(self.operands)
+
+
+@dataclass(eq=False, slots=True)
 class Call:
     """An instruction left to its primitive, and why. inputs and outputs are views.
 
@@ -322,6 +347,8 @@ class Scalar:
     name: str
 
 
-Operation = Map | Reduce | Product | Scatter | Check | Call
+#: An operation that is a unit of its own and has one output, ``out``.
+Whole = Product | Scatter | Scan
 #: An operation that is a unit of its own.
-Alone = Product | Scatter | Check | Call
+Alone = Whole | Check | Call
+Operation = Map | Reduce | Alone

@@ -25,6 +25,7 @@ from tensorgrad.program.loop_ir import (
     Product,
     Reduce,
     Scalar,
+    Scan,
     Scatter,
     Storage,
     View,
@@ -241,6 +242,18 @@ class Lowering:
             x = self.copy(x)
         self.operations.append(Scatter(out, places, x, adds, self.where))
         self._forget(out.storage)
+
+    def scan(
+        self, kind: str, operands: Sequence[View], axis: int, reverse: bool, wide: bool
+    ) -> View:
+        """Each element with all that precede it along an axis; see Scan."""
+        given = []
+        for x in operands:
+            inner = View(x.storage, x.shape[axis + 1 :], x.strides[axis + 1 :], x.offset)
+            given.append(x if inner.reshape((inner.size,)) is not None else self.copy(x))
+        out = self.new(given[0].shape, given[0].dtype)
+        self.operations.append(Scan(out, tuple(given), kind, axis, reverse, wide, self.where))
+        return out
 
     def _forget(self, storage: Storage) -> None:
         """What was computed from ``storage`` is not known any more: it is overwritten."""

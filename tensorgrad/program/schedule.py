@@ -21,11 +21,11 @@ from tensorgrad.program.loop_ir import (
     Check,
     Map,
     Operation,
-    Product,
     Reduce,
     Scatter,
     Storage,
     View,
+    Whole,
 )
 from tensorgrad.program.repeats import cuts
 
@@ -242,7 +242,7 @@ class Schedule:
         outputs: tuple[View, ...] = ()
         if isinstance(op, Call):
             outputs = op.outputs
-        elif isinstance(op, Product | Scatter):
+        elif isinstance(op, Whole):
             outputs = (op.out,)
         for view in op.views:
             self._last_read[view.storage] = at
@@ -523,7 +523,7 @@ def _written(unit: Unit) -> set[Storage]:
     op = unit.operation
     if type(op) is Call:
         return {v.storage for v in op.outputs}
-    return {op.out.storage} if isinstance(op, Product | Scatter) else set()
+    return {op.out.storage} if isinstance(op, Whole) else set()
 
 
 def _all_read(op: Operation) -> list[View]:

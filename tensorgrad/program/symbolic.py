@@ -35,6 +35,8 @@ _BEYOND = 2.0**600
 _FACTORS = 4
 
 
+# Numbers that are added up one after the other in float32, as in ops/sums.py.
+_IN_ORDER = 128
 # Operations that one value function may take, and how many more for each of its inputs.
 _OPERATIONS, _EACH = 256, 64
 
@@ -68,6 +70,11 @@ class Trace(Protocol):
 
     def scatter(self, out: View, places: View, x: View, adds: bool) -> None:
         """``x`` put into, or added to, ``out`` at these places, one after the other."""
+
+    def scan(
+        self, kind: str, operands: Sequence[View], axis: int, reverse: bool, wide: bool
+    ) -> View:
+        """Each element with all that precede it along an axis; see Scan."""
 
     def is_column(self, view: View) -> bool:
         """Whether all of it is 0, 1, 2, ... along one axis."""
@@ -343,6 +350,14 @@ class SymbolicArray:
     def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> SymbolicArray:
         """The root of ``var``."""
         return self.xp.sqrt(self.var(axis, ddof=ddof, keepdims=keepdims))
+
+    def cumsum(self, axis: int) -> SymbolicArray:
+        """The sum of each element and all before it along ``axis``."""
+        return self.xp.running("+", self, axis)
+
+    def cumprod(self, axis: int) -> SymbolicArray:
+        """The product of each element and all before it along ``axis``."""
+        return self.xp.running("*", self, axis)
 
     def clip(self, low: Any = None, high: Any = None) -> SymbolicArray:
         """Limited to [low, high]."""
@@ -642,8 +657,8 @@ class Ufunc:
         axes = _axes(axis, x.ndim)
         if out is not None or initial is not None:
             self.xp.refuse(f"{self.name}.reduce with out= or initial=")
-        if dtype is None and self.name in ("add", "multiply") and x.dtype.kind in "biu":
-            dtype = np.uint64 if x.dtype.kind == "u" else INT64
+        if dtype is None and self.name in ("add", "multiply"):
+            dtype = _summed(x.dtype)
         if self.name.startswith("logical"):
             x = self.xp.not_equal(x, 0)
         elif dtype is not None:
@@ -1108,6 +1123,28 @@ class SymbolicNamespace(Namespace):
         """See SymbolicArray."""
         return x.std(axis, ddof=ddof, keepdims=keepdims)
 
+    def running(self, kind: str, x: SymbolicArray, axis: int) -> SymbolicArray:
+        """Running sums ("+") or products ("*"); many float32 numbers in float64."""
+        wide = x.dtype == np.float32 and x.shape[axis] > _IN_ORDER
+        return self._scanned(kind, (x.astype(_summed(x.dtype), copy=False),), axis, False, wide)
+
+    def linear_recurrence(
+        self, a: SymbolicArray, b: SymbolicArray, axis: int, reverse: bool
+    ) -> SymbolicArray:
+        """See Namespace."""
+        wide = b.dtype == np.float32 and b.size < 8 * b.shape[axis]
+        return self._scanned("linear", (a, b), axis, reverse, wide)
+
+    def _scanned(
+        self, kind: str, xs: Sequence[SymbolicArray], axis: int, reverse: bool, wide: bool
+    ) -> SymbolicArray:
+        if not self.on_host:
+            self.refuse("on a GPU scans are left to CuPy")
+        if xs[0].dtype not in C_TYPES or any(x.dtype != xs[0].dtype for x in xs):
+            self.refuse(f"scans of {xs[0].dtype} are left to NumPy")
+        views = [x.elements for x in xs]
+        return SymbolicArray(self, self.trace.scan(kind, views, axis % xs[0].ndim, reverse, wide))
+
     def vdot(self, a: SymbolicArray, b: SymbolicArray) -> SymbolicArray:
         """The sum of the products of all elements."""
         return self.multiply(a.reshape(-1), b.reshape(-1)).sum()
@@ -1142,6 +1179,13 @@ class SymbolicNamespace(Namespace):
             return found
         self.assign(out, found)
         return out
+
+
+def _summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of sums and products of many: that of integers has 64 bits."""
+    if dtype.kind == "f":
+        return dtype
+    return np.dtype(np.uint64) if dtype.kind == "u" else INT64
 
 
 def _cut(view: View, ndim: int) -> View:

@@ -17,6 +17,7 @@ from tensorgrad.program.loop_ir import (
     Map,
     Product,
     Reduce,
+    Scan,
     Scatter,
     Storage,
     View,
@@ -73,7 +74,9 @@ class Memory:
             else:
                 flat[at] = x
             return
-        if isinstance(op, Reduce):
+        if isinstance(op, Scan):
+            found = self._scanned(op)
+        elif isinstance(op, Reduce):
             found = _REDUCERS[op.kind].reduce(self.seen(op.x), axis=op.axes, keepdims=True)
         elif isinstance(op, Product):
             found = self.seen(op.a) @ self.seen(op.b)
@@ -87,6 +90,17 @@ class Memory:
                 return
             found = (_OWN.get(op.name) or getattr(np, op.name))(*given)
         self.seen(op.out)[...] = np.array(found).astype(op.out.dtype)
+
+    def _scanned(self, op: Scan) -> Any:
+        turned = [np.moveaxis(self.seen(v), op.axis, 0) for v in op.operands]
+        *factors, numbers = [x[::-1] if op.reverse else x for x in turned]
+        found = numbers.astype(np.float64) if op.wide else numbers.copy()
+        for i in range(1, len(found)):
+            if op.kind == "linear":
+                found[i] += factors[0][i] * found[i - 1]
+            else:
+                found[i] = _REDUCERS[op.kind](found[i - 1], found[i])
+        return np.moveaxis(found[::-1] if op.reverse else found, 0, op.axis)
 
     def _operand(self, x: Any, shape: tuple[int, ...]) -> Any:
         if x is COLUMN:

@@ -208,3 +208,52 @@ def test_an_index_out_of_range_raises_before_anything_is_changed(wrong: int) -> 
     with pytest.raises(IndexError, match=f"index {wrong} is out of bounds for axis 0 with size 4"):
         captured(good)
     np.testing.assert_array_equal(state.numpy(), np.full(4, 2, np.float32))
+
+
+# --- scans ----------------------------------------------------------------------------------------
+
+
+def _scans(x: Tensor, a: Tensor) -> list[Tensor]:
+    turned = tg.flip(tg.permute_dims(x, (2, 0, 1)), axis=1)
+    found = []
+    for y in (x, turned):
+        for axis in (0, 1, -1):
+            found += [tg.cumulative_sum(y, axis=axis), tg.cumulative_prod(y, axis=axis)]
+    for reverse in (False, True):
+        found += [tg.linear_recurrence(a, x, axis=k, reverse=reverse) for k in (0, 1, 2)]
+    return [*found, tg.cumulative_sum(x[:1] + x, axis=2, include_initial=True)]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 200, 2), (300, 2, 3), (2, 3, 700)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scans_along_any_axis_and_from_any_layout(shape: tuple[int, ...], dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, a = (rng.uniform(0.9, 1.1, shape).astype(dtype) * rng.choice([-1, 1], shape) for _ in "xa")
+    first = np.array(a, dtype)
+    first[0, :, :], first[:, 0, :], first[:, :, 0] = np.inf, np.nan, np.inf
+    for b in (a.astype(dtype), first):
+        for found, wanted in replayed(_scans, x.astype(dtype), b):
+            rtol, atol = (2e-4, 1e-5) if dtype == "float32" else (1e-9, 1e-12)
+            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [*WHOLE, "bool"])
+def test_running_sums_of_integers_wrap_around_in_64_bits(dtype: str) -> None:
+    limits = np.iinfo("uint8" if dtype == "bool" else dtype)
+    x = np.random.default_rng(0).integers(limits.min, limits.max, (3, 50), dtype=limits.dtype)
+    for found, wanted in replayed(
+        lambda x: [f(x, axis=k) for f in (tg.cumsum, tg.cumprod) for k in (0, 1)],
+        x.astype(dtype),
+    ):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_running_sum_keeps_the_sign_of_zero_and_does_not_drift() -> None:
+    ((found, wanted),) = replayed(
+        lambda x: [tg.cumsum(x)], np.array([-0.0, -0.0, 1.0, np.inf, -np.inf, 2.0], np.float32)
+    )
+    np.testing.assert_array_equal(found, wanted)
+    assert np.signbit(found[0])
+    ((found, _),) = replayed(lambda x: [tg.cumsum(x)], np.full(1_000_000, 0.1, np.float32))
+    np.testing.assert_allclose(found[-1], 100_000.0, rtol=1e-6)

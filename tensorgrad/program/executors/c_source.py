@@ -25,6 +25,7 @@ from tensorgrad.program.loop_ir import (
     Map,
     Product,
     Reduce,
+    Scan,
     Scatter,
     Storage,
     View,
@@ -48,6 +49,8 @@ _BLOCK = 1024
 ROWS_IN_ORDER = 64
 # Numbers that may be added up in one place in float32, as in ops/sums.py.
 IN_ORDER = 128
+# Columns that are scanned side by side.
+_COLUMNS = 256
 _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
@@ -720,6 +723,8 @@ class SourceWriter:
                 self._check(op)
             elif type(op) is Scatter:
                 self._scatter(op)
+            elif type(op) is Scan:
+                self._scan(op)
             else:
                 assert type(op) is Product
                 self._product(op)
@@ -785,6 +790,22 @@ class SourceWriter:
             self.room = max(self.room, 8 * size)
         about = f"scatter of {list(op.x.shape)}"
         self._call(text + _unit([call]), operands, about, [0] if wide else [])
+
+    def _scan(self, op: Scan) -> None:
+        shape = op.out.shape
+        inner = math.prod(shape[op.axis + 1 :])
+        block = min(inner, _COLUMNS)
+        items = math.prod(shape[: op.axis]) * -(-inner // block)
+        pieces = min(items, 2 * op.out.size // _PIECE, 64) if self.threads > 1 else 1
+        operands = [(v.storage, v.offset) for v in (op.out, *op.operands)]
+        call = f"@({', '.join(f'P[{k}]' for k in range(len(operands)))}, "
+        text = _scanned(op, block)
+        if pieces < 2:
+            text += _unit([f"{call}0, {items});"])
+        else:
+            text += _part(f"{call}begin, end);")
+            text += _unit([f"tg_parallel(@_part, P, {items}, {-(-items // pieces)});"])
+        self._call(text, operands, f"scan of {list(shape)}")
 
     def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)
@@ -881,6 +902,49 @@ def _scattered(op: Scatter, name: str, into: str) -> str:
         + " ".join(loops)
         + f" p[{to} + at[{at}]] {sign} x[{x}];\n}}\n"
     )
+
+
+def _scanned(op: Scan, block: int) -> str:
+    """The function of a scan: over rows, and within a row over blocks of columns."""
+    ctype, n = type_of(op.out), op.out.shape[op.axis]
+    outer, inner = op.out.shape[: op.axis], math.prod(op.out.shape[op.axis + 1 :])
+    blocks = -(-inner // block)
+    views = dict(zip("yab" if op.kind == "linear" else "ya", (op.out, *op.operands)))
+    params = [f"{'const ' if name != 'y' else ''}{ctype} *restrict {name}" for name in views]
+    lines = [
+        f"static __attribute__((noinline)) void @({', '.join(params)}, long begin, long end) {{",
+        "for (long t = begin; t < end; t++) {",
+        f"const long r = t / {blocks}, k = t % {blocks} * {block};",
+        f"const long w = {inner} - k < {block} ? {inner} - k : {block};"
+        if inner % block
+        else f"const long w = {block};",
+    ]
+    at = {}
+    for name, view in views.items():
+        last = [s for m, s in zip(view.shape[op.axis + 1 :], view.strides[op.axis + 1 :]) if m != 1]
+        step = last[-1] if last else 0
+        terms = [f"k * {step}"]
+        for axis, (m, s) in enumerate(zip(outer, view.strides)):
+            if m != 1 and s:
+                below = math.prod(outer[axis + 1 :])
+                terms.append(f"r / {below} % {m} * {s}")
+        start = f"({n - 1} - j)" if op.reverse else "j"
+        lines.append(f"const long {name}_row = {' + '.join(terms)};")
+        at[name] = f"{name}[{name}_row + {start} * {view.strides[op.axis]} + c * {step}]"
+    wide = "double" if op.wide else ctype
+    if op.kind == "linear":
+        first, then = at["b"], f"({wide}){at['a']} * s[c] + {at['b']}"
+    else:
+        first, then = at["a"], f"s[c] {op.kind} {at['a']}"
+    each = "for (long c = 0; c < w; c++) {"
+    lines += [
+        f"{wide} s[{block}];",
+        "{ const long j = 0;",
+        f"#pragma omp simd\n{each} s[c] = {first}; {at['y']} = s[c]; }} }}",
+        f"for (long j = 1; j < {n}; j++) {{",
+        f"#pragma omp simd\n{each} s[c] = {then}; {at['y']} = s[c]; }} }}",
+    ]
+    return "\n    ".join(lines) + "\n}\n}\n"
 
 
 def _pattern(places: View) -> tuple[int, int]:
