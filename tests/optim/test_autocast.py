@@ -67,12 +67,18 @@ def products_in(row: Operation, call: Call) -> int:
 @pytest.mark.parametrize("given", ["float32", "float16"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_operations(row: Operation, given: str) -> None:
+    """The result as documented, and gradients with the dtype of what they are gradients of."""
     some = 0
     for number in range(len(row.cases)):
-        call, _ = draw(row, number).tensors(dtype=given)
+        call, leaves = draw(row, number).tensors(dtype=given, requires_grad=True)
         plain, products = dtypes_of(call.of(row.function)), products_in(row, call)
         with tg.autocast("float16"):
-            found = dtypes_of(call.of(row.function))
+            result = call.of(row.function)
+        found = dtypes_of(result)
+        for y in outputs(result):
+            if isinstance(y, Tensor) and y.requires_grad:
+                y.backward(tg.ones_like(y), retain_graph=True)
+        assert {str(x.grad.dtype) for x in leaves if x.grad is not None} <= {given}
         kind = given
         if row.name in IN_FLOAT32 or row.namespace:
             kind = "float32"
