@@ -451,8 +451,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "dtype missing from the key of an expression",
         f"{PROGRAM}/lower.py",
-        "for x in given]), dtype, shape\n",
-        "for x in given]), shape\n",
+        "        key = name, parts, dtype, shape\n",
+        "        key = name, parts, shape\n",
         "keys",
     ),
     Mutant(

@@ -68,6 +68,32 @@ def _uniform_value(
     return u.reshape(shape).astype(dtype, copy=False)
 
 
+def _uniform_loops(
+    xp: Any,
+    like: Any,
+    key: int,
+    position: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    low: float,
+    high: float,
+) -> Any:
+    if low != 0.0:  # a product and a sum, which C rounds once
+        xp.refuse("uniform numbers are the same bits everywhere")
+    if dtype == dtypes.float32:
+        u = (xp.random_words(key, position, shape) >> np.uint32(8)).astype(dtype) * 2.0**-24
+    else:
+        u = (_words_64(xp, key, position, shape) >> np.uint64(11)).astype(dtype) * 2.0**-53
+    return u if high == 1.0 else u * high
+
+
+def _words_64(xp: Any, key: int, position: int, shape: tuple[int, ...]) -> Any:
+    """Pairs of words, the lower one first, as numbers of 64 bits."""
+    lower = xp.random_words(key, position, shape, 2).astype(np.uint64)
+    upper = xp.random_words(key, position + 1, shape, 2).astype(np.uint64)
+    return (upper << np.uint64(32)) | lower
+
+
 def _normal_value(
     xp: Any,
     like: Any,
@@ -105,6 +131,23 @@ def _randint_value(
     return (found.astype(np.int64) + low).astype(dtype).reshape(shape)
 
 
+def _randint_loops(
+    xp: Any,
+    like: Any,
+    key: int,
+    position: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    low: int,
+    high: int,
+) -> Any:
+    words, count, shift = _words_64(xp, key, position, shape), np.uint64(high - low), np.uint64(32)
+    found = (
+        (words >> shift) * count + (((words & np.uint64(2**32 - 1)) * count) >> shift)
+    ) >> shift
+    return (found.astype(np.int64) + low).astype(dtype)
+
+
 def _permutation_value(xp: Any, like: Any, key: int, position: int, n: int) -> Any:
     words = _on_device_of(xp, like, philox.bits, key, position, 2 * n).astype(np.uint64)
     keys = (words[1::2] << np.uint64(32)) | words[0::2]
@@ -124,13 +167,13 @@ def _mask_value(xp: Any, x: Any, key: int, position: int, p: float) -> Any:
     return kept.astype(x.dtype) * x.dtype.type(scale)
 
 
-def _draw(name: str, value: Any) -> Primitive:
-    return Primitive(name, value, {"like": None}, kernel=name, random=True)
+def _draw(name: str, value: Any, loops: Any = None) -> Primitive:
+    return Primitive(name, value, {"like": None}, kernel=name, random=True, loops=loops)
 
 
-_UNIFORM = _draw("random.uniform", _uniform_value)
+_UNIFORM = _draw("random.uniform", _uniform_value, _uniform_loops)
 _NORMAL = _draw("random.normal", _normal_value)
-_RANDINT = _draw("random.randint", _randint_value)
+_RANDINT = _draw("random.randint", _randint_value, _randint_loops)
 _PERMUTATION = _draw("random.permutation", _permutation_value)
 _MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None}, random=True)
 

@@ -169,17 +169,11 @@ def extent_of(array: Any) -> tuple[tuple[int, ...], int, int]:
     return strides, 1 + sum(map(abs, steps)), below
 
 
-class _Column:
-    """The type of ``COLUMN``."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An operand of a map: the index along its last axis, as a number of a dtype."""
 
-    dtype = np.dtype(np.int64)
-
-    def __repr__(self) -> str:
-        return "column"
-
-
-#: an operand of a map: the index along its last axis
-COLUMN = _Column()
+    dtype: np.dtype[Any]
 
 
 @dataclass(eq=False, slots=True)
@@ -188,7 +182,7 @@ class Map:
 
     name: the function, by one of the names in ``functions.py``; or "gather", the element of
         ``table`` at this place and as many elements further as the input says.
-    inputs: views, numbers of NumPy's, and ``COLUMN``.
+    inputs: views, numbers of NumPy's, and columns.
     cost: about how many additions it takes as long as; it decides what is computed twice.
     """
 
@@ -207,7 +201,7 @@ class Map:
     def __post_init__(self) -> None:
         self.views = [x for x in self.inputs if type(x) is View]
         self.by_column = len(self.views) < len(self.inputs) and any(
-            x is COLUMN for x in self.inputs
+            type(x) is Column for x in self.inputs
         )
         self.by_place = self.by_column or self.name == "word"
 

@@ -17,9 +17,9 @@ from tensorgrad.errors import CompileError
 from tensorgrad.program.functions import C_TYPES, FUNCTIONS, reason_against
 from tensorgrad.program.ir import Instruction, Program, Value, exact
 from tensorgrad.program.loop_ir import (
-    COLUMN,
     Call,
     Check,
+    Column,
     Map,
     Operation,
     Product,
@@ -118,7 +118,7 @@ class Lowering:
     ) -> View:
         """``name`` of the inputs, views and numbers, at every point; what is known is shared."""
         if name == "index":
-            inputs = (COLUMN,) if shape[-1] != 1 else (np.int64(0),)
+            inputs = (Column(dtype),) if shape[-1] != 1 else (dtype.type(0),)
         given = tuple([self._operand(x, shape) for x in inputs])
         against = reason_against(name, tuple([x.dtype for x in given]), dtype)
         if against:
@@ -127,7 +127,8 @@ class Lowering:
             raise NotFollowedError("floats to integers is left to NumPy")
         if not math.prod(shape):
             raise NotFollowedError("there are no elements")
-        key = name, tuple([x if type(x) is View else exact(x) for x in given]), dtype, shape
+        parts = tuple([exact(x) if isinstance(x, np.generic) else x for x in given])
+        key = name, parts, dtype, shape
         found = self._known.get(key)
         if found is None:
             found = self.new(shape, dtype)
@@ -145,7 +146,7 @@ class Lowering:
         if x.storage in self._columns:  # needs no memory where it is the index of the loop
             alone = x.strides == (0,) * (len(shape) - 1) + (1,)
             if alone and not x.offset and shape[-1] == x.storage.size:
-                return COLUMN
+                return Column(x.dtype)
         return x
 
     def _remember(self, key: Any, reads: Sequence[View], found: View) -> None:

@@ -351,6 +351,14 @@ class SymbolicArray:
         """The root of ``var``."""
         return self.xp.sqrt(self.var(axis, ddof=ddof, keepdims=keepdims))
 
+    def any(self, axis: Any = None, out: None = None, keepdims: bool = False) -> SymbolicArray:
+        """Whether any element over ``axis`` is not 0."""
+        return self.xp.logical_or.reduce(self, axis, None, out, keepdims)
+
+    def all(self, axis: Any = None, out: None = None, keepdims: bool = False) -> SymbolicArray:
+        """Whether no element over ``axis`` is 0."""
+        return self.xp.logical_and.reduce(self, axis, None, out, keepdims)
+
     def cumsum(self, axis: int) -> SymbolicArray:
         """The sum of each element and all before it along ``axis``."""
         return self.xp.running("+", self, axis)

@@ -11,9 +11,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from tensorgrad.program.ir import Instruction, Program, Value
 from tensorgrad.program.loop_ir import (
-    COLUMN,
     Call,
     Check,
+    Column,
     Map,
     Product,
     Reduce,
@@ -103,8 +103,8 @@ class Memory:
         return np.moveaxis(found[::-1] if op.reverse else found, 0, op.axis)
 
     def _operand(self, x: Any, shape: tuple[int, ...]) -> Any:
-        if x is COLUMN:
-            return np.broadcast_to(np.arange(shape[-1]), shape)
+        if isinstance(x, Column):
+            return np.broadcast_to(np.arange(shape[-1], dtype=x.dtype), shape)
         return self.seen(x) if isinstance(x, View) else x
 
 

@@ -383,3 +383,35 @@ def test_a_kernel_of_the_users_own_is_not_called_with_symbols() -> None:
     assert not _calls(step) or step.executor == "numpy"
     with pytest.raises(CompileError):
         tg.compile(lambda x: x * x.sum().item())(tg.ones(3))
+
+
+# --- draws and places ---------------------------------------------------------------------------
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_draws_and_places_are_those_of_eager_mode_to_the_bit(dtype: str, executor: str) -> None:
+    def step(x: Tensor) -> list[Tensor]:
+        return [
+            tg.random.uniform((2, 7), 0.0, 3.0, dtype=dtype),
+            tg.random.uniform((), -1.0, 3.0, dtype=dtype),
+            tg.random.randint(3, 100, (4, 3)),
+            tg.argmax(x, axis=1),
+            tg.argmin(x, keepdims=True),
+            tg.cumulative_sum(x, axis=0),
+            tg.any(x > 3, axis=0),
+            tg.all(x == x, axis=(0, 1)),
+            tg.count_nonzero(x > 0.5),
+        ]
+
+    compiled = tg.compile(step, executor=executor)
+    x = tg.Tensor(RNG(0).normal(size=(3, 5)), dtype=dtype)
+    x.data[1, 2] = np.nan
+    x.data[0, 1:3] = 9.0
+    for seed in (1, 2**63 + 1, 3):
+        tg.random.seed(seed)
+        found = compiled(x)
+        tg.random.seed(seed)
+        for a, b in zip(found, step(x), strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            np.testing.assert_array_equal(a.numpy(), b.numpy())

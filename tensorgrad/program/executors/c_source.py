@@ -19,9 +19,9 @@ import numpy as np
 from tensorgrad.program.compiler import APART
 from tensorgrad.program.functions import C_TYPES, printed
 from tensorgrad.program.loop_ir import (
-    COLUMN,
     Call,
     Check,
+    Column,
     Map,
     Product,
     Reduce,
@@ -348,7 +348,7 @@ class NestWriter:
                 given.append(self._operand(m, k, level, phase))
                 k += 1
             else:
-                given.append("c" if x is COLUMN else literal(x.item(), C_TYPES[x.dtype]))
+                given.append(column(x) if type(x) is Column else literal(x.item(), type_of(x)))
         if m.table is not None:
             first = self._element(m.table, level, phase).removesuffix("]")
             return f"{first} + {given[0]}]"
@@ -604,8 +604,13 @@ class NestWriter:
         return -(-piece // 16) * 16 if self.flat else piece
 
 
-def type_of(x: View | Storage) -> str:
-    """The C type of its elements."""
+def column(x: Column) -> str:
+    """The index of the inner loop as a number of the wanted type."""
+    return "c" if x.dtype == np.int64 else f"({type_of(x)})c"
+
+
+def type_of(x: Any) -> str:
+    """The C type of what has a dtype."""
     return C_TYPES[x.dtype]
 
 
