@@ -437,15 +437,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "expressions shared across an overwriting",
         f"{PROGRAM}/lower.py",
-        "        for key in self._readers.pop(out.storage, ()):",
-        "        for key in ():",
+        "        self._forget(out.storage)\n\n    def _forget",
+        "\n    def _forget",
         "written",
     ),
     Mutant(
         "expressions shared across a call that overwrites",
         f"{PROGRAM}/lower.py",
-        "            for key in self._readers.pop(view.storage, ()):",
-        "            for key in ():",
+        "            self._forget(view.storage)\n",
+        "",
         "written",
     ),
     Mutant(
@@ -582,8 +582,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "negative labels pass",
         f"{PROGRAM}/c/support.h",
-        "bad |= (uint64_t)labels[i] >= (uint64_t)classes;",
-        "bad |= labels[i] >= classes;",
+        "bad |= (uint64_t)labels[i] - low >= (uint64_t)high - low;",
+        "bad |= labels[i] >= high;",
         "overwriting",
     ),
     # --- the native executor

@@ -1110,8 +1110,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "operands exchanged where a number stands first",
         "tensorgrad/tensor.py",
-        "return subtract(other, self)",
-        "return subtract(self, other)",
+        "return function(other, self)",
+        "return function(self, other)",
         "operators",
     ),
     Mutant(
