@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad import autograd as autograd
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from tensorgrad.profiler import profile as profile
     from tensorgrad.program import compile as compile
     from tensorgrad.program import fuse as fuse
+    from tensorgrad.program import get_eager as get_eager
+    from tensorgrad.program import set_eager as set_eager
 else:  # mypy reads no sum of lists; it goes by the imports, which say the same
     #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
     _MODULES = ("amp", "data", "nn", "optim", "profiler", "program", "training", "viz")
@@ -62,7 +65,9 @@ else:  # mypy reads no sum of lists; it goes by the imports, which say the same
         "autocast": "amp",
         "compile": "program",
         "fuse": "program",
+        "get_eager": "program",
         "profile": "profiler",
+        "set_eager": "program",
     }
 
     __all__ = ["Tensor", "autograd", "e", "enable_grad", "inf", "is_grad_enabled", "manual_seed"]
@@ -78,3 +83,7 @@ else:  # mypy reads no sum of lists; it goes by the imports, which say the same
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
+
+if os.environ.get("TENSORGRAD_EAGER", "numpy") != "numpy":
+    importlib.import_module("tensorgrad.program.eager").set_eager(os.environ["TENSORGRAD_EAGER"])

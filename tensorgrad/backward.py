@@ -20,6 +20,7 @@ from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
+from tensorgrad.ops.elementwise import add
 from tensorgrad.ops.shaping import unbroadcast
 from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
@@ -184,7 +185,8 @@ class _BackwardPass:
         if at in self.added and not self.dispatched:
             gradients[at] += d
         else:
-            gradients[at] = gradients[at] + d
+            before = gradients[at]
+            gradients[at] = add(before, d) if type(before) is ndarray else before + d
             self.added.add(at)
 
     def _fast_path(self, node: Node | None, g: Any) -> None:
@@ -209,11 +211,11 @@ class _BackwardPass:
             ahead = ahead_g = None
             for rule, saved, parent in edges:
                 if not saved:  # ``*saved`` alone would take three times as long
-                    d = rule.function(g)
+                    d = rule.eager(g)
                 elif len(saved) == 1:
-                    d = rule.function(g, saved[0])
+                    d = rule.eager(g, saved[0])
                 else:
-                    d = rule.function(g, *saved)
+                    d = rule.eager(g, *saved)
                 if type(d) is not ndarray or (not rule.keeps_shape and d.shape != parent.shape):
                     d = _fitted(d, parent.shape)
                 if type(parent) is Leaf:
@@ -301,7 +303,7 @@ class _BackwardPass:
             saved = [_without_history(v) for v in saved]
         if g.dtype in HALVES and node.op is not CAST:  # whose gradient has the dtype of its input
             return _in_float32(rule, g, saved)
-        return rule.function(g, *saved)
+        return (rule.function if self.observers else rule.eager)(g, *saved)
 
     def _accumulate_leaves(self) -> None:
         """Add the gradients of the leaves reached to their ``.grad``."""

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import count
 from operator import itemgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy import asarray, ndarray
@@ -49,10 +51,12 @@ class Rule:
     Exactly that is saved.
     """
 
-    __slots__ = ("function", "get", "index", "keeps_shape", "names", "one", "pick")
+    __slots__ = ("eager", "function", "get", "index", "keeps_shape", "names", "one", "pick")
 
     def __init__(self, function: Callable[..., Any], index: int, inputs: Sequence[str]) -> None:
         self.function = function
+        #: what bare arrays are given to where nobody watches: the function, or a kernel of it
+        self.eager = function
         self.index = index
         #: whether the gradient of the input has the shape of that of the output
         self.keeps_shape = False
@@ -175,6 +179,11 @@ class Deferred(Node):
         raise NotImplementedError
 
 
+#: All primitives that there are, in the order in which they were made.
+PRIMITIVES: WeakValueDictionary[int, Primitive] = WeakValueDictionary()
+_numbers = count()
+
+
 class Primitive:
     """One row of the table: a name, how to compute the value, and a gradient rule per input.
 
@@ -219,10 +228,10 @@ class Primitive:
     """
 
     __slots__ = (
-        "_cuda", "_flops", "autocast", "cpu", "data_dependent", "elementwise", "explain", "fresh",
-        "half_in_float32", "has_rules", "inputs", "kernel", "live", "loops", "moves", "mutates",
-        "name", "promoted", "promotion", "random", "residual", "rules", "source", "together",
-        "value", "variadic", "view_or_copy",
+        "__weakref__", "_cuda", "_flops", "autocast", "cpu", "data_dependent", "eager",
+        "elementwise", "explain", "fresh", "half_in_float32", "has_rules", "inputs", "kernel",
+        "live", "loops", "moves", "mutates", "name", "promoted", "promotion", "random", "residual",
+        "rules", "source", "together", "value", "variadic", "view_or_copy",
     )  # fmt: skip
 
     def __init__(
@@ -280,7 +289,10 @@ class Primitive:
         self.autocast = autocast
         self._flops = flops
         self.cpu = CPU.bind(value)
+        #: what NumPy's arrays are given to where nobody watches: ``cpu``, or a kernel of it
+        self.eager = self.cpu
         self._cuda: Callable[..., Any] | None = None
+        PRIMITIVES[next(_numbers)] = self
 
     def mutated(self, count: int) -> Iterable[int]:
         """The positions written to when there are ``count`` inputs."""
@@ -331,7 +343,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             if op.half_in_float32 and type(x) is ndarray and x.dtype in HALVES:
                 break
         else:
-            y = op.cpu(*inputs, **attrs)
+            y = op.eager(*inputs, **attrs)
             return y if op.residual is None else y[0]
     device: Backend = CPU
     arrays = _prepared_on_cpu(op, inputs)
@@ -356,7 +368,10 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     for observer in observers:
         observer.computing(op)
     try:
-        y = op.cpu(*arrays, **attrs) if fast else device.run(op, arrays, attrs)
+        if fast:
+            y = (op.cpu if observers else op.eager)(*arrays, **attrs)
+        else:
+            y = device.run(op, arrays, attrs)
     except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
         raise explained(op, arrays, attrs, error) from error
     if op.residual is not None:

@@ -25,7 +25,6 @@ else:
 
 def unary(op: Primitive) -> Callable[[Any], Any]:
     """A function of one argument that applies ``op``."""
-    cpu = op.cpu
     rule: Any = op.rules[0]  # a Rule, where nodes are made
     pick = None if rule is None else rule.get
     saves = rule is not None and bool(rule.names)
@@ -38,7 +37,8 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
             a = x.data
             grad, observers = current_mode()
             if type(a) is ndarray and a.dtype in WIDE_FLOATS and not observers:
-                y = cpu(a)
+                compute = op.eager  # a method call of a slot would take longer
+                y = compute(a)
                 if type(y) is not ndarray:
                     y = asarray(y)
                 out = new_object(Tensor)
@@ -55,7 +55,8 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
                     init_node(made, op, ((rule, saved, node),), y.shape)
                 return out
         elif type(x) is ndarray and x.dtype in WIDE_FLOATS:
-            return cpu(x)
+            compute = op.eager
+            return compute(x)
         return apply(op, (x,), NO_ATTRS)
 
     return call
@@ -63,7 +64,6 @@ def unary(op: Primitive) -> Callable[[Any], Any]:
 
 def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
     """A function of a tensor, of labels without a gradient, and of attributes."""
-    cpu = op.cpu
     rule = op.rules[0]
     assert rule is not None, "the first input must have a gradient rule"
     get, pick = rule.get, rule.pick
@@ -80,8 +80,9 @@ def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], 
             or (autocast and AUTOCASTS)
         ):
             return apply(op, (x, labels), attrs)
+        compute = op.eager
         try:
-            y = cpu(a, b, **attrs)
+            y = compute(a, b, **attrs)
         except (ValueError, IndexError) as error:
             raise explained(op, (a, b), attrs, error) from error
         if residual:
@@ -103,7 +104,6 @@ def unary_with_labels(op: Primitive) -> Callable[[Any, Any, Mapping[str, Any]], 
 
 def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     """A function of two arguments that applies ``op``."""
-    cpu = op.cpu
     rule1, rule2 = op.rules
     assert (rule1 is None) is (rule2 is None), "give both inputs a gradient rule, or neither"
     pick1: Any = None if rule1 is None else rule1.get
@@ -132,14 +132,16 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             fast = type(b) is ndarray and type(x1) in SCALARS and dtype in WIDE_FLOATS
             a = constant(x1, dtype) if fast and x1 else x1
         elif type(x1) is ndarray is type(x2) and x1.dtype in WIDE_FLOATS and x2.dtype is x1.dtype:
-            return cpu(x1, x2)
+            compute = op.eager
+            return compute(x1, x2)
         else:
             return apply(op, (x1, x2), NO_ATTRS)
         grad, observers = current_mode()
         if not fast or observers or dtype not in WIDE_FLOATS or (autocast and AUTOCASTS):
             return apply(op, (x1, x2), NO_ATTRS)
+        compute = op.eager
         try:
-            y = cpu(a, b)
+            y = compute(a, b)
         except ValueError as error:
             raise explained(op, (a, b), NO_ATTRS, error) from error
         if type(y) is not ndarray:
@@ -174,7 +176,6 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
 
     The first may be one that takes no part in the conversion of types and has no gradient rule.
     """
-    cpu = op.cpu
     converts = op.promoted is None
     autocast = op.autocast
     rule1, rule2, rule3 = op.rules
@@ -197,8 +198,9 @@ def ternary(op: Primitive) -> Callable[[Any, Any, Any], Any]:
             or (autocast and AUTOCASTS)
         ):
             return apply(op, (x1, x2, x3), NO_ATTRS)
+        compute = op.eager
         try:
-            y = cpu(a, b, c)
+            y = compute(a, b, c)
         except ValueError as error:
             raise explained(op, (a, b, c), NO_ATTRS, error) from error
         if type(y) is not ndarray:

@@ -302,8 +302,10 @@ def _is_library(data: bytes) -> bool:
     return kind == _SHARED and count > 0
 
 
-def build(text: str, symbols: Sequence[str] = ()) -> ctypes.CDLL:
+def build(text: str | Callable[[], str], symbols: Sequence[str] = (), key: str = "") -> ctypes.CDLL:
     """C text as a library that has ``symbols``, compiled or found in the cache.
+
+    text: or a function that writes it, where ``key`` says what it would be.
 
     Raises CompileError with what the compiler says, if it fails, or there is none.
     """
@@ -315,7 +317,7 @@ def build(text: str, symbols: Sequence[str] = ()) -> ctypes.CDLL:
                 raise OSError(f"the library has no function {name}")
         return library
 
-    return _loaded("program", text, (), opened)
+    return _loaded("program", text, (), opened, key)
 
 
 def extension(name: str, text: str, options: Sequence[str] = ()) -> ModuleType:
@@ -338,11 +340,13 @@ def extension(name: str, text: str, options: Sequence[str] = ()) -> ModuleType:
     return _loaded(name, text, options, opened)
 
 
-def _loaded(label: str, text: str, options: Sequence[str], opened: Callable[[str], Any]) -> Any:
+def _loaded(
+    label: str, text: Any, options: Sequence[str], opened: Callable[[str], Any], key: str = ""
+) -> Any:
     """What ``opened`` makes of the library that a text becomes.
 
-    The key in the cache is a hash of the text, the support header, the flags, the compiler, the
-    processor and the C library.
+    The key in the cache is a hash of the text, or of what stands for it, the support header, the
+    flags, the compiler, the processor and the C library.
     """
     command = _command()
     if command in _hung:
@@ -354,5 +358,9 @@ def _loaded(label: str, text: str, options: Sequence[str], opened: Callable[[str
     with contextlib.suppress(ValueError, OSError):
         libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
     words = "\0\0".join(["\0".join(command), "\0".join(flags), libc])
-    source = b"\0\0".join([text.encode(), header, said, os.fsencode(words)])
-    return cache.load(label, source, lambda: _object(text, command, flags), opened)
+    source = b"\0\0".join([(key or text).encode(), header, said, os.fsencode(words)])
+
+    def make() -> bytes:
+        return _object(text() if callable(text) else text, command, flags)
+
+    return cache.load(label, source, make, opened)

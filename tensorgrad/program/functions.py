@@ -51,6 +51,7 @@ class Function(NamedTuple):
 _NUMBERS = "fiu"
 _ALL = "fiub"
 _BITS = "iub"
+_TESTS = "fb"  # of floats
 
 # A quotient of integers by 0 is 0, and so is what remains; the smallest number by -1 stays.
 _FLOORED = (
@@ -125,9 +126,9 @@ FUNCTIONS: dict[str, Function] = {
     "logical_or": Function("({0} != 0) | ({1} != 0)", 1, _ALL),
     "logical_xor": Function("({0} != 0) ^ ({1} != 0)", 1, _ALL),
     "logical_not": Function("{0} == 0", 1, _ALL),
-    "isnan": Function("{0} != {0}"),
-    "isinf": Function("tg_abs{f}({0}) == INFINITY"),
-    "isfinite": Function("tg_finite{f}({0})"),
+    "isnan": Function("{0} != {0}", 1, _TESTS),
+    "isinf": Function("tg_abs{f}({0}) == INFINITY", 1, _TESTS),
+    "isfinite": Function("tg_finite{f}({0})", 1, _TESTS),
     "bitwise_and": Function("{0} & {1}", 1, _BITS),
     "bitwise_or": Function("{0} | {1}", 1, _BITS),
     "bitwise_xor": Function("{0} ^ {1}", 1, _BITS),

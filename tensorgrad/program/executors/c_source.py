@@ -112,6 +112,10 @@ class NestWriter:
     room: float = _ROWS
     #: whether large results are collected in blocks that go past the caches
     streams = True
+    #: the cost up to which a value is computed again in a later phase rather than kept
+    cheap: float = _CHEAP
+    #: what the functions are given besides pointers
+    limits = "long begin, long end"
 
     def __init__(self, nest: Nest) -> None:
         self.nest = nest
@@ -292,7 +296,7 @@ class NestWriter:
                 name = self._name(key, "v")
                 self.row[at].append(f"const {type_of(m.out)} {name} = {text};")
             return self.names[key]
-        if at < phase and self.cost[m] > _CHEAP:
+        if at < phase and self.cost[m] > self.cheap:
             if m not in self.kept:
                 name = f"k{len(self.kept)}"
                 in_memory = m in self.nest.stored or self.columns > self.longest
@@ -526,7 +530,7 @@ class NestWriter:
             inner = self.column[phase] + self.column_end[phase]
             if inner:
                 clauses = " ".join(self.clauses[phase])
-                limits = ("begin", "end") if self.flat else ("0", str(self.columns))
+                limits = ("begin", "end") if self.flat else ("0", self._row_length())
                 in_blocks = bool(self.blocks or self.block_begin[phase])
                 if in_blocks:
                     body += [pad + text for text in self._block_head(*limits)]
@@ -557,7 +561,7 @@ class NestWriter:
         parts = [f"{ctype} *restrict a{k}" for k, (ctype, _) in enumerate(self.partial)]
         params = ", ".join([*pointers, *parts])
         text = (
-            f"static __attribute__((noinline)) void @({params}, long begin, long end) {{\n    "
+            f"static __attribute__((noinline)) void @({params}, {self.limits}) {{\n    "
             + "\n    ".join(body)
             + "\n}\n"
         )
@@ -577,6 +581,10 @@ class NestWriter:
             f"for (long b = {first}; b < {last}; b += {size}) {{",
             f"const long e = b + {size} < {last} ? b + {size} : {last};",
         ]
+
+    def _row_length(self) -> str:
+        """The number of columns, in C."""
+        return str(self.columns)
 
     def _row_indices(self) -> list[str]:
         """The index along each leading axis that somebody asks for, from the number of the row."""
