@@ -49,7 +49,7 @@ def is_array(obj: Any) -> bool:
 
 def has_multi_gpu() -> bool:
     """Whether the CUDA backend is in use and there is more than one GPU."""
-    return len(BACKENDS) > 1 and any(b.multi_gpu for b in BACKENDS.values())
+    return len(BACKENDS) > 1 and any(b.multi_gpu for b in list(BACKENDS.values()))
 
 
 def cuda_backend() -> Backend:

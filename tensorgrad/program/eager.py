@@ -18,6 +18,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,14 @@ class _Symbolic(Backend):
         return _value_of(op)(xp, *arrays, **attrs)
 
 
-BACKENDS[SymbolicArray] = _Symbolic()
+@contextmanager
+def _symbolic_arrays() -> Iterator[None]:
+    """Lets operations take symbolic arrays for a while."""
+    BACKENDS[SymbolicArray] = _Symbolic()
+    try:
+        yield
+    finally:
+        del BACKENDS[SymbolicArray]
 
 
 def _value_of(op: Primitive) -> Callable[..., Any]:
@@ -179,15 +187,17 @@ def _written() -> tuple[list[Any], str]:
     """A list of the kernels of all functions, and their text."""
     texts: dict[str, int] = {}
     kernels = []
-    for number, f in enumerate(_functions()):
-        for way in f.ways():
-            try:
-                found = followed(f.symbolic, way)
-            except Exception:  # of a function that was not written for this: NumPy computes it
-                continue
-            at = texts.setdefault(found.text, len(texts))
-            about = [way.dtype.num, found.dtype.num, found.out, way.by_rows, way.kinds, way.types]
-            kernels.append([number, at, found.cost, *about])
+    with _symbolic_arrays():
+        for number, f in enumerate(_functions()):
+            for way in f.ways():
+                try:
+                    found = followed(f.symbolic, way)
+                except Exception:  # of a function that was not written for this: it is NumPy's
+                    continue
+                at = texts.setdefault(found.text, len(texts))
+                dtypes = way.dtype.num, found.dtype.num
+                about = [*dtypes, found.out, way.by_rows, way.kinds, way.types]
+                kernels.append([number, at, found.cost, *about])
     units = [text.replace("@", f"k{k}") for text, k in texts.items()]
     parts = [f"k{k}_part" for k in texts.values()]
     lasts = [f"k{k}_last" if "@_last" in text else "0" for text, k in texts.items()]
