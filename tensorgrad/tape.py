@@ -433,7 +433,8 @@ def _recorded(
         edges.append((rule, saved, x.node))
     if not edges:
         return None
-    node = Node(op, tuple(edges), y.shape)
+    node = new_object(Node)
+    init_node(node, op, tuple(edges), y.shape)
     together = op.together is not None or (op.kernel is not None and type(y) is not ndarray)
     if together or y.dtype in HALVES:
         node.hooks = []  # its rules are computed in float32, or all at once

@@ -109,7 +109,6 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
     pick1: Any = None if rule1 is None else rule1.get
     pick2: Any = None if rule2 is None else rule2.get
     one1 = None if rule1 is None else rule1.one if rule1.names else -1
-    has_rules = op.has_rules
     autocast = op.autocast
 
     def call(x1: Any, x2: Any, /) -> Any:
@@ -144,26 +143,22 @@ def binary(op: Primitive) -> Callable[[Any, Any], Any]:
             y = compute(a, b)
         except ValueError as error:
             raise explained(op, (a, b), NO_ATTRS, error) from error
-        if type(y) is not ndarray:
-            y = asarray(y)
         out = new_object(Tensor)
-        out.data = y
-        if not grad or (node1 is None and node2 is None) or not has_rules:
+        out.data = y = y if type(y) is ndarray else asarray(y)
+        if not grad or (node1 is None and node2 is None) or rule1 is None:
             out.node = None
             return out
-        edges: Any
         if node2 is None and one1 == 2:  # the commonest cases written out are quicker
-            edges = ((rule1, (b,), node1),)
+            edges: Any = ((rule1, (b,), node1),)
         elif node2 is None and one1 == -1:
             edges = ((rule1, (), node1),)
+        elif node2 is None:
+            edges = ((rule1, pick1((y, a, b)), node1),)
+        elif node1 is None:
+            edges = ((rule2, pick2((y, a, b)), node2),)
         else:
             env = (y, a, b)
-            if node1 is None:
-                edges = ((rule2, pick2(env), node2),)
-            elif node2 is None:
-                edges = ((rule1, pick1(env), node1),)
-            else:
-                edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
+            edges = ((rule1, pick1(env), node1), (rule2, pick2(env), node2))
         out.node = made = new_object(Node)
         init_node(made, op, edges, y.shape)
         return out
