@@ -93,6 +93,10 @@ class NumpyExecutor:
                 self._held_ids.add(id(v.array))
                 copied = ".copy()" if program.aliased or v in self._overwritten else ""
                 self._lines.append(f"{_name(v)} = {held}{copied}")
+        self._readers: dict[Value, list[Instruction]] = {}
+        for i in program:
+            for v in i.values():
+                self._readers.setdefault(v, []).append(i)
         for run in self._runs():
             if len(run) > 1:
                 self._write_tiles(run)
@@ -209,8 +213,12 @@ class NumpyExecutor:
         shape = run[0].outputs[0].shape
         made = {i.outputs[0] for i in run}
         inputs = list(dict.fromkeys(v for i in run for v in i.values() if v not in made))
-        later = {v for i in self.program if i not in run for v in i.values()} | self._kept
-        outputs = [i.outputs[0] for i in run if i.outputs[0] in later]
+        own = set(run)
+        outputs = [
+            v
+            for i in run
+            if (v := i.outputs[0]) in self._kept or not own.issuperset(self._readers.get(v, ()))
+        ]
         body = [
             f"{_name(v)} = {_name(v)}_[start:stop]" if v.shape else f"{_name(v)} = {_name(v)}_"
             for v in inputs
