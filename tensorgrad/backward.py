@@ -186,7 +186,8 @@ class _BackwardPass:
             gradients[at] += d
         else:
             before = gradients[at]
-            gradients[at] = add(before, d) if type(before) is ndarray else before + d
+            both = add(before, d) if type(before) is ndarray else before + d
+            gradients[at] = _as_array(both)
             self.added.add(at)
 
     def _fast_path(self, node: Node | None, g: Any) -> None:
@@ -328,7 +329,12 @@ def _fitted(d: Any, shape: tuple[int, ...]) -> Any:
     """``d`` as the gradient of a value of ``shape``, and as an array where it was a scalar."""
     if d.shape != shape:
         d = unbroadcast(d, shape)
-    return asarray(d) if isinstance(d, np.generic) else d  # NumPy makes a scalar of a 0-d array
+    return _as_array(d)
+
+
+def _as_array(d: Any) -> Any:
+    """``d``, and as an array where NumPy made a scalar of what has no axes."""
+    return asarray(d) if isinstance(d, np.generic) else d
 
 
 def _without_history(value: Any) -> Any:

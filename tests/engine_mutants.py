@@ -194,8 +194,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "fan-out summed in a shared array",
         BACKWARD,
-        "            gradients[at] = gradients[at] + d\n",
-        "            gradients[at] += d\n",
+        "            both = add(before, d) if type(before) is ndarray else before + d\n",
+        "            both = add(before, d, before) if type(before) is ndarray else before + d\n",
         "tape",
     ),
     Mutant(
@@ -386,8 +386,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "only the first output keeps alive",
         f"{PROGRAM}/passes.py",
-        "if any(v in needed for v in i.outputs):",
-        "if i.outputs[0] in needed:",
+        "if stays or any(v in needed for v in i.outputs):",
+        "if stays or i.outputs[0] in needed:",
         "handed out",
     ),
     Mutant(

@@ -139,7 +139,7 @@ def get_float32_matmul_precision() -> str:
 
 
 def copied(array: Array) -> Array:
-    """A copy of ``array``, on the same device."""
+    """A copy of ``array``, on the same device, with its axes in the same order in memory."""
     place = of(array)
     with place.at(place.device_of(array)):
-        return array.copy()
+        return array.copy("K")

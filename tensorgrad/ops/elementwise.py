@@ -369,6 +369,10 @@ arctan2 = atan2
 
 
 def _over_squares_value(xp: Any, x: Any, other: Any) -> Any:
+    if isinstance(x, int | float):  # of which ``abs`` would make a float64
+        x = other.dtype.type(x)
+    elif isinstance(other, int | float):
+        other = x.dtype.type(other)
     if xp is np:
         with np.errstate(over="ignore", under="ignore"):
             squares = x * x

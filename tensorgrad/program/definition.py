@@ -3,27 +3,33 @@
 A call runs the function again in every replay. Where it is turned into loops instead, what it read
 then is part of the program: globals, variables of functions around, defaults, helper functions and
 attributes of modules. Each becomes a guard if it can be compared; else the operation stays a call.
+
+Closed by default: attributes and functions that are not named here, exceptions that are caught and
+comparisons by identity leave a value function a call, for an array of numbers and one of symbols
+may differ in them.
 """
 
 from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tensorgrad.program.bytecode.opcodes import words
-from tensorgrad.program.engine import is_engine, ours
+from tensorgrad.program.engine import ours
 from tensorgrad.program.guards import MISSING, SCALARS, Guard
+from tensorgrad.program.symbolic import SymbolicNamespace
 from tensorgrad.tape import Primitive
 
 # Functions of Python's own that give the same for the same arguments, and do nothing else.
 _PURE = frozenset(
     words(
-        "abs bool complex divmod enumerate float int isinstance len list map max min pow range "
+        "abs bool complex divmod enumerate float int len list map max min pow range "
         "reversed round slice sorted sum tuple zip ValueError TypeError IndexError"
     )
 )
@@ -36,8 +42,35 @@ _WRITES = frozenset(
 )
 
 
-# Modules of what is not followed whose functions give something else each time.
-_CHANGING = frozenset({"numpy.random"})
+_WRITES_CELL = ("STORE_DEREF", "DELETE_DEREF")
+_READS_CELL = ("LOAD_DEREF", "LOAD_CLOSURE")
+_READS_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+_CATCHES = ("PUSH_EXC_INFO", "BEFORE_WITH", "BEFORE_ASYNC_WITH")
+# Between the instructions that are looked at.
+_NOTHING = ("CACHE", "NOP", "PRECALL", "PUSH_NULL", "EXTENDED_ARG", "RESUME")
+
+# Attributes that mean the same of an array of numbers and one of symbols, or of a dtype. What NumPy
+# and ``xp`` are asked for has to be in ``SymbolicNamespace`` besides.
+_ATTRIBUTES = frozenset(
+    words(
+        "T argmax argmin all any astype bits clip copy cumprod cumsum dot dtype eps fill itemsize "
+        "kind max mean min mT name ndim prod ravel reduce reshape shape size smallest_normal "
+        "squeeze std sum swapaxes tiny transpose type var"
+    )
+)
+# Of NumPy besides: numbers, and what makes dtypes.
+_OF_NUMPY = frozenset(words("dtype e euler_gamma finfo iinfo inf nan newaxis pi"))
+
+
+@functools.cache
+def _is_known(name: str) -> bool:
+    """Whether ``xp.name`` is a function that can be followed, or a number or dtype."""
+    found = getattr(np, name, None)
+    if isinstance(found, np.ufunc) or name in _OF_NUMPY:
+        return True
+    if isinstance(found, type):
+        return issubclass(found, np.number | np.bool_)
+    return name[:1] != "_" and callable(getattr(SymbolicNamespace, name, None))
 
 
 class _UnknownError(Exception):
@@ -71,32 +104,38 @@ class _Reads:
     def _note(self, kind: str, holder: Any, key: Any, value: Any) -> None:
         self.guards.append(Guard(kind, holder, key, value, self._where))
 
-    def value(self, name: str, x: Any, attributes: frozenset[str] = frozenset()) -> None:
-        """Look at what ``name`` leads to. Raises _UnknownError unless it can be compared."""
-        if type(x) in SCALARS or isinstance(x, np.generic | np.dtype) or _is_fixed(x):
-            return
+    def value(self, name: str, x: Any, following: Sequence[dis.Instruction] = ()) -> int:
+        """Look at what ``name`` leads to. Raises _UnknownError unless it can be compared.
+
+        following: the instructions after the one that reads it.
+        Returns how many of these read attributes of modules, which have been looked at.
+        """
+        if is_immutable(x) or _is_fixed(x):
+            return 0
+        if type(x) is types.ModuleType:
+            return self._module(x, following)
         if type(x) is tuple:
             for part in x:
                 self.value(name, part)
-        elif isinstance(x, types.ModuleType):
-            self._module(x, attributes)
-        elif isinstance(x, types.FunctionType):
-            if attributes & vars(x).keys():
-                raise _UnknownError(f"reads attributes of {name}")
+        elif isinstance(x, types.FunctionType) and not ours(x):
             self._function(x)
         else:
             raise _UnknownError(f"reads {name!r}, which is a {type(x).__name__}")
+        return 0
 
-    def _module(self, module: types.ModuleType, attributes: frozenset[str]) -> None:
+    def _module(self, module: types.ModuleType, following: Sequence[dis.Instruction]) -> int:
         names = vars(module)
-        computed = "__getattr__" in names and not is_engine(module.__name__)
-        if computed or module.__name__ in _CHANGING:
-            raise _UnknownError(f"reads {module.__name__!r}, whose attributes are computed")
-        for name in sorted(attributes & names.keys()):
-            if (id(module), name) not in self._met:
-                self._met.add((id(module), name))
-                self._note("key", names, name, names[name])
-                self.value(f"{module.__name__}.{name}", names[name], attributes)
+        if not following or following[0].opname not in _READS_ATTRIBUTE:
+            raise _UnknownError(f"has the module {module.__name__!r} as an object")
+        name = str(following[0].argval)
+        if name not in names:
+            raise _UnknownError(f"reads {module.__name__}.{name}, which is computed")
+        self._note("key", names, name, names[name])
+        if module is np:
+            if not _is_known(name):
+                raise _UnknownError(f"reads numpy.{name}")
+            return 1
+        return 1 + self.value(f"{module.__name__}.{name}", names[name], following[1:])
 
     def _function(self, f: types.FunctionType) -> None:
         if id(f) in self._met:
@@ -107,45 +146,74 @@ class _Reads:
             self.value(f"a default of {f.__name__}", default)
         for key, default in (f.__kwdefaults__ or {}).items():
             self._note("key", f.__kwdefaults__, key, default)
-        codes = list(_codes(f.__code__))
-        instructions = [i for code in codes for i in dis.get_instructions(code)]
-        attributes = frozenset(name for code in codes for name in code.co_names)
-        around = dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
-        for i in instructions:
-            written = i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in around
-            if i.opname in _WRITES or written:
-                raise _UnknownError(f"in {f.__name__} has {i.opname} {i.argval}")
-        for name, cell in around.items():
-            try:
-                held = cell.cell_contents
-            except ValueError:
-                raise _UnknownError(f"reads {name!r}, which is not set") from None
-            self._note("cell", cell, None, held)
-            self.value(name, held, attributes)
-        for name in sorted({str(i.argval) for i in instructions if i.opname == "LOAD_GLOBAL"}):
-            self._global(f, name, attributes)
+        for code in _codes(f.__code__):
+            self._code(f, code)
 
-    def _global(self, f: types.FunctionType, name: str, attributes: frozenset[str]) -> None:
+    def _code(self, f: types.FunctionType, code: types.CodeType) -> None:
+        around = dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
+        instructions = [i for i in dis.get_instructions(code) if i.opname not in _NOTHING]
+        looked_at = 0  # instructions before this one
+        for k, i in enumerate(instructions):
+            if k < looked_at:
+                continue
+            name, following = str(i.argval), instructions[k + 1 : k + 10]
+            if i.opname in _WRITES or (i.opname in _WRITES_CELL and name in around):
+                raise _UnknownError(f"in {f.__name__} has {i.opname} {name}")
+            if i.opname in _CATCHES:
+                raise _UnknownError(f"in {f.__name__} handles exceptions")
+            if i.opname == "IS_OP" and instructions[k - 1].argval is not None:
+                raise _UnknownError(f"in {f.__name__} compares by identity")
+            if i.opname == "LOAD_GLOBAL":
+                looked_at = k + 1 + self._global(f, name, following)
+            elif i.opname in _READS_CELL and name in around:
+                looked_at = k + 1 + self._cell(name, around[name], following)
+            elif i.opname in _READS_ATTRIBUTE and name not in _ATTRIBUTES and not _is_known(name):
+                raise _UnknownError(f"reads the attribute {name!r}")
+
+    def _cell(self, name: str, cell: Any, following: Sequence[dis.Instruction]) -> int:
+        try:
+            held = cell.cell_contents
+        except ValueError:
+            raise _UnknownError(f"reads {name!r}, which is not set") from None
+        self._note("cell", cell, None, held)
+        return self.value(name, held, following)
+
+    def _global(
+        self, f: types.FunctionType, name: str, following: Sequence[dis.Instruction]
+    ) -> int:
         found = f.__globals__.get(name, MISSING)
         self._note("key", f.__globals__, name, found)
         if found is not MISSING:
-            self.value(name, found, attributes)
-            return
+            return self.value(name, found, following)
         own = vars(builtins)
         if name not in _PURE or getattr(f, "__builtins__", own) is not own:
             raise _UnknownError(f"reads {name!r}")
         self._note("key", own, name, own[name])
+        return 0
+
+
+def is_immutable(x: Any) -> bool:
+    """Whether it is a number, a text or the like, or a tuple of such: nobody can change it."""
+    if type(x) is tuple:
+        return all(map(is_immutable, x))
+    number = isinstance(x, np.generic) and not isinstance(x, np.void | np.object_)
+    return type(x) in SCALARS or number or isinstance(x, np.dtype)
 
 
 def _is_fixed(x: Any) -> bool:
-    """Whether it is a function or a class of the engine's, of NumPy's or of Python's own."""
+    """Whether it is a function or a class of NumPy's, of Python's own or of the engine's."""
     if isinstance(x, types.BuiltinFunctionType):
         return x.__module__ == "math"
+    if isinstance(x, np.ufunc | type(np.sum)):
+        name = str(getattr(x, "__name__", ""))
+        return getattr(np, name, None) is x and _is_known(name)
     if isinstance(x, type):
-        return ours(x) or x.__module__ == "builtins"
-    if isinstance(x, types.FunctionType):
-        return ours(x)
-    return isinstance(x, np.ufunc) or (type(x).__module__.partition(".")[0] == "numpy" and ours(x))
+        return x in (bool, int, float, complex) or issubclass(x, np.number | np.bool_)
+    return isinstance(x, types.FunctionType) and ours(x) and not _of_numpy(x)
+
+
+def _of_numpy(f: types.FunctionType) -> bool:
+    return str(f.__module__).partition(".")[0] in ("numpy", "cupy")
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -87,8 +87,9 @@ class Instruction:
 
     @property
     def may_fail(self) -> bool:
-        """Whether the numbers of its inputs can make it fail: labels and indices out of range."""
-        return any(v.dtype.kind in "iu" for v in self.values())
+        """Whether the numbers of its inputs can make it fail: labels and indices out of range, and
+        whatever the function of a user's own operation finds."""
+        return self.op.source is not None or any(v.dtype.kind in "iu" for v in self.values())
 
 
 @dataclass(eq=False, slots=True)

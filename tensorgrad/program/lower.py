@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import CompileError
+from tensorgrad.program.definition import is_immutable
 from tensorgrad.program.functions import C_TYPES, FUNCTIONS, reason_against
 from tensorgrad.program.ir import Instruction, Program, Value, exact
 from tensorgrad.program.loop_ir import (
@@ -306,6 +307,8 @@ class Lowering:
         reads = self.program.reads.get(i.op)
         if type(reads) is list and not all(guard.holds() for guard in reads):
             reads = "what its value reads was changed by the step"
+        if reads is not None and not all(map(is_immutable, i.attrs.values())):
+            reads = "one of its options is no plain value"
         if type(reads) is str:
             return self._call(i, inputs, reads)
         before = len(self.operations), len(self.storages), len(self.scalars)

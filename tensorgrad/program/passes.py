@@ -21,7 +21,9 @@ def eliminate_dead_code(program: Program) -> Program:
     needed = set(program.kept())
     live: list[Instruction] = []
     for i in reversed(program.instructions):
-        if any(v in needed for v in i.outputs):
+        # Who may fail, on an index out of range, say, does so although nobody wants the result.
+        stays = _is_unknown(program, i) or (i.may_fail and not i.op.elementwise)
+        if stays or any(v in needed for v in i.outputs):
             needed.update(i.values())
             live.append(i)
     return program.copy(live[::-1])
@@ -39,7 +41,7 @@ def eliminate_common_subexpressions(program: Program) -> Program:
         if any(x in same for x in i.values()):
             inputs = tuple([same.get(x, x) if type(x) is Value else x for x in i.inputs])
             i = replace(i, inputs=inputs)
-        key = _key(i)
+        key = None if _is_unknown(program, i) else _key(i)
         first = None if key is None else known.get(key)
         # What is seen from outside, or overwritten later, needs memory of its own.
         if first is not None and not taken.intersection([*i.outputs, *first.outputs]):
@@ -49,6 +51,11 @@ def eliminate_common_subexpressions(program: Program) -> Program:
             known.setdefault(key, i)
         left.append(i)
     return program.copy(left)
+
+
+def _is_unknown(program: Program, i: Instruction) -> bool:
+    """Whether it is a user's own operation that may do more than compute a value."""
+    return type(program.reads.get(i.op)) is str
 
 
 def _key(i: Instruction) -> Any:
@@ -76,6 +83,7 @@ def fold_constants(program: Program) -> Program:
         values = i.values()
         known = bool(values) and all(v in constant for v in values)
         fixed = known and i.live is None and not i.written and not i.op.random
+        fixed = fixed and i.op not in program.reads  # of which the value can change
         # What is larger than what it is made of (ones, broadcast) is not worth its memory.
         if not fixed or i.outputs[0].nbytes > max(v.nbytes for v in values):
             left.append(i)

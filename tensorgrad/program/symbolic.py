@@ -347,9 +347,9 @@ class SymbolicArray:
         )
         return found
 
-    def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> SymbolicArray:
-        """The root of ``var``."""
-        return self.xp.sqrt(self.var(axis, ddof=ddof, keepdims=keepdims))
+    def std(self, *args: Any, **kwargs: Any) -> SymbolicArray:
+        """The root of ``var``, which has the same arguments."""
+        return self.xp.sqrt(self.var(*args, **kwargs))
 
     def any(self, axis: Any = None, out: None = None, keepdims: bool = False) -> SymbolicArray:
         """Whether any element over ``axis`` is not 0."""
@@ -872,7 +872,9 @@ class SymbolicNamespace(Namespace):
 
     def full_like(self, x: SymbolicArray, value: Any, dtype: Any = None) -> SymbolicArray:
         """``full`` in the shape of ``x``."""
-        return self.full(x.shape, value, x.dtype if dtype is None else dtype)
+        found = self.full(x.shape, value, x.dtype if dtype is None else dtype)
+        found._memory.in_order = x.in_order
+        return found
 
     def zeros_like(self, x: SymbolicArray, dtype: Any = None) -> SymbolicArray:
         """``zeros`` in the shape of ``x``."""
@@ -884,7 +886,9 @@ class SymbolicNamespace(Namespace):
 
     def empty_like(self, x: SymbolicArray, dtype: Any = None) -> SymbolicArray:
         """``empty`` in the shape of ``x``."""
-        return self.empty(x.shape, x.dtype if dtype is None else dtype)
+        found = self.empty(x.shape, x.dtype if dtype is None else dtype)
+        found._memory.in_order = x.in_order
+        return found
 
     def arange(self, n: int, dtype: Any = INT64) -> SymbolicArray:
         """0, 1, ... n - 1."""
@@ -897,8 +901,10 @@ class SymbolicNamespace(Namespace):
         return self.full((), self.operand(x), dtype)
 
     def copy(self, x: SymbolicArray) -> SymbolicArray:
-        """``x`` in memory of its own."""
-        return x.copy()
+        """``x`` in memory of its own, in the order in which ``x`` lies."""
+        found = x.copy()
+        found._memory.in_order = x.in_order
+        return found
 
     # --- joining ------------------------------------------------------------------------------
 
@@ -911,6 +917,7 @@ class SymbolicNamespace(Namespace):
         shape = list(xs[0].shape)
         shape[place] = sum(x.shape[place] for x in xs)
         found, end = self.empty(shape, kinds.pop()), 0
+        found._memory.in_order = all(x.in_order for x in xs)
         for x in xs:
             start, end = end, end + x.shape[place]
             found[(slice(None),) * place + (slice(start, end),)] = x
@@ -940,8 +947,9 @@ class SymbolicNamespace(Namespace):
 
     def clip(self, x: Any, low: Any = None, high: Any = None, out: Any = None) -> SymbolicArray:
         """``x`` limited to [low, high]."""
-        y = x if low is None else self.maximum(x, low)
-        y = y if high is None else self.minimum(y, high)
+        # NumPy keeps what equals a limit: -0.0 is not below 0.0.
+        y = x if low is None else self.where(self.less(x, low), low, x)
+        y = y if high is None else self.where(self.greater(y, high), high, y)
         if out is None:
             return y.copy() if y is x else y
         self.assign(out, y)
@@ -1063,43 +1071,51 @@ class SymbolicNamespace(Namespace):
 
     # --- reductions and products --------------------------------------------------------------
 
-    def sum(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def sum(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.sum(axis, keepdims=keepdims)
+        return x.sum(*args, **kwargs)
 
-    def prod(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def prod(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.prod(axis, keepdims=keepdims)
+        return x.prod(*args, **kwargs)
 
-    def mean(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def mean(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.mean(axis, keepdims=keepdims)
+        return x.mean(*args, **kwargs)
 
-    def max(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def max(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.max(axis, keepdims=keepdims)
+        return x.max(*args, **kwargs)
 
-    def min(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def min(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.min(axis, keepdims=keepdims)
+        return x.min(*args, **kwargs)
 
     amax, amin = max, min
 
-    def any(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def any(
+        self, x: SymbolicArray, axis: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
         """Whether any element over ``axis`` is not zero."""
-        found: SymbolicArray = self.logical_or.reduce(x, axis, keepdims=keepdims)
+        found: SymbolicArray = self.logical_or.reduce(x, axis, None, out, keepdims)
         return found
 
-    def all(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def all(
+        self, x: SymbolicArray, axis: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
         """Whether all elements over ``axis`` are not zero."""
-        found: SymbolicArray = self.logical_and.reduce(x, axis, keepdims=keepdims)
+        found: SymbolicArray = self.logical_and.reduce(x, axis, None, out, keepdims)
         return found
 
-    def argmax(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def argmax(
+        self, x: SymbolicArray, axis: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
         """Where the largest element over ``axis`` is: the first of equal ones, or the first NaN."""
         return self._place_of(self.maximum, x, axis, keepdims)
 
-    def argmin(self, x: SymbolicArray, axis: Any = None, keepdims: bool = False) -> SymbolicArray:
+    def argmin(
+        self, x: SymbolicArray, axis: Any = None, out: None = None, keepdims: bool = False
+    ) -> SymbolicArray:
         """Where the smallest element over ``axis`` is; see ``argmax``."""
         return self._place_of(self.minimum, x, axis, keepdims)
 
@@ -1119,17 +1135,13 @@ class SymbolicNamespace(Namespace):
         found = self.minimum.reduce(found, along, keepdims=keepdims).astype(INT64)
         return found.reshape((1,) * x.ndim) if axis is None and keepdims else found
 
-    def var(
-        self, x: SymbolicArray, axis: Any = None, ddof: float = 0, keepdims: bool = False
-    ) -> SymbolicArray:
+    def var(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.var(axis, ddof=ddof, keepdims=keepdims)
+        return x.var(*args, **kwargs)
 
-    def std(
-        self, x: SymbolicArray, axis: Any = None, ddof: float = 0, keepdims: bool = False
-    ) -> SymbolicArray:
+    def std(self, x: SymbolicArray, *args: Any, **kwargs: Any) -> SymbolicArray:
         """See SymbolicArray."""
-        return x.std(axis, ddof=ddof, keepdims=keepdims)
+        return x.std(*args, **kwargs)
 
     def running(self, kind: str, x: SymbolicArray, axis: int) -> SymbolicArray:
         """Running sums ("+") or products ("*"); many float32 numbers in float64."""

@@ -173,8 +173,9 @@ class NestWriter:
                 return False
             if type(m) is Reduce and (self.nest.level[m] != EPILOGUE or has_axes(m.out)):
                 return False
-            if self.nest.level[m] == POINT:
-                for view in [*m.views, *m.tables, m.out]:
+            at_point = self.nest.level[m] == POINT
+            if at_point or type(m) is Reduce:  # a sum over everything reads at every point, too
+                for view in [*m.views, *m.tables, m.out] if at_point else m.views:
                     strides = self.nest.access(view, POINT)[2]
                     if any(strides) and not _linear(self.dims, strides, 1):
                         return False
