@@ -195,7 +195,7 @@ MUTANTS: list[Mutant] = [
         "fan-out summed in a shared array",
         BACKWARD,
         "            both = add(before, d) if type(before) is ndarray else before + d\n",
-        "            both = add(before, d, before) if type(before) is ndarray else before + d\n",
+        "            both = before.__iadd__(d) if type(before) is ndarray else before + d\n",
         "tape",
     ),
     Mutant(
@@ -437,8 +437,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "expressions shared across an overwriting",
         f"{PROGRAM}/lower.py",
-        "        self._forget(out.storage)\n\n    def _forget",
-        "\n    def _forget",
+        "        self._forget(out.storage)\n\n    def live",
+        "\n    def live",
         "written",
     ),
     Mutant(

@@ -355,8 +355,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "draws that are no draws",
         f"{OPS}/random.py",
-        "kernel=name, random=True)",
-        "kernel=name)",
+        "kernel=name, random=True, loops=loops)",
+        "kernel=name, loops=loops)",
         "facts",
     ),
     Mutant(
