@@ -194,21 +194,21 @@ class Map:
     table: View | None = None
     #: the inputs that are views
     views: list[View] = field(init=False)
+    #: what it reads at places that depend on numbers, and all that it reads
+    tables: list[View] = field(init=False)
+    reads: list[View] = field(init=False)
     #: whether it depends on the index along the last axis; on where the point lies at all
     by_column: bool = field(init=False)
     by_place: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.views = [x for x in self.inputs if type(x) is View]
+        self.tables = [] if self.table is None else [self.table]
+        self.reads = [*self.views, *self.tables] if self.tables else self.views
         self.by_column = len(self.views) < len(self.inputs) and any(
             type(x) is Column for x in self.inputs
         )
         self.by_place = self.by_column or self.name == "word"
-
-    @property
-    def tables(self) -> list[View]:
-        """What it reads at places that depend on numbers."""
-        return [] if self.table is None else [self.table]
 
 
 @dataclass(eq=False, slots=True)

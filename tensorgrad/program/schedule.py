@@ -1,4 +1,6 @@
-"""Scheduling: operations become units, each a loop nest, a matrix product, a check or a call.
+"""Scheduling: operations become units, each a loop nest, or one operation on its own.
+
+Those are matrix products, scatters, scans, checks and calls.
 
 A nest runs over a space of one or more axes, the last of which is its inner loop. What it computes
 is of one of four levels: POINT (a number at every point), ROW (one for each row, such as a sum over
@@ -101,7 +103,8 @@ class Nest:
             for view, source in zip(m.views, self.sources[m])
             if source is None
         ]
-        return found + [view for m in self.members for view in m.tables]
+        found += [view for m in self.members if type(m) is Map for view in m.tables]
+        return found
 
     @property
     def follows_checks(self) -> bool:
@@ -317,7 +320,6 @@ class Schedule:
         nest.cost += _cost(op)
         nest.level[op] = level
         nest.has_rows = nest.has_rows or level == ROW
-        nest.read_in_parts.update(v.storage for v in _all_read(op) if v.storage.in_parts)
         if op.out.storage.in_parts:
             nest.parts.setdefault(op.out.storage, []).append(op.out)
         if not (level == EPILOGUE and _wide(op.out)) and not op.out.storage.in_parts:
@@ -336,11 +338,13 @@ class Schedule:
             nest.read.setdefault(view.storage, set()).add((view.storage.number, -1, ()))
         self._home[op.out.storage] = max(self._home.get(op.out.storage, 0), at)
         for view in _all_read(op):
+            if view.storage.in_parts:
+                nest.read_in_parts.add(view.storage)
             self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
-        if nest.is_full or not _apart(nest, op):
+        if nest.is_full or (op.out.storage.in_parts and not _apart(nest, op)):
             return None
         if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
@@ -392,7 +396,7 @@ class Schedule:
                     return False
                 if (nest.level[found] == EPILOGUE) != (level == EPILOGUE):
                     return False
-        return not any(view.storage in nest.made for view in op.tables)
+        return not op.tables or not any(view.storage in nest.made for view in op.tables)
 
     def _safe(self, nest: Nest, op: Map, level: str) -> bool:
         """Whether memory from outside is overwritten only where nobody reads the old value later.
@@ -487,9 +491,7 @@ class Schedule:
 def _apart(nest: Nest, op: Map | Reduce) -> bool:
     """Whether nobody in the nest reads or writes the part of a storage that ``op`` writes."""
     target = op.out.storage
-    if not target.in_parts or target not in nest.made:
-        return target not in nest.read_in_parts
-    parts = nest.parts[target]
+    parts = nest.parts.get(target, [])
     if target in nest.read_in_parts or len(parts) >= _COMPARED:
         return False
     return all(_disjoint(part, op.out) for part in parts)
@@ -528,7 +530,7 @@ def _written(unit: Unit) -> set[Storage]:
 
 def _all_read(op: Operation) -> list[View]:
     """What an operation reads."""
-    return [*op.views, *op.tables] if isinstance(op, Map | Reduce) else op.views
+    return op.reads if type(op) is Map else op.views
 
 
 def _is_seen(storages: set[Storage], kept: set[Storage]) -> bool:

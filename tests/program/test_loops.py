@@ -8,11 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program.captured import Captured
+from ops.test_table import floats_of
+from program import array_fuzz
+from program.captured import Captured, recorded
 from program.executors import EXECUTORS
+from program.test_rows import DATA_DEPENDENT, refused
+from sampler import draw, outputs
 
 import tensorgrad as tg
 from tensorgrad import Tensor
+from tensorgrad.ops.table import OPERATIONS, Operation
+from tensorgrad.program import Program, schedule
+from tensorgrad.program.loop_ir import Call
+from tensorgrad.program.lower import Lowering
+from tensorgrad.program.passes import simplified
+from tensorgrad.program.symbolic import SymbolicNamespace
+from tensorgrad.tape import Primitive, apply
 
 pytestmark = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 
@@ -257,3 +268,127 @@ def test_a_running_sum_keeps_the_sign_of_zero_and_does_not_drift() -> None:
     assert np.signbit(found[0])
     ((found, _),) = replayed(lambda x: [tg.cumsum(x)], np.full(1_000_000, 0.1, np.float32))
     np.testing.assert_allclose(found[-1], 100_000.0, rtol=1e-6)
+
+
+# --- parts that overlap ---------------------------------------------------------------------------
+
+
+def _overlapping(xp: Any, x: Any) -> Any:
+    y = xp.zeros(12, x.dtype)
+    y[0:4] = x
+    y[2:6] = x * 2  # over what was just written
+    before = y[0:4] + 1
+    y[1:5] += y[0:4]  # reads what it overwrites elsewhere
+    z = y[6:10]
+    z[...] = y[0:4] + 1  # not what was computed before
+    y[::3] = before
+    return y * 1
+
+
+def _overlapping_is_right() -> bool:
+    op = Primitive("tested", _overlapping, {"x": None})
+    ((found, wanted),) = replayed(
+        lambda x: [apply(op, (x,))], np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+    )
+    return np.array_equal(found, wanted)
+
+
+def test_parts_that_overlap_are_written_in_order() -> None:
+    assert _overlapping_is_right()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (schedule, "_apart", lambda nest, op: True),
+        (Lowering, "_forget", lambda self, storage: None),
+    ],
+    ids=lambda fault: fault[1],
+)
+def test_parts_written_out_of_order_are_seen(
+    fault: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*fault)
+    assert not _overlapping_is_right()
+
+
+# --- random programs ------------------------------------------------------------------------------
+
+
+def _wrong(seeds: range) -> list[str]:
+    """What random programs give in C, where that is not what eager mode gives."""
+    found = []
+    for seed in seeds:
+        step, tensors = array_fuzz.draw(seed), array_fuzz.inputs(seed)
+        wanted = [t.data for t in step(*tensors)]
+        program = Captured(step, tensors)
+        for k, (a, b) in enumerate(zip(program(*tensors), wanted, strict=True)):
+            top = np.max(np.abs(b[np.isfinite(b)]), initial=1.0)
+            if not np.allclose(a, b, rtol=3e-5, atol=2e-5 * top, equal_nan=True):
+                found.append(f"program {seed}, result {k}")
+    return found
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_programs_of_parts_indices_and_scans_give_what_eager_mode_gives(part: int) -> None:
+    assert not _wrong(range(100 * part, 100 * part + 5))
+
+
+FAULTS: list[tuple[Any, str, Any]] = [
+    (schedule, "_all_read", lambda op: op.views),
+    (SymbolicNamespace, "_make_own", lambda self, memory: None),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault[1])
+def test_random_programs_find_planted_faults(
+    fault: tuple[Any, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*fault)
+    assert any(_wrong(range(k, k + 1)) for k in range(40))
+
+
+# --- what is left ---------------------------------------------------------------------------------
+
+#: Primitives of the table that stay calls in float32 programs, forward and backward.
+CALLS = {"argsort", "searchsorted"}
+
+
+def _program_of(row: Operation, number: int, backward: bool) -> Program:
+    call = draw(row, number)
+    tensors: list[Tensor] = []
+
+    def convert(a: Array) -> Tensor:
+        real = a.dtype == np.float64
+        kind = tg.float32 if real else None
+        tensors.append(Tensor(a, dtype=kind, requires_grad=real and backward))
+        return tensors[-1]
+
+    call.map(convert, floats=False)
+
+    def step(*given: Tensor) -> list[Tensor]:
+        rest = iter(given)
+        found = call.map(lambda _: next(rest), floats=False).of(row.function)
+        results = [y for y in outputs(found) if isinstance(y, Tensor)]
+        loss = sum((tg.sum(y * y) for y in floats_of(found)), Tensor(0.0))
+        wanted = [t for t in given if t.requires_grad]
+        further = tg.autograd.grad(loss, wanted) if loss.requires_grad else []
+        return [*[y.detach() for y in results], *further]
+
+    return simplified(recorded(step, tensors))
+
+
+def test_all_but_a_few_primitives_of_the_table_are_loops() -> None:
+    seen, calls = set(), set()
+    for row in OPERATIONS.values():
+        for number in range(len(row.cases)):
+            if refused(row, draw(row, number)):
+                continue
+            for backward in (False, True)[: 1 + row.gradient]:
+                program = _program_of(row, number, backward)
+                seen |= {i.op.name for i in program}
+                for op in Lowering(program).operations:
+                    if isinstance(op, Call) and op.reason != "there are no elements":
+                        calls.add(op.instruction.op.name)
+    assert calls == CALLS
+    assert 10 * len(calls | DATA_DEPENDENT) <= len(seen)
