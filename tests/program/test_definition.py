@@ -191,6 +191,19 @@ def test_a_value_that_asks_what_its_arrays_are(value: Callable[..., Any]) -> Non
 
 
 @EVERY_EXECUTOR
+def test_a_value_that_asks_how_its_arrays_lie(executor: str) -> None:
+    def value(xp: Any, x: Any) -> Any:
+        return x * 2 if x.flags.c_contiguous else x * 3
+
+    operation = custom_operation(value, x=lambda g: g)
+    compiled = tg.compile(lambda x: operation(x), executor=executor)
+    array = np.arange(6.0).reshape(2, 3)
+    for given in (array, array, np.asfortranarray(array), array):
+        x = Tensor(given, copy=False)
+        np.testing.assert_array_equal(compiled(x).numpy(), operation(x).numpy())
+
+
+@EVERY_EXECUTOR
 def test_a_value_that_raises_leaves_what_eager_mode_leaves(executor: str) -> None:
     def value(xp: Any, x: Any) -> Any:
         if x.min() < 0:
