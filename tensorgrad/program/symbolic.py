@@ -94,15 +94,17 @@ class Memory:
     own: a storage that nobody else has, so that parts of it can be overwritten in place.
     in_order: whether NumPy's array would lie in row-major order, too, and not as what it was made
         of does. torn: whether one that may not was reshaped, which may have made a copy.
+    shape: in which it was computed, as far as is known; a copy of it can be part of the same loop.
     """
 
-    __slots__ = ("in_order", "kind", "own", "storage", "torn")
+    __slots__ = ("in_order", "kind", "own", "shape", "storage", "torn")
 
     def __init__(
         self, storage: Storage, kind: str = "temporary", own: Storage | None = None
     ) -> None:
         self.storage, self.kind, self.own = storage, kind, own
         self.in_order, self.torn = True, False
+        self.shape: tuple[int, ...] = (storage.size,)
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -129,7 +131,10 @@ class SymbolicArray:
         weak: bool = False,
     ) -> None:
         self.xp, self._view, self.weak = xp, view, weak
-        self._memory = Memory(view.storage) if memory is None else memory
+        if memory is None:
+            memory = Memory(view.storage)
+            memory.shape = view.shape
+        self._memory = memory
         #: whether it is one of NumPy's scalars: ``+=`` does not change it, but makes another one
         self.scalar = False
         #: the sizes of the axes, and the element type
@@ -825,7 +830,8 @@ class SymbolicNamespace(Namespace):
         old = memory.storage
         if old is memory.own:
             return
-        whole = self.trace.new((old.size,), old.dtype)
+        alike = math.prod(memory.shape) == old.size
+        whole = self.trace.new(memory.shape if alike else (old.size,), old.dtype)
         memory.own = memory.storage = whole.storage
         memory.own.in_parts = True
         self.trace.write(whole, View(old, whole.shape, whole.strides), False)
