@@ -40,7 +40,10 @@ SPECIAL: dict[Any, list[float]] = {
 HUGE: dict[Any, list[float]] = {np.float32: [3e38, -3e38], np.float64: [1.7e308, -1.7e308]}
 # Whether many factors overflow, or come to nothing, before a zero or an infinity is met depends on
 # their order; and where large numbers cancel, what is left is rounding. These rows get other ones.
-FACTORS = {"prod", "cumulative_prod", "layer_norm", "rms_norm"}
+# (A sigmoid that is the least number, or nothing, meets an infinite target in the last one.)
+FACTORS = {
+    "prod", "cumulative_prod", "layer_norm", "rms_norm", "binary_cross_entropy_with_logits",
+}  # fmt: skip
 CANCELLED = {"matmul", "dot", "linear", "tensordot", "einsum"}
 # Elementwise rows whose gradient is a difference of nearly equal numbers.
 CANCELLING = {"tanh"}
