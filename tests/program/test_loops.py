@@ -392,3 +392,30 @@ def test_all_but_a_few_primitives_of_the_table_are_loops() -> None:
                         calls.add(op.instruction.op.name)
     assert calls == CALLS
     assert 10 * len(calls | DATA_DEPENDENT) <= len(seen)
+
+
+def test_what_lies_outside_is_overwritten_by_index_after_it_was_read_and_before_it_is_again() -> (
+    None
+):
+    state = Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
+
+    def step(i: Tensor, v: Tensor) -> list[Tensor]:
+        before = state[i] + 0.0
+        state[i] = v
+        between = state[i] * 2.0
+        state[1:, 0] = state[:2, 1]  # reads what it overwrites elsewhere
+        state[i, i - 1] = tg.sum(state, axis=1)[i]
+        return [before, between, state + 1.0]
+
+    i, v = Tensor(np.array([2, 1, 2])), Tensor(np.ones((3, 2), np.float32) * [[5], [6], [7]])
+    captured = Captured(step, [i, v])
+    assert "call" not in "".join(captured.executor.lines())
+    kept = state.numpy().copy()
+    for _ in range(2):
+        state.data[...] = kept
+        wanted = [t.numpy().copy() for t in step(i, v)] + [state.numpy().copy()]
+        state.data[...] = kept
+        found = [*captured(i, v), state.numpy()]
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+        kept = kept[::-1].copy()
