@@ -17,6 +17,7 @@ from bench.workers import ContestantError, Job, LocalWorker, Prepared, ProcessWo
 CONTESTANTS = {
     "tensorgrad": "tensorgrad",
     "tensorgrad compiled": "tensorgrad",
+    "tensorgrad native": "tensorgrad",
     "tensorgrad numpy": "tensorgrad",
     "torch": "torch",
     "torch compiled": "torch",

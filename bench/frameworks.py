@@ -105,6 +105,7 @@ def _load_autograd() -> Framework:
 
 _LOADERS: dict[str, Callable[[], Framework]] = {
     "tensorgrad": _load_tensorgrad,
+    "tensorgrad native": _load_tensorgrad,  # the section switches native execution on
     "tensorgrad compiled": partial(_load_tensorgrad, executor="auto"),
     "tensorgrad numpy": partial(_load_tensorgrad, executor="numpy"),
     "torch": _load_torch,

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
+#include <sys/mman.h>
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <numpy/arrayobject.h>
 
@@ -61,7 +62,8 @@ static npy_intp threshold;
 
 #define KEPT 16
 #define LARGE (1L << 18)  /* bytes from which on blocks are kept */
-#define ROOM (64L << 20)  /* bytes that are kept at most */
+#define ROOM (64L << 20)  /* bytes that are kept at most, two blocks of half of it for instance */
+#define HUGE_PAGES (1UL << 22) /* bytes from which on pages are to be large */
 
 static struct {
     void *blocks[KEPT];
@@ -85,7 +87,12 @@ static void *block_new(void *context, size_t size) {
     void *block = NULL;
     for (int k = spare.count - 1; k >= 0; k--) /* the last is likeliest in the caches */
         if (spare.sizes[k] == size) return block_from(k);
-    return posix_memalign(&block, 64, size) ? NULL : block;
+    size_t least = size >= HUGE_PAGES ? 4096 : 64;
+    if (posix_memalign(&block, least, size)) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (size >= HUGE_PAGES) madvise(block, size, MADV_HUGEPAGE); /* as NumPy does */
+#endif
+    return block;
 }
 
 static void *block_of_zeros(void *context, size_t count, size_t size) {
@@ -95,7 +102,7 @@ static void *block_of_zeros(void *context, size_t count, size_t size) {
 
 static void block_free(void *context, void *block, size_t size) {
     if (!block) return;
-    if (size < LARGE || size > ROOM / 2) {
+    if (size < LARGE || size > ROOM / 2) { /* it was resized */
         free(block);
         return;
     }
@@ -112,7 +119,7 @@ static PyDataMem_Handler handler = {
 static PyObject *handler_capsule;
 
 static PyObject *new_array(int n, npy_intp *dims, int type, npy_intp bytes) {
-    if (bytes < LARGE) return PyArray_SimpleNew(n, dims, type);
+    if (bytes < LARGE || bytes > ROOM / 2) return PyArray_SimpleNew(n, dims, type);
     PyObject *before = PyDataMem_SetHandler(handler_capsule);
     if (!before) return NULL;
     PyObject *out = PyArray_SimpleNew(n, dims, type);
