@@ -58,6 +58,7 @@ class Lowering:
         self._known: dict[Any, View] = {}
         self._readers: dict[Storage, list[Any]] = {}
         self._latest: Any = None
+        self._lives: dict[Storage, Scalar] = {}
         self._columns: set[Storage] = set()  # of 0, 1, 2, ...
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
@@ -73,6 +74,9 @@ class Lowering:
             if i.written:
                 self._save_copies(i, at)
             self._lower(i)
+        if self.scalars:
+            read = {view.storage for op in self.operations for view in op.views}
+            self.scalars = [s for s in self.scalars if s.out.storage in read]
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -118,6 +122,9 @@ class Lowering:
         self, name: str, inputs: tuple[Any, ...], dtype: np.dtype[Any], shape: tuple[int, ...]
     ) -> View:
         """``name`` of the inputs, views and numbers, at every point; what is known is shared."""
+        rate = name == "cast" and dtype.kind == "f" == inputs[0].dtype.kind
+        if rate and inputs[0].storage in self._lives:
+            return self._live_as(inputs[0].storage, dtype).broadcast(shape)
         if name == "index":
             inputs = (Column(dtype),) if shape[-1] != 1 else (dtype.type(0),)
         given = tuple([self._operand(x, shape) for x in inputs])
@@ -286,12 +293,22 @@ class Lowering:
             self.operations.append(Map(out, "copy", (value,), 1, self.where))
         self._forget(out.storage)
 
-    def live(self, i: Instruction, name: str) -> View:
+    def live(self, i: Instruction, name: str, dtype: np.dtype[Any] | None = None) -> View:
         """An attribute that is another number in every replay."""
-        out = self.new((), INT64 if i.op.random else FLOAT64)
+        wide = INT64 if i.op.random else FLOAT64
+        out = self.new((), wide if dtype is None else dtype)
         out.storage.role = "scalar"
         self.scalars.append(Scalar(out, i, name))
+        self._lives[out.storage] = self.scalars[-1]
         return out
+
+    def _live_as(self, storage: Storage, dtype: np.dtype[Any]) -> View:
+        """A live number in another type: it comes as that, so that no operation is needed."""
+        key = "live", storage, dtype
+        if key not in self._known:
+            scalar = self._lives[storage]
+            self._known[key] = self.live(scalar.instruction, scalar.name, dtype)
+        return self._known[key]
 
     # --- instructions -----------------------------------------------------------------------------
 
