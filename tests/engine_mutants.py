@@ -25,6 +25,7 @@ SELECTIONS: dict[str, Selection] = {
     "backward": Selection("tests/test_backward.py", 1),
     # --- programs
     "passes": Selection("tests/program/test_passes.py -k 'not processes'", 4),
+    "large": Selection("tests/program/test_large.py", 20),
     "steps": Selection(
         f"{_COMPILE} -k 'training or networks or learning_rate or dropout or accumulate or"
         " clipping or update or gradients'",
@@ -520,6 +521,34 @@ MUTANTS: list[Mutant] = [
         "if begins <= last and first <= ends:",
         "if begins < last and first < ends:",
         "passes",
+    ),
+    Mutant(
+        "memory used again by the unit that still reads it",
+        f"{PROGRAM}/arena.py",
+        "while in_use and in_use[0][0] < first:",
+        "while in_use and in_use[0][0] <= first:",
+        "passes",
+    ),
+    Mutant(
+        "values of another part of a nest taken from registers",
+        f"{PROGRAM}/schedule.py",
+        "s if s is not None and place[s] >= start else None for s in unit.sources[m]",
+        "s for s in unit.sources[m]",
+        "large",
+    ),
+    Mutant(
+        "equal work elsewhere in one storage done at the first place",
+        f"{PROGRAM}/executors/c_source.py",
+        "return [(s, self.origins[s]) for s in self.pointers]",
+        "return [(s, 0) for s in self.pointers]",
+        "large",
+    ),
+    Mutant(
+        "a loop over units that takes operands of partial results for those of the next",
+        f"{PROGRAM}/executors/c_source.py",
+        "self._counts[name] = len(operands) + len(partial)",
+        "self._counts[name] = len(operands)",
+        "large",
     ),
     Mutant(
         "gaps taken that are too small",
