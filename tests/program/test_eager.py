@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -561,3 +562,18 @@ after = size()
 print(before - after <= (64 << 20) + (1 << 20), before - after > 16 << 20)
 """
     assert said(program) == "True True"
+
+
+def test_no_more_memory_is_in_use_than_with_numpy(native: None) -> None:
+    def peak() -> int:
+        x = Tensor(np.linspace(-3, 3, 2**18, dtype=np.float32), requires_grad=True)
+        tracemalloc.start()
+        try:
+            y = (tg.sigmoid(x * 1.5 - 0.25) * tg.relu(x - 0.125) + tg.gelu(x)).sum()
+            y.backward()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak()
+    assert 4 * 2**20 < peak() <= by_numpy(peak) + 2**14
