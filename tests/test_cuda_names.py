@@ -14,8 +14,8 @@ from tensorgrad.backend.namespace import Namespace
 from tensorgrad.ops.table import OPERATIONS
 
 PACKAGE = Path(tg.__file__).parent
-#: Where programs are made out of value functions.
-OF_PROGRAMS = ("program/symbolic.py", "program/lower.py")
+#: Where programs and kernels are made out of value functions.
+OF_PROGRAMS = ("program/symbolic.py", "program/lower.py", "program/executors/eager_source.py")
 
 
 def names_asked_of_xp() -> set[str]:
