@@ -244,6 +244,25 @@ def test_an_expression_before_and_after_an_overwriting(executor: str) -> None:
 
 
 @EVERY_EXECUTOR
+def test_an_expression_before_and_after_a_copy_that_stays_a_call_and_overwrites(
+    executor: str,
+) -> None:
+    """Floats to integers is left to NumPy."""
+
+    def make() -> Any:
+        w = tg.tensor([1, 2, 3])
+
+        def step(x: Tensor) -> list[Tensor]:
+            before = w * 2
+            w.copy_(x)
+            return [before + 1, w * 2]
+
+        return step
+
+    check(make, executor, [[numbers(3, seed=k) * 10.0] for k in range(3)])
+
+
+@EVERY_EXECUTOR
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -251,10 +270,9 @@ def test_an_expression_before_and_after_an_overwriting(executor: str) -> None:
         lambda w: optim.RMSprop([w], lr=0.01),
     ],
 )
-def test_an_expression_before_and_after_a_call_that_overwrites(
+def test_an_expression_before_and_after_an_update_that_overwrites(
     executor: str, optimizer: Callable[[Tensor], Any]
 ) -> None:
-    """These updates have no loop form: they are calls of their primitives."""
 
     def make() -> Any:
         w = Tensor(numbers(5, seed=9), requires_grad=True)
