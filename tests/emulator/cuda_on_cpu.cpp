@@ -214,6 +214,7 @@ struct Context {
 
 Context context;
 std::mutex one_launch;
+constexpr size_t kept_stacks = 128;
 
 int number(const Thread& thread) { return int(&thread - context.thread); }
 int lane_of(const Thread& thread) { return number(thread) & 31; }
@@ -602,10 +603,19 @@ void launch(const char* kernel, Request& request, unsigned largest, void (*body)
                            unsigned(at / shape[0] / shape[1])};
     run_block();
   }
+  if (!context.error.empty()) {
+    // Some threads are left in the middle: their stacks begin anew.
+    context.idle = context.stacks;
+    for (Stack* stack : context.stacks) stack->prepared = false;
+  }
+  if (context.stacks.size() > kept_stacks) {
+    // A process may map 65,530 pieces of memory by default, a stack is two, and every library of
+    // kernels has stacks of its own.
+    for (size_t k = kept_stacks; k < context.stacks.size(); k++) delete context.stacks[k];
+    context.stacks.resize(kept_stacks);
+    context.idle = context.stacks;
+  }
   if (context.error.empty()) return;
-  // Some threads are left in the middle: their stacks begin anew.
-  context.idle = context.stacks;
-  for (Stack* stack : context.stacks) stack->prepared = false;
   snprintf(request.error, request.room, "%s", context.error.c_str());
 }
 
