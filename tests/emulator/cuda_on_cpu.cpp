@@ -214,7 +214,11 @@ struct Context {
 
 Context context;
 std::mutex one_launch;
+#if defined(CUDA_ON_CPU_ASAN)
+constexpr size_t kept_stacks = size_t(-1);  // the sanitizer goes on watching what is given back
+#else
 constexpr size_t kept_stacks = 128;
+#endif
 
 int number(const Thread& thread) { return int(&thread - context.thread); }
 int lane_of(const Thread& thread) { return number(thread) & 31; }
