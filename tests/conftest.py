@@ -15,6 +15,7 @@ import pytest
 
 from tensorgrad import dtypes
 from tensorgrad.backend import cuda_is_available, kernels, set_default_device
+from tensorgrad.nn import functional  # noqa: F401 (its rows enter the table)
 from tensorgrad.ops.random import default_generator
 
 if "TENSORGRAD_TEST_KERNELS" in os.environ:  # sources with a planted bug: see kernels/mutate.py

@@ -183,7 +183,7 @@ LEADING: dict[str, tuple[Any, ...]] = {
 def options() -> list[tuple[str, Any, str]]:
     found = []
     places = [(row.name, row.function) for row in OPERATIONS.values()]
-    places += [(name, getattr(F, name)) for name in F.__all__]
+    places += [(name, getattr(F, name)) for name in vars(F)["__all__"]]
     places += [(f"random.{name}", getattr(tg.random, name)) for name in ("uniform", "normal")]
     for name, function in dict(places).items():
         for key, parameter in inspect.signature(function).parameters.items():

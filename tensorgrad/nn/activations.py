@@ -10,6 +10,22 @@ from tensorgrad.ops import activations as functions
 from tensorgrad.ops import elementwise
 from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSoftmax",
+    "Mish",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]  # fmt: skip
+
 
 def _module(name: str, function: Callable[[Any], Any]) -> type[Module]:
     """A module class that applies ``function``, which takes nothing but the input."""

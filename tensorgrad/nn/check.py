@@ -25,6 +25,8 @@ from tensorgrad.tensor import Tensor
 if TYPE_CHECKING:
     from tensorgrad.nn.module import Module
 
+__all__ = ["ModelError", "Problem"]
+
 _PACKAGE = str(Path(__file__).parents[1])
 
 

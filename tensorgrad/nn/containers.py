@@ -13,6 +13,8 @@ from tensorgrad.nn.layers import Linear
 from tensorgrad.nn.module import Module
 from tensorgrad.tensor import Tensor
 
+__all__ = ["ModuleDict", "ModuleList", "Residual", "Sequential"]
+
 L = TypeVar("L", bound="_List")
 
 

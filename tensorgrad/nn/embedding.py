@@ -19,6 +19,8 @@ from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import expand_dims
 from tensorgrad.tensor import Tensor
 
+__all__ = ["RBF", "Bilinear", "Embedding"]
+
 
 class Embedding(Module):
     """A vector for each of ``num_embeddings`` things, found by number.

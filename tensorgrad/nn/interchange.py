@@ -17,6 +17,8 @@ from tensorgrad.files import write_atomically
 from tensorgrad.nn.arrays import METADATA, host_array, read_safetensors
 from tensorgrad.nn.module import IncompatibleKeys, Module
 
+__all__ = ["load_safetensors", "save_safetensors"]
+
 # The attributes in which wrappers hold a model: DataParallel, DistributedDataParallel and
 # AveragedModel; torch.compile; FullyShardedDataParallel; checkpoint_wrapper; Lightning's Fabric.
 _WRAPPERS = (

@@ -16,6 +16,8 @@ from tensorgrad.ops.random import Generator, dropout
 from tensorgrad.ops.shaping import flatten
 from tensorgrad.tensor import Tensor
 
+__all__ = ["Dropout", "Flatten", "Identity", "Linear"]
+
 
 class Linear(Module):
     """``y = x @ weight.T + bias``: from shape (..., in_features) to (..., out_features).

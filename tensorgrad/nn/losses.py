@@ -9,6 +9,12 @@ from tensorgrad.nn import functional
 from tensorgrad.nn.module import Module
 from tensorgrad.tensor import Tensor
 
+__all__ = [
+    "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "FocalLoss",
+    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MultiMarginLoss",
+    "NLLLoss", "SmoothL1Loss", "TripletMarginLoss",
+]  # fmt: skip
+
 
 class _Loss(Module):
     _shown: ClassVar[tuple[str, ...]] = ("reduction",)

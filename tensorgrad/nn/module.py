@@ -15,6 +15,8 @@ from tensorgrad.nn.summary import Summary, summarize
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.tensor import Tensor
 
+__all__ = ["Module", "Parameter"]
+
 M = TypeVar("M", bound="Module")
 T = TypeVar("T")
 

@@ -15,6 +15,8 @@ from tensorgrad.ops.normalization import layer_norm, rms_norm
 from tensorgrad.ops.precision import half_to_float32
 from tensorgrad.tensor import Tensor
 
+__all__ = ["BatchNorm1d", "GroupNorm", "LayerNorm", "RMSNorm"]
+
 
 def _sizes(name: str, normalized_shape: Any) -> tuple[int, ...]:
     sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)

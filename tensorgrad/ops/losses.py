@@ -30,6 +30,8 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
+
 # --- what losses share ----------------------------------------------------------------------------
 
 
