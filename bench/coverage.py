@@ -1,0 +1,346 @@
+"""How much of PyTorch's ``nn.functional`` is here: its own samples of operations as the judge.
+
+``python -m bench.coverage`` runs the samples that PyTorch tests its functions with, in float64:
+values, first gradients, and what is overwritten, of ours against PyTorch's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import tensorgrad as tg
+from tensorgrad.nn import functional
+
+PREFIX = "nn.functional."
+#: Operations that ``torch.nn.functional`` has too, though PyTorch lists them elsewhere.
+KIN = ("cdist", "log_softmax", "sigmoid", "softmax", "tanh")
+#: Names of arguments that differ everywhere.
+RENAMED = {"dim": "axis"}
+RTOL, ATOL = 1e-8, 1e-10
+ALPHA = 1.7580993408473766  # of SELU, which alpha dropout goes with
+
+
+@dataclass
+class Outcome:
+    """What came of the samples of one operation.
+
+    status: "passes"; "missing", if there is no such function; "refuses", if it raises on a sample;
+        "wrong", if a value or a gradient differs.
+    reasons: what was found wrong, each with its sample.
+    """
+
+    name: str
+    variant: str = ""
+    samples: int = 0
+    passed: int = 0
+    status: str = "passes"
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """Name and variant."""
+        return f"{self.name} {self.variant}".rstrip()
+
+
+def operations() -> list[Any]:
+    """PyTorch's entries of its table of operations, as far as they have samples here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+    return [
+        op for op in op_db
+        if (op.name.startswith(PREFIX) or op.name in KIN) and _dtype(op) is not None
+    ]  # fmt: skip
+
+
+def name_of(op: Any) -> str:
+    """The name in ``nn.functional``."""
+    return str(op.name).removeprefix(PREFIX)
+
+
+def judge(op: Any, most: int | None = None) -> Outcome:
+    """Compare one operation on its samples; ``most`` of them, spread over the list."""
+    import torch
+
+    outcome = Outcome(name_of(op), op.variant_test_name)
+    ours = getattr(functional, outcome.name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        dtype = _dtype(op)
+        needs = op.supports_autograd and dtype.is_floating_point
+        samples = list(op.sample_inputs("cpu", dtype, requires_grad=needs))
+        outcome.samples = len(samples)
+        if most is not None and len(samples) > most:
+            samples = [samples[round(k * (len(samples) - 1) / (most - 1))] for k in range(most)]
+            outcome.samples = most
+        if ours is None:
+            outcome.status = "missing"
+            return outcome
+        for number, sample in enumerate(samples):
+            _judge_sample(outcome, ours, number, sample)
+    return outcome
+
+
+def score(outcomes: Iterable[Outcome]) -> tuple[int, int]:
+    """How many functions pass all samples of all variants, and how many there are."""
+    fine: dict[str, bool] = {}
+    for outcome in outcomes:
+        fine[outcome.name] = fine.get(outcome.name, True) and outcome.status == "passes"
+    return sum(fine.values()), len(fine)
+
+
+def _dtype(op: Any) -> Any:
+    import torch
+
+    return next((d for d in (torch.float64, torch.int64) if d in op.dtypes), None)
+
+
+def _judge_sample(outcome: Outcome, ours: Callable[..., Any], number: int, sample: Any) -> None:
+    call = _Call(outcome.name, sample)
+    told = f"sample {number}, {call}: "
+    try:
+        found = call.ours(ours)
+    except Exception as error:  # whatever it is, the sample is not computed
+        outcome.reasons.append(f"{told}{type(error).__name__}: {str(error)[:200]}")
+        if outcome.status == "passes":
+            outcome.status = "refuses"
+        return
+    wrong = RANDOM[outcome.name](call, found) if call.random else _difference(call.torch(), found)
+    if wrong:
+        outcome.reasons.append(told + wrong)
+        outcome.status = "wrong"
+    else:
+        outcome.passed += 1
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Outputs, gradients (zeros where there is none), and the arguments as the call left them."""
+
+    outputs: list[Any]
+    gradients: list[Any]
+    left: list[Any]
+
+
+class _Call:
+    """A sample as a call of either library."""
+
+    def __init__(self, name: str, sample: Any) -> None:
+        import torch
+
+        args, kwargs = [sample.input, *sample.args], dict(sample.kwargs)
+        if name in ("embedding", "embedding_bag"):
+            args[:2] = args[1::-1]  # PyTorch's samples give the weight first
+        if name.startswith("fractional") and kwargs.get("_random_samples") is None:
+            n = int(name[-2])
+            lead = args[0].shape[:-n] if args[0].ndim > n + 1 else (1, *args[0].shape[:-n])
+            generator = torch.Generator().manual_seed(0)
+            kwargs["_random_samples"] = torch.rand(
+                *lead, n, dtype=torch.float64, generator=generator
+            )
+        if kwargs.get("dropout_p"):  # which values are left out is nobody's promise
+            kwargs["dropout_p"] = 0.0
+        if name == "multi_head_attention_forward":
+            args[9] = 0.0
+        self.name, self.args, self.kwargs = name, args, kwargs
+        p, training = kwargs.get("p", 0.5), kwargs.get("training", "dropout" in name)
+        self.random = name in RANDOM and bool(training) and p not in (0, 1)
+
+    def __str__(self) -> str:
+        kwargs = [f"{k}={_shown(v)}" for k, v in self.kwargs.items()]
+        return f"({', '.join([*map(_shown, self.args), *kwargs])})"
+
+    def torch(self) -> _Found:
+        """PyTorch's results."""
+        import torch
+
+        function = getattr(torch.nn.functional, self.name, None) or getattr(torch, self.name)
+        args, kwargs, given = self._copied(lambda t: t.detach().clone(), lambda x: x)
+        leaves = [t.requires_grad_() for t, needed in given if needed]
+        outputs = _flat(function(*args, **kwargs), torch.Tensor)
+        ends = [y for y in outputs if y.requires_grad]
+        total = sum(((y * torch.from_numpy(_weights(y))).sum() for y in ends), torch.tensor(0.0))
+        if leaves and ends:
+            total.backward()
+        none = [torch.zeros_like(t) if t.grad is None else t.grad for t in leaves]
+        return _Found(_arrays(outputs), _arrays(none), _arrays(t for t, _ in given))
+
+    def ours(self, function: Callable[..., Any]) -> _Found:
+        """Ours."""
+        args, kwargs, given = self._copied(
+            lambda t: tg.Tensor(t.detach().clone().numpy()), self._translated
+        )
+        leaves = [t.requires_grad_() for t, needed in given if needed]
+        names = {key: RENAMED.get(key, key) for key in kwargs}
+        result = function(*args, **{names[key]: value for key, value in kwargs.items()})
+        outputs = _flat(result, tg.Tensor)
+        ends = [y for y in outputs if y.requires_grad]
+        if leaves and ends:
+            total: Any = sum((y * tg.Tensor(_weights(y))).sum() for y in ends)
+            total.backward()
+        none = [tg.zeros_like(t) if t.grad is None else t.grad for t in leaves]
+        return _Found(_arrays(outputs), _arrays(none), _arrays(t for t, _ in given))
+
+    def _copied(self, tensor: Any, other: Any) -> tuple[list[Any], dict[str, Any], list[Any]]:
+        import torch
+
+        given: list[tuple[Any, bool]] = []
+
+        def copied(x: Any) -> Any:
+            if isinstance(x, torch.Tensor):
+                given.append((tensor(x), x.requires_grad))
+                return given[-1][0]
+            if type(x) in (tuple, list):
+                return type(x)(copied(i) for i in x)
+            return other(x)
+
+        args = [copied(x) for x in self.args]
+        return args, {key: copied(value) for key, value in self.kwargs.items()}, given
+
+    @staticmethod
+    def _translated(x: Any) -> Any:
+        import torch
+
+        if isinstance(x, torch.dtype):
+            return getattr(tg, str(x).removeprefix("torch."))
+        if isinstance(x, torch.nn.PairwiseDistance):
+            p, eps, keepdim = x.norm, x.eps, x.keepdim
+            return lambda a, b: tg.norm(a - b + eps, p, axis=-1, keepdims=keepdim)
+        return x
+
+
+def _flat(result: Any, kind: type) -> list[Any]:
+    if isinstance(result, kind):
+        return [result]
+    return [one for part in result for one in _flat(part, kind)] if result is not None else []
+
+
+def _arrays(tensors: Iterable[Any]) -> list[Any]:
+    return [np.array(t.detach().numpy()) for t in tensors]
+
+
+def _weights(like: Any) -> Any:
+    """What an output is weighted with before it is summed: other numbers at each place."""
+    shape = tuple(like.shape)
+    return np.cos(1.0 + np.arange(math.prod(shape), dtype=np.float64)).reshape(shape)
+
+
+def _shown(x: Any) -> str:
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        kind = str(x.dtype).removeprefix("torch.")
+        return kind + str(tuple(x.shape)).replace(" ", "")
+    if type(x) in (tuple, list):
+        return f"[{', '.join(map(_shown, x))}]"
+    return repr(x)
+
+
+def _difference(wanted: _Found, found: _Found) -> str:
+    for what in ("outputs", "gradients", "left"):
+        ours, theirs = getattr(found, what), getattr(wanted, what)
+        if len(ours) != len(theirs):
+            return f"{len(ours)} {what}, not {len(theirs)}"
+        for number, (a, b) in enumerate(zip(ours, theirs)):
+            if a.shape != b.shape:
+                return f"{what} {number} of shape {a.shape}, not {b.shape}"
+            if not np.allclose(a, b, RTOL, ATOL, equal_nan=True):
+                off = ~np.isclose(a, b, RTOL, ATOL, equal_nan=True)
+                return (
+                    f"{what} {number} differ in {off.sum()} of {off.size} places: "
+                    f"{a[off][0]!r}, not {b[off][0]!r}"
+                )
+    return ""
+
+
+# --- random functions: what is drawn is free, what is made of it is not -----------------------
+
+
+def _dropped(call: _Call, found: _Found) -> str:
+    (x,), (y,), (g,) = found.left, found.outputs, found.gradients
+    if y.shape != x.shape:
+        return f"output of shape {y.shape}, not {x.shape}"
+    p = call.kwargs.get("p", 0.5)
+    scale, shift, gone = 1 / (1 - p), 0.0, 0.0
+    if "alpha" in call.name:
+        scale = ((1 - p) * (1 + p * ALPHA**2)) ** -0.5
+        shift = scale * ALPHA * p
+        gone = shift - scale * ALPHA
+    kept = g != 0
+    wanted = np.where(kept, scale * x + shift, gone)
+    if not np.allclose(y, wanted, RTOL, ATOL):
+        return "kept elements are not scaled, or others not left out"
+    if not np.allclose(g, kept * scale * _weights(y), RTOL, ATOL):
+        return "the gradient is not that of the mask"
+    axes = {"dropout2d": x.ndim - 2, "dropout3d": min(3, x.ndim - 1)}.get(call.name, 0)
+    if call.name == "feature_alpha_dropout":
+        axes = x.ndim - 2
+    if axes > 0 and (np.ptp(kept, axis=tuple(range(-axes, 0))) != 0).any():
+        return "channels are left out in part"
+    units = x.size // max(math.prod(x.shape[-axes:]) if axes else 1, 1)
+    if units >= 20 and kept.mean() in (0, 1):  # by chance once in a million samples
+        return "all elements or none are left out"
+    return ""
+
+
+def _leaked(call: _Call, found: _Found) -> str:
+    (x,), (y,), (g,) = found.left, found.outputs, found.gradients
+    low, high = call.kwargs.get("lower", 1 / 8), call.kwargs.get("upper", 1 / 3)
+    slopes = g / _weights(y)
+    below = slopes[x < 0]
+    if not np.allclose(y, slopes * x, RTOL, ATOL):
+        return "output and gradient have different slopes"
+    if not np.allclose(slopes[x > 0], 1, RTOL, ATOL):
+        return "positive numbers are changed"
+    inside = (below >= low).all() and (below <= high).all()
+    return "" if inside and np.unique(below).size == below.size else "slopes are not drawn"
+
+
+RANDOM: dict[str, Callable[[_Call, _Found], str]] = {
+    "alpha_dropout": _dropped,
+    "dropout": _dropped,
+    "dropout2d": _dropped,
+    "dropout3d": _dropped,
+    "feature_alpha_dropout": _dropped,
+    "rrelu": _leaked,
+}
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what came of each operation, and the score. Returns 1 if a value is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m bench.coverage", description=__doc__)
+    parser.add_argument("--samples", type=int, metavar="N", help="at most N of each operation")
+    parser.add_argument("--name", default="", metavar="TEXT", help="operations with TEXT in them")
+    parser.add_argument("--reasons", type=int, default=2, metavar="N", help="shown of each")
+    options = parser.parse_args(arguments)
+    outcomes = []
+    for op in operations():
+        if options.name in op.name:
+            outcome = judge(op, options.samples)
+            outcomes.append(outcome)
+            print(f"{outcome.status:8}  {outcome.passed:4} of {outcome.samples:4}  {outcome.key}")
+            for reason in outcome.reasons[: options.reasons]:
+                print(f"          {reason}")
+    count = dict.fromkeys(("passes", "missing", "refuses", "wrong"), 0)
+    for outcome in outcomes:
+        count[outcome.status] += 1
+    passed, total = score(outcomes)
+    variants = ", ".join(f"{number} {status}" for status, number in count.items())
+    print(f"\n{passed} of {total} functions pass all their samples; with variants: {variants}")
+    return 1 if count["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The samples that PyTorch tests its own functions with, as judges of ``nn.functional``.
+
+``python -m bench.coverage`` prints what came of each. Here up to 15 samples of each operation run,
+spread over its list, and all of them with ``-m nightly``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from bench import coverage
+from tensorgrad.nn import functional
+
+PARTS = 6
+
+#: What does not pass, and why. Whatever begins to pass has to be taken out.
+KNOWN: dict[str, str] = {
+    "binary_cross_entropy_with_logits": "no weight and pos_weight yet",
+    "cosine_similarity": "vectors have an axis here",
+    "hinge_embedding_loss": "a target other than 1 and -1",
+    "log_softmax": "an axis of a tensor without axes",
+    "log_softmax with_dtype": "no dtype yet",
+    "multi_margin_loss": "one example alone, and weight",
+    "nll_loss": "no weight and ignore_index yet",
+    "one_hot": "-1 for the number of classes",
+    "smooth_l1_loss": "beta = 0",
+    "softmax": "an axis of a tensor without axes",
+    "softmax with_dtype": "no dtype yet",
+    "softplus": "no beta and threshold yet",
+}
+#: What there is no function for.
+MISSING: set[str] = {
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d",
+    "avg_pool3d", "batch_norm", "bilinear", "binary_cross_entropy", "cdist", "celu",
+    "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "ctc_loss", "dropout2d", "dropout3d", "embedding", "embedding_bag",
+    "feature_alpha_dropout", "fractional_max_pool2d", "fractional_max_pool3d",
+    "gaussian_nll_loss", "glu", "grid_sample", "group_norm", "hardshrink", "hardsigmoid",
+    "hardswish", "instance_norm", "interpolate", "linear_cross_entropy", "local_response_norm",
+    "logsigmoid", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_unpool1d", "max_unpool2d", "max_unpool3d", "multi_head_attention_forward",
+    "multilabel_margin_loss", "multilabel_soft_margin_loss", "normalize", "pad",
+    "pairwise_distance", "pdist", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss",
+    "prelu", "relu6", "rrelu", "scaled_dot_product_attention", "soft_margin_loss", "softmin",
+    "softshrink", "softsign", "tanhshrink", "threshold", "triplet_margin_with_distance_loss",
+    "unfold", "upsample_bilinear", "upsample_nearest",
+}  # fmt: skip
+
+
+def outcomes(part: int, most: int | None) -> list[coverage.Outcome]:
+    return [coverage.judge(op, most) for op in coverage.operations()[part::PARTS]]
+
+
+def check(found: list[coverage.Outcome]) -> None:
+    """Each operation passes unless it is listed above, and then it does not."""
+    wrong = []
+    for outcome in found:
+        known = outcome.key in KNOWN or outcome.name in MISSING
+        if known and outcome.status == "passes":
+            wrong.append(f"{outcome.key} passes now; take it out of the list")
+        if not known and outcome.status != "passes":
+            wrong.append("\n    ".join([f"{outcome.key} {outcome.status}", *outcome.reasons[:3]]))
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_samples_of_pytorch(part: int) -> None:
+    """Values, first gradients and what is overwritten."""
+    check(outcomes(part, most=15))
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_all_samples_of_pytorch(part: int) -> None:
+    """As above."""
+    check(outcomes(part, most=None))
+
+
+def test_the_lists_name_what_is_there() -> None:
+    """No name is left in them that PyTorch has not, and nothing is missing that is there."""
+    there = coverage.operations()
+    assert len({coverage.name_of(op) for op in there}) >= 104
+    assert set(KNOWN) <= {f"{coverage.name_of(op)} {op.variant_test_name}".rstrip() for op in there}
+    assert {coverage.name_of(op) for op in there} >= MISSING
+    assert not [name for name in MISSING if hasattr(functional, name)]
+
+
+@pytest.mark.parametrize(
+    ("function", "status"),
+    [
+        (functional.silu, "passes"),
+        (lambda x: functional.silu(x) + 1e-6, "wrong"),
+        (lambda x: functional.silu(x).detach(), "wrong"),
+        (lambda x: functional.silu(x) + 1e-6 * (x - x.detach()), "wrong"),
+        (lambda x: (functional.silu(x),) * 2, "wrong"),
+        (lambda x: functional.silu(x)[None], "wrong"),
+        (lambda x: functional.silu(x.float()).double(), "wrong"),
+        (lambda x: 1 // 0, "refuses"),
+        (None, "missing"),
+    ],
+)
+def test_the_judge_sees_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any] | None, status: str
+) -> None:
+    (op,) = [
+        op for op in coverage.operations()
+        if op.name == "nn.functional.silu" and not op.variant_test_name
+    ]  # fmt: skip
+    known = SimpleNamespace() if function is None else SimpleNamespace(silu=function)
+    monkeypatch.setattr(coverage, "functional", known)
+    outcome = coverage.judge(op, 3)
+    assert outcome.status == status
+    assert coverage.score([outcome]) == (int(status == "passes"), 1)
+
+
+def test_the_judge_sees_wrong_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn is compared with what must be made of it."""
+    (op,) = [op for op in coverage.operations() if op.name == "nn.functional.dropout"]
+
+    def unscaled(x: Any, p: float = 0.5, training: bool = True) -> Any:
+        y = functional.dropout(x, p, training)
+        return y * (1 - p) if training and 0 < p < 1 else y
+
+    def nothing(x: Any, p: float = 0.5, training: bool = True) -> Any:
+        return x / (1 - p) if training and 0 < p < 1 else functional.dropout(x, p, training)
+
+    for function in (unscaled, nothing):
+        monkeypatch.setattr(coverage, "functional", SimpleNamespace(dropout=function))
+        assert coverage.judge(op).status == "wrong"
+
+
+def test_the_command_prints_the_score(capsys: pytest.CaptureFixture[str]) -> None:
+    assert coverage.main(["--name", "l1_loss", "--samples", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "passes       2 of    2  l1_loss" in printed
+    assert "functions pass all their samples" in printed
