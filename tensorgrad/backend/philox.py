@@ -100,6 +100,32 @@ def words(xp: Any, key: int, position: int, shape: tuple[int, ...]) -> Any:
     return bits(xp, key, position, math.prod(shape)).reshape(shape)
 
 
+def rows(xp: Any, key: int, position: int, numbers: Any, stride: int, n: int) -> Any:
+    """Of each of several rows of words the first ``n``: uint32 [len(numbers), n].
+
+    numbers: uint64 [m]; row i begins at word ``position + numbers[i] * stride``. stride: a multiple
+    of 4. The other arguments are those of ``bits``.
+    """
+    skip = position % 4
+    blocks = (skip + n + 3) // 4
+    counters = (numbers * np.uint64(stride // 4))[:, None] + xp.arange(blocks, dtype=xp.uint64)
+    counters = counters.reshape(-1)
+    counters += np.uint64(position // 4)
+    out = xp.empty((counters.shape[0], 4), dtype=xp.uint32)
+    chunk = _chunk_blocks(xp)
+    for start in range(0, counters.shape[0], chunk):
+        part = out[start : start + chunk]
+        index = counters[start : start + chunk]
+        counter = (
+            index & np.uint64(0xFFFFFFFF),
+            index >> np.uint64(32),
+            xp.zeros_like(index),
+            xp.zeros_like(index),
+        )
+        _philox_4x32_10(xp, counter, key, part)
+    return out.reshape(numbers.shape[0], 4 * blocks)[:, skip : skip + n]
+
+
 def uniform(xp: Any, key: int, position: int, n: int, dtype: Any) -> Any:
     """Uniform numbers in [0, 1) from the stream named by ``key``.
 

@@ -19,8 +19,9 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
+from tensorgrad.ops import attention
 from tensorgrad.ops.table import OPERATIONS
-from tensorgrad.tape import LEAF, Primitive
+from tensorgrad.tape import LEAF, Primitive, apply
 
 #: of one primitive, at most
 MOST = 60
@@ -144,6 +145,21 @@ def _others() -> None:
     x.detach().to("cpu")
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
+    _attention(x)
+
+
+def _attention(x: Tensor) -> None:
+    """Where nothing is recorded the gradient is one primitive."""
+    rng = np.random.default_rng(0)
+    q, k, v = (Tensor(rng.standard_normal((2, 6, 3))) for _ in range(3))
+    g, y, r = q * 0.5, q * 0.1, q[..., :1] * 0.2
+    mask = Tensor(rng.standard_normal((6, 6)))
+    _differentiated([F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)], [x])
+    for of_mask in (False, True):
+        attrs = {"causal": True, "scale": 0.7, "of_mask": of_mask}
+        apply(attention._ATTENTION_GRADIENT, (g, q, k, v, mask, y, r), attrs)
+        attrs.update(key=3, position=8, p=0.5)
+        apply(attention._DROPPING_GRADIENT, (g, q, k, v, mask, y, r), attrs)
 
 
 def _updates() -> None:

@@ -15,7 +15,7 @@ from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.table import OPERATIONS, Operation
 
 #: what is documented: products, and what consists of them, in 16 bits
-PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot"}
+PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot", "scaled_dot_product_attention"}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
 IN_FLOAT32 = {"softmax", "log_softmax"}
 
@@ -50,7 +50,7 @@ class _Products(Observer):
         self.count = 0
 
     def computed(self, op: Any, inputs: Any, attrs: Any, out: Tensor) -> None:
-        self.count += op.name in ("matmul", "linear")
+        self.count += op.autocast == "half"
 
 
 def products_in(row: Operation, call: Call) -> int:
@@ -80,10 +80,10 @@ def test_operations(row: Operation, given: str) -> None:
                 y.backward(tg.ones_like(y), retain_graph=True)
         assert {str(x.grad.dtype) for x in leaves if x.grad is not None} <= {given}
         kind = given
-        if row.name in IN_FLOAT32 or row.namespace:
-            kind = "float32"
-        elif products:
+        if products:
             kind = "float16"
+        elif row.name in IN_FLOAT32 or row.namespace:
+            kind = "float32"
         assert found == [kind if x == given else x for x in plain], number
         some += products
     assert (row.name in PRODUCTS) == (some > 0)
