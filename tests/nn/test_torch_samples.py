@@ -49,7 +49,7 @@ MISSING: set[str] = {
     "max_unpool1d", "max_unpool2d", "max_unpool3d", "multi_head_attention_forward",
     "multilabel_margin_loss", "multilabel_soft_margin_loss", "normalize", "pad",
     "pairwise_distance", "pdist", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss",
-    "prelu", "relu6", "rrelu", "scaled_dot_product_attention", "soft_margin_loss", "softmin",
+    "prelu", "relu6", "rrelu", "soft_margin_loss", "softmin",
     "softshrink", "softsign", "tanhshrink", "threshold", "triplet_margin_with_distance_loss",
     "unfold", "upsample_bilinear", "upsample_nearest",
 }  # fmt: skip
