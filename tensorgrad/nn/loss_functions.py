@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.dtypes import WIDE_FLOATS
-from tensorgrad.errors import ShapeError
+from tensorgrad.dtypes import INTEGERS, WIDE_FLOATS
+from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.ops.activations import relu, softplus
+from tensorgrad.ops.creation import asarray, zeros
 from tensorgrad.ops.elementwise import abs as absolute
 from tensorgrad.ops.elementwise import (
     clip,
@@ -25,23 +27,27 @@ from tensorgrad.ops.elementwise import (
     weighted,
     where,
 )
-from tensorgrad.ops.indexing import one_hot
+from tensorgrad.ops.indexing import one_hot, scatter_add
 from tensorgrad.ops.losses import (
     REDUCTIONS,
     above_zero,
     binary_cross_entropy_with_logits,
+    by_weight,
     paired,
     reduced,
 )
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import mean
 from tensorgrad.ops.reductions import sum as total
-from tensorgrad.ops.shaping import shape_of
+from tensorgrad.ops.scans import cumulative_prod
+from tensorgrad.ops.shaping import expand_dims, reshape, shape_of
 from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "huber_loss", "kl_div", "l1_loss", "mse_loss", "multi_margin_loss", "sigmoid_focal_loss",
-    "smooth_l1_loss",
+    "gaussian_nll_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss", "mse_loss",
+    "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+    "poisson_nll_loss", "sigmoid_focal_loss", "smooth_l1_loss", "soft_margin_loss",
 ]  # fmt: skip
 
 
@@ -194,3 +200,150 @@ def multi_margin_loss(
     lack = maximum(where(hit, 0.0, where(hit, 0.0, input) - score + margin), 0.0)
     lack = square(lack) if p == 2 else lack
     return reduced("multi_margin_loss", total(lack, axis=1) / classes, reduction)
+
+
+@loss_in_float32
+def multilabel_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The hinge of several right classes: ``sum_ij max(0, 1 - x[y[i]] + x[j]) / C``.
+
+    The sum is over all right classes y[i] and all j that are none of them.
+
+    input: scores, shape (N, C) or (C,). target: integers of the same shape; the right classes of an
+        example stand in front, and what follows the first negative number counts for nothing.
+    reduction: "mean", "sum" or "none".
+
+    Raises ShapeError unless the shapes are equal, DtypeError for labels that are not integers,
+    IndexError for a label out of range (not looked for on a GPU), ValueError for another reduction.
+    """
+    name = "multilabel_margin_loss"
+    paired(name, input, target)
+    if target.dtype not in INTEGERS:
+        raise DtypeError(f"{name}: target must hold labels, as integers; got {target.dtype}")
+    shape = input.shape
+    rows = reshape(input, (-1, shape[-1])) if len(shape) > 1 else reshape(input, (1, -1))
+    labels = reshape(target, rows.shape)
+    counts = cumulative_prod((labels >= 0).astype(input.dtype), axis=1)
+    labels = where(counts > 0, labels, 0)
+    # how often each class is named
+    named = scatter_add(
+        zeros(rows.shape, dtype=input.dtype, device=input.device), labels, counts, 1
+    )
+    lack = relu(1.0 - expand_dims(rows, 2) + expand_dims(rows, 1))
+    between = expand_dims(named, 2) * expand_dims((named == 0).astype(input.dtype), 1)
+    each = total(weighted(lack, between), axis=(1, 2)) / rows.shape[1]
+    return reduced(name, reshape(each, shape[:-1]), reduction)
+
+
+@loss_in_float32
+def multilabel_soft_margin_loss(
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean"
+) -> Tensor:
+    """The binary cross-entropy of logits, its mean over the classes in the last axis.
+
+    input: logits, shape (N, C) or (C,). target: probabilities of the same shape. weight: of each
+        class, in a shape that broadcasts. reduction: "mean", "sum" or "none", of the examples.
+
+    Raises ShapeError unless the shapes fit, ValueError for another reduction.
+    """
+    name = "multilabel_soft_margin_loss"
+    paired(name, input, target)
+    if not shape_of(input):
+        raise ShapeError(f"{name}: input must have an axis for the classes; got shape ()")
+    each = binary_cross_entropy_with_logits(input, target, "none")
+    return reduced(name, mean(by_weight(name, each, weight), axis=-1), reduction)
+
+
+@loss_in_float32
+def soft_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """``log(1 + exp(-target * input))``, for targets of 1 and -1.
+
+    input, target: tensors of one shape. reduction: "mean", "sum" or "none".
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    paired("soft_margin_loss", input, target)
+    return reduced("soft_margin_loss", softplus(-(input * target)), reduction)
+
+
+@loss_in_float32
+def margin_ranking_loss(
+    input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """``max(0, margin - target * (input1 - input2))``: 1 says that the first is the larger one.
+
+    input1, input2, target: tensors of one shape. reduction: "mean", "sum" or "none".
+    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    """
+    paired("margin_ranking_loss", input1, input2)
+    paired("margin_ranking_loss", input1, target)
+    each = clip(margin - target * (input1 - input2), 0.0)
+    return reduced("margin_ranking_loss", each, reduction)
+
+
+@loss_in_float32
+def poisson_nll_loss(
+    input: Any,
+    target: Any,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-likelihood of counts, up to a constant: ``exp(x) - target * x``.
+
+    input: the logarithm of the expected count; without ``log_input`` the count itself, of which it
+        is ``x - target * log(x + eps)``. target: counts, in a shape that broadcasts with it.
+    full: add the constant by Stirling's formula, ``t * log(t) - t + log(2 pi t) / 2`` where the
+        count t is above 1. reduction: "mean", "sum" or "none".
+
+    Raises ShapeError unless the shapes broadcast, ValueError for another reduction.
+    """
+    eps = number("poisson_nll_loss", "eps", eps)
+    slope = input if log_input else log(input + eps)
+    each = (exp(input) if log_input else input) - weighted(slope, target)
+    if full:
+        some = target > 1
+        t = where(some, target, 1.0)
+        each = each + where(some, t * log(t) - t + 0.5 * log(2 * math.pi * t), 0.0)
+    return reduced("poisson_nll_loss", each, reduction)
+
+
+@loss_in_float32
+def gaussian_nll_loss(
+    input: Any,
+    target: Any,
+    var: Any,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-likelihood of normal numbers: ``(log(var) + (x - target)**2 / var) / 2``.
+
+    input: the expected values. target: in a shape that broadcasts with it. var: the variances, a
+        number or a tensor: of the input's shape, or this without its last axis, or with one axis of
+        size 1. A negative one makes NaN.
+    eps: the least variance that is computed with; the gradient is as if it were the variance.
+    full: add the constant, ``log(2 pi) / 2``. reduction: "mean", "sum" or "none".
+
+    Source: Nix and Weigend, "Estimating the mean and variance of the target", 1994.
+    Raises ShapeError for another shape of ``var``, ValueError for another reduction or eps.
+    """
+    name = "gaussian_nll_loss"
+    eps = number(name, "eps", eps)
+    above_zero(name, "eps", eps)
+    if not hasattr(var, "node"):
+        var = asarray(var, dtype=input.dtype, device=input.device)
+    shape, given = tuple(input.shape), tuple(var.shape)
+    if given and given != shape:
+        if given == shape[:-1]:
+            var = expand_dims(var, -1)
+        elif len(given) != len(shape) or [n for n, m in zip(given, shape) if n != m] != [1]:
+            raise ShapeError(
+                f"{name}: var must have the shape of the input, {shape}, or this without its last "
+                f"axis, or with one axis of size 1; got {given}"
+            )
+    low = (var >= 0) & (var < eps)
+    var = where(low, eps + (var - var.detach()), var)
+    each = 0.5 * (log(where(var < 0, math.nan, var)) + square(input - target) / var)
+    if full:
+        each = each + 0.5 * math.log(2 * math.pi)
+    return reduced(name, each, reduction)

@@ -10,9 +10,11 @@ from tensorgrad.nn.module import Module
 from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "FocalLoss",
-    "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MultiMarginLoss",
-    "NLLLoss", "SmoothL1Loss", "TripletMarginLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CosineSimilarity", "CrossEntropyLoss",
+    "FocalLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss",
+    "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss", "NLLLoss", "PairwiseDistance", "PoissonNLLLoss", "SmoothL1Loss",
+    "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]  # fmt: skip
 
 
@@ -29,11 +31,36 @@ class _Loss(Module):
         return type(self).function(input, target, **options)
 
 
+class _WeightedLoss(_Loss):
+    """With ``weight``, a buffer: it goes along to devices and into states."""
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Any = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        _keep(self, "weight", weight)
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``, with the options of the module."""
+        options = {name: getattr(self, name) for name in self._shown}
+        return type(self).function(input, target, weight=self.weight, **options)
+
+
+def _keep(module: Module, name: str, weight: Any) -> None:
+    """Make ``weight`` a buffer, or an attribute if it is ``None``."""
+    if weight is not None:
+        module.register_buffer(name, weight if isinstance(weight, Tensor) else Tensor(weight))
+    else:
+        setattr(module, name, None)
+
+
 class CrossEntropyLoss(_Loss):
     """``functional.cross_entropy``: logits (N, C, ...) against labels (N, ...) or probabilities.
 
     reduction, weight, ignore_index, label_smoothing: as there.
     """
+
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -44,10 +71,7 @@ class CrossEntropyLoss(_Loss):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(reduction)
-        if weight is not None:
-            self.register_buffer("weight", weight if isinstance(weight, Tensor) else Tensor(weight))
-        else:
-            self.weight = None
+        _keep(self, "weight", weight)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
@@ -188,3 +212,128 @@ class FocalLoss(_Loss):
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.alpha, self.gamma = alpha, gamma
+
+
+class BCELoss(_WeightedLoss):
+    """``functional.binary_cross_entropy``: probabilities against probabilities."""
+
+    function = staticmethod(functional.binary_cross_entropy)
+
+
+class SoftMarginLoss(_Loss):
+    """``functional.soft_margin_loss``: scores against 1 or -1."""
+
+    function = staticmethod(functional.soft_margin_loss)
+
+
+class MultiLabelMarginLoss(_Loss):
+    """``functional.multilabel_margin_loss``: scores (N, C) against labels, filled up with -1."""
+
+    function = staticmethod(functional.multilabel_margin_loss)
+
+
+class MultiLabelSoftMarginLoss(_WeightedLoss):
+    """``functional.multilabel_soft_margin_loss``: logits (N, C) against probabilities."""
+
+    function = staticmethod(functional.multilabel_soft_margin_loss)
+
+
+class MarginRankingLoss(_Loss):
+    """``functional.margin_ranking_loss``: two scores, and which is to be the larger one."""
+
+    _shown = ("reduction", "margin")
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.margin = margin
+
+    def forward(self, input1: Any, input2: Any, target: Any) -> Tensor:  # type: ignore[override]
+        """The loss of two scores against ``target``, 1 or -1."""
+        return functional.margin_ranking_loss(input1, input2, target, self.margin, self.reduction)
+
+
+class PoissonNLLLoss(_Loss):
+    """``functional.poisson_nll_loss``: expected counts, or their logarithms, against counts."""
+
+    function = staticmethod(functional.poisson_nll_loss)
+    _shown = ("reduction", "log_input", "full", "eps")
+
+    def __init__(
+        self,
+        log_input: bool = True,
+        full: bool = False,
+        eps: float = 1e-8,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.log_input, self.full, self.eps = log_input, full, eps
+
+
+class GaussianNLLLoss(_Loss):
+    """``functional.gaussian_nll_loss``: expected values and variances against numbers."""
+
+    _shown = ("reduction", "full", "eps")
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.full, self.eps = full, eps
+
+    def forward(self, input: Any, target: Any, var: Any) -> Tensor:  # type: ignore[override]
+        """The loss of expected values ``input`` with variances ``var`` against ``target``."""
+        return functional.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """``functional.triplet_margin_with_distance_loss``: as TripletMarginLoss, any distance."""
+
+    _shown = ("reduction", "margin", "swap")
+
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[Any, Any], Any] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.distance_function = distance_function
+        self.margin, self.swap = margin, swap
+
+    def forward(self, anchor: Any, positive: Any, negative: Any) -> Tensor:  # type: ignore[override]
+        """The loss of an anchor, one like it and one unlike it."""
+        return functional.triplet_margin_with_distance_loss(
+            anchor,
+            positive,
+            negative,
+            distance_function=self.distance_function,
+            margin=self.margin,
+            swap=self.swap,
+            reduction=self.reduction,
+        )
+
+
+class PairwiseDistance(Module):
+    """``functional.pairwise_distance`` of vectors along the last axis."""
+
+    _shown: ClassVar[tuple[str, ...]] = ("p", "eps", "keepdims")
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdims: bool = False) -> None:
+        self.p, self.eps, self.keepdims = p, eps, keepdims
+
+    def forward(self, x1: Any, x2: Any) -> Tensor:
+        """The distances of the vectors of ``x1`` from those of ``x2``."""
+        return functional.pairwise_distance(x1, x2, self.p, self.eps, self.keepdims)
+
+
+class CosineSimilarity(Module):
+    """``functional.cosine_similarity`` of vectors along ``axis``."""
+
+    _shown: ClassVar[tuple[str, ...]] = ("axis", "eps")
+
+    def __init__(self, axis: int = 1, eps: float = 1e-8) -> None:
+        self.axis, self.eps = axis, eps
+
+    def forward(self, x1: Any, x2: Any) -> Tensor:
+        """The cosines of the angles between vectors."""
+        return functional.cosine_similarity(x1, x2, self.axis, self.eps)

@@ -65,6 +65,22 @@ def reduced(name: str, each: Tensor, reduction: str) -> Tensor:
     return each if reduction == "none" else mean(each) if reduction == "mean" else total(each)
 
 
+def by_weight(name: str, each: Any, weight: Any) -> Any:
+    """``each`` times ``weight``, which must broadcast to it, and 0 where the weight is 0.
+
+    Raises ShapeError for a weight of another shape. ``None`` stands for no weight.
+    """
+    if weight is None:
+        return each
+    if not hasattr(weight, "node"):
+        weight = asarray(weight, dtype=each.dtype, device=each.device)
+    shape, given = shape_of(each), shape_of(weight)
+    padded = (1,) * (len(shape) - len(given)) + given
+    if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape)):
+        raise ShapeError(f"{name}: weight must broadcast to shape {shape}; got {given}")
+    return weighted(each, weight)
+
+
 # --- classes --------------------------------------------------------------------------------------
 
 

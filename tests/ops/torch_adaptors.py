@@ -230,8 +230,16 @@ def _bias_activation(z: Any, bias: Any, name: str, **options: Any) -> Any:
     return function(z + bias, **options)
 
 
+def _binary_cross_entropy(x: Any, t: Any, weight: Any = None, reduction: str = "mean") -> Any:
+    """By a product: PyTorch's function has no gradient of the weights."""
+    each = torch.nn.functional.binary_cross_entropy(x, t, reduction="none")
+    each = each if weight is None else each * weight
+    return each if reduction == "none" else getattr(each, reduction)()
+
+
 ADAPTORS: dict[str, Callable[..., Any]] = {
     "bias_activation": _bias_activation,
+    "binary_cross_entropy": _binary_cross_entropy,
     "maximum": _with_tensors("maximum"),
     "minimum": _with_tensors("minimum"),
     "transpose": _transpose,

@@ -24,20 +24,31 @@ V = [[0.25, -2.0, 0.5, 1.5], [-3.0, 1.25, 4.0, 0.75], [1.0, 2.0, -0.5, 0.0]]
 LABELS, SIGNS = [1, 0, 3], [1, -1, 1]
 #: a call for each loss, by the tensor of numbers
 LOSSES: dict[str, Any] = {
+    "binary_cross_entropy": lambda v: (tg.sigmoid(v), tg.sigmoid(v)),
     "binary_cross_entropy_with_logits": lambda v: (v, tg.sigmoid(v)),
+    "cdist": lambda v: (v, v + 1.0),
     "cosine_embedding_loss": lambda v: (v, v + 1.0, Tensor(SIGNS)),
     "cosine_similarity": lambda v: (v, v + 1.0),
     "cross_entropy": lambda v: (v, Tensor(LABELS)),
+    "gaussian_nll_loss": lambda v: (v, v + 1.0, tg.abs(v) + 0.5),
     "hinge_embedding_loss": lambda v: (v, tg.sign(v)),
     "huber_loss": lambda v: (v, v + 1.0),
     "kl_div": lambda v: (v, tg.sigmoid(v)),
     "l1_loss": lambda v: (v, v + 1.0),
+    "margin_ranking_loss": lambda v: (v, v[:, ::-1], tg.sign(v)),
     "mse_loss": lambda v: (v, v + 1.0),
     "multi_margin_loss": lambda v: (v, Tensor(LABELS)),
+    "multilabel_margin_loss": lambda v: (v, Tensor([[1, -1, 0, 0], [0, 2, -1, 1], [3, 2, 1, 0]])),
+    "multilabel_soft_margin_loss": lambda v: (v, tg.sigmoid(v)),
     "nll_loss": lambda v: (v, Tensor(LABELS)),
+    "pairwise_distance": lambda v: (v, v + 1.0),
+    "pdist": lambda v: (v,),
+    "poisson_nll_loss": lambda v: (v, tg.abs(v)),
     "sigmoid_focal_loss": lambda v: (v, tg.sigmoid(v)),
     "smooth_l1_loss": lambda v: (v, v + 1.0),
+    "soft_margin_loss": lambda v: (v, tg.sign(v)),
     "triplet_margin_loss": lambda v: (v, v + 1.0, v - 1.0),
+    "triplet_margin_with_distance_loss": lambda v: (v, v + 1.0, v - 1.0),
 }
 
 
@@ -111,8 +122,9 @@ def test_operations_in_programs(row: Operation) -> None:
 
 
 def test_all_losses_are_tried() -> None:
-    losses = {name for name in vars(F)["__all__"] if name.endswith(("_loss", "_div", "similarity"))}
-    assert losses | {"cross_entropy", "binary_cross_entropy_with_logits"} == set(LOSSES)
+    ends = ("_loss", "_div", "similarity", "dist", "_distance")
+    losses = {n for n in vars(F)["__all__"] if n.endswith(ends) or "cross_entropy" in n}
+    assert losses == set(LOSSES)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -135,10 +147,7 @@ def test_losses_are_float32(name: str, dtype: str, compiled: bool) -> None:
         assert str(found.dtype) == "float32"
         assert v.grad is not None
         assert str(v.grad.dtype) == dtype
-    exact = Tensor(np.asarray(v.detach().float().numpy()), dtype="float64")
-    given = [
-        x.detach().float().double() for x in LOSSES[name](v.detach())[1:] if x.dtype == v.dtype
-    ]
-    rest = [x for x in LOSSES[name](v.detach())[1:] if x.dtype != v.dtype]
-    double = getattr(F, name)(exact, *given, *rest).sum()
+    arguments = LOSSES[name](v.detach())
+    wide = [x.float().double() if x.dtype == v.dtype else x for x in arguments]
+    double = getattr(F, name)(*wide).sum()
     assert float(found.item()) == pytest.approx(float(double.item()), rel=1e-5)
