@@ -15,6 +15,7 @@ from tensorgrad.nn import (
 )
 from tensorgrad.nn import functional as functional
 from tensorgrad.nn import init as init
+from tensorgrad.nn import models as models
 from tensorgrad.nn.activations import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
@@ -26,7 +27,7 @@ from tensorgrad.nn.module import *
 from tensorgrad.nn.normalization import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
-    __all__ = ["functional", "init"]
+    __all__ = ["functional", "init", "models"]
     for _module in (
         activations,
         check,

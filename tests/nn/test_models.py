@@ -1,0 +1,205 @@
+"""The networks of ``nn.models``: PyTorch's figures in training, and what each promises besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from sampler import host
+from standin import cupy_standin
+
+import tensorgrad as tg
+from tensorgrad import optim
+from tensorgrad.errors import ShapeError
+from tensorgrad.nn import functional, models
+
+pytest.importorskip("torch")
+
+import torch
+from nn import torch_models as twins
+
+STEPS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A network of either library, a batch to train it on, and how."""
+
+    name: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    x: Any
+    labels: Any
+    lr: float
+    steps: int = STEPS
+    dtype: str = "float32"
+
+
+def numbers(*shape: int) -> Any:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def labels(most: int, *shape: int) -> Any:
+    return np.random.default_rng(1).integers(0, most, shape)
+
+
+RUNS = [
+    Run(
+        "GPT",
+        lambda: models.GPT(13, 12, n_layer=2, n_head=2, n_embd=16),
+        lambda: twins.GPT(13, 12, 2, 2, 16),
+        labels(13, 4, 12), labels(13, 4, 12), lr=0.5,
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for one another where others work, for far longer than these steps."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def theirs(run: Run) -> tuple[dict[str, Any], list[float]]:
+    """The weights PyTorch begins with, and its losses."""
+    torch.manual_seed(0)
+    model = run.theirs().to(getattr(torch, run.dtype))
+    start = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), run.lr, momentum=0.9)
+    x, t = torch.as_tensor(run.x), torch.as_tensor(run.labels)
+    x = x.to(getattr(torch, run.dtype)) if x.is_floating_point() else x
+    losses = []
+    for _ in range(run.steps):
+        optimizer.zero_grad()
+        logits = model(x)
+        loss: Any = torch.nn.functional.cross_entropy(logits.flatten(0, -2), t.flatten())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return start, losses
+
+
+def ours(run: Run, start: dict[str, Any], device: str, compiled: bool) -> list[float]:
+    """The losses of the same steps here."""
+    model = run.ours().to(device, dtype=getattr(tg, run.dtype))
+    assert not any(model.load_state_dict(start))
+    optimizer = optim.SGD(model.parameters(), run.lr, momentum=0.9)
+    kind = None if run.x.dtype.kind == "i" else getattr(tg, run.dtype)
+    x = tg.tensor(run.x, device=device, dtype=kind)
+    t = tg.tensor(run.labels, device=device).reshape(-1)
+
+    def step(x: tg.Tensor, t: tg.Tensor) -> tg.Tensor:
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), t)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    call = tg.compile(step) if compiled else step
+    return [float(host(call(x, t))) for _ in range(run.steps)]
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The CPU, and the CUDA path on the stand-in for CuPy."""
+    with ExitStack() as stack:
+        if request.param == "cuda":
+            stack.enter_context(cupy_standin.installed())
+        yield request.param
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_the_loss_falls_as_in_pytorch(run: Run, compiled: bool, place: str) -> None:
+    """From the same weights, to the same figure."""
+    start, wanted = theirs(run)
+    assert wanted[-1] < 0.9 * wanted[0]
+    found = ours(run, start, place, compiled)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+# --- GPT ------------------------------------------------------------------------------------------
+
+
+def small_gpt(**options: Any) -> models.GPT:
+    return models.GPT(9, 6, n_layer=2, n_head=2, n_embd=8, **options).eval()
+
+
+def test_gpt_generates_the_likeliest_tokens() -> None:
+    """Also beyond the longest sequence, where the last ones count."""
+    model = small_gpt(generator=tg.Generator(0))
+    given = tg.tensor(labels(9, 2, 3))
+    found = model.generate(given, 7, temperature=0)
+    assert found.shape == (2, 10)
+    assert found.dtype == given.dtype
+    wanted = given
+    for _ in range(7):
+        logits = model(wanted[:, -6:])[:, -1]
+        wanted = tg.concat([wanted, logits.argmax(axis=-1, keepdims=True)], axis=1)
+    np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+def test_gpt_draws_by_the_softmax() -> None:
+    """Often what is likely; with a temperature more evenly; with top_k only those."""
+    model = small_gpt(generator=tg.Generator(0), bias=False)
+    with tg.no_grad():
+        model.transformer.wte.weight.copy_(model.transformer.wte.weight * 40)
+    given = tg.tensor(np.zeros((4000, 1), np.int64))
+    logits = model(given)[0, -1].detach().numpy().astype(float)
+    draws = tg.Generator(3)
+    for temperature in (1.0, 3.0):
+        new = model.generate(given, 1, temperature, generator=draws).numpy()[:, -1]
+        wanted = np.exp(logits / temperature) / np.exp(logits / temperature).sum()
+        np.testing.assert_allclose(np.bincount(new, minlength=9) / 4000, wanted, atol=0.04)
+        assert wanted.max() > 0.2
+    kept = set(model.generate(given, 1, 3.0, top_k=3, generator=draws).numpy()[:, -1])
+    assert kept == set(np.argsort(logits)[-3:])
+
+
+def test_gpt_generates_the_same_from_the_same_seed() -> None:
+    """In evaluation mode, and the mode is as before afterwards."""
+    model = small_gpt(dropout=0.5).train()
+    given = tg.tensor(labels(9, 2, 3))
+    one, two = (model.generate(given, 5, generator=tg.Generator(7)).numpy() for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert model.training
+
+
+def test_gpt_refuses_what_it_cannot_do() -> None:
+    """With what must hold."""
+    model = small_gpt()
+    with pytest.raises(ShapeError, match="7 tokens are more than block_size=6"):
+        model(tg.tensor(labels(9, 1, 7)))
+    with pytest.raises(ShapeError, match=r"shape \(N, T\), got \(2, 0\)"):
+        model.generate(tg.tensor(np.zeros((2, 0), np.int64)), 1)
+    with pytest.raises(ValueError, match="temperature"):
+        model.generate(tg.tensor([[1]]), 1, temperature=-1.0)
+    with pytest.raises(ValueError, match="top_k"):
+        model.generate(tg.tensor([[1]]), 1, top_k=0)
+    with pytest.raises(ValueError, match="n_head must divide n_embd, got 3 and 8"):
+        models.GPT(9, 6, n_head=3, n_embd=8)
+    with pytest.raises(ValueError, match="vocab_size"):
+        models.GPT(0, 6)
+
+
+def test_gpt_begins_as_nanogpt() -> None:
+    """Deviation 0.02, and less before each sum; biases at 0; one embedding, both ways."""
+    model = models.GPT(500, 60, n_layer=8, n_embd=64, generator=tg.Generator(0))
+    assert model.lm_head.weight is model.transformer.wte.weight
+    for name, p in model.named_parameters():
+        value = p.detach().numpy()
+        if name.endswith("c_proj.weight"):
+            assert value.std() == pytest.approx(0.02 / 4, rel=0.05)
+        elif p.ndim == 2:
+            assert value.std() == pytest.approx(0.02, rel=0.05)
+        else:
+            np.testing.assert_array_equal(value, ".ln_" in name and name.endswith("weight"))
