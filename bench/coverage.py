@@ -23,7 +23,7 @@ PREFIX = "nn.functional."
 #: Operations that ``torch.nn.functional`` has too, though PyTorch lists them elsewhere.
 KIN = ("cdist", "log_softmax", "sigmoid", "softmax", "tanh")
 #: Names of arguments that differ everywhere.
-RENAMED = {"dim": "axis"}
+RENAMED = {"dim": "axis", "keepdim": "keepdims"}
 RTOL, ATOL = 1e-8, 1e-10
 ALPHA = 1.7580993408473766  # of SELU, which alpha dropout goes with
 
