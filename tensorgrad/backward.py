@@ -21,6 +21,7 @@ from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
 from tensorgrad.ops.elementwise import add
+from tensorgrad.ops.parts import Part
 from tensorgrad.ops.shaping import unbroadcast
 from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
@@ -190,6 +191,17 @@ class _BackwardPass:
             gradients[at] = _as_array(both)
             self.added.add(at)
 
+    def _add_part(self, node: Node, part: Part) -> None:
+        """Add ``part`` to the gradient of ``node``, in place: that costs no more than the part."""
+        at, gradients = node.position, self.gradients
+        if at not in gradients:
+            self._add(node, part.whole())
+        elif at in self.added:
+            gradients[at] = part.added_to(gradients[at])
+        else:
+            gradients[at] = part.added_to(gradients[at].copy())
+        self.added.add(at)
+
     def _fast_path(self, node: Node | None, g: Any) -> None:
         """Visit all nodes, beginning with ``node``, where nobody watches and all leaves are wanted.
 
@@ -218,6 +230,9 @@ class _BackwardPass:
                 else:
                     d = rule.eager(g, *saved)
                 if type(d) is not ndarray or (not rule.keeps_shape and d.shape != parent.shape):
+                    if isinstance(d, Part):
+                        self._add_part(parent, d)
+                        continue
                     d = _fitted(d, parent.shape)
                 if type(parent) is Leaf:
                     if parent.position in gradients:
@@ -267,6 +282,9 @@ class _BackwardPass:
                 d = together[rule.index]
             for observer in self.observers:
                 observer.differentiated(node, rule, saved, g, d)
+            if isinstance(d, Part):
+                self._add_part(parent, d)
+                continue
             d = _fitted(d, parent.shape)
             if parent.position not in self.gradients and (
                 type(parent) is Leaf or (self.targets is not None and parent in self.targets)
@@ -302,9 +320,11 @@ class _BackwardPass:
             if current_mode().grad:
                 return rule.function(g, *_on_the_tape(node, rule, saved))
             saved = [_without_history(v) for v in saved]
-        if g.dtype in HALVES and node.op is not CAST:  # whose gradient has the dtype of its input
-            return _in_float32(rule, g, saved)
-        return (rule.function if self.observers else rule.eager)(g, *saved)
+        watched = bool(self.observers) or (rule.gives_parts and self.multi_gpu)
+        in_parts = rule.gives_parts and not watched
+        if g.dtype in HALVES and node.op is not CAST and not in_parts:
+            return _in_float32(rule, g, saved)  # the gradient of a cast has the dtype of its input
+        return (rule.function if watched else rule.eager)(g, *saved)
 
     def _accumulate_leaves(self) -> None:
         """Add the gradients of the leaves reached to their ``.grad``."""

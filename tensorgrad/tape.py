@@ -51,12 +51,17 @@ class Rule:
     Exactly that is saved.
     """
 
-    __slots__ = ("eager", "function", "get", "index", "keeps_shape", "names", "one", "pick")
+    __slots__ = (
+        "eager", "function", "get", "gives_parts", "index", "keeps_shape", "names", "one", "pick",
+    )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], index: int, inputs: Sequence[str]) -> None:
         self.function = function
-        #: what bare arrays are given to where nobody watches: the function, or a kernel of it
+        #: what bare arrays are given to where nobody watches: the function, a kernel of it, or what
+        #: gives a part (see Primitive)
         self.eager = function
+        #: whether ``eager`` may give a part
+        self.gives_parts = False
         self.index = index
         #: whether the gradient of the input has the shape of that of the output
         self.keeps_shape = False
@@ -206,6 +211,9 @@ class Primitive:
     loops: what programs turn into loops in place of ``value``, where another form of it is the
         better one there: ``loops(xp, *arrays, **attrs)`` with a ``backend.namespace.Namespace``.
     source: the function of a user's that the value function calls, if it is not that itself.
+    part: what the backward pass uses in place of the rule of the first input, the only one with a
+        rule, for bare arrays: of the rule's parameters it gives a part of a gradient (ops/parts.py)
+        or the whole.
     kernel: the name under which backend/launch has hand-written CUDA kernels for the value, for
         all gradients at once, or for both. The value and the rules above remain the definition.
     together: ``together(g, needed, saved)`` gives the gradients of all inputs at once, for rules
@@ -248,6 +256,7 @@ class Primitive:
         residual: Callable[..., Any] | None = None,
         loops: Callable[..., Any] | None = None,
         source: Callable[..., Any] | None = None,
+        part: Callable[..., Any] | None = None,
         kernel: str | None = None,
         together: Callable[..., Sequence[Any]] | None = None,
         elementwise: bool = False,
@@ -268,6 +277,8 @@ class Primitive:
             None if rule is None else Rule(rule, i, self.inputs)
             for i, rule in enumerate(rules.values())
         )
+        if part is not None and self.rules[0] is not None:
+            self.rules[0].eager, self.rules[0].gives_parts = part, True
         self.has_rules = any(rule is not None for rule in self.rules)
         self.promotion = promotion
         self.promoted = promoted

@@ -287,9 +287,16 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "16-bit rules not widened",
         BACKWARD,
-        "        if g.dtype in HALVES and node.op is not CAST:",
+        "        if g.dtype in HALVES and node.op is not CAST and not in_parts:",
         "        if False and g.dtype in HALVES and node.op is not CAST:",
         "backward",
+    ),
+    Mutant(
+        "a part added to what others hold",
+        BACKWARD,
+        "part.added_to(gradients[at].copy())",
+        "part.added_to(gradients[at])",
+        "parts of gradients",
     ),
     Mutant(
         "the seed aliased",

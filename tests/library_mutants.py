@@ -37,6 +37,7 @@ SELECTIONS: dict[str, Selection] = {
         " -k 'index or scatter or gather or assignment or tril'",
         10,
     ),
+    "parts of gradients": Selection("tests/test_slice_gradients.py", 3),
     "operations at their edges": Selection("tests/ops/test_edges.py", 4),
     "16 bits": Selection(
         "tests/ops/test_table.py tests/optim/test_amp.py tests/ops/test_edges.py"
@@ -291,9 +292,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "places counted from the end",
-        f"{OPS}/indexing.py",
-        "np.where(at < 0, at + n, at) * math.prod(shape[axis + 1 :])",
-        "np.where(at < 0, at + n - 1, at) * math.prod(shape[axis + 1 :])",
+        f"{OPS}/parts.py",
+        "np.where(at < 0, at + shape[axis], at) * math.prod(shape[axis + 1 :])",
+        "np.where(at < 0, at + shape[axis] - 1, at) * math.prod(shape[axis + 1 :])",
         "indexing",
     ),
     Mutant(
@@ -304,11 +305,18 @@ MUTANTS: list[Mutant] = [
         "indexing",
     ),
     Mutant(
-        "a row lost between two chunks",
-        f"{OPS}/indexing.py",
-        "part = slice(start, start + step)",
-        "part = slice(start, start + step - 1)",
-        "operations at their edges",
+        "the third of equal rows lost",
+        f"{OPS}/parts.py",
+        "sums[active] += g.take",
+        "sums[active] = g.take",
+        "parts of gradients",
+    ),
+    Mutant(
+        "arrays apart in an index taken for neighbours",
+        f"{OPS}/parts.py",
+        "where = axes[0] if together else 0",
+        "where = axes[0]",
+        "parts of gradients",
     ),
     Mutant(
         "the gradient of another triangle",
@@ -404,8 +412,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "rows added in order, however many",
         "tensorgrad/ops/sums.py",
-        "_IN_ORDER = 128\n",
-        "_IN_ORDER = 1 << 40\n",
+        "IN_ORDER = 128\n",
+        "IN_ORDER = 1 << 40\n",
         "special values",
     ),
     Mutant(

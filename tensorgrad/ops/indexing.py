@@ -15,6 +15,7 @@ from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
+from tensorgrad.ops.parts import GatherPart, IndexPart, add_at_index, gathered_places
 from tensorgrad.ops.shaping import (
     ALL,
     Part,
@@ -26,7 +27,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
     sliced,
 )
-from tensorgrad.ops.sums import add_at, many_at_one
+from tensorgrad.ops.sums import add_at
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 
@@ -46,11 +47,23 @@ Template = tuple[Part, ...]
 
 
 def _index_value(xp: Any, x: Any, *indices: Any, template: Template) -> Any:
+    if (
+        xp is np
+        and _by_rows(template)
+        and x.flags.c_contiguous
+        and x.size
+        and indices[0].dtype in _NATURAL
+    ):
+        return x.take(indices[0], axis=0)  # in half the time
     return x[filled(template, indices)]
 
 
-# How many elements to add up at once: the positions, 8 bytes each, should stay in the cache.
-_CHUNK = 1 << 16
+_NATURAL = frozenset((dtypes.int64, dtypes.int32))
+
+
+def _by_rows(template: Template) -> bool:
+    """Whether the index is one array on the first axis, and all of the others."""
+    return template[0] == ARRAY and all(part in (ALL, ...) for part in template[1:])
 
 
 def _index_add_value(
@@ -59,38 +72,13 @@ def _index_add_value(
     """Zeros of ``shape`` with ``g`` added at the index, in the order of its elements."""
     y = xp.zeros(shape, g.dtype)
     index = filled(template, indices)
-    if distinct:
+    if distinct or not indices:
         y[index] = g
     elif xp is not np:
         xp.add.at(y, index, g)
-    elif y.size and np.size(g):
-        return _added_on_host(y, template, index, np.asarray(g))
+    else:
+        add_at_index(y, template, indices, np.asarray(g), fresh=True)
     return y
-
-
-def _added_on_host(y: Any, template: Template, index: tuple[Any, ...], g: Any) -> Any:
-    # np.add.at with one flat array of positions runs in a tight loop; with an index of several
-    # parts it is 5 to 10 times slower. It adds in order, so the result is reproducible.
-    if template[0] == ARRAY and all(part in (ALL, ...) for part in template[1:]):
-        n = y.shape[0]
-        width = math.prod(y.shape[1:])
-        rows = index[0].reshape(-1).astype(np.int64, copy=False)  # positions need more room
-        rows = np.where(rows < 0, rows + n, rows) * width
-        g = g.reshape(rows.size, width)
-        if width == 1:
-            return add_at(y, rows, g)
-        if many_at_one(rows // width, g.dtype):
-            wide = y.astype(np.float64)
-            return _added_on_host(wide, template, index, g.astype(np.float64)).astype(g.dtype)
-        flat = y.reshape(-1)
-        columns = np.arange(width)
-        step = max(1, _CHUNK // width)
-        for start in range(0, rows.size, step):
-            part = slice(start, start + step)
-            positions = rows[part, None] + columns
-            np.add.at(flat, positions.reshape(-1), g[part].reshape(-1))
-        return y
-    return add_at(y, np.arange(y.size).reshape(y.shape)[index], g)
 
 
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
@@ -133,6 +121,12 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
     return d
 
 
+def _index_part(g: Any, x_shape: tuple[int, ...], template: Template, indices: Any) -> Any:
+    if type(g) is np.ndarray and indices:
+        return IndexPart(g, (template, indices), x_shape)
+    return _index_add(g, indices, template, x_shape)
+
+
 _INDEX: Primitive = Primitive(
     "getitem",
     _index_value,
@@ -142,6 +136,7 @@ _INDEX: Primitive = Primitive(
     },
     kernel="getitem",
     moves=True,
+    part=_index_part,
 )
 _INDEX_ADD: Primitive = Primitive(
     "index_add",
@@ -473,13 +468,15 @@ def _scatter_value(
         if indices.min() < -n or indices.max() >= n:
             bad = next(i for i in indices.reshape(-1).tolist() if not -n <= i < n)
             raise IndexError(f"index {bad} is out of bounds for axis {axis} with size {n}")
-        at = indices.astype(np.int64, copy=False)  # positions need more room
-        positions = np.where(at < 0, at + n, at) * math.prod(shape[axis + 1 :])
-        for i, part in enumerate(index):
-            if i != axis and part.size > 1:
-                positions += part * math.prod(shape[i + 1 :])
-        return add_at(y, positions, np.asarray(src))
+        return add_at(y, gathered_places(indices, axis, shape), np.asarray(src))
     return y
+
+
+def _gather_part(g: Any, indices: Any, axis: int, x_shape: tuple[int, ...], distinct: bool) -> Any:
+    if type(g) is np.ndarray and g.dtype in dtypes.WIDE_FLOATS and not distinct and g.size:
+        return GatherPart(g, (indices, axis), x_shape)
+    attrs = {"axis": axis, "shape": x_shape, "distinct": distinct}
+    return apply(_SCATTER_ADD, (g, indices), attrs)
 
 
 GATHER: Primitive = Primitive(
@@ -492,6 +489,7 @@ GATHER: Primitive = Primitive(
         "indices": None,
     },
     moves=True,
+    part=_gather_part,
 )
 _SCATTER_ADD: Primitive = Primitive(
     "scatter_add",

@@ -13,6 +13,7 @@ import numpy as np
 from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.parts import Part as GradientPart
 from tensorgrad.ops.sums import column_sums, total
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
@@ -450,6 +451,7 @@ _SLICE: Primitive = Primitive(
     _slice_value,
     {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)},
     moves=True,
+    part=lambda g, index, x_shape: GradientPart(g, decoded(index), x_shape),
 )
 _UNSLICE: Primitive = Primitive(
     "unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)}, moves=True

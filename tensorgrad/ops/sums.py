@@ -20,8 +20,8 @@ from tensorgrad.dtypes import WIDE_FLOATS
 
 Array = ndarray[Any, Any]
 
-# So many numbers are added in order at most, and so many rows make a block of a larger sum.
-_IN_ORDER = 128
+#: So many numbers are added in order at most, and so many rows make a block of a larger sum.
+IN_ORDER = 128
 _BLOCK = 32
 # Short rows that lie side by side are added as one row of about so many elements: the inner loop
 # of NumPy is then long enough to be worth starting.
@@ -39,7 +39,7 @@ def total(xp: Any, x: Any, axis: tuple[int, ...] | None = None, keepdims: bool =
     ndim = x.ndim
     over = range(ndim) if axis is None else axis
     count = x.shape[over[0]] if len(over) == 1 else math.prod([x.shape[k] for k in over])
-    if count <= _IN_ORDER or ndim == 1 or x.dtype not in WIDE_FLOATS:
+    if count <= IN_ORDER or ndim == 1 or x.dtype not in WIDE_FLOATS:
         return reduce(x, axis, keepdims=keepdims)
     first = ndim - len(over)
     if x.flags.c_contiguous and all(k >= first for k in over):
@@ -80,7 +80,7 @@ def _adjacent(y: Array, axis: int) -> bool:
 
 def _over_rows(x: Array) -> Array:
     """The sums of ``x``, shape (stack, rows, columns), over the rows."""
-    while x.shape[1] > _IN_ORDER:
+    while x.shape[1] > IN_ORDER:
         stack, n, columns = x.shape
         together = 1
         if _adjacent(x, 2):
@@ -123,14 +123,14 @@ def running(xp: Any, name: str, x: Any, axis: int) -> Any:
 
     Many float32 numbers are added or multiplied in float64, and each result is rounded once.
     """
-    if xp is not np or x.dtype != np.float32 or x.shape[axis] <= _IN_ORDER:
+    if xp is not np or x.dtype != np.float32 or x.shape[axis] <= IN_ORDER:
         return getattr(x, name)(axis=axis)
     return getattr(x, name)(axis=axis, dtype=np.float64).astype(x.dtype)
 
 
 def product(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     """``x.prod(axis)``; many float32 numbers are multiplied in float64."""
-    if xp is not np or x.dtype != np.float32 or math.prod([x.shape[k] for k in axis]) <= _IN_ORDER:
+    if xp is not np or x.dtype != np.float32 or math.prod([x.shape[k] for k in axis]) <= IN_ORDER:
         return x.prod(axis=axis, keepdims=keepdims)
     return x.prod(axis=axis, keepdims=keepdims, dtype=np.float64).astype(x.dtype)
 
@@ -141,12 +141,12 @@ _STRIDE = 13
 
 def many_at_one(positions: Array, dtype: np.dtype[Any]) -> bool:
     """Whether numbers of ``dtype`` added at ``positions``, one after the other, might drift."""
-    if dtype != np.float32 or positions.size <= _IN_ORDER:
+    if dtype != np.float32 or positions.size <= IN_ORDER:
         return False
     # A sample counted by the last bits: that costs little, and may say yes in vain.
     sample = positions.reshape(-1)[::_STRIDE]
     sample = sample & ((2 << sample.size.bit_length()) - 1)
-    return bool(np.bincount(sample).max() > _IN_ORDER // _STRIDE)
+    return bool(np.bincount(sample).max() > IN_ORDER // _STRIDE)
 
 
 def add_at(y: Array, positions: Array, values: Array) -> Array:
@@ -155,7 +155,7 @@ def add_at(y: Array, positions: Array, values: Array) -> Array:
     ``y`` itself is overwritten, unless many float32 numbers meet: these are added in float64.
     """
     at, given = positions.reshape(-1), values.reshape(-1)
-    if y.dtype == np.float32 and at.size > max(_IN_ORDER, 4 * y.size):
+    if y.dtype == np.float32 and at.size > max(IN_ORDER, 4 * y.size):
         return np.bincount(at, given, y.size).astype(y.dtype).reshape(y.shape)
     if many_at_one(at, y.dtype):
         wide = np.zeros(y.size)
