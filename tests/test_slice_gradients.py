@@ -271,7 +271,7 @@ def test_strides_of_both() -> None:
 def test_arrays_apart_in_an_index() -> None:
     """Their axes come first in the result."""
     rng = np.random.default_rng(0)
-    index = (slice(None), np.array([0, 2, 2]), slice(None), np.array([[1], [0]]))
+    index: Any = (slice(None), np.array([0, 2, 2]), slice(None), np.array([[1], [0]]))
     y, wanted = np.zeros((2, 3, 4, 2)), np.zeros((2, 3, 4, 2))
     g = rng.standard_normal(wanted[index].shape)
     add_at_index(y, ((None,) * 3, "array", (None,) * 3, "array", ...), [index[1], index[3]], g)
