@@ -6,7 +6,7 @@ from tensorgrad.nn import distances, loss_functions, penalties
 from tensorgrad.nn.distances import *
 from tensorgrad.nn.loss_functions import *
 from tensorgrad.nn.penalties import *
-from tensorgrad.ops import activations, attention, binary_losses, losses, normalization
+from tensorgrad.ops import activations, attention, binary_losses, losses, normalization, recurrence
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
 from tensorgrad.ops.binary_losses import *
@@ -17,6 +17,7 @@ from tensorgrad.ops.linear_algebra import linear as linear
 from tensorgrad.ops.losses import *
 from tensorgrad.ops.normalization import *
 from tensorgrad.ops.random import dropout as dropout
+from tensorgrad.ops.recurrence import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["dropout", "linear", "one_hot", "sigmoid", "tanh"]
@@ -29,5 +30,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         losses,
         normalization,
         penalties,
+        recurrence,
     ):
         __all__ += _module.__all__

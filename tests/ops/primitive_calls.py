@@ -19,7 +19,7 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
-from tensorgrad.ops import attention
+from tensorgrad.ops import attention, recurrence, recurrence_loops
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.tape import LEAF, Primitive, apply
 
@@ -146,6 +146,7 @@ def _others() -> None:
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
     _attention(x)
+    _recurrence()
 
 
 def _attention(x: Tensor) -> None:
@@ -160,6 +161,27 @@ def _attention(x: Tensor) -> None:
         apply(attention._ATTENTION_GRADIENT, (g, q, k, v, mask, y, r), attrs)
         attrs.update(key=3, position=8, p=0.5)
         apply(attention._DROPPING_GRADIENT, (g, q, k, v, mask, y, r), attrs)
+
+
+def _recurrence() -> None:
+    """Where nothing is recorded the loop backward is a primitive."""
+    rng = np.random.default_rng(0)
+    for kind, op in recurrence.FORWARD.items():
+        rows = {"lstm": 8, "gru": 6}.get(kind, 2)
+        x, h, w_ih, w_hh = (
+            rng.standard_normal(n) for n in ((3, 2, 2), (2, 2), (rows, 2), (rows, 2))
+        )
+        for lengths in (None, np.array([1, 3])):
+            c = h if kind == "lstm" else None
+            given = (x, h, c, w_ih, w_hh, None, None, None, lengths)
+            y, kept = op.cpu(*given, reverse=False)
+            attrs = {"reverse": False, "sizes": recurrence_loops.sizes_of(kind, x, w_hh, None)}
+            arrays = (y * 0.5, y, h, c, w_hh, None, lengths, *kept)
+            apply(recurrence.BACKWARD[kind], [_tensor(a) for a in arrays], attrs)
+
+
+def _tensor(x: Any) -> Any:
+    return None if x is None else Tensor(x)
 
 
 def _updates() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,37 @@ def call(row: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     for name in row.torch.split("."):
         function = getattr(function, name)
     return function(*args, **{RENAMED.get(k, k): v for k, v in kwargs.items()})
+
+
+# --- recurrent layers: PyTorch's own, one sequence at a time --------------------------------------
+
+
+def _recurrent(
+    kind: str, x: Any, *tensors: Any, nonlinearity: str = "tanh", lengths: Any = None,
+    reverse: bool = False,
+) -> Any:  # fmt: skip
+    given: list[Any] = [*tensors, *[None] * (7 - len(tensors))]
+    w_ih, w_hh, b_ih, b_hh, h, c, w_hr = given
+    rows, batch = w_hh.shape[0], x.shape[1]
+    zeros = torch.zeros(rows, dtype=x.dtype)
+    weights = [w_ih, w_hh, zeros if b_ih is None else b_ih, zeros if b_hh is None else b_hh]
+    weights += [] if w_hr is None else [w_hr]
+    h = torch.zeros(batch, w_hh.shape[1], dtype=x.dtype) if h is None else h
+    c = torch.zeros(batch, rows // 4, dtype=x.dtype) if c is None else c
+    run = getattr(torch, kind if kind != "rnn" else f"rnn_{nonlinearity}")
+    parts = []
+    for k in range(batch):
+        part = x[: x.shape[0] if lengths is None else lengths[k], k : k + 1]
+        part = part.flip(0) if reverse else part
+        state = h[None, k : k + 1], c[None, k : k + 1]
+        y, *last = run(
+            part, state if kind == "lstm" else state[0], weights, True, 1, 0.0, False, False, False
+        )
+        y = y.flip(0) if reverse else y
+        empty = torch.zeros(x.shape[0] - len(y), 1, y.shape[2], dtype=x.dtype)
+        parts.append((torch.cat([y, empty]), *[z[0] for z in last]))
+    columns = list(zip(*parts, strict=True))
+    return torch.cat(columns[0], 1), *[torch.cat(z, 0) for z in columns[1:]]
 
 
 # --- elementwise ----------------------------------------------------------------------------------
@@ -238,6 +270,7 @@ def _binary_cross_entropy(x: Any, t: Any, weight: Any = None, reduction: str = "
 
 
 ADAPTORS: dict[str, Callable[..., Any]] = {
+    **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
     "bias_activation": _bias_activation,
     "binary_cross_entropy": _binary_cross_entropy,
     "maximum": _with_tensors("maximum"),

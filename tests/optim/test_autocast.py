@@ -16,6 +16,7 @@ from tensorgrad.ops.table import OPERATIONS, Operation
 
 #: what is documented: products, and what consists of them, in 16 bits
 PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot", "scaled_dot_product_attention"}
+PRODUCTS |= {"rnn", "lstm", "gru"}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
 IN_FLOAT32 = {"softmax", "log_softmax"}
 

@@ -352,6 +352,14 @@ def test_random_programs_find_planted_faults(
 
 #: Primitives of the table that stay calls in float32 programs, forward and backward.
 CALLS = {"argsort", "searchsorted", "attention", "attention_gradient"}
+CALLS |= {
+    "rnn",
+    "rnn_backward",
+    "lstm",
+    "lstm_backward",
+    "gru",
+    "gru_backward",
+}  # loops of products
 
 
 def _program_of(row: Operation, number: int, backward: bool) -> Program:

@@ -1,0 +1,402 @@
+"""The loops over time of recurrent layers, forward and backward, on arrays of one device.
+
+Inside, batches lie in columns: the gates of a step are (gates * hidden, batch), each gate whole in
+memory, and one product fills them. The input's part of all steps is one product before the loop,
+the weights' gradients are products after it. Sigmoids are computed as 0.5 * tanh(x / 2) + 0.5: so
+one call serves all gates, and halving the weights beforehand is exact.
+
+Forward, a loop gives the primitive's value, flat, and what its gradient keeps; backward, it gives
+one flat array of the parts that ``Sizes.parts`` names.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from tensorgrad.backend.namespace import Namespace
+
+__all__: list[str] = []
+
+
+class Sizes(NamedTuple):
+    """Steps, batch, hidden size, size of the output (another with a projection), kind of layer."""
+
+    steps: int
+    batch: int
+    hidden: int
+    out: int
+    kind: str
+
+    @property
+    def value(self) -> dict[str, tuple[int, ...]]:
+        """The parts of the value: the states of all steps; of an LSTM also the last cell."""
+        parts: dict[str, tuple[int, ...]] = {"h": (self.steps, self.batch, self.out)}
+        if self.kind == "lstm":
+            parts["c"] = (self.batch, self.hidden)
+        return parts
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """The parts of what comes backward, which all have the batch last.
+
+        x: the gradient of what the input's product gave, (gates * hidden, steps, batch); of a GRU
+        beside it that of the state's product, hh, which differs. h, c: that of the initial state.
+        projected: of a projection, that of its result.
+        """
+        gates = {"lstm": 4, "gru": 3}.get(self.kind, 1) * self.hidden
+        parts: dict[str, tuple[int, ...]] = {"x": (gates, self.steps, self.batch)}
+        if self.kind == "gru":
+            parts["hh"] = parts["x"]
+        parts["h"] = (self.out, self.batch)
+        if self.kind == "lstm":
+            parts["c"] = (self.hidden, self.batch)
+        if self.out != self.hidden:
+            parts["projected"] = (self.out, self.steps, self.batch)
+        return parts
+
+
+def sizes_of(kind: str, x: Any, weight_hh: Any, weight_hr: Any) -> Sizes:
+    """The Sizes of a call of a primitive."""
+    out = weight_hh.shape[1]
+    return Sizes(
+        x.shape[0], x.shape[1], out if weight_hr is None else weight_hr.shape[1], out, kind
+    )
+
+
+def cut(flat: Any, parts: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The parts of a flat array or tensor, which share its memory."""
+    found, at = {}, 0
+    for name, shape in parts.items():
+        size = math.prod(shape)
+        found[name] = flat[at : at + size].reshape(shape)
+        at += size
+    return found
+
+
+def _flat(xp: Any, parts: dict[str, tuple[int, ...]], dtype: Any) -> Any:
+    return xp.empty(sum(math.prod(shape) for shape in parts.values()), dtype)
+
+
+def _steps(count: int, reverse: bool) -> range:
+    return range(count - 1, -1, -1) if reverse else range(count)
+
+
+def _state(xp: Any, h: Any, size: int, batch: int, dtype: Any) -> Any:
+    """A state (batch, size), zeros if it is ``None``, as columns in memory of its own."""
+    return xp.zeros((size, batch), dtype) if h is None else h.T.copy()
+
+
+def _alive(xp: Any, lengths: Any, steps: int) -> Any:
+    """Which sequences have not ended, (steps, batch); ``None`` where there are no lengths."""
+    return None if lengths is None else xp.arange(steps)[:, None] < lengths
+
+
+def _input_part(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+    """The input's part of the gates of all steps: (gates * hidden, steps, batch)."""
+    steps, batch, size = x.shape
+    part = xp.dot(weight, x.reshape(steps * batch, size).T)
+    if bias is not None:
+        part += bias[:, None]
+    return part.reshape(weight.shape[0], steps, batch)
+
+
+def _added(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def _check_arrays(xp: Any) -> None:
+    if isinstance(xp, Namespace):
+        xp.refuse("a recurrence over time is a loop of products")
+
+
+# --- RNN ------------------------------------------------------------------------------------------
+
+
+def rnn_value(
+    xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    lengths: Any, reverse: bool, kind: str,
+) -> Any:  # fmt: skip
+    """``h = tanh(W x + U h + b)``, or with ReLU; nothing is kept besides the states."""
+    _check_arrays(xp)
+    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None)
+    y = _flat(xp, sizes.value, x.dtype)
+    out = cut(y, sizes.value)["h"]
+    part = _input_part(xp, x, w_ih, _added(b_ih, b_hh))
+    alive = _alive(xp, lengths, steps)
+    h = _state(xp, h, hidden, batch, x.dtype)
+    new = xp.empty_like(h)
+    for t in _steps(steps, reverse):
+        xp.dot(w_hh, h, out=new)
+        new += part[:, t]
+        if kind == "rnn_tanh":
+            xp.tanh(new, out=new)
+        else:
+            xp.maximum(new, 0, out=new)
+        if alive is None:
+            h, new = new, h
+        else:
+            xp.copyto(h, new, where=alive[t])
+        out[t] = h.T
+    return y, ()
+
+
+def rnn_back(
+    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *kept: Any,
+    reverse: bool, sizes: Sizes,
+) -> Any:  # fmt: skip
+    """The loop of ``rnn_value`` backward; see the head of this file."""
+    _check_arrays(xp)
+    flat = _flat(xp, sizes.parts, g.dtype)
+    parts = cut(flat, sizes.parts)
+    g, y = cut(g, sizes.value)["h"], cut(y, sizes.value)["h"]
+    alive = _alive(xp, lengths, sizes.steps)
+    dh = xp.zeros((sizes.hidden, sizes.batch), g.dtype)
+    d, w_hh_t = xp.empty_like(dh), w_hh.T
+    for t in _steps(sizes.steps, not reverse):
+        dh += g[t].T
+        if sizes.kind == "rnn_tanh":
+            xp.multiply(y[t].T, y[t].T, out=d)
+            xp.subtract(1, d, out=d)
+            d *= dh
+        else:
+            xp.multiply(dh, y[t].T > 0, out=d)
+        if alive is None:
+            xp.dot(w_hh_t, d, out=dh)
+        else:
+            xp.copyto(d, 0, where=~alive[t])
+            xp.copyto(dh, xp.dot(w_hh_t, d), where=alive[t])
+        parts["x"][:, t] = d
+    parts["h"][...] = dh
+    return flat
+
+
+# --- LSTM -----------------------------------------------------------------------------------------
+
+
+def _lstm_order(xp: Any, w: Any, hidden: int) -> Any:
+    """Weights of the gates i, f, g, o in the order i, f, o, g, with those of sigmoids halved."""
+    found = xp.empty(w.shape, w.dtype)
+    xp.multiply(w[: 2 * hidden], 0.5, out=found[: 2 * hidden])
+    xp.multiply(w[3 * hidden :], 0.5, out=found[2 * hidden : 3 * hidden])
+    found[3 * hidden :] = w[2 * hidden : 3 * hidden]
+    return found
+
+
+def lstm_value(
+    xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    lengths: Any, reverse: bool, kind: str,
+) -> Any:  # fmt: skip
+    """``c = f c + i g; h = o tanh(c)``, projected if there is a ``w_hr``.
+
+    Kept are the gates (steps, 4 * hidden, batch) as i, f, o, g, the cells, and their tanh.
+    """
+    _check_arrays(xp)
+    steps, batch, hidden, width, _ = sizes = sizes_of(kind, x, w_hh, w_hr)
+    y = _flat(xp, sizes.value, x.dtype)
+    value = cut(y, sizes.value)
+    bias = _added(b_ih, b_hh)
+    bias = bias if bias is None else _lstm_order(xp, bias, hidden)
+    part = _input_part(xp, x, _lstm_order(xp, w_ih, hidden), bias)
+    w = _lstm_order(xp, w_hh, hidden)
+    alive = _alive(xp, lengths, steps)
+    gates = xp.empty((steps, 4 * hidden, batch), x.dtype)
+    cells = xp.empty((steps, hidden, batch), x.dtype)
+    tanhs = xp.empty((steps, hidden, batch), x.dtype)
+    h = _state(xp, h, width, batch, x.dtype)
+    c = _state(xp, c, hidden, batch, x.dtype)
+    through, inner = xp.empty_like(gates[0]), xp.empty_like(c)
+    new = h if alive is None else xp.empty_like(h)
+    shown = new if w_hr is None else inner
+    for t in _steps(steps, reverse):
+        gate, cell = gates[t], cells[t]
+        xp.dot(w, h, out=through)
+        xp.add(through, part[:, t], out=gate)
+        xp.tanh(gate, out=gate)
+        gate[: 3 * hidden] *= 0.5
+        gate[: 3 * hidden] += 0.5
+        xp.multiply(gate[:hidden], gate[3 * hidden :], out=inner)
+        xp.multiply(gate[hidden : 2 * hidden], c, out=cell)
+        cell += inner
+        if alive is not None:
+            xp.copyto(cell, c, where=~alive[t])
+        c = cell
+        xp.tanh(cell, out=tanhs[t])
+        xp.multiply(gate[2 * hidden : 3 * hidden], tanhs[t], out=shown)
+        if w_hr is not None:
+            xp.dot(w_hr, inner, out=new)
+        if alive is not None:
+            xp.copyto(h, new, where=alive[t])
+        value["h"][t] = h.T
+    value["c"][...] = c.T
+    return y, (gates, cells, tanhs)
+
+
+def lstm_back(
+    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any,
+    cells: Any, tanhs: Any, *, reverse: bool, sizes: Sizes,
+) -> Any:  # fmt: skip
+    """The loop of ``lstm_value`` backward; see the head of this file."""
+    _check_arrays(xp)
+    steps, batch, n, width, _ = sizes
+    flat = _flat(xp, sizes.parts, g.dtype)
+    parts = cut(flat, sizes.parts)
+    given = cut(g, sizes.value)
+    alive = _alive(xp, lengths, steps)
+    first = _state(xp, c, n, batch, g.dtype)
+    dc = given["c"].T.copy()
+    dh = xp.zeros((width, batch), g.dtype)
+    d = xp.empty((4 * n, batch), g.dtype)
+    a, squares = xp.empty_like(dc), xp.empty_like(d[: 2 * n])
+    di, df, dg, do = (d[k * n : (k + 1) * n] for k in range(4))
+    by_cell, w_hh_t = d[: 3 * n].reshape(3, n, batch), w_hh.T
+    order = _steps(steps, not reverse)
+    for t in order:
+        gate, tanh = gates[t], tanhs[t]
+        i, f, o, z = (gate[k * n : (k + 1) * n] for k in range(4))
+        before = first if t == order[-1] else cells[t + order.step]
+        dh += given["h"][t].T
+        if w_hr is not None:
+            parts["projected"][:, t] = dh if alive is None else dh * alive[t]
+        shown = dh if w_hr is None else xp.dot(w_hr.T, dh)
+        held = None if alive is None else dc.copy()
+        xp.multiply(tanh, tanh, out=a)  # through h = o tanh(c) to the cell
+        xp.subtract(1, a, out=a)
+        a *= o
+        a *= shown
+        dc += a
+        xp.multiply(o, o, out=a)
+        xp.subtract(o, a, out=do)
+        do *= tanh
+        do *= shown
+        xp.multiply(gate[: 2 * n], gate[: 2 * n], out=squares)
+        xp.subtract(gate[: 2 * n], squares, out=d[: 2 * n])
+        xp.multiply(z, z, out=a)
+        xp.subtract(1, a, out=dg)
+        di *= z
+        df *= before
+        dg *= i
+        by_cell *= dc
+        dc *= f
+        if alive is None:
+            xp.dot(w_hh_t, d, out=dh)
+        else:
+            xp.copyto(d, 0, where=~alive[t])
+            xp.copyto(dc, held, where=~alive[t])
+            xp.copyto(dh, xp.dot(w_hh_t, d), where=alive[t])
+        parts["x"][:, t] = d
+    parts["h"][...], parts["c"][...] = dh, dc
+    return flat
+
+
+# --- GRU ------------------------------------------------------------------------------------------
+
+
+def _gru_order(xp: Any, w: Any, hidden: int) -> Any:
+    """Weights of the gates r, z, n, with those of r and z, which are sigmoids, halved."""
+    found = w.copy()
+    found[: 2 * hidden] *= 0.5
+    return found
+
+
+def gru_value(
+    xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    lengths: Any, reverse: bool, kind: str,
+) -> Any:  # fmt: skip
+    """``n = tanh(W x + r (U h + b)); h = (1 - z) n + z h``.
+
+    Kept are the gates r, z, n (steps, 3 * hidden, batch), and what r multiplies.
+    """
+    _check_arrays(xp)
+    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None)
+    y = _flat(xp, sizes.value, x.dtype)
+    out = cut(y, sizes.value)["h"]
+    b_hn = None if b_hh is None else b_hh[2 * hidden :, None]
+    if b_hh is not None:  # that of n is multiplied by r; the others join the input's
+        b_ih = xp.concatenate([_added(b_ih, b_hh)[: 2 * hidden], _rest(xp, b_ih, b_hh, hidden)])
+    if b_ih is not None:
+        b_ih = _gru_order(xp, b_ih, hidden)
+    part = _input_part(xp, x, _gru_order(xp, w_ih, hidden), b_ih)
+    w = _gru_order(xp, w_hh, hidden)
+    alive = _alive(xp, lengths, steps)
+    gates = xp.empty((steps, 3 * hidden, batch), x.dtype)
+    states = xp.empty((steps, hidden, batch), x.dtype)
+    h = _state(xp, h, hidden, batch, x.dtype)
+    through, new = xp.empty_like(gates[0]), xp.empty_like(h)
+    for t in _steps(steps, reverse):
+        gate, state = gates[t], states[t]
+        both, n = gate[: 2 * hidden], gate[2 * hidden :]
+        xp.dot(w, h, out=through)
+        xp.add(through[: 2 * hidden], part[: 2 * hidden, t], out=both)
+        xp.tanh(both, out=both)
+        both *= 0.5
+        both += 0.5
+        if b_hn is None:
+            state[...] = through[2 * hidden :]
+        else:
+            xp.add(through[2 * hidden :], b_hn, out=state)
+        xp.multiply(gate[:hidden], state, out=n)
+        n += part[2 * hidden :, t]
+        xp.tanh(n, out=n)
+        xp.subtract(h, n, out=new)
+        new *= gate[hidden : 2 * hidden]
+        new += n
+        if alive is None:
+            h, new = new, h
+        else:
+            xp.copyto(h, new, where=alive[t])
+        out[t] = h.T
+    return y, (gates, states)
+
+
+def _rest(xp: Any, b_ih: Any, b_hh: Any, hidden: int) -> Any:
+    """The bias of the candidates that belongs to the input."""
+    return xp.zeros_like(b_hh[2 * hidden :]) if b_ih is None else b_ih[2 * hidden :]
+
+
+def gru_back(
+    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any,
+    states: Any, *, reverse: bool, sizes: Sizes,
+) -> Any:  # fmt: skip
+    """The loop of ``gru_value`` backward; see the head of this file."""
+    _check_arrays(xp)
+    steps, batch, m, *_ = sizes
+    flat = _flat(xp, sizes.parts, g.dtype)
+    parts = cut(flat, sizes.parts)
+    g, y = cut(g, sizes.value)["h"], cut(y, sizes.value)["h"]
+    alive = _alive(xp, lengths, steps)
+    first = _state(xp, h, m, batch, g.dtype)
+    dh = xp.zeros((m, batch), g.dtype)
+    d, inner = xp.empty((3 * m, batch), g.dtype), xp.empty((3 * m, batch), g.dtype)
+    dr, dz, dn = (d[k * m : (k + 1) * m] for k in range(3))
+    squares, a, w_hh_t = xp.empty_like(d[: 2 * m]), xp.empty_like(dh), w_hh.T
+    order = _steps(steps, not reverse)
+    for t in order:
+        gate = gates[t]
+        r, z, n = (gate[k * m : (k + 1) * m] for k in range(3))
+        before = first if t == order[-1] else y[t + order.step].T
+        dh += g[t].T
+        xp.multiply(gate[: 2 * m], gate[: 2 * m], out=squares)
+        xp.subtract(gate[: 2 * m], squares, out=d[: 2 * m])
+        xp.subtract(before, n, out=a)
+        a *= dh
+        dz *= a
+        xp.multiply(n, n, out=a)
+        xp.subtract(1, a, out=dn)
+        dn *= dh
+        xp.subtract(1, z, out=a)
+        dn *= a
+        dr *= states[t]
+        dr *= dn
+        inner[: 2 * m] = d[: 2 * m]
+        xp.multiply(dn, r, out=inner[2 * m :])
+        if alive is None:
+            dh *= z
+            dh += xp.dot(w_hh_t, inner, out=a)
+        else:
+            for half in (d, inner):
+                xp.copyto(half, 0, where=~alive[t])
+            xp.copyto(dh, dh * z + xp.dot(w_hh_t, inner), where=alive[t])
+        parts["x"][:, t], parts["hh"][:, t] = d, inner
+    parts["h"][...] = dh
+    return flat
