@@ -6,10 +6,19 @@ from tensorgrad.nn import distances, loss_functions, penalties
 from tensorgrad.nn.distances import *
 from tensorgrad.nn.loss_functions import *
 from tensorgrad.nn.penalties import *
-from tensorgrad.ops import activations, attention, binary_losses, losses, normalization, recurrence
+from tensorgrad.ops import (
+    activations,
+    attention,
+    binary_losses,
+    ctc,
+    losses,
+    normalization,
+    recurrence,
+)
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
 from tensorgrad.ops.binary_losses import *
+from tensorgrad.ops.ctc import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
 from tensorgrad.ops.indexing import one_hot as one_hot
@@ -25,6 +34,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         activations,
         attention,
         binary_losses,
+        ctc,
         distances,
         loss_functions,
         losses,

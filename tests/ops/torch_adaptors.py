@@ -269,8 +269,30 @@ def _binary_cross_entropy(x: Any, t: Any, weight: Any = None, reduction: str = "
     return each if reduction == "none" else getattr(each, reduction)()
 
 
+def _ctc_loss(
+    x: Any, targets: Any, steps: Any, lengths: Any, blank: int = 0, reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Any:  # fmt: skip
+    """With the gradient by logarithms as they are: PyTorch takes them for those of a softmax, and
+    adds the probabilities to it."""
+    rows = x if x.ndim == 3 else x[:, None]
+    steps, lengths = (torch.as_tensor(n).reshape(-1) for n in (steps, lengths))
+    labels = targets if x.ndim == 3 else targets[None]
+    function = torch.nn.functional.ctc_loss
+    each = function(rows, labels, steps, lengths, blank, "none", zero_infinity)
+    counted = torch.arange(len(x))[:, None] < steps
+    if zero_infinity:
+        counted = counted & (function(rows, labels, steps, lengths, blank, "none") < math.inf)
+    total = (rows.exp() * counted[:, :, None]).sum((0, 2))
+    each = each - (total - total.detach())
+    if reduction == "mean":
+        return (each / lengths.clamp(min=1)).mean()
+    return each.sum() if reduction == "sum" else each.reshape(x.shape[1:-1])
+
+
 ADAPTORS: dict[str, Callable[..., Any]] = {
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
+    "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,
     "binary_cross_entropy": _binary_cross_entropy,
     "maximum": _with_tensors("maximum"),

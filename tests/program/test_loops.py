@@ -360,6 +360,7 @@ CALLS |= {
     "gru",
     "gru_backward",
 }  # loops of products
+CALLS |= {"ctc_loss"}  # its steps depend on one another
 
 
 def _program_of(row: Operation, number: int, backward: bool) -> Program:
