@@ -1,10 +1,7 @@
-"""Attention: softmax of products of queries and keys, times values, block by block.
+"""Attention: softmax of products of queries and keys, times values.
 
-The scores of all queries and keys never exist at once. Queries and keys are gone through in blocks;
-the largest score of each row and the sum of its exponentials are kept up to date on the way (online
-softmax), and the gradient computes the blocks again from the logarithm of that sum. So memory grows
-with the length and not with its square. Sources: Milakov and Gimelshein, "Online normalizer
-calculation for softmax" (2018); Dao and others, "FlashAttention" (2022).
+What is computed of arrays is in ``attention_blocks``; here are the forms of it that programs turn
+into loops, the rules that can be recorded, and the function.
 """
 
 # The operators inside the rules come from a class that is made later.
@@ -13,22 +10,27 @@ calculation for softmax" (2018); Dao and others, "FlashAttention" (2022).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product as every
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad import backend
-from tensorgrad.backend import is_array, philox
-from tensorgrad.backend.namespace import Namespace
-from tensorgrad.dtypes import FLOATS, HALVES, float32
+from tensorgrad.backend import is_array
+from tensorgrad.dtypes import FLOATS, promote
 from tensorgrad.dtypes import bool as boolean
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.observers import current_mode
+from tensorgrad.ops.attention_blocks import (
+    INPUTS,
+    SCORES,
+    attention_gradient_value,
+    attention_gradients,
+    attention_value,
+    stride_of,
+)
 from tensorgrad.ops.creation import arange, asarray, zeros
 from tensorgrad.ops.elementwise import exp, where
-from tensorgrad.ops.linear_algebra import matmul, product
+from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.random import _MASK, Generator, default_generator
 from tensorgrad.ops.reductions import max as maximum_of
@@ -42,263 +44,95 @@ if TYPE_CHECKING:
 
 __all__ = ["scaled_dot_product_attention"]
 
-#: So many scores are computed at a time, at most, and so many rows of one head.
-_SCORES = 1 << 18
-_ROWS = 256
-
-Slices = tuple[slice, ...]
+# --- as loops -------------------------------------------------------------------------------------
+# In a program small attention is products and nests, for which all scores are there at once.
 
 
-# --- blocks ---------------------------------------------------------------------------------------
+def _scores_in_loops(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float
+) -> tuple[Any, Any]:
+    """The scores, -inf where nothing is seen, and the scaled queries."""
+    shapes = [x.shape[:-2] for x in (q, k, v, mask) if x is not None]
+    shape = (*np.broadcast_shapes(*shapes), q.shape[-2], k.shape[-2])
+    if math.prod(shape) > SCORES:
+        xp.refuse("so many scores go block by block")
+    queries = q * scale
+    s = xp.matmul(queries, xp.swapaxes(k, -1, -2))
+    least = s.dtype.type(-math.inf)
+    if mask is not None:
+        s = xp.where(mask, s, least) if mask.dtype == boolean else s + mask
+    if causal:
+        s = xp.where(xp.arange(shape[-2])[:, None] >= xp.arange(shape[-1]), s, least)
+    return xp.broadcast_to(s, shape), queries
 
 
-class _Blocks:
-    """The arrays of one call, and how they are cut.
-
-    The axes before the last two, the heads, are broadcast and cut in groups; of a group the queries
-    (rows) and keys (columns) are cut in blocks. ``drop`` is None or (key, position, p).
-    """
-
-    def __init__(
-        self, xp: Any, inputs: Sequence[Any], causal: bool, scale: float, drop: Any
-    ) -> None:
-        q, k, v, mask = inputs
-        self.xp, self.causal, self.scale, self.drop = xp, causal, scale, drop
-        given = [x.shape[:-2] for x in inputs if x is not None]
-        self.heads: tuple[int, ...] = np.broadcast_shapes(*given)
-        self.rows, self.columns = q.shape[-2], k.shape[-2]
-        self.q, self.k, self.v = (self.broadcast(_for_products(xp, x)) for x in (q, k, v))
-        self.mask = mask
-        if mask is not None:
-            shape = (*self.heads, self.rows, self.columns)
-            self.mask = xp.broadcast_to(mask, shape)
-        self.height = min(self.rows, _ROWS)
-        self.width = max(4, min(self.columns, _SCORES // max(1, self.height)) // 4 * 4)
-        if self.rows * self.columns <= _SCORES:
-            self.height, self.width = self.rows, self.columns
-
-    def broadcast(self, x: Any) -> Any:
-        """``x`` with the axes of all heads."""
-        shape = (*self.heads, *x.shape[-2:])
-        return x if x.shape == shape else self.xp.broadcast_to(x, shape)
-
-    def groups(self) -> Iterator[Slices]:
-        """Parts of the heads, each of which has as many as there is room for."""
-        room = max(1, _SCORES // max(1, self.height * self.width))
-        steps: list[int] = []
-        for n in reversed(self.heads):
-            steps.insert(0, max(1, min(n, room)))
-            room = room // n if 0 < n <= room else 1
-        cuts = [_cut(n, step) for n, step in zip(self.heads, steps, strict=True)]
-        return every(*cuts)
-
-    def row_blocks(self) -> list[slice]:
-        """The blocks of queries."""
-        return _cut(self.rows, self.height)
-
-    def column_blocks(self, rows: slice) -> list[slice]:
-        """The blocks of keys that some of the queries see."""
-        return _cut(min(self.columns, rows.stop) if self.causal else self.columns, self.width)
-
-    def scores(self, queries: Any, keys: Any, heads: Slices, rows: slice, columns: slice) -> Any:
-        """The scores of a block, -inf where a query does not see a key."""
-        xp = self.xp
-        s = product(xp, queries, xp.swapaxes(keys, -1, -2))
-        if self.mask is not None:
-            mask = self.mask[(*heads, rows, columns)]
-            s = xp.where(mask, s, s.dtype.type(-math.inf)) if mask.dtype == boolean else s + mask
-        if self.causal and columns.stop - 1 > rows.start:
-            seen = _numbers(xp, rows)[:, None] >= _numbers(xp, columns)
-            s = xp.where(seen, s, s.dtype.type(-math.inf))
-        return s
-
-    def kept(self, like: Any, heads: Slices, rows: slice, columns: slice) -> Any:
-        """What dropout multiplies the weights of a block with.
-
-        It depends on the places of query and key alone, so it is the same for other blocks. The
-        words of a row begin at a whole block of four.
-        """
-        xp = self.xp
-        key, position, p = self.drop
-        count = math.prod(self.heads)
-        head = xp.arange(count, dtype=np.uint64).reshape(self.heads)[heads].reshape(-1, 1)
-        row = head * np.uint64(self.rows) + _numbers(xp, rows).astype(np.uint64)
-        words = philox.rows(
-            xp, key, position + columns.start, row.reshape(-1), _stride(self.columns),
-            columns.stop - columns.start,
-        )  # fmt: skip
-        factor = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
-        found = words >= np.uint32(min(round(p * 2.0**32), 2**32 - 1))
-        return found.reshape(like.shape).astype(like.dtype) * like.dtype.type(factor)
+def _kept_in_loops(xp: Any, s: Any, drop: Any) -> Any:
+    """What dropout multiplies the weights with; see ``Blocks.kept``."""
+    key, position, p = drop
+    shape = (*s.shape[:-1], stride_of(s.shape[-1]))
+    words = xp.random_words(key, position, shape)[..., : s.shape[-1]]
+    factor = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+    kept = words >= np.uint32(min(round(p * 2.0**32), 2**32 - 1))
+    return kept.astype(s.dtype) * s.dtype.type(factor)
 
 
-def _cut(n: int, step: int) -> list[slice]:
-    return [slice(k, min(k + step, n)) for k in range(0, n, max(1, step))]
-
-
-def _numbers(xp: Any, part: slice) -> Any:
-    return xp.arange(part.start, part.stop)
-
-
-def _stride(columns: int) -> int:
-    """How many words of a random stream a row of weights takes."""
-    return -(-columns // 4) * 4
-
-
-def _for_products(xp: Any, x: Any) -> Any:
-    """``x``, copied if its matrices do not lie as a BLAS takes them: NumPy would do without one."""
-    if xp is not np or x.size == 0:
-        return x
-    (rows, columns), (down, right) = x.shape[-2:], x.strides[-2:]
-    size = x.itemsize
-    fits = (right == size and down >= columns * size) or (down == size and right >= rows * size)
-    return x if fits else np.ascontiguousarray(x)
-
-
-# --- value ----------------------------------------------------------------------------------------
-
-
-def _value(
+def _loops(
     xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any = None
 ) -> Any:
-    if isinstance(xp, Namespace):
-        return xp.refuse("attention goes block by block")
-    blocks = _Blocks(xp, (q, k, v, mask), causal, scale, drop)
-    y = xp.zeros((*blocks.heads, blocks.rows, v.shape[-1]), q.dtype)
-    r = xp.zeros((*blocks.heads, blocks.rows, 1), q.dtype)
-    for heads in blocks.groups():
-        for rows in blocks.row_blocks():
-            columns = blocks.column_blocks(rows)
-            if columns:
-                y[(*heads, rows)], r[(*heads, rows)] = _rows_of(blocks, heads, rows, columns)
-    return y, r
+    s, _ = _scores_in_loops(xp, q, k, v, mask, causal, scale)
+    low = s.max(axis=-1, keepdims=True)
+    low = xp.where(low == -math.inf, s.dtype.type(0), low)
+    e = xp.exp(s - low)
+    sums = e.sum(axis=-1, keepdims=True)
+    sums = xp.where(sums == 0, s.dtype.type(1), sums)
+    p = e / sums
+    if drop is not None:
+        p = p * _kept_in_loops(xp, s, drop)
+    return xp.matmul(p, v), low + xp.log(sums)
 
 
-def _rows_of(blocks: _Blocks, heads: Slices, rows: slice, columns: Sequence[slice]) -> Any:
-    """The results of a block of queries, and the logarithms of the sums of exponentials.
-
-    What sees no key gives 0, and 0 for the logarithm: so the exponentials of its scores are 0.
-    """
-    xp = blocks.xp
-    queries = blocks.q[(*heads, rows)] * blocks.scale
-    top: Any = None
-    for part in columns:
-        s = blocks.scores(queries, blocks.k[(*heads, part)], heads, rows, part)
-        new = s.max(axis=-1, keepdims=True)
-        if top is not None:
-            new = xp.maximum(new, top)
-        low = xp.where(new == -math.inf, s.dtype.type(0), new)
-        s -= low
-        xp.exp(s, out=s)
-        found_sum = s.sum(axis=-1, keepdims=True)
-        if blocks.drop is not None:
-            s *= blocks.kept(s, heads, rows, part)
-        found = product(xp, s, blocks.v[(*heads, part)])
-        if top is None:
-            y, sums = found, found_sum
-        else:
-            shrink = xp.exp(top - low)
-            y = y * shrink + found
-            sums = sums * shrink + found_sum
-        top = new
-    none = sums == 0
-    sums = xp.where(none, sums.dtype.type(1), sums)
-    return xp.where(none, y.dtype.type(0), y / sums), low + xp.log(sums)
-
-
-# --- gradients ------------------------------------------------------------------------------------
-
-
-def _gradients(blocks: _Blocks, g: Any, y: Any, r: Any, targets: Sequence[Any]) -> None:
-    """Add the gradients of q, k, v and mask to ``targets``, arrays of their shapes or ``None``."""
-    xp, g = blocks.xp, blocks.broadcast(_for_products(blocks.xp, g))
-    into = [_Sum(xp, t, len(blocks.heads)) for t in targets]
-    for heads in blocks.groups():
-        for rows in blocks.row_blocks():
-            here = (*heads, rows)
-            queries, up = blocks.q[here] * blocks.scale, g[here]
-            level = (up * y[here]).sum(axis=-1, keepdims=True)
-            for columns in blocks.column_blocks(rows):
-                there = (*heads, columns)
-                p = blocks.scores(queries, blocks.k[there], heads, rows, columns)
-                p -= r[here]
-                xp.exp(p, out=p)
-                d = product(xp, up, xp.swapaxes(blocks.v[there], -1, -2))
-                weights = p
-                if blocks.drop is not None:
-                    kept = blocks.kept(p, heads, rows, columns)
-                    d *= kept
-                    weights = p * kept
-                d -= level
-                d *= p
-                if targets[0] is not None:
-                    into[0].add(heads, rows, product(xp, d, blocks.k[there]) * blocks.scale)
-                if targets[1] is not None:
-                    into[1].add(heads, columns, product(xp, xp.swapaxes(d, -1, -2), queries))
-                if targets[2] is not None:
-                    into[2].add(heads, columns, product(xp, xp.swapaxes(weights, -1, -2), up))
-                if targets[3] is not None:
-                    into[3].add(heads, rows, d, columns)
-
-
-class _Sum:
-    """The gradient of an array that was broadcast, to which parts are added.
-
-    target: in the shape of the array. heads: how many axes lie before the last two.
-    """
-
-    def __init__(self, xp: Any, target: Any, heads: int) -> None:
-        self.xp = xp
-        if target is not None:
-            target = target.reshape((1,) * (heads + 2 - target.ndim) + target.shape)
-        self.target = target
-
-    def add(self, heads: Slices, rows: slice, d: Any, columns: slice = slice(None)) -> None:
-        """Add ``d``, the part for these heads, rows and columns."""
-        parts = (*heads, rows, columns)
-        shape = self.target.shape
-        over = tuple(k for k, n in enumerate(shape) if n == 1 != d.shape[k])
-        if over:
-            d = d.sum(axis=over, keepdims=True)
-        place = tuple(slice(None) if n == 1 else part for n, part in zip(shape, parts))
-        self.target[place] += d
-
-
-def _gradient_value(
+def _gradient_loops(
     xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
     causal: bool, scale: float, of_mask: bool, drop: Any = None,
 ) -> Any:  # fmt: skip
-    """The gradients of q, k and v one after the other, flat; or that of the mask."""
-    if isinstance(xp, Namespace):
-        return xp.refuse("attention goes block by block")
-    blocks = _Blocks(xp, (q, k, v, mask), causal, scale, drop)
+    s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
+    p = xp.exp(s - r)
+    d = xp.matmul(g, xp.swapaxes(v, -1, -2))
+    weights = p
+    if drop is not None:
+        kept = _kept_in_loops(xp, s, drop)
+        d, weights = d * kept, p * kept
+    d = (d - (g * y).sum(axis=-1, keepdims=True)) * p
     if of_mask:
-        found = xp.zeros(mask.shape, g.dtype)
-        _gradients(blocks, g, y, r, (None, None, None, found))
-        return found
-    flat = xp.zeros(q.size + k.size + v.size, g.dtype)
-    ends = q.size, q.size + k.size
-    parts = flat[: ends[0]], flat[ends[0] : ends[1]], flat[ends[1] :]
-    shaped = [part.reshape(x.shape) for part, x in zip(parts, (q, k, v))]
-    _gradients(blocks, g, y, r, (*shaped, None))
-    return flat
+        return _summed(xp, d, mask.shape)
+    found = (
+        (xp.matmul(d, k) * scale, q.shape),
+        (xp.matmul(xp.swapaxes(d, -1, -2), queries), k.shape),
+        (xp.matmul(xp.swapaxes(weights, -1, -2), g), v.shape),
+    )
+    return xp.concatenate([_summed(xp, x, shape).reshape(-1) for x, shape in found])
 
 
-def _together(g: Any, needed: Sequence[bool], saved: Any) -> list[Any]:
-    """All gradients that are needed at once, where nothing is recorded."""
-    xp = backend.of(g).xp
-    dtype = g.dtype
+def _dropping_loops(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any,
+    causal: bool, scale: float, key: int, position: int, p: float,
+) -> Any:  # fmt: skip
+    return _loops(xp, q, k, v, mask, causal, scale, (key, position, p))
 
-    def wide(x: Any) -> Any:
-        return x.astype(float32) if getattr(x, "dtype", None) in HALVES else x
 
-    inputs = [wide(saved[name]) for name in _INPUTS]
-    g = wide(g)
-    found = [xp.zeros(x.shape, g.dtype) if wanted else None for x, wanted in zip(inputs, needed)]
-    drop = (saved["key"], saved["position"], saved["p"]) if "p" in saved else None
-    blocks = _Blocks(xp, inputs, saved["causal"], saved["scale"], drop)
-    _gradients(blocks, g, wide(saved["y"]), saved["r"], found)
-    return [None if d is None else d.astype(dtype, copy=False) for d in found]
+def _dropping_gradient_loops(
+    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
+    causal: bool, scale: float, of_mask: bool, key: int, position: int, p: float,
+) -> Any:  # fmt: skip
+    drop = key, position, p
+    return _gradient_loops(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
+
+
+def _summed(xp: Any, d: Any, shape: tuple[int, ...]) -> Any:
+    """``d`` added up to ``shape``, which was broadcast to that of ``d``."""
+    extra = d.ndim - len(shape)
+    over = [k for k in range(d.ndim) if k < extra or shape[k - extra] == 1 != d.shape[k]]
+    return (d.sum(axis=tuple(over)) if over else d).reshape(shape)
 
 
 # --- rules that can be recorded -------------------------------------------------------------------
@@ -328,10 +162,11 @@ def _elementary(
     kept: Any = 1.0
     if drop is not None:
         key, position, rate = drop
-        shape = (*p.shape[:-1], _stride(p.shape[-1]))
-        ones = zeros(shape, dtype=p.dtype, device=p.device)
+        heads = np.broadcast_shapes(p.shape[:-2], v.shape[:-2])
+        shape = (*heads, p.shape[-2], stride_of(p.shape[-1]))
+        like = zeros(shape, dtype=p.dtype, device=p.device)
         attrs = {"key": key, "position": position, "p": rate}
-        kept = apply(_MASK, (ones,), attrs)[..., : p.shape[-1]]
+        kept = apply(_MASK, (like,), attrs)[..., : p.shape[-1]]
     if number == 2:
         return matmul(matrix_transpose(p * kept), g)
     d = matmul(g, matrix_transpose(v)) * kept
@@ -376,7 +211,7 @@ def _dropping_value(
     xp: Any, q: Any, k: Any, v: Any, mask: Any,
     causal: bool, scale: float, key: int, position: int, p: float,
 ) -> Any:  # fmt: skip
-    return _value(xp, q, k, v, mask, causal, scale, (key, position, p))
+    return attention_value(xp, q, k, v, mask, causal, scale, (key, position, p))
 
 
 def _dropping_gradient_value(
@@ -384,7 +219,7 @@ def _dropping_gradient_value(
     causal: bool, scale: float, of_mask: bool, key: int, position: int, p: float,
 ) -> Any:  # fmt: skip
     drop = key, position, p
-    return _gradient_value(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
+    return attention_gradient_value(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
 
 
 def _flops(q: Any, k: Any, v: Any, mask: Any, out: Any) -> int:
@@ -399,17 +234,17 @@ def _gradient_flops(g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any, o
     return int(max(out.size, scores * (2 * (3 * q.shape[-1] + 2 * v.shape[-1]) + 6)))
 
 
-_INPUTS = ("q", "k", "v", "mask")
-_GRADIENT_INPUTS = dict.fromkeys(("g", *_INPUTS, "y", "r"))
+_GRADIENT_INPUTS = dict.fromkeys(("g", *INPUTS, "y", "r"))
 _ATTENTION: Primitive = Primitive(
     "attention",
-    _value,
-    {name: _rule(n, False) for n, name in enumerate(_INPUTS)},
+    attention_value,
+    {name: _rule(n, False) for n, name in enumerate(INPUTS)},
     promotion="float",
     promoted=frozenset({0, 1, 2}),
     half_in_float32=True,
     residual=lambda: None,
-    together=_together,
+    loops=_loops,
+    together=attention_gradients,
     fresh=True,
     autocast="half",
     flops=_flops,
@@ -417,12 +252,13 @@ _ATTENTION: Primitive = Primitive(
 _DROPPING: Primitive = Primitive(
     "attention_dropout",
     _dropping_value,
-    {name: _rule(n, True) for n, name in enumerate(_INPUTS)},
+    {name: _rule(n, True) for n, name in enumerate(INPUTS)},
     promotion="float",
     promoted=frozenset({0, 1, 2}),
     half_in_float32=True,
     residual=lambda: None,
-    together=_together,
+    loops=_dropping_loops,
+    together=attention_gradients,
     fresh=True,
     random=True,
     autocast="half",
@@ -430,9 +266,10 @@ _DROPPING: Primitive = Primitive(
 )
 _ATTENTION_GRADIENT: Primitive = Primitive(
     "attention_gradient",
-    _gradient_value,
+    attention_gradient_value,
     _GRADIENT_INPUTS,
     half_in_float32=True,
+    loops=_gradient_loops,
     fresh=True,
     flops=_gradient_flops,
 )
@@ -441,6 +278,7 @@ _DROPPING_GRADIENT: Primitive = Primitive(
     _dropping_gradient_value,
     _GRADIENT_INPUTS,
     half_in_float32=True,
+    loops=_dropping_gradient_loops,
     fresh=True,
     random=True,
     flops=_gradient_flops,
@@ -591,6 +429,9 @@ def scaled_dot_product_attention(
         if not hasattr(attn_mask, "node"):
             attn_mask = asarray(attn_mask, device=query.device)
         _check_mask(query, key, attn_mask)
+        common = promote([x.dtype for x in given], [])
+        if attn_mask.dtype != boolean and attn_mask.dtype != common and common in FLOATS:
+            attn_mask = cast(attn_mask, common)
     name = "scaled_dot_product_attention"
     rate = float(number(name, "dropout_p", dropout_p))
     if not 0.0 <= rate <= 1.0:
@@ -606,7 +447,7 @@ def scaled_dot_product_attention(
         y = apply(_ATTENTION, inputs, attrs)
     else:
         heads = np.broadcast_shapes(*(x.shape[:-2] for x in inputs if x is not None))
-        words = math.prod(heads) * query.shape[-2] * _stride(key.shape[-2])
+        words = math.prod(heads) * query.shape[-2] * stride_of(key.shape[-2])
         source = default_generator if generator is None else generator
         y = apply(_DROPPING, inputs, {**attrs, **source.advance(words), "p": rate})
     return reshape(y, (*y.shape[:-4], *shape[-3:-1], y.shape[-1])) if enable_gqa else y
