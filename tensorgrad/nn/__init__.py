@@ -12,6 +12,7 @@ from tensorgrad.nn import (
     losses,
     module,
     normalization,
+    pooling,
 )
 from tensorgrad.nn import functional as functional
 from tensorgrad.nn import init as init
@@ -25,6 +26,7 @@ from tensorgrad.nn.layers import *
 from tensorgrad.nn.losses import *
 from tensorgrad.nn.module import *
 from tensorgrad.nn.normalization import *
+from tensorgrad.nn.pooling import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["functional", "init", "models"]
@@ -38,5 +40,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         losses,
         module,
         normalization,
+        pooling,
     ):
         __all__ += _module.__all__

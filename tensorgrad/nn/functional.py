@@ -13,6 +13,7 @@ from tensorgrad.ops import (
     ctc,
     losses,
     normalization,
+    pooling,
     recurrence,
 )
 from tensorgrad.ops.activations import *
@@ -25,6 +26,7 @@ from tensorgrad.ops.indexing import one_hot as one_hot
 from tensorgrad.ops.linear_algebra import linear as linear
 from tensorgrad.ops.losses import *
 from tensorgrad.ops.normalization import *
+from tensorgrad.ops.pooling import *
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.recurrence import *
 
@@ -40,6 +42,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         losses,
         normalization,
         penalties,
+        pooling,
         recurrence,
     ):
         __all__ += _module.__all__

@@ -510,6 +510,14 @@ def gathered(x: Any, indices: Any, axis: int, distinct: bool = False) -> Any:
     return apply(GATHER, (x, indices), {"axis": axis, "distinct": distinct})
 
 
+def scattered(
+    src: Any, indices: Any, axis: int, shape: tuple[int, ...], distinct: bool = False
+) -> Any:
+    """Zeros of ``shape`` with ``src`` added at ``indices`` along ``axis``; see ``gathered``."""
+    attrs = {"axis": axis, "shape": shape, "distinct": distinct}
+    return apply(_SCATTER_ADD, (src, indices), attrs)
+
+
 def _check_same_ndim(name: str, x: Any, indices: Any) -> None:
     if len(shape_of(x)) != len(shape_of(indices)):
         raise ShapeError(
