@@ -168,6 +168,9 @@ LEADING: dict[str, tuple[Any, ...]] = {
     "arange": (3.0,),
     "linspace": (0.0, 1.0, 3),
     "layer_norm": (Tensor(X), 2),
+    "lp_pool1d": (Tensor(X), 2.0, 2),
+    "lp_pool2d": (Tensor(X[None]), 2.0, 2),
+    "lp_pool3d": (Tensor(X[None, None]), 2.0, 2),
     "rms_norm": (Tensor(X), 2),
     "cross_entropy": (Tensor(X), Tensor([0, 1])),
     "nll_loss": (Tensor(X), Tensor([0, 1])),
@@ -209,7 +212,7 @@ def test_options_that_are_numbers(name: str, function: Any, key: str) -> None:
         count = sum(p.default is p.empty for p in parameters.values() if p.name != key)
         leading = [Tensor(X)] * max(count, 1)
     named = {key: given}
-    if parameter.kind is parameter.POSITIONAL_ONLY:
+    if parameter.kind is parameter.POSITIONAL_ONLY or name.startswith("lp_pool"):
         at = list(parameters).index(key)
         leading[at : at + 1] = [given]
         named = {}

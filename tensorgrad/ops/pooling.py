@@ -147,9 +147,10 @@ def _places(x: Any, y: Any, windows: Windows) -> Any:
 def _max_rule(g: Any, x: Any, y: Any, windows: Windows) -> Any:
     planes = math.prod(x.shape[: -len(windows)])
     size = math.prod(w.size for w in windows)
-    places = reshape(_places(x, y, windows), (planes, -1))
+    results = math.prod(w.results for w in windows)
+    places = reshape(_places(x, y, windows), (planes, results))
     d = scattered(
-        reshape(g, (planes, -1)), places, 1, (planes, size), all(w.apart for w in windows)
+        reshape(g, (planes, results)), places, 1, (planes, size), all(w.apart for w in windows)
     )
     return reshape(d, x.shape)
 

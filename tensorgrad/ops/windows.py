@@ -129,7 +129,7 @@ def strided(
         if ceil_mode and (count - 1) * s >= size + p:  # it would begin beyond the end
             count -= 1
         outside = any((o * s - p) % d >= size for o in range(min(count, -(-p // s))))
-        if room < 0 or count < 1 or not size or outside:
+        if count < 1 or not size or outside:
             raise ShapeError(
                 f"{name}: a kernel of {long} does not fit into {size} elements with padding {p}; "
                 f"the input has shape {shape_of(input)}"
