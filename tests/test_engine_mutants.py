@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from engine_mutants import MUTANTS, SELECTIONS
 from library_mutants import MUTANTS as LIBRARY
-from mutate_engine import ROOT, third
+from mutate_engine import ROOT, sixth
 from mutation import Mutant, first_failure, judged, planted
 
 _ENGINE = (
@@ -51,12 +52,11 @@ def test_every_selection_serves_a_mutant_and_names_files_that_exist() -> None:
         assert all((ROOT / word).exists() for word in files)
 
 
-def test_thirds_are_parts_in_order_of_time() -> None:
-    parts = [third(MUTANTS, k) for k in (1, 2, 3)]
+def test_sixths_are_parts_in_order_of_time() -> None:
+    parts = [sixth(MUTANTS, k) for k in range(1, 7)]
     assert sorted(m for part in parts for m in part) == sorted(MUTANTS)
     times = [[SELECTIONS[m.tests].seconds for m in part] for part in parts]
-    assert max(times[0]) <= min(times[1])
-    assert max(times[1]) <= min(times[2])
+    assert all(max(one) <= min(other) for one, other in pairwise(times))
 
 
 # --- the harness ----------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -47,13 +49,28 @@ def tried(mutant: Mutant) -> str:
     return found
 
 
+def half(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """Every other mutant of each file: the first, the third and so on (1), or the others (2)."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for mutant in mutants:
+        if seen[mutant.file] % 2 == number - 1:
+            chosen.append(mutant)
+        seen[mutant.file] += 1
+    return chosen
+
+
 def main() -> int:
     """Try all mutants, or those whose file or kind contains the argument."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
+    parser.add_argument(
+        "--half", type=int, choices=(1, 2), help="every other one of each file, or the others"
+    )
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")
     options = parser.parse_args()
-    chosen = [m for m in MUTANTS if options.only in m.file or options.only in m.kind]
+    some = MUTANTS if options.half is None else half(MUTANTS, options.half)
+    chosen = [m for m in some if options.only in m.file or options.only in m.kind]
     reason = emulator.available()
     if reason is not None:
         print(reason)
