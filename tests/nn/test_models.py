@@ -60,7 +60,7 @@ RUNS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """PyTorch's threads wait for one another where others work, for far longer than these steps."""
+    """Where others work, PyTorch's threads wait for one another, for longer than steps take."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

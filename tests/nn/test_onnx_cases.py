@@ -28,8 +28,7 @@ CASES = sorted(
 )  # fmt: skip
 #: Operations of ONNX that no function computes yet. Whatever is there has to be taken out.
 MISSING = {
-    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "InstanceNormalization",
-    "MaxPool", "PRelu", "Pad",
+    "BatchNormalization", "Conv", "ConvTranspose", "InstanceNormalization", "PRelu", "Pad",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ spread over its list, and all of them with ``-m nightly``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("expecttest")
+
+import torch
 
 from bench import coverage
 from tensorgrad.nn import functional
@@ -37,19 +39,24 @@ KNOWN: dict[str, str] = {
 }
 #: What there is no function for.
 MISSING: set[str] = {
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
-    "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d",
-    "avg_pool3d", "batch_norm", "bilinear", "celu", "channel_shuffle", "conv1d", "conv2d",
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "ctc_loss",
-    "dropout2d", "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout",
-    "fractional_max_pool2d", "fractional_max_pool3d", "glu", "grid_sample", "group_norm",
-    "hardshrink", "hardsigmoid", "hardswish", "instance_norm", "interpolate",
-    "linear_cross_entropy", "local_response_norm", "logsigmoid", "max_pool1d", "max_pool2d",
-    "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d",
-    "multi_head_attention_forward", "normalize", "pad", "pixel_shuffle", "pixel_unshuffle",
-    "prelu", "relu6", "rrelu", "softmin", "softshrink", "softsign", "tanhshrink", "threshold",
-    "unfold", "upsample_bilinear", "upsample_nearest",
+    "alpha_dropout", "batch_norm", "bilinear", "celu", "channel_shuffle", "conv1d", "conv2d",
+    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "dropout2d",
+    "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout", "fractional_max_pool2d",
+    "fractional_max_pool3d", "glu", "grid_sample", "group_norm", "hardshrink", "hardsigmoid",
+    "hardswish", "instance_norm", "interpolate", "linear_cross_entropy", "local_response_norm",
+    "logsigmoid", "multi_head_attention_forward", "normalize", "pad", "pixel_shuffle",
+    "pixel_unshuffle", "prelu", "relu6", "rrelu", "softmin", "softshrink", "softsign",
+    "tanhshrink", "threshold", "unfold", "upsample_bilinear", "upsample_nearest",
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Where others work, PyTorch's threads wait for one another, for longer than samples take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def outcomes(part: int, most: int | None) -> list[coverage.Outcome]:
