@@ -99,5 +99,8 @@ def is_captured() -> bool:
 AUTOCAST_DTYPE: ContextVar[np.dtype[Any] | None] = ContextVar("autocast", default=None)
 AUTOCASTS: list[Any] = []
 
+# Whether ``checkpoint`` is computing a part again: what is counted or averaged over calls stays.
+RECOMPUTING: ContextVar[bool] = ContextVar("recomputing", default=False)
+
 MODE: ContextVar[Mode] = ContextVar("tensorgrad mode", default=Mode())  # noqa: B039 (immutable)
 current_mode = MODE.get

@@ -218,7 +218,7 @@ class Primitive:
         all gradients at once, or for both. The value and the rules above remain the definition.
     together: ``together(g, needed, saved)`` gives the gradients of all inputs at once, for rules
         that would do the same work over; see ``Backend.gradients``. The rules are for where they
-        are recorded themselves.
+        are recorded themselves, or where it gives ``None``.
 
     Facts, which those who execute and count go by (``tests/ops/test_facts.py`` tries them all):
 
@@ -258,7 +258,7 @@ class Primitive:
         source: Callable[..., Any] | None = None,
         part: Callable[..., Any] | None = None,
         kernel: str | None = None,
-        together: Callable[..., Sequence[Any]] | None = None,
+        together: Callable[..., Sequence[Any] | None] | None = None,
         elementwise: bool = False,
         moves: bool = False,
         fresh: bool | None = None,

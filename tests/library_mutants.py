@@ -753,9 +753,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "running variance of the batch itself",
-        f"{NN}/normalization.py",
-        "* (count / (count - 1))",
-        "* 1.0",
+        f"{OPS}/channel_norms.py",
+        "correction = count / (count - 1)",
+        "correction = 1.0",
         "layers",
     ),
     Mutant(

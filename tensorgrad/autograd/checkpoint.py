@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tensorgrad.autograd.modes import RECOMPUTING, enable_grad, no_grad
+from tensorgrad.autograd.modes import enable_grad, no_grad
 from tensorgrad.errors import GradientError
-from tensorgrad.observers import current_mode
+from tensorgrad.observers import RECOMPUTING, current_mode
 from tensorgrad.ops.precision import autocast, autocast_dtype
 from tensorgrad.ops.random import DRAWN, Generator
 from tensorgrad.tape import LEAF, Deferred, Node, wrap

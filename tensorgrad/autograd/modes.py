@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import ContextVar, Token
+from contextvars import Token
 from typing import Any, TypeVar
 
-from tensorgrad.observers import MODE, Mode, current_mode
+from tensorgrad.observers import MODE, RECOMPUTING, Mode, current_mode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -129,9 +129,6 @@ class enable_grad(_SetMode):
 def is_grad_enabled() -> bool:
     """Whether operations are recorded for gradients here."""
     return current_mode().grad
-
-
-RECOMPUTING: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 def is_recomputing() -> bool:

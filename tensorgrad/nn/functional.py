@@ -10,6 +10,7 @@ from tensorgrad.ops import (
     activations,
     attention,
     binary_losses,
+    channel_norms,
     ctc,
     losses,
     normalization,
@@ -19,6 +20,7 @@ from tensorgrad.ops import (
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
 from tensorgrad.ops.binary_losses import *
+from tensorgrad.ops.channel_norms import *
 from tensorgrad.ops.ctc import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
@@ -36,6 +38,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         activations,
         attention,
         binary_losses,
+        channel_norms,
         ctc,
         distances,
         loss_functions,

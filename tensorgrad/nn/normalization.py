@@ -1,21 +1,29 @@
-"""Normalization: LayerNorm, RMSNorm, GroupNorm, BatchNorm1d."""
+"""Normalization: layer, RMS, group, batch and instance norm, local response."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 from tensorgrad.autograd.modes import is_recomputing, no_grad
-from tensorgrad.dtypes import int64, promote
+from tensorgrad.dtypes import float32, float64, int64
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn.fit import Misfit, channels, normalized
 from tensorgrad.nn.module import Module, Parameter, check_sizes
+from tensorgrad.ops.channel_norms import (
+    batch_norm,
+    check_batch,
+    group_norm,
+    instance_norm,
+    standardized_batch,
+)
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.normalization import layer_norm, rms_norm
-from tensorgrad.ops.precision import half_to_float32
 from tensorgrad.tensor import Tensor
 
-__all__ = ["BatchNorm1d", "GroupNorm", "LayerNorm", "RMSNorm"]
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "RMSNorm",
+]  # fmt: skip
 
 
 def _sizes(name: str, normalized_shape: Any) -> tuple[int, ...]:
@@ -139,46 +147,23 @@ class GroupNorm(Module):
             raise ShapeError(
                 f"GroupNorm: the input must have shape (N, {self.num_channels}, ...), got {x.shape}"
             )
-        n, channels, *rest = x.shape
-        size = channels // self.num_groups * math.prod(rest)
-        y = half_to_float32(x)
-        if x.size:  # no numbers have no mean
-            rows = y.reshape(n, self.num_groups, size)
-            y = layer_norm(rows, (size,), None, None, self.eps).reshape(x.shape)
-        return _per_channel(y, self.weight, self.bias, x.dtype)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
         return channels(x, "num_channels", self.num_channels, range(2, 65), "(N, {}, ...)")
 
 
-def _per_channel(y: Tensor, weight: Tensor | None, bias: Tensor | None, *dtypes: Any) -> Tensor:
-    """``y * weight + bias``, one number for each index of axis 1.
+class _ChannelNorm(Module):
+    """What batch and instance norm have in common; see BatchNorm1d.
 
-    ``y`` may be wider than what it was made of, ``dtypes``: the result is rounded to what these
-    have in common with the parameters.
-    """
-    shape = (-1, *(1,) * (len(y.shape) - 2))
-    common = promote([*dtypes, *(p.dtype for p in (weight, bias) if p is not None)])
-    if weight is not None:
-        y = y * weight.reshape(shape)
-    if bias is not None:
-        y = y + bias.reshape(shape)
-    return y if y.dtype == common else y.astype(common)
-
-
-class BatchNorm1d(Module):
-    """Each channel less its mean over the batch, by its standard deviation.
-
-    num_features: the size of axis 1. eps: added to the variance.
-    momentum: the part of a batch in the running statistics; ``None`` for a plain average.
-    affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
-    track_running_stats: keep running statistics, which take the batch's place after ``eval()``.
-    device, dtype: of parameters and statistics; the defaults if ``None``.
-
-    Source: Ioffe and Szegedy, 2015. Raises ValueError for a size that is no positive integer.
+    _ranks: the numbers of axes that the input may have; _alone: the one of an example without a
+    batch. _form: its shape, in words.
     """
 
-    _shown = ("num_features", "eps", "momentum")
+    _shown = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    _ranks: ClassVar[tuple[int, ...]]
+    _form: ClassVar[str]
+    _alone: ClassVar[int] = 0
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -192,62 +177,153 @@ class BatchNorm1d(Module):
         track_running_stats: bool = True,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        check_sizes("BatchNorm1d", num_features=num_features)
+        check_sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
         self.weight: Parameter | None = None
         self.bias: Parameter | None = None
+        size = (num_features,)
         if affine:
-            self.weight = Parameter(ones((num_features,), dtype=dtype, device=device))
-            self.bias = Parameter(zeros((num_features,), dtype=dtype, device=device))
-        self.track_running_stats = track_running_stats
+            self.weight = Parameter(ones(size, dtype=dtype, device=device))
+            if bias:
+                self.bias = Parameter(zeros(size, dtype=dtype, device=device))
         if track_running_stats:
-            size = (num_features,)
             self.register_buffer("running_mean", zeros(size, dtype=dtype, device=device))
             self.register_buffer("running_var", ones(size, dtype=dtype, device=device))
             self.register_buffer("num_batches_tracked", zeros((), dtype=int64, device=device))
 
+    def _check(self, x: Tensor) -> None:
+        axis = 0 if len(x.shape) == self._alone else 1
+        if len(x.shape) not in self._ranks or x.shape[axis] != self.num_features:
+            form = self._form.replace("{}", str(self.num_features))
+            raise ShapeError(
+                f"{type(self).__name__}: the input must have shape {form}, got {x.shape}"
+            )
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        return channels(x, "num_features", self.num_features, self._ranks, self._form)
+
+
+class _BatchNorm(_ChannelNorm):
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (N, num_features) or (N, num_features, L), in its shape.
+        """``x``, in its shape.
 
         Raises ShapeError for another shape, and in training for one number a channel.
         """
-        if len(x.shape) not in (2, 3) or x.shape[1] != self.num_features:
-            raise ShapeError(
-                f"BatchNorm1d: the input must have shape (N, {self.num_features}) or "
-                f"(N, {self.num_features}, L), got {x.shape}"
-            )
-        axes = (0,) if len(x.shape) == 2 else (0, 2)
-        wide, kinds = half_to_float32(x), [x.dtype]
-        if self.training or not self.track_running_stats:
-            count = x.size // self.num_features
-            if count < 2:
-                raise ShapeError(
-                    "BatchNorm1d: in training a batch needs more than one number for each channel, "
-                    f"got shape {x.shape}; take larger batches, or call eval()"
-                )
-            mean = wide.mean(axis=axes, keepdims=True)
-            centered = wide - mean
-            var = (centered * centered).mean(axis=axes, keepdims=True)
-            if self.training and self.track_running_stats and not is_recomputing():
-                self._track(mean.reshape(-1), var.reshape(-1) * (count / (count - 1)))
-        else:
-            shape = (-1, *(1,) * (len(x.shape) - 2))
-            centered = wide - half_to_float32(self.running_mean).reshape(shape)
-            var = half_to_float32(self.running_var).reshape(shape)
-            kinds += [self.running_mean.dtype, self.running_var.dtype]
-        y = centered * (var + self.eps).rsqrt()
-        return _per_channel(y, self.weight, self.bias, *kinds)
+        self._check(x)
+        running = (self.running_mean, self.running_var) if self.track_running_stats else None
+        if running is not None and not self.training:
+            mean, var = running
+            return batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        check_batch(type(self).__name__, x.shape)
+        momentum = self.momentum
+        if running is not None and not is_recomputing():
+            momentum = self._counted(x)
+        return standardized_batch(x, running, self.weight, self.bias, momentum, self.eps)
 
-    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
-        return channels(x, "num_features", self.num_features, (2, 3), "(N, {}) or (N, {}, L)")
-
-    def _track(self, mean: Tensor, var: Tensor) -> None:
-        """Take a batch into the running statistics."""
+    def _counted(self, x: Tensor) -> Any:
+        """The part of this batch, which is counted, in the running statistics."""
         with no_grad():
             self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
             part: Any = self.momentum
             if part is None:
-                part = 1.0 / self.num_batches_tracked.astype(mean.dtype)
-            for running, now in ((self.running_mean, mean), (self.running_var, var)):
-                running.copy_(running + (now.detach() - running) * part)
+                wide = float64 if x.dtype == float64 else float32
+                part = 1.0 / self.num_batches_tracked.astype(wide)
+            return part
+
+
+class BatchNorm1d(_BatchNorm):
+    """Each channel less its mean over the batch, by its standard deviation: (N, C) or (N, C, L).
+
+    num_features: the size of axis 1. eps: added to the variance.
+    momentum: the part of a batch in the running statistics; ``None`` for a plain average.
+    affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
+    track_running_stats: keep running statistics, which take the batch's place after ``eval()``.
+    device, dtype: of parameters and statistics; the defaults if ``None``.
+    bias: False for a weight alone.
+
+    Source: Ioffe and Szegedy, 2015. Raises ValueError for a size that is no positive integer.
+    """
+
+    _ranks, _form = (2, 3), "(N, {}) or (N, {}, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch norm of images, (N, C, H, W); the arguments are those of BatchNorm1d."""
+
+    _ranks, _form = (4,), "(N, {}, H, W)"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch norm of volumes, (N, C, D, H, W); the arguments are those of BatchNorm1d."""
+
+    _ranks, _form = (5,), "(N, {}, D, H, W)"
+
+
+class _InstanceNorm(_ChannelNorm):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: str | None = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, in its shape.
+
+        Raises ShapeError for another shape, and where a channel of an example has one number.
+        """
+        self._check(x)
+        alone = len(x.shape) == self._alone
+        batch = x.reshape((1, *x.shape)) if alone else x
+        mean = self.running_mean if self.track_running_stats else None
+        var = self.running_var if self.track_running_stats else None
+        own = self.training or mean is None
+        momentum = self.momentum or 0.0
+        y = instance_norm(batch, mean, var, self.weight, self.bias, own, momentum, self.eps)
+        return y.reshape(x.shape) if alone else y
+
+    def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
+        if len(x.shape) == self._alone and x.shape[0] == self.num_features:
+            return None
+        return super()._misfit(x)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Each channel of each example less its mean, by its standard deviation: (N, C, L) or (C, L).
+
+    num_features: the number of channels. eps: added to the variance.
+    momentum: the part of a batch in the running statistics; ``None`` leaves these as they are.
+    affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
+    track_running_stats: keep means over examples, which take their places after ``eval()``.
+    device, dtype, bias: as in BatchNorm1d.
+
+    Source: Ulyanov, Vedaldi and Lempitsky, 2016. Raises ValueError for a size that is no positive
+    integer.
+    """
+
+    _alone, _ranks, _form = 2, (2, 3), "(N, {}, L) or ({}, L)"
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance norm of images, (N, C, H, W) or (C, H, W); arguments as in InstanceNorm1d."""
+
+    _alone, _ranks, _form = 3, (3, 4), "(N, {}, H, W) or ({}, H, W)"
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Instance norm of volumes, (N, C, D, H, W) or (C, D, H, W); arguments as in InstanceNorm1d."""
+
+    _alone, _ranks, _form = 4, (4, 5), "(N, {}, D, H, W) or ({}, D, H, W)"

@@ -138,6 +138,7 @@ def _others() -> None:
     z[0, 1:3] = x.detach()[1, :2]
     z += 1.0
     z.copy_(x.detach()[0])
+    nn.BatchNorm1d(4)(x.detach())
     for draws in (tg.random.uniform, tg.random.normal):
         draws((3, 4))
     tg.random.randint(0, 1000, (3, 4))

@@ -180,6 +180,21 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     return torch.linalg.vector_norm(x, order, axis, keepdims)
 
 
+# --- normalization --------------------------------------------------------------------------------
+
+
+def _batch_norm(
+    x: Any, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    **options: Any,
+) -> Any:  # fmt: skip
+    if training:
+        call = torch.nn.functional.batch_norm
+        return call(x, mean, var, weight, bias, training, **options)
+    shape = (-1, *(1,) * (x.ndim - 2))  # PyTorch gives running statistics no gradient
+    z = (x - mean.reshape(shape)) / torch.sqrt(var.reshape(shape) + 1e-5)
+    return z * weight.reshape(shape) + bias.reshape(shape)
+
+
 # --- along axes -----------------------------------------------------------------------------------
 
 
@@ -323,6 +338,7 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "tensordot": _tensordot,
     "trace": lambda x, *where: torch.diagonal(x, *where).sum(-1),
     "norm": _norm,
+    "batch_norm": _batch_norm,
     "logsumexp": _logsumexp,
     "argmax": _place_of("argmax"),
     "argmin": _place_of("argmin"),
