@@ -336,17 +336,21 @@ def batch_norm(
     Raises ShapeError if the shapes do not fit, or in training for one number a channel; ValueError
     where the running statistics are needed and missing.
     """
-    shape = shape_of(x)
+    shape = given = shape_of(x)
+    if shape == (0,):  # which PyTorch takes
+        x, shape = reshape(x, (0, 0)), (0, 0)
     if len(shape) < 2:
         raise ShapeError(f"batch_norm: the input must have shape (N, C, ...), got {shape}")
     _check_statistics("batch_norm", shape[1], not training, running_mean, running_var)
     _check_parameters("batch_norm", shape[1], weight=weight, bias=bias)
     momentum, eps = (number("batch_norm", k, v) for k, v in (("momentum", momentum), ("eps", eps)))
-    if not training:
-        return _by_running(x, running_mean, running_var, weight, bias, eps)
-    check_batch("batch_norm", shape)
-    running = None if running_mean is None else (running_mean, running_var)
-    return standardized_batch(x, running, weight, bias, momentum, eps)
+    if training:
+        check_batch("batch_norm", shape)
+        running = None if running_mean is None else (running_mean, running_var)
+        y = standardized_batch(x, running, weight, bias, momentum, eps)
+    else:
+        y = _by_running(x, running_mean, running_var, weight, bias, eps)
+    return y if shape == given else reshape(y, given)
 
 
 def _group_norm_reference(
