@@ -13,10 +13,12 @@ from tensorgrad.nn import (
     module,
     normalization,
     pooling,
+    recurrent,
 )
 from tensorgrad.nn import functional as functional
 from tensorgrad.nn import init as init
 from tensorgrad.nn import models as models
+from tensorgrad.nn import utils as utils
 from tensorgrad.nn.activations import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
@@ -27,9 +29,10 @@ from tensorgrad.nn.losses import *
 from tensorgrad.nn.module import *
 from tensorgrad.nn.normalization import *
 from tensorgrad.nn.pooling import *
+from tensorgrad.nn.recurrent import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
-    __all__ = ["functional", "init", "models"]
+    __all__ = ["functional", "init", "models", "utils"]
     for _module in (
         activations,
         check,
@@ -41,5 +44,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         module,
         normalization,
         pooling,
+        recurrent,
     ):
         __all__ += _module.__all__

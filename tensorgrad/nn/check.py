@@ -108,12 +108,12 @@ class _Run:
                 self.problems.append(self._problem(path, part, args, misfit))
                 if misfit.output is None:
                     raise _StopError
-                output = zeros(misfit.output, dtype=_dtype_of(part))
+                output = _zeros(misfit.output, _dtype_of(part))
             else:
                 self.depth.append(path)
                 output = forward(*args, **kwargs)
                 self.depth.pop()
-            for y in output if isinstance(output, tuple | list) else (output,):
+            for y in _flat(output):
                 if isinstance(y, Tensor):
                     # The innermost module that gave it; containers hand on what others made.
                     self.makers.setdefault(id(y.data), path)
@@ -174,6 +174,20 @@ class _Run:
 
 class _StopError(Exception):
     """A layer does not fit, and nobody can say what it would have given."""
+
+
+def _zeros(shape: tuple[int, ...] | list[Any], dtype: Any) -> Any:
+    """A tensor of zeros; of a list of shapes, a tuple of them."""
+    if isinstance(shape, list):
+        return tuple(_zeros(one, dtype) for one in shape)
+    return zeros(shape, dtype=dtype)
+
+
+def _flat(output: Any) -> list[Any]:
+    """What lies in tuples and lists, however deep."""
+    if isinstance(output, tuple | list):
+        return [y for part in output for y in _flat(part)]
+    return [output]
 
 
 def _hint(error: BaseException) -> str:

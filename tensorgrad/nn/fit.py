@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tensorgrad.tensor import Tensor
 
@@ -16,7 +17,8 @@ class Misfit:
     what: str
     own: str  # how the layer would have to be made, "" if it cannot
     wanted: int | None = None  # the size of the axis that the layer wants
-    output: tuple[int, ...] | None = None  # what it would have given
+    #: the shape of what it would have given; a list for several
+    output: tuple[int, ...] | list[Any] | None = None
 
 
 def last_axis(x: Tensor, name: str, size: int, outputs: int) -> Misfit | None:

@@ -525,14 +525,11 @@ class Module:
         inputs: for each argument of ``forward`` a shape, batch included, as ``check((32, 784))``;
             or a tensor, of which shape and dtype count.
 
-        Returns the shape of the output (or a tuple of shapes). Raises ``nn.ModelError``, a
+        Returns the shape of the output (of a tuple, a tuple of shapes). Raises ``nn.ModelError``, a
         ShapeError, that lists all problems found: the path of the module, the axis, what it got and
         wants, and the nearest change that would make it fit.
         """
-        output = check_shapes(self, inputs)
-        if isinstance(output, Tensor):
-            return output.shape
-        return tuple(getattr(part, "shape", None) for part in output)
+        return _shapes(check_shapes(self, inputs))
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
         """What does not fit of the arguments of ``forward``, if a layer can tell beforehand."""
@@ -579,3 +576,9 @@ def _convert(tensor: Tensor, device: str | None, dtype: Any) -> None:
         tensor.grad = None if grad is None else grad.detach().to(device=device, dtype=dtype)
         assert tensor.node is not None
         tensor.node.hooks = old.hooks
+
+
+def _shapes(output: Any) -> Any:
+    if isinstance(output, tuple | list):
+        return tuple(_shapes(part) for part in output)
+    return getattr(output, "shape", None)

@@ -51,7 +51,8 @@ def _gradient(name: str, parts: Mapping[str, Any], r: Any, env: Mapping[str, Any
     if name in ("b_ih", "b_hh"):
         return total(d, axis=1)
     if name == "w_hr":
-        of = reshape(parts["projected"], (-1, steps * batch))
+        of = parts["projected"]
+        of = reshape(of, (of.shape[0], steps * batch))
         gates, _, tanhs = r
         inner = gates[:, 2 * tanhs.shape[1] : 3 * tanhs.shape[1]] * tanhs
         inner = reshape(permute_dims(inner, (0, 2, 1)), (steps * batch, tanhs.shape[1]))
