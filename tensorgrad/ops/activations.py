@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.dtypes import as_dtype
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import (
     ZEROS,
@@ -27,10 +28,10 @@ from tensorgrad.ops.elementwise import (
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
-from tensorgrad.ops.shaping import normalize_axis
+from tensorgrad.ops.shaping import normalize_axis, reshape, shape_of
 from tensorgrad.ops.sums import total
 from tensorgrad.ops.table import OPERATIONS, elementwise, operation
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, cast
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -461,6 +462,14 @@ _LOG_SOFTMAX = Primitive(
 )
 
 
+def _along(op: Primitive, x: Any, axis: int, dtype: Any) -> Tensor:
+    if dtype is not None:
+        x = cast(x, as_dtype(dtype))
+    if not shape_of(x) and axis in (0, -1):
+        return reshape(apply(op, (reshape(x, (1,)),), {"axis": 0}), ())
+    return apply(op, (x,), {"axis": normalize_axis(op.name, axis, x)})
+
+
 def _softmax_reference(x: Any, axis: int = -1) -> Any:
     e = np.exp(x)
     return e / e.sum(axis=axis, keepdims=True)
@@ -475,9 +484,12 @@ _ROWS = [
 
 
 @operation(cases=_ROWS, reference=_softmax_reference, primitive=_SOFTMAX)
-def softmax(x: Any, /, axis: int = -1) -> Tensor:
-    """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1."""
-    return apply(_SOFTMAX, (x,), {"axis": normalize_axis("softmax", axis, x)})
+def softmax(x: Any, /, axis: int = -1, dtype: Any = None) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along ``axis``, without overflow; each slice sums to 1.
+
+    dtype: what ``x`` is converted to first. A tensor without axes counts as a slice of one.
+    """
+    return _along(_SOFTMAX, x, axis, dtype)
 
 
 @operation(
@@ -485,6 +497,9 @@ def softmax(x: Any, /, axis: int = -1) -> Tensor:
     reference=lambda x, axis=-1: np.log(_softmax_reference(x, axis)),
     primitive=_LOG_SOFTMAX,
 )
-def log_softmax(x: Any, /, axis: int = -1) -> Tensor:
-    """``log(softmax(x))`` along ``axis``, without overflow and without cancellation."""
-    return apply(_LOG_SOFTMAX, (x,), {"axis": normalize_axis("log_softmax", axis, x)})
+def log_softmax(x: Any, /, axis: int = -1, dtype: Any = None) -> Tensor:
+    """``log(softmax(x))`` along ``axis``, without overflow and without cancellation.
+
+    dtype: what ``x`` is converted to first. A tensor without axes counts as a slice of one.
+    """
+    return _along(_LOG_SOFTMAX, x, axis, dtype)

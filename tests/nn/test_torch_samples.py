@@ -27,14 +27,10 @@ KNOWN: dict[str, str] = {
     "binary_cross_entropy_with_logits": "no weight and pos_weight yet",
     "cosine_similarity": "vectors have an axis here",
     "hinge_embedding_loss": "a target other than 1 and -1",
-    "log_softmax": "an axis of a tensor without axes",
-    "log_softmax with_dtype": "no dtype yet",
     "multi_margin_loss": "one example alone, and weight",
     "nll_loss": "no weight and ignore_index yet",
     "one_hot": "-1 for the number of classes",
     "smooth_l1_loss": "beta = 0",
-    "softmax": "an axis of a tensor without axes",
-    "softmax with_dtype": "no dtype yet",
     "softplus": "no beta and threshold yet",
 }
 #: What there is no function for.
