@@ -11,6 +11,7 @@ from tensorgrad.ops import (
     attention,
     binary_losses,
     channel_norms,
+    convolution,
     ctc,
     losses,
     normalization,
@@ -21,6 +22,7 @@ from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
 from tensorgrad.ops.binary_losses import *
 from tensorgrad.ops.channel_norms import *
+from tensorgrad.ops.convolution import *
 from tensorgrad.ops.ctc import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
@@ -39,6 +41,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         attention,
         binary_losses,
         channel_norms,
+        convolution,
         ctc,
         distances,
         loss_functions,

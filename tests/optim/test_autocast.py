@@ -17,6 +17,7 @@ from tensorgrad.ops.table import OPERATIONS, Operation
 #: what is documented: products, and what consists of them, in 16 bits
 PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot", "scaled_dot_product_attention"}
 PRODUCTS |= {"rnn", "lstm", "gru"}
+PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
 IN_FLOAT32 = {"softmax", "log_softmax"}
 

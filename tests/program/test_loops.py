@@ -360,6 +360,7 @@ CALLS |= {
     "gru",
     "gru_backward",
 }  # loops of products
+CALLS |= {"convolution", "convolution_input", "convolution_weight"}  # computed in tiles
 CALLS |= {"ctc_loss"}  # its steps depend on one another
 
 

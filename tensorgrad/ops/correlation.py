@@ -1,0 +1,334 @@
+"""How convolutions are computed: the windows as columns of a matrix, and matrix products.
+
+What is called convolution in neural networks is a correlation:
+``y[n, o, p] = sum over c, k of w[o, c, k] * x[n, c, first + p * stride + k * dilation]``, with
+``x`` zero outside. It is computed in tiles of so many positions that the columns of a tile stay in
+the cache, and memory does not grow with batch or image.
+
+Where windows lie next to each other (stride 1), the columns of a tap are one contiguous run of the
+padded tile, with a few positions between the rows that belong to no window and are left out in the
+end: a run is copied many times faster than single rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product as every
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorgrad.ops.linear_algebra import product
+
+Sizes = tuple[int, ...]
+
+# Elements of the columns of a tile: 1 MiB of float32 on a CPU. A GPU has no use for small tiles.
+_COLUMNS = 2**18
+_COLUMNS_OF_DEVICE = 2**26
+# Positions of a tile at least: fewer columns make products slow.
+_POSITIONS = 128
+# By how much the columns may grow by positions that belong to no window.
+_WASTE = 1.6
+
+
+class _Tile(NamedTuple):
+    """A part of the batch and a box of positions: where it begins, and its counts."""
+
+    batch: slice
+    first: Sizes
+    counts: Sizes
+
+    @property
+    def part(self) -> tuple[slice, ...]:
+        """What it is of an array (N, channels, *positions)."""
+        boxes = zip(self.first, self.counts, strict=True)
+        return (self.batch, slice(None), *(slice(a, a + n) for a, n in boxes))
+
+
+def _tiles(xp: Any, batch: int, size: Sizes, rows: int) -> Iterator[_Tile]:
+    """The tiles of ``batch`` times ``size`` positions, for columns of ``rows`` numbers."""
+    left = max(_POSITIONS, (_COLUMNS if xp is np else _COLUMNS_OF_DEVICE) // max(1, rows))
+    counts: list[int] = []
+    for n in (*reversed(size), batch):
+        counts.insert(0, min(n, max(1, left)))
+        left //= counts[0]
+    ranges = [range(0, n, step) for n, step in zip((batch, *size), counts, strict=True)]
+    for begin in every(*ranges):
+        ends = zip(begin, counts, (batch, *size), strict=True)
+        some = [min(step, n - a) for a, step, n in ends]
+        yield _Tile(slice(begin[0], begin[0] + some[0]), begin[1:], tuple(some[1:]))
+
+
+def _region(
+    xp: Any, x: Any, batch: slice, low: Sizes, extent: Sizes, shared: bool
+) -> tuple[Any, list[int]]:
+    """``x[batch, :, low : low + extent]`` with zeros outside of ``x``, and its extent in memory.
+
+    The array is (C, length): the examples one after the other, each with its axes in order, and so
+    many zeros behind that windows which begin anywhere may read on. shared: the zeros behind a row
+    are those before the next one, as far as there are as many. So the extent in memory is smaller.
+    """
+    inside, source, rows = [], [], []
+    for a, n, size in zip(low, extent, x.shape[2:], strict=True):
+        begin, end = min(max(a, 0), size), min(max(a + n, 0), size)
+        end = max(begin, end)
+        source.append(slice(begin, end))
+        inside.append(slice(begin - a, end - a))
+        rows.append(n - min(begin - a, n - end + a) if shared and end > begin else n)
+    part = x[(batch, slice(None), *source)].swapaxes(0, 1)
+    channels, count = part.shape[:2]
+    steps = _steps(rows)
+    whole = count * math.prod(rows)
+    length = whole + sum((n - k) * step for n, k, step in zip(extent, rows, steps, strict=True))
+    region = (xp.empty if part.size == channels * length else xp.zeros)((channels, length), x.dtype)
+    if part.size:
+        within = region[:, :whole].reshape(channels, count, *rows)
+        within[(slice(None), slice(None), *inside)] = part
+    return region, rows
+
+
+def _steps(shape: Sequence[int]) -> list[int]:
+    """The strides of an array of ``shape``, in elements."""
+    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
+class _Columns:
+    """The windows of a tile as columns.
+
+    matrix: shape (C * taps, length). Where the windows are runs, not every column is a window;
+    ``windows`` gives those that are.
+    """
+
+    def __init__(self, xp: Any, matrix: Any, counts: Sizes, steps: Sequence[int] | None) -> None:
+        self.xp = xp
+        self.matrix = matrix
+        self.counts = counts
+        self.steps = steps
+
+    @property
+    def complete(self) -> bool:
+        """Whether every column is a window."""
+        return self.steps is None
+
+    def windows(self, matrix: Any) -> Any:
+        """Of a matrix (rows, length) those columns that are windows: (rows, batch, *counts)."""
+        shape = (matrix.shape[0], *self.counts)
+        if self.steps is None:
+            return matrix.reshape(shape)
+        return _strided(self.xp, matrix, shape, (matrix.shape[1], *self.steps))
+
+
+def _strided(xp: Any, x: Any, shape: Sequence[int], steps: Sequence[int]) -> Any:
+    """A view of ``x``, contiguous, whose strides are given in elements."""
+    strides = tuple([step * x.itemsize for step in steps])
+    return xp.lib.stride_tricks.as_strided(x, tuple(shape), strides)
+
+
+class _Windows:
+    """The windows of ``x``, tile by tile."""
+
+    def __init__(
+        self, xp: Any, x: Any, kernel: Sizes, first: Sizes, stride: Sizes, dilation: Sizes
+    ) -> None:
+        self.xp, self.x, self.kernel = xp, x, kernel
+        self.first, self.stride, self.dilation = first, stride, dilation
+        self.buffer: Any = None
+
+    def columns(self, tile: _Tile, runs: bool = True) -> _Columns:
+        """The columns of a tile. They are overwritten by those of the next one.
+
+        runs: False for columns that are windows, all of them.
+        """
+        xp, stride = self.xp, self.stride
+        low = [f + a * s for f, a, s in zip(self.first, tile.first, stride, strict=True)]
+        extent = tuple([
+            (n - 1) * s + (k - 1) * d + 1
+            for n, s, k, d in zip(tile.counts, stride, self.kernel, self.dilation, strict=True)
+        ])  # fmt: skip
+        few = math.prod(extent) <= _WASTE * math.prod(tile.counts)
+        runs = runs and few and xp is np and all(s == 1 for s in stride)
+        region, rows = _region(xp, self.x, tile.batch, tuple(low), extent, runs)
+        counts = (tile.batch.stop - tile.batch.start, *tile.counts)
+        ahead = _steps(rows)
+        positions = [math.prod(rows), *(s * n for s, n in zip(stride, ahead, strict=True))]
+        taps = [d * n for d, n in zip(self.dilation, ahead, strict=True)]
+        places, steps = counts, positions
+        if runs:
+            places = (1 + sum((n - 1) * s for n, s in zip(counts, positions, strict=True)),)
+            steps = [1]
+        shape = (region.shape[0], *self.kernel, *places)
+        size = math.prod(shape)
+        if self.buffer is None or self.buffer.size < size:
+            self.buffer = xp.empty(size, region.dtype)
+        columns = self.buffer[:size].reshape(shape)
+        columns[...] = _strided(xp, region, shape, (region.shape[1], *taps, *steps))
+        matrix = columns.reshape(shape[0] * math.prod(self.kernel), math.prod(places))
+        return _Columns(xp, matrix, counts, positions if runs else None)
+
+
+def _rows_of(w: Any, groups: int) -> Any:
+    """The weights as a matrix of (outputs, C * taps), or as one for each group."""
+    outputs = w.shape[0] // groups
+    inner = math.prod(w.shape[1:])
+    return w.reshape((outputs, inner) if groups == 1 else (groups, outputs, inner))
+
+
+def _grouped(matrix: Any, groups: int) -> Any:
+    """The rows of a matrix as those of its groups."""
+    if groups == 1:
+        return matrix
+    return matrix.reshape(groups, matrix.shape[0] // groups, matrix.shape[1])
+
+
+def correlate(
+    xp: Any, x: Any, w: Any, bias: Any, first: Sizes, size: Sizes, stride: Sizes,
+    dilation: Sizes, groups: int, out: Any = None,
+) -> Any:  # fmt: skip
+    """The correlation of ``x`` (N, groups * C, ...) with ``w`` (groups * O, C, *kernel).
+
+    first: where the first window begins, per axis. size: how many windows. bias: (groups * O,)
+    or ``None``. out: where to write it. Returns (N, groups * O, *size).
+    """
+    kernel = w.shape[2:]
+    shape = (x.shape[0], w.shape[0], *size)
+    if not x.size or not w.size:
+        out = xp.empty(shape, x.dtype) if out is None else out
+        out[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(size))
+        return out
+    single = all(k == 1 for k in kernel) and all(s == 1 for s in stride)
+    if single and size == x.shape[2:] and not any(first):
+        return _mixed(xp, x, w, bias, groups, out)
+    if out is None:
+        out = xp.empty(shape, x.dtype)
+    matrix = _rows_of(w, groups)
+    windows = _Windows(xp, x, kernel, first, stride, dilation)
+    for tile in _tiles(xp, x.shape[0], size, x.shape[1] * math.prod(kernel)):
+        columns = windows.columns(tile)
+        found = product(xp, matrix, _grouped(columns.matrix, groups))
+        found = found.reshape(w.shape[0], columns.matrix.shape[1])
+        if bias is not None:
+            found += bias[:, None]
+        out[tile.part].swapaxes(0, 1)[...] = columns.windows(found)
+    return out
+
+
+def _mixed(xp: Any, x: Any, w: Any, bias: Any, groups: int, out: Any) -> Any:
+    """The correlation with kernels of one tap: channels are mixed, and nothing is copied."""
+    n, channels, *size = x.shape
+    length = math.prod(size)
+    if groups == 1:
+        y = product(xp, _rows_of(w, 1), x.reshape(n, channels, length))
+    else:
+        y = product(xp, _rows_of(w, groups), x.reshape(n, groups, channels // groups, length))
+    y = y.reshape(n, w.shape[0], length)
+    if bias is not None:
+        y += bias[:, None]
+    y = y.reshape(n, w.shape[0], *size)
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def correlate_weight(
+    xp: Any, g: Any, x: Any, first: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes,
+    groups: int,
+) -> Any:  # fmt: skip
+    """The gradient of ``correlate`` for its weights, (groups * O, C, *kernel).
+
+    g: the gradient of the result, (N, groups * O, ...).
+    """
+    channels = x.shape[1] // groups
+    shape = (g.shape[1], channels, *kernel)
+    if not g.size or not x.size:
+        return xp.zeros(shape, g.dtype)
+    found = _weight_sums(xp, g, x, first, kernel, stride, dilation, groups, True)
+    if xp is np and found.dtype.kind == "f" and not np.isfinite(found).all():
+        # Where columns are runs, what is no window is multiplied by 0, which inf and NaN survive.
+        found = _weight_sums(xp, g, x, first, kernel, stride, dilation, groups, False)
+    return found.reshape(shape)
+
+
+def _weight_sums(
+    xp: Any, g: Any, x: Any, first: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes,
+    groups: int, runs: bool,
+) -> Any:  # fmt: skip
+    total: Any = None
+    windows = _Windows(xp, x, kernel, first, stride, dilation)
+    for tile in _tiles(xp, x.shape[0], g.shape[2:], x.shape[1] * math.prod(kernel)):
+        columns = windows.columns(tile, runs)
+        make = xp.empty if columns.complete else xp.zeros
+        rows = make((g.shape[1], columns.matrix.shape[1]), g.dtype)
+        columns.windows(rows)[...] = g[tile.part].swapaxes(0, 1)
+        matrix = _grouped(columns.matrix, groups)
+        part = product(xp, _grouped(rows, groups), matrix.swapaxes(-1, -2))
+        total = part if total is None else xp.add(total, part, out=total)
+    return total
+
+
+class _Phase(NamedTuple):
+    """Along one axis, every ``stride``-th position of the input: what contributes to it.
+
+    at: the positions. taps: the taps that meet them, the last one first. first, dilation: of the
+    correlation of the gradient with these taps.
+    """
+
+    at: slice
+    size: int
+    taps: slice
+    first: int
+    dilation: int
+
+
+def _phases(kernel: int, low: int, size: int, stride: int, dilation: int) -> Iterator[_Phase]:
+    """The phases of an axis of ``size`` positions, where the first window begins at ``low``.
+
+    Position i is tap k of window p if i = low + p * stride + k * dilation; so the taps that meet
+    i are those whose k * dilation leaves the same remainder by ``stride`` as i - low.
+    """
+    for rest in range(stride):
+        begin = (low + rest) % stride
+        count = len(range(begin, size, stride))
+        if not count:
+            continue
+        taps = [k for k in range(kernel) if k * dilation % stride == rest]
+        step = taps[1] - taps[0] if len(taps) > 1 else 1
+        at = slice(begin, None, stride)
+        if not taps:
+            yield _Phase(at, count, slice(0, 0), 0, 1)
+            continue
+        first = (begin - low - taps[-1] * dilation) // stride
+        last = None if taps[0] < step else taps[0] - step
+        yield _Phase(at, count, slice(taps[-1], last, -step), first,
+                     max(1, step * dilation // stride))  # fmt: skip
+
+
+def correlate_input(
+    xp: Any, g: Any, w: Any, bias: Any, first: Sizes, size: Sizes, stride: Sizes,
+    dilation: Sizes, groups: int,
+) -> Any:  # fmt: skip
+    """The gradient of ``correlate`` for its input of ``size`` positions, plus ``bias``.
+
+    It is a correlation of ``g`` with the taps in the other direction: one for each phase, if
+    windows do not lie next to each other. g: (N, groups * O, ...). Returns (N, groups * C, *size).
+    """
+    outputs, channels, *kernel = w.shape
+    swapped = w.reshape(groups, outputs // groups, channels, *kernel).swapaxes(1, 2)
+    shape = (g.shape[0], groups * channels, *size)
+    out = xp.empty(shape, g.dtype) if any(s > 1 for s in stride) else None
+    ones = (1,) * len(size)
+    axes = [
+        list(_phases(*axis)) for axis in zip(kernel, first, size, stride, dilation, strict=True)
+    ]
+    for phases in every(*axes):
+        taps = swapped[(..., *(phase.taps for phase in phases))]
+        found = correlate(
+            xp, g, taps.reshape(groups * channels, outputs // groups, *taps.shape[3:]), bias,
+            tuple([p.first for p in phases]), tuple([p.size for p in phases]), ones,
+            tuple([p.dilation for p in phases]), groups,
+            None if out is None else out[(..., *(p.at for p in phases))],
+        )  # fmt: skip
+        if out is None:
+            return found
+    return xp.empty(shape, g.dtype) if out is None else out
