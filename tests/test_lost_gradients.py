@@ -181,6 +181,8 @@ LEADING: dict[str, tuple[Any, ...]] = {
     "margin_ranking_loss": (Tensor(X), Tensor(X), Tensor(np.sign(X))),
     "triplet_margin_loss": (Tensor(X), Tensor(X) + 1.0, Tensor(X) - 1.0),
     "cosine_embedding_loss": (Tensor(X), Tensor(X) + 1.0, Tensor([1.0, -1.0])),
+    "embedding": (Tensor([0, 1]), Tensor(X)),
+    "embedding_bag": (Tensor([[0, 1]]), Tensor(X)),
     "hinge_embedding_loss": (Tensor(X), Tensor(np.sign(X))),
     "sigmoid_focal_loss": (Tensor(X), Tensor([[1.0, 0.0], [0.0, 1.0]])),
 }

@@ -13,6 +13,7 @@ from tensorgrad.ops import (
     channel_norms,
     convolution,
     ctc,
+    lookup,
     losses,
     normalization,
     pooling,
@@ -28,6 +29,7 @@ from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
 from tensorgrad.ops.indexing import one_hot as one_hot
 from tensorgrad.ops.linear_algebra import linear as linear
+from tensorgrad.ops.lookup import *
 from tensorgrad.ops.losses import *
 from tensorgrad.ops.normalization import *
 from tensorgrad.ops.pooling import *
@@ -45,6 +47,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         ctc,
         distances,
         loss_functions,
+        lookup,
         losses,
         normalization,
         penalties,

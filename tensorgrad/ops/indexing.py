@@ -115,7 +115,7 @@ def _last_of(xp: Any, x: Any, index: tuple[Any, ...]) -> tuple[Any, Any]:
 
 
 def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
-    d = _index(g, indices, template)
+    d = indexed(g, indices, template)
     if ARRAY in template:  # of several values for one place the last one counts
         d = where(apply(_IS_LAST, (g, *indices), {"template": template}), d, 0.0)
     return d
@@ -124,14 +124,14 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
 def _index_part(g: Any, x_shape: tuple[int, ...], template: Template, indices: Any) -> Any:
     if type(g) is np.ndarray and indices:
         return IndexPart(g, (template, indices), x_shape)
-    return _index_add(g, indices, template, x_shape)
+    return index_added(g, indices, template, x_shape)
 
 
 _INDEX: Primitive = Primitive(
     "getitem",
     _index_value,
     {
-        "x": lambda g, x_shape, template, indices: _index_add(g, indices, template, x_shape),
+        "x": lambda g, x_shape, template, indices: index_added(g, indices, template, x_shape),
         "*indices": None,
     },
     kernel="getitem",
@@ -141,7 +141,7 @@ _INDEX: Primitive = Primitive(
 _INDEX_ADD: Primitive = Primitive(
     "index_add",
     _index_add_value,
-    {"g": lambda g, template, indices: _index(g, indices, template), "*indices": None},
+    {"g": lambda g, template, indices: indexed(g, indices, template), "*indices": None},
     half_in_float32=True,
     kernel="index_add",
 )
@@ -172,17 +172,19 @@ _NONZERO: Primitive = Primitive(
 )
 
 
-def _index(x: Any, indices: Sequence[Any], template: Template) -> Any:
+def indexed(x: Any, indices: Sequence[Any], template: Template) -> Any:
+    """``x`` at an index that is taken apart already."""
     return apply(_INDEX, (x, *indices), {"template": template})
 
 
-def _index_add(
+def index_added(
     g: Any,
     indices: Sequence[Any],
     template: Template,
     shape: tuple[int, ...],
     distinct: bool = False,
 ) -> Any:
+    """Zeros of ``shape`` with ``g`` added at the index; ``distinct``: at most once anywhere."""
     attrs = {"template": template, "shape": shape, "distinct": distinct}
     return apply(_INDEX_ADD, (g, *indices), attrs)
 
@@ -347,7 +349,7 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     template, indices, new_axes = _parse("getitem", x, index)
     if not indices:
         return sliced(x, template)
-    return _index(_with_new_axes(x, new_axes), indices, template)
+    return indexed(_with_new_axes(x, new_axes), indices, template)
 
 
 def _reference_put(x: Any, index: Any, value: Any) -> Any:
@@ -434,7 +436,7 @@ def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
     place = normalize_axis("take", axis, x)
     if type(indices) is int:
         return sliced(x, along(place, indices))
-    return _index(x, [_integers("take", x, indices)], along(place, ARRAY))
+    return indexed(x, [_integers("take", x, indices)], along(place, ARRAY))
 
 
 def _integers(name: str, x: Any, indices: Any) -> Any:
@@ -680,7 +682,7 @@ _ONE_HOT: Primitive = Primitive(
 def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = None) -> Tensor:
     """For each integer a vector of zeros with a 1 at that place, along a new last axis.
 
-    num_classes: the length of the vectors; one more than the largest integer if ``None``.
+    num_classes: the length of the vectors; one more than the largest integer if ``None`` or -1.
     dtype: of the result; the default real dtype if ``None``.
 
     Raises IndexError for an integer outside [0, num_classes).
@@ -688,7 +690,7 @@ def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = Non
     if not hasattr(indices, "dtype"):
         indices = np.asarray(indices)
     indices = _integers("one_hot", indices, indices)
-    if num_classes is None:
+    if num_classes is None or num_classes == -1:
         if hasattr(indices, "_read"):
             indices._read("one_hot() without num_classes")
         num_classes = int(getattr(indices, "data", indices).max()) + 1 if indices.size else 0

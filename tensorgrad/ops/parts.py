@@ -64,6 +64,30 @@ class IndexPart(Part):
         return y
 
 
+class RowsPart(Part):
+    """Rows, (m, length), of a matrix; ``index`` holds their numbers, counted from the front.
+
+    sparse: if the gradient of a leaf begins with it, it is to stay rows and numbers.
+    """
+
+    __slots__ = ("sparse",)
+
+    def __init__(self, array: Any, index: Any, shape: tuple[int, ...], sparse: bool) -> None:
+        super().__init__(array, index, shape)
+        self.sparse = sparse
+
+    def whole(self) -> Any:
+        """See Part."""
+        y = np.zeros(self.shape, self.array.dtype)
+        add_at_index(y, (ARRAY, ...), [self.index], self.array, fresh=True)
+        return y
+
+    def added_to(self, y: Any) -> Any:
+        """See Part."""
+        add_at_index(y, (ARRAY, ...), [self.index], self.array)
+        return y
+
+
 class GatherPart(Part):
     """A part at places along one axis, on the CPU; ``index`` is the integers and the axis."""
 

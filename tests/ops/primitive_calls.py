@@ -132,7 +132,10 @@ def _others() -> None:
         _differentiated([tg.gelu(x, approximate=activation)], [x])
     for activation in ("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh"):
         _differentiated([tg.bias_activation(x, x[0].detach(), activation)], [x])
+    _differentiated([F.embedding(rows, x, padding_idx=1)], [x])
+    _differentiated([F.embedding(Tensor([2, 0, 2]), x, scale_grad_by_freq=True)], [x])
     z = x.detach().clone()
+    F.embedding(rows, z, max_norm=0.5)
     z[rows] = 1.5
     z[mask] = -1.5
     z[0, 1:3] = x.detach()[1, :2]
