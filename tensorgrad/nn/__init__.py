@@ -14,6 +14,7 @@ from tensorgrad.nn import (
     normalization,
     pooling,
     recurrent,
+    resampling,
 )
 from tensorgrad.nn import functional as functional
 from tensorgrad.nn import init as init
@@ -30,6 +31,7 @@ from tensorgrad.nn.module import *
 from tensorgrad.nn.normalization import *
 from tensorgrad.nn.pooling import *
 from tensorgrad.nn.recurrent import *
+from tensorgrad.nn.resampling import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["functional", "init", "models", "utils"]
@@ -45,5 +47,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         normalization,
         pooling,
         recurrent,
+        resampling,
     ):
         __all__ += _module.__all__

@@ -18,6 +18,7 @@ from tensorgrad.ops import (
     normalization,
     pooling,
     recurrence,
+    resampling,
 )
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
@@ -35,6 +36,7 @@ from tensorgrad.ops.normalization import *
 from tensorgrad.ops.pooling import *
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.recurrence import *
+from tensorgrad.ops.resampling import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["dropout", "linear", "one_hot", "sigmoid", "tanh"]
@@ -46,12 +48,13 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         convolution,
         ctc,
         distances,
-        loss_functions,
         lookup,
+        loss_functions,
         losses,
         normalization,
         penalties,
         pooling,
         recurrence,
+        resampling,
     ):
         __all__ += _module.__all__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tensorgrad.nn.module import Module, check_sizes
 from tensorgrad.ops.resampling import (

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "channel_shuffle", "interpolate", "pixel_shuffle", "pixel_unshuffle", "upsample",
-    "upsample_bilinear", "upsample_nearest",
+    "channel_shuffle", "interpolate", "pixel_shuffle",
+    "pixel_unshuffle", "upsample", "upsample_bilinear", "upsample_nearest",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -78,7 +78,7 @@ def _axis_map(
         spacing = 1 / factor if factor else size / results
     rows = np.arange(results)
     if antialias:
-        rows, columns, weights = _filtered(size, results, kind, spacing, align)
+        rows, columns, weights = _filtered(size, results, kind, spacing)
         return made_map(rows, columns, weights, results, size)
     if kind.startswith("nearest"):
         shift = 0.5 if kind == "nearest-exact" else 0.0
@@ -93,26 +93,23 @@ def _axis_map(
             first = np.floor(at)
             taps = [(first + k, w) for k, w in enumerate(cubic_weights(at - first, -0.75), -1)]
     columns = np.concatenate([np.clip(c, 0, size - 1).astype(np.int64) for c, _ in taps])
-    if len(taps) == 1 and size == results and (columns == rows).all():
-        return None
     weights = np.concatenate([w for _, w in taps])
-    return made_map(np.tile(rows, len(taps)), columns, weights, results, size)
+    found = made_map(np.tile(rows, len(taps)), columns, weights, results, size)
+    same = size == results and len(found[0]) == 1 and (found[0] == rows).all()
+    return None if same else found
 
 
-def _filtered(
-    size: int, results: int, kind: str, spacing: float, align: bool
-) -> tuple[Array, Array, Array]:
+def _filtered(size: int, results: int, kind: str, spacing: float) -> tuple[Array, Array, Array]:
     """Rows, columns and weights of a filter that is as wide as the results lie apart."""
     wide = max(spacing, 1.0)
     reach = (2 if kind == "cubic" else 1) * wide
-    shift = 0.0 if align else 0.5
     rows, columns, weights = [], [], []
     for o in range(results):
-        center = spacing * (o + shift)
-        first = max(int(center - reach + 1 - shift), 0)
-        last = min(int(center + reach + 1 - shift), size)
+        center = spacing * (o + 0.5)
+        first = max(int(center - reach + 0.5), 0)
+        last = min(int(center + reach + 0.5), size)
         found = np.arange(first, max(last, first + 1))
-        d = np.abs(found - center + shift) / wide
+        d = np.abs(found - center + 0.5) / wide
         if kind == "cubic":
             near, far = cubic_weights(np.minimum(d, 1), -0.5), cubic_weights(d - 1, -0.5)
             weight = np.where(d < 1, near[1], np.where(d < 2, far[0], 0.0))
@@ -241,9 +238,12 @@ def interpolate(
         return found
     # What makes fewer elements comes first.
     for k in sorted(range(n), key=lambda k: sizes[k] / shape[2 + k]):
-        of = _axis_map(
-            shape[2 + k], sizes[k], _MODES[mode][0], bool(align_corners), factors[k], antialias
-        )
+        m, results, factor = shape[2 + k], sizes[k], factors[k]
+        if (mode == "nearest" and n == 2 and results in (m, 2 * m)) or (
+            _MODES[mode][0] == "linear" and results == m
+        ):
+            factor = None  # which PyTorch does not look at here
+        of = _axis_map(m, results, _MODES[mode][0], bool(align_corners), factor, antialias)
         if of is not None:
             x = weighted_take(x, 2 + k, of)
     return x
@@ -293,7 +293,7 @@ def _planes(name: str, input: Any) -> tuple[tuple[int, ...], int, int, int]:
     shape = shape_of(input)
     if len(shape) < 3:
         raise ShapeError(f"{name}: the input must have shape (..., C, H, W); got shape {shape}")
-    return shape[:-3], *shape[-3:]
+    return shape[:-3], shape[-3], shape[-2], shape[-1]
 
 
 def _moved(x: Any, shape: tuple[int, ...], order: Sequence[int], result: tuple[int, ...]) -> Any:
@@ -379,9 +379,9 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Tensor:
     namespace="nn.functional",
 )
 def channel_shuffle(input: Any, groups: int) -> Tensor:
-    """``input``, shape (N, C, ...), with the first channel of each group first, then the second
-    ones, and so on (Zhang et al., 2018).
+    """``input`` with the first channel of each group first, then the second ones, and so on.
 
+    input: shape (N, C, ...) (Zhang et al., 2018, "ShuffleNet").
     Raises ShapeError unless the number of channels is a multiple of ``groups``.
     """
     name = "channel_shuffle"

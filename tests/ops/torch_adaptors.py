@@ -309,6 +309,7 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
     "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,
+    "channel_shuffle": lambda x, groups: torch.channel_shuffle(x, groups),
     "binary_cross_entropy": _binary_cross_entropy,
     "maximum": _with_tensors("maximum"),
     "minimum": _with_tensors("minimum"),
