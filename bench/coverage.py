@@ -157,7 +157,7 @@ class _Call:
         if kwargs.get("dropout_p"):  # which values are left out is nobody's promise
             kwargs["dropout_p"] = 0.0
         if name == "multi_head_attention_forward":
-            args[9] = 0.0
+            args[10] = 0.0
         self.name, self.args, self.kwargs = name, args, kwargs
         p, training = kwargs.get("p", 0.5), kwargs.get("training", "dropout" in name)
         self.random = name in RANDOM and bool(training) and p not in (0, 1)

@@ -179,6 +179,19 @@ LEADING: dict[str, tuple[Any, ...]] = {
     "nll_loss": (Tensor(X), Tensor([0, 1])),
     "multi_margin_loss": (Tensor(X), Tensor([0, 1])),
     "margin_ranking_loss": (Tensor(X), Tensor(X), Tensor(np.sign(X))),
+    "multi_head_attention_forward": (
+        *[Tensor(X)] * 3,
+        2,
+        1,
+        tg.ones((6, 2)),
+        None,
+        None,
+        None,
+        False,
+        0.0,
+        Tensor(X),
+        None,
+    ),
     "triplet_margin_loss": (Tensor(X), Tensor(X) + 1.0, Tensor(X) - 1.0),
     "cosine_embedding_loss": (Tensor(X), Tensor(X) + 1.0, Tensor([1.0, -1.0])),
     "embedding": (Tensor([0, 1]), Tensor(X)),
@@ -217,7 +230,7 @@ def test_options_that_are_numbers(name: str, function: Any, key: str) -> None:
         count = sum(p.default is p.empty for p in parameters.values() if p.name != key)
         leading = [Tensor(X)] * max(count, 1)
     named = {key: given}
-    if parameter.kind is parameter.POSITIONAL_ONLY or name.startswith("lp_pool"):
+    if parameter.kind is parameter.POSITIONAL_ONLY or name.startswith(("lp_pool", "multi_head")):
         at = list(parameters).index(key)
         leading[at : at + 1] = [given]
         named = {}

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tensorgrad.nn import (
     activations,
+    attention,
     check,
     containers,
     embedding,
@@ -15,12 +16,14 @@ from tensorgrad.nn import (
     pooling,
     recurrent,
     resampling,
+    transformer,
 )
 from tensorgrad.nn import functional as functional
 from tensorgrad.nn import init as init
 from tensorgrad.nn import models as models
 from tensorgrad.nn import utils as utils
 from tensorgrad.nn.activations import *
+from tensorgrad.nn.attention import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
 from tensorgrad.nn.embedding import *
@@ -32,11 +35,13 @@ from tensorgrad.nn.normalization import *
 from tensorgrad.nn.pooling import *
 from tensorgrad.nn.recurrent import *
 from tensorgrad.nn.resampling import *
+from tensorgrad.nn.transformer import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["functional", "init", "models", "utils"]
     for _module in (
         activations,
+        attention,
         check,
         containers,
         embedding,
@@ -48,5 +53,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         pooling,
         recurrent,
         resampling,
+        transformer,
     ):
         __all__ += _module.__all__

@@ -15,8 +15,10 @@ from tensorgrad.ops import (
     ctc,
     lookup,
     losses,
+    multi_head_attention,
     normalization,
     pooling,
+    positions,
     recurrence,
     resampling,
 )
@@ -32,8 +34,10 @@ from tensorgrad.ops.indexing import one_hot as one_hot
 from tensorgrad.ops.linear_algebra import linear as linear
 from tensorgrad.ops.lookup import *
 from tensorgrad.ops.losses import *
+from tensorgrad.ops.multi_head_attention import *
 from tensorgrad.ops.normalization import *
 from tensorgrad.ops.pooling import *
+from tensorgrad.ops.positions import *
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.recurrence import *
 from tensorgrad.ops.resampling import *
@@ -51,9 +55,11 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         lookup,
         loss_functions,
         losses,
+        multi_head_attention,
         normalization,
         penalties,
         pooling,
+        positions,
         recurrence,
         resampling,
     ):

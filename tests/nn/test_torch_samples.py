@@ -61,7 +61,6 @@ MISSING: set[str] = {
     "linear_cross_entropy",
     "local_response_norm",
     "logsigmoid",
-    "multi_head_attention_forward",
     "normalize",
     "pad",
     "pixel_shuffle",

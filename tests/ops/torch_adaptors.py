@@ -269,6 +269,20 @@ def _eye(n: int, m: int | None = None, k: int = 0) -> Any:
     return torch.ones(n, n if m is None else m).triu(k).tril(k)
 
 
+def _rotary_embedding(
+    x: Any, offset: int = 0, base: float = 10000.0, interleaved: bool = True
+) -> Any:
+    """By multiplication with complex numbers of length 1."""
+    length, size = x.shape[-2:]
+    waves = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    angle = torch.outer(torch.arange(offset, offset + length, dtype=torch.float64), waves)
+    pairs = x.unflatten(-1, (-1, 2) if interleaved else (2, -1))
+    pairs = pairs if interleaved else pairs.mT
+    turned = torch.view_as_complex(pairs.contiguous()) * torch.polar(torch.ones_like(angle), angle)
+    found = torch.view_as_real(turned)
+    return (found if interleaved else found.mT).flatten(-2)
+
+
 # name of the row -> the call, made with torch tensors in place of arrays
 def _bias_activation(z: Any, bias: Any, name: str, **options: Any) -> Any:
     if name == "gelu_tanh":
@@ -310,6 +324,7 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,
     "channel_shuffle": lambda x, groups: torch.channel_shuffle(x, groups),
+    "rotary_embedding": _rotary_embedding,
     "binary_cross_entropy": _binary_cross_entropy,
     "maximum": _with_tensors("maximum"),
     "minimum": _with_tensors("minimum"),

@@ -15,7 +15,15 @@ from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops.table import OPERATIONS, Operation
 
 #: what is documented: products, and what consists of them, in 16 bits
-PRODUCTS = {"matmul", "linear", "dot", "einsum", "tensordot", "scaled_dot_product_attention"}
+PRODUCTS = {
+    "matmul",
+    "linear",
+    "dot",
+    "einsum",
+    "tensordot",
+    "scaled_dot_product_attention",
+    "multi_head_attention_forward",
+}
 PRODUCTS |= {"rnn", "lstm", "gru"}
 PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
