@@ -19,7 +19,7 @@ from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import loss_in_float32
 from tensorgrad.ops.reductions import norm
 from tensorgrad.ops.reductions import sum as total
-from tensorgrad.ops.shaping import broadcast_to, expand_dims, normalize_axis, shape_of
+from tensorgrad.ops.shaping import broadcast_to, expand_dims, normalize_axis, reshape, shape_of
 from tensorgrad.tensor import Tensor
 
 __all__ = [
@@ -34,11 +34,13 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """Distances: ``x`` where the target is 1, ``max(0, margin - x)`` where it is -1.
 
+    Where the target is neither it is the sum of both.
     input, target: tensors of one shape. reduction: "mean", "sum" or "none".
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     paired("hinge_embedding_loss", input, target)
-    each = where(target == 1, input, maximum(margin - input, 0.0))
+    near = where(target == -1, 0.0, input)
+    each = near + where(target == 1, 0.0, clip(margin - input, 0.0))
     return reduced("hinge_embedding_loss", each, reduction)
 
 
@@ -58,8 +60,8 @@ def cosine_similarity(x1: Any, x2: Any, axis: int = 1, eps: float = 1e-8) -> Ten
             "cosine_similarity: the shapes must broadcast: counted from the last axis, two sizes "
             f"are equal or one of them is 1; got {tuple(x1.shape)} and {tuple(x2.shape)}"
         ) from None
-    if not shape:
-        raise ShapeError("cosine_similarity: the vectors must have an axis; got shapes () and ()")
+    if not shape:  # two vectors of one number
+        x1, x2, shape = reshape(x1, (1,)), reshape(x2, (1,)), (1,)
     behind = normalize_axis("cosine_similarity", axis, np.empty(shape, bool)) - len(shape)
     directions = []
     for x in (x1, x2):
@@ -87,7 +89,7 @@ def cosine_embedding_loss(
             f"cosine_embedding_loss: for inputs of shape {tuple(input1.shape)} the target must "
             f"have shape {cosine.shape}, got {tuple(target.shape)}"
         )
-    each = where(target == 1, 1.0 - cosine, maximum(cosine - margin, 0.0))
+    each = where(target == 1, 1.0 - cosine, clip(cosine - margin, 0.0))
     return reduced("cosine_embedding_loss", each, reduction)
 
 

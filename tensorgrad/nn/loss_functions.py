@@ -52,7 +52,7 @@ __all__ = [
 
 
 @loss_in_float32
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def mse_loss(input: Any, target: Any, reduction: str = "mean", *, weight: Any = None) -> Tensor:
     """The squared error of ``input`` (outputs o) and ``target`` (t), tensors of one shape.
 
     reduction, for N examples along axis 0 and c outputs each:
@@ -62,11 +62,15 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
         "half_sum"       sum (t - o)**2 / 2         whose derivative by o is o - t
         "half_mean"      sum (t - o)**2 / (2 N)     the empirical risk of the former
         "half_mean_all"  sum (t - o)**2 / (2 c N)
+    weight: of each element, in the shape of the input; the "mean" is over elements by their weight,
+        the lectures' reductions are without weights.
 
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     paired("mse_loss", input, target)
     each = square(input - target)
+    if weight is not None:
+        return _weighted_mean("mse_loss", each, weight, reduction)
     if reduction == "half_sum":
         return total(each) * 0.5
     if reduction == "half_mean_all":
@@ -82,23 +86,42 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     return reduced("mse_loss", each, reduction)
 
 
+def _weighted_mean(name: str, each: Tensor, weight: Any, reduction: str) -> Tensor:
+    """``each`` times ``weight``, of its shape; the mean is over elements by their weight."""
+    if not hasattr(weight, "node"):
+        weight = asarray(weight, dtype=each.dtype, device=each.device)
+    if weight.shape != each.shape:
+        raise ShapeError(f"{name}: weight must have shape {each.shape}; got {weight.shape}")
+    each = weighted(each, weight)
+    if reduction == "mean":
+        return total(each) / total(weight)
+    return reduced(name, each, reduction)
+
+
 @loss_in_float32
-def l1_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def l1_loss(input: Any, target: Any, reduction: str = "mean", *, weight: Any = None) -> Tensor:
     """The absolute error ``|input - target|`` of tensors of one shape.
 
     reduction: "mean" or "sum" over all elements, or "none". At 0 the gradient is 0.
+    weight: as in ``mse_loss``.
     Raises ShapeError unless the shapes are equal, ValueError for another reduction.
     """
     paired("l1_loss", input, target)
-    return reduced("l1_loss", absolute(input - target), reduction)
+    each = absolute(input - target)
+    if weight is not None:
+        return _weighted_mean("l1_loss", each, weight, reduction)
+    return reduced("l1_loss", each, reduction)
 
 
 @loss_in_float32
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+def huber_loss(
+    input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
+) -> Tensor:
     """Squares up to ``delta``, straight lines beyond (Huber, 1964).
 
     With d = |input - target|: ``d**2 / 2`` where d <= delta, else ``delta * (d - delta / 2)``.
     input, target: tensors of one shape. reduction: "mean", "sum" or "none".
+    weight: of each element, in a shape that broadcasts; the mean is over the number of elements.
 
     Raises ShapeError unless the shapes are equal, ValueError for another reduction or delta.
     """
@@ -106,15 +129,18 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     above_zero("huber_loss", "delta", delta)
     d = absolute(input - target)
     near = clip(d, None, delta)
-    return reduced("huber_loss", near * (d - near * 0.5), reduction)
+    each = by_weight("huber_loss", near * (d - near * 0.5), weight)
+    return reduced("huber_loss", each, reduction)
 
 
 @loss_in_float32
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """``huber_loss`` with ``delta=beta``, divided by beta: the slope of the lines is 1.
 
-    Arguments and errors as there.
+    Arguments and errors as there; with a beta of 0 it is ``l1_loss``.
     """
+    if not hasattr(beta, "node") and beta == 0:
+        return l1_loss(input, target, reduction)
     paired("smooth_l1_loss", input, target)
     above_zero("smooth_l1_loss", "beta", beta)
     d = absolute(input - target)
@@ -177,29 +203,43 @@ _LEAST = {d: float(np.finfo(str(d)).tiny) for d in WIDE_FLOATS}
 
 @loss_in_float32
 def multi_margin_loss(
-    input: Any, target: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean"
+    input: Any,
+    target: Any,
+    p: int = 1,
+    margin: float = 1.0,
+    reduction: str = "mean",
+    *,
+    weight: Any = None,
 ) -> Tensor:
     """The hinge of several classes: ``sum_j max(0, margin - x[y] + x[j])**p / C`` over j != y.
 
-    input: scores, shape (N, C). target: the right classes y, integers of shape (N,). p: 1 or 2.
-    reduction: "mean", "sum" or "none". Source: Crammer and Singer, 2001.
+    input: scores, shape (N, C), or (C,). target: the right classes y, integers of shape (N,), or ()
+        for one example. p: 1 or 2. reduction: "mean", "sum" or "none".
+    weight: of each class, shape (C,): examples count by that of the right one.
+    Source: Crammer and Singer, 2001.
 
     Raises ShapeError for other shapes, ValueError for another p or reduction.
     """
-    if len(input.shape) != 2 or tuple(target.shape) != input.shape[:1]:
+    name = "multi_margin_loss"
+    shape, given = tuple(input.shape), tuple(target.shape)
+    if len(shape) > 2 or given not in ([shape[:1]] if shape[1:] else [(), (1,)]):
         raise ShapeError(
-            "multi_margin_loss: input must have shape (N, C) and target (N,); got "
-            f"{tuple(input.shape)} and {tuple(target.shape)}"
+            f"{name}: input must have shape (N, C) and target (N,), or (C,) and (); got {shape} "
+            f"and {given}"
         )
     if p not in (1, 2):
-        raise ValueError(f"multi_margin_loss: p must be 1 or 2, got {p!r}")
-    classes = input.shape[1]
-    right = one_hot(target, classes, dtype=input.dtype)
-    score = total(weighted(input, right), axis=1, keepdims=True)
+        raise ValueError(f"{name}: p must be 1 or 2, got {p!r}")
+    classes = shape[-1] if shape else 1
+    rows = input if len(shape) == 2 else reshape(input, (1, classes))
+    right = one_hot(reshape(target, (-1,)), classes, dtype=input.dtype)
+    score = total(weighted(rows, right), axis=1, keepdims=True)
     hit = right > 0
-    lack = maximum(where(hit, 0.0, where(hit, 0.0, input) - score + margin), 0.0)
-    lack = square(lack) if p == 2 else lack
-    return reduced("multi_margin_loss", total(lack, axis=1) / classes, reduction)
+    # On the edge of the margin there is no slope, as in PyTorch.
+    lack = relu(where(hit, 0.0, where(hit, 0.0, rows) - score + margin))
+    each = total(square(lack) if p == 2 else lack, axis=1) / classes
+    if weight is not None:
+        each = weighted(each, total(by_weight(name, right, weight), axis=1))
+    return reduced(name, reshape(each, given), reduction)
 
 
 @loss_in_float32

@@ -88,10 +88,23 @@ class CrossEntropyLoss(_Loss):
         )
 
 
-class NLLLoss(_Loss):
-    """``functional.nll_loss``: log-probabilities (N, C, ...) against integer labels (N, ...)."""
+class NLLLoss(_WeightedLoss):
+    """``functional.nll_loss``: log-probabilities (N, C, ...) against integer labels (N, ...).
 
-    function = staticmethod(functional.nll_loss)
+    reduction, weight, ignore_index: as there.
+    """
+
+    def __init__(
+        self, reduction: str = "mean", *, weight: Any = None, ignore_index: int | None = None
+    ) -> None:
+        super().__init__(weight, reduction)
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``."""
+        return functional.nll_loss(
+            input, target, self.reduction, weight=self.weight, ignore_index=self.ignore_index
+        )
 
 
 class MSELoss(_Loss):
@@ -106,10 +119,26 @@ class L1Loss(_Loss):
     function = staticmethod(functional.l1_loss)
 
 
-class BCEWithLogitsLoss(_Loss):
-    """``functional.binary_cross_entropy_with_logits``: logits against probabilities."""
+class BCEWithLogitsLoss(_WeightedLoss):
+    """``functional.binary_cross_entropy_with_logits``: logits against probabilities.
+
+    reduction, weight, pos_weight: as there.
+    """
 
     function = staticmethod(functional.binary_cross_entropy_with_logits)
+    pos_weight: Tensor | None
+
+    def __init__(
+        self, reduction: str = "mean", *, weight: Any = None, pos_weight: Any = None
+    ) -> None:
+        super().__init__(weight, reduction)
+        _keep(self, "pos_weight", pos_weight)
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of ``input`` against ``target``."""
+        return functional.binary_cross_entropy_with_logits(
+            input, target, self.reduction, weight=self.weight, pos_weight=self.pos_weight
+        )
 
 
 class HuberLoss(_Loss):
@@ -156,14 +185,16 @@ class HingeEmbeddingLoss(_Loss):
         self.margin = margin
 
 
-class MultiMarginLoss(_Loss):
+class MultiMarginLoss(_WeightedLoss):
     """``functional.multi_margin_loss``: scores (N, C) against labels (N,), with a margin."""
 
     function = staticmethod(functional.multi_margin_loss)
     _shown = ("reduction", "p", "margin")
 
-    def __init__(self, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(
+        self, p: int = 1, margin: float = 1.0, reduction: str = "mean", *, weight: Any = None
+    ) -> None:
+        super().__init__(weight, reduction)
         self.p, self.margin = p, margin
 
 

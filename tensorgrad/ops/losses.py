@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorgrad.dtypes import FLOATS, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
-from tensorgrad.ops.activations import log_softmax, softmax
+from tensorgrad.ops.activations import log_softmax, softmax, softplus
 from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import equal, keep_where, sigmoid, weighted, where
 from tensorgrad.ops.fast_paths import unary_with_labels
@@ -65,7 +65,7 @@ def reduced(name: str, each: Tensor, reduction: str) -> Tensor:
     return each if reduction == "none" else mean(each) if reduction == "mean" else total(each)
 
 
-def by_weight(name: str, each: Any, weight: Any) -> Any:
+def by_weight(name: str, each: Any, weight: Any, what: str = "weight") -> Any:
     """``each`` times ``weight``, which must broadcast to it, and 0 where the weight is 0.
 
     Raises ShapeError for a weight of another shape. ``None`` stands for no weight.
@@ -77,7 +77,7 @@ def by_weight(name: str, each: Any, weight: Any) -> Any:
     shape, given = shape_of(each), shape_of(weight)
     padded = (1,) * (len(shape) - len(given)) + given
     if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(padded, shape)):
-        raise ShapeError(f"{name}: weight must broadcast to shape {shape}; got {given}")
+        raise ShapeError(f"{name}: {what} must broadcast to shape {shape}; got {given}")
     return weighted(each, weight)
 
 
@@ -309,18 +309,31 @@ def _bce_reference(input: Any, target: Any, reduction: str = "mean") -> Any:
     namespace="nn.functional",
     primitive=_NLL,
 )
-def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def nll_loss(
+    input: Any,
+    target: Any,
+    reduction: str = "mean",
+    *,
+    weight: Any = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """The negative log-likelihood of the right classes: ``-input[i, target[i]]``.
 
     input: logarithms of probabilities, shape (N, C), (C,), or (N, C, d1, ...).
     target: integers from 0 to C - 1, the shape of ``input`` without the axis of the classes.
     reduction: "mean" or "sum" over all labels, giving shape (); "none" gives that of ``target``.
+    weight, ignore_index: as in ``cross_entropy``.
 
     Raises DtypeError for labels that are not integers, ShapeError for shapes that do not fit (or
     no label to take the mean of), IndexError for a label out of range (not looked for on a GPU),
     ValueError for another reduction.
     """
-    return _nll("nll_loss", input, target, reduction)
+    name = "nll_loss"
+    if weight is None and ignore_index is None:
+        return _nll(name, input, target, reduction)
+    if getattr(target, "dtype", None) in FLOATS:
+        raise DtypeError(f"{name}: target must hold labels, as integers; got {target.dtype}")
+    return _general(name, input, target, reduction, weight, ignore_index)
 
 
 @operation(
@@ -363,18 +376,19 @@ def cross_entropy(
     There is no overflow at any logits; a class that is not wanted may have the logit -inf. On a GPU
     a label out of range makes its loss and its row of the gradient NaN.
     """
+    name = "cross_entropy"
     plain = weight is None and ignore_index is None and not label_smoothing
     if plain and getattr(target, "dtype", None) not in FLOATS:
-        return _nll("cross_entropy", input, target, reduction, logits=True)
-    return _general_cross_entropy(input, target, reduction, weight, ignore_index, label_smoothing)
+        return _nll(name, input, target, reduction, logits=True)
+    return _general(name, input, target, reduction, weight, ignore_index, label_smoothing)
 
 
 @loss_in_float32
-def _general_cross_entropy(
-    input: Any, target: Any, reduction: str, weight: Any, ignored: int | None, smoothing: float
-) -> Tensor:
-    """``cross_entropy`` by the distribution that is wanted, row by row."""
-    name = "cross_entropy"
+def _general(
+    name: str, input: Any, target: Any, reduction: str, weight: Any, ignored: int | None,
+    smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """``cross_entropy`` or ``nll_loss`` by the distribution that is wanted, row by row."""
     if not hasattr(input, "node"):
         input = asarray(input)
     if not hasattr(target, "node"):
@@ -391,13 +405,7 @@ def _general_cross_entropy(
     def rows(x: Tensor) -> Tensor:
         return reshape(moveaxis(x, 1, -1) if len(given) > 1 else x, (-1, classes))
 
-    if weight is not None and not hasattr(weight, "node"):
-        weight = asarray(weight, dtype=input.dtype, device=input.device)
-    if weight is not None and weight.shape != (classes,):
-        raise ShapeError(
-            f"{name}: weight must have a number for each class, shape ({classes},); got "
-            f"{weight.shape}"
-        )
+    weight = _class_weights(name, weight, input, classes)
     _check_target(name, target, given, batch, ignored)
     logits, counted, valid = rows(input), None, None
     if target.dtype in FLOATS:
@@ -416,7 +424,8 @@ def _general_cross_entropy(
         wanted = wanted * (1.0 - smoothing) + smoothing / classes
     if weight is not None:
         wanted = wanted * weight
-    each = -total(weighted(log_softmax(logits, axis=1), wanted), axis=1)
+    log_p = logits if name == "nll_loss" else log_softmax(logits, axis=1)
+    each = -total(weighted(log_p, wanted), axis=1)
     if valid is not None:
         each = where(valid, each, 0.0)
     if reduction == "none":
@@ -430,6 +439,20 @@ def _general_cross_entropy(
     count = total(counted)
     none = equal(count, 0.0)
     return where(none, math.nan, total(each) / where(none, 1.0, count))
+
+
+def _class_weights(name: str, weight: Any, input: Tensor, classes: int) -> Any:
+    """``weight`` as a tensor, if there is one; raises ShapeError unless it fits."""
+    if weight is None:
+        return None
+    if not hasattr(weight, "node"):
+        weight = asarray(weight, dtype=input.dtype, device=input.device)
+    if weight.shape != (classes,):
+        raise ShapeError(
+            f"{name}: weight must have a number for each class, shape ({classes},); got "
+            f"{weight.shape}"
+        )
+    return weight
 
 
 def _check_target(
@@ -533,17 +556,32 @@ _BCE = Primitive(
     primitive=_BCE,
 )
 @loss_in_float32
-def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    reduction: str = "mean",
+    *,
+    weight: Any = None,
+    pos_weight: Any = None,
+) -> Tensor:
     """The cross-entropy of ``sigmoid(input)`` and ``target``, probabilities in [0, 1].
 
     ``-t * log(sigmoid(x)) - (1 - t) * log(1 - sigmoid(x))``, without overflow or cancellation in
     value and gradient.
 
     input, target: tensors of one shape. reduction: "mean" or "sum" over all elements, or "none".
-    Raises ShapeError unless the shapes are equal, ValueError for another reduction.
+    weight: of each element, in a shape that broadcasts; the mean is over the number of elements.
+    pos_weight: of the first of the two terms, in a shape that broadcasts: above 1 where a yes is
+        rare and is not to be missed.
+    Raises ShapeError unless the shapes fit, ValueError for another reduction.
     """
     name = "binary_cross_entropy_with_logits"
     paired(name, input, target)
     if not hasattr(input, "node"):
         input = asarray(input)
-    return reduced(name, apply(_BCE, (input, target)), reduction)
+    if pos_weight is None:
+        each = apply(_BCE, (input, target))
+    else:
+        yes = by_weight(name, weighted(softplus(-input), target), pos_weight, "pos_weight")
+        each = yes + weighted(softplus(input), 1.0 - target)
+    return reduced(name, by_weight(name, each, weight), reduction)

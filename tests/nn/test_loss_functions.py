@@ -50,9 +50,24 @@ def counts(rng: RNG) -> list[Array]:
     return [rng.uniform(0.3, 3, (4, 3)), rng.integers(0, 6, (4, 3)).astype(float)]
 
 
+def scores(rng: RNG) -> list[Array]:
+    return [rng.standard_normal((4, 3)), np.array([2, 0, 1, 2])]
+
+
+def images(rng: RNG) -> list[Array]:
+    return [rng.standard_normal((2, 3, 4)), np.arange(8).reshape(2, 4) % 3]
+
+
+def logits(rng: RNG) -> list[Array]:
+    return [rng.standard_normal((4, 3)) * 3, rng.uniform(0, 1, (4, 3))]
+
+
 def variances(*shape: int) -> Callable[[RNG], list[Array]]:
     return lambda rng: [*two(rng), rng.uniform(0.5, 2, shape)]
 
+
+#: given as an array here and there
+WEIGHTS = np.array([0.5, 2.0, 1.25])
 
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[RNG], list[Array]]]] = {
     "binary": ("binary_cross_entropy", {}, probabilities),
@@ -70,13 +85,25 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[RNG], list[Array]]]] = {
     "Gauss": ("gaussian_nll_loss", {}, variances(4, 3)),
     "Gauss, one less": ("gaussian_nll_loss", {"full": True}, variances(4)),
     "Gauss, one axis": ("gaussian_nll_loss", {}, variances(1, 3)),
+    "labels": ("nll_loss", {"weight": WEIGHTS, "ignore_index": 1}, images),
+    "labels, ignored": ("nll_loss", {"ignore_index": 2}, scores),
+    "margins, weights": ("multi_margin_loss", {"weight": WEIGHTS, "p": 2}, scores),
+    "margin of one": ("multi_margin_loss", {}, lambda rng: [np.ones(4), np.array(2)]),
+    "logits, weights": (
+        "binary_cross_entropy_with_logits", {"weight": WEIGHTS, "pos_weight": WEIGHTS[::-1]}, logits
+    ),
+    "squares, weights": ("mse_loss", {"weight": np.arange(12.0).reshape(4, 3)}, two),
+    "absolute, weights": ("l1_loss", {"weight": np.arange(12.0).reshape(4, 3)}, two),
+    "Huber, weights": ("huber_loss", {"weight": np.arange(12.0).reshape(4, 3)}, two),
+    "smooth, no squares": ("smooth_l1_loss", {"beta": 0.0}, two),
+    "neither near nor far": ("hinge_embedding_loss", {}, two),
     "Gauss, least": ("gaussian_nll_loss", {"eps": 1.0}, variances(4, 3)),
 }  # fmt: skip
 
 #: arguments by number which have no gradient in PyTorch, or NaN (of a logarithm that it masks)
 WITHOUT_GRADIENT = {
     ("binary_cross_entropy", 2), ("multilabel_soft_margin_loss", 2), ("poisson_nll_loss", 1),
-    ("soft_margin_loss", 1),
+    ("soft_margin_loss", 1), ("hinge_embedding_loss", 1),
 }  # fmt: skip
 
 
@@ -88,7 +115,10 @@ def compared(name: str, options: dict[str, Any], arrays: list[Array]) -> None:
     ours = [Tensor(a, requires_grad=w) for a, w in zip(arrays, wanted)]
     theirs = [torch.tensor(a, requires_grad=w) for a, w in zip(arrays, wanted)]
     y = getattr(F, name)(*ours, **options)
-    z = getattr(torch.nn.functional, name)(*theirs, **options)
+    there = {
+        k: torch.tensor(v.copy()) if isinstance(v, np.ndarray) else v for k, v in options.items()
+    }
+    z = getattr(torch.nn.functional, name)(*theirs, **there)
     assert y.shape == tuple(z.shape)
     np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-11, atol=1e-13)
     w = np.linspace(0.5, 1.5, y.size).reshape(y.shape)
@@ -127,6 +157,10 @@ def test_derivatives_by_every_argument(case: str, rng: RNG) -> None:
 def test_in_compiled_steps(case: str, rng: RNG) -> None:
     name, options, draw = CASES[case]
     arrays = draw(rng)
+    options = {
+        k: Tensor(v.copy(), dtype="float32") if isinstance(v, np.ndarray) else v
+        for k, v in options.items()
+    }
     given = [Tensor(a, dtype="float32" if a.dtype == np.float64 else None) for a in arrays]
     given[0].requires_grad = True
 
@@ -154,6 +188,7 @@ MODULES: list[tuple[Any, str, dict[str, Any]]] = [
     (nn.MarginRankingLoss, "ranking", {"margin": 0.3}),
     (nn.PoissonNLLLoss, "Poisson, full", {"full": True, "log_input": False, "eps": 0.1}),
     (nn.GaussianNLLLoss, "Gauss, least", {"eps": 1.0}),
+    (nn.NLLLoss, "labels, ignored", {"ignore_index": 2}),
 ]
 
 
@@ -165,9 +200,20 @@ def test_modules(module: Any, case: str, options: dict[str, Any], reduction: str
     loss = module(reduction=reduction, **options)
     wanted = getattr(F, name)(*tensors, reduction=reduction, **given)
     np.testing.assert_array_equal(loss(*tensors).numpy(), wanted.numpy())
-    shown = ", ".join(f"{k}={v!r}" for k, v in options.items() if k != "reduction")
     assert f"reduction={reduction!r}" in repr(loss)
-    assert all(part in repr(loss) for part in shown.split(", "))
+    assert all(f"{k}={v!r}" in repr(loss) for k, v in options.items() if k != "ignore_index")
+
+
+def test_modules_with_weights(rng: RNG) -> None:
+    for module, case in (
+        (nn.NLLLoss, "labels"), (nn.MultiMarginLoss, "margins, weights"),
+        (nn.BCEWithLogitsLoss, "logits, weights"),
+    ):  # fmt: skip
+        name, options, draw = CASES[case]
+        tensors = [Tensor(a) for a in draw(rng)]
+        loss: Any = module(**options)
+        assert loss(*tensors).item() == getattr(F, name)(*tensors, **options).item()
+        assert set(loss.state_dict()) == {k for k in options if "weight" in k}
 
 
 @pytest.mark.parametrize("kind", [nn.BCELoss, nn.MultiLabelSoftMarginLoss])
@@ -243,6 +289,14 @@ def test_errors() -> None:
         F.gaussian_nll_loss(x, x, tg.ones(2))
     with pytest.raises(ShapeError, match=r"got \(1, 1\)"):
         F.gaussian_nll_loss(x, x, tg.ones((1, 1)))
+    with pytest.raises(ShapeError, match=r"pos_weight must broadcast to shape \(3, 4\)"):
+        F.binary_cross_entropy_with_logits(x, x, pos_weight=[1.0, 2.0])
+    with pytest.raises(ShapeError, match=r"weight must have shape \(3, 4\); got \(4,\)"):
+        F.mse_loss(x, x, weight=tg.ones(4))
+    with pytest.raises(ValueError, match="half_sum"):
+        F.mse_loss(x, x, "half_sum", weight=tg.ones((3, 4)))
+    with pytest.raises(DtypeError, match="nll_loss: target must hold labels"):
+        F.nll_loss(x, x, ignore_index=1)
     with pytest.raises(ValueError, match="eps must be above 0"):
         F.gaussian_nll_loss(x, x, 1.0, eps=0.0)
     with pytest.raises(GradientError, match="eps"):
