@@ -26,7 +26,6 @@ PARTS = 6
 KNOWN: dict[str, str] = {
     "binary_cross_entropy_with_logits": "no weight and pos_weight yet",
     "cosine_similarity": "vectors have an axis here",
-    "hinge_embedding_loss": "a target other than 1 and -1",
     "multi_margin_loss": "one example alone, and weight",
     "nll_loss": "no weight and ignore_index yet",
     "one_hot": "-1 for the number of classes",
