@@ -28,7 +28,6 @@ KNOWN: dict[str, str] = {
     "cosine_similarity": "vectors have an axis here",
     "multi_margin_loss": "one example alone, and weight",
     "nll_loss": "no weight and ignore_index yet",
-    "one_hot": "-1 for the number of classes",
     "smooth_l1_loss": "beta = 0",
     "softplus": "no beta and threshold yet",
 }
