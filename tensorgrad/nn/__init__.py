@@ -7,12 +7,14 @@ from tensorgrad.nn import (
     attention,
     check,
     containers,
+    convolution,
     embedding,
     interchange,
     layers,
     losses,
     module,
     normalization,
+    padding,
     pooling,
     recurrent,
     resampling,
@@ -26,12 +28,14 @@ from tensorgrad.nn.activations import *
 from tensorgrad.nn.attention import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
+from tensorgrad.nn.convolution import *
 from tensorgrad.nn.embedding import *
 from tensorgrad.nn.interchange import *
 from tensorgrad.nn.layers import *
 from tensorgrad.nn.losses import *
 from tensorgrad.nn.module import *
 from tensorgrad.nn.normalization import *
+from tensorgrad.nn.padding import *
 from tensorgrad.nn.pooling import *
 from tensorgrad.nn.recurrent import *
 from tensorgrad.nn.resampling import *
@@ -44,12 +48,14 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         attention,
         check,
         containers,
+        convolution,
         embedding,
         interchange,
         layers,
         losses,
         module,
         normalization,
+        padding,
         pooling,
         recurrent,
         resampling,

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from tensorgrad.nn import distances, loss_functions, penalties
+from tensorgrad.nn import borders, distances, loss_functions, penalties
+from tensorgrad.nn.borders import *
 from tensorgrad.nn.distances import *
 from tensorgrad.nn.loss_functions import *
 from tensorgrad.nn.penalties import *
@@ -21,6 +22,7 @@ from tensorgrad.ops import (
     positions,
     recurrence,
     resampling,
+    unfolding,
 )
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
@@ -41,6 +43,7 @@ from tensorgrad.ops.positions import *
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.recurrence import *
 from tensorgrad.ops.resampling import *
+from tensorgrad.ops.unfolding import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["dropout", "linear", "one_hot", "sigmoid", "tanh"]
@@ -48,6 +51,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         activations,
         attention,
         binary_losses,
+        borders,
         channel_norms,
         convolution,
         ctc,
@@ -62,5 +66,6 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         positions,
         recurrence,
         resampling,
+        unfolding,
     ):
         __all__ += _module.__all__

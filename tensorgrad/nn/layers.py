@@ -1,10 +1,12 @@
-"""The basic layers: Linear, Dropout, Flatten, Identity."""
+"""The basic layers: Linear, Dropout, Flatten, Unflatten, Identity."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from tensorgrad.errors import ShapeError
 from tensorgrad.nn import init
 from tensorgrad.nn.activations import FusedActivation
 from tensorgrad.nn.fit import Misfit, last_axis
@@ -13,10 +15,10 @@ from tensorgrad.ops.activations import bias_activation
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.random import Generator, dropout
-from tensorgrad.ops.shaping import flatten
+from tensorgrad.ops.shaping import flatten, normalize_axis
 from tensorgrad.tensor import Tensor
 
-__all__ = ["Dropout", "Flatten", "Identity", "Linear"]
+__all__ = ["Dropout", "Flatten", "Identity", "Linear", "Unflatten"]
 
 
 class Linear(Module):
@@ -102,6 +104,41 @@ class Flatten(Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (N, a, b, ...) -> (N, a * b * ...)."""
         return flatten(x, self.start_axis, self.end_axis)
+
+
+class Unflatten(Module):
+    """Makes several axes of one.
+
+    axis: which one. unflattened_size: their sizes; one of them may be -1, for what is left.
+    """
+
+    _shown = ("axis", "unflattened_size")
+
+    def __init__(self, axis: int, unflattened_size: Sequence[int]) -> None:
+        sizes = tuple(unflattened_size)
+        if not sizes or sizes.count(-1) > 1 or not all(type(n) is int and n >= -1 for n in sizes):
+            raise ValueError(
+                "Unflatten: unflattened_size must have integers, of which one may be -1; got "
+                f"{unflattened_size!r}"
+            )
+        self.axis = axis
+        self.unflattened_size = sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (..., a * b, ...) -> (..., a, b, ...).
+
+        Raises ShapeError if the sizes do not fit.
+        """
+        axis = normalize_axis("Unflatten", self.axis, x)
+        sizes, n = self.unflattened_size, x.shape[axis]
+        known = math.prod(k for k in sizes if k != -1)
+        if known == 0 or n % known if -1 in sizes else known != n:
+            raise ShapeError(
+                f"Unflatten: the product of {sizes} must be the size of axis {axis} of the input, "
+                f"{n}; got shape {x.shape}"
+            )
+        whole = tuple([n // known if k == -1 else k for k in sizes])
+        return x.reshape((*x.shape[:axis], *whole, *x.shape[axis + 1 :]))
 
 
 class Dropout(Module):
