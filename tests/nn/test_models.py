@@ -148,6 +148,16 @@ def test_gpt_generates_the_likeliest_tokens() -> None:
     np.testing.assert_array_equal(found.numpy(), wanted.numpy())
 
 
+def test_gpt_computes_one_row_for_each_further_token() -> None:
+    """What earlier ones left is kept."""
+    model = small_gpt()
+    rows: list[int] = []
+    attention = model.transformer.h[1].attn
+    attention.c_attn.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
+    model.generate(tg.tensor(labels(9, 2, 2)), 6)
+    assert rows == [2, 1, 1, 1, 1, 6]
+
+
 def test_gpt_draws_by_the_softmax() -> None:
     """Often what is likely; with a temperature more evenly; with top_k only those."""
     model = small_gpt(generator=tg.Generator(0), bias=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn import init
 from tensorgrad.nn.activations import GELU
+from tensorgrad.nn.attention import KeyValueCache
 from tensorgrad.nn.containers import ModuleList
 from tensorgrad.nn.embedding import Embedding
 from tensorgrad.nn.evaluating import evaluating
@@ -103,8 +105,8 @@ class GPT(Module):
         top_k: draw from that many of the likeliest alone.
         generator: the source of the draws; the default one if ``None``.
 
-        Beyond block_size the last block_size tokens count. Runs in evaluation mode and without
-        gradients.
+        Keys and values of earlier tokens are kept, so that each further one costs one row. Beyond
+        block_size the last block_size tokens count. Runs in evaluation mode and without gradients.
         Raises ShapeError for no tokens, ValueError for a negative temperature or top_k below 1.
         """
         if tokens.ndim != 2 or not tokens.shape[1]:
@@ -115,11 +117,19 @@ class GPT(Module):
                 f"{temperature!r} and {top_k!r}"
             )
         with no_grad(), evaluating(self):
+            caches = self.transformer.caches(tokens.shape[0])
+            recent = tokens[:, -self.block_size :]
             for _ in range(max_new_tokens):
-                recent = tokens[:, -self.block_size :]
-                logits = self.lm_head(self.transformer(recent)[:, -1])
+                logits = self.lm_head(self.transformer(recent, caches)[:, -1])
                 new = _drawn(logits, temperature, top_k, generator or default_generator)
-                tokens = concat([tokens, new.to(tokens.dtype)], axis=1)
+                new = new.to(tokens.dtype)
+                tokens = concat([tokens, new], axis=1)
+                if tokens.shape[1] <= self.block_size:
+                    recent = new
+                else:  # each token has moved to another position
+                    recent = tokens[:, -self.block_size :]
+                    for cache in caches:
+                        cache.reset()
         return tokens
 
 
@@ -150,21 +160,29 @@ class _Transformer(Module):
         bias: bool,
         how: dict[str, Any],
     ) -> None:
+        self.n_head = n_head
         self.wte = Embedding(vocab_size, n_embd, **how)
         self.wpe = Embedding(block_size, n_embd, **how)
         self.drop = Dropout(dropout)
         self.h = ModuleList(_Block(n_head, n_embd, dropout, bias, how) for _ in range(n_layer))
         self.ln_f = LayerNorm(n_embd, bias=bias, device=how["device"], dtype=how["dtype"])
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(N, T) -> (N, T, n_embd)."""
-        length, most = tokens.shape[-1], self.wpe.num_embeddings
-        if length > most:
-            raise ShapeError(f"GPT: {length} tokens are more than block_size={most}")
-        positions = arange(length, device=tokens.device)
+    def caches(self, batch_size: int) -> list[KeyValueCache]:
+        """Empty ones, one for each block."""
+        n_head, (most, n_embd) = self.n_head, self.wpe.weight.shape
+        place: dict[str, Any] = {"device": self.wpe.weight.device, "dtype": self.wpe.weight.dtype}
+        return [KeyValueCache(batch_size, n_head, most, n_embd // n_head, **place) for _ in self.h]
+
+    def forward(self, tokens: Tensor, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
+        """(N, T) -> (N, T, n_embd); caches: what earlier tokens left, one for each block."""
+        seen = 0 if caches is None else caches[0].length
+        end, most = seen + tokens.shape[-1], self.wpe.num_embeddings
+        if end > most:
+            raise ShapeError(f"GPT: {end} tokens are more than block_size={most}")
+        positions = arange(seen, end, device=tokens.device)
         x = self.drop(self.wte(tokens) + self.wpe(positions))
-        for block in self.h:
-            x = block(x)
+        for k, block in enumerate(self.h):
+            x = block(x, None if caches is None else caches[k])
         return self.ln_f(x)
 
 
@@ -180,9 +198,9 @@ class _Block(Module):
         self.ln_2 = LayerNorm(n_embd, bias=bias, **place)
         self.mlp = _Mlp(n_embd, dropout, bias, how)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """(N, T, n_embd), in its shape."""
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -198,14 +216,18 @@ class _CausalAttention(Module):
         self.dropout = dropout
         self.resid_dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """(N, T, n_embd), in its shape."""
         n, length, width = x.shape
         shape = (n, length, self.n_head, width // self.n_head)
         parts = split(self.c_attn(x), 3, axis=-1)
         q, k, v = (reshape(part, shape).swapaxes(1, 2) for part in parts)
+        # A cache is filled by the first call and goes on token by token, which see all before.
+        causal = cache is None or not cache.length
+        if cache is not None:
+            k, v = cache.append(k, v)
         p = self.dropout if self.training else 0.0
-        y = scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        y = scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=causal)
         return self.resid_dropout(self.c_proj(reshape(y.swapaxes(1, 2), x.shape)))
 
 
