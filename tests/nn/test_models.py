@@ -152,8 +152,8 @@ def test_gpt_computes_one_row_for_each_further_token() -> None:
     """What earlier ones left is kept."""
     model = small_gpt()
     rows: list[int] = []
-    attention = model.transformer.h[1].attn
-    attention.c_attn.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
+    block: Any = model.transformer.h[1]
+    block.attn.c_attn.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
     model.generate(tg.tensor(labels(9, 2, 2)), 6)
     assert rows == [2, 1, 1, 1, 1, 6]
 
