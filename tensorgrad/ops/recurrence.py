@@ -39,41 +39,31 @@ INPUTS = ("x", "h", "c", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", "lengths")
 def _gradient(name: str, parts: Mapping[str, Any], r: Any, env: Mapping[str, Any]) -> Any:
     """That of the input ``name``, from what the loop backward gave; of arrays or of tensors."""
     if name in ("h", "c"):
-        return parts[name].T
-    x, reverse = env["x"], env["reverse"]
-    steps, batch = x.shape[:2]
+        return parts[name]
+    x, sizes = env["x"], env["sizes"]
+    count = sizes.steps * sizes.batch
     d = parts["hh" if "hh" in parts and name in ("w_hh", "b_hh") else "x"]
-    d = reshape(d, (d.shape[0], steps * batch))
+    d = reshape(d, (count, d.shape[2]))
     if name == "x":
-        return reshape(matmul(d.T, env["w_ih"]), x.shape)
+        return reshape(matmul(d, env["w_ih"]), x.shape)
     if name == "w_ih":
-        return matmul(d, reshape(x, (steps * batch, x.shape[2])))
-    if name in ("b_ih", "b_hh"):
-        return total(d, axis=1)
+        return matmul(d.T, reshape(x, (count, x.shape[2])))
+    if name == "w_hh":
+        return matmul(d.T, sizes.before(env["y"]))
     if name == "w_hr":
-        of = parts["projected"]
-        of = reshape(of, (of.shape[0], steps * batch))
-        gates, _, tanhs = r
-        inner = gates[:, 2 * tanhs.shape[1] : 3 * tanhs.shape[1]] * tanhs
-        inner = reshape(permute_dims(inner, (0, 2, 1)), (steps * batch, tanhs.shape[1]))
-        return matmul(of, inner)
-    size = steps * batch
-    states = reshape(env["y"][: size * env["w_hh"].shape[1]], (size, env["w_hh"].shape[1]))
-    if reverse:
-        found = matmul(d[:, : size - batch], states[batch:])
-    else:
-        found = matmul(d[:, batch:], states[: size - batch])
-    if env["h"] is None:
-        return found
-    return found + matmul(d[:, size - batch :] if reverse else d[:, :batch], env["h"])
+        gates, cells = r
+        inner = gates[:, 2 * sizes.hidden : 3 * sizes.hidden] * tanh(cells)
+        inner = reshape(permute_dims(inner, (0, 2, 1)), (count, sizes.hidden))
+        return matmul(reshape(parts["projected"], (count, sizes.out)).T, inner)
+    return total(d, axis=0)
 
 
 def _backward(kind: str, back: Callable[..., Any]) -> Primitive:
     """The loop backward as a primitive, which the rules of all inputs share in a program."""
     return Primitive(
         f"{kind.partition('_')[0]}_backward", back,
-        dict.fromkeys(("g", "y", "h", "c", "w_hh", "w_hr", "lengths", "*kept")), fresh=True,
-        flops=lambda g, y, h, c, w_hh, *rest: 4 * rest[-1].size + 2 * y.size * w_hh.shape[0],
+        dict.fromkeys(("g", "y", "c", "w_hh", "w_hr", "lengths", "*kept")), fresh=True,
+        flops=lambda g, y, c, w_hh, *rest: 4 * rest[-1].size + 2 * y.size * w_hh.shape[0],
     )  # fmt: skip
 
 
@@ -101,21 +91,29 @@ def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
 
 def _parts(kind: str, g: Any, r: Any, env: Mapping[str, Any]) -> dict[str, Any]:
     """What the loop backward gives."""
-    sizes = loops.sizes_of(kind, env["x"], env["w_hh"], env["w_hr"])
-    given = [env[k] for k in ("y", "h", "c", "w_hh", "w_hr", "lengths")]
-    attrs = {"reverse": env["reverse"], "sizes": sizes}
-    return loops.cut(apply(BACKWARD[kind], (g, *given, *r), attrs), sizes.parts)
+    given = [env[k] for k in ("y", "c", "w_hh", "w_hr", "lengths")]
+    flat = apply(BACKWARD[kind], (g, *given, *r), {"sizes": env["sizes"]})
+    return loops.cut(flat, env["sizes"].parts)
+
+
+def _with_sizes(kind: str, env: dict[str, Any]) -> dict[str, Any]:
+    sizes = loops.sizes_of(kind, env["x"], env["w_hh"], env["w_hr"], env["reverse"])
+    return {**env, "sizes": sizes}
 
 
 def _together(kind: str, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> list[Any]:
+    """The gradients of all inputs, of arrays; those of 16-bit floats computed in float32."""
     half = g.dtype if g.dtype in HALVES else None
-    env = {k: half_to_float32(v) for k, v in saved.items()}
-    parts = _parts(kind, half_to_float32(g), saved["r"], env)
-    found = []
+    r = saved["r"]
+    env = _with_sizes(kind, {k: half_to_float32(v) for k, v in saved.items()})
+    parts = _parts(kind, half_to_float32(g), r, env)
+    found: dict[str, Any] = {}
     for k, wanted in zip(INPUTS, needed):
-        d = _gradient(k, parts, saved["r"], env) if wanted else None
-        found.append(d if half is None or d is None else d.astype(half))
-    return found
+        if k == "b_hh" and wanted and found["b_ih"] is not None and "hh" not in parts:
+            found[k] = found["b_ih"].copy()  # the same sum
+        else:
+            found[k] = _gradient(k, parts, r, env) if wanted else None
+    return [d if half is None or d is None else d.astype(half) for d in found.values()]
 
 
 def _rule(kind: str, wanted: str) -> Callable[..., Any]:
@@ -127,6 +125,7 @@ def _rule(kind: str, wanted: str) -> Callable[..., Any]:
         env.update(y=y, reverse=reverse)
         if r is None:
             return _recorded(kind, wanted, g, env)
+        env = _with_sizes(kind, env)
         return _gradient(wanted, _parts(kind, g, r, env), r, env)
 
     return rule
@@ -185,11 +184,11 @@ def _elementary(
     """The value of a primitive by elementary operations."""
     steps, batch = x.shape[:2]
     like = {"dtype": x.dtype, "device": x.device}
-    sizes = loops.sizes_of(kind, x, w_hh, w_hr)
+    sizes = loops.sizes_of(kind, x, w_hh, w_hr, reverse)
     h = zeros((batch, sizes.out), **like) if h is None else h
     c = zeros((batch, sizes.hidden), **like) if c is None and kind == "lstm" else c
     alive = None if lengths is None else _alive(x, lengths)
-    states: list[Any] = [None] * steps
+    first, states = h, [h] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         new, new_c = cell(kind, x[t], h, c, w_ih, w_hh, b_ih, b_hh, w_hr)
         if alive is not None:
@@ -197,7 +196,7 @@ def _elementary(
             new_c = None if c is None else where(alive[t], new_c, c)
         states[t] = h = new
         c = new_c
-    flat = reshape(stack(states), (-1,))
+    flat = reshape(stack([*states, first] if reverse else [first, *states]), (-1,))
     return flat if c is None else concat([flat, reshape(c, (-1,))])
 
 
@@ -314,11 +313,12 @@ def _run(
         alive = _alive(x, lengths)
         x = where(alive, x, 0.0)  # what lies behind the end is never computed with
     flat = apply(op, (x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, lengths), {"reverse": bool(reverse)})
-    sizes = loops.sizes_of(op.name, x, w_hh, w_hr)
+    sizes = loops.sizes_of(op.name, x, w_hh, w_hr, reverse)
     parts = loops.cut(flat, sizes.value)
-    states = parts.pop("h")
+    states = parts["h"]
     last = states[0 if reverse else -1]
-    return states if alive is None else where(alive, states, 0.0), last, *parts.values()
+    y = states if alive is None else where(alive, states, 0.0)
+    return (y, last, parts["c"]) if "c" in parts else (y, last)
 
 
 def _walked(kind: str, x: Any, h: Any, c: Any, lengths: Any, reverse: bool, *weights: Any) -> Any:

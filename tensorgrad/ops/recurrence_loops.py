@@ -1,8 +1,8 @@
 """The loops over time of recurrent layers, forward and backward, on arrays of one device.
 
 Inside, batches lie in columns: the gates of a step are (gates * hidden, batch), each gate whole in
-memory, and one product fills them. The input's part of all steps is one product before the loop,
-the weights' gradients are products after it. Sigmoids are computed as 0.5 * tanh(x / 2) + 0.5: so
+memory, and one product fills them. The input's part is one product for many steps, the weights'
+gradients are products after the loop. Sigmoids are computed as 0.5 * tanh(x / 2) + 0.5: so
 one call serves all gates, and halving the weights beforehand is exact.
 
 Forward, a loop gives the primitive's value, flat, and what its gradient keeps; backward, it gives
@@ -12,56 +12,68 @@ one flat array of the parts that ``Sizes.parts`` names.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tensorgrad.backend.memory import empty
 from tensorgrad.backend.namespace import Namespace
 
 __all__: list[str] = []
 
 
 class Sizes(NamedTuple):
-    """Steps, batch, hidden size, size of the output (another with a projection), kind of layer."""
+    """Steps, batch, hidden size, size of the output (another with a projection), kind of layer,
+    and whether it runs from the end to the beginning."""
 
     steps: int
     batch: int
     hidden: int
     out: int
     kind: str
+    reverse: bool
 
     @property
     def value(self) -> dict[str, tuple[int, ...]]:
-        """The parts of the value: the states of all steps; of an LSTM also the last cell."""
+        """The parts of the value: the first state and those of all steps, in one piece in which
+        the state before each step lies where ``before`` says; of an LSTM also the last cell."""
         parts: dict[str, tuple[int, ...]] = {"h": (self.steps, self.batch, self.out)}
+        first = {"first": (self.batch, self.out)}
+        parts = {**parts, **first} if self.reverse else {**first, **parts}
         if self.kind == "lstm":
             parts["c"] = (self.batch, self.hidden)
         return parts
 
+    def before(self, value: Any) -> Any:
+        """From the value: the state before each step, (steps * batch, out)."""
+        start = self.batch * self.out if self.reverse else 0
+        count = self.steps * self.batch
+        return value[start : start + count * self.out].reshape((count, self.out))
+
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """The parts of what comes backward, which all have the batch last.
+        """The parts of what comes backward.
 
-        x: the gradient of what the input's product gave, (gates * hidden, steps, batch); of a GRU
+        x: the gradient of what the input's product gave, (steps, batch, gates * hidden); of a GRU
         beside it that of the state's product, hh, which differs. h, c: that of the initial state.
         projected: of a projection, that of its result.
         """
         gates = {"lstm": 4, "gru": 3}.get(self.kind, 1) * self.hidden
-        parts: dict[str, tuple[int, ...]] = {"x": (gates, self.steps, self.batch)}
+        parts: dict[str, tuple[int, ...]] = {"x": (self.steps, self.batch, gates)}
         if self.kind == "gru":
             parts["hh"] = parts["x"]
-        parts["h"] = (self.out, self.batch)
+        parts["h"] = (self.batch, self.out)
         if self.kind == "lstm":
-            parts["c"] = (self.hidden, self.batch)
+            parts["c"] = (self.batch, self.hidden)
         if self.out != self.hidden:
-            parts["projected"] = (self.out, self.steps, self.batch)
+            parts["projected"] = (self.steps, self.batch, self.out)
         return parts
 
 
-def sizes_of(kind: str, x: Any, weight_hh: Any, weight_hr: Any) -> Sizes:
+def sizes_of(kind: str, x: Any, weight_hh: Any, weight_hr: Any, reverse: bool) -> Sizes:
     """The Sizes of a call of a primitive."""
     out = weight_hh.shape[1]
-    return Sizes(
-        x.shape[0], x.shape[1], out if weight_hr is None else weight_hr.shape[1], out, kind
-    )
+    hidden = out if weight_hr is None else weight_hr.shape[1]
+    return Sizes(x.shape[0], x.shape[1], hidden, out, kind, reverse)
 
 
 def cut(flat: Any, parts: dict[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -75,7 +87,7 @@ def cut(flat: Any, parts: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _flat(xp: Any, parts: dict[str, tuple[int, ...]], dtype: Any) -> Any:
-    return xp.empty(sum(math.prod(shape) for shape in parts.values()), dtype)
+    return empty(xp, (sum(math.prod(shape) for shape in parts.values()),), dtype)
 
 
 def _steps(count: int, reverse: bool) -> range:
@@ -92,13 +104,27 @@ def _alive(xp: Any, lengths: Any, steps: int) -> Any:
     return None if lengths is None else xp.arange(steps)[:, None] < lengths
 
 
-def _input_part(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
-    """The input's part of the gates of all steps: (gates * hidden, steps, batch)."""
+#: So many numbers of the input's part of the gates are computed at a time, and stay in the cache.
+_AT_A_TIME = 1 << 17
+
+
+def _walk(xp: Any, x: Any, weight: Any, bias: Any, reverse: bool) -> Iterator[tuple[int, Any]]:
+    """The steps in order, each with the input's part of its gates: (gates * hidden, batch)."""
     steps, batch, size = x.shape
-    part = xp.dot(weight, x.reshape(steps * batch, size).T)
-    if bias is not None:
-        part += bias[:, None]
-    return part.reshape(weight.shape[0], steps, batch)
+    rows = weight.shape[0]
+    count = min(steps, max(1, _AT_A_TIME // max(1, rows * batch)))
+    memory = empty(xp, (rows * count * batch,), x.dtype)
+    starts = range(0, steps, count)
+    for start in reversed(starts) if reverse else starts:
+        some = x[start : start + count]
+        columns = some.shape[0] * batch
+        part = memory[: rows * columns].reshape(rows, columns)
+        xp.dot(weight, some.reshape(columns, size).T, out=part)
+        if bias is not None:
+            part += bias[:, None]
+        part = part.reshape(rows, some.shape[0], batch)
+        for k in _steps(some.shape[0], reverse):
+            yield start + k, part[:, k]
 
 
 def _added(a: Any, b: Any) -> Any:
@@ -119,16 +145,16 @@ def rnn_value(
 ) -> Any:  # fmt: skip
     """``h = tanh(W x + U h + b)``, or with ReLU; nothing is kept besides the states."""
     _check_arrays(xp)
-    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None)
+    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None, reverse)
     y = _flat(xp, sizes.value, x.dtype)
-    out = cut(y, sizes.value)["h"]
-    part = _input_part(xp, x, w_ih, _added(b_ih, b_hh))
+    value = cut(y, sizes.value)
     alive = _alive(xp, lengths, steps)
     h = _state(xp, h, hidden, batch, x.dtype)
+    value["first"][...] = h.T
     new = xp.empty_like(h)
-    for t in _steps(steps, reverse):
+    for t, part in _walk(xp, x, w_ih, _added(b_ih, b_hh), reverse):
         xp.dot(w_hh, h, out=new)
-        new += part[:, t]
+        new += part
         if kind == "rnn_tanh":
             xp.tanh(new, out=new)
         else:
@@ -137,13 +163,12 @@ def rnn_value(
             h, new = new, h
         else:
             xp.copyto(h, new, where=alive[t])
-        out[t] = h.T
+        value["h"][t] = h.T
     return y, ()
 
 
 def rnn_back(
-    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *kept: Any,
-    reverse: bool, sizes: Sizes,
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *, sizes: Sizes
 ) -> Any:  # fmt: skip
     """The loop of ``rnn_value`` backward; see the head of this file."""
     _check_arrays(xp)
@@ -153,7 +178,7 @@ def rnn_back(
     alive = _alive(xp, lengths, sizes.steps)
     dh = xp.zeros((sizes.hidden, sizes.batch), g.dtype)
     d, w_hh_t = xp.empty_like(dh), w_hh.T
-    for t in _steps(sizes.steps, not reverse):
+    for t in _steps(sizes.steps, not sizes.reverse):
         dh += g[t].T
         if sizes.kind == "rnn_tanh":
             xp.multiply(y[t].T, y[t].T, out=d)
@@ -166,8 +191,8 @@ def rnn_back(
         else:
             xp.copyto(d, 0, where=~alive[t])
             xp.copyto(dh, xp.dot(w_hh_t, d), where=alive[t])
-        parts["x"][:, t] = d
-    parts["h"][...] = dh
+        parts["x"][t] = d.T
+    parts["h"][...] = dh.T
     return flat
 
 
@@ -189,56 +214,56 @@ def lstm_value(
 ) -> Any:  # fmt: skip
     """``c = f c + i g; h = o tanh(c)``, projected if there is a ``w_hr``.
 
-    Kept are the gates (steps, 4 * hidden, batch) as i, f, o, g, the cells, and their tanh.
+    Kept are the gates (steps, 4 * hidden, batch) as i, f, o, g, and the cells.
     """
     _check_arrays(xp)
-    steps, batch, hidden, width, _ = sizes = sizes_of(kind, x, w_hh, w_hr)
+    steps, batch, hidden, width, *_ = sizes = sizes_of(kind, x, w_hh, w_hr, reverse)
     y = _flat(xp, sizes.value, x.dtype)
     value = cut(y, sizes.value)
     bias = _added(b_ih, b_hh)
     bias = bias if bias is None else _lstm_order(xp, bias, hidden)
-    part = _input_part(xp, x, _lstm_order(xp, w_ih, hidden), bias)
-    w = _lstm_order(xp, w_hh, hidden)
+    w_ih, w = _lstm_order(xp, w_ih, hidden), _lstm_order(xp, w_hh, hidden)
     alive = _alive(xp, lengths, steps)
-    gates = xp.empty((steps, 4 * hidden, batch), x.dtype)
-    cells = xp.empty((steps, hidden, batch), x.dtype)
-    tanhs = xp.empty((steps, hidden, batch), x.dtype)
+    gates = empty(xp, (steps, 4 * hidden, batch), x.dtype)
+    cells = empty(xp, (steps, hidden, batch), x.dtype)
     h = _state(xp, h, width, batch, x.dtype)
+    value["first"][...] = h.T
     c = _state(xp, c, hidden, batch, x.dtype)
     through, inner = xp.empty_like(gates[0]), xp.empty_like(c)
     new = h if alive is None else xp.empty_like(h)
     shown = new if w_hr is None else inner
-    for t in _steps(steps, reverse):
+    for t, part in _walk(xp, x, w_ih, bias, reverse):
         gate, cell = gates[t], cells[t]
         xp.dot(w, h, out=through)
-        xp.add(through, part[:, t], out=gate)
+        xp.add(through, part, out=gate)
         xp.tanh(gate, out=gate)
-        gate[: 3 * hidden] *= 0.5
-        gate[: 3 * hidden] += 0.5
+        sigmoids = gate[: 3 * hidden]
+        sigmoids *= 0.5
+        sigmoids += 0.5
         xp.multiply(gate[:hidden], gate[3 * hidden :], out=inner)
         xp.multiply(gate[hidden : 2 * hidden], c, out=cell)
         cell += inner
         if alive is not None:
             xp.copyto(cell, c, where=~alive[t])
         c = cell
-        xp.tanh(cell, out=tanhs[t])
-        xp.multiply(gate[2 * hidden : 3 * hidden], tanhs[t], out=shown)
+        xp.tanh(cell, out=inner)
+        xp.multiply(gate[2 * hidden : 3 * hidden], inner, out=shown)
         if w_hr is not None:
             xp.dot(w_hr, inner, out=new)
         if alive is not None:
             xp.copyto(h, new, where=alive[t])
         value["h"][t] = h.T
     value["c"][...] = c.T
-    return y, (gates, cells, tanhs)
+    return y, (gates, cells)
 
 
 def lstm_back(
-    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any,
-    cells: Any, tanhs: Any, *, reverse: bool, sizes: Sizes,
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, cells: Any,
+    *, sizes: Sizes,
 ) -> Any:  # fmt: skip
     """The loop of ``lstm_value`` backward; see the head of this file."""
     _check_arrays(xp)
-    steps, batch, n, width, _ = sizes
+    steps, batch, n, width, *_ = sizes
     flat = _flat(xp, sizes.parts, g.dtype)
     parts = cut(flat, sizes.parts)
     given = cut(g, sizes.value)
@@ -247,17 +272,18 @@ def lstm_back(
     dc = given["c"].T.copy()
     dh = xp.zeros((width, batch), g.dtype)
     d = xp.empty((4 * n, batch), g.dtype)
-    a, squares = xp.empty_like(dc), xp.empty_like(d[: 2 * n])
+    a, tanh, squares = xp.empty_like(dc), xp.empty_like(dc), xp.empty_like(d[: 2 * n])
     di, df, dg, do = (d[k * n : (k + 1) * n] for k in range(4))
     by_cell, w_hh_t = d[: 3 * n].reshape(3, n, batch), w_hh.T
-    order = _steps(steps, not reverse)
+    order = _steps(steps, not sizes.reverse)
     for t in order:
-        gate, tanh = gates[t], tanhs[t]
+        gate = gates[t]
+        xp.tanh(cells[t], out=tanh)
         i, f, o, z = (gate[k * n : (k + 1) * n] for k in range(4))
         before = first if t == order[-1] else cells[t + order.step]
         dh += given["h"][t].T
         if w_hr is not None:
-            parts["projected"][:, t] = dh if alive is None else dh * alive[t]
+            parts["projected"][t] = (dh if alive is None else dh * alive[t]).T
         shown = dh if w_hr is None else xp.dot(w_hr.T, dh)
         held = None if alive is None else dc.copy()
         xp.multiply(tanh, tanh, out=a)  # through h = o tanh(c) to the cell
@@ -284,8 +310,8 @@ def lstm_back(
             xp.copyto(d, 0, where=~alive[t])
             xp.copyto(dc, held, where=~alive[t])
             xp.copyto(dh, xp.dot(w_hh_t, d), where=alive[t])
-        parts["x"][:, t] = d
-    parts["h"][...], parts["c"][...] = dh, dc
+        parts["x"][t] = d.T
+    parts["h"][...], parts["c"][...] = dh.T, dc.T
     return flat
 
 
@@ -308,26 +334,26 @@ def gru_value(
     Kept are the gates r, z, n (steps, 3 * hidden, batch), and what r multiplies.
     """
     _check_arrays(xp)
-    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None)
+    steps, batch, hidden, *_ = sizes = sizes_of(kind, x, w_hh, None, reverse)
     y = _flat(xp, sizes.value, x.dtype)
-    out = cut(y, sizes.value)["h"]
+    value = cut(y, sizes.value)
     b_hn = None if b_hh is None else b_hh[2 * hidden :, None]
     if b_hh is not None:  # that of n is multiplied by r; the others join the input's
         b_ih = xp.concatenate([_added(b_ih, b_hh)[: 2 * hidden], _rest(xp, b_ih, b_hh, hidden)])
     if b_ih is not None:
         b_ih = _gru_order(xp, b_ih, hidden)
-    part = _input_part(xp, x, _gru_order(xp, w_ih, hidden), b_ih)
-    w = _gru_order(xp, w_hh, hidden)
+    w_ih, w = _gru_order(xp, w_ih, hidden), _gru_order(xp, w_hh, hidden)
     alive = _alive(xp, lengths, steps)
-    gates = xp.empty((steps, 3 * hidden, batch), x.dtype)
-    states = xp.empty((steps, hidden, batch), x.dtype)
+    gates = empty(xp, (steps, 3 * hidden, batch), x.dtype)
+    states = empty(xp, (steps, hidden, batch), x.dtype)
     h = _state(xp, h, hidden, batch, x.dtype)
+    value["first"][...] = h.T
     through, new = xp.empty_like(gates[0]), xp.empty_like(h)
-    for t in _steps(steps, reverse):
+    for t, part in _walk(xp, x, w_ih, b_ih, reverse):
         gate, state = gates[t], states[t]
         both, n = gate[: 2 * hidden], gate[2 * hidden :]
         xp.dot(w, h, out=through)
-        xp.add(through[: 2 * hidden], part[: 2 * hidden, t], out=both)
+        xp.add(through[: 2 * hidden], part[: 2 * hidden], out=both)
         xp.tanh(both, out=both)
         both *= 0.5
         both += 0.5
@@ -336,7 +362,7 @@ def gru_value(
         else:
             xp.add(through[2 * hidden :], b_hn, out=state)
         xp.multiply(gate[:hidden], state, out=n)
-        n += part[2 * hidden :, t]
+        n += part[2 * hidden :]
         xp.tanh(n, out=n)
         xp.subtract(h, n, out=new)
         new *= gate[hidden : 2 * hidden]
@@ -345,7 +371,7 @@ def gru_value(
             h, new = new, h
         else:
             xp.copyto(h, new, where=alive[t])
-        out[t] = h.T
+        value["h"][t] = h.T
     return y, (gates, states)
 
 
@@ -355,30 +381,27 @@ def _rest(xp: Any, b_ih: Any, b_hh: Any, hidden: int) -> Any:
 
 
 def gru_back(
-    xp: Any, g: Any, y: Any, h: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any,
-    states: Any, *, reverse: bool, sizes: Sizes,
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, states: Any,
+    *, sizes: Sizes,
 ) -> Any:  # fmt: skip
     """The loop of ``gru_value`` backward; see the head of this file."""
     _check_arrays(xp)
     steps, batch, m, *_ = sizes
     flat = _flat(xp, sizes.parts, g.dtype)
     parts = cut(flat, sizes.parts)
-    g, y = cut(g, sizes.value)["h"], cut(y, sizes.value)["h"]
+    g, states_before = cut(g, sizes.value)["h"], sizes.before(y).reshape(steps, batch, m)
     alive = _alive(xp, lengths, steps)
-    first = _state(xp, h, m, batch, g.dtype)
     dh = xp.zeros((m, batch), g.dtype)
     d, inner = xp.empty((3 * m, batch), g.dtype), xp.empty((3 * m, batch), g.dtype)
     dr, dz, dn = (d[k * m : (k + 1) * m] for k in range(3))
     squares, a, w_hh_t = xp.empty_like(d[: 2 * m]), xp.empty_like(dh), w_hh.T
-    order = _steps(steps, not reverse)
-    for t in order:
+    for t in _steps(steps, not sizes.reverse):
         gate = gates[t]
         r, z, n = (gate[k * m : (k + 1) * m] for k in range(3))
-        before = first if t == order[-1] else y[t + order.step].T
         dh += g[t].T
         xp.multiply(gate[: 2 * m], gate[: 2 * m], out=squares)
         xp.subtract(gate[: 2 * m], squares, out=d[: 2 * m])
-        xp.subtract(before, n, out=a)
+        xp.subtract(states_before[t].T, n, out=a)
         a *= dh
         dz *= a
         xp.multiply(n, n, out=a)
@@ -397,6 +420,6 @@ def gru_back(
             for half in (d, inner):
                 xp.copyto(half, 0, where=~alive[t])
             xp.copyto(dh, dh * z + xp.dot(w_hh_t, inner), where=alive[t])
-        parts["x"][:, t], parts["hh"][:, t] = d, inner
-    parts["h"][...] = dh
+        parts["x"][t], parts["hh"][t] = d.T, inner.T
+    parts["h"][...] = dh.T
     return flat

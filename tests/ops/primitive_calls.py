@@ -179,8 +179,8 @@ def _recurrence() -> None:
             c = h if kind == "lstm" else None
             given = (x, h, c, w_ih, w_hh, None, None, None, lengths)
             y, kept = op.cpu(*given, reverse=False)
-            attrs = {"reverse": False, "sizes": recurrence_loops.sizes_of(kind, x, w_hh, None)}
-            arrays = (y * 0.5, y, h, c, w_hh, None, lengths, *kept)
+            attrs = {"sizes": recurrence_loops.sizes_of(kind, x, w_hh, None, False)}
+            arrays = (y * 0.5, y, c, w_hh, None, lengths, *kept)
             apply(recurrence.BACKWARD[kind], [_tensor(a) for a in arrays], attrs)
 
 
