@@ -1,4 +1,4 @@
-"""Memory of large arrays that is kept: nobody shares it, all of it comes back, and it is bounded."""
+"""Large memory that is kept: nobody shares it, all of it comes back, and it is bounded."""
 
 from __future__ import annotations
 
