@@ -222,14 +222,16 @@ def test_options_that_are_numbers(name: str, function: Any, key: str) -> None:
     given = leaf(0.75)
     parameters = inspect.signature(function).parameters
     parameter = parameters[key]
+    named: dict[str, Any] = {key: given}
     if name in LEADING:
         leading = list(LEADING[name])
     elif name.startswith("random."):
         leading = [(2,)]
     else:
-        count = sum(p.default is p.empty for p in parameters.values() if p.name != key)
-        leading = [Tensor(X)] * max(count, 1)
-    named = {key: given}
+        needed = [p for p in parameters.values() if p.default is p.empty and p.name != key]
+        numbers = [p.name for p in needed if str(p.annotation) in NUMBERS]
+        named.update(dict.fromkeys(numbers, 0.5))
+        leading = [Tensor(X)] * max(len(needed) - len(numbers), 1)
     if parameter.kind is parameter.POSITIONAL_ONLY or name.startswith(("lp_pool", "multi_head")):
         at = list(parameters).index(key)
         leading[at : at + 1] = [given]

@@ -14,6 +14,7 @@ from tensorgrad.ops import (
     channel_norms,
     convolution,
     ctc,
+    further_activations,
     lookup,
     losses,
     multi_head_attention,
@@ -32,6 +33,7 @@ from tensorgrad.ops.convolution import *
 from tensorgrad.ops.ctc import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
+from tensorgrad.ops.further_activations import *
 from tensorgrad.ops.indexing import one_hot as one_hot
 from tensorgrad.ops.linear_algebra import linear as linear
 from tensorgrad.ops.lookup import *
@@ -56,6 +58,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         convolution,
         ctc,
         distances,
+        further_activations,
         lookup,
         loss_functions,
         losses,

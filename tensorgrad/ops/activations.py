@@ -25,6 +25,7 @@ from tensorgrad.ops.elementwise import (
     tanh,
     where,
 )
+from tensorgrad.ops.fast_paths import unary
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
@@ -46,15 +47,57 @@ def _softplus_value(xp: Any, x: Any) -> Any:
     return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
 
 
-softplus = elementwise(
+_SOFTPLUS = Primitive(
     "softplus",
     _softplus_value,
-    lambda g, x: g * sigmoid(x),
-    "``log(1 + exp(x))``, without overflow at any ``x``.",
-    reference=lambda x: np.log1p(np.exp(x)),
-    torch="nn.functional.softplus",
+    {"x": lambda g, x: g * sigmoid(x)},
+    promotion="float",
+    half_in_float32=True,
     kernel="softplus",
+    elementwise=True,
 )
+_softplus = unary(_SOFTPLUS)
+_STEEP = Primitive(
+    "steep_softplus",
+    lambda xp, x, beta, threshold: xp.where(
+        x * beta > threshold, x, _softplus_value(xp, x * beta) / beta
+    ),
+    {
+        "x": lambda g, x, beta, threshold: where(x * beta > threshold, g, g * sigmoid(x * beta)),
+    },
+    promotion="float",
+    half_in_float32=True,
+    elementwise=True,
+)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4)),
+        lambda s: s(s.real(3, 4, avoid=0.5), 3.0, 1.5),
+    ],
+    reference=lambda x, beta=1.0, threshold=20.0: np.where(
+        x * beta > threshold, x, np.log1p(np.exp(x * beta)) / beta
+    ),
+    torch="nn.functional.softplus",
+    primitive=_SOFTPLUS,
+)
+def softplus(x: Any, /, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + exp(beta * x)) / beta``, without overflow at any ``x``.
+
+    threshold: where ``beta * x`` is above it, ``x`` itself. At 20 that would be the same but for
+        3e-9: with beta 1, and no other threshold, it is computed everywhere.
+
+    Raises ValueError for ``beta`` 0.
+    """
+    if type(beta) is type(threshold) is float and beta == 1.0 and threshold == 20.0:
+        return _softplus(x)
+    options = _floats("softplus", {"beta": beta, "threshold": threshold})
+    if options == {"beta": 1.0, "threshold": 20.0}:
+        return _softplus(x)
+    if not options["beta"]:
+        raise ValueError("softplus: beta must not be 0, by which the result is divided")
+    return apply(_STEEP, (x,), options)
 
 
 def _pass_positive_value(xp: Any, g: Any, y: Any) -> Any:

@@ -129,12 +129,14 @@ def elementwise(
     low: float = -2.0,
     high: float = 2.0,
     avoid: float | None = None,
+    cases: Sequence[Case] | None = None,
     kernel: str | None = None,
     moves: bool = False,
     fresh: bool | None = None,
     **row: Any,
 ) -> Callable[[Any], Tensor]:
-    """A row for an elementwise function of one argument; its tests draw from [low, high]."""
+    """A row for an elementwise function of one argument; its tests draw from [low, high], unless
+    there are ``cases``."""
     op = Primitive(
         name,
         value,
@@ -152,7 +154,8 @@ def elementwise(
     if avoid is not None:
         limits["avoid"] = avoid
     row = {"gradient": rule is not None, **row}
-    return operation(cases=[lambda s: s(s.real(3, 4, **limits))], primitive=op, **row)(call)
+    drawn = cases or [lambda s: s(s.real(3, 4, **limits))]
+    return operation(cases=drawn, primitive=op, **row)(call)
 
 
 def elementwise2(

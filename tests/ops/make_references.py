@@ -159,6 +159,37 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {
     "gelu": (lambda x: x * normal(x), lambda x: normal(x) + x * density(x)),
     "gelu of tanh": (lambda x: x * sigmoid(2 * _gelu_inner(x)), _gelu_tanh_slope),
     "mish": (lambda x: x * mp.tanh(softplus(x)), _mish_slope),
+    "softplus 2": (
+        lambda x: x if 2 * x > 10 else softplus(2 * x) / 2,
+        lambda x: 1 if 2 * x > 10 else sigmoid(2 * x),
+    ),
+    "celu": (lambda x: x if x > 0 else mp.expm1(x), lambda x: 1 if x > 0 else mp.exp(x)),
+    "celu 0.5": (
+        lambda x: x if x > 0 else mp.expm1(2 * x) / 2,
+        lambda x: 1 if x > 0 else mp.exp(2 * x),
+    ),
+    "rrelu": (
+        lambda x: x if x > 0 else x * mpf((1 / 8 + 1 / 3) / 2),
+        lambda x: 1 if x > 0 else mpf((1 / 8 + 1 / 3) / 2),
+    ),
+    "threshold": (lambda x: x if x > 0.75 else mpf(-2), lambda x: int(x > 0.75)),
+    "relu6": (lambda x: min(max(x, mpf(0)), mpf(6)), lambda x: int(0 < x < 6)),
+    "hardshrink": (lambda x: x if abs(x) > 0.5 else 0, lambda x: int(abs(x) > 0.5)),
+    "softshrink": (
+        lambda x: mp.sign(x) * max(abs(x) - 0.5, mpf(0)),
+        lambda x: int(abs(x) > 0.5),
+    ),
+    "tanhshrink": (lambda x: x - mp.tanh(x), lambda x: mp.tanh(x) ** 2),
+    "softsign": (lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
+    "logsigmoid": (lambda x: -softplus(-x), lambda x: sigmoid(-x)),
+    "hardsigmoid": (
+        lambda x: min(max(x + 3, mpf(0)), mpf(6)) / 6,
+        lambda x: mpf(int(-3 < x < 3)) / 6,
+    ),
+    "hardswish": (
+        lambda x: x * min(max(x + 3, mpf(0)), mpf(6)) / 6,
+        lambda x: 0 if x <= -3 else x / 3 + 0.5 if x < 3 else 1,
+    ),
     "hardtanh": (lambda x: min(max(x, mpf(-1)), mpf(1)), lambda x: int(-1 < x < 1)),
     "clip": (lambda x: min(max(x, mpf(-1)), mpf(2)), lambda x: int(-1 <= x <= 2)),
     "power 2": (lambda x: x * x, lambda x: 2 * x),

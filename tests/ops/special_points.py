@@ -118,11 +118,15 @@ UNARY: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
             "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos",
             "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "floor", "ceil",
             "trunc", "round", "sigmoid", "softplus", "relu", "leaky_relu", "elu", "silu",
-            "hardtanh", "selu", "gelu", "mish", "dropout",
+            "hardtanh", "selu", "gelu", "mish", "dropout", "hardsigmoid", "hardswish", "softsign",
+            "logsigmoid", "tanhshrink", "relu6", "hardshrink", "softshrink", "celu", "rrelu",
         )
     },
     "dropout": ("dropout", (0.5, False), {}),
     "gelu of tanh": ("gelu", ("tanh",), {}),
+    "softplus 2": ("softplus", (2.0, 10.0), {}),
+    "celu 0.5": ("celu", (0.5,), {}),
+    "threshold": ("threshold", (0.75, -2.0), {}),
     "power 2": ("pow", (2,), {}),
     "power 3": ("pow", (3.0,), {}),
     "power -1": ("pow", (-1.0,), {}),
@@ -136,7 +140,8 @@ UNARY: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
 KEEPS_SIGN = {
     "positive", "dropout", "expm1", "log1p", "sqrt", "sin", "tan", "asin", "atan", "sinh", "tanh",
     "asinh", "atanh", "erf", "floor", "ceil", "trunc", "round", "silu", "gelu", "gelu of tanh",
-    "mish", "leaky_relu", "hardtanh", "clip", "power 3", "power 1", "power 0.5",
+    "mish", "leaky_relu", "hardtanh", "clip", "power 3", "power 1", "power 0.5", "hardswish",
+    "softsign", "rrelu",
 }  # fmt: skip
 
 #: Those that take two.

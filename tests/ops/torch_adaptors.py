@@ -355,6 +355,7 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "trace": lambda x, *where: torch.diagonal(x, *where).sum(-1),
     "norm": _norm,
     "batch_norm": _batch_norm,
+    "hardsigmoid": lambda x: torch.nn.functional.relu6(x + 3) / 6,  # the other slope is a float32
     "logsumexp": _logsumexp,
     "argmax": _place_of("argmax"),
     "argmin": _place_of("argmin"),

@@ -27,7 +27,7 @@ PRODUCTS = {
 PRODUCTS |= {"rnn", "lstm", "gru"}
 PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
-IN_FLOAT32 = {"softmax", "log_softmax"}
+IN_FLOAT32 = {"softmax", "log_softmax", "softmin", "gumbel_softmax"}
 
 ROWS = [row for row in OPERATIONS.values() if row.gradient and row.cases]
 V = [[0.25, -2.0, 0.5, 1.5], [-3.0, 1.25, 4.0, 0.75], [1.0, 2.0, -0.5, 0.0]]
