@@ -287,7 +287,7 @@ def _prelu_reference(x: Any, weight: Any) -> Any:
     primitive=_PRELU,
     **_HERE,
 )
-def prelu(x: Any, weight: Any, /) -> Tensor:
+def prelu(x: Any, /, weight: Any) -> Tensor:
     """``x`` where positive, else ``weight * x`` (He et al., 2015).
 
     weight: shape (C,), a slope for each index of axis 1 of ``x``; or one slope, shape (1,) or ().

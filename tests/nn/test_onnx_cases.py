@@ -28,7 +28,7 @@ CASES = sorted(
 )  # fmt: skip
 #: Operations of ONNX that no function computes yet. Whatever is there has to be taken out.
 MISSING = {
-    "PRelu", "Pad",
+    "Pad",
 }  # fmt: skip
 
 
