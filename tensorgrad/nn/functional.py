@@ -23,6 +23,7 @@ from tensorgrad.ops import (
     positions,
     recurrence,
     resampling,
+    sampling_grids,
     unfolding,
 )
 from tensorgrad.ops.activations import *
@@ -45,6 +46,7 @@ from tensorgrad.ops.positions import *
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.recurrence import *
 from tensorgrad.ops.resampling import *
+from tensorgrad.ops.sampling_grids import *
 from tensorgrad.ops.unfolding import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
@@ -69,6 +71,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         positions,
         recurrence,
         resampling,
+        sampling_grids,
         unfolding,
     ):
         __all__ += _module.__all__

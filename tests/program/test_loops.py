@@ -361,6 +361,7 @@ CALLS |= {
     "gru_backward",
 }  # loops of products
 CALLS |= {"convolution", "convolution_input", "convolution_weight"}  # computed in tiles
+CALLS |= {"astype"}  # whole numbers of floats: where these have none, C promises nothing
 CALLS |= {"ctc_loss"}  # its steps depend on one another
 
 
