@@ -90,6 +90,16 @@ class ResNet(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+def resnet(depth: int, width: int = 64, num_classes: int = 10) -> ResNet:
+    """As torchvision has them."""
+    block, layers = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+    }[depth]
+    return ResNet(block, layers, num_classes, width)
+
+
 class Thinned(nn.Module):
     def __init__(self, added: int) -> None:
         super().__init__()
