@@ -15,6 +15,7 @@ from tensorgrad.ops import (
     convolution,
     ctc,
     further_activations,
+    index_pooling,
     lookup,
     losses,
     multi_head_attention,
@@ -35,6 +36,7 @@ from tensorgrad.ops.ctc import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
 from tensorgrad.ops.further_activations import *
+from tensorgrad.ops.index_pooling import *
 from tensorgrad.ops.indexing import one_hot as one_hot
 from tensorgrad.ops.linear_algebra import linear as linear
 from tensorgrad.ops.lookup import *
@@ -61,6 +63,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         ctc,
         distances,
         further_activations,
+        index_pooling,
         lookup,
         loss_functions,
         losses,

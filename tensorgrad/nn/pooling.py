@@ -8,18 +8,22 @@ from typing import Any, ClassVar
 
 from tensorgrad.nn.fit import Misfit
 from tensorgrad.nn.module import Module
-from tensorgrad.ops import pooling
+from tensorgrad.ops import index_pooling, pooling
 from tensorgrad.ops.numbers import number
+from tensorgrad.ops.random import Generator
 from tensorgrad.ops.windows import numbers, options_of
 from tensorgrad.tensor import Tensor
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d",
-    "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d",
-    "MaxUnpool3d",
+    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+    "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d",
+    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
 ]  # fmt: skip
 
+_FUNCTIONS: dict[str, Any] = {
+    name: getattr(module, name) for module in (pooling, index_pooling) for name in module.__all__
+}
 Sizes = int | Sequence[int]
 OutputSize = int | Sequence[int | None] | None
 
@@ -30,7 +34,7 @@ class _Pool(Module):
     _n: ClassVar[int]
 
     def _function(self, name: str) -> Any:
-        return getattr(pooling, f"{name}{self._n}d")
+        return _FUNCTIONS[f"{name}{self._n}d"]
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
         rank = len(x.shape)
@@ -195,10 +199,44 @@ class _MaxUnpool(_Pool):
         return y
 
 
+class _FractionalMaxPool(_Pool):
+    _shown = ("kernel_size", "output_size", "output_ratio")
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        output_size: Sizes | None = None,
+        output_ratio: float | Sequence[float] | None = None,
+        return_indices: bool = False,
+        _random_samples: Any = None,
+        generator: Generator | None = None,
+    ) -> None:
+        name = type(self).__name__
+        numbers(name, "kernel_size", kernel_size, self._n, 1)
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(
+                f"{name}: give either output_size or output_ratio; got {output_size!r} and "
+                f"{output_ratio!r}"
+            )
+        self.kernel_size = kernel_size
+        self.output_size = output_size
+        self.output_ratio = output_ratio
+        self.return_indices = return_indices
+        self._random_samples = _random_samples
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Any:
+        """``x`` (N, C, ...) or (C, ...): the largest elements, or they and their places."""
+        return self._function("fractional_max_pool")(
+            x, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+            self._random_samples, generator=self.generator,
+        )  # fmt: skip
+
+
 def _of(base: type[_Pool], name: str) -> type[Any]:
     """The pool of that name; its documentation is that of its function."""
     function = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=LP)", "_", name).lower()
-    doc = getattr(pooling, function).__doc__
+    doc = _FUNCTIONS[function].__doc__
     return type(name, (base,), {"_n": int(name[-2]), "__doc__": doc, "__module__": __name__})
 
 
@@ -208,6 +246,8 @@ MaxPool3d = _of(_MaxPool, "MaxPool3d")
 AvgPool1d = _of(_AvgPool, "AvgPool1d")
 AvgPool2d = _of(_DividedAvgPool, "AvgPool2d")
 AvgPool3d = _of(_DividedAvgPool, "AvgPool3d")
+FractionalMaxPool2d = _of(_FractionalMaxPool, "FractionalMaxPool2d")
+FractionalMaxPool3d = _of(_FractionalMaxPool, "FractionalMaxPool3d")
 LPPool1d = _of(_LPPool, "LPPool1d")
 LPPool2d = _of(_LPPool, "LPPool2d")
 LPPool3d = _of(_LPPool, "LPPool3d")

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.dtypes import FLOATS, get_default_dtype
-from tensorgrad.errors import ShapeError
-from tensorgrad.ops.creation import asarray, zeros
+from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.elementwise import pow, where
-from tensorgrad.ops.indexing import index_put, scattered
+from tensorgrad.ops.indexing import scattered
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import mean
-from tensorgrad.ops.shaping import reshape, shape_of
+from tensorgrad.ops.shaping import reshape
 from tensorgrad.ops.sums import total
 from tensorgrad.ops.table import operation
 from tensorgrad.ops.weighted_take import Map, made_map, weighted_take
@@ -37,8 +36,6 @@ from tensorgrad.ops.windows import (
     along,
     bounds,
     lowest,
-    options_of,
-    spatial,
     spread,
     strided,
     views,
@@ -52,14 +49,13 @@ __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
-    "max_unpool1d", "max_unpool2d", "max_unpool3d",
 
 ]  # fmt: skip
 
 Function = Callable[..., Any]
 
 
-def _named(name: str, doc: str, **row: Any) -> Callable[[Function], Any]:
+def named(name: str, doc: str, **row: Any) -> Callable[[Function], Any]:
     """Enter a function under ``name``, which stands in the documentation for ``{}``."""
 
     def enter(function: Function) -> Any:
@@ -192,7 +188,7 @@ def _largest(x: Any, windows: Windows, return_indices: bool) -> Any:
     return y, _brute_force(x, windows, lambda values, flat: flat[values.argmax(-1)])
 
 
-_SHAPES: dict[int, tuple[int, ...]] = {1: (2, 2, 7), 2: (2, 2, 5, 4), 3: (1, 2, 4, 3, 4)}
+SHAPES: dict[int, tuple[int, ...]] = {1: (2, 2, 7), 2: (2, 2, 5, 4), 3: (1, 2, 4, 3, 4)}
 _MAX_DOC = """The largest element of each window that moves over the last {n} of the axes.
 
     kernel_size, stride, padding, dilation: one number, or one for each axis. stride: how far a
@@ -233,13 +229,13 @@ def _max_pool(n: int) -> Function:
         windows = _max_windows(input, kernel_size, stride, padding, dilation, ceil_mode)
         return _max_pooled(input, windows, return_indices)
 
-    shape = _SHAPES[n]
+    shape = SHAPES[n]
     cases = [
         lambda s: s(s.distinct(*shape), 2),
         lambda s: s(s.distinct(*shape[1:]), 3, 2, 1, return_indices=True),
         lambda s: s(s.distinct(*shape), 2, 1, 0, 2),
     ]
-    return _named(
+    return named(
         name, _MAX_DOC.replace("{n}", str(n)), cases=cases, reference=reference,
         primitive=_MAX_POOL,
     )(pool)  # fmt: skip
@@ -267,8 +263,8 @@ def _adaptive_max_pool(n: int) -> Function:
     ) -> Tensor | tuple[Tensor, Tensor]:
         return _max_pooled(input, adaptive(name, input, n, output_size), return_indices)
 
-    shape = _SHAPES[n]
-    return _named(
+    shape = SHAPES[n]
+    return named(
         name,
         _ADAPTIVE_MAX_DOC.replace("{n}", str(n)),
         cases=[
@@ -397,7 +393,7 @@ def _avg_reference(windows: Function) -> Function:
 
 
 def _avg_row(n: int, divisors: bool, pool: Function, windows: Function) -> Any:
-    shape = _SHAPES[n]
+    shape = SHAPES[n]
     cases = [
         lambda s: s(s.real(*shape), 2),
         lambda s: s(s.real(*shape[1:]), 3, 2, 1),
@@ -406,7 +402,7 @@ def _avg_row(n: int, divisors: bool, pool: Function, windows: Function) -> Any:
     if divisors:
         cases.append(lambda s: s(s.real(*shape), 2, 1, divisor_override=3))
     doc = _AVG_DOC.replace("{divisor}", _DIVISOR_DOC if divisors else "")
-    return _named(
+    return named(
         f"avg_pool{n}d", doc.replace("{n}", str(n)), cases=cases,
         reference=_avg_reference(windows), primitive=_AVG_POOL,
     )(pool)  # fmt: skip
@@ -495,8 +491,8 @@ def _adaptive_avg_pool(n: int) -> Function:
         y: Tensor = adaptive_means(name, input, n, output_size)
         return y
 
-    shape = _SHAPES[n]
-    return _named(
+    shape = SHAPES[n]
+    return named(
         name,
         _ADAPTIVE_AVG_DOC.replace("{n}", str(n)),
         cases=[
@@ -546,8 +542,8 @@ def _lp_pool(n: int) -> Function:
         zero = sums == 0.0
         return where(zero, 0.0, pow(where(zero, 1.0, sums), 1 / p))
 
-    shape = _SHAPES[n]
-    return _named(
+    shape = SHAPES[n]
+    return named(
         name,
         _LP_DOC.replace("{n}", str(n)),
         cases=[
@@ -561,87 +557,3 @@ def _lp_pool(n: int) -> Function:
 
 
 lp_pool1d, lp_pool2d, lp_pool3d = _lp_pool(1), _lp_pool(2), _lp_pool(3)
-
-
-# --- back from the largest ------------------------------------------------------------------------
-
-_UNPOOL_DOC = """The numbers of ``input`` at the places that ``max_pool{n}d`` gave, and else zeros.
-
-    indices: integers in the shape of ``input``. kernel_size, stride, padding: of that pooling.
-    output_size: the shape of what was pooled, or its last {n} sizes; the least that gives
-        ``input`` if ``None``.
-
-    Where a place is named more than once the last number counts, and gets the gradient. Raises
-    ShapeError where shapes do not fit, IndexError for a place that is not there, and ValueError for
-    options out of range.
-    """
-
-
-def _unpooled_sizes(
-    name: str, sizes: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, given: Any
-) -> tuple[int, ...]:
-    n = len(sizes)
-    kernels, strides, paddings, _ = options_of(name, n, kernel_size, stride, padding)
-    least = tuple(
-        (m - 1) * s - 2 * p + k
-        for m, s, p, k in zip(sizes, strides, paddings, kernels, strict=True)
-    )
-    if given is None:
-        return least
-    found = tuple(given)[-n:]
-    near = [abs(a - b) < s for a, b, s in zip(found, least, strides)]
-    if len(near) != n or not all(near):
-        raise ValueError(
-            f"{name}: output_size must differ by less than the stride, {strides}, from {least}; "
-            f"got {tuple(given)}"
-        )
-    return found
-
-
-def _max_unpool(n: int) -> Function:
-    name = f"max_unpool{n}d"
-
-    def pool(
-        input: Any,
-        indices: Any,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: int | Sequence[int] = 0,
-        output_size: Sequence[int] | None = None,
-    ) -> Tensor:
-        x = input if hasattr(input, "node") else asarray(input)
-        sizes = spatial(name, x, n)
-        if shape_of(indices) != x.shape:
-            raise ShapeError(
-                f"{name}: indices must have the shape of the input, {x.shape}; got "
-                f"{shape_of(indices)}"
-            )
-        wanted = _unpooled_sizes(name, sizes, kernel_size, stride, padding, output_size)
-        planes = math.prod(x.shape[:-n])
-        empty = zeros((planes, math.prod(wanted)), dtype=x.dtype, device=x.device)
-        at = (np.arange(planes)[:, None], reshape(indices, (planes, math.prod(sizes))))
-        found = index_put(empty, at, reshape(x, (planes, math.prod(sizes))))
-        return reshape(found, (*x.shape[:-n], *wanted))
-
-    def reference(x: Any, indices: Any, k: int, s: int | None = None) -> Any:
-        sizes = [(m - 1) * (s or k) + k for m in x.shape[-n:]]
-        y = np.zeros((*x.shape[:-n], math.prod(sizes)))
-        np.put_along_axis(
-            y, indices.reshape(*x.shape[:-n], -1), x.reshape(*x.shape[:-n], -1), axis=-1
-        )
-        return y.reshape(*x.shape[:-n], *sizes)
-
-    shape = _SHAPES[n]
-    places = np.stack([np.random.default_rng(k).permutation(math.prod(shape[2:])) for k in (0, 1)])
-    return _named(
-        name,
-        _UNPOOL_DOC.replace("{n}", str(n)),
-        cases=[
-            lambda s: s(s.real(*shape[1:]), places.reshape(shape[1:]), 2),
-            lambda s: s(s.real(1, *shape[1:]), places.reshape(1, *shape[1:]), 2, 1),
-        ],
-        reference=reference,
-    )(pool)
-
-
-max_unpool1d, max_unpool2d, max_unpool3d = _max_unpool(1), _max_unpool(2), _max_unpool(3)

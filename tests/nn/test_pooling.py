@@ -364,3 +364,46 @@ def test_check_says_what_a_pool_wants() -> None:
     assert nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)).check((5, 3, 8, 8)) == (
         5, 3, 1, 1,
     )  # fmt: skip
+
+
+# --- fractional pools -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_fractional_pools_like_torch(n: int) -> None:
+    torch: Any = pytest.importorskip("torch")
+    rng = np.random.default_rng(n)
+    for ratio in (False, True):
+        a = rng.normal(size=(2, 3, *[9, 7, 6][:n]))
+        samples = rng.random((2, 3, n))
+        size = {"output_ratio": (0.5, 0.6, 0.4)[:n]} if ratio else {"output_size": (4, 3, 4)[:n]}
+        options: Options = {"kernel_size": 2, "return_indices": True, **size}
+        name = f"fractional_max_pool{n}d"
+        ours = functools.partial(getattr(F, name), **options, _random_samples=samples)
+        theirs = functools.partial(
+            getattr(torch.nn.functional, name), **options, _random_samples=torch.tensor(samples)
+        )
+        like_torch(torch, a, ours, theirs)
+
+
+@pytest.mark.parametrize("executor", [None, "numpy", "auto"])
+def test_fractional_pools_draw_again(executor: str | None) -> None:
+    """Each time other windows, of which the outermost reach the ends; the same by a seed."""
+    x = Tensor(np.arange(400.0).reshape(1, 1, 20, 20))
+    layer = nn.FractionalMaxPool2d(2, output_size=6, generator=tg.Generator(3))
+    run = layer if executor is None else tg.compile(layer.forward, executor=executor)
+    found = [run(x).numpy().copy() for _ in range(4)]
+    assert not all((y == found[0]).all() for y in found)
+    for y in found:
+        assert y[0, 0, -1, -1] == 399
+        assert (np.diff(y, axis=-1) > 0).all()
+    layer.generator.seed(3)
+    np.testing.assert_array_equal(layer(x).numpy(), found[0])
+    with pytest.raises(ValueError, match="either output_size or output_ratio"):
+        nn.FractionalMaxPool2d(2)
+    with pytest.raises(ShapeError, match="do not fit into"):
+        F.fractional_max_pool2d(x, 3, 19)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        F.fractional_max_pool2d(x, 3, output_ratio=1.5)
+    with pytest.raises(ShapeError, match=r"shape \(N, C, 2\)"):
+        F.fractional_max_pool2d(x, 3, 5, _random_samples=[[0.5]])

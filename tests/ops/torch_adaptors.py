@@ -319,10 +319,21 @@ def _ctc_loss(
     return each.sum() if reduction == "sum" else each.reshape(x.shape[1:-1])
 
 
+def _fractional(name: str) -> Callable[..., Any]:
+    def pool(x: Any, k: int, size: int, return_indices: bool = False, **samples: Any) -> Any:
+        drawn = torch.tensor(samples["_random_samples"], dtype=x.dtype)
+        function = getattr(torch.nn.functional, name)
+        return function(x, k, size, None, return_indices, _random_samples=drawn)
+
+    return pool
+
+
 ADAPTORS: dict[str, Callable[..., Any]] = {
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
     "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,
+    "fractional_max_pool2d": _fractional("fractional_max_pool2d"),
+    "fractional_max_pool3d": _fractional("fractional_max_pool3d"),
     "channel_shuffle": lambda x, groups: torch.channel_shuffle(x, groups),
     "rotary_embedding": _rotary_embedding,
     "binary_cross_entropy": _binary_cross_entropy,
