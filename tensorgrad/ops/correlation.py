@@ -23,10 +23,14 @@ from tensorgrad.ops.linear_algebra import product
 
 Sizes = tuple[int, ...]
 
-# Elements of the columns of a tile: 1 MiB of float32 on a CPU. A GPU has no use for small tiles.
-_COLUMNS = 2**18
+# Elements of the columns of a tile, and of what they are multiplied with: where these are few, they
+# shall stay in the second cache of a processor, 512 KiB of float32; where they are many, products
+# are bound by arithmetic and want long rows, within 2 MiB. A GPU has no use for small tiles.
+_SMALL = 2**17
+_COLUMNS = 2**19
 _COLUMNS_OF_DEVICE = 2**26
-# Positions of a tile at least: fewer columns make products slow.
+# Positions of a tile: so many are enough, and so many there are.
+_ENOUGH = 2048
 _POSITIONS = 128
 # By how much the columns may grow by positions that belong to no window.
 _WASTE = 1.6
@@ -46,9 +50,16 @@ class _Tile(NamedTuple):
         return (self.batch, slice(None), *(slice(a, a + n) for a, n in boxes))
 
 
-def _tiles(xp: Any, batch: int, size: Sizes, rows: int) -> Iterator[_Tile]:
-    """The tiles of ``batch`` times ``size`` positions, for columns of ``rows`` numbers."""
-    left = max(_POSITIONS, (_COLUMNS if xp is np else _COLUMNS_OF_DEVICE) // max(1, rows))
+def _tiles(xp: Any, batch: int, size: Sizes, rows: int, outputs: int) -> Iterator[_Tile]:
+    """The tiles of ``batch`` times ``size`` positions.
+
+    rows: how many numbers there are in a column. outputs: in that which it is multiplied to.
+    """
+    if xp is np:
+        enough = min(_ENOUGH, _COLUMNS // rows)
+        left = max(_POSITIONS, _SMALL // (rows + outputs), enough)
+    else:
+        left = max(_POSITIONS, _COLUMNS_OF_DEVICE // rows)
     counts: list[int] = []
     for n in (*reversed(size), batch):
         counts.insert(0, min(n, max(1, left)))
@@ -122,6 +133,8 @@ class _Columns:
 def _strided(xp: Any, x: Any, shape: Sequence[int], steps: Sequence[int]) -> Any:
     """A view of ``x``, contiguous, whose strides are given in elements."""
     strides = tuple([step * x.itemsize for step in steps])
+    if xp is np:  # what ``as_strided`` does takes ten times as long
+        return np.ndarray(tuple(shape), x.dtype, x, 0, strides)
     return xp.lib.stride_tricks.as_strided(x, tuple(shape), strides)
 
 
@@ -203,7 +216,7 @@ def correlate(
         out = xp.empty(shape, x.dtype)
     matrix = _rows_of(w, groups)
     windows = _Windows(xp, x, kernel, first, stride, dilation)
-    for tile in _tiles(xp, x.shape[0], size, x.shape[1] * math.prod(kernel)):
+    for tile in _tiles(xp, x.shape[0], size, x.shape[1] * math.prod(kernel), w.shape[0]):
         columns = windows.columns(tile)
         found = product(xp, matrix, _grouped(columns.matrix, groups))
         found = found.reshape(w.shape[0], columns.matrix.shape[1])
@@ -254,17 +267,24 @@ def _weight_sums(
     xp: Any, g: Any, x: Any, first: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes,
     groups: int, runs: bool,
 ) -> Any:  # fmt: skip
+    """The gradient as (groups, O, C * taps).
+
+    runs: whether columns may be such that are no window. They are multiplied by 0.
+    """
     total: Any = None
+    inner, outputs = x.shape[1] * math.prod(kernel), g.shape[1]
     windows = _Windows(xp, x, kernel, first, stride, dilation)
-    for tile in _tiles(xp, x.shape[0], g.shape[2:], x.shape[1] * math.prod(kernel)):
+    for tile in _tiles(xp, x.shape[0], g.shape[2:], inner, outputs):
         columns = windows.columns(tile, runs)
         make = xp.empty if columns.complete else xp.zeros
-        rows = make((g.shape[1], columns.matrix.shape[1]), g.dtype)
+        rows = make((outputs, columns.matrix.shape[1]), g.dtype)
         columns.windows(rows)[...] = g[tile.part].swapaxes(0, 1)
-        matrix = _grouped(columns.matrix, groups)
-        part = product(xp, _grouped(rows, groups), matrix.swapaxes(-1, -2))
+        a, b = _grouped(rows, groups), _grouped(columns.matrix, groups)
+        if outputs < inner:  # BLAS is quicker if the first matrix has more rows
+            a, b = b, a
+        part = product(xp, a, b.swapaxes(-1, -2))
         total = part if total is None else xp.add(total, part, out=total)
-    return total
+    return total.swapaxes(-1, -2) if outputs < inner else total
 
 
 class _Phase(NamedTuple):
@@ -322,7 +342,7 @@ def correlate_input(
         list(_phases(*axis)) for axis in zip(kernel, first, size, stride, dilation, strict=True)
     ]
     for phases in every(*axes):
-        taps = swapped[(..., *(phase.taps for phase in phases))]
+        taps = xp.ascontiguousarray(swapped[(..., *(phase.taps for phase in phases))])
         found = correlate(
             xp, g, taps.reshape(groups * channels, outputs // groups, *taps.shape[3:]), bias,
             tuple([p.first for p in phases]), tuple([p.size for p in phases]), ones,

@@ -118,7 +118,8 @@ def test_tiles_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
         return found
 
     whole = results()
-    monkeypatch.setattr(correlation, "_COLUMNS", 60)
+    monkeypatch.setattr(correlation, "_SMALL", 60)
+    monkeypatch.setattr(correlation, "_ENOUGH", 1)
     for positions in (1, 5):
         monkeypatch.setattr(correlation, "_POSITIONS", positions)
         for a, b in zip(results(), whole, strict=True):
