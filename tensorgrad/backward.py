@@ -21,7 +21,7 @@ from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
 from tensorgrad.ops.elementwise import add
-from tensorgrad.ops.parts import Part
+from tensorgrad.ops.parts import Part, Rows, RowsPart
 from tensorgrad.ops.shaping import unbroadcast
 from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
@@ -187,6 +187,8 @@ class _BackwardPass:
             gradients[at] += d
         else:
             before = gradients[at]
+            if _kept_as_rows(before):
+                before = before.data
             both = add(before, d) if type(before) is ndarray else before + d
             gradients[at] = _as_array(both)
             self.added.add(at)
@@ -194,12 +196,21 @@ class _BackwardPass:
     def _add_part(self, node: Node, part: Part) -> None:
         """Add ``part`` to the gradient of ``node``, in place: that costs no more than the part."""
         at, gradients = node.position, self.gradients
-        if at not in gradients:
+        held: Any = gradients.get(at)
+        if type(node) is Leaf and self.targets is None and (held is None or _kept_as_rows(held)):
+            rows = part.as_rows(0 if held is None else held.count)
+            if rows is not None:
+                if held is None:
+                    self._add(node, rows)
+                else:
+                    gradients[at] = held.joined(rows)
+                return
+        if held is None:
             self._add(node, part.whole())
         elif at in self.added:
-            gradients[at] = part.added_to(gradients[at])
+            gradients[at] = part.added_to(held)
         else:
-            gradients[at] = part.added_to(gradients[at].copy())
+            gradients[at] = part.added_to(held.data if _kept_as_rows(held) else held.copy())
         self.added.add(at)
 
     def _fast_path(self, node: Node | None, g: Any) -> None:
@@ -282,6 +293,8 @@ class _BackwardPass:
                 d = together[rule.index]
             for observer in self.observers:
                 observer.differentiated(node, rule, saved, g, d)
+            if self.observers and rule.gives_parts and not self.dispatched:
+                d = self._still_sparse(rule, saved, g, d)
             if isinstance(d, Part):
                 self._add_part(parent, d)
                 continue
@@ -295,6 +308,11 @@ class _BackwardPass:
                 _use_device_of(g)
         if not self.retain:
             node.edges = None
+
+    def _still_sparse(self, rule: Rule, saved: Sequence[Any], g: Any, d: Any) -> Any:
+        """``d``, or its part if the gradient is to stay rows: whoever watches changes nothing."""
+        part = rule.eager(g, *saved)
+        return part if isinstance(part, RowsPart) and part.sparse else d
 
     def _together(self, node: Node, g: Any) -> Sequence[Any] | None:
         """The gradients of all inputs, where one kernel or program computes them at once."""
@@ -336,7 +354,7 @@ class _BackwardPass:
                 if leaf.turns is not None:
                     with leaf.turns:
                         _accumulate(leaf, g)
-                elif leaf.grad is None and not self.dispatched:
+                elif leaf.grad is None and type(g) is ndarray:
                     leaf.grad = wrap(g, None)
                 else:
                     _accumulate(leaf, g)
@@ -422,7 +440,7 @@ def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
 
 def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
     for hook in tuple(node.hooks or ()):
-        replaced = hook(g if dispatched else wrap(g, None))
+        replaced = hook(g if dispatched or _kept_as_rows(g) else wrap(g, None))
         if replaced is not None:
             if replaced.shape != node.shape:
                 raise ShapeError(
@@ -430,12 +448,16 @@ def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
                 )
             if replaced.dtype != g.dtype:
                 replaced = replaced.astype(g.dtype)
-            g = replaced if dispatched else replaced.data
+            g = replaced if dispatched or _kept_as_rows(replaced) else replaced.data
     if getattr(node, "keeps_grad", False):
         _accumulate(node, g.clone() if dispatched else g.copy())
     if type(node) is Leaf and node.hooks:  # a hook may have kept the one it was shown
-        g = g.clone() if dispatched else g.copy()
+        g = g.copied() if _kept_as_rows(g) else g.clone() if dispatched else g.copy()
     return g
+
+
+def _kept_as_rows(g: Any) -> bool:
+    return isinstance(g, Rows)
 
 
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
@@ -463,6 +485,8 @@ def _accumulate(node: Node, g: Any) -> None:
     held = getattr(node, "grad", None)
     if held is None:
         node.grad = gradient
+    elif _kept_as_rows(held) and _kept_as_rows(gradient) and not held.is_dense:
+        node.grad = held.joined(gradient)
     elif gradient.node is None and not watchers:
         node.grad = wrap(held.data + gradient.data, None)  # fresh: somebody may hold the old one
     else:

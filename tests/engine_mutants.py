@@ -23,6 +23,7 @@ SELECTIONS: dict[str, Selection] = {
         "tests/ops/test_table.py -k 'test_gradient and (concat or cross_entropy or add)'", 7
     ),
     "backward": Selection("tests/test_backward.py", 1),
+    "sparse gradients": Selection("tests/test_sparse.py -k 'not torch'", 4),
     # --- programs
     "passes": Selection("tests/program/test_passes.py -k 'not processes'", 4),
     "large": Selection("tests/program/test_large.py", 20),
@@ -294,9 +295,23 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a part added to what others hold",
         BACKWARD,
-        "part.added_to(gradients[at].copy())",
-        "part.added_to(gradients[at])",
+        "held.data if _kept_as_rows(held) else held.copy()",
+        "held.data if _kept_as_rows(held) else held",
         "parts of gradients",
+    ),
+    Mutant(
+        "rows of before forgotten",
+        BACKWARD,
+        "        node.grad = held.joined(gradient)\n",
+        "        node.grad = gradient\n",
+        "sparse gradients",
+    ),
+    Mutant(
+        "rows for those who want the gradient themselves",
+        BACKWARD,
+        "if type(node) is Leaf and self.targets is None and (held",
+        "if type(node) is Leaf and (held",
+        "sparse gradients",
     ),
     Mutant(
         "the seed aliased",

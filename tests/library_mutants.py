@@ -767,10 +767,24 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the padding row trained",
-        f"{NN}/embedding.py",
-        "return where(keep, found, found.detach())",
-        "return where(keep, found, found)",
+        f"{OPS}/lookup.py",
+        "keep = keys != padding_idx",
+        "keep = keys >= 0",
         "layers",
+    ),
+    Mutant(
+        "rows beside those of the gradient forget",
+        "tensorgrad/optim/update.py",
+        "                put_rows(s, keys, part)",
+        "                s[...] = 0",
+        "sparse gradients",
+    ),
+    Mutant(
+        "a row written to, and not looked up, lost",
+        "tensorgrad/sparse.py",
+        "there = (self._dense != 0).any(axis=1)",
+        "there = (self._dense != self._dense).any(axis=1)",
+        "sparse gradients",
     ),
     Mutant(
         "beta of the wrong centre",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 #: What may import only from what stands before it, and from what stands beside it nothing.
 LEVELS = [
     {"errors", "turns", "observers"}, {"dtypes", "files"}, {"backend"}, {"versions"}, {"tape"},
-    {"ops"}, {"backward"}, {"tensor"},
+    {"ops"}, {"backward"}, {"tensor"}, {"sparse"},
     {"autograd"}, {"nn", "optim", "data", "profiler"}, {"program", "amp"}, {"training"}, {"viz"},
     {"cli"},
 ]  # fmt: skip

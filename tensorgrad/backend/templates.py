@@ -9,6 +9,8 @@ from tensorgrad.backend.base import Array
 
 #: Where an index array belongs in a template; see shaping.Part for the other parts.
 ARRAY = "array"
+#: A slice that takes all of an axis.
+ALL = (None, None, None)
 
 
 def filled(template: Sequence[Any], indices: Sequence[Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tensorgrad import sparse as _sparse  # noqa: F401 (embedding leaves gradients of its class)
 from tensorgrad.nn import borders, distances, loss_functions, penalties
 from tensorgrad.nn.borders import *
 from tensorgrad.nn.distances import *

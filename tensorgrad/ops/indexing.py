@@ -12,12 +12,11 @@ import numpy as np
 from tensorgrad import dtypes, tape
 from tensorgrad.backend import is_array
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.backend.templates import ARRAY, along_axis, filled
+from tensorgrad.backend.templates import ALL, ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
 from tensorgrad.ops.parts import GatherPart, IndexPart, add_at_index, gathered_places
 from tensorgrad.ops.shaping import (
-    ALL,
     Part,
     along,
     broadcast_to,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend
-from tensorgrad.backend.templates import ARRAY, along_axis
+from tensorgrad.backend.templates import ALL, ARRAY, along_axis
 from tensorgrad.dtypes import HALVES
 from tensorgrad.ops.sums import IN_ORDER, add_at, many_at_one, total
 
@@ -44,6 +44,18 @@ class Part:
         view += self.array
         return y
 
+    def as_rows(self, count: int) -> Any:
+        """It as the gradient of a leaf that is kept as rows, of which there are ``count`` already.
+
+        ``None`` if a dense one is better.
+        """
+        return None
+
+
+#: Gradients of so many bytes are kept as rows where these are a quarter of them at most: in less
+#: than that the zeros cost no more than to find out which rows are named twice.
+LARGE = 1 << 20
+
 
 class IndexPart(Part):
     """A part at an index with arrays, on the CPU; ``index`` is the template and its arrays."""
@@ -63,6 +75,20 @@ class IndexPart(Part):
         add_at_index(y, template, indices, self.array)
         return y
 
+    def as_rows(self, count: int) -> Any:
+        """See Part."""
+        template, indices = self.index
+        if len(self.shape) != 2 or template[0] != ARRAY or len(indices) != 1:
+            return None
+        n, length = self.shape
+        many = (count + indices[0].size) * 4 > n
+        if many or n * length * self.array.itemsize < LARGE or not length:
+            return None
+        if any(part not in (ALL, Ellipsis) for part in template[1:]):
+            return None
+        keys = _keys(indices, (n,))
+        return _gradient_of_rows(LazyGradient, self.shape, keys, self.array)
+
 
 class RowsPart(Part):
     """Rows, (m, length), of a matrix; ``index`` holds their numbers, counted from the front.
@@ -78,14 +104,47 @@ class RowsPart(Part):
 
     def whole(self) -> Any:
         """See Part."""
+        if type(self.array) is not np.ndarray:
+            return _gradient_of_rows(SparseGradient, self.shape, self.index, self.array).data
         y = np.zeros(self.shape, self.array.dtype)
         add_at_index(y, (ARRAY, ...), [self.index], self.array, fresh=True)
         return y
 
     def added_to(self, y: Any) -> Any:
         """See Part."""
+        if type(y) is not np.ndarray:
+            y += self.whole()
+            return y
         add_at_index(y, (ARRAY, ...), [self.index], self.array)
         return y
+
+    def as_rows(self, count: int) -> Any:
+        """See Part."""
+        n, length = self.shape
+        few = (count + len(self.index)) * 4 <= n and n * length * self.array.itemsize >= LARGE
+        if not self.sparse and not few:
+            return None
+        kind = SparseGradient if self.sparse else LazyGradient
+        return _gradient_of_rows(kind, self.shape, self.index, self.array)
+
+
+class Rows:
+    """What gradients that are kept as rows are known by; see sparse.py."""
+
+    __slots__ = ()
+
+
+LazyGradient: Any = None  # set by sparse.py, as SparseGradient: the classes need tensors
+SparseGradient: Any = None
+
+
+def _gradient_of_rows(kind: Any, shape: tuple[int, ...], keys: Any, rows: Any) -> Any:
+    """Of a class of sparse.py, in memory of its own."""
+    if kind is None:
+        return None
+    found = kind(shape, keys, rows.reshape(len(keys), shape[1]))
+    found.coalesced()
+    return found
 
 
 class GatherPart(Part):
@@ -166,7 +225,9 @@ def _add_rows(view: Any, dims: tuple[int, ...], rows: Any, values: Any, fresh: b
     """``values`` added to different ``rows``, numbered within ``dims``, the first axes."""
     at = rows if len(dims) == 1 else np.unravel_index(rows, dims)
     values = values.reshape(len(rows), *view.shape[len(dims) :]).astype(view.dtype, copy=False)
-    if fresh:
+    if fresh and view.ndim == 2 and len(dims) == 1:
+        put_rows(view, rows, values)
+    elif fresh:
         view[at] = values
     else:
         view[at] += values
@@ -225,10 +286,39 @@ def _sums_by_key(keys: Any, n: int, g: Any) -> tuple[Any, Any, Any]:
             return None, None, None
         single = np.flatnonzero(~repeated)
         keys = keys[rest]
-    order = np.argsort(keys, kind="stable")
+    order = _in_order(keys)
     keys = keys[order]
     first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     return single, keys[first], _group_sums(g, order if rest is None else rest[order], first)
+
+
+def sums_by_sorted_key(keys: Any, g: Any) -> tuple[Any, Any]:
+    """The different keys, sorted, and for each the sum of its rows of ``g``, in order."""
+    if not len(keys):
+        return keys, g
+    order = _in_order(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    return keys[first], _group_sums(g, order, first)
+
+
+def _in_order(keys: Any) -> Any:
+    """``argsort(keys, kind="stable")`` of numbers from 0, 16 bits at a time: half the time."""
+    if len(keys) < 256 or keys.max() >= 1 << 32:
+        return np.argsort(keys, kind="stable")
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    high = (keys[order] >> 16).astype(np.uint16)
+    return order[np.argsort(high, kind="stable")] if high.any() else order
+
+
+def put_rows(y: Any, at: Any, rows: Any) -> None:
+    """``y[at] = rows``, of a matrix; where all lies in order a row is copied as one."""
+    alike = type(y) is np.ndarray and rows.dtype == y.dtype
+    if alike and y.flags.c_contiguous and rows.flags.c_contiguous and rows.size:
+        kind = np.dtype((np.void, rows.shape[1] * rows.itemsize))
+        y.view(kind)[:, 0][at] = rows.view(kind)[:, 0]
+    else:
+        y[at] = rows
 
 
 def _group_sums(g: Any, order: Any, first: Any) -> Any:
@@ -236,9 +326,13 @@ def _group_sums(g: Any, order: Any, first: Any) -> Any:
     counts = np.diff(first, append=len(order))
     sums = g.take(order[first], axis=0)
     # Long groups are added one by one; of all others the second rows at once, the third, and so on.
-    longest = np.append(np.sort(counts)[::-1], 0)
-    alone = int(np.argmin(longest + np.arange(len(longest))))
-    limit = min(int(longest[alone]), IN_ORDER)
+    limit = int(counts.max())
+    if limit == 1:
+        return sums
+    if limit > 8:
+        longest = np.append(np.sort(counts)[::-1], 0)
+        alone = int(np.argmin(longest + np.arange(len(longest))))
+        limit = min(int(longest[alone]), IN_ORDER)
     active = np.flatnonzero((counts > 1) & (counts <= limit))
     number = 1
     while active.size:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.backend.base import Array
+from tensorgrad.backend.templates import ALL
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.parts import Part as GradientPart
@@ -428,7 +429,6 @@ def atleast_2d(x: Any, /) -> Tensor:
 # What a basic index is made of, in a form that can be hashed (slices cannot before Python 3.12):
 # an integer, None, Ellipsis, or (start, stop, step) for a slice.
 Part = int | tuple[int | None, int | None, int | None] | None | Any
-ALL = (None, None, None)
 
 
 def decoded(index: tuple[Part, ...]) -> tuple[Any, ...]:

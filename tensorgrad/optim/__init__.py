@@ -10,9 +10,10 @@ from tensorgrad.optim.layerwise import LAMB, Adafactor, Muon
 from tensorgrad.optim.optimizer import Optimizer
 from tensorgrad.optim.scaler import GradScaler
 from tensorgrad.optim.sgd import SGD
+from tensorgrad.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "LAMB", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax",
     "ExponentialMovingAverage", "GradScaler", "Lion", "Muon", "NAdam", "Optimizer", "RAdam",
-    "RMSprop", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler",
+    "RMSprop", "SparseAdam", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler",
 ]  # fmt: skip

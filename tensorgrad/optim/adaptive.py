@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Numbers, update_primitive
+from tensorgrad.optim.update import Numbers, primitive_of_rows, update_primitive
 
 
 def _adagrad(
@@ -58,10 +58,13 @@ class Adagrad(Optimizer):
     eps: keeps the divisor from 0.
     maximize: climb instead of descend.
 
+    Without decay, of a gradient that is kept as rows (``SparseGradient``) only these are looked at.
+
     Raises ValueError for a negative number; and as Optimizer does.
     """
 
     primitive = _ADAGRAD
+    primitive_of_rows = primitive_of_rows("adagrad", 1, _adagrad)
     states = ("sum",)
 
     def __init__(
@@ -90,6 +93,9 @@ class Adagrad(Optimizer):
     def _check_options(self, group: Group) -> None:
         super()._check_options(group)
         self._check_at_least_0("initial_accumulator_value", group["initial_accumulator_value"])
+
+    def _takes_rows(self, group: Group) -> bool:
+        return not group["weight_decay"] and group["eps"] > 0
 
     def _used(self, group: Group) -> Sequence[str]:
         return ("step", "sum")

@@ -10,6 +10,7 @@ from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.errors import GradientError
 from tensorgrad.ops.sums import length, total
 from tensorgrad.optim.optimizer import Optimizer
+from tensorgrad.sparse import in_memory
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
@@ -63,7 +64,7 @@ _LIMIT = Primitive(
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     if isinstance(parameters, Tensor):
         parameters = [parameters]
-    return [p.grad for p in parameters if p.grad is not None]
+    return in_memory([p.grad for p in parameters if p.grad is not None])
 
 
 def clip_grad_norm_(

@@ -6,15 +6,17 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.errors import ShapeError
-from tensorgrad.observers import current_mode
+from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.ops.elementwise import isinf
+from tensorgrad.ops.parts import LARGE
 from tensorgrad.optim.update import REMEDY, Scratch, warn
+from tensorgrad.sparse import LazyGradient
 from tensorgrad.tape import Primitive, apply_update, wrap
 from tensorgrad.tensor import Tensor
 from tensorgrad.versions import next_position
@@ -33,10 +35,14 @@ class Bundle:
     flat array, of which ``Optimizer.state`` shows the parts.
     """
 
-    __slots__ = ("array_type", "device", "dtype", "heads", "params", "scratch")
+    __slots__ = ("alone", "array_type", "device", "dtype", "heads", "params", "scratch")
 
-    def __init__(self, params: list[Tensor], heads: list[Any], scratch: Scratch) -> None:
+    def __init__(
+        self, params: list[Tensor], heads: list[Any], scratch: Scratch, alone: bool
+    ) -> None:
         self.params = params
+        #: whether it is one table, of which only some rows may be updated
+        self.alone = alone
         #: the step count and the states, as arrays; ``None`` for what is not in use
         self.heads = heads
         self.scratch = scratch
@@ -46,7 +52,10 @@ class Bundle:
         self.device = None if params[0].device == "cpu" else params[0].device
 
     def operands(self) -> list[Any] | None:
-        """The arrays for the primitive, or ``None`` if the bundle no longer fits."""
+        """The arrays for the primitive, or ``None`` if the bundle no longer fits.
+
+        Where the gradient is kept as rows, they are for the primitive of rows.
+        """
         dtype, array_type = self.dtype, self.array_type
         values = []
         gradients = []
@@ -56,11 +65,23 @@ class Bundle:
             a = p.data
             if g is None or type(a) is not array_type or a.dtype is not dtype:
                 return None
+            if self.alone and _comes_in_rows(g):
+                return [*self.heads, a, *g.coalesced()]
             if self.device is not None and p.device != self.device:
                 return None
             values.append(a)
             gradients.append(g.data)
         return [*self.heads, *values, *gradients]
+
+
+def _comes_in_rows(g: Any) -> TypeGuard[LazyGradient]:
+    """Whether a gradient is updated by rows; in programs all are dense."""
+    return isinstance(g, LazyGradient) and not is_captured()
+
+
+def _may_come_in_rows(p: Tensor) -> bool:
+    """Whether the gradient is kept as rows, or may be next time, as those of large tables."""
+    return isinstance(p.grad, LazyGradient) or (p.ndim == 2 and p.nbytes >= LARGE)
 
 
 class Plan:
@@ -114,6 +135,8 @@ class Optimizer:
 
     #: the primitive of the update rule, made by ``update_primitive``
     primitive: ClassVar[Primitive]
+    #: the same for rows of one parameter, by ``primitive_of_rows``; None where all rows change
+    primitive_of_rows: ClassVar[Primitive | None] = None
     #: the states of the rule, in the order in which the primitive takes them
     states: ClassVar[tuple[str, ...]] = ()
 
@@ -245,6 +268,10 @@ class Optimizer:
                 for observer in current_mode().observers:
                     observer.updating(self, i, j)
                 options["scratch"] = bundle.scratch
+                if bundle.alone and _comes_in_rows(bundle.params[0].grad):
+                    assert self.primitive_of_rows is not None
+                    apply_update(self.primitive_of_rows, arrays, options, len(arrays) - 2)
+                    continue
                 written = len(arrays) - len(bundle.params)
                 apply_update(self.primitive, arrays, options, written)
 
@@ -255,6 +282,10 @@ class Optimizer:
     def _options(self, group: Group) -> dict[str, Any]:
         """The attributes for the primitive."""
         return {name: group[name] for name in self.defaults}
+
+    def _takes_rows(self, group: Group) -> bool:
+        """Whether rows without a gradient stay as they are, so that none are looked at."""
+        return False
 
     def _initial(self, state: str, group: Group) -> float:
         """The value with which a state begins."""
@@ -268,6 +299,7 @@ class Optimizer:
         """Bundle the parameters that have a gradient now; states go on from where they are."""
         bundles: dict[tuple[Any, ...], list[Tensor]] = {}
         idle = []
+        takes_rows = self._takes_rows(group)
         for p in group["params"]:
             if p.grad is None:
                 idle.append(p)
@@ -276,11 +308,16 @@ class Optimizer:
             else:
                 step = self.state[p].get("step")
                 steps = 0 if step is None else int(step.data)
-                bundles.setdefault((p.dtype, p.device, steps), []).append(p)
-        made = [self._bundle(ps, group, used) for ps in bundles.values()]
+                alone = id(p) if takes_rows and _may_come_in_rows(p) else None
+                bundles.setdefault((p.dtype, p.device, steps, alone), []).append(p)
+        made = [
+            self._bundle(ps, group, used, alone is not None) for (*_, alone), ps in bundles.items()
+        ]
         return Plan(group["params"], made, idle, used)
 
-    def _bundle(self, params: list[Tensor], group: Group, used: Sequence[str]) -> Bundle:
+    def _bundle(
+        self, params: list[Tensor], group: Group, used: Sequence[str], alone: bool
+    ) -> Bundle:
         # Small parameters first, so that they lie side by side and are gathered into one piece.
         params = sorted(params, key=lambda p: p.size)
         device = params[0].device
@@ -321,7 +358,7 @@ class Optimizer:
                         view[...] = self._initial(name, group)
                 new_state[name] = wrap(view, None)
             self.state[p] = new_state
-        return Bundle(params, heads, scratch)
+        return Bundle(params, heads, scratch, alone)
 
     # --- saving and loading -----------------------------------------------------------------------
 

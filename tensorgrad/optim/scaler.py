@@ -10,6 +10,7 @@ from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError
 from tensorgrad.observers import is_captured
 from tensorgrad.optim.optimizer import Optimizer
+from tensorgrad.sparse import in_memory
 from tensorgrad.tape import Primitive, apply
 from tensorgrad.tensor import Tensor
 
@@ -44,7 +45,7 @@ def unscale(optimizer: Optimizer, scale: Tensor, found: Tensor) -> None:
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
     if grads:
-        apply(_UNSCALE, (found, scale, *grads))
+        apply(_UNSCALE, (found, scale, *in_memory(grads)))
 
 
 class GradScaler:

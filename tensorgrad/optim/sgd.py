@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Numbers, update_primitive
+from tensorgrad.optim.update import Numbers, primitive_of_rows, update_primitive
 
 
 def _sgd(
@@ -68,11 +68,15 @@ class SGD(Optimizer):
     nesterov: look ahead along the momentum (Nesterov, 1983; Sutskever et al., 2013).
     maximize: climb instead of descend.
 
+    Without momentum and decay, of a gradient that is kept as rows (``SparseGradient``) only these
+    are looked at.
+
     Raises ValueError for a negative rate, momentum or decay, or Nesterov without momentum or with
     dampening; and as Optimizer does.
     """
 
     primitive = _SGD
+    primitive_of_rows = primitive_of_rows("sgd", 1, _sgd)
     states = ("momentum_buffer",)
 
     def __init__(
@@ -104,6 +108,9 @@ class SGD(Optimizer):
                 "SGD: nesterov=True needs momentum > 0 and dampening = 0; got "
                 f"momentum={group['momentum']} and dampening={group['dampening']}"
             )
+
+    def _takes_rows(self, group: Group) -> bool:
+        return not group["momentum"] and not group["weight_decay"]
 
     def _used(self, group: Group) -> Sequence[str]:
         if not group["momentum"]:

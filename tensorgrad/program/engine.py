@@ -16,6 +16,7 @@ _ENGINE = (
     "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
     "tensorgrad.optim.adaptive", "tensorgrad.optim.adam_variants", "tensorgrad.optim.layerwise",
     "tensorgrad.optim.clip", "tensorgrad.optim.average", "tensorgrad.profiler",
+    "tensorgrad.optim.sparse_adam", "tensorgrad.sparse",
 )  # fmt: skip
 #: Packages whose Python code is not followed: what they do to a step is known, or nothing.
 _SKIPPED = frozenset(

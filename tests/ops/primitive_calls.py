@@ -78,6 +78,7 @@ def _primitives_in(value: Any) -> Iterator[Primitive]:
             yield from _primitives_in(x) if isinstance(x, Primitive) else ()
     elif isinstance(value, type):
         yield from _primitives_in(vars(value).get("primitive"))
+        yield from _primitives_in(vars(value).get("primitive_of_rows"))
     elif isinstance(value, types.FunctionType):
         for cell in value.__closure__ or ():
             x = cell.cell_contents
@@ -207,3 +208,9 @@ def _updates() -> None:
             scaler.step(optimizer)
             scaler.update()
             average.update()
+    for rows in (optim.SGD, optim.Adagrad, optim.SparseAdam):
+        table = nn.Embedding(4, 3, sparse=True)
+        stepped = rows(table.parameters(), lr=0.1)
+        for _ in range(2):
+            table(Tensor([2, 0, 2])).square().sum().backward()
+            stepped.step()

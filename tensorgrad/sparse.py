@@ -1,0 +1,212 @@
+"""Gradients of tables of which few rows were looked up: SparseGradient, and what is lazy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tensorgrad import backend, dtypes
+from tensorgrad.backend.base import Array
+from tensorgrad.backend.templates import ARRAY
+from tensorgrad.observers import is_captured
+from tensorgrad.ops import parts
+from tensorgrad.ops.indexing import index_added
+from tensorgrad.tape import wrap
+from tensorgrad.tensor import Tensor
+
+__all__ = ["LazyGradient", "SparseGradient"]
+
+
+class LazyGradient(parts.Rows, Tensor):
+    """A gradient that is kept as rows and their numbers, as long as nobody reads it as a whole.
+
+    It is a tensor like others: whatever computes with it, shows it or overwrites it makes its
+    zeros too, and they are kept. ``backward()`` leaves one where few rows of a large leaf were
+    looked up, since updates that leave the others as they are need not see them.
+    """
+
+    __slots__ = ("_coalesced", "_dense", "_keys", "_rows", "_shape")
+
+    def __init__(self, shape: tuple[int, ...], keys: Array, rows: Array) -> None:
+        """rows: (m, length), of the numbers ``keys``, which may repeat and count from the front."""
+        self.node = None
+        self._shape = shape
+        self._keys, self._rows = [keys], [rows]
+        self._coalesced = False
+        #: the whole, once somebody has asked for it: from then on it alone counts
+        self._dense: Array | None = None
+
+    # --- as a tensor ------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Array:
+        """The whole as an array."""
+        if self._dense is None:
+            keys, rows = self.coalesced()
+            of = backend.of(rows)
+            with of.at(of.device_of(rows)):
+                self._dense = of.xp.zeros(self._shape, rows.dtype)
+                parts.put_rows(self._dense, keys, rows)
+            self._rows = [rows[:0]]
+        return self._dense
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        self._dense = array
+
+    @property
+    def _any(self) -> Array:
+        return self._rows[0] if self._dense is None else self._dense
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the table."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._any.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements of the whole."""
+        return self._shape[0] * self._shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the elements take: of the rows, or of the whole where that was made."""
+        arrays = self._rows if self._dense is None else [self._dense]
+        return sum(int(a.nbytes) for a in arrays)
+
+    @property
+    def device(self) -> str:
+        """The device that holds the elements."""
+        return backend.of(self._any).device_of(self._any)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._shape, *self.coalesced())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyGradient:
+        return self.copied()
+
+    # --- as rows ----------------------------------------------------------------------------------
+
+    def coalesced(self) -> tuple[Array, Array]:
+        """The numbers of the rows, sorted, and their sums, as arrays."""
+        keys = self._keys[0]
+        if self._dense is not None:
+            xp = backend.of(keys).xp
+            there = (self._dense != 0).any(axis=1)
+            there[keys] = True
+            keys = xp.flatnonzero(there)
+            return keys, self._dense[keys]
+        if not self._coalesced:
+            xp = backend.of(keys).xp
+            rows = self._rows[0]
+            if len(self._keys) > 1:
+                keys, rows = xp.concatenate(self._keys), xp.concatenate(self._rows)
+            keys, rows = _sums_of_equals(xp, keys, rows)
+            self._keys, self._rows, self._coalesced = [keys], [rows], True
+        return self._keys[0], self._rows[0]
+
+    def joined(self, other: LazyGradient) -> LazyGradient:
+        """The sum of both, which stay as they are: not lazy any longer if one of the two is not."""
+        found = self.copied(share=True)
+        if isinstance(other, SparseGradient) and not isinstance(self, SparseGradient):
+            found = SparseGradient(self._shape, *self.coalesced())
+        found.append(other)
+        return found
+
+    def append(self, other: LazyGradient) -> None:
+        """Add another, after what there is; none of it is dense yet."""
+        keys, rows = other.coalesced()
+        self._keys, self._rows = [*self._keys, keys], [*self._rows, rows]
+        self._coalesced = False
+        if self.count > self._shape[0] + 2 * len(self._keys[0]):
+            self.coalesced()
+
+    @property
+    def count(self) -> int:
+        """How many rows are kept."""
+        return sum(map(len, self._keys))
+
+    def copied(self, share: bool = False) -> LazyGradient:
+        """The same in memory of its own, unless the rows are to be shared."""
+        found = type(self)(self._shape, self._keys[0], self._rows[0])
+        found._keys, found._rows = self._keys, self._rows
+        found._coalesced = self._coalesced
+        if not share:
+            found._rows = [rows.copy() for rows in self._rows]
+            found._dense = None if self._dense is None else self._dense.copy()
+        return found
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether somebody has asked for the whole."""
+        return self._dense is not None
+
+
+class SparseGradient(LazyGradient):
+    """The gradient that ``nn.Embedding(..., sparse=True)`` leaves in ``weight.grad``.
+
+    ``indices`` and ``values`` are the numbers of the rows that were looked up, sorted, and the sums
+    of their gradients. As a tensor, of the shape of the table, it is dense when it is read.
+    """
+
+    __slots__ = ()
+
+    @property
+    def indices(self) -> Tensor:
+        """The numbers of the rows that were looked up, or are not zero: sorted, each once."""
+        return wrap(self.coalesced()[0], None)
+
+    @property
+    def values(self) -> Tensor:
+        """The rows of ``indices``, (m, length)."""
+        return wrap(self.coalesced()[1], None)
+
+    @staticmethod
+    def of(gradient: Tensor) -> SparseGradient:
+        """A dense ``gradient`` as the rows that are not zero; it shares its memory."""
+        xp = backend.of(gradient.data).xp
+        found = SparseGradient(gradient.shape, xp.zeros(0, np.int64), gradient.data[:0])
+        found.data = gradient.data
+        return found
+
+    def __repr__(self) -> str:
+        return f"SparseGradient(shape={self.shape}, indices={self.indices}, values={self.values})"
+
+
+def _sums_of_equals(xp: Any, keys: Array, rows: Array) -> tuple[Array, Array]:
+    if xp is np:
+        if rows.dtype in dtypes.HALVES:
+            keys, sums = parts.sums_by_sorted_key(keys, rows.astype(np.float32))
+            return keys, sums.astype(rows.dtype)
+        return parts.sums_by_sorted_key(keys, rows)
+    found, places = xp.unique(keys, return_inverse=True)
+    shape = (len(found), rows.shape[1])
+    return found, index_added(rows, [places.reshape(-1)], (ARRAY, ...), shape)
+
+
+def in_memory(gradients: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients, and of those that are rows the rows: what is written to them counts.
+
+    For what multiplies or limits gradients element by element, or adds up what is not zero.
+    """
+    if is_captured():
+        return list(gradients)
+    return [
+        wrap(g.coalesced()[1], None) if isinstance(g, LazyGradient) and not g.is_dense else g
+        for g in gradients
+    ]
+
+
+parts.LazyGradient, parts.SparseGradient = LazyGradient, SparseGradient
