@@ -295,7 +295,7 @@ def _dropped(call: _Call, found: _Found) -> str:
     axes = {"dropout2d": x.ndim - 2, "dropout3d": min(3, x.ndim - 1)}.get(call.name, 0)
     if call.name == "feature_alpha_dropout":
         axes = x.ndim - 2
-    if axes > 0 and (np.ptp(kept, axis=tuple(range(-axes, 0))) != 0).any():
+    if axes > 0 and (np.ptp(kept * 1, axis=tuple(range(-axes, 0))) != 0).any():
         return "channels are left out in part"
     units = x.size // max(math.prod(x.shape[-axes:]) if axes else 1, 1)
     if units >= 20 and kept.mean() in (0, 1):  # by chance once in a million samples

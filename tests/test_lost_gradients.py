@@ -175,6 +175,7 @@ LEADING: dict[str, tuple[Any, ...]] = {
     "batch_norm": (Tensor(X), Tensor(X[0]), Tensor(X[1])),
     "group_norm": (Tensor(X), 2),
     "instance_norm": (Tensor(X[None]),),
+    "local_response_norm": (Tensor(X[None]), 2),
     "cross_entropy": (Tensor(X), Tensor([0, 1])),
     "nll_loss": (Tensor(X), Tensor([0, 1])),
     "multi_margin_loss": (Tensor(X), Tensor([0, 1])),

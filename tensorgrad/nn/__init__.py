@@ -8,6 +8,7 @@ from tensorgrad.nn import (
     check,
     containers,
     convolution,
+    dropout,
     embedding,
     interchange,
     layers,
@@ -29,6 +30,7 @@ from tensorgrad.nn.attention import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
 from tensorgrad.nn.convolution import *
+from tensorgrad.nn.dropout import *
 from tensorgrad.nn.embedding import *
 from tensorgrad.nn.interchange import *
 from tensorgrad.nn.layers import *
@@ -49,6 +51,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         check,
         containers,
         convolution,
+        dropout,
         embedding,
         interchange,
         layers,

@@ -10,9 +10,9 @@ from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import init
 from tensorgrad.nn.fit import Misfit, last_axis
 from tensorgrad.nn.module import Module, Parameter, check_sizes
+from tensorgrad.ops.bilinear_forms import bilinear
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.elementwise import exp, square
-from tensorgrad.ops.linear_algebra import einsum
 from tensorgrad.ops.lookup import (
     check_mode,
     checked_padding,
@@ -274,8 +274,7 @@ class Bilinear(Module):
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         """(..., in1_features) and (..., in2_features) -> (..., out_features)."""
-        y = einsum("...i,oij,...j->...o", x1, self.weight, x2)
-        return y if self.bias is None else y + self.bias
+        return bilinear(x1, x2, self.weight, self.bias)
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
         if len(others) != 1 or not isinstance(others[0], Tensor):

@@ -11,10 +11,12 @@ from tensorgrad.nn.penalties import *
 from tensorgrad.ops import (
     activations,
     attention,
+    bilinear_forms,
     binary_losses,
     channel_norms,
     convolution,
     ctc,
+    dropouts,
     further_activations,
     index_pooling,
     lookup,
@@ -30,10 +32,12 @@ from tensorgrad.ops import (
 )
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.attention import *
+from tensorgrad.ops.bilinear_forms import *
 from tensorgrad.ops.binary_losses import *
 from tensorgrad.ops.channel_norms import *
 from tensorgrad.ops.convolution import *
 from tensorgrad.ops.ctc import *
+from tensorgrad.ops.dropouts import *
 from tensorgrad.ops.elementwise import sigmoid as sigmoid
 from tensorgrad.ops.elementwise import tanh as tanh
 from tensorgrad.ops.further_activations import *
@@ -57,12 +61,14 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     for _module in (
         activations,
         attention,
+        bilinear_forms,
         binary_losses,
         borders,
         channel_norms,
         convolution,
         ctc,
         distances,
+        dropouts,
         further_activations,
         index_pooling,
         lookup,

@@ -14,6 +14,7 @@ from tensorgrad.ops.channel_norms import (
     check_batch,
     group_norm,
     instance_norm,
+    local_response_norm,
     standardized_batch,
 )
 from tensorgrad.ops.creation import ones, zeros
@@ -22,7 +23,7 @@ from tensorgrad.tensor import Tensor
 
 __all__ = [
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
-    "InstanceNorm3d", "LayerNorm", "RMSNorm",
+    "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm",
 ]  # fmt: skip
 
 
@@ -327,3 +328,21 @@ class InstanceNorm3d(_InstanceNorm):
     """Instance norm of volumes, (N, C, D, H, W) or (C, D, H, W); arguments as in InstanceNorm1d."""
 
     _alone, _ranks, _form = 4, (4, 5), "(N, {}, D, H, W) or ({}, D, H, W)"
+
+
+class LocalResponseNorm(Module):
+    """``x / (k + alpha * mean)**beta``, of the squares of ``size`` channels around each.
+
+    Source: Krizhevsky, Sutskever and Hinton, 2012. Raises ValueError for a size that is no positive
+    integer.
+    """
+
+    _shown = ("size", "alpha", "beta", "k")
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        check_sizes("LocalResponseNorm", size=size)
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (N, C, L, ...), in its shape. Raises ShapeError for another."""
+        return local_response_norm(x, self.size, self.alpha, self.beta, self.k)

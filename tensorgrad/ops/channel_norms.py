@@ -1,4 +1,4 @@
-"""Normalization of channels: batch, instance and group norm."""
+"""Normalization of channels: batch, instance and group norm, local response, unit length."""
 
 # The operators inside the rules come from a class that is made later.
 # mypy: disable-error-code="has-type"
@@ -14,10 +14,10 @@ import numpy as np
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32, promote
 from tensorgrad.errors import ShapeError
 from tensorgrad.observers import RECOMPUTING
-from tensorgrad.ops.elementwise import rsqrt
+from tensorgrad.ops.elementwise import clip, pow, rsqrt, square
 from tensorgrad.ops.numbers import number
-from tensorgrad.ops.precision import half_to_float32
-from tensorgrad.ops.reductions import mean
+from tensorgrad.ops.precision import half_to_float32, in_float32
+from tensorgrad.ops.reductions import mean, norm
 from tensorgrad.ops.shaping import reshape, shape_of
 from tensorgrad.ops.sums import total
 from tensorgrad.ops.table import operation
@@ -26,7 +26,7 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["batch_norm", "group_norm", "instance_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "local_response_norm", "normalize"]
 
 
 # --- standardization over any axes ----------------------------------------------------------------
@@ -466,3 +466,104 @@ def instance_norm(
     attrs = {"axes": (2,), "eps": eps}
     y: Tensor = apply(_STANDARDIZE, (columns, weight, bias, statistics), attrs)
     return reshape(y, shape) if len(shape) > 3 else y
+
+
+# --- local response, unit length ------------------------------------------------------------------
+
+
+def _window_sums_value(xp: Any, x: Any, before: int, after: int) -> Any:
+    y, channels = x.copy(), x.shape[1]
+    for k in range(1, min(before + 1, channels)):
+        y[:, k:] += x[:, :-k]
+    for k in range(1, min(after + 1, channels)):
+        y[:, :-k] += x[:, k:]
+    return y
+
+
+def _window_sums(x: Any, before: int, after: int) -> Any:
+    """The sums of each channel with so many before and after it."""
+    return apply(_WINDOW_SUMS, (x,), {"before": before, "after": after})
+
+
+_WINDOW_SUMS = Primitive(
+    "window_sums",
+    _window_sums_value,
+    {"x": lambda g, before, after: _window_sums(g, after, before)},
+    promotion="float",
+    half_in_float32=True,
+    flops=lambda x, out: x.size,
+)
+
+
+def _local_response_reference(
+    x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    wide = np.pad(x * x, [(0, 0), (size // 2, (size - 1) // 2), *[(0, 0)] * (x.ndim - 2)])
+    sums: Any = np.zeros_like(x)
+    for place in range(size):
+        sums = sums + wide[:, place : place + x.shape[1]]
+    return x / (k + alpha / size * sums) ** beta
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(2, 4, 3), 3, 0.5),
+        lambda s: s(s.real(1, 3, 2, 2), 2, alpha=1.0, beta=2.0, k=0.5),
+        lambda s: s(s.real(0, 3, 2), 5),
+    ],
+    reference=_local_response_reference,
+    torch="nn.functional.local_response_norm",
+    namespace="nn.functional",
+    method=False,
+)
+@in_float32
+def local_response_norm(
+    x: Any, /, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """``x / (k + alpha * mean)**beta``, of the squares of ``size`` channels around each.
+
+    x: shape (N, C, L, ...). Beyond the first and the last channel there are zeros, which count.
+    Source: Krizhevsky, Sutskever and Hinton, 2012.
+
+    Raises ShapeError for another shape, ValueError for a size below 1.
+    """
+    shape = shape_of(x)
+    if len(shape) < 3:
+        raise ShapeError(
+            f"local_response_norm: the input must have shape (N, C, L, ...), got {shape}"
+        )
+    if size < 1:
+        raise ValueError(f"local_response_norm: size must be at least 1; got {size}")
+    given = (("alpha", alpha), ("beta", beta), ("k", k))
+    alpha, beta, k = (float(number("local_response_norm", name, v)) for name, v in given)
+    sums = _window_sums(square(x), size // 2, (size - 1) // 2)
+    return x * pow(sums * (alpha / size) + k, -beta)
+
+
+def _normalize_reference(x: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12) -> Any:
+    length = (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
+    return x / np.maximum(length, eps)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4)),
+        lambda s: s(s.real(2, 3, 2), 3.0, axis=-1),
+        lambda s: s(s.real(2, 3), 1.0, axis=0, eps=50.0),
+    ],
+    reference=_normalize_reference,
+    torch="nn.functional.normalize",
+    namespace="nn.functional",
+    method=False,
+)
+@in_float32
+def normalize(x: Any, /, p: float = 2.0, axis: Any = 1, eps: float = 1e-12) -> Tensor:
+    """``x`` by its norm along ``axis``: vectors of length 1.
+
+    p: the order of the norm; see ``norm``. axis: one or several. eps: the least divisor. A tensor
+    without axes counts as a vector of one.
+    """
+    if not shape_of(x) and axis in (0, -1):
+        axis = None
+    eps = float(number("normalize", "eps", eps))
+    return x / clip(norm(x, p, axis, keepdims=True), eps)

@@ -24,7 +24,7 @@ PRODUCTS = {
     "scaled_dot_product_attention",
     "multi_head_attention_forward",
 }
-PRODUCTS |= {"rnn", "lstm", "gru"}
+PRODUCTS |= {"bilinear", "rnn", "lstm", "gru"}
 PRODUCTS |= {f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)}
 #: losses, similarities and softmax in float32; losses are those of ``nn.functional``
 IN_FLOAT32 = {"softmax", "log_softmax", "softmin", "gumbel_softmax"}
