@@ -28,17 +28,10 @@ KNOWN: dict[str, str] = {
 }
 #: What there is no function for.
 MISSING: set[str] = {
-    "alpha_dropout",
-    "bilinear",
-    "dropout2d",
-    "dropout3d",
-    "feature_alpha_dropout",
     "fractional_max_pool2d",
     "fractional_max_pool3d",
     "grid_sample",
     "linear_cross_entropy",
-    "local_response_norm",
-    "normalize",
     "pad",
     "unfold",
 }
