@@ -14,7 +14,7 @@ import numpy as np
 from tensorgrad.dtypes import HALVES, float32, int64
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.creation import asarray, zeros
-from tensorgrad.ops.elementwise import floor, where
+from tensorgrad.ops.elementwise import trunc, where
 from tensorgrad.ops.indexing import beside, gathered, index_put
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.pooling import SHAPES, Function, named
@@ -162,7 +162,7 @@ def _starts(u: Any, size: int, kernel: int, results: int) -> Any:
     if results == 1:
         return cast(u * 0.0, int64) + (size - kernel)
     apart = (size - kernel) / (results - 1)
-    found = floor((cast(o, u.dtype) + u) * apart) - floor(u * apart)
+    found = trunc((cast(o, u.dtype) + u) * apart) - trunc(u * apart)
     return where(o == results - 1, size - kernel, cast(found, int64))
 
 
