@@ -176,8 +176,10 @@ def feature_alpha_dropout(
     """
     p = _probability("feature_alpha_dropout", p)
     shape = shape_of(x)
+    if not training or p == 0.0:
+        return x
     if len(shape) < 2:
         raise ShapeError(
             f"feature_alpha_dropout: the input must have shape (N, C, ...), got {shape}"
         )
-    return _to_low(x, _channels(shape, 2), p, generator) if training and p else x
+    return _to_low(x, _channels(shape, 2), p, generator)
