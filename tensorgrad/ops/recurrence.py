@@ -76,7 +76,7 @@ def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
     """
     return Primitive(
         kind.partition("_")[0],
-        partial(value, kind=kind),
+        value,
         {k: _rule(kind, k) if k != "lengths" else None for k in INPUTS},
         promotion="float",
         promoted=frozenset(range(len(INPUTS) - 1)),
@@ -92,7 +92,7 @@ def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
 def _parts(kind: str, g: Any, r: Any, env: Mapping[str, Any]) -> dict[str, Any]:
     """What the loop backward gives."""
     given = [env[k] for k in ("y", "c", "w_hh", "w_hr", "lengths")]
-    flat = apply(BACKWARD[kind], (g, *given, *r), {"sizes": env["sizes"]})
+    flat = apply(BACKWARD[kind], (g, *given, *r), {"sizes": tuple(env["sizes"])})
     return loops.cut(flat, env["sizes"].parts)
 
 
@@ -300,20 +300,21 @@ def _lengths(name: str, lengths: Any, x: Any) -> Any:
 
 
 def _run(
-    op: Primitive, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    kind: str, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     lengths: Any, reverse: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Outputs of all steps, the last state and, of an LSTM, the last cell."""
-    gates = {"lstm": 4, "gru": 3}.get(op.name, 1)
-    _checked(op.name, gates, x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr)
+    name, gates = kind.partition("_")[0], {"lstm": 4, "gru": 3}.get(kind, 1)
+    _checked(name, gates, x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr)
     alive = None
     if lengths is not None:
         x = asarray(x) if not hasattr(x, "node") else x
-        lengths = _lengths(op.name, lengths, x)
+        lengths = _lengths(name, lengths, x)
         alive = _alive(x, lengths)
         x = where(alive, x, 0.0)  # what lies behind the end is never computed with
-    flat = apply(op, (x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, lengths), {"reverse": bool(reverse)})
-    sizes = loops.sizes_of(op.name, x, w_hh, w_hr, reverse)
+    attrs = {"reverse": bool(reverse), "kind": kind}
+    flat = apply(FORWARD[kind], (x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, lengths), attrs)
+    sizes = loops.sizes_of(kind, x, w_hh, w_hr, reverse)
     parts = loops.cut(flat, sizes.value)
     states = parts["h"]
     last = states[0 if reverse else -1]
@@ -393,9 +394,8 @@ def rnn(
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
-    op = FORWARD[f"rnn_{nonlinearity}"]
     weights = weight_ih, weight_hh, bias_ih, bias_hh, None
-    y, h = _run(op, x, h0, None, *weights, lengths, reverse)
+    y, h = _run(f"rnn_{nonlinearity}", x, h0, None, *weights, lengths, reverse)
     return y, h
 
 
@@ -446,7 +446,7 @@ def lstm(
     Returns all states (steps, batch, hidden), the last state and the last cell.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
-    y, h, c = _run(FORWARD["lstm"], x, h0, c0, *weights, lengths, reverse)
+    y, h, c = _run("lstm", x, h0, c0, *weights, lengths, reverse)
     return y, h, c
 
 
@@ -487,5 +487,5 @@ def gru(
     (3 * hidden,), or ``None``. x, h0, lengths, reverse, results and errors: as in ``rnn``.
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh, None
-    y, h = _run(FORWARD["gru"], x, h0, None, *weights, lengths, reverse)
+    y, h = _run("gru", x, h0, None, *weights, lengths, reverse)
     return y, h

@@ -168,19 +168,20 @@ def rnn_value(
 
 
 def rnn_back(
-    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *, sizes: Sizes
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *, sizes: tuple[Any, ...]
 ) -> Any:  # fmt: skip
     """The loop of ``rnn_value`` backward; see the head of this file."""
     _check_arrays(xp)
-    flat = _flat(xp, sizes.parts, g.dtype)
-    parts = cut(flat, sizes.parts)
-    g, y = cut(g, sizes.value)["h"], cut(y, sizes.value)["h"]
-    alive = _alive(xp, lengths, sizes.steps)
-    dh = xp.zeros((sizes.hidden, sizes.batch), g.dtype)
+    size = Sizes(*sizes)
+    flat = _flat(xp, size.parts, g.dtype)
+    parts = cut(flat, size.parts)
+    g, y = cut(g, size.value)["h"], cut(y, size.value)["h"]
+    alive = _alive(xp, lengths, size.steps)
+    dh = xp.zeros((size.hidden, size.batch), g.dtype)
     d, w_hh_t = xp.empty_like(dh), w_hh.T
-    for t in _steps(sizes.steps, not sizes.reverse):
+    for t in _steps(size.steps, not size.reverse):
         dh += g[t].T
-        if sizes.kind == "rnn_tanh":
+        if size.kind == "rnn_tanh":
             xp.multiply(y[t].T, y[t].T, out=d)
             xp.subtract(1, d, out=d)
             d *= dh
@@ -259,14 +260,15 @@ def lstm_value(
 
 def lstm_back(
     xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, cells: Any,
-    *, sizes: Sizes,
+    *, sizes: tuple[Any, ...],
 ) -> Any:  # fmt: skip
     """The loop of ``lstm_value`` backward; see the head of this file."""
     _check_arrays(xp)
-    steps, batch, n, width, *_ = sizes
-    flat = _flat(xp, sizes.parts, g.dtype)
-    parts = cut(flat, sizes.parts)
-    given = cut(g, sizes.value)
+    size = Sizes(*sizes)
+    steps, batch, n, width, *_ = size
+    flat = _flat(xp, size.parts, g.dtype)
+    parts = cut(flat, size.parts)
+    given = cut(g, size.value)
     alive = _alive(xp, lengths, steps)
     first = _state(xp, c, n, batch, g.dtype)
     dc = given["c"].T.copy()
@@ -275,7 +277,7 @@ def lstm_back(
     a, tanh, squares = xp.empty_like(dc), xp.empty_like(dc), xp.empty_like(d[: 2 * n])
     di, df, dg, do = (d[k * n : (k + 1) * n] for k in range(4))
     by_cell, w_hh_t = d[: 3 * n].reshape(3, n, batch), w_hh.T
-    order = _steps(steps, not sizes.reverse)
+    order = _steps(steps, not size.reverse)
     for t in order:
         gate = gates[t]
         xp.tanh(cells[t], out=tanh)
@@ -382,20 +384,21 @@ def _rest(xp: Any, b_ih: Any, b_hh: Any, hidden: int) -> Any:
 
 def gru_back(
     xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, states: Any,
-    *, sizes: Sizes,
+    *, sizes: tuple[Any, ...],
 ) -> Any:  # fmt: skip
     """The loop of ``gru_value`` backward; see the head of this file."""
     _check_arrays(xp)
-    steps, batch, m, *_ = sizes
-    flat = _flat(xp, sizes.parts, g.dtype)
-    parts = cut(flat, sizes.parts)
-    g, states_before = cut(g, sizes.value)["h"], sizes.before(y).reshape(steps, batch, m)
+    size = Sizes(*sizes)
+    steps, batch, m, *_ = size
+    flat = _flat(xp, size.parts, g.dtype)
+    parts = cut(flat, size.parts)
+    g, states_before = cut(g, size.value)["h"], size.before(y).reshape(steps, batch, m)
     alive = _alive(xp, lengths, steps)
     dh = xp.zeros((m, batch), g.dtype)
     d, inner = xp.empty((3 * m, batch), g.dtype), xp.empty((3 * m, batch), g.dtype)
     dr, dz, dn = (d[k * m : (k + 1) * m] for k in range(3))
     squares, a, w_hh_t = xp.empty_like(d[: 2 * m]), xp.empty_like(dh), w_hh.T
-    for t in _steps(steps, not sizes.reverse):
+    for t in _steps(steps, not size.reverse):
         gate = gates[t]
         r, z, n = (gate[k * m : (k + 1) * m] for k in range(3))
         dh += g[t].T

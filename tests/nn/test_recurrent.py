@@ -356,6 +356,10 @@ def test_a_step_compiles_and_does_what_eager_mode_does(kind: str) -> None:
         x, n = Tensor(rng.standard_normal((5, 2, 3)), dtype="float32"), Tensor([5 - k, 1 + k])
         assert step(x, n).item() == pytest.approx(run(*eager, x, n).item(), rel=1e-5)
     assert step.captures == 1
+    if kind != "cell":  # one loop forward and one backward for each direction of each layer
+        names = [i.op.name for i in step.program()]
+        name = "lstm" if kind == "lengths" else kind.lower()
+        assert (names.count(name), names.count(f"{name}_backward")) == (4, 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
