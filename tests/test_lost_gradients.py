@@ -193,6 +193,7 @@ LEADING: dict[str, tuple[Any, ...]] = {
         Tensor(X),
         None,
     ),
+    "pad": (Tensor(X), (1, 1)),
     "triplet_margin_loss": (Tensor(X), Tensor(X) + 1.0, Tensor(X) - 1.0),
     "cosine_embedding_loss": (Tensor(X), Tensor(X) + 1.0, Tensor([1.0, -1.0])),
     "embedding": (Tensor([0, 1]), Tensor(X)),

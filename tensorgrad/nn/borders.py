@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops import padding
+from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import shape_of, sliced
 from tensorgrad.tensor import Tensor
 
@@ -42,14 +43,14 @@ def pad(
         )
     if mode not in MODES:
         raise ValueError(f"pad: mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if value and mode != "constant":
+    constant = 0 if value is None else number("pad", "value", value)
+    if constant and mode != "constant":
         raise ValueError(f'pad: mode "{mode}" adds no value; got value={value}')
     pairs = list(zip(numbers[::2], numbers[1::2], strict=True))[::-1]
     pairs = [(0, 0)] * (len(shape) - len(pairs)) + pairs
     for axis, (n, ends) in enumerate(zip(shape, pairs, strict=True)):
         _check(mode, axis, n, ends, shape)
     widths = tuple([(max(a, 0), max(b, 0)) for a, b in pairs])
-    constant = 0 if value is None else value
     if mode == "reflect":  # what is taken away at one end may be mirrored at the other before
         return _less(padding.pad(input, widths, mode), pairs)
     return padding.pad(_less(input, pairs), widths, MODES[mode], constant_values=constant)
