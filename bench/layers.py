@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.contest import Contest
-from bench.measure import Timed, repeated
+from bench.measure import Timed, ratios, repeated
 from bench.workers import Job
 
 NAME = "layers"
@@ -56,9 +56,15 @@ def _convolutional(nn: Any) -> tuple[Any, Callable[[Any], Any]]:
     return module, module
 
 
-def _embedding(nn: Any) -> tuple[Any, Callable[[Any], Any]]:
-    module = nn.Embedding(50_000, 64)
-    return module, module
+def _embedding(sparse: bool) -> Case:
+    def model(nn: Any) -> tuple[Any, Callable[[Any], Any]]:
+        module = nn.Embedding(50_000, 64, sparse=sparse)
+        return module, module
+
+    def batch(draw: np.random.Generator) -> tuple[Any, Any]:
+        return draw.integers(0, 50_000, 4096), _real(draw, 4096, 64)
+
+    return Case(model, batch, ("SGD", 0.01), 1.5)
 
 
 def _real(draw: np.random.Generator, *shape: int) -> Any:
@@ -74,19 +80,36 @@ CASES = {
     ),
     "LSTM 64-128, batch 32, 50 steps, SGD": _recurrent("LSTM"),
     "GRU 64-128, batch 32, 50 steps, SGD": _recurrent("GRU"),
-    "embedding 50,000 x 64, 4,096 look-ups, SGD": Case(
-        _embedding,
-        lambda draw: (draw.integers(0, 50_000, 4096), _real(draw, 4096, 64)),
-        ("SGD", 0.01),
-        1.5,
-    ),
+    "embedding 50,000 x 64, 4,096 look-ups, SGD": _embedding(False),
+    "embedding 50,000 x 64, 4,096 look-ups, sparse, SGD": _embedding(True),
 }
+#: Steps of a loop over ``x[t]``, and how much longer the longer one may take.
+SLICES = ("a loop over 50 slices", "a loop over 400 slices")
+GROWTH = 9.0
+
+
+def _loop(framework: Any, steps: int) -> Timed:
+    """Forward and backward through a loop over the slices of a sequence."""
+    x = framework.tensor(_real(np.random.default_rng(0), steps, 32, 64), requires_grad=True)
+
+    def step() -> Any:
+        x.grad = None
+        y = x * 2.0
+        loss = framework.tanh(y[0]).sum()
+        for t in range(1, steps):
+            loss = loss + framework.tanh(y[t]).sum()
+        loss.backward()
+        return loss
+
+    return Timed(repeated(step), [float(step().item()), float(x.grad.sum().item())])
 
 
 def build(contestant: str, name: str) -> Timed:
     """The step of a contestant. The check is the loss of the first three steps."""
     framework_name, _, compiled = contestant.partition(" ")
     framework: Any = importlib.import_module(framework_name)
+    if name in SLICES:
+        return _loop(framework, int(name.split()[3]))
     case, draw = CASES[name], np.random.default_rng(0)
     nn = framework.nn
     module, output = case.model(nn)
@@ -124,3 +147,13 @@ def run(contest: Contest) -> None:
             scale=1e3,
         )
         contest.report.judge_ratio(case, bar)
+    eager = [name for name in who if "compiled" not in name]
+    times = contest.compare(
+        {(case, name): Job(__name__, name, (case,)) for case in SLICES for name in eager},
+        pace=contest.pace(slot=0.1, rest=0.035),
+        scale=1e3,
+    )
+    few, many = (times.get((case, "tensorgrad")) for case in SLICES)
+    if few and many:
+        growth = ratios(many, few)
+        contest.report.judge(f"{SLICES[1]} over {SLICES[0]}", GROWTH, growth.middle, growth)

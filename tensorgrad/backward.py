@@ -338,11 +338,10 @@ class _BackwardPass:
             if current_mode().grad:
                 return rule.function(g, *_on_the_tape(node, rule, saved))
             saved = [_without_history(v) for v in saved]
-        watched = bool(self.observers) or (rule.gives_parts and self.multi_gpu)
-        in_parts = rule.gives_parts and not watched
+        in_parts = rule.gives_parts and not self.observers
         if g.dtype in HALVES and node.op is not CAST and not in_parts:
             return _in_float32(rule, g, saved)  # the gradient of a cast has the dtype of its input
-        return (rule.function if watched else rule.eager)(g, *saved)
+        return (rule.function if self.observers else rule.eager)(g, *saved)
 
     def _accumulate_leaves(self) -> None:
         """Add the gradients of the leaves reached to their ``.grad``."""

@@ -101,15 +101,21 @@ class LazyGradient(parts.Rows, Tensor):
 
     def coalesced(self) -> tuple[Array, Array]:
         """The numbers of the rows, sorted, and their sums, as arrays."""
+        first = self._keys[0]
+        if type(first) is np.ndarray:
+            return self._sums(np)
+        of = backend.of(first)
+        with of.at(of.device_of(first)):
+            return self._sums(of.xp)
+
+    def _sums(self, xp: Any) -> tuple[Array, Array]:
         keys = self._keys[0]
         if self._dense is not None:
-            xp = backend.of(keys).xp
             there = (self._dense != 0).any(axis=1)
             there[keys] = True
             keys = xp.flatnonzero(there)
             return keys, self._dense[keys]
         if not self._coalesced:
-            xp = backend.of(keys).xp
             rows = self._rows[0]
             if len(self._keys) > 1:
                 keys, rows = xp.concatenate(self._keys), xp.concatenate(self._rows)

@@ -29,6 +29,7 @@ from tensorgrad import Tensor, backend, data, dtypes, nn, optim
 from tensorgrad.cli.main import main
 from tensorgrad.errors import DeviceError, GradientError, ShapeError
 from tensorgrad.ops.table import OPERATIONS, Operation
+from tensorgrad.sparse import SparseGradient
 from tensorgrad.training import Checkpointing, GradientNorms, NanStop, Trainer
 from tensorgrad.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -633,6 +634,44 @@ def test_training_agrees(make: Callable[[Any], optim.Optimizer], device: str) ->
         losses.append(seen)
         ends.append([host(p) for p in model.parameters()])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-6)
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+ROWS: list[Callable[[Any], optim.Optimizer]] = [
+    lambda params: optim.SGD(params, lr=0.1),
+    lambda params: optim.Adagrad(params, lr=0.1),
+    lambda params: optim.SparseAdam(params, lr=0.1),
+    lambda params: optim.Adam(params, lr=0.1),
+]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("make", ROWS)
+def test_gradients_of_rows_and_of_slices_agree(
+    make: Callable[[Any], optim.Optimizer], device: str
+) -> None:
+    ends = []
+    start = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    for place in ("cpu", device):
+        draw = np.random.default_rng(1)
+        table = nn.Embedding.from_pretrained(
+            Tensor(start, device=place), freeze=False, padding_idx=2, sparse=True
+        )
+        optimizer = make(table.parameters())
+        for _ in range(3):
+            optimizer.zero_grad()
+            for _ in range(2):
+                x = table(Tensor(draw.integers(-9, 9, (5, 3)), device=place)) * 1.5
+                y = sum((x[t, :2].square().sum() for t in range(5)), x[:, -1].sum())
+                y.backward()
+            assert isinstance(table.weight.grad, SparseGradient)
+            assert table.weight.grad.device.startswith(place)
+            optim.clip_grad_norm_(table.parameters(), 2.0)
+            optimizer.step()
+        found = table.weight.grad
+        ends.append([host(table.weight.detach()), host(found.indices), host(found.values)])
+        ends[-1].append(host(found))
     for a, b in zip(*ends, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 

@@ -187,8 +187,8 @@ def embedding(
     max_norm: rows looked up whose norm is larger are scaled to it before, in ``weight`` itself.
     norm_type: p of that norm.
     scale_grad_by_freq: divide the gradient of a row by the number of times it was looked up.
-    sparse: keep the ``.grad`` of a leaf ``weight`` as rows and their numbers (``SparseGradient``),
-        outside of programs and on one device.
+    sparse: keep the ``.grad`` of a leaf ``weight`` as rows and their numbers (``SparseGradient``);
+        in programs it is dense.
 
     A negative number counts from the end. The gradients of a row that is looked up several times
     are added in order. Raises DtypeError for an input of other numbers than integers, ShapeError
