@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["scaled_dot_product_attention"]
 
 # --- as loops -------------------------------------------------------------------------------------
-# In a program small attention is products and nests, for which all scores are there at once.
+# In a program attention is products and nests, for which all scores are there at once, as long as
+# they take no more memory than is linear in that of queries, keys and values.
 
 
 def _scores_in_loops(
@@ -54,7 +55,7 @@ def _scores_in_loops(
     """The scores, -inf where nothing is seen, and the scaled queries."""
     shapes = [x.shape[:-2] for x in (q, k, v, mask) if x is not None]
     shape = (*np.broadcast_shapes(*shapes), q.shape[-2], k.shape[-2])
-    if math.prod(shape) > SCORES:
+    if math.prod(shape) > max(SCORES, 2 * (q.size + k.size + v.size)):
         xp.refuse("so many scores go block by block")
     queries = q * scale
     s = xp.matmul(queries, xp.swapaxes(k, -1, -2))

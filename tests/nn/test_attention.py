@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from standin import cupy_standin
 
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.autograd import grad, gradcheck, gradgradcheck
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import functional
-from tensorgrad.ops import attention_blocks
+from tensorgrad.ops import attention, attention_blocks
 from tensorgrad.ops.random import Generator
 
 attend: Any = functional.scaled_dot_product_attention
@@ -292,6 +293,59 @@ def test_programs_do_what_eager_mode_does(
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
     assert compiled.captures == 1
+
+
+def test_long_sequences_are_calls_in_programs(
+    monkeypatch: pytest.MonkeyPatch, own_random_numbers: None
+) -> None:
+    """Their scores would take more memory than all the rest; short ones are loops."""
+    monkeypatch.setattr(attention, "SCORES", 1)
+    for length, executor in ((64, "native"), (4, "native"), (64, "numpy")):
+        rng = np.random.default_rng(length)
+        inputs = [Tensor(rng.standard_normal((length, 2)), requires_grad=True) for _ in range(3)]
+
+        def step(*xs: Tensor) -> Tensor:
+            for x in xs:
+                x.grad = None
+            y = attend(*xs, is_causal=True) * attend(*xs, dropout_p=0.3)
+            y.sum().backward()
+            return y.detach()
+
+        compiled = tg.compile(step, executor=executor)
+        results = []
+        for call in (compiled, step):
+            tg.manual_seed(1)
+            y = call(*inputs)
+            results.append(
+                [y.numpy().copy(), *[x.grad.numpy().copy() for x in inputs if x.grad is not None]]
+            )
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        if executor == "native" and compiled.executor == "native":
+            assert ("block by block" in compiled.report()) == (length == 64)
+
+
+@pytest.mark.parametrize("option", [{}, {"is_causal": True}], ids=str)
+def test_on_a_gpu_the_same_weights_are_dropped(option: dict[str, Any], blocks: str) -> None:
+    """On the stand-in for CuPy: values and gradients are those of the CPU."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in ((2, 6, 3), (1, 9, 3), (2, 9, 4), (6, 9))]
+    with cupy_standin.installed():
+        results = []
+        for device in ("cpu", "cuda"):
+            xs = [Tensor(a, device=device, requires_grad=True) for a in arrays]
+            y = attend(*xs, 0.4, generator=Generator(5), **option)
+            assert y.device.startswith(device)
+            (y * y).sum().backward()
+            results.append(
+                [
+                    y.detach().cpu().numpy(),
+                    *[x.grad.cpu().numpy() for x in xs if x.grad is not None],
+                ]
+            )
+    assert len(results[0]) == 5
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
