@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attention_mutants
 import library_mutants
 from mutation import Mutant, Selection
 
@@ -81,6 +82,7 @@ SELECTIONS: dict[str, Selection] = {
     "sharing": Selection(
         f"{_CHANGES} -k 'twice or memory or names or two_tensors or outside_tensor'", 6
     ),
+    **attention_mutants.SELECTIONS,
     **library_mutants.SELECTIONS,
 }
 
@@ -1119,5 +1121,6 @@ MUTANTS: list[Mutant] = [
         'first = "k"',
         "cuda",
     ),
+    *attention_mutants.MUTANTS,
     *library_mutants.MUTANTS,
 ]

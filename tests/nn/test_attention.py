@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program.executors import EVERY_EXECUTOR, EXECUTORS
 from standin import cupy_standin
 
 import tensorgrad as tg
@@ -265,7 +266,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square(
 # --- programs, types, devices ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("executor", ["native", "numpy"])
+@EVERY_EXECUTOR
 def test_programs_do_what_eager_mode_does(
     executor: str, blocks: str, own_random_numbers: None
 ) -> None:
@@ -293,6 +294,7 @@ def test_programs_do_what_eager_mode_does(
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
     assert compiled.captures == 1
+    assert compiled.executor == executor, compiled.report()  # another one takes over what differs
 
 
 def test_long_sequences_are_calls_in_programs(
@@ -300,7 +302,7 @@ def test_long_sequences_are_calls_in_programs(
 ) -> None:
     """Their scores would take more memory than all the rest; short ones are loops."""
     monkeypatch.setattr(attention, "SCORES", 1)
-    for length, executor in ((64, "native"), (4, "native"), (64, "numpy")):
+    for length, executor in itertools.product((64, 4), EXECUTORS):
         rng = np.random.default_rng(length)
         inputs = [Tensor(rng.standard_normal((length, 2)), requires_grad=True) for _ in range(3)]
 
@@ -321,7 +323,8 @@ def test_long_sequences_are_calls_in_programs(
             )
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-        if executor == "native" and compiled.executor == "native":
+        assert compiled.executor == executor, compiled.report()
+        if executor == "native":
             assert ("block by block" in compiled.report()) == (length == 64)
 
 

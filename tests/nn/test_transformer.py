@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program.executors import EVERY_EXECUTOR
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
@@ -303,7 +304,7 @@ def test_an_activation_may_be_a_function_or_a_module() -> None:
         nn.TransformerEncoderLayer(4, 2, activation="tahn")
 
 
-@pytest.mark.parametrize("executor", ["native", "numpy"])
+@EVERY_EXECUTOR
 def test_training_as_a_program(executor: str, own_random_numbers: None) -> None:
     """With dropout everywhere: eager mode and programs do the same steps."""
     losses = []
@@ -325,6 +326,7 @@ def test_training_as_a_program(executor: str, own_random_numbers: None) -> None:
         run: Any = tg.compile(step, executor=executor) if compiled else step
         tg.manual_seed(0)
         losses.append([float(run(src, tgt).item()) for _ in range(6)])
+        assert not compiled or run.executor == executor, run.report()
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
     assert losses[0][-1] < losses[0][0]
 

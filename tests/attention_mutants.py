@@ -1,0 +1,186 @@
+"""Mistakes in attention and what is made of it, and the tests that have to find them."""
+
+from __future__ import annotations
+
+from mutation import Mutant, Selection
+
+SELECTIONS: dict[str, Selection] = {
+    "attention": Selection(
+        "tests/nn/test_attention.py tests/ops/test_table.py"
+        " -k 'attention and not programs and not memory or dot_product and gradient'",
+        8,
+    ),
+    "attention in programs": Selection("tests/nn/test_attention.py -k 'programs'", 6),
+    "memory of attention": Selection("tests/nn/test_attention.py -k 'memory or cut'", 2),
+    "rotary positions": Selection("tests/ops/test_table.py -k 'rotary'", 2),
+    "transformers": Selection("tests/nn/test_transformer.py -k 'not training'", 8),
+}
+
+_BLOCKS = "tensorgrad/ops/attention_blocks.py"
+_ATTENTION = "tensorgrad/ops/attention.py"
+_HEADS = "tensorgrad/ops/multi_head_attention.py"
+_NN = "tensorgrad/nn/attention.py"
+
+MUTANTS: list[Mutant] = [
+    Mutant(
+        "the sum of exponentials is not corrected for a larger score",
+        _BLOCKS,
+        "sums = sums * shrink + found_sum",
+        "sums = sums + found_sum",
+        "attention",
+    ),
+    Mutant(
+        "the largest score forgets earlier blocks",
+        _BLOCKS,
+        "            new = xp.maximum(new, top)\n",
+        "            new = new + 0 * top\n",
+        "attention",
+    ),
+    Mutant(
+        "rows that see nothing become NaN",
+        _BLOCKS,
+        "low = xp.where(new == -math.inf, s.dtype.type(0), new)",
+        "low = new",
+        "attention",
+    ),
+    Mutant(
+        "one key too few before the diagonal",
+        _BLOCKS,
+        "min(self.columns, rows.stop) if self.causal",
+        "min(self.columns, rows.stop - 1) if self.causal",
+        "attention",
+    ),
+    Mutant(
+        "a block that touches the diagonal is not masked",
+        _BLOCKS,
+        "if self.causal and columns.stop - 1 > rows.start:",
+        "if self.causal and columns.stop - 1 > rows.stop:",
+        "attention",
+    ),
+    Mutant(
+        "dropout numbers rows without the head",
+        _BLOCKS,
+        "row = head * np.uint64(self.rows) +",
+        "row = head * np.uint64(0) +",
+        "attention",
+    ),
+    Mutant(
+        "dropout begins anew in each block of keys",
+        _BLOCKS,
+        "xp, key, position + columns.start, row",
+        "xp, key, position, row",
+        "attention",
+    ),
+    Mutant(
+        "the gradient of dropped weights",
+        _BLOCKS,
+        "                    d *= kept\n",
+        "",
+        "attention",
+    ),
+    Mutant(
+        "values get gradients of weights that were dropped",
+        _BLOCKS,
+        "                    weights = p * kept\n",
+        "",
+        "attention",
+    ),
+    Mutant(
+        "a gradient without its level",
+        _BLOCKS,
+        "                d -= level\n",
+        "",
+        "attention",
+    ),
+    Mutant(
+        "the gradient of an array that was broadcast is that of its last part",
+        _BLOCKS,
+        "self.target[place] += d",
+        "self.target[place] = d",
+        "attention",
+    ),
+    Mutant(
+        "blocks as high as there are queries",
+        _BLOCKS,
+        "        room = SCORES // max(1, self.height)\n",
+        "        self.height, room = self.rows, self.columns\n",
+        "memory of attention",
+    ),
+    Mutant(
+        "the second gradient of queries without the scale",
+        _ATTENTION,
+        "        return matmul(d, k) * scale\n",
+        "        return matmul(d, k)\n",
+        "attention",
+    ),
+    Mutant(
+        "programs drop other weights",
+        _ATTENTION,
+        "shape = (*s.shape[:-1], stride_of(s.shape[-1]))\n    words",
+        "shape = s.shape\n    words",
+        "attention in programs",
+    ),
+    Mutant(
+        "programs forget the scale of queries",
+        _ATTENTION,
+        "        (xp.matmul(d, k) * scale, q.shape),\n",
+        "        (xp.matmul(d, k), q.shape),\n",
+        "attention in programs",
+    ),
+    Mutant(
+        "queries in groups take the wrong head",
+        _ATTENTION,
+        "(*query.shape[:-3], few, many, *query.shape[-2:])",
+        "(*query.shape[:-3], many, few, *query.shape[-2:])",
+        "attention",
+    ),
+    Mutant(
+        "truth values of several heads mean the reverse",
+        _HEADS,
+        "seen = logical_not(mask) if mask is not None",
+        "seen = mask if mask is not None",
+        "transformers",
+    ),
+    Mutant(
+        "one of two masks counts",
+        _HEADS,
+        "        return logical_or(a, b)\n",
+        "        return a\n",
+        "transformers",
+    ),
+    Mutant(
+        "further keys are hidden ahead",
+        _HEADS,
+        "if causal and (bias_k is not None or add_zero_attn):",
+        "if causal and bias_k is not None:",
+        "transformers",
+    ),
+    Mutant(
+        "the mask for generation begins at the first position",
+        _NN,
+        "hidden_ahead(q.shape[2], k.shape[2], before, q.device)",
+        "hidden_ahead(q.shape[2], k.shape[2], 0, q.device)",
+        "transformers",
+    ),
+    Mutant(
+        "a cache overwrites the last position",
+        _NN,
+        "self.keys[:, :, self.length : end] = keys",
+        "self.keys[:, :, self.length - 1 : end - 1] = keys",
+        "transformers",
+    ),
+    Mutant(
+        "norms on the wrong side",
+        "tensorgrad/nn/transformer.py",
+        "            return x + dropout(function(norm(x)))\n",
+        "            return norm(x) + dropout(function(norm(x)))\n",
+        "transformers",
+    ),
+    Mutant(
+        "rotary positions turn back",
+        "tensorgrad/ops/positions.py",
+        "stack([a * c - b * s, a * s + b * c], axis=-1)",
+        "stack([a * c + b * s, b * c - a * s], axis=-1)",
+        "rotary positions",
+    ),
+]
