@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorgrad.dtypes import HALVES, INTEGERS
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops import recurrence_loops as loops
 from tensorgrad.ops.creation import arange, asarray, zeros
 from tensorgrad.ops.elementwise import maximum, sigmoid, tanh, where
@@ -312,8 +313,10 @@ def _run(
         lengths = _lengths(name, lengths, x)
         alive = _alive(x, lengths)
         x = where(alive, x, 0.0)  # what lies behind the end is never computed with
-    attrs = {"reverse": bool(reverse), "kind": kind}
-    flat = apply(FORWARD[kind], (x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, lengths), attrs)
+    inputs = x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr, lengths
+    keep = current_mode().grad and any(getattr(a, "node", None) is not None for a in inputs)
+    attrs = {"reverse": bool(reverse), "kind": kind, "keep": keep}
+    flat = apply(FORWARD[kind], inputs, attrs)
     sizes = loops.sizes_of(kind, x, w_hh, w_hr, reverse)
     parts = loops.cut(flat, sizes.value)
     states = parts["h"]

@@ -5,8 +5,8 @@ memory, and one product fills them. The input's part is one product for many ste
 gradients are products after the loop. Sigmoids are computed as 0.5 * tanh(x / 2) + 0.5: so
 one call serves all gates, and halving the weights beforehand is exact.
 
-Forward, a loop gives the primitive's value, flat, and what its gradient keeps; backward, it gives
-one flat array of the parts that ``Sizes.parts`` names.
+Forward, a loop gives the primitive's value, flat, and what its gradient needs, unless ``keep`` says
+that nobody will ask; backward, it gives one flat array of the parts that ``Sizes.parts`` names.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _check_arrays(xp: Any) -> None:
 
 def rnn_value(
     xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
-    lengths: Any, reverse: bool, kind: str,
+    lengths: Any, reverse: bool, kind: str, keep: bool,
 ) -> Any:  # fmt: skip
     """``h = tanh(W x + U h + b)``, or with ReLU; nothing is kept besides the states."""
     _check_arrays(xp)
@@ -211,7 +211,7 @@ def _lstm_order(xp: Any, w: Any, hidden: int) -> Any:
 
 def lstm_value(
     xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
-    lengths: Any, reverse: bool, kind: str,
+    lengths: Any, reverse: bool, kind: str, keep: bool,
 ) -> Any:  # fmt: skip
     """``c = f c + i g; h = o tanh(c)``, projected if there is a ``w_hr``.
 
@@ -225,8 +225,8 @@ def lstm_value(
     bias = bias if bias is None else _lstm_order(xp, bias, hidden)
     w_ih, w = _lstm_order(xp, w_ih, hidden), _lstm_order(xp, w_hh, hidden)
     alive = _alive(xp, lengths, steps)
-    gates = empty(xp, (steps, 4 * hidden, batch), x.dtype)
-    cells = empty(xp, (steps, hidden, batch), x.dtype)
+    gates = empty(xp, (steps if keep else 1, 4 * hidden, batch), x.dtype)
+    cells = empty(xp, (steps if keep else 2, hidden, batch), x.dtype)
     h = _state(xp, h, width, batch, x.dtype)
     value["first"][...] = h.T
     c = _state(xp, c, hidden, batch, x.dtype)
@@ -234,7 +234,7 @@ def lstm_value(
     new = h if alive is None else xp.empty_like(h)
     shown = new if w_hr is None else inner
     for t, part in _walk(xp, x, w_ih, bias, reverse):
-        gate, cell = gates[t], cells[t]
+        gate, cell = gates[t % len(gates)], cells[t % len(cells)]
         xp.dot(w, h, out=through)
         xp.add(through, part, out=gate)
         xp.tanh(gate, out=gate)
@@ -281,7 +281,7 @@ def lstm_back(
     for t in order:
         gate = gates[t]
         xp.tanh(cells[t], out=tanh)
-        i, f, o, z = (gate[k * n : (k + 1) * n] for k in range(4))
+        i, f, o, z = gate.reshape(4, n, batch)
         before = first if t == order[-1] else cells[t + order.step]
         dh += given["h"][t].T
         if w_hr is not None:
@@ -329,7 +329,7 @@ def _gru_order(xp: Any, w: Any, hidden: int) -> Any:
 
 def gru_value(
     xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
-    lengths: Any, reverse: bool, kind: str,
+    lengths: Any, reverse: bool, kind: str, keep: bool,
 ) -> Any:  # fmt: skip
     """``n = tanh(W x + r (U h + b)); h = (1 - z) n + z h``.
 
@@ -346,13 +346,13 @@ def gru_value(
         b_ih = _gru_order(xp, b_ih, hidden)
     w_ih, w = _gru_order(xp, w_ih, hidden), _gru_order(xp, w_hh, hidden)
     alive = _alive(xp, lengths, steps)
-    gates = empty(xp, (steps, 3 * hidden, batch), x.dtype)
-    states = empty(xp, (steps, hidden, batch), x.dtype)
+    gates = empty(xp, (steps if keep else 1, 3 * hidden, batch), x.dtype)
+    states = empty(xp, (len(gates), hidden, batch), x.dtype)
     h = _state(xp, h, hidden, batch, x.dtype)
     value["first"][...] = h.T
     through, new = xp.empty_like(gates[0]), xp.empty_like(h)
     for t, part in _walk(xp, x, w_ih, b_ih, reverse):
-        gate, state = gates[t], states[t]
+        gate, state = gates[t % len(gates)], states[t % len(gates)]
         both, n = gate[: 2 * hidden], gate[2 * hidden :]
         xp.dot(w, h, out=through)
         xp.add(through[: 2 * hidden], part[: 2 * hidden], out=both)
@@ -400,7 +400,7 @@ def gru_back(
     squares, a, w_hh_t = xp.empty_like(d[: 2 * m]), xp.empty_like(dh), w_hh.T
     for t in _steps(steps, not size.reverse):
         gate = gates[t]
-        r, z, n = (gate[k * m : (k + 1) * m] for k in range(3))
+        r, z, n = gate.reshape(3, m, batch)
         dh += g[t].T
         xp.multiply(gate[: 2 * m], gate[: 2 * m], out=squares)
         xp.subtract(gate[: 2 * m], squares, out=d[: 2 * m])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from tensorgrad.nn.utils.rnn import (
     unpack_sequence,
     unpad_sequence,
 )
+from tensorgrad.ops import recurrence
 
 try:
     import torch
@@ -226,6 +229,61 @@ def test_weights_go_both_ways(kind: str) -> None:
     for module in (there, back):
         for a, b in zip(flat(layer(Tensor(x))), flat(module(torch.tensor(x))), strict=True):
             np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=1e-5)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_gradients_are_pytorchs(kind: str) -> None:
+    """A penalty on the gradients of everything, through two layers in two directions."""
+    options: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "dtype": "float64"}
+    layer = getattr(nn, kind)(2, 3, **options)
+    other = theirs_of(layer)
+    x = RNG(0).standard_normal((4, 2, 2))
+    mine, there = ours(x), their(x)
+    first = tg.autograd.grad(
+        layer(mine)[0].square().sum(), [mine, *layer.parameters()], create_graph=True
+    )
+    tg.stack([g.square().sum() for g in first]).sum().backward()
+    first_there = torch.autograd.grad(
+        other(there)[0].square().sum(), [there, *other.parameters()], create_graph=True
+    )
+    torch.stack([g.square().sum() for g in first_there]).sum().backward()  # type: ignore[no-untyped-call]
+    for a, b in zip(first, first_there, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-11)
+    leaves_there = [there, *other.parameters()]
+    for a, b in zip([mine, *layer.parameters()], leaves_there, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_some_inputs_alone_are_the_same_and_nothing_waits_afterwards(
+    kind: str,
+) -> None:
+    layer = getattr(nn, kind)(2, 3, dtype="float64")
+    x = ours(RNG(0).standard_normal((4, 2, 2)))
+    inputs = [x, *layer.parameters()]
+    loss = layer(x)[0].square().sum()
+    wanted = tg.autograd.grad(loss, inputs, retain_graph=True)
+    for create_graph in (False, True):
+        for k, leaf in enumerate(inputs):
+            (g,) = tg.autograd.grad(loss, leaf, retain_graph=True, create_graph=create_graph)
+            np.testing.assert_allclose(g.detach().numpy(), wanted[k].numpy(), rtol=1e-12)
+    del g
+    gc.collect()
+    assert not recurrence._FOUND
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+    layer, x = nn.LSTM(4, 64), tg.random.normal((200, 8, 4))
+    wanted = layer(x)[0].detach().numpy()
+    with tg.no_grad():
+        np.testing.assert_array_equal(layer(x)[0].numpy(), wanted)
+        tracemalloc.start()
+        layer(x)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 3 * wanted.nbytes  # with the gates of all steps it would be six times
 
 
 # --- packing --------------------------------------------------------------------------------------
