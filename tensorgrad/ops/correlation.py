@@ -39,15 +39,14 @@ _WASTE = 1.6
 class _Tile(NamedTuple):
     """A part of the batch and a box of positions: where it begins, and its counts."""
 
-    batch: slice
     first: Sizes
     counts: Sizes
 
     @property
     def part(self) -> tuple[slice, ...]:
         """What it is of an array (N, channels, *positions)."""
-        boxes = zip(self.first, self.counts, strict=True)
-        return (self.batch, slice(None), *(slice(a, a + n) for a, n in boxes))
+        batch, *boxes = [slice(a, a + n) for a, n in zip(self.first, self.counts, strict=True)]
+        return (batch, slice(None), *boxes)
 
 
 def _tiles(xp: Any, batch: int, size: Sizes, rows: int, outputs: int) -> Iterator[_Tile]:
@@ -60,74 +59,14 @@ def _tiles(xp: Any, batch: int, size: Sizes, rows: int, outputs: int) -> Iterato
         left = max(_POSITIONS, _SMALL // (rows + outputs), enough)
     else:
         left = max(_POSITIONS, _COLUMNS_OF_DEVICE // rows)
-    counts: list[int] = []
+    ranges: list[range] = []
     for n in (*reversed(size), batch):
-        counts.insert(0, min(n, max(1, left)))
-        left //= counts[0]
-    ranges = [range(0, n, step) for n, step in zip((batch, *size), counts, strict=True)]
+        pieces = -(-n // min(n, max(1, left)))
+        ranges.insert(0, range(0, n, -(-n // pieces)))
+        left //= ranges[0].step
     for begin in every(*ranges):
-        ends = zip(begin, counts, (batch, *size), strict=True)
-        some = [min(step, n - a) for a, step, n in ends]
-        yield _Tile(slice(begin[0], begin[0] + some[0]), begin[1:], tuple(some[1:]))
-
-
-def _region(
-    xp: Any, x: Any, batch: slice, low: Sizes, extent: Sizes, shared: bool
-) -> tuple[Any, list[int]]:
-    """``x[batch, :, low : low + extent]`` with zeros outside of ``x``, and its extent in memory.
-
-    The array is (C, length): the examples one after the other, each with its axes in order, and so
-    many zeros behind that windows which begin anywhere may read on. shared: the zeros behind a row
-    are those before the next one, as far as there are as many. So the extent in memory is smaller.
-    """
-    inside, source, rows = [], [], []
-    for a, n, size in zip(low, extent, x.shape[2:], strict=True):
-        begin, end = min(max(a, 0), size), min(max(a + n, 0), size)
-        end = max(begin, end)
-        source.append(slice(begin, end))
-        inside.append(slice(begin - a, end - a))
-        rows.append(n - min(begin - a, n - end + a) if shared and end > begin else n)
-    part = x[(batch, slice(None), *source)].swapaxes(0, 1)
-    channels, count = part.shape[:2]
-    steps = _steps(rows)
-    whole = count * math.prod(rows)
-    length = whole + sum((n - k) * step for n, k, step in zip(extent, rows, steps, strict=True))
-    region = (xp.empty if part.size == channels * length else xp.zeros)((channels, length), x.dtype)
-    if part.size:
-        within = region[:, :whole].reshape(channels, count, *rows)
-        within[(slice(None), slice(None), *inside)] = part
-    return region, rows
-
-
-def _steps(shape: Sequence[int]) -> list[int]:
-    """The strides of an array of ``shape``, in elements."""
-    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-
-
-class _Columns:
-    """The windows of a tile as columns.
-
-    matrix: shape (C * taps, length). Where the windows are runs, not every column is a window;
-    ``windows`` gives those that are.
-    """
-
-    def __init__(self, xp: Any, matrix: Any, counts: Sizes, steps: Sequence[int] | None) -> None:
-        self.xp = xp
-        self.matrix = matrix
-        self.counts = counts
-        self.steps = steps
-
-    @property
-    def complete(self) -> bool:
-        """Whether every column is a window."""
-        return self.steps is None
-
-    def windows(self, matrix: Any) -> Any:
-        """Of a matrix (rows, length) those columns that are windows: (rows, batch, *counts)."""
-        shape = (matrix.shape[0], *self.counts)
-        if self.steps is None:
-            return matrix.reshape(shape)
-        return _strided(self.xp, matrix, shape, (matrix.shape[1], *self.steps))
+        each = zip(begin, ranges, strict=True)
+        yield _Tile(begin, tuple([min(r.step, r.stop - a) for a, r in each]))
 
 
 def _strided(xp: Any, x: Any, shape: Sequence[int], steps: Sequence[int]) -> Any:
@@ -138,6 +77,71 @@ def _strided(xp: Any, x: Any, shape: Sequence[int], steps: Sequence[int]) -> Any
     return xp.lib.stride_tricks.as_strided(x, tuple(shape), strides)
 
 
+def _steps(shape: Sequence[int]) -> list[int]:
+    """The strides of an array of ``shape``, in elements."""
+    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
+class _Columns:
+    """The windows of a tile as columns of a matrix, and the memory for them.
+
+    A tile is copied with the zeros around it (``load``), as (C, length): the examples one after the
+    other, each with its axes in order, and so many zeros behind that windows which begin anywhere
+    may read on. Tiles of one form share the memory, and the zeros are written once.
+
+    matrix: shape (C * taps, columns). With ``runs``, not every column is a window; ``windows``
+    gives those that are. Then the zeros behind a row are those before the next one, as far as there
+    are as many: the fewer columns, the less work.
+    """
+
+    def __init__(
+        self, windows: _Windows, counts: Sizes, extent: Sizes, inside: tuple[slice, ...], runs: bool
+    ) -> None:
+        self.xp, self.counts, self.runs = windows.xp, counts, runs
+        x, stride, kernel = windows.x, windows.stride, windows.kernel
+        channels, rows = x.shape[1], list(extent)
+        if runs:
+            edges = zip(inside, extent, strict=True)
+            rows = [n - (min(p.start, n - p.stop) if p.stop > p.start else 0) for p, n in edges]
+        ahead = _steps(rows)
+        whole = counts[0] * math.prod(rows)
+        more = sum((n - k) * step for n, k, step in zip(extent, rows, ahead, strict=True))
+        region = self.xp.zeros((channels, whole + more), x.dtype)
+        self._place = region[:, :whole].reshape(channels, counts[0], *rows)[
+            (slice(None), slice(None), *inside)
+        ]
+        self.steps = [math.prod(rows), *(s * n for s, n in zip(stride, ahead, strict=True))]
+        taps = [d * n for d, n in zip(windows.dilation, ahead, strict=True)]
+        places, steps = counts, self.steps
+        if runs:
+            places = (1 + sum((n - 1) * s for n, s in zip(counts, self.steps, strict=True)),)
+            steps = [1]
+        shape = (channels, *kernel, *places)
+        self._windows = _strided(self.xp, region, shape, (whole + more, *taps, *steps))
+        self._columns = windows.buffer(math.prod(shape)).reshape(shape)
+        self.matrix = self._columns.reshape(channels * math.prod(kernel), math.prod(places))
+        self._others: Any = None
+
+    def load(self, part: Any) -> None:
+        """Make the columns of a part of ``x``, (batch, C, ...)."""
+        self._place[...] = part.swapaxes(0, 1)
+        self._columns[...] = self._windows
+
+    def windows(self, matrix: Any) -> Any:
+        """Of a matrix (rows, columns) those columns that are windows: (rows, batch, *counts)."""
+        shape = (matrix.shape[0], *self.counts)
+        if not self.runs:
+            return matrix.reshape(shape)
+        return _strided(self.xp, matrix, shape, (matrix.shape[1], *self.steps))
+
+    def others(self, part: Any) -> Any:
+        """``part`` (batch, rows, *counts) as (rows, columns), with zeros where no window is."""
+        if self._others is None:
+            self._others = self.xp.zeros((part.shape[1], self.matrix.shape[1]), part.dtype)
+        self.windows(self._others)[...] = part.swapaxes(0, 1)
+        return self._others
+
+
 class _Windows:
     """The windows of ``x``, tile by tile."""
 
@@ -146,38 +150,43 @@ class _Windows:
     ) -> None:
         self.xp, self.x, self.kernel = xp, x, kernel
         self.first, self.stride, self.dilation = first, stride, dilation
-        self.buffer: Any = None
+        self._buffer: Any = None
+        self._forms: dict[Any, _Columns] = {}
+
+    def buffer(self, size: int) -> Any:
+        """Memory for so many elements, the same at every call."""
+        if self._buffer is None or self._buffer.size < size:
+            self._buffer = self.xp.empty(size, self.x.dtype)
+        return self._buffer[:size]
 
     def columns(self, tile: _Tile, runs: bool = True) -> _Columns:
         """The columns of a tile. They are overwritten by those of the next one.
 
         runs: False for columns that are windows, all of them.
         """
-        xp, stride = self.xp, self.stride
-        low = [f + a * s for f, a, s in zip(self.first, tile.first, stride, strict=True)]
+        stride, counts = self.stride, tile.counts[1:]
         extent = tuple([
             (n - 1) * s + (k - 1) * d + 1
-            for n, s, k, d in zip(tile.counts, stride, self.kernel, self.dilation, strict=True)
+            for n, s, k, d in zip(counts, stride, self.kernel, self.dilation, strict=True)
         ])  # fmt: skip
-        few = math.prod(extent) <= _WASTE * math.prod(tile.counts)
-        runs = runs and few and xp is np and all(s == 1 for s in stride)
-        region, rows = _region(xp, self.x, tile.batch, tuple(low), extent, runs)
-        counts = (tile.batch.stop - tile.batch.start, *tile.counts)
-        ahead = _steps(rows)
-        positions = [math.prod(rows), *(s * n for s, n in zip(stride, ahead, strict=True))]
-        taps = [d * n for d, n in zip(self.dilation, ahead, strict=True)]
-        places, steps = counts, positions
-        if runs:
-            places = (1 + sum((n - 1) * s for n, s in zip(counts, positions, strict=True)),)
-            steps = [1]
-        shape = (region.shape[0], *self.kernel, *places)
-        size = math.prod(shape)
-        if self.buffer is None or self.buffer.size < size:
-            self.buffer = xp.empty(size, region.dtype)
-        columns = self.buffer[:size].reshape(shape)
-        columns[...] = _strided(xp, region, shape, (region.shape[1], *taps, *steps))
-        matrix = columns.reshape(shape[0] * math.prod(self.kernel), math.prod(places))
-        return _Columns(xp, matrix, counts, positions if runs else None)
+        source, inside = [], []
+        for f, at, s, n, size in zip(
+            self.first, tile.first[1:], stride, extent, self.x.shape[2:], strict=True
+        ):
+            low = f + at * s
+            begin, end = min(max(low, 0), size), max(min(low + n, size), 0)
+            end = max(begin, end)
+            source.append(slice(begin, end))
+            inside.append(slice(begin - low, end - low) if begin < end else slice(0, 0))
+        form = (tile.counts, tuple([(p.start, p.stop) for p in inside]))
+        found = self._forms.get(form)
+        if found is None:
+            few = math.prod(extent) <= _WASTE * math.prod(counts)
+            runs = runs and few and self.xp is np and all(s == 1 for s in stride)
+            found = _Columns(self, tile.counts, extent, tuple(inside), runs)
+            self._forms[form] = found
+        found.load(self.x[(tile.part[0], slice(None), *source)])
+        return found
 
 
 def _rows_of(w: Any, groups: int) -> Any:
@@ -276,9 +285,7 @@ def _weight_sums(
     windows = _Windows(xp, x, kernel, first, stride, dilation)
     for tile in _tiles(xp, x.shape[0], g.shape[2:], inner, outputs):
         columns = windows.columns(tile, runs)
-        make = xp.empty if columns.complete else xp.zeros
-        rows = make((outputs, columns.matrix.shape[1]), g.dtype)
-        columns.windows(rows)[...] = g[tile.part].swapaxes(0, 1)
+        rows = columns.others(g[tile.part])
         a, b = _grouped(rows, groups), _grouped(columns.matrix, groups)
         if outputs < inner:  # BLAS is quicker if the first matrix has more rows
             a, b = b, a
