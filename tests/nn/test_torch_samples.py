@@ -23,17 +23,10 @@ from tensorgrad.nn import functional
 PARTS = 6
 
 #: What does not pass, and why. Whatever begins to pass has to be taken out.
-KNOWN: dict[str, str] = {
-    "hardsigmoid": "PyTorch's slope is the float32 nearest to 1 / 6",
-}
+KNOWN: dict[str, str] = {}
 #: What there is no function for.
 MISSING: set[str] = {
-    "fractional_max_pool2d",
-    "fractional_max_pool3d",
-    "grid_sample",
     "linear_cross_entropy",
-    "pad",
-    "unfold",
 }
 
 
