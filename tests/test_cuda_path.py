@@ -221,10 +221,12 @@ def compare(row: Operation, number: int, dtype: Any) -> None:
         assert_agree(gradients(on_gpu, gpu_leaves), wanted, 4 * tolerance)
 
 
-@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=str)
 @EVERY_CASE
-def test_operation(row: Operation, number: int, dtype: Any) -> None:
-    compare(row, number, dtype)
+def test_operation(row: Operation, number: int) -> None:
+    """In float32, where a float64 that slips in shows; the first case in float64 too."""
+    compare(row, number, dtypes.float32)
+    if number == 0:
+        compare(row, number, dtypes.float64)
 
 
 @pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16], ids=str)

@@ -19,6 +19,7 @@ from tensorgrad.cli.folder import locked
 from tensorgrad.cli.main import build_parser
 from tensorgrad.cli.settings import DEFAULTS, OPTIONS, read_toml, write_toml
 from tensorgrad.errors import TensorgradError
+from tensorgrad.ops.random import default_generator
 
 RNG = np.random.default_rng(0)
 
@@ -198,22 +199,34 @@ EVERY = [
 ]  # fmt: skip
 
 
+BASE = ["train", "--epochs", "2", "--hidden", "8", "--batch-size", "200"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without further options."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    before = default_generator.state()
+    assert main([*BASE, "--out", str(folder)]) == 0
+    default_generator.set_state(before)
+    return folder
+
+
 @pytest.mark.parametrize("options", EVERY, ids=lambda options: " ".join(options))
-def test_every_option_has_an_effect(options: list[str]) -> None:
+def test_every_option_has_an_effect(options: list[str], plain: Path) -> None:
     """The weights or the history differ from those without it."""
-    base = ["train", "--epochs", "2", "--hidden", "8", "--batch-size", "200"]
-    assert main([*base, "--out", "plain"]) == 0
-    assert main([*base, "--out", "other", *options]) == 0
+    assert main([*BASE, "--out", "other", *options]) == 0
+    runs = plain, Path("other")
     if options[0] == "--checkpoint-steps":
-        times = [Path(r, "checkpoint.1.safetensors").read_bytes() for r in ("plain", "other")]
+        times = [Path(run, "checkpoint.1.safetensors").read_bytes() for run in runs]
         assert times[0] != times[1]
         return
-    rows = [Path(run, "history.csv").read_text() for run in ("plain", "other")]
+    rows = [Path(run, "history.csv").read_text() for run in runs]
     without_time = [re.sub(r",[^,]*$", "", text, flags=re.M) for text in rows]
     same_rows = without_time[0] == without_time[1]
     from tensorgrad.training import load_checkpoint
 
-    states = [load_checkpoint(f"{run}/model.safetensors").state for run in ("plain", "other")]
+    states = [load_checkpoint(run / "model.safetensors").state for run in runs]
     same_weights = [v.data.tobytes() for v in states[0].values()] == [
         v.data.tobytes() for v in states[1].values()
     ]

@@ -39,6 +39,26 @@ def every_case(wanted: Callable[[Operation], bool] = lambda row: True) -> pytest
     )
 
 
+def every_case_and_float(
+    wanted: Callable[[Operation], bool] = lambda row: True,
+) -> pytest.MarkDecorator:
+    """All cases in float64, where the bounds are the narrowest, and the first in float32 too.
+
+    For programs: of all cases in float32 they are tried by program/test_differential.py, on the CPU
+    with special numbers among them, and by program/test_cuda_rows.py.
+    """
+    return pytest.mark.parametrize(
+        ("row", "number", "dtype"),
+        [
+            pytest.param(row, i, dtype, id=f"{row.name}-{i}-{dtype}")
+            for row in ROWS
+            if wanted(row)
+            for i in range(len(row.cases))
+            for dtype in (dtypes.float64, dtypes.float32)[: 1 + (i == 0)]
+        ],
+    )
+
+
 def differentiable(row: Operation) -> bool:
     return row.gradient
 
@@ -316,10 +336,11 @@ def assert_layout(row: Operation, call: Call, layout: Layout, device: str, seed:
         np.testing.assert_array_equal(host(x), kept, err_msg="the input was modified")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: x.name)
 @every_case()
-def test_layout(row: Operation, number: int, layout: Layout, device: str) -> None:
-    assert_layout(row, draw(row, number), layout, device, number)
+def test_layout(row: Operation, number: int, device: str) -> None:
+    """The first case of a row in every layout, each other case in one of them."""
+    for layout in LAYOUTS if number == 0 else [LAYOUTS[number % len(LAYOUTS)]]:
+        assert_layout(row, draw(row, number), layout, device, number)
 
 
 @every_case(lambda row: row.elementwise)
@@ -425,10 +446,14 @@ ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 ALLOWED = {"float16": 4, "bfloat16": 4, "float32": 16}
 
 
-@pytest.mark.parametrize("name", ROUNDOFF)
 @every_case()
-def test_dtype(row: Operation, number: int, name: str, device: str) -> None:
+def test_dtype(row: Operation, number: int, device: str) -> None:
     """Narrow floats give what float64 gives on the same numbers, and results of their own type."""
+    for name in ROUNDOFF:
+        check_dtype(row, number, name, device)
+
+
+def check_dtype(row: Operation, number: int, name: str, device: str) -> None:
     dtype = dtypes.as_dtype(name)
     call = draw(row, number).map(lambda a: a.astype(dtype).astype(np.float64))
     inputs, leaves = call.tensors(device, dtype, requires_grad=row.gradient)

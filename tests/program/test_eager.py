@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ops.test_table import differentiable, every_case, floats_of, weights_of
+from ops.test_table import differentiable, every_case_and_float, floats_of, weights_of
 from sampler import draw, host, outputs
 
 import tensorgrad as tg
@@ -78,8 +78,7 @@ def close(found: Any, wanted: Any, dtype: Any, scale: float = 1.0) -> None:
 # --- the table ------------------------------------------------------------------------------------
 
 
-@EVERY_FLOAT
-@every_case()
+@every_case_and_float()
 def test_values_are_those_of_numpy(row: Operation, number: int, dtype: Any, native: None) -> None:
     call = draw(row, number)
 
@@ -91,8 +90,7 @@ def test_values_are_those_of_numpy(row: Operation, number: int, dtype: Any, nati
     close(value(), by_numpy(value), dtype)
 
 
-@EVERY_FLOAT
-@every_case(differentiable)
+@every_case_and_float(differentiable)
 def test_first_and_second_gradients_are_those_of_numpy(
     row: Operation, number: int, dtype: Any, native: None
 ) -> None:

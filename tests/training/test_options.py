@@ -88,9 +88,10 @@ WEIGHTED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("penalty", [False, True])
 @pytest.mark.parametrize("how", ["eager", "compiled", "float16", "bfloat16"])
-@pytest.mark.parametrize("case", WEIGHTED)
+@pytest.mark.parametrize(
+    ("case", "penalty"), [*((case, False) for case in WEIGHTED), ("both, smoothed", True)]
+)
 def test_accumulation_of_what_is_no_mean_over_examples(case: str, how: str, penalty: bool) -> None:
     """Also where all examples of a part count for nothing; a penalty counts once."""
     x = RNG.normal(size=(12, 5)).astype(np.float32)

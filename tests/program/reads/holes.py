@@ -133,7 +133,7 @@ _KINDS = {
     "key": "", "attribute": "Slots|__class__|__dict__", "class": "",
     "class attribute": r"type\('K'|Meta",
     "cell": "cell|put|closure", "item": r"\[", "variable": "variable",
-    "subclass": "Kind", "function": "def|lambda", "content": "", "entries": "",
+    "subclass": "Kind", "function": "def|lambda", "content": "", "entries": r"\[:\] = ",
 }  # fmt: skip
 
 HOLES: dict[str, Planted] = {
@@ -149,9 +149,7 @@ HOLES: dict[str, Planted] = {
     "only globals change": Planted(
         _without(lambda g: g.kind == "key" and "__name__" not in g.holder)
     ),
-    "1 is True is 1.0": Planted(
-        _loose(_equal), r"= (True|False|2\.0|2|1|0)[);]?\n|\((True|2\.0|0)\)"
-    ),
+    "1 is True is 1.0": Planted(_loose(_equal), r"-0\.0"),
     "all bools are alike": Planted(_loose(_equal_but_for_nothing), "False"),
     "containers by their length": Planted(_shallow),
     "containers in any order": Planted(_unordered, "reverse|update|pop|insert"),
@@ -162,7 +160,7 @@ HOLES: dict[str, Planted] = {
     ),
     "a tensor keeps its dtype and shape": Planted(_broken_but("shape, dtype or layout"), "data ="),
     "a tensor goes on requiring gradients": Planted(
-        _broken_but("requires a gradient"), "requires_grad"
+        _broken_but("requires a gradient"), "requires_grad = True"
     ),
     "gradients are always there": Planted(_broken_but("whether a parameter has a gradient"), "w"),
 }
