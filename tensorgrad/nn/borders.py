@@ -51,8 +51,8 @@ def pad(
     for axis, (n, ends) in enumerate(zip(shape, pairs, strict=True)):
         _check(mode, axis, n, ends, shape)
     widths = tuple([(max(a, 0), max(b, 0)) for a, b in pairs])
-    if mode == "reflect":  # what is taken away at one end may be mirrored at the other before
-        return _less(padding.pad(input, widths, mode), pairs)
+    if mode in ("reflect", "replicate"):  # what is taken away at one end may be seen at the other
+        return _less(padding.pad(input, widths, MODES[mode]), pairs)
     return padding.pad(_less(input, pairs), widths, MODES[mode], constant_values=constant)
 
 
