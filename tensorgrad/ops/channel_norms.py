@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend import memory
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32, promote
 from tensorgrad.errors import ShapeError
 from tensorgrad.observers import RECOMPUTING
@@ -34,14 +35,42 @@ __all__ = ["batch_norm", "group_norm", "instance_norm", "local_response_norm", "
 # too, and given to the one that standardizes, whose rules count them in all the same.
 
 
+# Fewer numbers side by side than this are too few for one of NumPy's inner loops.
+_SHORT = 64
+
+
+def _is_short(xp: Any, x: Any, axes: tuple[int, ...]) -> bool:
+    """Whether each channel has few numbers in an example, and all examples count together."""
+    return xp is np and x.ndim == 3 and axes == (0, 2) and x.shape[2] < _SHORT
+
+
+def _total(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """The sums of ``x`` over ``axes``, which stay with size 1."""
+    if _is_short(xp, x, axes):
+        return total(np, total(np, x, (0,), True), (2,), True)
+    return total(xp, x, axes, True)
+
+
 def _products(xp: Any, a: Any, b: Any, axes: tuple[int, ...]) -> Any:
     """The sums of ``a * b`` over ``axes``, which stay with size 1."""
     last = a.ndim - 1
-    if xp is np and last in axes and a.shape[-1] > 4:  # without an array of the products
+    if xp is np and last in axes and a.shape[-1] >= _SHORT:  # without an array of the products
         found = np.vecdot(a, b)[..., None]
         rest = tuple(k for k in axes if k != last)
         return total(np, found, rest, True) if rest else found
-    return total(xp, a * b, axes, True)
+    return _total(xp, a * b, axes)
+
+
+def _minus(xp: Any, x: Any, p: Any) -> Any:
+    """``x - p``, of the shape of ``x``; on the CPU in memory that is kept for the next time."""
+    if xp is np and x.flags.c_contiguous:
+        return np.subtract(x, p, out=memory.empty(np, x.shape, x.dtype))
+    return x - p
+
+
+def _wide(xp: Any, p: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """Numbers of channels, repeated for those of an example where these are few."""
+    return np.repeat(p, x.shape[2], axis=-1) if _is_short(xp, x, axes) else p
 
 
 def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
@@ -51,8 +80,8 @@ def _count(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
 def _moments(xp: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """The mean, what is left of ``x`` without it, and the mean square of that."""
     count = _count(x.shape, axes) or 1
-    center = total(xp, x, axes, True) / count
-    rest = x - center
+    center = _total(xp, x, axes) / count
+    rest = _minus(xp, x, _wide(xp, center, x, axes))
     return center, rest, _products(xp, rest, rest, axes) / count
 
 
@@ -74,11 +103,11 @@ def _standardize_value(
         center, y, scale = _moments(xp, x, axes)
     else:
         center = statistics[0]
-        y, scale = x - center, statistics[1]
+        y, scale = _minus(xp, x, _wide(xp, center, x, axes)), statistics[1]
     scale = 1 / xp.sqrt(scale + eps)
-    y *= scale if weight is None else scale * weight
+    y *= _wide(xp, scale if weight is None else scale * weight, x, axes)
     if bias is not None:
-        y += bias
+        y += _wide(xp, bias, x, axes)
     return y, (center, scale)
 
 
@@ -111,11 +140,9 @@ def _standardize_gradients(
         return [None, None, g, None]
     axes, x, (center, scale) = saved["axes"], saved["x"], saved["r"]
     weight = saved["weight"] if needed[0] else None
-    d = x - center
-    last = (g.ndim - 1,)
-    inner = last if last[0] in axes else ()  # the parameters do not vary along it
-    sums = total(np, g, inner, True) if inner else g
-    products = _products(np, g, d, inner) if inner else g * d
+    d = _minus(np, x, _wide(np, center, x, axes))
+    inner = axes if axes[0] == 0 else axes[-1:]  # along which the parameters do not vary
+    sums, products = _total(np, g, inner), _products(np, g, d, inner)
     d_weight = products * scale
     if not needed[0]:
         return [None, d_weight, sums, None]
@@ -123,15 +150,16 @@ def _standardize_gradients(
     along = d_weight if weight is None else d_weight * weight
     along = total(np, along, axes, True) * scale * scale / count
     level = total(np, sums if weight is None else sums * weight, axes, True) * scale / count
-    d_x = g * (scale if weight is None else scale * weight)
-    d *= along
-    d_x -= d
-    d_x -= level
+    d *= _wide(np, -along, x, axes)
+    d -= _wide(np, level, x, axes)
+    d_x = memory.empty(np, g.shape, g.dtype)
+    np.multiply(g, _wide(np, scale if weight is None else scale * weight, x, axes), out=d_x)
+    d_x += d
     return [d_x, d_weight, sums, None]
 
 
 # r is the mean and 1 / standard deviation over the axes, which stay with size 1. Weight and bias
-# broadcast with x, and do not vary along its last axis if that is one of the axes.
+# broadcast with x, and do not vary along its first axis, nor along the last of the axes.
 _STANDARDIZE = Primitive(
     "standardize",
     _standardize_value,
@@ -150,7 +178,7 @@ _STANDARDIZE = Primitive(
 
 
 def _scaled_value(xp: Any, x: Any, center: Any, scale: Any, shift: Any) -> Any:
-    y = x - center
+    y = _minus(xp, x, center)
     y *= scale
     if shift is not None:
         y += shift
