@@ -30,6 +30,11 @@ class _Recurrent(Module):
 
     _gates = 1
     _output_argument = "hidden_size"
+    # Of the first layer, for tools that look for attributes; the others are made alike.
+    weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
+    bias_ih_l0: Parameter
+    bias_hh_l0: Parameter
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import HALVES, INTEGERS
+from tensorgrad.dtypes import HALVES, INTEGERS, int64
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops import recurrence_loops as loops
@@ -289,7 +289,8 @@ def _lengths(name: str, lengths: Any, x: Any) -> Any:
             f"{name}: lengths must be integers from 1 to the number of steps, {steps}; got "
             f"{list(lengths)}"
         )
-    found = asarray(lengths, device=getattr(x, "device", None))
+    dtype = int64 if isinstance(lengths, list | tuple) else None
+    found = asarray(lengths, dtype=dtype, device=getattr(x, "device", None))
     if found.dtype not in INTEGERS:
         raise DtypeError(f"{name}: lengths must be integers; got {found.dtype}")
     if found.shape != (batch,):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from standin import cupy_standin
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
@@ -418,6 +419,53 @@ def test_a_step_compiles_and_does_what_eager_mode_does(kind: str) -> None:
         names = [i.op.name for i in step.program()]
         name = "lstm" if kind == "lengths" else kind.lower()
         assert (names.count(name), names.count(f"{name}_backward")) == (4, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cuda_path_gives_the_same(kind: str) -> None:
+    """On the stand-in for CuPy: packed, padded with lengths, with states of its own."""
+    rng = RNG(0)
+    layer = getattr(nn, kind)(3, 4, 2, bidirectional=True, dtype="float64")
+    x, state = rng.standard_normal((5, 3, 3)), states_of(layer, 3, rng)
+    weights, lengths = layer.state_dict(), [2, 5, 1]
+
+    def results(device: str) -> list[Any]:
+        net = getattr(nn, kind)(3, 4, 2, bidirectional=True, dtype="float64", device=device)
+        net.load_state_dict(weights)
+        given = Tensor(x, device=device, requires_grad=True)
+        first = leaves(state, lambda a: Tensor(a, device=device))
+        y, last = net(given, first, lengths)
+        packed = pack_padded_sequence(given, lengths, enforce_sorted=False)
+        z, end = net(packed, first)
+        found = flat((y, last, pad_packed_sequence(z), end))
+        (y.square().sum() + z.data.sum()).backward()
+        return [a.detach().cpu().numpy() for a in (*found, given.grad, net.weight_hh_l1.grad)]
+
+    wanted = results("cpu")
+    with cupy_standin.installed():
+        for a, b in zip(results("cuda"), wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_a_batch_without_sequences_and_a_sequence_that_is_not_a_number() -> None:
+    """What one sequence holds does not reach the others."""
+    layer = nn.LSTM(3, 4)
+    y, (h, _) = layer(tg.zeros((5, 0, 3)), lengths=[])
+    assert (y.shape, h.shape) == ((5, 0, 4), (1, 0, 4))
+    y.sum().backward()
+    assert layer.weight_ih_l0.grad is not None
+    assert not layer.weight_ih_l0.grad.numpy().any()
+    x = RNG(0).standard_normal((5, 3, 3)).astype(np.float32)
+    wanted = layer(Tensor(x))[0].detach().numpy()
+    x[2, 1] = np.nan
+    given = Tensor(x, requires_grad=True)
+    y = layer(given)[0]
+    np.testing.assert_array_equal(y.detach().numpy()[:, ::2], wanted[:, ::2])
+    assert np.isnan(y.detach().numpy()[2:, 1]).all()
+    assert np.isfinite(y.detach().numpy()[:2, 1]).all()
+    y[:, ::2].sum().backward()
+    assert given.grad is not None
+    assert np.isfinite(given.grad.numpy()[:, ::2]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
