@@ -35,6 +35,8 @@ from tensorgrad.ops.windows import (
     adaptive,
     along,
     bounds,
+    element,
+    extended,
     lowest,
     spread,
     strided,
@@ -85,8 +87,10 @@ def _places_value(xp: Any, x: Any, y: Any, windows: Windows) -> Any:
 
     The first of equal ones; of several NaN the last, as in PyTorch.
     """
-    outside = lowest(x.dtype)
     nan = x.dtype.kind not in "iu" and (xp is not np or np.isnan(np.max(y, initial=0)))
+    if xp is np and not nan and _is_small(windows):
+        return _flat_places(np, _first_equal(x, y, windows), windows)
+    outside = lowest(x.dtype)
     found: list[Any] = []  # for each axis that is done, the last one first: which element it is
     for axis, w in reversed(list(enumerate(windows, x.ndim - len(windows)))):
         best, *others = views(xp, x, axis, w, outside)
@@ -100,10 +104,38 @@ def _places_value(xp: Any, x: Any, y: Any, windows: Windows) -> Any:
                 better |= part != part
             which = xp.maximum(which, better * kind(t))
             found = [_chosen(xp, better, row[t], old) for row, old in zip(inner, found)]
-            best = xp.maximum(best, part)
+            if t < len(others) or len(found) + 1 < len(windows):
+                best = xp.maximum(best, part)
         found.append(which)
         x = best
     return _flat_places(xp, found[::-1], windows)
+
+
+# So many comparisons with the largest number are quicker than going axis by axis.
+_FEW = 16
+
+
+def _is_small(windows: Windows) -> bool:
+    return math.prod(w.kernel for w in windows) <= _FEW and all(w.stride for w in windows)
+
+
+def _first_equal(x: Any, y: Any, windows: Windows) -> list[Any]:
+    """For each axis the number, in its window, of the first element that is equal to ``y``."""
+    first = x.ndim - len(windows)
+    for axis, w in enumerate(windows, first):
+        x = extended(np, x, axis, w, lowest(x.dtype))
+    kernels = [w.kernel for w in windows]
+    *places, _ = np.ndindex(*kernels)  # what none before is equal to, the last one is
+    missed, number = np.ones(y.shape, np.bool_), np.zeros(y.shape, np.uint8)
+    for at in places:
+        index = [element(w, t) for w, t in zip(windows, at, strict=True)]
+        missed &= x[(..., *index)] != y
+        number += missed
+    found = []
+    for kernel in reversed(kernels):
+        number, which = (number, number * 0) if kernel == 1 else np.divmod(number, np.uint8(kernel))
+        found.append(which)
+    return found[::-1]
 
 
 def _chosen(xp: Any, condition: Any, new: Any, old: Any) -> Any:
@@ -115,22 +147,26 @@ def _chosen(xp: Any, condition: Any, new: Any, old: Any) -> Any:
 
 def _flat_places(xp: Any, found: list[Any], windows: Windows) -> Any:
     """The number of an element from that of its place in the window, for each axis."""
-    whole = None
+    whole = first_of_all = None
     ndim = found[0].ndim
     step = math.prod(w.size for w in windows)
     for axis, (which, w) in enumerate(zip(found, windows), ndim - len(windows)):
         step //= w.size
         start, end = bounds(xp, w)
-        place = which * np.int64(w.dilation)
-        place += along(start, axis, ndim)
-        if w.padding:  # an element that is outside was not taken, but the first inside
-            first = start + (xp.maximum(-start, 0) + (w.dilation - 1)) // w.dilation * w.dilation
-            place = xp.maximum(place, along(first, axis, ndim))
-        if not w.stride:
-            place = xp.minimum(place, along(end - 1, axis, ndim))
-        place = place if step == 1 else place * step
+        if w.stride and not w.padding:
+            place = which * np.int64(w.dilation * step)
+            begin = along(start * step, axis, ndim)
+            first_of_all = begin if first_of_all is None else first_of_all + begin
+        else:
+            place = which * np.int64(w.dilation) + along(start, axis, ndim)
+            if w.padding:  # an element that is outside was not taken, but the first inside
+                more = (xp.maximum(-start, 0) + (w.dilation - 1)) // w.dilation * w.dilation
+                place = xp.maximum(place, along(start + more, axis, ndim))
+            else:
+                place = xp.minimum(place, along(end - 1, axis, ndim))
+            place = place * step
         whole = place if whole is None else whole + place
-    return whole
+    return whole if first_of_all is None else whole + first_of_all
 
 
 _PLACES = Primitive("max_pool_places", _places_value, {"x": None, "y": None})

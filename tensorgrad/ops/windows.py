@@ -191,10 +191,14 @@ def extended(xp: Any, x: Any, axis: int, w: Window, outside: Any) -> Any:
     return y
 
 
-def _every(axis: int, w: Window, t: int) -> tuple[slice, ...]:
+def element(w: Window, t: int) -> slice:
+    """The elements number ``t`` of all windows, of what ``extended`` gives along their axis."""
     first = t * w.dilation
-    last = first + (w.results - 1) * w.stride + 1
-    return (*[slice(None)] * axis, slice(first, last, w.stride))
+    return slice(first, first + (w.results - 1) * w.stride + 1, w.stride)
+
+
+def _every(axis: int, w: Window, t: int) -> tuple[slice, ...]:
+    return (*[slice(None)] * axis, element(w, t))
 
 
 def taken(xp: Any, x: Any, places: Any, axis: int) -> Any:
