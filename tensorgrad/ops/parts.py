@@ -166,13 +166,19 @@ class GatherPart(Part):
         return y
 
 
-def gathered_places(indices: Any, axis: int, shape: tuple[int, ...]) -> Any:
-    """The numbers in row-major order of the elements of ``shape`` at ``indices`` along ``axis``."""
-    at = indices.astype(np.int64, copy=False)  # positions need more room
-    places = np.where(at < 0, at + shape[axis], at) * math.prod(shape[axis + 1 :])
+def gathered_places(indices: Any, axis: int, shape: tuple[int, ...], positive: bool = False) -> Any:
+    """The numbers in row-major order of the elements of ``shape`` at ``indices`` along ``axis``.
+
+    positive: whether it is known that no index is negative.
+    """
+    places = indices.astype(np.int64, copy=False)  # positions need more room
+    if not positive:
+        places = np.where(places < 0, places + shape[axis], places)
+    step = math.prod(shape[axis + 1 :])
+    places = places if step == 1 else places * step
     for i, part in enumerate(along_axis(np, indices, axis)):
         if i != axis and part.size > 1:
-            places += part * math.prod(shape[i + 1 :])
+            places = places + part * math.prod(shape[i + 1 :])
     return places
 
 

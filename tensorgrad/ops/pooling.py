@@ -133,8 +133,9 @@ def _first_equal(x: Any, y: Any, windows: Windows) -> list[Any]:
         number += missed
     found = []
     for kernel in reversed(kernels):
-        number, which = (number, number * 0) if kernel == 1 else np.divmod(number, np.uint8(kernel))
-        found.append(which)
+        rest = number // np.uint8(kernel)
+        found.append(number - rest * np.uint8(kernel))
+        number = rest
     return found[::-1]
 
 
@@ -165,8 +166,13 @@ def _flat_places(xp: Any, found: list[Any], windows: Windows) -> Any:
             else:
                 place = xp.minimum(place, along(end - 1, axis, ndim))
             place = place * step
-        whole = place if whole is None else whole + place
-    return whole if first_of_all is None else whole + first_of_all
+        if whole is None:
+            whole = place
+        else:
+            whole += place
+    if first_of_all is not None:
+        whole += first_of_all
+    return whole
 
 
 _PLACES = Primitive("max_pool_places", _places_value, {"x": None, "y": None})
