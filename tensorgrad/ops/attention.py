@@ -29,7 +29,7 @@ from tensorgrad.ops.attention_blocks import (
     stride_of,
 )
 from tensorgrad.ops.creation import arange, asarray, zeros
-from tensorgrad.ops.elementwise import exp, where
+from tensorgrad.ops.elementwise import equal, exp, logical_and, logical_not, where
 from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.random import _MASK, Generator, default_generator
@@ -139,20 +139,32 @@ def _summed(xp: Any, d: Any, shape: tuple[int, ...]) -> Any:
 # --- rules that can be recorded -------------------------------------------------------------------
 
 
+#: What stands for -inf in scores that are not seen, so that nothing infinite is computed.
+_LEAST = {"float16": -3.2e4, "bfloat16": -1.6e38, "float32": -1.6e38, "float64": -8e307}
+
+
 def weights_of(q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
     """The weights of all queries and keys as a tensor of operations; 0 where nothing is seen."""
     s = matmul(q * scale, matrix_transpose(k))
-    if mask is not None:
-        s = where(mask, s, -math.inf) if mask.dtype == boolean else s + mask
+    seen = None
+    if mask is not None and mask.dtype == boolean:
+        seen = mask
+    elif mask is not None:
+        hidden = equal(mask, -math.inf)
+        s, seen = s + where(hidden, 0.0, mask), logical_not(hidden)
     if causal:
         rows, columns = (arange(n, device=s.device) for n in s.shape[-2:])
-        s = where(reshape(rows, (-1, 1)) >= columns, s, -math.inf)
+        before = reshape(rows, (-1, 1)) >= columns
+        seen = before if seen is None else logical_and(seen, before)
     if not s.shape[-1]:
         return s
-    top = maximum_of(s.detach(), axis=-1, keepdims=True)
-    e = exp(s - where(top == -math.inf, 0.0, top))
+    if seen is not None:
+        s = where(seen, s, _LEAST[str(s.dtype)])
+    e = exp(s - maximum_of(s.detach(), axis=-1, keepdims=True))
+    if seen is not None:
+        e = where(seen, e, 0.0)
     sums = total(e, axis=-1, keepdims=True)
-    return e / where(sums == 0.0, 1.0, sums)
+    return e / where(equal(sums, 0.0), 1.0, sums)
 
 
 def _elementary(

@@ -113,8 +113,9 @@ def attention_mask(
                 f"{name}: attn_mask must have shape ({queries}, {keys}), queries and keys, or "
                 f"({batch * heads}, {queries}, {keys}); got {attn_mask.shape}"
             )
-        own = (batch, heads) if len(wanted) == 3 else (1, 1)
-        found = reshape(attn_mask, (*own, queries, keys))
+        found = attn_mask
+        if len(wanted) == 3:
+            found = reshape(attn_mask, (batch, heads, queries, keys))
     if key_padding_mask is not None:
         padding = _checked(name, "key_padding_mask", key_padding_mask, query)
         if padding.shape != (batch, keys) and (batch, padding.shape) != (1, (keys,)):

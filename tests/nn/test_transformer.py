@@ -160,6 +160,22 @@ def test_a_query_that_sees_nothing_gives_the_bias() -> None:
             assert not weights.detach().numpy()[0].any()
 
 
+def test_nothing_infinite_is_computed_on_the_way() -> None:
+    """What looks for NaN and infinity finds none where masks hide, to the second order."""
+    layer = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 3, 4)), requires_grad=True)
+    layer.double()
+    hidden = Tensor(np.array([[True] * 3, [False, True, False], [False] * 3]))
+    added = tg.where(hidden, -math.inf, 0.5).double()
+    with tg.autograd.detect_anomaly():
+        for need in (True, False):
+            for mask in (hidden, added):
+                y = layer(x, x, x, need_weights=need, attn_mask=mask, is_causal=need)[0]
+                (first,) = tg.autograd.grad(y.sum(), [x], create_graph=True)
+                first.sum().backward()
+    assert x.grad is not None
+
+
 def test_dropout_of_weights_in_training_alone(own_random_numbers: None) -> None:
     layer = nn.MultiheadAttention(8, 2, dropout=0.5)
     x = Tensor(np.random.default_rng(0).standard_normal((6, 2, 8)).astype(np.float32))
