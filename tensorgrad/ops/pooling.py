@@ -183,6 +183,9 @@ def _places(x: Any, y: Any, windows: Windows) -> Any:
 
 
 def _max_rule(g: Any, x: Any, y: Any, windows: Windows) -> Any:
+    bare = type(g) is np.ndarray and g.dtype in _BITS
+    if bare and all(w.tiles for w in windows) and not np.isnan(np.max(y, initial=0)):
+        return _tap_by_tap(g, x, y, windows)
     planes = math.prod(x.shape[: -len(windows)])
     size = math.prod(w.size for w in windows)
     results = math.prod(w.results for w in windows)
@@ -193,6 +196,27 @@ def _max_rule(g: Any, x: Any, y: Any, windows: Windows) -> Any:
     return reshape(d, x.shape)
 
 
+def _tap_by_tap(g: Any, x: Any, y: Any, windows: Windows) -> Any:
+    """The gradient of a maximum of windows that lie apart and inside, without NaN among ``y``.
+
+    Each tap of all windows is one view of ``x``. As with ``keep_where``, multiplying bits by 0 or 1
+    is quicker than selecting numbers.
+    """
+    bits: Any = _BITS[g.dtype]
+    d = np.zeros(x.shape, bits)
+    numbers = np.ascontiguousarray(g).view(bits)
+    free = np.ones(y.shape, np.bool_)  # the windows whose largest element is not found yet
+    for taps in itertools.product(*[range(w.kernel) for w in windows]):
+        each = zip(taps, windows, strict=True)
+        at = (..., *[slice(t, t + (w.results - 1) * w.stride + 1, w.stride) for t, w in each])
+        found = x[at] == y
+        found &= free
+        free ^= found
+        np.multiply(numbers, found, out=d[at])
+    return d.view(g.dtype)
+
+
+_BITS = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
 _MAX_POOL = Primitive(
     "max_pool", _max_value, {"x": _max_rule}, promotion="same", half_in_float32=True
 )

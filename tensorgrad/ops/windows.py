@@ -38,6 +38,11 @@ class Window(NamedTuple):
         return self.stride >= self.kernel and self.dilation == 1
 
     @property
+    def tiles(self) -> bool:
+        """Whether windows of equal length lie apart, and none reaches outside."""
+        return self.apart and not self.padding and self.padded == self.size
+
+    @property
     def whole(self) -> bool:
         """Whether there is one window, which has all elements and nothing else."""
         return self.results == 1 and self.kernel == self.size and not self.padding
