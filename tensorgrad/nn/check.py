@@ -139,6 +139,8 @@ class _Run:
             while array is not None and (maker := self.makers.get(array)) is not None:
                 argument = self.modules[maker]._output_argument
                 if argument:
+                    if getattr(self.modules[maker], argument, None) != _size(x, misfit.axis):
+                        break  # what came after it made another size of it
                     fixes.append(
                         f"{argument}={misfit.wanted} in {maker}, from which its input comes"
                     )
@@ -195,6 +197,8 @@ def _hint(error: BaseException) -> str:
     if ".mT" in text:  # the message of a product says which factor
         factor = "first" if "first factor with .mT" in text else "second"
         return f"transpose the {factor} factor with .mT, or make the two sizes equal"
+    if "kernel" in text:
+        return "a larger input, padding, a smaller kernel_size, or fewer strides or pools before"
     if "reshape" in text or "elements" in text:
         return "let one axis be -1, or change the sizes so that their product is that of the input"
     if "broadcast" in text:
@@ -212,6 +216,10 @@ def _users_line(error: BaseException) -> str:
         if not frame.filename.startswith(_PACKAGE):
             return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
     return ""
+
+
+def _size(x: Tensor, axis: int | None) -> int | None:
+    return None if axis is None or not x.shape else x.shape[axis]
 
 
 def _dtype_of(part: Module) -> Any:
