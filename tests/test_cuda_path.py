@@ -640,7 +640,7 @@ def test_training_agrees(make: Callable[[Any], optim.Optimizer], device: str) ->
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
-ROWS: list[Callable[[Any], optim.Optimizer]] = [
+OF_ROWS: list[Callable[[Any], optim.Optimizer]] = [
     lambda params: optim.SGD(params, lr=0.1),
     lambda params: optim.Adagrad(params, lr=0.1),
     lambda params: optim.SparseAdam(params, lr=0.1),
@@ -649,7 +649,7 @@ ROWS: list[Callable[[Any], optim.Optimizer]] = [
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-@pytest.mark.parametrize("make", ROWS)
+@pytest.mark.parametrize("make", OF_ROWS)
 def test_gradients_of_rows_and_of_slices_agree(
     make: Callable[[Any], optim.Optimizer], device: str
 ) -> None:
@@ -671,7 +671,7 @@ def test_gradients_of_rows_and_of_slices_agree(
             assert table.weight.grad.device.startswith(place)
             optim.clip_grad_norm_(table.parameters(), 2.0)
             optimizer.step()
-        found = table.weight.grad
+        found: Any = table.weight.grad
         ends.append([host(table.weight.detach()), host(found.indices), host(found.values)])
         ends[-1].append(host(found))
     for a, b in zip(*ends, strict=True):
