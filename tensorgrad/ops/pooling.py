@@ -208,7 +208,7 @@ def _tap_by_tap(g: Any, x: Any, y: Any, windows: Windows) -> Any:
     free = np.ones(y.shape, np.bool_)  # the windows whose largest element is not found yet
     for taps in itertools.product(*[range(w.kernel) for w in windows]):
         each = zip(taps, windows, strict=True)
-        at = (..., *[slice(t, t + (w.results - 1) * w.stride + 1, w.stride) for t, w in each])
+        at: Any = (..., *[slice(t, t + (w.results - 1) * w.stride + 1, w.stride) for t, w in each])
         found = x[at] == y
         found &= free
         free ^= found
