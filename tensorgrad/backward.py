@@ -22,7 +22,7 @@ from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
 from tensorgrad.ops.elementwise import add
 from tensorgrad.ops.parts import Part, Rows, RowsPart
-from tensorgrad.ops.shaping import unbroadcast
+from tensorgrad.ops.shaping import sum_of_recorded, unbroadcast
 from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
 from tensorgrad.turns import EVERYBODY, LIMIT
 from tensorgrad.versions import changed_since
@@ -146,12 +146,17 @@ class _BackwardPass:
             self._add_seeds(seeds)
             while self.heap:
                 at = heappop(self.heap)
-                self._visit(self.waiting.pop(at), self.gradients.pop(at))
+                g = self.gradients.pop(at)
+                self._visit(self.waiting.pop(at), sum_of_recorded(g) if type(g) is list else g)
         elif len(seeds) == 1 and type(seeds[0][0]) is not Leaf:
             self._fast_path(*seeds[0])
         else:
             self._add_seeds(seeds)
             self._fast_path(None, None)
+        if self.dispatched:
+            for at in [leaf.position for leaf in self.leaves]:
+                if type(self.gradients[at]) is list:
+                    self.gradients[at] = sum_of_recorded(self.gradients[at])
         for leaf in self.leaves:
             if leaf.hooks is not None:
                 at = leaf.position
@@ -185,6 +190,11 @@ class _BackwardPass:
             _use_device_of(d)
         if at in self.added and not self.dispatched:
             gradients[at] += d
+        elif self.dispatched and (isinstance(d, Part) or type(gradients[at]) is list):
+            before = gradients[at]  # they are added when all are there
+            if type(before) is not list:
+                before = gradients[at] = [before]
+            before.append(d)
         else:
             before = gradients[at]
             if _kept_as_rows(before):
@@ -197,6 +207,9 @@ class _BackwardPass:
         """Add ``part`` to the gradient of ``node``, in place: that costs no more than the part."""
         at, gradients = node.position, self.gradients
         held: Any = gradients.get(at)
+        if self.dispatched:
+            self._add(node, [part] if held is None else part)
+            return
         if type(node) is Leaf and self.targets is None and (held is None or _kept_as_rows(held)):
             rows = part.as_rows(0 if held is None else held.count)
             if rows is not None:
@@ -338,6 +351,8 @@ class _BackwardPass:
             if current_mode().grad:
                 return rule.function(g, *_on_the_tape(node, rule, saved))
             saved = [_without_history(v) for v in saved]
+            if rule.gives_parts:
+                return rule.eager(g, *saved)
         in_parts = rule.gives_parts and not self.observers
         if g.dtype in HALVES and node.op is not CAST and not in_parts:
             return _in_float32(rule, g, saved)  # the gradient of a cast has the dtype of its input

@@ -222,6 +222,58 @@ def test_one_array_is_made_for_all_parts(use: Any, monkeypatch: pytest.MonkeyPat
     assert len(made) == 1
 
 
+# --- programs -------------------------------------------------------------------------------------
+
+LOOPS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "x[t]": lambda x, t: x[t],
+    "x[:, t]": lambda x, t: x[:, t],
+    "x[..., t]": lambda x, t: x[..., -1 - t],
+    "windows": lambda x, t: x[t : t + 3],
+    "two axes": lambda x, t: x[t % 3, t],
+    "split": lambda x, t: tg.split(x, 20)[t],
+    "beside all": lambda x, t: x[t] * x.mean() + x[3],
+    "rows": lambda x, t: x[np.array([t, 0, t])],
+}
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_in_programs(name: str, leaf: bool) -> None:
+    """With the gradients of before, which are added to."""
+    start = np.random.default_rng(0).standard_normal((20, 20, 20)).astype(np.float32)
+    found = []
+    for compiled in (False, True):
+        x = Tensor(start, requires_grad=True)
+
+        def step(x: Tensor = x) -> Tensor:
+            y = x if leaf else x * 2.0
+            loss = _sum([tg.tanh(LOOPS[name](y, t)).sum() for t in range(9)])
+            (loss + y[0].square().sum()).backward()
+            return loss.detach()
+
+        executor = "auto" if leaf and name in ("x[t]", "windows") else "numpy"
+        run = tg.compile(step, executor=executor) if compiled else step
+        losses = [run().item() for _ in range(3)]
+        found.append((np.array(losses), host(x.grad)))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_one_instruction_adds_many_parts() -> None:
+    for shape, many in (((30, 200), True), ((30, 4), False)):
+        x = Tensor(np.ones(shape, np.float32), requires_grad=True)
+
+        def step(x: Tensor = x) -> Tensor:
+            x.grad = None
+            _sum([tg.tanh(x[t]).sum() for t in range(30)]).backward()
+            return x.sum().detach()
+
+        call = tg.compile(step, executor="numpy")
+        call()
+        ops = [i.op.name for i in call.program()]
+        assert (ops.count("from_parts"), ops.count("unslice")) == ((1, 0) if many else (0, 30))
+
+
 # --- sums at an index -----------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def _part(
     by_count: bool,
     sparse: bool,
 ) -> Any:
-    if by_count or not g.size:
+    if by_count or not g.size or hasattr(g, "node"):
         return _gradient(g, indices, weight_shape, padding_idx, by_count)
     keys = indices.reshape(-1).astype(np.int64, copy=False)  # which has room for all rows
     keys = keys + weight_shape[0] * (keys < 0)

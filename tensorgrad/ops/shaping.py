@@ -451,11 +451,84 @@ _SLICE: Primitive = Primitive(
     _slice_value,
     {"x": lambda g, index, x_shape: _unslice(g, index, x_shape)},
     moves=True,
-    part=lambda g, index, x_shape: GradientPart(g, decoded(index), x_shape),
+    part=lambda g, index, x_shape: _slice_part(g, index, x_shape),
 )
 _UNSLICE: Primitive = Primitive(
     "unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)}, moves=True
 )
+
+
+def _from_parts_value(
+    xp: Any, *parts: Any, indices: tuple[tuple[Part, ...], ...], shape: tuple[int, ...]
+) -> Any:
+    y = xp.zeros(shape, parts[0].dtype)
+    apart = _apart(indices)
+    for index, part in zip(indices, parts, strict=True):
+        view = y[decoded(index)]
+        if apart:
+            view[...] = part
+        else:
+            xp.add(view, part, out=view)
+    return y
+
+
+def _apart(indices: tuple[tuple[Part, ...], ...]) -> bool:
+    """Whether no two of these indices name the same element: numbers that differ on one axis."""
+    first = indices[0]
+    axis = next((k for k, part in enumerate(first) if type(part) is int), None)
+    if axis is None or Ellipsis in first[:axis] or None in first[:axis]:
+        return False
+    rest = first[:axis], first[axis + 1 :]
+    if any((index[:axis], index[axis + 1 :]) != rest for index in indices):
+        return False
+    numbers = {index[axis] for index in indices}
+    alike = all(type(n) is int and n >= 0 for n in numbers) or len(numbers) == 1
+    return alike and len(numbers) == len(indices)
+
+
+_FROM_PARTS = Primitive("from_parts", _from_parts_value, {"*parts": None}, half_in_float32=True)
+
+# In programs fewer parts, and those of smaller arrays, are added up as whole arrays: all that
+# happens to them becomes one loop.
+_MANY_PARTS = 8
+_LARGE_WHOLE = 1 << 12
+
+
+class RecordedPart(GradientPart):
+    """A part at a basic index, a tensor, for a program."""
+
+    __slots__ = ()
+
+    def whole(self) -> Any:
+        """See ``GradientPart``."""
+        return _unslice(self.array, self.index, self.shape)
+
+
+def sum_of_recorded(items: Sequence[Any]) -> Any:
+    """The sum of whole gradients and of ``RecordedPart``, of one value; by one operation if many.
+
+    The whole ones are added in order.
+    """
+    parts = [item for item in items if isinstance(item, RecordedPart)]
+    together = len(parts) >= _MANY_PARTS and math.prod(parts[0].shape) >= _LARGE_WHOLE
+    total: Any = None
+    for item in items:
+        if isinstance(item, RecordedPart):
+            if together:
+                continue
+            item = item.whole()
+        total = item if total is None else total + item
+    if together:
+        attrs = {"indices": tuple(p.index for p in parts), "shape": parts[0].shape}
+        found = apply(_FROM_PARTS, [p.array for p in parts], attrs)
+        total = found if total is None else total + found
+    return total
+
+
+def _slice_part(g: Any, index: tuple[Part, ...], x_shape: tuple[int, ...]) -> GradientPart:
+    if hasattr(g, "node"):
+        return RecordedPart(g, index, x_shape)
+    return GradientPart(g, decoded(index), x_shape)
 
 
 def sliced(x: Any, index: tuple[Part, ...]) -> Any:

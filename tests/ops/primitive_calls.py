@@ -20,6 +20,7 @@ from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops import attention, recurrence, recurrence_loops
+from tensorgrad.ops.shaping import RecordedPart, sum_of_recorded
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.tape import LEAF, Primitive, apply
 
@@ -147,6 +148,8 @@ def _others() -> None:
         draws((3, 4))
     tg.random.randint(0, 1000, (3, 4))
     tg.random.permutation(9)
+    for places in (range(8), [3] * 8):  # apart, and all at one
+        sum_of_recorded([RecordedPart(Tensor(0.5), (k, ...), (5000,)) for k in places])
     x.detach().to("cpu")
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
