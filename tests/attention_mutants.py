@@ -102,7 +102,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "blocks as high as there are queries",
         _BLOCKS,
-        "        room = SCORES // max(1, self.height)\n",
+        "        room = self.scores_at_once // max(1, self.height)\n",
         "        self.height, room = self.rows, self.columns\n",
         "memory of attention",
     ),

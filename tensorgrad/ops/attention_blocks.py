@@ -27,6 +27,8 @@ INPUTS = ("q", "k", "v", "mask")
 #: So many scores are computed at a time, at most, and so many rows of one head.
 SCORES = 1 << 18
 ROWS = 256
+#: By how much blocks are larger and higher on a GPU, where each costs launches and not cache.
+ON_GPU = 64, 8
 
 Slices = tuple[slice, ...]
 
@@ -54,11 +56,13 @@ class Blocks:
         if mask is not None:
             shape = (*self.heads, self.rows, self.columns)
             self.mask = xp.broadcast_to(mask, shape)
+        more, higher = (1, 1) if xp is np else ON_GPU
+        self.scores_at_once, rows = SCORES * more, ROWS * higher
         # What lies above the diagonal is left out block by block: so not all in one.
-        self.height = min(self.rows, -(-ROWS // 2) if causal else ROWS)
-        if not causal and self.rows * self.columns <= SCORES:
+        self.height = min(self.rows, -(-rows // 2) if causal else rows)
+        if not causal and self.rows * self.columns <= self.scores_at_once:
             self.height = self.rows
-        room = SCORES // max(1, self.height)
+        room = self.scores_at_once // max(1, self.height)
         self.width = self.columns if self.columns <= room else max(4, room // 4 * 4)
 
     def broadcast(self, x: Any) -> Any:
@@ -68,7 +72,7 @@ class Blocks:
 
     def groups(self) -> Iterator[Slices]:
         """Parts of the heads, each of which has as many as there is room for."""
-        room = max(1, SCORES // max(1, self.height * self.width))
+        room = max(1, self.scores_at_once // max(1, self.height * self.width))
         steps: list[int] = []
         for n in reversed(self.heads):
             steps.insert(0, max(1, min(n, room)))
@@ -195,7 +199,7 @@ def _rows_of(blocks: Blocks, heads: Slices, rows: slice, columns: Sequence[slice
 def _gradients(blocks: Blocks, g: Any, y: Any, r: Any, targets: Sequence[Any]) -> None:
     """Add the gradients of q, k, v and mask to ``targets``, arrays of their shapes or ``None``."""
     xp, g = blocks.xp, blocks.broadcast(_for_products(blocks.xp, g))
-    into = [_Sum(xp, t, len(blocks.heads)) for t in targets]
+    into = [_Sum(t, len(blocks.heads)) for t in targets]
     for heads in blocks.groups():
         for rows in blocks.row_blocks():
             here = (*heads, rows)
@@ -230,8 +234,7 @@ class _Sum:
     target: in the shape of the array. heads: how many axes lie before the last two.
     """
 
-    def __init__(self, xp: Any, target: Any, heads: int) -> None:
-        self.xp = xp
+    def __init__(self, target: Any, heads: int) -> None:
         if target is not None:
             target = target.reshape((1,) * (heads + 2 - target.ndim) + target.shape)
         self.target = target

@@ -27,6 +27,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of few scores, so that small examples take many."""
     monkeypatch.setattr(attention_blocks, "SCORES", 24)
     monkeypatch.setattr(attention_blocks, "ROWS", 4)
+    monkeypatch.setattr(attention_blocks, "ON_GPU", (1, 1))
 
 
 @pytest.fixture(params=["blocks", "whole"])
