@@ -192,6 +192,9 @@ class _Call:
         leaves = [t.requires_grad_() for t, needed in given if needed]
         if self.name == "ctc_loss":  # PyTorch's gradient is right behind it alone (issue 67462)
             args[0] = functional.log_softmax(args[0], -1)
+        pieces = kwargs.pop("options", None)  # of a linear layer's cross-entropy
+        if pieces is not None:
+            kwargs["rows"] = pieces.batch_chunk_size
         names = {key: RENAMED.get(key, key) for key in kwargs}
         result = function(*args, **{names[key]: value for key, value in kwargs.items()})
         outputs = _flat(result, tg.Tensor)

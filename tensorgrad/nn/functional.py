@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from tensorgrad import sparse as _sparse  # noqa: F401 (embedding leaves gradients of its class)
-from tensorgrad.nn import borders, distances, loss_functions, penalties
+from tensorgrad.nn import borders, distances, linear_losses, loss_functions, penalties
 from tensorgrad.nn.borders import *
 from tensorgrad.nn.distances import *
+from tensorgrad.nn.linear_losses import *
 from tensorgrad.nn.loss_functions import *
 from tensorgrad.nn.penalties import *
 from tensorgrad.ops import (
@@ -72,6 +73,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
         further_activations,
         index_pooling,
         lookup,
+        linear_losses,
         loss_functions,
         losses,
         multi_head_attention,

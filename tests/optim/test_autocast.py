@@ -40,6 +40,7 @@ LOSSES: dict[str, Any] = {
     "cosine_embedding_loss": lambda v: (v, v + 1.0, Tensor(SIGNS)),
     "cosine_similarity": lambda v: (v, v + 1.0),
     "cross_entropy": lambda v: (v, Tensor(LABELS)),
+    "linear_cross_entropy": lambda v: (v, tg.eye(4, dtype=v.dtype), Tensor(LABELS)),
     "ctc_loss": lambda v: (v, Tensor([1, 3]), Tensor(3), Tensor(2)),
     "gaussian_nll_loss": lambda v: (v, v + 1.0, tg.abs(v) + 0.5),
     "hinge_embedding_loss": lambda v: (v, tg.sign(v)),
