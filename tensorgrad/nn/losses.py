@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tensorgrad.nn import functional
-from tensorgrad.nn.module import Module
+from tensorgrad.nn.layers import Linear
+from tensorgrad.nn.module import Module, check_sizes
+from tensorgrad.ops.random import Generator
 from tensorgrad.tensor import Tensor
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CosineSimilarity",
     "CrossEntropyLoss", "FocalLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
-    "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss",
+    "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PairwiseDistance",
     "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
@@ -53,6 +56,62 @@ def _keep(module: Module, name: str, weight: Any) -> None:
         module.register_buffer(name, weight if isinstance(weight, Tensor) else Tensor(weight))
     else:
         setattr(module, name, None)
+
+
+class LinearCrossEntropyLoss(Module):
+    """``functional.linear_cross_entropy`` with a linear layer of its own, ``linear``.
+
+    in_features: the size of the input's last axis. num_classes: C. out_features: the sizes d1, ...
+        of logits (N, C, d1, ...). bias: whether the layer has one.
+    reduction, weight, ignore_index, label_smoothing, rows: as there.
+    device, dtype, generator: as in Linear.
+
+    Raises ValueError for sizes that are not positive integers.
+    """
+
+    _shown = ("in_features", "num_classes", "reduction")
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: str | None = None,
+        dtype: Any = None,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        rows: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        check_sizes("LinearCrossEntropyLoss", num_classes=num_classes)
+        self.in_features, self.num_classes = in_features, num_classes
+        self.out_features = tuple(out_features)
+        outputs = num_classes * math.prod(self.out_features)
+        self.linear = Linear(in_features, outputs, bias, device, dtype, generator)
+        self.reduction, self.rows = reduction, rows
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        _keep(self, "weight", weight)
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        """The loss of the layer's logits of ``input`` against ``target``."""
+        shape = (self.num_classes, *self.out_features)
+        bias = self.linear.bias
+        return functional.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape((*shape, self.in_features)),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            rows=self.rows,
+        )
 
 
 class CrossEntropyLoss(_Loss):

@@ -11,7 +11,7 @@ import pytest
 from sampler import host
 
 import tensorgrad as tg
-from tensorgrad import Tensor
+from tensorgrad import Tensor, nn
 from tensorgrad.errors import ShapeError
 from tensorgrad.nn import functional as F  # noqa: N812
 
@@ -131,6 +131,28 @@ def test_in_a_compiled_step(rng: np.random.Generator) -> None:
         wanted = [host(step(labels)), host(x.grad), host(w.grad)]
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("further", [(), (2,)])
+def test_the_module_has_pytorchs_parameters(
+    further: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    torch: Any = pytest.importorskip("torch")
+    options: dict[str, Any] = {"out_features": further, "bias": True, "ignore_index": 2}
+    ours = nn.LinearCrossEntropyLoss(FEATURES, CLASSES, **options, rows=2).double()
+    theirs = torch.nn.LinearCrossEntropyLoss(FEATURES, CLASSES, **options).double()
+    theirs.load_state_dict({k: torch.tensor(host(v)) for k, v in ours.state_dict().items()})
+    x = rng.normal(size=(N, FEATURES))
+    target = np.broadcast_to(LABELS.reshape(-1, *(1,) * len(further)), (N, *further)).copy()
+    y, z = ours(Tensor(x), Tensor(target)), theirs(torch.tensor(x), torch.tensor(target))
+    np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-10)
+    y.backward()
+    z.backward()
+    for name, p in ours.named_parameters():
+        wanted = dict(theirs.named_parameters())[name].grad.numpy()
+        np.testing.assert_allclose(host(p.grad), wanted, rtol=1e-8, atol=1e-12)
+    with pytest.raises(ValueError, match="num_classes must be a positive integer"):
+        nn.LinearCrossEntropyLoss(3, 0)
 
 
 def test_errors() -> None:
