@@ -349,7 +349,8 @@ class _BackwardPass:
             _check_saved(node, rule, saved)
         if self.dispatched:
             if current_mode().grad:
-                return rule.function(g, *_on_the_tape(node, rule, saved))
+                saved = _on_the_tape(node, rule, saved)
+                return (rule.eager if rule.gives_parts else rule.function)(g, *saved)
             saved = [_without_history(v) for v in saved]
             if rule.gives_parts:
                 return rule.eager(g, *saved)

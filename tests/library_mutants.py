@@ -293,8 +293,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "places counted from the end",
         f"{OPS}/parts.py",
-        "np.where(at < 0, at + shape[axis], at) * math.prod(shape[axis + 1 :])",
-        "np.where(at < 0, at + shape[axis] - 1, at) * math.prod(shape[axis + 1 :])",
+        "np.where(places < 0, places + shape[axis], places)",
+        "np.where(places < 0, places + shape[axis] - 1, places)",
         "indexing",
     ),
     Mutant(

@@ -222,6 +222,19 @@ def test_one_array_is_made_for_all_parts(use: Any, monkeypatch: pytest.MonkeyPat
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("leaf", [True, False])
+def test_second_gradients_through_many_slices(leaf: bool) -> None:
+    """Of the sum of x[t]**3 + x[:, t]**3: the gradient of the sum of the squared gradient."""
+    values = np.random.default_rng(0).standard_normal((12, 12, 40))
+    x = Tensor(values, requires_grad=True)
+    y = x if leaf else x * 1.0
+    parts = [y[t] for t in range(12)] + [y[:, t] for t in range(12)]
+    (g,) = grad(_sum([(p * p * p).sum() for p in parts]), x, create_graph=True)
+    np.testing.assert_allclose(host(g.detach()), 6 * values**2, rtol=1e-12)
+    (second,) = grad((g * g).sum(), x)
+    np.testing.assert_allclose(host(second), 144 * values**3, rtol=1e-12)
+
+
 # --- programs -------------------------------------------------------------------------------------
 
 LOOPS: dict[str, Callable[[Tensor, int], Tensor]] = {

@@ -486,16 +486,21 @@ def _apart(indices: tuple[tuple[Part, ...], ...]) -> bool:
     return alike and len(numbers) == len(indices)
 
 
-_FROM_PARTS = Primitive("from_parts", _from_parts_value, {"*parts": None}, half_in_float32=True)
+_FROM_PARTS = Primitive(
+    "from_parts",
+    _from_parts_value,
+    {"*parts": lambda g, indices, index: sliced(g, indices[index])},
+    half_in_float32=True,
+)
 
-# In programs fewer parts, and those of smaller arrays, are added up as whole arrays: all that
-# happens to them becomes one loop.
+# Where they are recorded, fewer parts, and those of smaller arrays, are added up as whole arrays:
+# in programs all that happens to these becomes one loop.
 _MANY_PARTS = 8
 _LARGE_WHOLE = 1 << 12
 
 
 class RecordedPart(GradientPart):
-    """A part at a basic index, a tensor, for a program."""
+    """A part at a basic index, a tensor: what is added is recorded."""
 
     __slots__ = ()
 

@@ -57,6 +57,11 @@ class Bundle:
         Where the gradient is kept as rows, they are for the primitive of rows.
         """
         dtype, array_type = self.dtype, self.array_type
+        if self.alone and _comes_in_rows(g := self.params[0].grad):
+            a = self.params[0].data
+            fits = type(a) is array_type and a.dtype is dtype
+            same = self.device is None or self.params[0].device == self.device
+            return [*self.heads, a, *g.coalesced()] if fits and same else None
         values = []
         gradients = []
         for p in self.params:
@@ -65,8 +70,6 @@ class Bundle:
             a = p.data
             if g is None or type(a) is not array_type or a.dtype is not dtype:
                 return None
-            if self.alone and _comes_in_rows(g):
-                return [*self.heads, a, *g.coalesced()]
             if self.device is not None and p.device != self.device:
                 return None
             values.append(a)
