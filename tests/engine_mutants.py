@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attention_mutants
 import library_mutants
+import recurrence_mutants
 from mutation import Mutant, Selection
 
 _COMPILE = "tests/program/test_compile.py"
@@ -84,6 +85,7 @@ SELECTIONS: dict[str, Selection] = {
     ),
     **attention_mutants.SELECTIONS,
     **library_mutants.SELECTIONS,
+    **recurrence_mutants.SELECTIONS,
 }
 
 TAPE, BACKWARD = "tensorgrad/tape.py", "tensorgrad/backward.py"
@@ -1123,4 +1125,5 @@ MUTANTS: list[Mutant] = [
     ),
     *attention_mutants.MUTANTS,
     *library_mutants.MUTANTS,
+    *recurrence_mutants.MUTANTS,
 ]

@@ -22,7 +22,7 @@ from tensorgrad.nn.utils.rnn import (
     unpack_sequence,
     unpad_sequence,
 )
-from tensorgrad.ops import recurrence
+from tensorgrad.ops import recurrence, recurrence_loops
 
 try:
     import torch
@@ -232,6 +232,19 @@ def test_weights_go_both_ways(kind: str) -> None:
             np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("numbers", [1, 150])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_inputs_part_may_be_computed_in_pieces(
+    kind: str, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one step, or of a few and a rest, in both directions."""
+    layer = getattr(nn, kind)(3, 4, bidirectional=True, dtype="float64")
+    x = Tensor(RNG(0).standard_normal((11, 2, 3)))
+    wanted = layer(x)[0].detach().numpy()
+    monkeypatch.setattr(recurrence_loops, "_AT_A_TIME", numbers)
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=1e-13)
+
+
 @needs_torch
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,6 +286,21 @@ def test_gradients_of_some_inputs_alone_are_the_same_and_nothing_waits_afterward
     del g
     gc.collect()
     assert not recurrence._FOUND
+
+
+def test_gradients_of_biases_are_apart_and_a_tensor_may_be_given_twice() -> None:
+    layer = nn.LSTM(2, 3, dtype="float64")
+    x = Tensor(RNG(0).standard_normal((4, 2, 2)))
+    layer(x)[0].sum().backward()
+    first, second = layer.bias_ih_l0.grad, layer.bias_hh_l0.grad
+    assert first is not None
+    assert second is not None
+    assert not np.shares_memory(first.numpy(), second.numpy())
+    s, weights = ours(RNG(1).standard_normal((2, 3))), (layer.weight_ih_l0, layer.weight_hh_l0)
+    loss = nn.functional.lstm(x, *weights, None, None, s, s)[0].square().sum()
+    (plain,) = tg.autograd.grad(loss, s, retain_graph=True)
+    (recorded,) = tg.autograd.grad(loss, s, create_graph=True)
+    np.testing.assert_allclose(recorded.detach().numpy(), plain.numpy(), rtol=1e-12)
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:

@@ -1,0 +1,149 @@
+"""Mistakes in recurrent layers and packed sequences, and the tests that have to find them."""
+
+from __future__ import annotations
+
+from mutation import Mutant, Selection
+
+SELECTIONS: dict[str, Selection] = {
+    "recurrence": Selection(
+        "tests/nn/test_recurrent.py tests/ops/test_table.py"
+        " -k '(recurrent and not compiles and not cuda) or lstm or gru or rnn'",
+        8,
+    ),
+    "kept memory": Selection("tests/test_memory.py", 2),
+}
+
+_LOOPS = "tensorgrad/ops/recurrence_loops.py"
+_OPS = "tensorgrad/ops/recurrence.py"
+_LAYERS = "tensorgrad/nn/recurrent.py"
+_PACKING = "tensorgrad/nn/utils/rnn.py"
+_MEMORY = "tensorgrad/backend/memory.py"
+
+MUTANTS: list[Mutant] = [
+    Mutant(
+        "a state moves on behind the end of its sequence",
+        _LOOPS,
+        "            xp.copyto(cell, c, where=~alive[t])\n",
+        "            pass\n",
+        "recurrence",
+    ),
+    Mutant(
+        "the gradient of a cell passes the end of its sequence",
+        _LOOPS,
+        "            xp.copyto(dc, held, where=~alive[t])\n",
+        "",
+        "recurrence",
+    ),
+    Mutant(
+        "pieces of the input come in the same order in both directions",
+        _LOOPS,
+        "for start in reversed(starts) if reverse else starts:",
+        "for start in starts:",
+        "recurrence",
+    ),
+    Mutant(
+        "the state before each step is that of the other direction",
+        _LOOPS,
+        "start = self.batch * self.out if self.reverse else 0",
+        "start = 0 if self.reverse else self.batch * self.out",
+        "recurrence",
+    ),
+    Mutant(
+        "the first cell counts as zeros backward",
+        _LOOPS,
+        "    first = _state(xp, c, n, batch, g.dtype)\n",
+        "    first = _state(xp, None, n, batch, g.dtype)\n",
+        "recurrence",
+    ),
+    Mutant(
+        "the gradient of the last cell is lost",
+        _LOOPS,
+        'dc = given["c"].T.copy()',
+        'dc = 0 * given["c"].T.copy()',
+        "recurrence",
+    ),
+    Mutant(
+        "a projection gets gradients from behind the end",
+        _LOOPS,
+        "(dh if alive is None else dh * alive[t]).T",
+        "dh.T",
+        "recurrence",
+    ),
+    Mutant(
+        "one bias counts twice in the candidates of a GRU",
+        _LOOPS,
+        "xp.zeros_like(b_hh[2 * hidden :]) if b_ih is None else b_ih[2 * hidden :]",
+        "b_hh[2 * hidden :] if b_ih is None else b_ih[2 * hidden :]",
+        "recurrence",
+    ),
+    Mutant(
+        "nothing is kept for a gradient that is wanted",
+        _OPS,
+        'keep = current_mode().grad and any(getattr(a, "node", None) is not None for a in inputs)',
+        "keep = False",
+        "recurrence",
+    ),
+    Mutant(
+        "what lies behind the end is computed with",
+        _OPS,
+        "        x = where(alive, x, 0.0)  # what lies behind the end is never computed with\n",
+        "",
+        "recurrence",
+    ),
+    Mutant(
+        "a second gradient takes a tensor twice for one",
+        _OPS,
+        "            own[k] = broadcast_to(v, v.shape)\n",
+        "            own[k] = v\n",
+        "recurrence",
+    ),
+    Mutant(
+        "both biases share one gradient",
+        _OPS,
+        'found[k] = found["b_ih"].copy()  # the same sum',
+        'found[k] = found["b_ih"]',
+        "recurrence",
+    ),
+    Mutant(
+        "states of directions are taken from the layer before",
+        _LAYERS,
+        "tuple(s[len(ends)] for s in states)",
+        "tuple(s[layer] for s in states)",
+        "recurrence",
+    ),
+    Mutant(
+        "dropout before the first layer",
+        _LAYERS,
+        "if layer and self.dropout and self.training:",
+        "if self.dropout and self.training:",
+        "recurrence",
+    ),
+    Mutant(
+        "last states stay in the order of lengths",
+        _LAYERS,
+        "            last = [take(s, back, axis=1) for s in last]\n",
+        "            last = [take(s, take(back, back), axis=1) for s in last]\n",
+        "recurrence",
+    ),
+    Mutant(
+        "the order of the batch is that of sorting",
+        _PACKING,
+        "(order, np.argsort(order))",
+        "(order, order)",
+        "recurrence",
+    ),
+    Mutant(
+        "memory is given to two arrays",
+        _MEMORY,
+        "                return _kept.pop(k)\n",
+        "                return memory\n",
+        "kept memory",
+    ),
+    Mutant(
+        "memory is kept without bound",
+        _MEMORY,
+        "        while sum(m.size for m in _kept) > ROOM:\n",
+        "        while False:\n",
+        "kept memory",
+    ),
+]
