@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tensorgrad.nn import (
     activations,
+    adaptive,
     attention,
     check,
     containers,
@@ -26,6 +27,7 @@ from tensorgrad.nn import init as init
 from tensorgrad.nn import models as models
 from tensorgrad.nn import utils as utils
 from tensorgrad.nn.activations import *
+from tensorgrad.nn.adaptive import *
 from tensorgrad.nn.attention import *
 from tensorgrad.nn.check import *
 from tensorgrad.nn.containers import *
@@ -47,6 +49,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     __all__ = ["functional", "init", "models", "utils"]
     for _module in (
         activations,
+        adaptive,
         attention,
         check,
         containers,
