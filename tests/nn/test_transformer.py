@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulator import emulator
 from program.executors import EVERY_EXECUTOR
+from standin import cupy_standin
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
@@ -345,6 +347,34 @@ def test_training_as_a_program(executor: str, own_random_numbers: None) -> None:
         assert not compiled or run.executor == executor, run.report()
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
     assert losses[0][-1] < losses[0][0]
+
+
+def test_training_on_the_emulated_gpu(own_random_numbers: None) -> None:
+    """Eager and as kernels, with dropout everywhere: the steps of the CPU."""
+    reason = emulator.available()
+    if reason is not None:
+        pytest.skip(reason)
+    x = np.random.default_rng(0).standard_normal((4, 2, 8)).astype(np.float32)
+    losses = []
+    with cupy_standin.installed():
+        for device, compiled in (("cpu", False), ("cuda", False), ("cuda", True)):
+            layer = nn.TransformerEncoderLayer(8, 2, 12, 0.2, generator=Generator(3)).to(device)
+            optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+            given = Tensor(x, device=device)
+
+            def step(given: Tensor, layer: Any = layer, optimizer: Any = optimizer) -> Tensor:
+                optimizer.zero_grad()
+                loss = layer(given, is_causal=True).square().mean()
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            run: Any = tg.compile(step) if compiled else step
+            tg.manual_seed(0)
+            losses.append([float(run(given).item()) for _ in range(3)])
+            assert not compiled or run.executor == "cuda", run.report()
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-5)
 
 
 def test_16_bits() -> None:
