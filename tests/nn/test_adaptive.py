@@ -70,7 +70,8 @@ def test_initial_values_are_those_of_the_generator() -> None:
 
 
 def test_what_is_refused() -> None:
-    for cutoffs in ([], [0, 3], [3, 3], [5, 3], [3, 10], [2.5]):
+    wrong: list[Any] = [[], [0, 3], [3, 3], [5, 3], [3, 10], [2.5]]
+    for cutoffs in wrong:
         with pytest.raises(ValueError, match="cutoffs must be integers that rise"):
             nn.AdaptiveLogSoftmaxWithLoss(8, 10, cutoffs)
     with pytest.raises(ValueError, match="cluster 2 would have inputs of size 0"):
