@@ -362,6 +362,7 @@ CALLS |= {
 }  # loops of products
 CALLS |= {"convolution", "convolution_input", "convolution_weight"}  # computed in tiles
 CALLS |= {"astype"}  # whole numbers of floats: where these have none, C promises nothing
+CALLS |= {"bag", "first_largest"}  # they search and sort, for bags of any length
 CALLS |= {"ctc_loss"}  # its steps depend on one another
 
 
