@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.creation import zeros_like
 from tensorgrad.ops.elementwise import clip, maximum, sqrt, square, weighted, where
 from tensorgrad.ops.losses import above_zero, paired, reduced
 from tensorgrad.ops.numbers import number
@@ -202,7 +203,7 @@ def _length(x: Any, p: float) -> Tensor:
     if not x.shape[-1]:
         return total(x, axis=-1)
     length = norm(x, p, axis=-1)
-    return length if p else length + weighted(total(x, axis=-1), 0.0)
+    return length if p else length + weighted(total(x, axis=-1), zeros_like(length))
 
 
 #: ``compute_mode`` of ``cdist``: whether there is a product, for vectors given how many differences
