@@ -122,7 +122,7 @@ def test_layers_are_pytorchs(kind: str, seed: int) -> None:
     options = drawn_options(rng, kind)
     layer = getattr(nn, kind)(3, 4, dtype="float64", **options)
     other = theirs_of(layer)
-    batch = [None, 1, 3, 5, 0, 2][seed]
+    batch = [1, None, 3, 5, 0, None][seed]
     steps = int(rng.integers(1, 6))
     shape = (steps, 3) if batch is None else (steps, batch, 3)
     if options["batch_first"] and batch is not None:
