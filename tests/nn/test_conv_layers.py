@@ -84,6 +84,19 @@ def test_a_transposed_convolution_takes_the_size_of_its_output() -> None:
             layer(tg.ones((2, 1, 4, 4)), output_size=size)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "flops"),
+    [
+        # twice the multiplications of each window, and the additions of the bias
+        (nn.Conv2d(4, 6, 3, groups=2, stride=2), (2, 4, 7, 9), (2 * 18 + 1) * 2 * 6 * 3 * 4),
+        (nn.Conv1d(4, 6, 3, bias=False), (2, 4, 7), 2 * 12 * 2 * 6 * 5),
+        (nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5), 2 * 18 * 2 * 4 * 5 + 2 * 6 * 11),
+    ],
+)
+def test_floating_point_operations(layer: Any, shape: tuple[int, ...], flops: int) -> None:
+    assert layer.summary(shape).flops == flops
+
+
 def test_mistakes_in_a_network_are_found_with_their_fixes() -> None:
     net = nn.Sequential(
         nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(16, 4, 3), nn.Conv1d(4, 2, 3), nn.Flatten()
