@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention_mutants
+import convolution_mutants
 import library_mutants
 import recurrence_mutants
 from mutation import Mutant, Selection
@@ -84,6 +85,7 @@ SELECTIONS: dict[str, Selection] = {
         f"{_CHANGES} -k 'twice or memory or names or two_tensors or outside_tensor'", 6
     ),
     **attention_mutants.SELECTIONS,
+    **convolution_mutants.SELECTIONS,
     **library_mutants.SELECTIONS,
     **recurrence_mutants.SELECTIONS,
 }
@@ -1124,6 +1126,7 @@ MUTANTS: list[Mutant] = [
         "cuda",
     ),
     *attention_mutants.MUTANTS,
+    *convolution_mutants.MUTANTS,
     *library_mutants.MUTANTS,
     *recurrence_mutants.MUTANTS,
 ]
