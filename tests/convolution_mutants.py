@@ -42,13 +42,6 @@ MUTANTS: list[Mutant] = [
         "convolutions",
     ),
     Mutant(
-        "windows that are apart are taken for runs",
-        _TILES,
-        "runs = runs and few and self.xp is np and all(s == 1 for s in stride)",
-        "runs = runs and few and self.xp is np",
-        "convolutions",
-    ),
-    Mutant(
         "all of a batch is one tile",
         _TILES,
         "pieces = -(-n // min(n, max(1, left)))",

@@ -7,7 +7,7 @@ the cache, and memory does not grow with batch or image.
 
 Where windows lie next to each other (stride 1), the columns of a tap are one contiguous run of the
 padded tile, with a few positions between the rows that belong to no window and are left out in the
-end: a run is copied many times faster than single rows.
+end: a run is copied many times faster than single rows. With a stride there would be too many.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class _Windows:
         found = self._forms.get(form)
         if found is None:
             few = math.prod(extent) <= _WASTE * math.prod(counts)
-            runs = runs and few and self.xp is np and all(s == 1 for s in stride)
+            runs = runs and few and self.xp is np
             found = _Columns(self, tile.counts, extent, tuple(inside), runs)
             self._forms[form] = found
         found.load(self.x[(tile.part[0], slice(None), *source)])
