@@ -5,6 +5,7 @@ from __future__ import annotations
 import attention_mutants
 import convolution_mutants
 import library_mutants
+import pooling_mutants
 import recurrence_mutants
 from mutation import Mutant, Selection
 
@@ -88,6 +89,7 @@ SELECTIONS: dict[str, Selection] = {
     **convolution_mutants.SELECTIONS,
     **library_mutants.SELECTIONS,
     **recurrence_mutants.SELECTIONS,
+    **pooling_mutants.SELECTIONS,
 }
 
 TAPE, BACKWARD = "tensorgrad/tape.py", "tensorgrad/backward.py"
@@ -1129,4 +1131,5 @@ MUTANTS: list[Mutant] = [
     *convolution_mutants.MUTANTS,
     *library_mutants.MUTANTS,
     *recurrence_mutants.MUTANTS,
+    *pooling_mutants.MUTANTS,
 ]

@@ -51,14 +51,13 @@ __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
-
 ]  # fmt: skip
 
 Function = Callable[..., Any]
 
 
 def named(name: str, doc: str, **row: Any) -> Callable[[Function], Any]:
-    """Enter a function under ``name``, which stands in the documentation for ``{}``."""
+    """Enter a function in the table under ``name``, with this documentation."""
 
     def enter(function: Function) -> Any:
         function.__name__ = function.__qualname__ = name
