@@ -267,3 +267,13 @@ def test_unsupported_dtype(dtype: Any) -> None:
 def test_words_per_number() -> None:
     assert philox.words_per_number("float32") == 1
     assert philox.words_per_number(np.dtype(np.float64)) == 2
+
+
+@pytest.mark.parametrize("position", [0, 4, 7, 2**40 + 2])
+def test_rows_are_parts_of_the_stream(position: int) -> None:
+    """Wherever they begin, in any order, and also where they take several passes."""
+    for numbers, stride, n in (([3, 0, 3, 2**33], 12, 9), ([5], 4, 0), (range(900), 64, 61)):
+        rows = philox.rows(np, 11, position, np.array(numbers, np.uint64), stride, n)
+        assert rows.shape == (len(numbers), n)
+        for row, number in list(zip(rows, numbers, strict=True))[:: max(1, len(numbers) // 7)]:
+            np.testing.assert_array_equal(row, philox.bits(np, 11, position + number * stride, n))

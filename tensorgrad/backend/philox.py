@@ -83,13 +83,7 @@ def bits(xp: Any, key: int, position: int, n: int) -> Any:
         # lose the low bits of a large first block.
         index = xp.arange(part.shape[0], dtype=xp.uint64)
         index += np.uint64(first_block + start)
-        counter = (
-            index & np.uint64(0xFFFFFFFF),
-            index >> np.uint64(32),
-            xp.zeros_like(index),
-            xp.zeros_like(index),
-        )
-        _philox_4x32_10(xp, counter, key, part)
+        _encrypt(xp, index, key, part)
     return out.reshape(-1)[skip : skip + n]
 
 
@@ -114,15 +108,8 @@ def rows(xp: Any, key: int, position: int, numbers: Any, stride: int, n: int) ->
     out = xp.empty((counters.shape[0], 4), dtype=xp.uint32)
     chunk = _chunk_blocks(xp)
     for start in range(0, counters.shape[0], chunk):
-        part = out[start : start + chunk]
-        index = counters[start : start + chunk]
-        counter = (
-            index & np.uint64(0xFFFFFFFF),
-            index >> np.uint64(32),
-            xp.zeros_like(index),
-            xp.zeros_like(index),
-        )
-        _philox_4x32_10(xp, counter, key, part)
+        part = slice(start, start + chunk)
+        _encrypt(xp, counters[part], key, out[part])
     return out.reshape(numbers.shape[0], 4 * blocks)[:, skip : skip + n]
 
 
@@ -231,6 +218,13 @@ def _chunk_words(xp: Any) -> int:
     than it fills and would need a second pass for it.
     """
     return 4 * max(1, _chunk_blocks(xp) - 1)
+
+
+def _encrypt(xp: Any, blocks: Any, key: int, out: Any) -> None:
+    """The words of the blocks with these numbers, uint64 [m], into ``out``, uint32 [m, 4]."""
+    low, high = blocks & np.uint64(0xFFFFFFFF), blocks >> np.uint64(32)
+    counter = low, high, xp.zeros_like(blocks), xp.zeros_like(blocks)
+    _philox_4x32_10(xp, counter, key, out)
 
 
 def _philox_4x32_10(xp: Any, counter: tuple[Any, Any, Any, Any], key: int, out: Any) -> None:
