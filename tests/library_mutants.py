@@ -60,6 +60,17 @@ SELECTIONS: dict[str, Selection] = {
         " tests/nn/test_further_modules.py",
         5,
     ),
+    "channels": Selection(
+        "tests/ops/test_table.py tests/nn/test_batch_norm.py"
+        " -k 'batch_norm or group_norm or instance_norm or local_response'",
+        10,
+    ),
+    "further activations": Selection(
+        "tests/ops/test_table.py tests/ops/test_references.py tests/nn/test_dropout.py"
+        " -k 'hard or threshold or glu or dropout'",
+        8,
+    ),
+    "linear losses": Selection("tests/nn/test_linear_losses.py", 5),
     "losses": Selection(
         "tests/nn/test_edges.py tests/nn/test_losses.py tests/nn/test_further_losses.py", 6
     ),
@@ -750,6 +761,69 @@ MUTANTS: list[Mutant] = [
         "limit = math.sqrt(3.0) * std",
         "limit = std",
         "initial values",
+    ),
+    Mutant(
+        "mean slope of a batch by the root of the variance alone",
+        f"{OPS}/channel_norms.py",
+        "* scale * scale / count",
+        "* scale / count",
+        "channels",
+    ),
+    Mutant(
+        "level of a batch without the weights",
+        f"{OPS}/channel_norms.py",
+        "sums if weight is None else sums * weight",
+        "sums",
+        "channels",
+    ),
+    Mutant(
+        "batches of no numbers tracked",
+        f"{OPS}/channel_norms.py",
+        "if running is not None and count and not",
+        "if running is not None and not",
+        "channels",
+    ),
+    Mutant(
+        "windows of channels not turned round",
+        f"{OPS}/channel_norms.py",
+        "_window_sums(g, after, before)",
+        "_window_sums(g, before, after)",
+        "channels",
+    ),
+    Mutant(
+        "slope of hardswish at its upper kink",
+        f"{OPS}/further_activations.py",
+        "where(x < 3.0, g * (x / 3.0 + 0.5), g)",
+        "where(x <= 3.0, g * (x / 3.0 + 0.5), g)",
+        "further activations",
+    ),
+    Mutant(
+        "slope at the threshold",
+        f"{OPS}/further_activations.py",
+        "where(x <= threshold, 0.0, g)",
+        "where(x < threshold, 0.0, g)",
+        "further activations",
+    ),
+    Mutant(
+        "gate without a slope of its own",
+        f"{OPS}/further_activations.py",
+        "part * (1.0 - s) * a",
+        "part * a",
+        "further activations",
+    ),
+    Mutant(
+        "alpha dropout shifted the other way",
+        f"{OPS}/dropouts.py",
+        "* scale - p * _LOW * scale",
+        "* scale + p * _LOW * scale",
+        "further activations",
+    ),
+    Mutant(
+        "labels that count for nothing counted",
+        f"{NN}/linear_losses.py",
+        "counts if valid is None else where(valid, counts, 0.0)",
+        "counts",
+        "linear losses",
     ),
     Mutant(
         "running variance of the batch itself",
