@@ -15,7 +15,7 @@ from tensorgrad.backend import memory
 from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32, promote
 from tensorgrad.errors import ShapeError
 from tensorgrad.observers import RECOMPUTING
-from tensorgrad.ops.elementwise import clip, pow, rsqrt, square
+from tensorgrad.ops.elementwise import clip, positive, pow, rsqrt, square
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import half_to_float32, in_float32
 from tensorgrad.ops.reductions import mean, norm
@@ -264,7 +264,8 @@ def _by_running(
     scale = rsqrt(half_to_float32(running_var) + eps)
     if weight is not None:
         scale = scale * half_to_float32(weight)
-    x, center, scale, shift = _as_columns(x, half_to_float32(running_mean), scale, bias)
+    center = positive(half_to_float32(running_mean))  # a copy: the next batch overwrites it
+    x, center, scale, shift = _as_columns(x, center, scale, bias)
     y = reshape(apply(_SCALED, (x, center, scale, shift)), shape_of(given[0]))
     common = _dtype_of(*given)
     found: Tensor = y if y.dtype == common else y.astype(common)

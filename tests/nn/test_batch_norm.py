@@ -123,6 +123,20 @@ def test_given_statistics_get_gradients(rng: np.random.Generator) -> None:
     assert gradgradcheck(F.batch_norm, inputs)
 
 
+def test_statistics_may_go_on_before_the_backward_pass(rng: np.random.Generator) -> None:
+    """What was standardized by running statistics keeps those that it was standardized by."""
+    layer = nn.BatchNorm1d(3, dtype="float64")
+    x = Tensor(rng.normal(size=(5, 3)))
+    layer.eval()(x).sum().backward()
+    assert layer.weight is not None
+    wanted = host(layer.weight.grad).copy()
+    layer.zero_grad()
+    y = layer(x)
+    layer.train()(x * 3.0 + 1.0)
+    y.sum().backward()
+    np.testing.assert_allclose(host(layer.weight.grad), wanted, rtol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_far_from_zero_nothing_cancels(scale: float, rng: np.random.Generator) -> None:
     """The variance is not computed as a difference of large numbers; a constant gives the bias."""
