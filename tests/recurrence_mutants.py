@@ -135,15 +135,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "memory is given to two arrays",
         _MEMORY,
-        "                return _kept.pop(k)\n",
-        "                return memory\n",
+        " and _kept.pop(key, None) is not None:\n",
+        ":\n",
         "kept memory",
     ),
     Mutant(
         "memory is kept without bound",
         _MEMORY,
-        "        while sum(m.size for m in _kept) > ROOM:\n",
-        "        while False:\n",
+        "        if sum(m.size for m in list(_kept.values())) <= ROOM:\n",
+        "        if True:\n",
         "kept memory",
     ),
 ]

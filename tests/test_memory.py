@@ -18,7 +18,7 @@ N = 1 << 17  # float32 numbers: half a MiB
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(memory, "_kept", [])
+    monkeypatch.setattr(memory, "_kept", {})
     yield
     gc.collect()
 
@@ -47,8 +47,8 @@ def test_what_is_kept_is_bounded_and_large_or_small_arrays_are_not() -> None:
     some = [memory.empty(np, (1 << k,), np.uint8) for k in range(8, 26)]
     some += [memory.empty(np, (1 << 24,), np.uint8) for _ in range(6)]
     del some
-    assert 0 < sum(m.size for m in memory._kept) <= memory.ROOM
-    assert min(m.size for m in memory._kept) >= 1 << 17
+    assert 0 < sum(m.size for m in memory._kept.values()) <= memory.ROOM
+    assert min(m.size for m in memory._kept.values()) >= 1 << 17
     before = len(memory._kept)
     memory.empty(np, (memory.ROOM,), np.uint8)
     memory.empty(np, (0, 5), np.float32)

@@ -7,7 +7,6 @@ what is computed in them: a third of the time of an LSTM's training step.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,9 @@ _SMALLEST = 1 << 17
 #: So many bytes are kept at most, in pieces of half of it or less.
 ROOM = 1 << 26
 
-_lock = threading.RLock()  # what is given back may be so while this very thread holds it
-_kept: list[np.ndarray[Any, Any]] = []
+#: By identity, the longest kept first. No lock: memory is given back wherever the last view dies,
+#: also in a thread that is just taking some, or in a fork; so each access is one atomic operation.
+_kept: dict[int, np.ndarray[Any, Any]] = {}
 
 
 class _Block:
@@ -46,10 +46,9 @@ def empty(xp: Any, shape: Sequence[int], dtype: Any) -> Any:
 
 def _taken(size: int) -> np.ndarray[Any, Any]:
     """A piece of at least ``size`` bytes, and not many more, that begins at a cache line."""
-    with _lock:
-        for k, memory in enumerate(_kept):
-            if size <= memory.size <= size + size // 4:
-                return _kept.pop(k)
+    for key, memory in list(_kept.items()):
+        if size <= memory.size <= size + size // 4 and _kept.pop(key, None) is not None:
+            return memory
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]
@@ -57,7 +56,8 @@ def _taken(size: int) -> np.ndarray[Any, Any]:
 
 def _keep(memory: np.ndarray[Any, Any]) -> None:
     """Keep a piece for later, and let go of those that have lain longest where it is too much."""
-    with _lock:
-        _kept.append(memory)
-        while sum(m.size for m in _kept) > ROOM:
-            _kept.pop(0)
+    _kept[id(memory)] = memory
+    for key in list(_kept):
+        if sum(m.size for m in list(_kept.values())) <= ROOM:
+            break
+        _kept.pop(key, None)
