@@ -183,11 +183,12 @@ SPECIAL = [
 @pytest.mark.parametrize("executor", [None, "numpy", "auto"])
 @pytest.mark.parametrize("options", [(2,), (2, 1), (3, 1, 1), (2, 2, 1)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("examples", [1, 2], ids=["numbers", "NaN"])
 def test_the_first_largest_takes_the_whole_gradient(
-    dtype: str, options: tuple[int, ...], executor: str | None
+    examples: int, dtype: str, options: tuple[int, ...], executor: str | None
 ) -> None:
     torch: Any = pytest.importorskip("torch")
-    a = np.array(SPECIAL, dtype).reshape(2, 2, 2, 4).repeat(2, axis=2)
+    a = np.array(SPECIAL, dtype).reshape(2, 2, 2, 4).repeat(2, axis=2)[:examples]
     x, z = Tensor(a, requires_grad=True), torch.tensor(a, requires_grad=True)
 
     def step(x: Tensor) -> Any:
