@@ -225,14 +225,8 @@ class MultiheadAttention(Module):
 
         Raises ShapeError, DtypeError for what does not fit.
         """
+        self._check_shapes(query, key, value)
         single = len(query.shape) == 2
-        if self._does_not_fit(query, key, value):
-            raise ShapeError(
-                "MultiheadAttention: query, key and value must have shape (length, batch, "
-                "features), the batch first with batch_first=True, or (length, features), with "
-                f"{self.embed_dim}, {self.kdim} and {self.vdim} features; got {query.shape}, "
-                f"{key.shape} and {value.shape}"
-            )
         batch_first = self.batch_first or single
         if single:  # an object that is all three stays one
             wide = {id(x): expand_dims(x, 0) for x in (query, key, value)}
@@ -265,15 +259,22 @@ class MultiheadAttention(Module):
             return output[0], None if weights is None else weights[0]
         return output, weights
 
-    def _does_not_fit(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+    def _check_shapes(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         shapes = [x.shape for x in (query, key, value)]
-        if len(shapes[0]) not in (2, 3) or len({len(s) for s in shapes}) > 1:
-            return True
-        if [s[-1] for s in shapes] != [self.embed_dim, self.kdim, self.vdim]:
-            return True
-        batch, length = (0, 1) if self.batch_first and len(shapes[0]) == 3 else (1, 0)
-        one_batch = len(shapes[0]) == 2 or len({s[batch] for s in shapes}) == 1
-        return not one_batch or shapes[1][length] != shapes[2][length]
+        ranks = {len(shape) for shape in shapes}
+        fits = ranks <= {2} or ranks <= {3}
+        fits = fits and [s[-1] for s in shapes] == [self.embed_dim, self.kdim, self.vdim]
+        if fits:
+            batch, length = (0, 1) if self.batch_first and 3 in ranks else (1, 0)
+            one_batch = 2 in ranks or len({s[batch] for s in shapes}) == 1
+            fits = one_batch and shapes[1][length] == shapes[2][length]
+        if not fits:
+            raise ShapeError(
+                "MultiheadAttention: query, key and value must have shape (length, batch, "
+                "features), the batch first with batch_first=True, or (length, features), with "
+                f"{self.embed_dim}, {self.kdim} and {self.vdim} features; got {shapes[0]}, "
+                f"{shapes[1]} and {shapes[2]}"
+            )
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:
         for name, size, given in zip(

@@ -376,6 +376,13 @@ def _check_mask(query: Any, key: Any, mask: Any) -> None:
         )
 
 
+def _in_dtype(mask: Any, dtype: Any) -> Any:
+    """A mask of floats in the dtype of the scores."""
+    if mask.dtype in (boolean, dtype) or dtype not in FLOATS:
+        return mask
+    return cast(mask, dtype)
+
+
 def _grouped(query: Any, key: Any, value: Any, mask: Any) -> tuple[Any, Any, Any, Any]:
     """Heads of queries in groups, one for each head of keys and values: axes -4 and -3."""
     few = key.shape[-3]
@@ -442,9 +449,7 @@ def scaled_dot_product_attention(
         if not hasattr(attn_mask, "node"):
             attn_mask = asarray(attn_mask, device=query.device)
         _check_mask(query, key, attn_mask)
-        common = promote([x.dtype for x in given], [])
-        if attn_mask.dtype != boolean and attn_mask.dtype != common and common in FLOATS:
-            attn_mask = cast(attn_mask, common)
+        attn_mask = _in_dtype(attn_mask, promote([x.dtype for x in given], []))
     name = "scaled_dot_product_attention"
     rate = float(number(name, "dropout_p", dropout_p))
     if not 0.0 <= rate <= 1.0:

@@ -269,17 +269,8 @@ def multi_head_attention_forward(
     (N, num_heads, L, S), or ``None`` without need_weights, which takes memory that grows with L and
     S and not with their product. Raises ShapeError and DtypeError for what does not fit.
     """
-    given = [x if hasattr(x, "node") else asarray(x) for x in (query, key, value)]
-    if len(given[0].shape) not in (2, 3) or len({len(x.shape) for x in given}) > 1:
-        raise ShapeError(
-            f"{_NAME}: query, key and value must have shape (length, batch, features), or all "
-            f"(length, features); got {', '.join(str(x.shape) for x in given)}"
-        )
-    batched = len(given[0].shape) == 3
-    if not batched:
-        wide = {id(x): reshape(x, (x.shape[0], 1, x.shape[1])) for x in given}
-        given = [wide[id(x)] for x in given]
-    size = given[0].shape[-1]
+    query, key, value, batched = _with_batch(query, key, value)
+    size = query.shape[-1]
     if size != embed_dim_to_check or size % num_heads:
         raise ShapeError(
             f"{_NAME}: the queries must have {embed_dim_to_check} features, a multiple of "
@@ -288,7 +279,6 @@ def multi_head_attention_forward(
     weights = in_proj_weight
     if use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    query, key, value = given
     q, k, v = project(query, key, value, weights, in_proj_bias)
     q = split_heads(q, num_heads, False)
     shape = (q.shape[0], num_heads, -1, size // num_heads)
@@ -305,6 +295,24 @@ def multi_head_attention_forward(
     if batched:
         return output, found
     return output[:, 0], None if found is None else found[0]
+
+
+def _with_batch(query: Any, key: Any, value: Any) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """All three as tensors (length, batch, features), and whether they had a batch.
+
+    An object that is several of them stays one.
+    """
+    given = {id(x): x if hasattr(x, "node") else asarray(x) for x in (query, key, value)}
+    shapes = [given[id(x)].shape for x in (query, key, value)]
+    if len(shapes[0]) not in (2, 3) or len({len(shape) for shape in shapes}) > 1:
+        raise ShapeError(
+            f"{_NAME}: query, key and value must have shape (length, batch, features), or all "
+            f"(length, features); got {shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    batched = len(shapes[0]) == 3
+    if not batched:
+        given = {i: reshape(x, (x.shape[0], 1, x.shape[1])) for i, x in given.items()}
+    return given[id(query)], given[id(key)], given[id(value)], batched
 
 
 def attend_with_further_keys(
