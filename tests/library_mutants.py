@@ -71,6 +71,9 @@ SELECTIONS: dict[str, Selection] = {
         8,
     ),
     "linear losses": Selection("tests/nn/test_linear_losses.py", 5),
+    "likelihoods": Selection(
+        "tests/nn/test_loss_functions.py tests/nn/test_distances.py tests/nn/test_ctc.py", 6
+    ),
     "losses": Selection(
         "tests/nn/test_edges.py tests/nn/test_losses.py tests/nn/test_further_losses.py", 6
     ),
@@ -817,6 +820,62 @@ MUTANTS: list[Mutant] = [
         "* scale - p * _LOW * scale",
         "* scale + p * _LOW * scale",
         "further activations",
+    ),
+    Mutant(
+        "equal labels without a blank between them",
+        f"{OPS}/ctc.py",
+        "skips = states[:, 2:] != states[:, :-2]",
+        "skips = states[:, 2:] != blank",
+        "likelihoods",
+    ),
+    Mutant(
+        "no alignment ends in the last label",
+        f"{OPS}/ctc.py",
+        " | (places == 2 * target_lengths[:, None] - 1)",
+        "",
+        "likelihoods",
+    ),
+    Mutant(
+        "blanks behind the first label without a gradient",
+        f"{OPS}/ctc.py",
+        "share[:, :, ::2].sum(axis=2)",
+        "share[:, :, ::4].sum(axis=2)",
+        "likelihoods",
+    ),
+    Mutant(
+        "divisor of probabilities without a limit",
+        f"{OPS}/binary_losses.py",
+        "maximum(x * (1.0 - x), 1e-12)",
+        "(x * (1.0 - x))",
+        "likelihoods",
+    ),
+    Mutant(
+        "second term of weighted logits always there",
+        f"{OPS}/losses.py",
+        "yes + weighted(softplus(input), 1.0 - target)",
+        "yes + softplus(input)",
+        "likelihoods",
+    ),
+    Mutant(
+        "least variance without a gradient",
+        f"{NN}/loss_functions.py",
+        "eps + (var - var.detach())",
+        "eps",
+        "likelihoods",
+    ),
+    Mutant(
+        "right classes compared with one another",
+        f"{NN}/loss_functions.py",
+        "(named == 0).astype(input.dtype)",
+        "(named >= 0).astype(input.dtype)",
+        "likelihoods",
+    ),
+    Mutant(
+        "product counted once in a square",
+        f"{NN}/distances.py",
+        "others - 2.0 * (x1 @ x2.mT)",
+        "others - (x1 @ x2.mT)",
+        "likelihoods",
     ),
     Mutant(
         "labels that count for nothing counted",
