@@ -118,8 +118,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "weights of zero make NaN of infinities",
         _MAP,
-        "    kept = weights != 0\n",
-        "    kept = weights != 2\n",
+        "        if sparse:",
+        "        if sparse and xp is not np:",
         "resampling",
     ),
     Mutant(

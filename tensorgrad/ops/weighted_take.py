@@ -61,9 +61,11 @@ def _value(
 ) -> Any:
     y = None
     for at, weight in zip(places, weights):
-        part = taken(xp, x, at, axis) * along(weight, axis, x.ndim)
+        part = taken(xp, x, at, axis)
+        weight = along(weight, axis, x.ndim)
         if sparse:  # what takes no part gives 0, whatever it meets
-            part = xp.where(along(weight, axis, x.ndim) != 0, part, 0)
+            part = xp.where(weight != 0, part, 0)
+        part = part * weight
         y = part if y is None else xp.add(y, part, out=y)
     return y
 

@@ -112,6 +112,10 @@ def test_an_infinity_stays_where_it_is() -> None:
             y = F.interpolate(Tensor(a), size, mode=mode).numpy()[0, 0]
             assert not np.isnan(y[size // 2 :]).any()
             assert y[0] == np.inf
+    x = Tensor(np.zeros((1, 1, 6)), requires_grad=True)
+    F.interpolate(x, 3).backward(Tensor([[[np.inf, 1.0, 2.0]]], dtype=tg.float64))
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[np.inf, 0, 1, 0, 2, 0]]]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
