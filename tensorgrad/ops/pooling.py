@@ -539,6 +539,8 @@ def _mean_map(size: int, count: int) -> Map:
 def adaptive_means(name: str, input: Any, n: int, output_size: Any) -> Any:
     """The means of ``adaptive_avg_pool`` over the last ``n`` axes."""
     windows = adaptive(name, input, n, output_size)
+    if not hasattr(input, "dtype"):
+        input = asarray(input)
     for k, w in enumerate(windows):
         if not w.stride:
             if input.dtype not in FLOATS:

@@ -218,6 +218,27 @@ def test_padding_is_never_the_largest() -> None:
     assert F.max_pool1d(-whole, 3, 1, 1).tolist() == [[[7, 7, 7], [-1, 0, 0]]]
 
 
+def test_windows_of_any_size() -> None:
+    """More elements than a byte can number, and a window for each element of a large image."""
+    torch: Any = pytest.importorskip("torch")
+    a = np.random.default_rng(0).integers(0, 90, (2, 1, 700)).astype(np.float64)
+    options: Options = {"kernel_size": 301, "stride": 7, "padding": 9, "return_indices": True}
+    like_torch(
+        torch,
+        a,
+        functools.partial(F.max_pool1d, **options),
+        functools.partial(torch.nn.functional.max_pool1d, **options),
+    )
+    b = a.reshape(1, 1, 40, 35)
+    options = {"kernel_size": (5, 6), "stride": 1, "padding": (2, 3), "return_indices": True}
+    like_torch(
+        torch,
+        b,
+        functools.partial(F.max_pool2d, **options),
+        functools.partial(torch.nn.functional.max_pool2d, **options),
+    )
+
+
 # --- layouts, types, sizes ------------------------------------------------------------------------
 
 
