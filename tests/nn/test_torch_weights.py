@@ -69,6 +69,7 @@ PAIRS: list[Pair] = [
     same("BatchNorm3d", (2, 3, 2, 3, 2), (3,), affine=False),
     same("InstanceNorm2d", (2, 3, 4, 5), (3,), affine=True, track_running_stats=True),
     same("GroupNorm", (2, 6, 3), (3, 6)),
+    same("PReLU", (2, 3, 4), (3,)),
     same("Bilinear", (5, 3), (5, 4), (3, 4, 2)),
     same("Embedding", np.array([[1, 0], [2, 3]]), (5, 4), padding_idx=2),
     same("EmbeddingBag", np.array([[1, 0], [2, 3]]), (5, 4), mode="sum"),
