@@ -113,6 +113,62 @@ def test_functions_are_pytorchs(rng: np.random.Generator) -> None:
                     np.testing.assert_allclose(host(a), b.numpy(), rtol=1e-12)
 
 
+def drawn_input(name: str, rng: np.random.Generator) -> Array:
+    """Of any rank and layout, long and short rows, near 0 and far from it."""
+    ranks = (1, 4) if name == "instance_norm" else (0, 4)
+    sizes = rng.choice([1, 2, 3], rng.integers(*ranks)).tolist()
+    sizes[-1:] = rng.choice([1, 2, 7, 70], len(sizes[-1:])).tolist()
+    shape = (int(rng.integers(2, 6)), int(rng.choice([1, 2, 4, 6])), *sizes)
+    values = rng.normal(rng.choice([0.0, 50.0]), 1.0, shape)
+    layouts: list[Callable[[Array], Array]] = [
+        np.ascontiguousarray, np.asfortranarray, lambda a: a[::-1],
+        lambda a: np.repeat(a, 2, -1)[..., ::2],
+    ]  # fmt: skip
+    return layouts[rng.integers(4)](values)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm", "group_norm"])
+def test_random_inputs_give_what_pytorch_gives(name: str, rng: np.random.Generator) -> None:
+    """With and without parameters and statistics."""
+    torch: Any = pytest.importorskip("torch")
+    tried = 0
+    for _ in range(40):
+        x = drawn_input(name, rng)
+        channels = x.shape[1]
+        training = bool(rng.random() < 0.6)
+        if name == "instance_norm" and training and np.prod(x.shape[2:]) == 1:
+            continue
+        stats = rng.random() < 0.5 or not training
+        state = [rng.uniform(0.5, 2.0, channels) if stats else None for _ in "mv"]
+        parameters = [rng.normal(size=channels) if rng.random() < 0.7 else None for _ in "wb"]
+        mine: list[Any] = [None if a is None else Tensor(a) for a in (*state, *parameters)]
+        other: list[Any] = [None if a is None else torch.tensor(a) for a in (*state, *parameters)]
+        mine.insert(0, Tensor(x, copy=None))
+        other.insert(0, torch.tensor(np.ascontiguousarray(x)))
+        wanting = [(mine[k], other[k]) for k in (0, 3, 4) if mine[k] is not None]
+        for pair in wanting:
+            for t in pair:
+                t.requires_grad = True
+        options: tuple[Any, ...] = (training, 0.3, 0.01)
+        if name == "group_norm":
+            options = ()
+            if mine[3] is None:  # PyTorch fails for a bias alone
+                mine[4] = other[4] = None
+                wanting = wanting[:1]
+            number = int(rng.choice([n for n in (1, 2, 3, 6) if channels % n == 0]))
+            mine[1:3] = other[1:3] = [number]
+        y = getattr(F, name)(*mine, *options)
+        z = getattr(torch.nn.functional, name)(*other, *options)
+        np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-8, atol=1e-9)
+        weights = rng.normal(size=x.shape)
+        y.backward(Tensor(weights))
+        z.backward(torch.tensor(weights))
+        for a, b in wanting:
+            np.testing.assert_allclose(host(a.grad), b.grad.numpy(), rtol=1e-7, atol=1e-8)
+        tried += 1
+    assert tried > 25
+
+
 def test_given_statistics_get_gradients(rng: np.random.Generator) -> None:
     x, mean, weight, bias = (Tensor(rng.normal(size=s)) for s in ((2, 3, 4), 3, 3, 3))
     var = Tensor(rng.uniform(0.5, 2.0, 3))
