@@ -136,7 +136,7 @@ def test_every_stage_is_rehearsed(rehearsed: tuple[Path, str]) -> None:
     assert "one graph" in text  # the report of a compiled step
     assert results(out, "compiled")["dense"]["report"]
     counts = results(out, "tests")["written kernels"]["counts"]
-    assert counts["passed"] > 10
+    assert counts["passed"] == 2  # gelu, and its approximation
     assert "gelu_forward" in str(results(out, "tests")["written kernels"]["kernels"]["passed"])
     assert results(out, "tests")["lectures"]["counts"] == {"passed": 2}
     assert results(out, "host")["784-128-10 momentum"]["operations"] > 5
