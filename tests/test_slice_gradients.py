@@ -272,6 +272,30 @@ def test_loops_in_programs(name: str, leaf: bool) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_one_instruction_adds_all_rows_that_are_looked_up() -> None:
+    """Of a large table; with a padding, and numbers of other types, among them."""
+    start = np.random.default_rng(0).standard_normal((2000, 40)).astype(np.float32)
+    found = []
+    for compiled in (False, True):
+        x = Tensor(start, requires_grad=True)
+
+        def step(x: Tensor = x) -> Tensor:
+            x.grad = None
+            rows = [np.arange(t, 2000, 50 + t) % 128 for t in range(6)]
+            y = [x[np.asarray(r, np.uint8 if r.size % 2 else np.int64)] for r in rows]
+            y.append(tg.nn.functional.embedding(Tensor([3, 4, 3]), x, padding_idx=4))
+            loss = _sum([tg.tanh(one).sum() for one in y])
+            loss.backward()
+            return loss.detach()
+
+        call: Any = tg.compile(step, executor="numpy") if compiled else step
+        losses = [call().item() for _ in range(3)]
+        found.append((np.array(losses), host(x.grad)))
+    assert [i.op.name for i in call.program()].count("index_add") == 1
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_one_instruction_adds_many_parts() -> None:
     for shape, many in (((30, 200), True), ((30, 4), False)):
         x = Tensor(np.ones(shape, np.float32), requires_grad=True)

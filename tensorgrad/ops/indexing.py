@@ -18,8 +18,10 @@ from tensorgrad.ops.elementwise import where
 from tensorgrad.ops.parts import GatherPart, IndexPart, add_at_index, gathered_places
 from tensorgrad.ops.shaping import (
     Part,
+    RecordedPart,
     along,
     broadcast_to,
+    concat,
     expand_dims,
     normalize_axis,
     reshape,
@@ -120,9 +122,31 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
     return d
 
 
+class RecordedRows(RecordedPart):
+    """Rows, a tensor, of the numbers ``index``: what is added is recorded."""
+
+    __slots__ = ()
+    many = 2
+    large = 1 << 16
+
+    def whole(self) -> Any:
+        """See ``Part``."""
+        return index_added(self.array, [self.index], (ARRAY, ...), self.shape)
+
+    @staticmethod
+    def together(parts: Sequence[RecordedPart]) -> Any:
+        """See ``RecordedPart``."""
+        shape = parts[0].shape
+        rows = concat([reshape(p.array, (p.index.size, *shape[1:])) for p in parts])
+        keys = concat([reshape(tape.cast(p.index, dtypes.int64), (-1,)) for p in parts])
+        return index_added(rows, [keys], (ARRAY, ...), shape)
+
+
 def _index_part(g: Any, x_shape: tuple[int, ...], template: Template, indices: Any) -> Any:
     if type(g) is np.ndarray and indices:
         return IndexPart(g, (template, indices), x_shape)
+    if hasattr(g, "node") and indices and _by_rows(template):
+        return RecordedRows(g, indices[0], x_shape)
     return index_added(g, indices, template, x_shape)
 
 

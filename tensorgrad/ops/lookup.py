@@ -12,7 +12,7 @@ from tensorgrad.backend.templates import ARRAY
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.creation import ones_like, zeros_like
 from tensorgrad.ops.elementwise import maximum, where
-from tensorgrad.ops.indexing import beside, gathered, index_added, indexed
+from tensorgrad.ops.indexing import RecordedRows, beside, gathered, index_added, indexed
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.parts import RowsPart
 from tensorgrad.ops.reductions import argmax
@@ -42,13 +42,18 @@ def _gradient(
     g: Any, indices: Any, weight_shape: tuple[int, ...], padding_idx: int | None, by_count: bool
 ) -> Any:
     """The rows of ``g`` added up by their numbers, without those of the padding."""
-    n = weight_shape[0]
+    rows = _counted(g, indices, weight_shape[0], padding_idx, by_count)
+    return index_added(rows, [indices], _ROWS, weight_shape)
+
+
+def _counted(g: Any, indices: Any, n: int, padding_idx: int | None, by_count: bool) -> Any:
+    """The rows of ``g`` that are to be added up."""
     if by_count:
         counts = apply(_COUNTS, (indices,), {"n": n})
         g = g / expand_dims(cast(counts, g.dtype), -1)
     if padding_idx is not None:
         g = where(expand_dims(_from_the_front(indices, n) != padding_idx, -1), g, 0.0)
-    return index_added(g, [indices], _ROWS, weight_shape)
+    return g
 
 
 def _part(
@@ -59,7 +64,10 @@ def _part(
     by_count: bool,
     sparse: bool,
 ) -> Any:
-    if by_count or not g.size or hasattr(g, "node"):
+    if hasattr(g, "node"):
+        rows = _counted(g, indices, weight_shape[0], padding_idx, by_count)
+        return RecordedRows(rows, indices, weight_shape)
+    if by_count or not g.size:
         return _gradient(g, indices, weight_shape, padding_idx, by_count)
     keys = indices.reshape(-1).astype(np.int64, copy=False)  # which has room for all rows
     keys = keys + weight_shape[0] * (keys < 0)

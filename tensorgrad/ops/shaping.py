@@ -493,41 +493,50 @@ _FROM_PARTS = Primitive(
     half_in_float32=True,
 )
 
-# Where they are recorded, fewer parts, and those of smaller arrays, are added up as whole arrays:
-# in programs all that happens to these becomes one loop.
-_MANY_PARTS = 8
-_LARGE_WHOLE = 1 << 12
-
 
 class RecordedPart(GradientPart):
     """A part at a basic index, a tensor: what is added is recorded."""
 
     __slots__ = ()
+    # Fewer parts, and those of arrays of fewer elements, are added up as whole arrays: in programs
+    # all that happens to these becomes one loop.
+    many = 8
+    large = 1 << 12
 
     def whole(self) -> Any:
         """See ``GradientPart``."""
         return _unslice(self.array, self.index, self.shape)
 
+    @staticmethod
+    def together(parts: Sequence[RecordedPart]) -> Any:
+        """The sum of parts of this class, of one shape, by one operation."""
+        attrs = {"indices": tuple([p.index for p in parts]), "shape": parts[0].shape}
+        return apply(_FROM_PARTS, [p.array for p in parts], attrs)
+
 
 def sum_of_recorded(items: Sequence[Any]) -> Any:
-    """The sum of whole gradients and of ``RecordedPart``, of one value; by one operation if many.
+    """The sum of whole gradients and of parts that are recorded, of one value.
 
-    The whole ones are added in order.
+    Where there are many parts of a kind, one operation adds them, after all others in order.
     """
-    parts = [item for item in items if isinstance(item, RecordedPart)]
-    together = len(parts) >= _MANY_PARTS and math.prod(parts[0].shape) >= _LARGE_WHOLE
-    total: Any = None
+    kinds: dict[type[RecordedPart], list[RecordedPart]] = {}
     for item in items:
         if isinstance(item, RecordedPart):
-            if together:
-                continue
-            item = item.whole()
-        total = item if total is None else total + item
-    if together:
-        attrs = {"indices": tuple(p.index for p in parts), "shape": parts[0].shape}
-        found = apply(_FROM_PARTS, [p.array for p in parts], attrs)
-        total = found if total is None else total + found
-    return total
+            kinds.setdefault(type(item), []).append(item)
+    at_once = [
+        kind
+        for kind, parts in kinds.items()
+        if len(parts) >= kind.many and math.prod(parts[0].shape) >= kind.large
+    ]
+    found: Any = None
+    for item in items:
+        if type(item) not in at_once:
+            whole = item.whole() if isinstance(item, RecordedPart) else item
+            found = whole if found is None else found + whole
+    for kind in at_once:
+        whole = kind.together(kinds[kind])
+        found = whole if found is None else found + whole
+    return found
 
 
 def _slice_part(g: Any, index: tuple[Part, ...], x_shape: tuple[int, ...]) -> GradientPart:
