@@ -100,10 +100,12 @@ def test_moves(op: Primitive) -> None:
         for call in calls()[op]
         if any(map(floating, call.inputs)) and call.of().dtype.kind not in "biu" and call.of().size
     ]
+    few = [c for c in some if sum(x.size for x in c.inputs if floating(x)) <= len(LABELS)]
     if op.random or (op.mutates and not op.moves) or not some:
         assert not (op.random and op.moves)
         return
-    assert op.moves == all(only_moves(call, rng) for call in some)
+    assert few
+    assert op.moves == all(only_moves(call, rng) for call in few)
 
 
 @EVERY
