@@ -107,8 +107,8 @@ class _BackwardPass:
     """
 
     __slots__ = (
-        "added", "dispatched", "found", "gradients", "heap", "leaves", "multi_gpu", "observers",
-        "retain", "targets", "waiting", "wanted",
+        "added", "dispatched", "found", "gradients", "heap", "kept", "leaves", "multi_gpu",
+        "observers", "retain", "targets", "waiting", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +136,8 @@ class _BackwardPass:
         self.leaves: list[Leaf] = []
         #: positions whose gradient is a sum made here, to be added to in place
         self.added: set[int] = set()
+        #: what deferred nodes leave for one another
+        self.kept: dict[Node, Any] = {}
 
     def run(self, seeds: Seeds) -> dict[Node, Any]:
         """The whole pass; see ``run_backward``."""
@@ -289,7 +291,7 @@ class _BackwardPass:
                 "backward() or grad()"
             )
         if not node.edges and isinstance(node, Deferred):
-            for inner, d in node.expand(g, self.retain):
+            for inner, d in node.expand(g, self.retain, self.kept):
                 if self.wanted is not None:
                     self.wanted |= _leading_to([inner], self.targets or ())
                 self._add(inner, d)

@@ -170,7 +170,8 @@ class Leaf(Node):
 class Deferred(Node):
     """A node that stands for a part of the tape which ``expand`` recomputes when needed.
 
-    ``expand(gradient, retain)`` gives pairs of a node and the gradient that reaches it.
+    ``expand(gradient, retain, kept)`` gives pairs of a node and the gradient that reaches it; in
+    ``kept`` deferred nodes leave things for one another during a pass.
     """
 
     __slots__ = ()
@@ -179,7 +180,9 @@ class Deferred(Node):
         super().__init__(op, edges, shape)
         self.hooks = []
 
-    def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
+    def expand(
+        self, gradient: Any, retain: bool, kept: dict[Node, Any]
+    ) -> Iterable[tuple[Node, Any]]:
         """The nodes that take this one's place, each with its gradient."""
         raise NotImplementedError
 

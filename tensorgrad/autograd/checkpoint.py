@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 from tensorgrad.autograd.modes import enable_grad, no_grad
+from tensorgrad.dtypes import is_floating
 from tensorgrad.errors import GradientError
 from tensorgrad.observers import RECOMPUTING, current_mode
 from tensorgrad.ops.precision import autocast, autocast_dtype
@@ -15,27 +17,51 @@ from tensorgrad.tensor import Tensor
 from tensorgrad.versions import changed_since
 
 
-class _Segment:
-    """A part of the computation, and what is needed to do it again."""
+def _mapped(change: Callable[[Any], Any], tree: Any) -> Any:
+    """Tuples (named ones too), lists and dicts made anew, with what is in them changed."""
+    kind = type(tree)
+    if kind is dict:
+        return {key: _mapped(change, part) for key, part in tree.items()}
+    if kind in (tuple, list):
+        return kind(_mapped(change, part) for part in tree)
+    if isinstance(tree, tuple) and hasattr(kind, "_fields"):
+        return kind(*(_mapped(change, part) for part in tree))
+    return change(tree)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors in a tree, in its order."""
+    found: list[Tensor] = []
+    _mapped(lambda a: found.append(a) if isinstance(a, Tensor) else None, tree)
+    return found
+
+
+class _Segment(Deferred):
+    """A part of the computation, and what is needed to do it again.
+
+    As a node it lies before its outputs: it is visited when the gradients of all of them are there,
+    so that what they have in common is computed once and gone through once.
+    """
+
+    __slots__ = ("drawn", "function", "inputs", "precision")
 
     def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        super().__init__(LEAF, (), ())
         self.function = function
-        self.args = [_Held(a) if isinstance(a, Tensor) else a for a in args]
-        self.kwargs = {k: _Held(a) if isinstance(a, Tensor) else a for k, a in kwargs.items()}
+        self.inputs = _mapped(lambda a: _Held(a) if isinstance(a, Tensor) else a, (args, kwargs))
         self.drawn: dict[Generator, tuple[int, int]] = {}
         self.precision = autocast_dtype()
-        self.outputs: list[Tensor | None] = []
 
-    def take(self, number: int, position: int) -> Tensor:
-        """Output ``number`` of a recorded run; each run serves every output once."""
-        if not self.outputs or self.outputs[number] is None:
-            self._run(position)
-        out = self.outputs[number]
-        assert out is not None
-        self.outputs[number] = None
-        return out
+    def expand(
+        self, gradient: Any, retain: bool, kept: dict[Node, Any]
+    ) -> Iterable[tuple[Node, Any]]:
+        """The recomputed outputs take their places on the tape."""
+        gradients = kept.pop(self)
+        outputs = self._outputs()
+        inner = ((outputs[number].node, g) for number, g in gradients.items())
+        return [(node, g) for node, g in inner if node is not None]
 
-    def _run(self, position: int) -> None:
+    def _outputs(self) -> list[Tensor]:
         now = {generator: generator.state() for generator in self.drawn}
         for generator, state in self.drawn.items():
             generator.set_state(state)
@@ -43,15 +69,12 @@ class _Segment:
         lowered = self.precision is not None
         try:
             with enable_grad(), autocast(self.precision if lowered else "bfloat16", lowered):
-                out = self.function(
-                    *[_revive(a, position) for a in self.args],
-                    **{k: _revive(a, position) for k, a in self.kwargs.items()},
-                )
+                args, kwargs = _mapped(lambda a: _revive(a, self.position), self.inputs)
+                return _tensors(self.function(*args, **kwargs))
         finally:
             RECOMPUTING.reset(token)
             for generator, state in now.items():
                 generator.set_state(state)
-        self.outputs = list(out) if isinstance(out, tuple | list) else [out]
 
 
 class _Held:
@@ -84,12 +107,15 @@ class _Checkpoint(Deferred):
         self.segment = segment
         self.number = number
 
-    def expand(self, gradient: Any, retain: bool) -> Iterable[tuple[Node, Any]]:
-        """The recomputed output takes this node's place on the tape."""
-        inner = self.segment.take(self.number, self.position)
+    def expand(
+        self, gradient: Any, retain: bool, kept: dict[Node, Any]
+    ) -> Iterable[tuple[Node, Any]]:
+        """The gradient waits for those of the other outputs."""
         if not retain:
             self.edges = None
-        return [] if inner.node is None else [(inner.node, gradient)]
+        gradients = kept.setdefault(self.segment, {})
+        gradients[self.number] = gradient
+        return [(self.segment, gradient)] if len(gradients) == 1 else []
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +128,8 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Tensors that the function uses without being given them (parameters of a module) get their
     gradients too, but must not be overwritten between the two calls.
 
-    The function must return a tensor or a tuple or list of tensors.
+    Arguments and results may be tuples, lists and dicts, in one another too. Results in them must
+    be tensors or ``None``, else a TypeError is raised.
     """
     if not current_mode().grad:
         return function(*args, **kwargs)
@@ -113,13 +140,18 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             out = function(*args, **kwargs)
     finally:
         DRAWN.reset(token)
-    several = isinstance(out, tuple | list)
-    tensors = list(out) if several else [out]
-    found = []
-    for number, tensor in enumerate(tensors):
+    numbers = count()
+
+    def recorded(tensor: Any) -> Any:
+        if tensor is None:
+            return None
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"checkpoint: the function must return tensors, but returned {type(tensor)}"
             )
-        found.append(wrap(tensor.data, _Checkpoint(segment, number, tensor.shape)))
-    return type(out)(found) if several else found[0]
+        number = next(numbers)
+        if not is_floating(tensor.dtype):
+            return tensor
+        return wrap(tensor.data, _Checkpoint(segment, number, tensor.shape))
+
+    return _mapped(recorded, out)

@@ -253,3 +253,78 @@ def test_no_tape_without_recording_and_a_clear_error_for_other_results() -> None
         assert not checkpoint(lambda a: a * 2.0, x).requires_grad
     with pytest.raises(TypeError, match="must return tensors"):
         checkpoint(lambda a: "text", x)
+
+
+def test_layers_that_take_and_give_tuples_of_tuples() -> None:
+    """States of an LSTM, a named tuple, ``None`` for weights of attention, indices."""
+    lstm = nn.LSTM(3, 3, num_layers=2, dtype=tg.float64)
+    attend = nn.MultiheadAttention(3, 1, dtype=tg.float64)
+    pool = nn.MaxPool1d(2, return_indices=True)
+
+    def through(run: Callable[..., Any]) -> list[np.ndarray[Any, Any]]:
+        lstm.zero_grad()
+        attend.zero_grad()
+        x, h, c = (Tensor(v, requires_grad=True) for v in values)
+        y, states = run(lstm, x, (h, c))
+        packed = run(nn.utils.rnn.pack_padded_sequence, y, [4, 2])
+        packed, states = run(lstm, packed, hx=states)
+        z, weights = run(attend, y, y, y, need_weights=False)
+        pooled, places = run(pool, z)
+        assert weights is None
+        assert not places.requires_grad
+        parts = run(lambda: {"all": [packed.data, states[0] * states[1]]})["all"]
+        (parts[0].sum() + (parts[1] ** 2).sum() + (pooled * pooled).sum()).backward()
+        named = [p.grad for m in (lstm, attend) for p in m.parameters()]
+        return [t.numpy() for t in (x.grad, h.grad, c.grad, *named) if t is not None]
+
+    values = [RNG.standard_normal(s) for s in ((4, 2, 3), (2, 2, 3), (2, 2, 3))]
+    plain = through(lambda f, *args, **kwargs: f(*args, **kwargs))
+    for one, other in zip(through(checkpoint), plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_an_overwritten_input_in_a_tuple_is_detected() -> None:
+    x, w = Tensor(RNG.standard_normal(3)), leaf(3)
+    y = checkpoint(lambda pair: pair[0] * w * pair[1], (x, leaf(3)))
+    x[0] = 7.0
+    with pytest.raises(GradientError, match="checkpoint: an input of shape"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_outputs_with_something_in_common(create_graph: bool) -> None:
+    """Also where one output leads to the other, and where the passes are several."""
+    values = RNG.standard_normal(3)
+
+    def segment(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shared = ops.tanh(a)
+        return shared * 2.0, ops.exp(shared), shared
+
+    def through(run: Callable[..., Any]) -> list[np.ndarray[Any, Any]]:
+        x = Tensor(values, requires_grad=True)
+        a, b, c = run(segment, x)
+        late = ops.exp(a * b) * b
+        (g,) = grad((late * a).sum() + c.sum(), x, create_graph=create_graph, retain_graph=True)
+        if create_graph:
+            (g,) = grad((g**2).sum(), x, retain_graph=True)
+        (one,) = grad(a.sum(), x, retain_graph=True)
+        b.sum().backward()
+        assert x.grad is not None
+        return [g.numpy(), one.numpy(), x.grad.numpy()]
+
+    plain = through(lambda f, *args: f(*args))
+    for one, other in zip(through(checkpoint), plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_outputs_are_computed_again_once_in_a_pass() -> None:
+    calls = []
+
+    def segment(a: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        shared = ops.tanh(a)
+        return shared * 2.0, ops.exp(shared)
+
+    a, b = checkpoint(segment, leaf(3))
+    (a * b).sum().backward()
+    assert len(calls) == 2
