@@ -269,7 +269,7 @@ def correlate_weight(
     if xp is np and found.dtype.kind == "f" and not np.isfinite(found).all():
         # Where columns are runs, what is no window is multiplied by 0, which inf and NaN survive.
         found = _weight_sums(xp, g, x, first, kernel, stride, dilation, groups, False)
-    return found.reshape(shape)
+    return xp.ascontiguousarray(found.reshape(shape))
 
 
 def _weight_sums(
