@@ -163,6 +163,7 @@ class Trainer:
         self._figures = Figures(self.metrics)
         self._loader: DataLoader | None = None
         self._loader_state: Mapping[str, Any] | None = None
+        self._random: Mapping[str, Any] | None = None  # since load_state_dict, until fit
         self._place: tuple[int, int] | None = None  # of the pass under way: epoch, batches done
         self._interrupted = False
         self._rate: float | None = None  # with which the epoch began
@@ -215,7 +216,8 @@ class Trainer:
     def attach(self, train_loader: DataLoader) -> None:
         """Take ``train_loader`` for the one whose position ``state_dict`` tells; ``fit`` does so.
 
-        A position that ``load_state_dict`` brought is given to it.
+        A position that ``load_state_dict`` brought is given to it, and the random numbers go on
+        from where they were then, whatever was drawn since.
         """
         first = next(self.model.parameters(), None)
         if first is not None:
@@ -224,6 +226,9 @@ class Trainer:
         if self._loader_state is not None:
             train_loader.load_state_dict(self._loader_state)
             self._loader_state = None
+        if self._random is not None:  # the loader, made since, may have drawn its seed from them
+            self._restore_random(self._random)
+            self._random = None
 
     def step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """One training step on a batch; returns the loss (without the penalty) and the output."""
@@ -394,8 +399,11 @@ class Trainer:
             self._step.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
+        self._restore_random(state["random"])
+
+    def _restore_random(self, states: Mapping[str, Any]) -> None:
         for name, generator in self._named_generators():
-            generator.set_state(state["random"][name])
+            generator.set_state(states[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to end with the same bits as an uninterrupted one.
@@ -433,7 +441,7 @@ class Trainer:
         self.restore_training_state(state)
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        self._loader_state = state["loader"]
+        self._loader_state, self._random = state["loader"], dict(state["random"])
         self.epoch = state["epoch"]
         self.steps, self._rate = state["steps"], state["rate"]
         self._figures.load_state_dict(state["running"])
