@@ -46,17 +46,40 @@ class _List(Module):
 
     def __getitem__(self: L, index: int | slice) -> L | Module:
         """A module by its place; of a slice, a container with those modules, which are shared."""
-        modules = self._all()
         if isinstance(index, slice):
             part = type(self)()
-            for i, (name, module) in enumerate(modules[index]):
+            for i, (name, module) in enumerate(self._all()[index]):
                 part._add(str(i) if name.isdigit() else name, module)
             return part
+        return self._at(index)[1]
+
+    def _at(self, index: int) -> tuple[str, Module]:
+        modules = self._all()
         if not -len(modules) <= index < len(modules):
             raise IndexError(
                 f"{type(self).__name__} holds {len(modules)} modules; there is no number {index}"
             )
-        return modules[index][1]
+        return modules[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        """Put a module in the place of another. Raises TypeError for what is no module."""
+        name, _ = self._at(index)
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"{type(self).__name__}: {name} must be a module, not {type(module).__name__}"
+            )
+        setattr(self, name, module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        """Take modules out; names that are numbers count from 0 again."""
+        modules = self._all()
+        gone = modules[index] if isinstance(index, slice) else [self._at(index)]
+        names = {name for name, _ in gone}
+        for name, _ in modules:
+            delattr(self, name)
+        left = [(name, module) for name, module in modules if name not in names]
+        for i, (name, module) in enumerate(left):
+            self._add(str(i) if name.isdigit() else name, module)
 
     def append(self: L, module: Module) -> L:
         """Add a module at the end; returns the container. Raises TypeError for anything else."""

@@ -196,6 +196,14 @@ class _ChannelNorm(Module):
             self.register_buffer("running_var", ones(size, dtype=dtype, device=device))
             self.register_buffer("num_batches_tracked", zeros((), dtype=int64, device=device))
 
+    def reset_running_stats(self) -> None:
+        """Begin the running statistics again, if there are any: 0, 1, and no batch counted."""
+        if self.track_running_stats:
+            with no_grad():
+                self.running_mean[...] = 0
+                self.running_var[...] = 1
+                self.num_batches_tracked[...] = 0
+
     def _check(self, x: Tensor) -> None:
         axis = 0 if len(x.shape) == self._alone else 1
         if len(x.shape) not in self._ranks or x.shape[axis] != self.num_features:

@@ -272,6 +272,21 @@ def test_in_a_compiled_step_statistics_go_on(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(host(other.state_dict()[name]), host(wanted), rtol=1e-5)
 
 
+def test_statistics_begin_again(rng: np.random.Generator) -> None:
+    for layer in (nn.BatchNorm1d(2), nn.InstanceNorm1d(2, track_running_stats=True)):
+        fresh = {name: value.numpy().copy() for name, value in layer.named_buffers()}
+        forward = tg.compile(layer)
+        x = Tensor(rng.standard_normal((3, 2, 4)).astype("float32"))
+        first = forward(x)
+        layer.reset_running_stats()
+        for name, value in layer.named_buffers():
+            np.testing.assert_array_equal(value.numpy(), fresh[name])
+        layer.eval()
+        np.testing.assert_allclose(forward(x).detach().numpy(), x.numpy(), rtol=1e-4)
+        assert first.shape == x.shape
+    nn.BatchNorm1d(2, track_running_stats=False).reset_running_stats()
+
+
 def test_errors() -> None:
     with pytest.raises(ShapeError, match=r"\(N, 4, H, W\), got \(2, 3, 5, 5\)"):
         nn.BatchNorm2d(4)(tg.zeros((2, 3, 5, 5)))

@@ -109,6 +109,36 @@ def test_sequential_from_a_dict() -> None:
         nn.Sequential(nn.ReLU(), wrong)
 
 
+@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
+def test_modules_are_replaced_and_taken_out_by_their_places(kind: str) -> None:
+    parts = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.Tanh()]
+    model = nn.Sequential(*parts) if kind == "Sequential" else nn.ModuleList(parts)
+    last = nn.Linear(3, 5)
+    model[2] = last
+    model[-1] = parts[1]
+    assert list(model) == [parts[0], parts[1], last, parts[1]]
+    del model[1]
+    assert list(model) == [parts[0], last, parts[1]]
+    assert [name for name, _ in model.named_parameters()] == [
+        "0.weight", "0.bias", "1.weight", "1.bias",
+    ]  # fmt: skip
+    model.append(parts[3])
+    del model[1:]
+    assert list(model) == [parts[0]]
+    with pytest.raises(IndexError, match="holds 1 modules; there is no number 1"):
+        model[1] = last
+    with pytest.raises(TypeError, match="0 must be a module, not int"):
+        model[0] = 3  # type: ignore[assignment]
+
+
+def test_named_modules_keep_their_names() -> None:
+    model = nn.Sequential({"first": nn.Linear(2, 2), "act": nn.ReLU(), "last": nn.Linear(2, 1)})
+    model[-1] = nn.Linear(2, 3)
+    del model[1]
+    assert [name for name, _ in model.named_children()] == ["first", "last"]
+    assert model(Tensor([[1.0, 2.0]])).shape == (1, 3)
+
+
 def test_module_list() -> None:
     layers = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
     layers.append(nn.Linear(1, 1))
