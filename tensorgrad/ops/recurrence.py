@@ -394,7 +394,8 @@ def rnn(
     reverse: from the last step, or the end of each sequence, to the first.
 
     Returns all states (steps, batch, hidden) and the last one. Raises ShapeError for shapes that
-    do not fit, ValueError for another nonlinearity, or lengths in a list that are out of range.
+    do not fit, ValueError for another nonlinearity, or lengths in a list that are out of range;
+    IndexError for those in a tensor, which on a GPU are not looked at.
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'rnn: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')

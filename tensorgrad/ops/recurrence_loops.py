@@ -15,6 +15,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tensorgrad.backend.memory import empty
 from tensorgrad.backend.namespace import Namespace
 
@@ -100,8 +102,18 @@ def _state(xp: Any, h: Any, size: int, batch: int, dtype: Any) -> Any:
 
 
 def _alive(xp: Any, lengths: Any, steps: int) -> Any:
-    """Which sequences have not ended, (steps, batch); ``None`` where there are no lengths."""
-    return None if lengths is None else xp.arange(steps)[:, None] < lengths
+    """Which sequences have not ended, (steps, batch); ``None`` where there are no lengths.
+
+    Raises IndexError for lengths out of range; on a GPU, where looking would wait, nothing is said.
+    """
+    if lengths is None:
+        return None
+    if xp is np and lengths.size and not 0 < lengths.min() <= lengths.max() <= steps:
+        raise IndexError(
+            f"lengths must be integers from 1 to the number of steps, {steps}; got "
+            f"{lengths.tolist()}"
+        )
+    return xp.arange(steps)[:, None] < lengths
 
 
 #: So many numbers of the input's part of the gates are computed at a time, and stay in the cache.

@@ -535,6 +535,18 @@ def test_repr() -> None:
 
 # --- mistakes -------------------------------------------------------------------------------------
 
+
+def test_lengths_out_of_range_are_errors_in_a_program_too() -> None:
+    layer = nn.LSTM(3, 2)
+    step = tg.compile(lambda x, n: layer(x, lengths=n)[0])
+    x = tg.ones((5, 2, 3))
+    good = step(x, Tensor([5, 2]))
+    step(x, Tensor([1, 4]))
+    with pytest.raises(IndexError, match=r"number of steps, 5; got \[-1, 5\]"):
+        step(x, Tensor([-1, 5]))
+    np.testing.assert_array_equal(step(x, Tensor([5, 2])).numpy(), good.numpy())
+
+
 X = tg.zeros((5, 2, 3))
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "features": (lambda: nn.LSTM(4, 2)(X), ShapeError, r"\(steps, batch, 4\)"),
@@ -548,6 +560,10 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         r"c0 must have shape \(1, 2, 4\)",
     ),
     "lengths": (lambda: nn.RNN(3, 2)(X, lengths=[5, 6]), ValueError, "from 1 to the number"),
+    "a tensor": (
+        lambda: nn.GRU(3, 2)(X, lengths=Tensor([5, 6])), IndexError, r"steps, 5; got \[5, 6\]"
+    ),
+    "none": (lambda: nn.LSTM(3, 2)(X, lengths=Tensor([0, 5])), IndexError, "from 1 to the number"),
     "as many": (lambda: nn.RNN(3, 2)(X, lengths=[5]), ShapeError, "one number for each sequence"),
     "whole": (lambda: nn.RNN(3, 2)(X, lengths=Tensor([1.0, 2.0])), DtypeError, "integers"),
     "single": (lambda: nn.RNN(3, 2)(X[0], lengths=[2]), ShapeError, "a batch of sequences"),
