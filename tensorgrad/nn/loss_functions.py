@@ -201,6 +201,25 @@ def sigmoid_focal_loss(
 _LEAST = {d: float(np.finfo(str(d)).tiny) for d in WIDE_FLOATS}
 
 
+def _no_label(name: str, classes: int, error: IndexError) -> IndexError:
+    """What to raise for labels that are none."""
+    return IndexError(
+        f"{name}: a label must lie between 0 and {classes - 1}, the number of classes being "
+        f"{classes}; {error}"
+    )
+
+
+def _broadcasting(name: str, input: Any, target: Any) -> None:
+    """Raise ShapeError unless the shapes of input and target broadcast."""
+    try:
+        np.broadcast_shapes(shape_of(input), shape_of(target))
+    except ValueError:
+        raise ShapeError(
+            f"{name}: input and target must broadcast, counted from the last axis two sizes being "
+            f"equal or one of them 1; got {shape_of(input)} and {shape_of(target)}"
+        ) from None
+
+
 @loss_in_float32
 def multi_margin_loss(
     input: Any,
@@ -231,7 +250,10 @@ def multi_margin_loss(
         raise ValueError(f"{name}: p must be 1 or 2, got {p!r}")
     classes = shape[-1] if shape else 1
     rows = input if len(shape) == 2 else reshape(input, (1, classes))
-    right = one_hot(reshape(target, (-1,)), classes, dtype=input.dtype)
+    try:
+        right = one_hot(reshape(target, (-1,)), classes, dtype=input.dtype)
+    except IndexError as error:
+        raise _no_label(name, classes, error) from None
     score = total(weighted(rows, right), axis=1, keepdims=True)
     hit = right > 0
     # On the edge of the margin there is no slope, as in PyTorch.
@@ -265,9 +287,11 @@ def multilabel_margin_loss(input: Any, target: Any, reduction: str = "mean") -> 
     counts = cumulative_prod((labels >= 0).astype(input.dtype), axis=1)
     labels = where(counts > 0, labels, 0)
     # how often each class is named
-    named = scatter_add(
-        zeros(rows.shape, dtype=input.dtype, device=input.device), labels, counts, 1
-    )
+    empty = zeros(rows.shape, dtype=input.dtype, device=input.device)
+    try:
+        named = scatter_add(empty, labels, counts, 1)
+    except IndexError as error:
+        raise _no_label(name, rows.shape[1], error) from None
     lack = relu(1.0 - expand_dims(rows, 2) + expand_dims(rows, 1))
     between = expand_dims(named, 2) * expand_dims((named == 0).astype(input.dtype), 1)
     each = total(weighted(lack, between), axis=(1, 2)) / rows.shape[1]
@@ -338,6 +362,7 @@ def poisson_nll_loss(
     Raises ShapeError unless the shapes broadcast, ValueError for another reduction.
     """
     eps = number("poisson_nll_loss", "eps", eps)
+    _broadcasting("poisson_nll_loss", input, target)
     slope = input if log_input else log(input + eps)
     each = (exp(input) if log_input else input) - weighted(slope, target)
     if full:

@@ -114,7 +114,7 @@ class GroupNorm(Module):
     num_groups: into how many groups the channels fall, one after the other.
     num_channels: the size of axis 1. eps: added to the variance.
     affine: scale each channel by ``weight`` and shift it by ``bias``, which begin at 1 and 0.
-    device, dtype: of the parameters; the defaults if ``None``.
+    device, dtype: of the parameters; the defaults if ``None``. bias: False for a weight alone.
 
     Source: Wu and He, 2018. Raises ValueError unless the channels fall into equal groups.
     """
@@ -129,6 +129,8 @@ class GroupNorm(Module):
         affine: bool = True,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
         if num_channels % num_groups:
@@ -140,7 +142,8 @@ class GroupNorm(Module):
         self.bias: Parameter | None = None
         if affine:
             self.weight = Parameter(ones((num_channels,), dtype=dtype, device=device))
-            self.bias = Parameter(zeros((num_channels,), dtype=dtype, device=device))
+            if bias:
+                self.bias = Parameter(zeros((num_channels,), dtype=dtype, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (N, num_channels, ...), in its shape."""

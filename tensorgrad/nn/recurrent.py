@@ -422,6 +422,12 @@ class _Cell(Module):
         for state in states:
             if state is None:
                 state = zeros(wanted, dtype=x.dtype, device=x.device)
+            if not hasattr(state, "shape"):
+                raise TypeError(
+                    f"{name}: the state must be "
+                    + ("a tensor" if len(states) == 1 else "a pair of tensors, (h, c)")
+                    + f"; got {type(state).__name__}"
+                )
             if state.shape != wanted:
                 raise ShapeError(
                     f"{name}: the state must have shape {wanted} for an input of shape {x.shape}; "
@@ -491,7 +497,14 @@ class LSTMCell(_Cell):
 
     def forward(self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """``x`` (batch, input_size) and the pair of state and cell, (batch, hidden_size) each."""
-        return self._step(x, *((None, None) if hx is None else hx))
+        if hx is None:
+            return self._step(x, None, None)
+        if not isinstance(hx, tuple | list) or len(hx) != 2:
+            raise TypeError(
+                "LSTMCell: the state must be a pair of tensors, (h, c); got "
+                + (f"{len(hx)} of them" if isinstance(hx, tuple | list) else type(hx).__name__)
+            )
+        return self._step(x, *hx)
 
 
 class GRUCell(_Cell):

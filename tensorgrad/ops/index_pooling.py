@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import HALVES, float32, int64
-from tensorgrad.errors import ShapeError
+from tensorgrad.dtypes import INTEGERS, WIDE_FLOATS, float32, int64
+from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.creation import asarray, zeros
 from tensorgrad.ops.elementwise import trunc, where
 from tensorgrad.ops.indexing import beside, gathered, index_put
@@ -86,11 +86,23 @@ def _max_unpool(n: int) -> Function:
                 f"{name}: indices must have the shape of the input, {x.shape}; got "
                 f"{shape_of(indices)}"
             )
+        if getattr(indices, "dtype", int64) not in INTEGERS:
+            raise DtypeError(
+                f"{name}: indices must be integers, as a pool with return_indices=True gives them; "
+                f"got {indices.dtype}"
+            )
         wanted = _unpooled_sizes(name, sizes, kernel_size, stride, padding, output_size)
         planes = math.prod(x.shape[:-n])
         empty = zeros((planes, math.prod(wanted)), dtype=x.dtype, device=x.device)
         at = (np.arange(planes)[:, None], reshape(indices, (planes, math.prod(sizes))))
-        found = index_put(empty, at, reshape(x, (planes, math.prod(sizes))))
+        try:
+            found = index_put(empty, at, reshape(x, (planes, math.prod(sizes))))
+        except IndexError as error:
+            raise IndexError(
+                f"{name}: indices are places in the {math.prod(wanted)} elements of a plane of "
+                f"{wanted}; one lies outside ({error}). Give output_size the size of what was "
+                "pooled"
+            ) from None
         return reshape(found, (*x.shape[:-n], *wanted))
 
     def reference(x: Any, indices: Any, k: int, s: int | None = None) -> Any:
@@ -204,7 +216,7 @@ def _fractional_max_pool(n: int) -> Function:
         kernels = numbers(name, "kernel_size", kernel_size, n, 1)
         results = _results(name, sizes, kernels, output_size, output_ratio)
         planes = math.prod(x.shape[:-n])
-        kind = float32 if x.dtype in HALVES else x.dtype
+        kind = x.dtype if x.dtype in WIDE_FLOATS else float32
         if _random_samples is None:
             source = default_generator if generator is None else generator
             u = source.uniform((planes, n), dtype=kind, device=x.device)

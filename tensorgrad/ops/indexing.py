@@ -670,7 +670,11 @@ def scatter_add(x: Any, indices: Any, src: Any, /, axis: int) -> Tensor:
 def _one_hot_value(xp: Any, indices: Any, n: int, dtype: Any) -> Any:
     if xp is np and indices.size and (indices.min() < 0 or indices.max() >= n):
         bad = next(i for i in indices.reshape(-1).tolist() if not 0 <= i < n)
-        raise IndexError(f"index {bad} is out of bounds for {n} classes")
+        raise IndexError(
+            f"index {bad} is negative; the classes are numbered from 0"
+            if bad < 0
+            else f"index {bad} is out of bounds for {n} classes"
+        )
     column = indices[..., None]
     found = column == xp.arange(n)
     if xp is not np and dtype in dtypes.FLOATS:

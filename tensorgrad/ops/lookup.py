@@ -211,10 +211,15 @@ def embedding(
         raise ValueError("embedding: scale_grad_by_freq needs dense gradients; leave sparse out")
     if max_norm is not None:
         _limit_rows(weight, input, max_norm, norm_type)
-    if padding_idx is None and not scale_grad_by_freq and not sparse:
-        return indexed(weight, [input], _ROWS)
-    attrs = {"padding_idx": padding_idx, "by_count": scale_grad_by_freq, "sparse": sparse}
-    return apply(_EMBEDDING, (weight, input), attrs)
+    try:
+        if padding_idx is None and not scale_grad_by_freq and not sparse:
+            return indexed(weight, [input], _ROWS)
+        attrs = {"padding_idx": padding_idx, "by_count": scale_grad_by_freq, "sparse": sparse}
+        return apply(_EMBEDDING, (weight, input), attrs)
+    except IndexError as error:
+        raise IndexError(
+            f"embedding: numbers must be below {n}, the rows of the weight; {error}"
+        ) from None
 
 
 def _limit_rows(weight: Any, indices: Any, max_norm: float, norm_type: float) -> None:

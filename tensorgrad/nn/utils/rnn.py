@@ -6,7 +6,7 @@ takes padded sequences, with the lengths as a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,8 +142,14 @@ def pad_packed_sequence(
     padding_value: what is put behind the ends. total_length: how many steps there are to be, the
     length of the longest if ``None``.
 
-    Raises ValueError if ``total_length`` is below that of the longest.
+    Raises ValueError if ``total_length`` is below that of the longest, TypeError for anything
+    that is not packed.
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(
+            "pad_packed_sequence: the sequences must be packed, as by pack_padded_sequence or "
+            f"what an LSTM gives for such; got {type(sequence).__name__}"
+        )
     lengths = lengths_of(sequence)
     if total_length is not None and total_length < lengths.max(initial=0):
         raise ValueError(
@@ -158,7 +164,7 @@ def pad_packed_sequence(
 
 
 def pad_sequence(
-    sequences: Sequence[Tensor],
+    sequences: Iterable[Tensor],
     batch_first: bool = False,
     padding_value: float = 0.0,
     padding_side: str = "right",
@@ -169,6 +175,7 @@ def pad_sequence(
 
     Raises ValueError for no sequences or another side, ShapeError if other axes differ.
     """
+    sequences = list(sequences)  # of a tensor what lies along its first axis
     if not sequences or padding_side not in ("right", "left"):
         raise ValueError(
             f'pad_sequence: needs one sequence or more, and a padding_side of "right" or "left"; '
