@@ -120,6 +120,24 @@ def test_layouts(cuda: Cuda, rng: np.random.Generator) -> None:
     assert cuda.launched == {"sgd": 1}
 
 
+@pytest.mark.parametrize("make", [RULES["momentum"], RULES["Adam"]])
+def test_copies_of_gradients_are_there_until_they_are_read(
+    cuda: Cuda, make: Make, rng: np.random.Generator
+) -> None:
+    """Transposed gradients are copied: memory that is let go of before the launch is another's."""
+    values = [rng.normal(size=(6, 7)) for _ in range(30)]
+    slopes = [rng.normal(size=(6, 7)) for _ in values]
+    found = []
+    for device in ("cuda", "cpu"):
+        params = [nn.Parameter(tg.tensor(a, dtype=tg.float32, device=device)) for a in values]
+        for p, g in zip(params, slopes):
+            p.grad = tg.tensor(np.ascontiguousarray(g.T), dtype=tg.float32, device=device).T
+        make(params).step()
+        found.append(params)
+    for p, q in zip(*found):
+        assert_close(p, as_float64(q), "float32", scale=1.0)
+
+
 def test_groups_idle_parameters_and_checkpoints(cuda: Cuda, rng: np.random.Generator) -> None:
     """States travel between devices by state_dict, and count on from where they were."""
     start = [rng.normal(size=n) for n in (5, 17)]

@@ -75,8 +75,11 @@ class _Bundle:
 
 def _prepared(
     xp: Any, scratch: Any, params: Sequence[Array], grads: Sequence[Array]
-) -> tuple[_Bundle, tuple[Any, ...]] | None:
-    """The bundle's tables and the first arguments of its kernel; ``None`` if it does not fit."""
+) -> tuple[_Bundle, tuple[Any, ...], Sequence[Array]] | None:
+    """The bundle's tables and the first arguments of its kernel; ``None`` if it does not fit.
+
+    And the gradients that they point to, to be kept until the kernel is queued: some are copies.
+    """
     if not fits(xp, *params) or not all(p.flags.c_contiguous for p in params):
         return None
     if any(g.dtype != params[0].dtype for g in grads):
@@ -86,7 +89,7 @@ def _prepared(
         scratch.device = _Bundle(xp, scratch, [p.size for p in params])
     bundle: _Bundle = scratch.device
     both = [a for pair in zip(params, grads) for a in pair]
-    return bundle, (*bundle.tables.arguments(xp, both), bundle.starts)
+    return bundle, (*bundle.tables.arguments(xp, both), bundle.starts), grads
 
 
 @forward("sgd")
@@ -107,7 +110,7 @@ def _sgd(
     found = _prepared(xp, scratch, arrays[:n], arrays[n:])
     if found is None:
         return NotImplemented
-    bundle, first = found
+    bundle, first, _pointed_to = found
     if bundle.tables.blocks:
         dtype = arrays[0].dtype
         # An argument that is not used still needs an address.
@@ -142,7 +145,7 @@ def _adam(
     found = _prepared(xp, scratch, arrays[:n], arrays[n:])
     if found is None:
         return NotImplemented
-    bundle, first = found
+    bundle, first, _pointed_to = found
     if bundle.tables.blocks:
         third = exp_avg if max_exp_avg_sq is None else max_exp_avg_sq
         launch(
