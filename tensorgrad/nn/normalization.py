@@ -37,7 +37,22 @@ def _sizes(name: str, normalized_shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-class LayerNorm(Module):
+class _Norm(Module):
+    """A norm that shows which of its parameters are left out; _option: what decides on both."""
+
+    _option: ClassVar[str] = "affine"
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def extra_repr(self) -> str:
+        """The sizes and numbers, and the parameters that are left out."""
+        said = super().extra_repr()
+        if self.weight is None:
+            return said if self._option in self._shown else f"{said}, {self._option}=False"
+        return said if self.bias is not None else f"{said}, bias=False"
+
+
+class LayerNorm(_Norm):
     """Each example less its mean, by its standard deviation (Ba, Kiros and Hinton, 2016).
 
     normalized_shape: the sizes of the last axes, over which mean and deviation are taken.
@@ -50,6 +65,7 @@ class LayerNorm(Module):
     """
 
     _shown = ("normalized_shape", "eps")
+    _option = "elementwise_affine"
 
     def __init__(
         self,
@@ -61,9 +77,8 @@ class LayerNorm(Module):
         dtype: Any = None,
     ) -> None:
         self.normalized_shape = _sizes("LayerNorm", normalized_shape)
-        self.eps = eps
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        self.weight, self.bias = None, None
         if elementwise_affine:
             self.weight = Parameter(ones(self.normalized_shape, dtype=dtype, device=device))
             if bias:
@@ -84,7 +99,7 @@ class RMSNorm(Module):
     eps: added to the mean square; the spacing of 1 in the input's dtype if ``None``.
     """
 
-    _shown = ("normalized_shape", "eps")
+    _shown = ("normalized_shape", "eps", "elementwise_affine")
 
     def __init__(
         self,
@@ -95,7 +110,7 @@ class RMSNorm(Module):
         dtype: Any = None,
     ) -> None:
         self.normalized_shape = _sizes("RMSNorm", normalized_shape)
-        self.eps = eps
+        self.eps, self.elementwise_affine = eps, elementwise_affine
         self.weight: Parameter | None = None
         if elementwise_affine:
             self.weight = Parameter(ones(self.normalized_shape, dtype=dtype, device=device))
@@ -108,7 +123,7 @@ class RMSNorm(Module):
         return normalized(x, self.normalized_shape)
 
 
-class GroupNorm(Module):
+class GroupNorm(_Norm):
     """Each group of channels of each example less its mean, by its standard deviation.
 
     num_groups: into how many groups the channels fall, one after the other.
@@ -138,8 +153,8 @@ class GroupNorm(Module):
                 f"GroupNorm: {num_channels} channels do not fall into {num_groups} equal groups"
             )
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
+        self.affine = affine
+        self.weight, self.bias = None, None
         if affine:
             self.weight = Parameter(ones((num_channels,), dtype=dtype, device=device))
             if bias:
@@ -157,7 +172,7 @@ class GroupNorm(Module):
         return channels(x, "num_channels", self.num_channels, range(2, 65), "(N, {}, ...)")
 
 
-class _ChannelNorm(Module):
+class _ChannelNorm(_Norm):
     """What batch and instance norm have in common; see BatchNorm1d.
 
     _ranks: the numbers of axes that the input may have; _alone: the one of an example without a
@@ -187,8 +202,7 @@ class _ChannelNorm(Module):
         check_sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight: Parameter | None = None
-        self.bias: Parameter | None = None
+        self.weight, self.bias = None, None
         size = (num_features,)
         if affine:
             self.weight = Parameter(ones(size, dtype=dtype, device=device))

@@ -1,4 +1,4 @@
-"""What layers refuse is said in the words of what was called."""
+"""What layers refuse is said in the words of what was called; what they lack is shown."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,3 +104,17 @@ def test_integers_are_pooled_in_drawn_windows() -> None:
         y.numpy(),
         nn.functional.fractional_max_pool2d(x.astype(tg.float32), 2, output_size=2).numpy(),
     )
+
+
+def test_norms_show_what_they_lack() -> None:
+    """A norm without a weight or a bias does not look like one that has both."""
+    assert repr(nn.LayerNorm(3)) == "LayerNorm(normalized_shape=(3,), eps=1e-05)"
+    assert repr(nn.LayerNorm(3, bias=False)).endswith("eps=1e-05, bias=False)")
+    bare = nn.LayerNorm(3, elementwise_affine=False)
+    assert repr(bare).endswith("eps=1e-05, elementwise_affine=False)")
+    assert not bare.elementwise_affine
+    assert repr(nn.RMSNorm(3, elementwise_affine=False)).endswith(", elementwise_affine=False)")
+    assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(num_groups=2, num_channels=4, eps=1e-05)"
+    assert repr(nn.GroupNorm(2, 4, affine=False)).endswith("eps=1e-05, affine=False)")
+    assert repr(nn.BatchNorm2d(3, bias=False)).endswith("track_running_stats=True, bias=False)")
+    assert repr(nn.InstanceNorm1d(3)).count("affine=False") == 1
