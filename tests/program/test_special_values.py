@@ -22,12 +22,12 @@ Calls = dict[str, Callable[..., Tensor]]
 def calls(kind: str) -> tuple[Calls, list[Array]]:
     """All functions of a kind, and the arguments that each of them is given."""
     if kind == "two numbers":
-        found = {name: getattr(tg, name) for name in BINARY if OPERATIONS[name].gradient}
+        found = {name: OPERATIONS[name].function for name in BINARY if OPERATIONS[name].gradient}
         return found, list(pairs("float32"))
     table = UNARY if kind == "one number" else ALONG
 
     def of(operation: str, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-        return lambda x: getattr(tg, operation)(x, *args, **kwargs)
+        return lambda x: OPERATIONS[operation].function(x, *args, **kwargs)
 
     argument = points("float32") if kind == "one number" else rows("float32")
     if kind == "rows":  # of two such numbers the order decides whether a product overflows
