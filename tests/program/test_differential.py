@@ -45,8 +45,8 @@ FACTORS = {"prod", "cumulative_prod", "layer_norm", "rms_norm"}
 # normal number, and 0 times infinity is NaN. They get none of the numbers in whose exp that shows.
 SIGMOIDS = {"binary_cross_entropy_with_logits"}
 # Whether what no query sees is multiplied by 0, or not at all, depends on the blocks in which it is
-# computed; whether infinities of both signs are added on the way, on the order of the terms: gradients
-# of norms of channels are NaN or infinite then. These rows get finite numbers.
+# computed; and whether infinities of both signs are added on the way, in gradients of norms of
+# channels, on the order of the terms: they are NaN or infinite. These rows get finite numbers.
 FINITE = {"scaled_dot_product_attention", "batch_norm", "group_norm", "instance_norm"}
 CANCELLED = {"matmul", "dot", "linear", "tensordot", "einsum"}
 # Elementwise rows whose gradient is a difference of nearly equal numbers.
