@@ -230,9 +230,9 @@ def test_second_gradients_through_many_slices(leaf: bool) -> None:
     y = x if leaf else x * 1.0
     parts = [y[t] for t in range(12)] + [y[:, t] for t in range(12)]
     (g,) = grad(_sum([(p * p * p).sum() for p in parts]), x, create_graph=True)
-    np.testing.assert_allclose(host(g.detach()), 6 * values**2, rtol=1e-12)
+    np.testing.assert_allclose(host(g.detach()), 6 * values**2, rtol=1e-12, atol=1e-14)
     (second,) = grad((g * g).sum(), x)
-    np.testing.assert_allclose(host(second), 144 * values**3, rtol=1e-12)
+    np.testing.assert_allclose(host(second), 144 * values**3, rtol=1e-12, atol=1e-14)
 
 
 # --- programs -------------------------------------------------------------------------------------
@@ -365,4 +365,4 @@ def test_arrays_apart_in_an_index() -> None:
     g = rng.standard_normal(wanted[index].shape)
     add_at_index(y, ((None,) * 3, "array", (None,) * 3, "array", ...), [index[1], index[3]], g)
     np.add.at(wanted, index, g)
-    np.testing.assert_allclose(y, wanted, rtol=1e-12)
+    np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-14)

@@ -174,7 +174,7 @@ def test_what_is_masked_may_be_anything_but_a_value(blocks: str) -> None:
     wanted = attend(q, k[:6], v[:6]).numpy()
     k[6:], v[6:] = np.nan, 1e300
     found = attend(q, k, v, Tensor(np.arange(9) < 6).reshape(1, 9))
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_large_scores_do_not_overflow(blocks: str) -> None:

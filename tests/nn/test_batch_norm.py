@@ -89,7 +89,9 @@ def test_layers_are_pytorchs(name: str, rng: np.random.Generator) -> None:
     for shape, how in zip(shapes * 2, ("plain", "channels last", "strided") * 3):
         compare(ours, theirs, laid(rng.normal(1.0, 2.0, shape), how), rng)
         for key, value in theirs.state_dict().items():
-            np.testing.assert_allclose(host(ours.state_dict()[key]), value.numpy(), rtol=1e-10)
+            np.testing.assert_allclose(
+                host(ours.state_dict()[key]), value.numpy(), rtol=1e-10, atol=1e-14
+            )
     compare(ours.eval(), theirs.eval(), rng.normal(size=shapes[0]), rng)
 
 
@@ -110,7 +112,7 @@ def test_functions_are_pytorchs(rng: np.random.Generator) -> None:
             np.testing.assert_allclose(host(y), z.numpy(), rtol=1e-11, atol=1e-12)
             for a, b in zip(mine, other, strict=True):
                 if a is not None and b is not None:
-                    np.testing.assert_allclose(host(a), b.numpy(), rtol=1e-12)
+                    np.testing.assert_allclose(host(a), b.numpy(), rtol=1e-12, atol=1e-14)
 
 
 def drawn_input(name: str, rng: np.random.Generator) -> Array:
@@ -190,7 +192,7 @@ def test_statistics_may_go_on_before_the_backward_pass(rng: np.random.Generator)
     y = layer(x)
     layer.train()(x * 3.0 + 1.0)
     y.sum().backward()
-    np.testing.assert_allclose(host(layer.weight.grad), wanted, rtol=1e-12)
+    np.testing.assert_allclose(host(layer.weight.grad), wanted, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

@@ -34,7 +34,7 @@ def compare(ours: Tensor, theirs: Any, weights: list[tuple[Tensor, Any]], rng: A
         assert a.grad is not None
         right = b.grad.to_dense() if b.grad.is_sparse else b.grad
         np.testing.assert_allclose(host(a.grad), right.numpy(), rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(host(a), b.detach().numpy(), rtol=1e-12)
+        np.testing.assert_allclose(host(a), b.detach().numpy(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_scaled_bags(rng: np.random.Generator) -> None:
         assert x.grad is not None
         found.append((host(y), host(x.grad)))
     for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_largest_of_equals_and_of_nan() -> None:
@@ -146,7 +146,7 @@ def test_second_gradients_pass_the_padding(rng: np.random.Generator) -> None:
     (second,) = tg.autograd.grad(g.square().sum(), x)
     wanted = 8.0 * host(x)
     wanted[[1, 2]] = 0.0
-    np.testing.assert_allclose(host(second), wanted, rtol=1e-12)
+    np.testing.assert_allclose(host(second), wanted, rtol=1e-12, atol=1e-14)
 
 
 # --- the modules ----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_pieces_give_what_the_whole_gives(
             mine[0], mine[1], Tensor(target), linear_bias=mine[2], reduction=reduction,
             rows=rows, **ours,
         )  # fmt: skip
-        np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-10)
+        np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-10, atol=1e-14)
         first: Any = tg.autograd.grad((y * y).sum(), leaves, create_graph=True)
         for a, g in zip(first, wanted, strict=True):
             np.testing.assert_allclose(host(a), g.detach().numpy(), rtol=1e-8, atol=1e-10)
@@ -145,7 +145,7 @@ def test_the_module_has_pytorchs_parameters(
     x = rng.normal(size=(N, FEATURES))
     target = np.broadcast_to(LABELS.reshape(-1, *(1,) * len(further)), (N, *further)).copy()
     y, z = ours(Tensor(x), Tensor(target)), theirs(torch.tensor(x), torch.tensor(target))
-    np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-10)
+    np.testing.assert_allclose(host(y), z.detach().numpy(), rtol=1e-10, atol=1e-14)
     y.backward()
     z.backward()
     for name, p in ours.named_parameters():

@@ -163,7 +163,9 @@ def test_lengths_are_pytorchs_packed_sequences(kind: str, lengths: list[int], ho
         inside = pack_padded_sequence(mine, lengths, layer.batch_first, enforce_sorted=False)
         out, end = layer(inside, mine_h)
         for a, b in zip(out, y, strict=True):
-            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
+            np.testing.assert_allclose(
+                a.detach().numpy(), b.detach().numpy(), rtol=1e-12, atol=1e-14
+            )
         found, counts = pad_packed_sequence(out, layer.batch_first, total_length=6)
         assert counts.tolist() == lengths
     else:
@@ -192,7 +194,7 @@ def test_cells_are_pytorchs(kind: str, batch: int | None) -> None:
     found, wanted = layer(mine, mine_h), other(there, there_h)
     assert_equal_with_gradients(layer, other, found, wanted, [mine, mine_h], [there, there_h])
     for a, b in zip(flat(layer(mine)), flat(other(there)), strict=True):
-        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12, atol=1e-14)
 
 
 @needs_torch
@@ -242,7 +244,7 @@ def test_the_inputs_part_may_be_computed_in_pieces(
     x = Tensor(RNG(0).standard_normal((11, 2, 3)))
     wanted = layer(x)[0].detach().numpy()
     monkeypatch.setattr(recurrence_loops, "_AT_A_TIME", numbers)
-    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=1e-13)
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=1e-13, atol=1e-14)
 
 
 @needs_torch
@@ -282,7 +284,9 @@ def test_gradients_of_some_inputs_alone_are_the_same_and_nothing_waits_afterward
     for create_graph in (False, True):
         for k, leaf in enumerate(inputs):
             (g,) = tg.autograd.grad(loss, leaf, retain_graph=True, create_graph=create_graph)
-            np.testing.assert_allclose(g.detach().numpy(), wanted[k].numpy(), rtol=1e-12)
+            np.testing.assert_allclose(
+                g.detach().numpy(), wanted[k].numpy(), rtol=1e-12, atol=1e-14
+            )
     del g
     gc.collect()
     assert not recurrence._FOUND
@@ -300,7 +304,7 @@ def test_gradients_of_biases_are_apart_and_a_tensor_may_be_given_twice() -> None
     loss = nn.functional.lstm(x, *weights, None, None, s, s)[0].square().sum()
     (plain,) = tg.autograd.grad(loss, s, retain_graph=True)
     (recorded,) = tg.autograd.grad(loss, s, create_graph=True)
-    np.testing.assert_allclose(recorded.detach().numpy(), plain.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(recorded.detach().numpy(), plain.numpy(), rtol=1e-12, atol=1e-14)
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:

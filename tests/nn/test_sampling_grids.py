@@ -93,7 +93,7 @@ def test_affine_grids_like_torch(size: tuple[int, ...], align: bool) -> None:
     (y * y).sum().backward()
     (wanted * wanted).sum().backward()
     assert x.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), z.grad.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(x.grad.numpy(), z.grad.numpy(), rtol=1e-12, atol=1e-14)
 
 
 def test_the_identity_map_gives_the_input_back(rng: np.random.Generator) -> None:
@@ -101,7 +101,7 @@ def test_the_identity_map_gives_the_input_back(rng: np.random.Generator) -> None
     theta = Tensor([[[1.0, 0, 0], [0, 1, 0]]] * 2, dtype=tg.float64)
     for align in (False, True):
         y = F.grid_sample(x, F.affine_grid(theta, x.shape, align), align_corners=align)
-        np.testing.assert_allclose(y.numpy(), x.numpy(), rtol=1e-12)
+        np.testing.assert_allclose(y.numpy(), x.numpy(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(

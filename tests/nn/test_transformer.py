@@ -142,7 +142,7 @@ def test_causal_heads_need_no_mask() -> None:
             wanted = layer(x, x, x, attn_mask=ahead, **given)[0].detach().numpy()
             for mask in (None, ahead):
                 found = layer(x, x, x, attn_mask=mask, is_causal=True, **given)[0]
-                np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-12)
+                np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_a_query_that_sees_nothing_gives_the_bias() -> None:
@@ -215,7 +215,7 @@ def test_static_keys_and_values() -> None:
         call: Any = function
         found.append(call(*args, **static))
     for ours, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12, atol=1e-14)
 
 
 def test_first_values_are_pytorchs() -> None:
@@ -292,7 +292,7 @@ def test_stacks_agree_with_pytorch() -> None:
     )  # fmt: skip
     y = ours(Tensor(src), Tensor(tgt), tgt_is_causal=True).detach().numpy()
     again = ours(Tensor(src), Tensor(tgt), tgt_mask=Tensor(mask)).detach().numpy()
-    np.testing.assert_allclose(y, again, rtol=1e-12)
+    np.testing.assert_allclose(y, again, rtol=1e-12, atol=1e-14)
 
 
 def test_a_stack_copies_the_layer_and_ends_with_the_norm() -> None:
@@ -465,10 +465,14 @@ def test_sinusoidal_positions(size: int) -> None:
         angle = p / 10000 ** (2 * (i // 2) / size)
         table[p, i] = math.cos(angle) if i % 2 else math.sin(angle)
     x = np.random.default_rng(0).standard_normal((5, 3, size))
-    np.testing.assert_allclose(layer(Tensor(x)).numpy(), x + table[:5, None], rtol=1e-12)
-    np.testing.assert_allclose(layer(Tensor(x[:, 0]), 7).numpy(), x[:, 0] + table[7:], rtol=1e-12)
+    np.testing.assert_allclose(
+        layer(Tensor(x)).numpy(), x + table[:5, None], rtol=1e-12, atol=1e-14
+    )
+    np.testing.assert_allclose(
+        layer(Tensor(x[:, 0]), 7).numpy(), x[:, 0] + table[7:], rtol=1e-12, atol=1e-14
+    )
     first = nn.SinusoidalPositionalEncoding(size, 12, batch_first=True, dtype="float64")
-    np.testing.assert_allclose(first(Tensor(x)).numpy(), x + table[:3], rtol=1e-12)
+    np.testing.assert_allclose(first(Tensor(x)).numpy(), x + table[:3], rtol=1e-12, atol=1e-14)
     with pytest.raises(ShapeError, match="positions 8 to 12 are not among max_len=12"):
         layer(Tensor(x), 8)
     with pytest.raises(ShapeError, match="must have shape"):
@@ -488,7 +492,9 @@ def test_rotary_products_depend_on_the_distance(interleaved: bool) -> None:
     assert (layer(q, 7) ** 2).sum().item() == pytest.approx((q**2).sum().item(), rel=1e-5)
     whole = Tensor(rng.standard_normal((2, 5, 8)))
     steps = [layer(whole[:, n : n + 1], n).numpy() for n in range(5)]
-    np.testing.assert_allclose(np.concatenate(steps, axis=1), layer(whole).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.concatenate(steps, axis=1), layer(whole).numpy(), rtol=1e-12, atol=1e-14
+    )
     with pytest.raises(ShapeError, match="even number"):
         functional.rotary_embedding(Tensor(np.ones((2, 3))))
     with pytest.raises(ValueError, match="dim must be even"):

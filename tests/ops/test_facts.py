@@ -126,12 +126,21 @@ def other_numbers(x: Any) -> Any:
     return ~x if x.dtype == np.bool_ else np.zeros_like(x)
 
 
+def is_integer(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype.kind in "iu"
+
+
 @EVERY
 def test_data_dependent(op: Primitive) -> None:
     varies = False
     for call in calls()[op]:
         copies = [x.copy() if isinstance(x, np.ndarray) else x for x in call.inputs]
-        varies |= call.of(*map(other_numbers, call.inputs)).shape != call.of(*copies).shape
+        try:
+            other = call.of(*map(other_numbers, call.inputs))
+        except IndexError:  # of lengths, which are 1 at least
+            ones = [np.ones_like(x) if is_integer(x) else other_numbers(x) for x in call.inputs]
+            other = call.of(*ones)
+        varies |= other.shape != call.of(*copies).shape
     assert op.data_dependent == varies
 
 
