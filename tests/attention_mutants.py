@@ -109,8 +109,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the second gradient of queries without the scale",
         _ATTENTION,
-        "        return matmul(d, k) * scale\n",
-        "        return matmul(d, k)\n",
+        "        return where(blind, 0.0, matmul(d, k) * scale)\n",
+        "        return where(blind, 0.0, matmul(d, k))\n",
         "attention",
     ),
     Mutant(
@@ -121,10 +121,17 @@ MUTANTS: list[Mutant] = [
         "attention in programs",
     ),
     Mutant(
+        "queries that see nothing have the gradient of what they do not see",
+        "tensorgrad/ops/attention_blocks.py",
+        "                d = _cleared(xp, blind, d) if some else d\n",
+        "",
+        "attention",
+    ),
+    Mutant(
         "programs forget the scale of queries",
         _ATTENTION,
-        "        (xp.matmul(d, k) * scale, q.shape),\n",
-        "        (xp.matmul(d, k), q.shape),\n",
+        "        (xp.where(blind, zero, xp.matmul(d, k) * scale), q.shape),\n",
+        "        (xp.where(blind, zero, xp.matmul(d, k)), q.shape),\n",
         "attention in programs",
     ),
     Mutant(

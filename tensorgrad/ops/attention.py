@@ -85,11 +85,14 @@ def _loops(
     low = xp.where(low == -math.inf, s.dtype.type(0), low)
     e = xp.exp(s - low)
     sums = e.sum(axis=-1, keepdims=True)
-    sums = xp.where(sums == 0, s.dtype.type(1), sums)
+    none = sums == 0
+    sums = xp.where(none, s.dtype.type(1), sums)
     p = e / sums
     if drop is not None:
         p = p * _kept_in_loops(xp, s, drop)
-    return xp.matmul(p, v), low + xp.log(sums)
+    y, level = xp.matmul(p, v), low + xp.log(sums)
+    zero, inf = s.dtype.type(0), s.dtype.type(math.inf)
+    return xp.where(none, zero, y), xp.where(none, inf, level)
 
 
 def _gradient_loops(
@@ -98,16 +101,18 @@ def _gradient_loops(
 ) -> Any:  # fmt: skip
     s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
     p = xp.exp(s - r)
+    blind, zero = r == math.inf, s.dtype.type(0)  # as in ``attention_blocks``
+    queries, g = xp.where(blind, zero, queries), xp.where(blind, zero, g)
     d = xp.matmul(g, xp.swapaxes(v, -1, -2))
     weights = p
     if drop is not None:
         kept = _kept_in_loops(xp, s, drop)
         d, weights = d * kept, p * kept
-    d = (d - (g * y).sum(axis=-1, keepdims=True)) * p
+    d = xp.where(blind, zero, (d - (g * y).sum(axis=-1, keepdims=True)) * p)
     if of_mask:
         return _summed(xp, d, mask.shape)
     found = (
-        (xp.matmul(d, k) * scale, q.shape),
+        (xp.where(blind, zero, xp.matmul(d, k) * scale), q.shape),
         (xp.matmul(xp.swapaxes(d, -1, -2), queries), k.shape),
         (xp.matmul(xp.swapaxes(weights, -1, -2), g), v.shape),
     )
@@ -180,12 +185,14 @@ def _elementary(
         like = zeros(shape, dtype=p.dtype, device=p.device)
         attrs = {"key": key, "position": position, "p": rate}
         kept = apply(_MASK, (like,), attrs)[..., : p.shape[-1]]
+    blind = equal(total(p.detach(), axis=-1, keepdims=True), 0.0)
+    q, g = where(blind, 0.0, q), where(blind, 0.0, g)
     if number == 2:
         return matmul(matrix_transpose(p * kept), g)
     d = matmul(g, matrix_transpose(v)) * kept
-    d = p * (d - total(d * p, axis=-1, keepdims=True))
+    d = where(blind, 0.0, p * (d - total(d * p, axis=-1, keepdims=True)))
     if number == 0:
-        return matmul(d, k) * scale
+        return where(blind, 0.0, matmul(d, k) * scale)
     if number == 1:
         return matmul(matrix_transpose(d), q) * scale
     return cast(d, mask.dtype)

@@ -164,7 +164,8 @@ def attention_value(
 def _rows_of(blocks: Blocks, heads: Slices, rows: slice, columns: Sequence[slice]) -> Any:
     """The results of a block of queries, and the logarithms of the sums of exponentials.
 
-    What sees no key gives 0, and 0 for the logarithm: so the exponentials of its scores are 0.
+    What sees no key gives 0, and infinity for the logarithm, by which the gradient knows it: the
+    exponentials of its scores are 0.
     """
     xp = blocks.xp
     queries = blocks.q[(*heads, rows)] * blocks.scale
@@ -190,7 +191,8 @@ def _rows_of(blocks: Blocks, heads: Slices, rows: slice, columns: Sequence[slice
         top = new
     none = sums == 0
     sums = xp.where(none, sums.dtype.type(1), sums)
-    return xp.where(none, y.dtype.type(0), y / sums), low + xp.log(sums)
+    level = xp.where(none, sums.dtype.type(math.inf), low + xp.log(sums))
+    return xp.where(none, y.dtype.type(0), y / sums), level
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -204,6 +206,10 @@ def _gradients(blocks: Blocks, g: Any, y: Any, r: Any, targets: Sequence[Any]) -
         for rows in blocks.row_blocks():
             here = (*heads, rows)
             queries, up = blocks.q[here] * blocks.scale, g[here]
+            blind = r[here] == math.inf  # they see no key: whatever lies there adds nothing
+            some = xp is not np or blind.any()
+            if some:
+                queries, up = _cleared(xp, blind, queries), _cleared(xp, blind, up)
             level = (up * y[here]).sum(axis=-1, keepdims=True)
             for columns in blocks.column_blocks(rows):
                 there = (*heads, columns)
@@ -218,14 +224,20 @@ def _gradients(blocks: Blocks, g: Any, y: Any, r: Any, targets: Sequence[Any]) -
                     weights = p * kept
                 d -= level
                 d *= p
+                d = _cleared(xp, blind, d) if some else d
                 if targets[0] is not None:
-                    into[0].add(heads, rows, product(xp, d, blocks.k[there]) * blocks.scale)
+                    found = product(xp, d, blocks.k[there]) * blocks.scale
+                    into[0].add(heads, rows, _cleared(xp, blind, found) if some else found)
                 if targets[1] is not None:
                     into[1].add(heads, columns, product(xp, xp.swapaxes(d, -1, -2), queries))
                 if targets[2] is not None:
                     into[2].add(heads, columns, product(xp, xp.swapaxes(weights, -1, -2), up))
                 if targets[3] is not None:
                     into[3].add(heads, rows, d, columns)
+
+
+def _cleared(xp: Any, where: Any, x: Any) -> Any:
+    return xp.where(where, x.dtype.type(0), x)
 
 
 class _Sum:

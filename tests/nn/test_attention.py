@@ -177,6 +177,37 @@ def test_what_is_masked_may_be_anything_but_a_value(blocks: str) -> None:
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("how", ["eager", "recorded", "compiled"])
+@pytest.mark.parametrize("everywhere", [True, False], ids=["all rows", "one row"])
+def test_rows_that_see_nothing_have_no_gradient_whatever_lies_there(
+    blocks: str, everywhere: bool, how: str
+) -> None:
+    """Neither what they hold themselves nor what they do not see makes NaN of a gradient."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((7, 3)) for _ in range(3)]
+    seen = np.ones((7, 7), bool)
+    seen[slice(None) if everywhere else 1] = False
+    if everywhere:
+        arrays[1][1], arrays[2][0] = np.inf, np.nan
+    else:
+        arrays[0][1] = np.nan
+    mask, tensors = Tensor(seen), [Tensor(a, requires_grad=True) for a in arrays]
+
+    def step(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        y = attend(q, k, v, mask)
+        loss = (y * y).sum() + y.sum()
+        found = grad(loss, [q, k, v], create_graph=how == "recorded")
+        return [y.detach(), *[g.detach() for g in found]]
+
+    call = tg.compile(step) if how == "compiled" else step
+    for _ in range(2):
+        y, *gradients = [a.numpy() for a in call(*tensors)]
+        assert all(np.isfinite(a).all() for a in (y, *gradients))
+        assert not y[1].any()
+        assert not gradients[0][1].any()
+        assert not everywhere or not any(a.any() for a in (y, *gradients))
+
+
 def test_large_scores_do_not_overflow(blocks: str) -> None:
     q = Tensor(np.array([[1e3], [-1e3], [0.0]], np.float32), requires_grad=True)
     k = Tensor(np.linspace(-40, 40, 9, dtype=np.float32).reshape(9, 1))
