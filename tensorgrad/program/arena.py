@@ -16,7 +16,7 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
 from tensorgrad.program.ir import Program, Value
-from tensorgrad.program.loop_ir import Call, Storage, View, Whole, extent_of, is_plain
+from tensorgrad.program.loop_ir import Call, Storage, View, extent_of, is_plain, outputs_of
 from tensorgrad.program.schedule import Nest, Schedule
 from tensorgrad.versions import increment_versions
 
@@ -35,11 +35,7 @@ def lifetimes(schedule: Schedule, seen: set[Storage]) -> dict[Storage, tuple[int
         if isinstance(unit, Nest):
             touched |= {m.out.storage for m in unit.stored}
         else:
-            op = unit.operation
-            if type(op) is Call:
-                touched |= {v.storage for v in op.outputs}
-            elif isinstance(op, Whole):
-                touched.add(op.out.storage)
+            touched |= {v.storage for v in outputs_of(unit.operation)}
         for s in touched:
             if s.role == "temporary" and s not in seen:
                 _, first, _ = spans.get(s, (0, at, at))
@@ -137,10 +133,8 @@ def traffic_of(schedule: Schedule) -> list[int]:
         written: set[tuple[Storage, int]] = set()
         if isinstance(unit, Nest):
             written = {(m.out.storage, m.out.size) for m in unit.stored}
-        elif type(unit.operation) is Call:
-            written = {(v.storage, v.size) for v in unit.operation.outputs}
-        elif isinstance(unit.operation, Whole):
-            written = {(unit.operation.out.storage, unit.operation.out.size)}
+        else:
+            written = {(v.storage, v.size) for v in outputs_of(unit.operation)}
         is_call = not isinstance(unit, Nest) and type(unit.operation) is Call
         if is_call or not in_stretch:
             found.append(0)

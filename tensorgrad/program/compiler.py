@@ -340,25 +340,29 @@ def extension(name: str, text: str, options: Sequence[str] = ()) -> ModuleType:
     return _loaded(name, text, options, opened)
 
 
+def _headers() -> bytes:
+    """All headers, which a text may include."""
+    return b"\0\0".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
+
+
 def _loaded(
     label: str, text: Any, options: Sequence[str], opened: Callable[[str], Any], key: str = ""
 ) -> Any:
     """What ``opened`` makes of the library that a text becomes.
 
-    The key in the cache is a hash of the text, or of what stands for it, the support header, the
-    flags, the compiler, the processor and the C library.
+    The key in the cache is a hash of the text, or of what stands for it, the headers, the flags,
+    the compiler, the processor and the C library.
     """
     command = _command()
     if command in _hung:
         raise CompileError(_hung[command])
     said, more = _target(command)
     flags = [*FLAGS, *more, *options]
-    header = (SOURCES / "support.h").read_bytes()
     libc = ""
     with contextlib.suppress(ValueError, OSError):
         libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
     words = "\0\0".join(["\0".join(command), "\0".join(flags), libc])
-    source = b"\0\0".join([(key or text).encode(), header, said, os.fsencode(words)])
+    source = b"\0\0".join([(key or text).encode(), _headers(), said, os.fsencode(words)])
 
     def make() -> bytes:
         return _object(text() if callable(text) else text, command, flags)

@@ -314,6 +314,37 @@ class Scan:
 
 
 @dataclass(eq=False, slots=True)
+class Routine:
+    """A C function of a header of its own: what is more than a loop nest (a convolution, a cell).
+
+    header, function: ``tg_<function>`` of ``c/<header>.h``, which is called as
+        ``(sizes..., inputs..., outputs..., begin, end)``: numbers, addresses of the first elements,
+        and which part of the work is to be done. The sizes are constants for the compiler.
+    outputs: what it writes; an output that is an input, too, is overwritten in place. What it does
+        not write of another is undefined.
+    size, piece: it is called for parts of [0, size), of ``piece`` each but the last, in any order
+        and by several threads at a time. So parts write to different memory, and what is computed
+        depends on ``piece``, never on the number of threads.
+    cost: about how many additions it takes as long as, in all.
+    """
+
+    header: str
+    function: str
+    sizes: tuple[int | float, ...]
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+    size: int
+    piece: int
+    cost: int
+    where: str = ""
+
+    @property
+    def views(self) -> list[View]:
+        """The inputs."""
+        return list(self.inputs)
+
+
+@dataclass(eq=False, slots=True)
 class Call:
     """An instruction left to its primitive, and why. inputs and outputs are views.
 
@@ -341,8 +372,13 @@ class Scalar:
     name: str
 
 
-#: An operation that is a unit of its own and has one output, ``out``.
-Whole = Product | Scatter | Scan
 #: An operation that is a unit of its own.
-Alone = Whole | Check | Call
+Alone = Product | Scatter | Scan | Routine | Check | Call
 Operation = Map | Reduce | Alone
+
+
+def outputs_of(op: Alone) -> tuple[View, ...]:
+    """What an operation that is a unit of its own writes."""
+    if isinstance(op, Call | Routine):
+        return op.outputs
+    return () if isinstance(op, Check) else (op.out,)

@@ -25,6 +25,7 @@ from tensorgrad.program.loop_ir import (
     Operation,
     Product,
     Reduce,
+    Routine,
     Scalar,
     Scan,
     Scatter,
@@ -263,6 +264,21 @@ class Lowering:
         out = self.new(given[0].shape, given[0].dtype)
         self.operations.append(Scan(out, tuple(given), kind, axis, reverse, wide, self.where))
         return out
+
+    def routine(
+        self, name: str, sizes: Sequence[int | float], inputs: Sequence[View],
+        outputs: Sequence[View], size: int, piece: int, cost: int,
+    ) -> None:  # fmt: skip
+        """A C function of a header of its own; see Routine."""
+        header, function = name.split(".")
+        self.operations.append(
+            Routine(
+                header, function, tuple(sizes), tuple(inputs), tuple(outputs), size, piece, cost,
+                self.where,
+            )
+        )  # fmt: skip
+        for view in outputs:
+            self._forget(view.storage)
 
     def _forget(self, storage: Storage) -> None:
         """What was computed from ``storage`` is not known any more: it is overwritten."""

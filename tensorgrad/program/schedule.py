@@ -27,7 +27,7 @@ from tensorgrad.program.loop_ir import (
     Scatter,
     Storage,
     View,
-    Whole,
+    outputs_of,
 )
 from tensorgrad.program.repeats import cuts
 
@@ -242,14 +242,9 @@ class Schedule:
         at = len(self.units) - 1
         if type(op) is Check:
             self._barrier = at
-        outputs: tuple[View, ...] = ()
-        if isinstance(op, Call):
-            outputs = op.outputs
-        elif isinstance(op, Whole):
-            outputs = (op.out,)
         for view in op.views:
             self._last_read[view.storage] = at
-        for view in outputs:
+        for view in outputs_of(op):
             self._home[view.storage] = at
 
     def _place(self, op: Map | Reduce) -> None:
@@ -522,10 +517,7 @@ def _written(unit: Unit) -> set[Storage]:
     """The memory that a unit writes."""
     if isinstance(unit, Nest):
         return {m.out.storage for m in unit.stored}
-    op = unit.operation
-    if type(op) is Call:
-        return {v.storage for v in op.outputs}
-    return {op.out.storage} if isinstance(op, Whole) else set()
+    return {v.storage for v in outputs_of(unit.operation)}
 
 
 def _all_read(op: Operation) -> list[View]:

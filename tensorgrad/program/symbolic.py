@@ -76,6 +76,12 @@ class Trace(Protocol):
     ) -> View:
         """Each element with all that precede it along an axis; see Scan."""
 
+    def routine(
+        self, name: str, sizes: Sequence[int | float], inputs: Sequence[View],
+        outputs: Sequence[View], size: int, piece: int, cost: int,
+    ) -> None:  # fmt: skip
+        """A C function of a header of its own; see Routine."""
+
     def is_column(self, view: View) -> bool:
         """Whether all of it is 0, 1, 2, ... along one axis."""
 
@@ -1170,6 +1176,29 @@ class SymbolicNamespace(Namespace):
             self.refuse(f"scans of {xs[0].dtype} are left to NumPy")
         views = [x.elements for x in xs]
         return SymbolicArray(self, self.trace.scan(kind, views, axis % xs[0].ndim, reverse, wide))
+
+    def routine(
+        self,
+        name: str,
+        sizes: Sequence[int | float],
+        inputs: Sequence[SymbolicArray],
+        outputs: Sequence[tuple[tuple[int, ...], Any]],
+        size: int = 1,
+        piece: int = 1,
+        cost: int = 1,
+    ) -> list[SymbolicArray]:
+        """New arrays, contiguous, that a C function fills.
+
+        name: "header.function"; see ``Routine`` for this and for ``sizes``, ``size``, ``piece`` and
+            ``cost``. inputs: how they lie (``elements.strides``) has to be said by ``sizes``.
+        outputs: the shape and dtype of each.
+        """
+        if not self.on_host:
+            self.refuse("on a GPU it is left to CuPy")
+        found = [self.trace.new(shape, np.dtype(dtype)) for shape, dtype in outputs]
+        given = [x.elements for x in inputs]
+        self.trace.routine(name, sizes, given, found, size, piece, cost)
+        return [SymbolicArray(self, view) for view in found]
 
     def vdot(self, a: SymbolicArray, b: SymbolicArray) -> SymbolicArray:
         """The sum of the products of all elements."""

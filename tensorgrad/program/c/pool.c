@@ -9,8 +9,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* Bytes for the rows that a nest keeps, as in c_source.py. */
-#define ROWS (1 << 17)
+/* Bytes for what a part of the work keeps: rows of a nest (c_source.py has half of it), a tile. */
+#define ROWS (1 << 18)
 /* Of a helper's stack, which nothing of ours fills: BLAS wants some, and a process may have set a
  * default for its threads that is very small. */
 #define STACK (1 << 20)

@@ -25,6 +25,7 @@ from tensorgrad.program.loop_ir import (
     Map,
     Product,
     Reduce,
+    Routine,
     Scan,
     Scatter,
     Storage,
@@ -739,6 +740,8 @@ class SourceWriter:
                 self._scatter(op)
             elif type(op) is Scan:
                 self._scan(op)
+            elif type(op) is Routine:
+                self._routine(op)
             else:
                 assert type(op) is Product
                 self._product(op)
@@ -820,6 +823,20 @@ class SourceWriter:
             text += _part(f"{call}begin, end);")
             text += _unit([f"tg_parallel(@_part, P, {items}, {-(-items // pieces)});"])
         self._call(text, operands, f"scan of {list(shape)}")
+
+    def _routine(self, op: Routine) -> None:
+        views = (*op.inputs, *op.outputs)
+        sizes = [literal(n, "float" if isinstance(n, float) else "long") for n in op.sizes]
+        given = [*sizes, *[f"P[{k}]" for k in range(len(views))]]
+        # In a part of its own the sizes stay constants, however often it is called.
+        call = f"tg_{op.function}({', '.join(given)}, begin, end);"
+        text = f'#include "{op.header}.h"\n' + _part(call)
+        pieces = -(-op.size // op.piece)
+        run = f"tg_parallel(@_part, P, {op.size}, {op.piece});"
+        if pieces == 1:
+            run = f"@_part(P, 0, {op.size});"
+        about = f"{op.header}.{op.function} to {list(op.outputs[0].shape)}"
+        self._call(text + _unit([run]), [(v.storage, v.offset) for v in views], about)
 
     def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)

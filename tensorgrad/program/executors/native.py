@@ -28,7 +28,7 @@ from tensorgrad.program.executors import c_source
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import Call, Product, Scan, Scatter, Storage
+from tensorgrad.program.loop_ir import Call, Product, Routine, Scan, Scatter, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule, Single
 
@@ -341,6 +341,8 @@ class NativeExecutor(ArenaExecutor):
                 work += math.prod(c_source.product_of(unit.operation)) // 8
             elif isinstance(unit.operation, Scatter | Scan):
                 work += 4 * unit.operation.views[-1].size
+            elif isinstance(unit.operation, Routine):
+                work += unit.operation.cost
         return work < _SHORT and all(type(step) is int for step in self.source.steps)
 
     def lines(self) -> list[str]:
