@@ -61,6 +61,8 @@ class Lowering:
         self._latest: Any = None
         self._lives: dict[Storage, Scalar] = {}
         self._columns: set[Storage] = set()  # of 0, 1, 2, ...
+        #: what routines made, and what was made of that in the same order of axes
+        self._ordered: set[Storage] = set()
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
         self._last_use: dict[Value, int] = dict.fromkeys(self._kept, len(program.instructions))
@@ -136,6 +138,11 @@ class Lowering:
             raise NotFollowedError("floats to integers is left to NumPy")
         if not math.prod(shape):
             raise NotFollowedError("there are no elements")
+        order = self._order_of(name, given, shape)
+        if order is not None:
+            moved = tuple([x.permute(order) if type(x) is View else x for x in given])
+            inner = tuple([shape[k] for k in order])
+            return self._put_back(self.map(name, moved, dtype, inner), order)
         parts = tuple([exact(x) if isinstance(x, np.generic) else x for x in given])
         key = name, parts, dtype, shape
         found = self._known.get(key)
@@ -146,6 +153,32 @@ class Lowering:
             if name == "index":
                 self._columns.add(found.storage)
         return found
+
+    def _order_of(
+        self, name: str, given: Sequence[Any], shape: tuple[int, ...]
+    ) -> list[int] | None:
+        """The axes in the order in which an operand lies in memory, if a routine chose another one
+        than theirs. A copy puts them in their own order; what asks for the place has to have it."""
+        if not self._ordered or name in ("copy", "word", "index"):
+            return None
+        if any(type(x) is Column for x in given):
+            return None
+        for x in given:
+            if type(x) is View and x.storage in self._ordered and x.shape == shape:
+                wide = [k for k, n in enumerate(shape) if n != 1]
+                by_stride = sorted(wide, key=lambda k: -abs(x.strides[k]))
+                if by_stride != wide and all(x.strides[k] for k in wide):
+                    return [k for k, n in enumerate(shape) if n == 1] + by_stride
+        return None
+
+    def _put_back(self, found: View, order: list[int]) -> View:
+        """A view whose axes are in this order, with the axes in their own one."""
+        self._ordered.add(found.storage)
+        return found.permute([order.index(k) for k in range(len(order))])
+
+    def is_ordered(self, view: View) -> bool:
+        """Whether it may lie otherwise than NumPy's array would: routines choose the order."""
+        return view.storage in self._ordered
 
     def _operand(self, x: Any, shape: tuple[int, ...]) -> Any:
         if type(x) is not View:
@@ -174,13 +207,16 @@ class Lowering:
     def reduce(self, kind: str, x: View, axes: Sequence[int]) -> View:
         """``x`` reduced over ``axes``, which stay with size 1."""
         shape = tuple(1 if k in axes else n for k, n in enumerate(x.shape))
+        order = self._order_of(kind, [x], x.shape)
+        if order is not None:
+            lying, along = x.permute(order), sorted(order.index(k) for k in axes)
+            if _is_loop(lying.shape, [k for k in along if lying.shape[k] != 1]):
+                return self._put_back(self.reduce(kind, lying, along), order)
         axes = [k for k in sorted(axes) if x.shape[k] != 1]
         if not axes:  # NumPy begins a sum with 0.0, which makes 0.0 of -0.0
             zero = x.dtype.type(0)
             return self.map("add", (x, zero), x.dtype, x.shape) if kind == "+" else x
-        wide = [k for k, n in enumerate(x.shape) if n != 1]
-        leading = axes == wide[: len(axes)] and len(axes) == len(wide) - 1
-        if axes == wide or axes == wide[-1:] or leading:
+        if _is_loop(x.shape, axes):
             key = kind, x, tuple(axes)
             found = self._known.get(key)
             if found is None:
@@ -189,7 +225,7 @@ class Lowering:
                 self._remember(key, [x], found)
             return found
         # Only the last axis, or all but it, can be reduced by a loop: bring the axes to the end.
-        kept = [k for k in wide if k not in axes]
+        kept = [k for k, n in enumerate(x.shape) if n != 1 and k not in axes]
         moved = x.permute([*kept, *axes])
         merged = moved.reshape((*moved.shape[: len(kept)], math.prod(x.shape[k] for k in axes)))
         if merged is None:
@@ -279,6 +315,7 @@ class Lowering:
         )  # fmt: skip
         for view in outputs:
             self._forget(view.storage)
+            self._ordered.add(view.storage)
 
     def _forget(self, storage: Storage) -> None:
         """What was computed from ``storage`` is not known any more: it is overwritten."""
@@ -395,7 +432,8 @@ class Lowering:
         taken = {x.storage for x in inputs if type(x) is View}
         for v in self._kept.intersection(views):  # who is seen has memory of its own
             storage = views[v].storage
-            if storage.number < before and storage not in taken:
+            moved = storage in self._ordered and not views[v].contiguous
+            if moved or (storage.number < before and storage not in taken):
                 views[v] = self.copy(views[v])
         for v, k in zip(i.outputs[count:], i.written):
             views[v] = given[k].elements
@@ -419,6 +457,12 @@ class Lowering:
             outputs.append(view)
             self._forget(view.storage)
         self.operations.append(Call(i, tuple(inputs), tuple(outputs), reason, i.where))
+
+
+def _is_loop(shape: tuple[int, ...], axes: list[int]) -> bool:
+    """Whether a loop can reduce these axes, none of size 1: all, the last, or all but the last."""
+    wide = [k for k, n in enumerate(shape) if n != 1]
+    return axes in (wide, wide[-1:], wide[:-1])
 
 
 def _lie_in(storage: Storage, low: int, high: int) -> bool:

@@ -82,6 +82,9 @@ class Trace(Protocol):
     ) -> None:  # fmt: skip
         """A C function of a header of its own; see Routine."""
 
+    def is_ordered(self, view: View) -> bool:
+        """Whether it may lie otherwise than NumPy's array would: routines choose the order."""
+
     def is_column(self, view: View) -> bool:
         """Whether all of it is 0, 1, 2, ... along one axis."""
 
@@ -187,7 +190,10 @@ class SymbolicArray:
     @property
     def in_order(self) -> bool:
         """Whether NumPy's elementwise functions give an array in row-major order for it."""
-        return self.ndim < 2 or (self._memory.in_order and self._view.contiguous)
+        if self.ndim < 2:
+            return True
+        own = self.xp.trace.is_ordered(self._view)
+        return self._memory.in_order and self._view.contiguous and not own
 
     @property
     def flags(self) -> Any:
