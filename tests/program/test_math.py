@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from program.executors import EXECUTORS
+from program.vector_widths import WIDTHS, built
 
 from tensorgrad.ops import special
 from tensorgrad.program.compiler import build
@@ -26,6 +27,13 @@ FUNCTIONS: dict[str, tuple[Any, float]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 4.0),
     "erf": (lambda x: special.erf(np, x), 1.0),
 }
+# the same for vectors, of c/vectors.h; the second takes what is not above zero
+VECTORS: dict[str, tuple[Any, float]] = {
+    "vexp": (np.exp, 1.0),
+    "vexp_negative": (lambda x: np.exp(-np.abs(x)), 1.0),
+    "vsigmoid": (lambda x: 1 / (1 + np.exp(-x)), 4.0),
+    "vtanh": (np.tanh, 3.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,24 @@ def library() -> ctypes.CDLL:
         "    for (long i = 0; i < n; i++) y[i] = tg_word(key, start + i);\n}"
     )
     return build("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module", params=WIDTHS, ids=lambda width: f"width {width}")
+def vectors(request: pytest.FixtureRequest, tmp_path_factory: Any) -> ctypes.CDLL:
+    """The functions of vectors, for a processor that has vectors of so many numbers."""
+    lines = []
+    for name in VECTORS:
+        given = "x"
+        if name == "vexp_negative":
+            given = "(tg_vec)((tg_ivec)x | TG_SIGN_BITS)"
+        lines.append(
+            f"void run_{name}(const float *from, float *y, long n) {{\n"
+            "    for (long i = 0; i < n; i += TG_L) {\n        long left = n - i;\n"
+            "        tg_vec x = tg_load_some(from + i, left < TG_L ? left : TG_L);\n"
+            f"        x = tg_{name}({given});\n"
+            "        tg_store_some(y + i, x, left < TG_L ? left : TG_L);\n    }\n}"
+        )
+    return built("\n".join(lines) + "\n", request.param, tmp_path_factory.mktemp("vectors"))
 
 
 def computed(library: ctypes.CDLL, name: str, x: Array) -> Array:
@@ -62,9 +88,9 @@ def everywhere() -> Array:
     return np.concatenate([positive, -positive, dense, dense / 100])
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_errors(library: ctypes.CDLL, name: str) -> None:
-    function, limit = FUNCTIONS[name]
+def check_errors(library: ctypes.CDLL, name: str) -> None:
+    """Whether a function is as exact as its header says, NaN being NaN."""
+    function, limit = {**FUNCTIONS, **VECTORS}[name]
     x = everywhere()
     with np.errstate(all="ignore"):
         wanted = function(x.astype(np.float64))
@@ -81,9 +107,9 @@ def test_errors(library: ctypes.CDLL, name: str) -> None:
     assert errors[worst] <= limit, f"{errors[worst]:.2f} ulp at {x[finite][worst]!r}"
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_special_values(library: ctypes.CDLL, name: str) -> None:
-    function, _ = FUNCTIONS[name]
+def check_special_values(library: ctypes.CDLL, name: str) -> None:
+    """Whether NaN, infinities, zeros and subnormal numbers are taken as IEEE 754 wants them."""
+    function, _ = {**FUNCTIONS, **VECTORS}[name]
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, -1.0], np.float32)
     with np.errstate(all="ignore"):
         wanted = function(x.astype(np.float64)).astype(np.float32)
@@ -91,6 +117,26 @@ def test_special_values(library: ctypes.CDLL, name: str) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     zero = wanted == 0
     np.testing.assert_array_equal(np.signbit(found[zero]), np.signbit(wanted[zero]))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errors(library: ctypes.CDLL, name: str) -> None:
+    check_errors(library, name)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_special_values(library: ctypes.CDLL, name: str) -> None:
+    check_special_values(library, name)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_errors_of_vectors(vectors: ctypes.CDLL, name: str) -> None:
+    check_errors(vectors, name)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_special_values_of_vectors(vectors: ctypes.CDLL, name: str) -> None:
+    check_special_values(vectors, name)
 
 
 @pytest.mark.parametrize("key", [0, 7, 2**63 + 5, 2**64 - 1])
