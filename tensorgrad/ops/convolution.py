@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.convolution_loops import convolution_input_loops, convolution_loops
 from tensorgrad.ops.correlation import Sizes, correlate, correlate_input, correlate_weight
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import reshape, shape_of
@@ -133,6 +134,7 @@ _CONVOLUTION: Primitive = Primitive(
     flops=lambda x, weight, bias, out: (
         2 * out.size * math.prod(weight.shape[1:]) + (0 if bias is None else out.size)
     ),
+    loops=convolution_loops,
 )
 
 # its input ``x`` is the gradient of a convolution's result, or what a transposed one is of
@@ -147,6 +149,7 @@ _CONVOLUTION_INPUT: Primitive = Primitive(
     flops=lambda x, weight, bias, out: (
         2 * x.size * math.prod(weight.shape[1:]) + (0 if bias is None else out.size)
     ),
+    loops=convolution_input_loops,
 )
 
 _CONVOLUTION_WEIGHT: Primitive = Primitive(

@@ -1,0 +1,201 @@
+"""The form of convolutions that programs turn into C: routines of ``program/c/convolution.h``.
+
+Here is decided what the C is a template of: how many positions and channels of the result make a
+tile, whose sums lie in registers, and into how many bands of rows an image is cut, so that what a
+band needs of the input fits into the memory of a thread. Results lie channels last.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Sizes = tuple[int, ...]
+
+#: Lanes of a vector that the C may be compiled for, and registers for sums, weights and numbers.
+_REGISTERS = {16: 32, 8: 16, 4: 16}
+# Registers that are left for weights and numbers.
+_SPARE = 4
+# Floats of the memory of a thread, without those that are read, but not used, behind the end.
+_ROOM = (1 << 16) - 16
+# Multiplications and additions that are worth a piece of work of their own.
+_PIECE = 1 << 17
+# Phases of a gradient with a stride that are written out.
+_PHASES = 16
+
+
+class _Convolution(NamedTuple):
+    """What all three routines are told, with two spatial axes; see ``tg_conv``."""
+
+    images: int
+    groups: int
+    inner: int
+    outer: int
+    x_size: Sizes
+    x_steps: Sizes
+    y_size: Sizes
+    kernel: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    transposed: bool = False
+    depthwise: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of the input."""
+        return self.outer if self.depthwise else self.groups * self.inner
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 channels of the result, in all groups."""
+        return self.groups * -(-self.outer // 16)
+
+    @property
+    def taps(self) -> int:
+        """The taps of the kernel."""
+        return math.prod(self.kernel)
+
+    @property
+    def counts(self) -> Sizes:
+        """Positions along each axis, of the phase that has most."""
+        if not self.transposed:
+            return self.y_size
+        return tuple([-(-n // s) for n, s in zip(self.y_size, self.stride, strict=True)])
+
+    @property
+    def products(self) -> int:
+        """Multiplications for one image."""
+        positions = self.x_size if self.transposed else self.y_size
+        return math.prod(positions) * self.taps * self.inner * self.outer * self.groups
+
+    def extent(self, axis: int, count: int) -> int:
+        """How many places of the input ``count`` positions need."""
+        s, d, k, p = (n[axis] for n in (self.stride, self.dilation, self.kernel, self.padding))
+        if not self.transposed:
+            return (count - 1) * s + (k - 1) * d + 1
+        return count + (s - 1 + p) // s - (p - (k - 1) * d) // s
+
+    def bands(self, room: int, enough: int) -> int:
+        """Into how many bands of rows an image is cut: so that a band needs no more than ``room``
+        numbers of the input, and has not much more than ``enough`` products. 0 if none fits."""
+        rows = self.counts[0]
+        width = self.extent(1, self.counts[1]) * self.channels
+        least = next(
+            (n for n in range(1, rows + 1) if self.extent(0, -(-rows // n)) * width <= room), 0
+        )
+        return max(least, min(self.products // enough, rows // 8)) if least else 0
+
+    def sizes(self) -> Sizes:
+        """All of it as the C takes it."""
+        return (
+            self.images, self.groups, self.inner, self.outer, *self.x_size, *self.x_steps,
+            *self.y_size, *self.kernel, *self.stride, *self.padding, *self.dilation,
+        )  # fmt: skip
+
+
+@functools.cache
+def _tile(lanes: int, rows: int, columns: int, outer: int) -> int:
+    """The tile with which rows * columns positions take least time.
+
+    A multiplication waits for its sum from before, so there are to be eight sums at least; and
+    two numbers are loaded at a time, as two products are computed.
+    """
+    vectors, most = -(-outer // lanes), _REGISTERS[lanes] - _SPARE
+    best = (math.inf, 0, 0, 0)
+    for v in range(1, min(4, vectors) + 1):
+        for p in range(1, min(most // v, columns) + 1):
+            for r in range(1, min(most // (v * p), rows) + 1):
+                each = max(r * p * v, r * p + v, 8) + 1
+                times = -(-vectors // v) * -(-columns // p) * -(-rows // r)
+                best = min(best, (times * each, r, p, v))
+    return best[1] << 16 | best[2] << 8 | best[3]
+
+
+def _planar(n: Sizes, first: int) -> Sizes:
+    """Spatial sizes of two axes: one of a single row where there is but one."""
+    return n if len(n) == 2 else (first, *n)
+
+
+def _checked(xp: Any, arrays: tuple[Any, ...], size: Sizes) -> None:
+    """Refuse what has no routine."""
+    if len(size) > 2:
+        xp.refuse("convolutions in three dimensions are computed in tiles")
+    if any(a is not None and a.dtype != np.float32 for a in arrays):
+        xp.refuse("convolutions of other types than float32 are computed in tiles")
+
+
+def _packed(xp: Any, weight: Any, bias: Any, c: _Convolution, steps: Sizes) -> Any:
+    """The weights in blocks, and the bias. steps: of group, of channel of input and of result."""
+    floats = c.blocks * (c.taps * c.inner + 1) * 16
+    cost = 2 * floats
+    sizes = (c.groups, c.inner, c.outer, c.taps, *steps, 1, int(bias is not None))
+    given = [weight, weight if bias is None else bias]
+    (found,) = xp.routine(
+        "convolution.convolution_pack", sizes, given, [((floats,), np.float32)], c.blocks,
+        max(1, c.blocks * _PIECE // cost), cost,
+    )  # fmt: skip
+    return found
+
+
+def _in_order(xp: Any, x: Any) -> Any:
+    """``x``, contiguous."""
+    return x if x.flags.c_contiguous else x.copy()
+
+
+def _convolved(
+    xp: Any, x: Any, weight: Any, bias: Any, size: Sizes, stride: Sizes, padding: Sizes,
+    dilation: Sizes, groups: int, transposed: bool,
+) -> Any:  # fmt: skip
+    """The convolution, or its gradient for the input, ``size`` positions of it."""
+    _checked(xp, (x, weight, bias), size)
+    if transposed and math.prod(stride) > _PHASES:
+        xp.refuse("gradients of convolutions with long strides are computed in tiles")
+    weight = _in_order(xp, weight)
+    bias = None if bias is None else _in_order(xp, bias)
+    taps, (rows, each) = math.prod(weight.shape[2:]), weight.shape[:2]
+    within = rows // groups
+    inner, outer = (within, each) if transposed else (each, within)
+    steps = (within * each * taps, *((each * taps, taps) if transposed else (taps, each * taps)))
+    depthwise = inner == outer == 1 < groups
+    if depthwise:
+        steps = (0, 0, taps)
+    strides = x.elements.strides
+    c = _Convolution(
+        x.shape[0], 1 if depthwise else groups, inner, groups if depthwise else outer,
+        _planar(x.shape[2:], 1), strides[:2] + _planar(strides[2:], 0), _planar(size, 1),
+        _planar(weight.shape[2:], 1), _planar(stride, 1), _planar(padding, 0),
+        _planar(dilation, 1), transposed, depthwise,
+    )  # fmt: skip
+    bands = c.bands(_ROOM, 1 << 24)
+    if not bands:
+        xp.refuse("convolutions of such long rows are computed in tiles")
+    tiles = [_tile(lanes, c.counts[0] // bands, c.counts[1], c.outer) for lanes in _REGISTERS]
+    packed = _packed(xp, weight, bias, c, steps)
+    items, products = c.images * bands, c.products
+    (found,) = xp.routine(
+        "convolution.convolution", (*c.sizes(), int(transposed), int(depthwise), bands, *tiles),
+        [x, packed], [((x.shape[0], *c.y_size, c.outer * c.groups), np.float32)], items,
+        max(1, items * _PIECE // (products * c.images)), products * c.images // 8,
+    )  # fmt: skip
+    found = found.reshape(x.shape[0], *size, c.outer * c.groups)
+    return found.transpose(0, len(size) + 1, *range(1, len(size) + 1))
+
+
+def convolution_loops(
+    xp: Any, x: Any, weight: Any, bias: Any, size: Sizes, stride: Sizes, padding: Sizes,
+    dilation: Sizes, groups: int,
+) -> Any:  # fmt: skip
+    """The convolution; see ``ops/convolution.py``."""
+    return _convolved(xp, x, weight, bias, size, stride, padding, dilation, groups, False)
+
+
+def convolution_input_loops(
+    xp: Any, x: Any, weight: Any, bias: Any, size: Sizes, stride: Sizes, padding: Sizes,
+    dilation: Sizes, groups: int,
+) -> Any:  # fmt: skip
+    """The gradient of the convolution for its input."""
+    return _convolved(xp, x, weight, bias, size, stride, padding, dilation, groups, True)
