@@ -13,7 +13,7 @@ from typing import Any
 if not __package__:  # run as ``python bench``: the directory above is the one to import from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import bandwidth, costs, imports, layers, loop, ops, programs, steps, tape
+from bench import bandwidth, costs, imports, layers, loop, ops, programs, steps, tape, units
 from bench.contest import CONTESTANTS, REFERENCE, Contest, Settings
 from bench.machine import environment, processors
 from bench.report import Report
@@ -27,6 +27,7 @@ SECTIONS: dict[str, Any] = {
         bandwidth,
         steps,
         layers,
+        units,
         programs,
         costs,
         loop,

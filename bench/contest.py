@@ -20,6 +20,7 @@ CONTESTANTS = {
     "tensorgrad native": "tensorgrad",
     "tensorgrad numpy": "tensorgrad",
     "torch": "torch",
+    "torch channels last": "torch",
     "torch compiled": "torch",
     "torch fused": "torch",
     "jax": "jax",
@@ -52,10 +53,14 @@ class Settings:
 
 @dataclass
 class Contest:
-    """One section's run. Use it as a context manager: it ends the worker processes."""
+    """One section's run. Use it as a context manager: it ends the worker processes.
+
+    environments: variables of the workers of some contestants.
+    """
 
     settings: Settings
     report: Report
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
     _workers: dict[str, Worker] = field(default_factory=dict)
     _missing: set[str] = field(default_factory=set)
 
@@ -90,7 +95,7 @@ class Contest:
             if self.settings.together:
                 found = LocalWorker()
             else:
-                found = ProcessWorker(self.settings.threads)
+                found = ProcessWorker(self.settings.threads, self.environments.get(contestant, {}))
             self._workers[contestant] = found
         return found
 

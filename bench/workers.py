@@ -5,11 +5,12 @@ This module is imported by every worker before its framework, so it imports none
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -124,13 +125,17 @@ class _RemoteWork:
 
 
 class ProcessWorker:
-    """Runs the jobs in a fresh process, which waits on a pipe while others have their turn."""
+    """Runs the jobs in a fresh process, which waits on a pipe while others have their turn.
 
-    def __init__(self, threads: int) -> None:
+    environment: variables that are set from its very beginning, when the C library reads them.
+    """
+
+    def __init__(self, threads: int, environment: Mapping[str, str] | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
-        self._process.start()
+        with variables(environment or {}):
+            self._process.start()
         theirs.close()
 
     def ask(self, request: str, *arguments: Any) -> Any:
@@ -167,6 +172,21 @@ class ProcessWorker:
         self._process.join(5)
         if self._process.is_alive():
             self._process.terminate()
+
+
+@contextlib.contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Within, the environment has these variables; afterwards it is as it was."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def limit_threads(threads: int) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from bench import units
 from bench.__main__ import SECTIONS, main
+from bench.contest import Contest, Settings
 from bench.measure import Pace, calibrate, interleave, ratios, repeated, summary
 from bench.report import Report
-from bench.workers import ContestantError, Job, LocalWorker
+from bench.training import layered
+from bench.workers import ContestantError, Job, LocalWorker, variables
 
 
 def test_a_section_runs_and_writes_its_results(
@@ -93,3 +97,32 @@ def test_bars_say_pass_or_fail() -> None:
     assert "PASS  met" in text
     assert "FAIL  missed" in text
     assert "not measured" not in text
+
+
+def test_variables_of_a_worker_are_set_while_it_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with variables({"MALLOC_TOP_PAD_": "4096", "MALLOC_TRIM_THRESHOLD_": "8192"}):
+        assert os.environ["MALLOC_TOP_PAD_"] == "4096"
+        assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "8192"
+    assert os.environ["MALLOC_TOP_PAD_"] == "1"
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+
+
+@pytest.mark.parametrize("name", [layered.CONVNET, layered.CELL, layered.BLOCK, layered.SPARSE])
+def test_networks_of_layers_are_trained(name: str) -> None:
+    step = layered.training_step("tensorgrad", name)
+    first, *_, last = (step().item() for _ in range(3))
+    assert last < first
+
+
+def test_the_best_peer_is_the_one_with_the_least_median() -> None:
+    contest = Contest(Settings(), Report("name", "title", "unit"))
+    times = {"tensorgrad compiled": [1.0, 1.0], "torch": [9.0, 9.0], "jax": [4.0, 4.0]}
+    units._judge(contest, layered.LSTM, {(layered.LSTM, k): v for k, v in times.items()})
+    (bar,) = contest.report.bars
+    assert bar.value == 0.25
+    assert bar.passed
+    assert "jax" in bar.what
