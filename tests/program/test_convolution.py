@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program.captured import Captured
 
 import tensorgrad as tg
-from tensorgrad.nn.functional import conv1d, conv2d
 from tensorgrad import Tensor
-from tests.program.captured import Captured
+from tensorgrad.nn.functional import conv1d, conv2d
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
