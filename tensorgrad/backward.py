@@ -21,6 +21,7 @@ from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
 from tensorgrad.ops.elementwise import add
+from tensorgrad.ops.indexing import recorded_gradient
 from tensorgrad.ops.parts import Part, Rows, RowsPart
 from tensorgrad.ops.shaping import sum_of_recorded, unbroadcast
 from tensorgrad.tape import CAST, Deferred, Leaf, Node, Rule, parameters_of, wrap
@@ -156,9 +157,12 @@ class _BackwardPass:
             self._add_seeds(seeds)
             self._fast_path(None, None)
         if self.dispatched:
-            for at in [leaf.position for leaf in self.leaves]:
-                if type(self.gradients[at]) is list:
-                    self.gradients[at] = sum_of_recorded(self.gradients[at])
+            in_rows = targets is None and not current_mode().grad
+            for leaf in self.leaves:
+                g = self.gradients[leaf.position]
+                if type(g) is list:
+                    sums = recorded_gradient if in_rows and not leaf.hooks else sum_of_recorded
+                    self.gradients[leaf.position] = sums(g)
         for leaf in self.leaves:
             if leaf.hooks is not None:
                 at = leaf.position

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.templates import ARRAY
-from tensorgrad.observers import is_captured
+from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.ops import parts
-from tensorgrad.ops.indexing import index_added
+from tensorgrad.ops.indexing import index_added, sums_of_rows
+from tensorgrad.ops.shaping import concat
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 
@@ -25,13 +26,22 @@ class LazyGradient(parts.Rows, Tensor):
     It is a tensor like others: whatever computes with it, shows it or overwrites it makes its
     zeros too, and they are kept. ``backward()`` leaves one where few rows of a large leaf were
     looked up, since updates that leave the others as they are need not see them.
+
+    While a program is captured the rows are values of the recording, and so is the whole, which is
+    made by an operation. How many rows differ is not known there: equal ones stay side by side.
     """
 
-    __slots__ = ("_coalesced", "_dense", "_keys", "_rows", "_shape")
+    __slots__ = ("_captured", "_coalesced", "_dense", "_keys", "_rows", "_shape")
 
-    def __init__(self, shape: tuple[int, ...], keys: Array, rows: Array) -> None:
-        """rows: (m, length), of the numbers ``keys``, which may repeat and count from the front."""
+    def __init__(
+        self, shape: tuple[int, ...], keys: Array, rows: Array, recorded: bool = False
+    ) -> None:
+        """rows: (m, length), of the numbers ``keys``, which may repeat and count from the front.
+
+        recorded: whether both are values of a program that is being captured.
+        """
         self.node = None
+        self._captured = recorded
         self._shape = shape
         self._keys, self._rows = [keys], [rows]
         self._coalesced = False
@@ -43,7 +53,11 @@ class LazyGradient(parts.Rows, Tensor):
     @property
     def data(self) -> Array:
         """The whole as an array."""
-        if self._dense is None:
+        if self.is_recorded:
+            keys, rows = self.as_one()
+            self._dense = index_added(rows, [keys], (ARRAY, ...), self._shape).data
+            self._rows = [rows.data[:0]]
+        elif self._dense is None:
             keys, rows = self.coalesced()
             of = backend.of(rows)
             with of.at(of.device_of(rows)):
@@ -59,6 +73,32 @@ class LazyGradient(parts.Rows, Tensor):
     @property
     def _any(self) -> Array:
         return self._rows[0] if self._dense is None else self._dense
+
+    @property
+    def in_program(self) -> bool:
+        """Whether it is rows that are values of a program."""
+        return self._captured and self._dense is None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is rows that are values of a program that is being captured."""
+        return self.in_program and is_captured()
+
+    def as_one(self) -> tuple[Tensor, Tensor]:
+        """The numbers and the rows as tensors, by operations that a program records."""
+        keys, rows = ([wrap(a, None) for a in arrays] for arrays in (self._keys, self._rows))
+        return (keys[0], rows[0]) if len(keys) == 1 else (concat(keys), concat(rows))
+
+    def for_update(self) -> tuple[Array, Array]:
+        """Numbers of rows and the rows of the gradient, for an update that writes them one by one.
+
+        As ``coalesced``; in a program that is being captured, where all stay, each has the sum of
+        the rows of its number, so that equal ones are written with the same numbers.
+        """
+        if not self.is_recorded:
+            return self.coalesced()
+        keys, rows = self.as_one()
+        return keys.data, sums_of_rows(rows, keys, self._shape[0]).data
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,6 +141,9 @@ class LazyGradient(parts.Rows, Tensor):
 
     def coalesced(self) -> tuple[Array, Array]:
         """The numbers of the rows, sorted, and their sums, as arrays."""
+        if self.is_recorded:
+            for observer in current_mode().observers:
+                observer.read(self, "which rows of a gradient there are")
         first = self._keys[0]
         if type(first) is np.ndarray:
             return self._sums(np)
@@ -127,16 +170,18 @@ class LazyGradient(parts.Rows, Tensor):
         """The sum of both, which stay as they are: not lazy any longer if one of the two is not."""
         found = self.copied(share=True)
         if isinstance(other, SparseGradient) and not isinstance(self, SparseGradient):
-            found = SparseGradient(self._shape, *self.coalesced())
+            found = SparseGradient(self._shape, self._keys[0], self._rows[0], self._captured)
+            found._keys, found._rows = self._keys, self._rows
         found.append(other)
         return found
 
     def append(self, other: LazyGradient) -> None:
         """Add another, after what there is; none of it is dense yet."""
-        keys, rows = other.coalesced()
-        self._keys, self._rows = [*self._keys, keys], [*self._rows, rows]
+        if not other.is_recorded:
+            other.coalesced()
+        self._keys, self._rows = [*self._keys, *other._keys], [*self._rows, *other._rows]
         self._coalesced = False
-        if self.count > self._shape[0] + 2 * len(self._keys[0]):
+        if not self.is_recorded and self.count > self._shape[0] + 2 * len(self._keys[0]):
             self.coalesced()
 
     @property
@@ -146,13 +191,22 @@ class LazyGradient(parts.Rows, Tensor):
 
     def copied(self, share: bool = False) -> LazyGradient:
         """The same in memory of its own, unless the rows are to be shared."""
-        found = type(self)(self._shape, self._keys[0], self._rows[0])
+        found = type(self)(self._shape, self._keys[0], self._rows[0], self._captured)
         found._keys, found._rows = self._keys, self._rows
         found._coalesced = self._coalesced
         if not share:
             found._rows = [rows.copy() for rows in self._rows]
             found._dense = None if self._dense is None else self._dense.copy()
         return found
+
+    def make_dense(self) -> None:
+        """Ask for the whole."""
+        assert self.data is self._dense
+
+    @property
+    def own_rows(self) -> Array:
+        """The rows that it was made with, as long as they are its numbers."""
+        return self._rows[0]
 
     @property
     def is_dense(self) -> bool:
@@ -202,6 +256,11 @@ def _sums_of_equals(xp: Any, keys: Array, rows: Array) -> tuple[Array, Array]:
     return found, index_added(rows, [places.reshape(-1)], (ARRAY, ...), shape)
 
 
+def in_rows(gradient: Tensor) -> TypeGuard[LazyGradient]:
+    """Whether a gradient is kept as rows, and nobody has asked for it as a whole."""
+    return isinstance(gradient, LazyGradient) and not gradient.is_dense
+
+
 def in_memory(gradients: Iterable[Tensor]) -> list[Tensor]:
     """The gradients, and of those that are rows the rows: what is written to them counts.
 
@@ -209,10 +268,7 @@ def in_memory(gradients: Iterable[Tensor]) -> list[Tensor]:
     """
     if is_captured():
         return list(gradients)
-    return [
-        wrap(g.coalesced()[1], None) if isinstance(g, LazyGradient) and not g.is_dense else g
-        for g in gradients
-    ]
+    return [wrap(g.coalesced()[1], None) if in_rows(g) else g for g in gradients]
 
 
 parts.LazyGradient, parts.SparseGradient = LazyGradient, SparseGradient

@@ -15,7 +15,15 @@ from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ALL, ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.elementwise import where
-from tensorgrad.ops.parts import GatherPart, IndexPart, add_at_index, gathered_places
+from tensorgrad.ops.parts import (
+    GatherPart,
+    IndexPart,
+    add_at_index,
+    few_rows,
+    gathered_places,
+    recorded_rows,
+    sums_by_sorted_key,
+)
 from tensorgrad.ops.shaping import (
     Part,
     RecordedPart,
@@ -27,6 +35,7 @@ from tensorgrad.ops.shaping import (
     reshape,
     shape_of,
     sliced,
+    sum_of_recorded,
 )
 from tensorgrad.ops.sums import add_at
 from tensorgrad.ops.table import operation
@@ -82,6 +91,15 @@ def _index_add_value(
     return y
 
 
+def _sums_of_rows_value(xp: Any, rows: Any, keys: Any, n: int) -> Any:
+    if xp is np:
+        different, sums = sums_by_sorted_key(keys, rows)
+        return sums[np.searchsorted(different, keys)]
+    sums = xp.zeros((n, *rows.shape[1:]), rows.dtype)
+    xp.add.at(sums, keys, rows)
+    return sums[keys]
+
+
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
     return _assign_value(xp, x.copy(), value, *indices, template=template)
 
@@ -125,21 +143,54 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
 class RecordedRows(RecordedPart):
     """Rows, a tensor, of the numbers ``index``: what is added is recorded."""
 
-    __slots__ = ()
+    __slots__ = ("sparse",)
     many = 2
     large = 1 << 16
+
+    def __init__(
+        self, array: Any, index: Any, shape: tuple[int, ...], sparse: bool = False
+    ) -> None:
+        """sparse: see ``RowsPart``."""
+        super().__init__(array, index, shape)
+        self.sparse = sparse
 
     def whole(self) -> Any:
         """See ``Part``."""
         return index_added(self.array, [self.index], (ARRAY, ...), self.shape)
 
     @staticmethod
-    def together(parts: Sequence[RecordedPart]) -> Any:
+    def together(items: Sequence[RecordedPart]) -> Any:
         """See ``RecordedPart``."""
-        shape = parts[0].shape
-        rows = concat([reshape(p.array, (p.index.size, *shape[1:])) for p in parts])
-        keys = concat([reshape(tape.cast(p.index, dtypes.int64), (-1,)) for p in parts])
+        shape = items[0].shape
+        rows = concat([reshape(p.array, (p.index.size, *shape[1:])) for p in items])
+        keys = concat([reshape(tape.cast(p.index, dtypes.int64), (-1,)) for p in items])
         return index_added(rows, [keys], (ARRAY, ...), shape)
+
+    def as_rows(self, count: int) -> Any:
+        """See ``Part``. What is left in it are values of the program that is being captured."""
+        n, length = self.shape if len(self.shape) == 2 else (0, 0)
+        if type(self.array.data) is not np.ndarray or not self.index.size or not n * length:
+            return None
+        if not self.sparse and not few_rows(count + self.index.size, self.shape, self.array.dtype):
+            return None
+        rows = reshape(self.array, (self.index.size, length))
+        keys = reshape(from_the_front(self.index, n), (-1,))
+        return recorded_rows(self.shape, keys.data, rows.data, self.sparse)
+
+
+def recorded_gradient(items: Sequence[Any]) -> Any:
+    """The sum of what is given for a leaf while a program is captured: as rows, where eager mode
+    keeps them so, else whole."""
+    if all(isinstance(item, RecordedRows) for item in items):
+        found: Any = None
+        for item in items:
+            rows = item.as_rows(0 if found is None else found.count)
+            if rows is None:
+                break
+            found = rows if found is None else found.joined(rows)
+        else:
+            return found
+    return sum_of_recorded(items)
 
 
 def _index_part(g: Any, x_shape: tuple[int, ...], template: Template, indices: Any) -> Any:
@@ -185,6 +236,13 @@ _ASSIGN: Primitive = Primitive(
     mutates=(0,),
     moves=True,
 )
+# Of rows with numbers: for each the sum of all that have its number, in order.
+_SUMS_OF_ROWS: Primitive = Primitive(
+    "sums_of_rows",
+    _sums_of_rows_value,
+    {"rows": None, "keys": None},
+    half_in_float32=True,
+)
 # Which elements of an index are the last that name their place.
 _IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
 _NONZERO: Primitive = Primitive(
@@ -210,6 +268,17 @@ def index_added(
     """Zeros of ``shape`` with ``g`` added at the index; ``distinct``: at most once anywhere."""
     attrs = {"template": template, "shape": shape, "distinct": distinct}
     return apply(_INDEX_ADD, (g, *indices), attrs)
+
+
+def sums_of_rows(rows: Any, keys: Any, n: int) -> Any:
+    """For each of the ``rows`` the sum of all that have its number; numbers are below ``n``."""
+    return apply(_SUMS_OF_ROWS, (rows, keys), {"n": n})
+
+
+def from_the_front(indices: Any, n: int) -> Any:
+    """Numbers of ``n`` rows as int64, counted from the front."""
+    wide = tape.cast(indices, dtypes.int64)  # in which the count of all rows has room
+    return where(wide < 0, wide + n, wide)
 
 
 # --- reading an index -----------------------------------------------------------------------------

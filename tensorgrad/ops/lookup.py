@@ -12,7 +12,14 @@ from tensorgrad.backend.templates import ARRAY
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.ops.creation import ones_like, zeros_like
 from tensorgrad.ops.elementwise import maximum, where
-from tensorgrad.ops.indexing import RecordedRows, beside, gathered, index_added, indexed
+from tensorgrad.ops.indexing import (
+    RecordedRows,
+    beside,
+    from_the_front,
+    gathered,
+    index_added,
+    indexed,
+)
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.parts import RowsPart
 from tensorgrad.ops.reductions import argmax
@@ -52,7 +59,7 @@ def _counted(g: Any, indices: Any, n: int, padding_idx: int | None, by_count: bo
         counts = apply(_COUNTS, (indices,), {"n": n})
         g = g / expand_dims(cast(counts, g.dtype), -1)
     if padding_idx is not None:
-        g = where(expand_dims(_from_the_front(indices, n) != padding_idx, -1), g, 0.0)
+        g = where(expand_dims(from_the_front(indices, n) != padding_idx, -1), g, 0.0)
     return g
 
 
@@ -66,7 +73,7 @@ def _part(
 ) -> Any:
     if hasattr(g, "node"):
         rows = _counted(g, indices, weight_shape[0], padding_idx, by_count)
-        return RecordedRows(rows, indices, weight_shape)
+        return RecordedRows(rows, indices, weight_shape, sparse)
     if by_count or not g.size:
         return _gradient(g, indices, weight_shape, padding_idx, by_count)
     keys = indices.reshape(-1).astype(np.int64, copy=False)  # which has room for all rows
@@ -78,12 +85,6 @@ def _part(
     if type(g) is not np.ndarray and not sparse:
         return index_added(rows, [keys], _ROWS, weight_shape)
     return RowsPart(rows, keys, weight_shape, sparse)
-
-
-def _from_the_front(indices: Any, n: int) -> Any:
-    """Numbers of rows, counted from the front."""
-    wide = cast(indices, dtypes.int64)  # in which the count of all rows has room
-    return where(wide < 0, wide + n, wide)
 
 
 _EMBEDDING: Primitive = Primitive(
@@ -383,7 +384,7 @@ def embedding_bag(
     rows = embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     keep = None
     if padding_idx is not None:
-        keep = _from_the_front(input, n) != padding_idx
+        keep = from_the_front(input, n) != padding_idx
     if per_sample_weights is not None:
         rows = rows * expand_dims(per_sample_weights, -1)
     if bag is None:

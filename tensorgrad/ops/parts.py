@@ -57,6 +57,11 @@ class Part:
 LARGE = 1 << 20
 
 
+def few_rows(count: int, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether the gradient of a matrix is kept as rows, if that many are looked up."""
+    return count * 4 <= shape[0] and math.prod(shape) * dtype.itemsize >= LARGE
+
+
 class IndexPart(Part):
     """A part at an index with arrays, on the CPU; ``index`` is the template and its arrays."""
 
@@ -80,13 +85,11 @@ class IndexPart(Part):
         template, indices = self.index
         if len(self.shape) != 2 or template[0] != ARRAY or len(indices) != 1:
             return None
-        n, length = self.shape
-        many = (count + indices[0].size) * 4 > n
-        if many or n * length * self.array.itemsize < LARGE or not length:
+        if not few_rows(count + indices[0].size, self.shape, self.array.dtype):
             return None
         if any(part not in (ALL, Ellipsis) for part in template[1:]):
             return None
-        keys = _keys(indices, (n,))
+        keys = _keys(indices, self.shape[:1])
         return _gradient_of_rows(LazyGradient, self.shape, keys, self.array)
 
 
@@ -120,9 +123,8 @@ class RowsPart(Part):
 
     def as_rows(self, count: int) -> Any:
         """See Part."""
-        n, length = self.shape
-        few = (count + len(self.index)) * 4 <= n and n * length * self.array.itemsize >= LARGE
-        if not self.sparse and not few:
+        count += len(self.index)
+        if not self.sparse and not few_rows(count, self.shape, self.array.dtype):
             return None
         kind = SparseGradient if self.sparse else LazyGradient
         return _gradient_of_rows(kind, self.shape, self.index, self.array)
@@ -145,6 +147,12 @@ def _gradient_of_rows(kind: Any, shape: tuple[int, ...], keys: Any, rows: Any) -
     found = kind(shape, keys, rows.reshape(len(keys), shape[1]))
     found.coalesced()
     return found
+
+
+def recorded_rows(shape: tuple[int, ...], keys: Any, rows: Any, sparse: bool) -> Any:
+    """A gradient of a class of sparse.py, whose rows are values of a program."""
+    kind = SparseGradient if sparse else LazyGradient
+    return None if kind is None else kind(shape, keys, rows, recorded=True)
 
 
 class GatherPart(Part):

@@ -61,7 +61,7 @@ class Bundle:
             a = self.params[0].data
             fits = type(a) is array_type and a.dtype is dtype
             same = self.device is None or self.params[0].device == self.device
-            return [*self.heads, a, *g.coalesced()] if fits and same else None
+            return [*self.heads, a, *g.for_update()] if fits and same else None
         values = []
         gradients = []
         for p in self.params:
@@ -78,8 +78,8 @@ class Bundle:
 
 
 def _comes_in_rows(g: Any) -> TypeGuard[LazyGradient]:
-    """Whether a gradient is updated by rows; in programs all are dense."""
-    return isinstance(g, LazyGradient) and not is_captured()
+    """Whether a gradient is updated by rows; in programs only what they compute as rows."""
+    return isinstance(g, LazyGradient) and (g.is_recorded or not is_captured())
 
 
 def _may_come_in_rows(p: Tensor) -> bool:
@@ -166,6 +166,13 @@ class Optimizer:
             groups = items
         for group in groups:
             self.add_param_group(group)
+
+    @property
+    def live_options(self) -> Sequence[str]:
+        """The options that a program looks up again in each replay."""
+        primitive = getattr(self, "primitive", None) or self.primitive_of_rows
+        assert primitive is not None
+        return primitive.live
 
     @property
     def _name(self) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorgrad.observers import MODE, current_mode, is_captured
+from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
 from tensorgrad.optim.update import Numbers, primitive_of_rows
 from tensorgrad.sparse import LazyGradient, SparseGradient
@@ -30,7 +29,7 @@ def _sparse_adam(
     def update(step: int, p: Any, g: Any, u: Any, w: Any, m: Any, v: Any) -> None:
         """Some rows: leave their step in ``u``, and their states advanced."""
         beta1, beta2 = betas
-        rate = numbers.scalar(lr * math.sqrt(1 - beta2**step) / (1 - beta1**step))
+        rate = numbers.scalar(lr * numbers.sqrt(1 - beta2**step) / (1 - beta1**step))
         if maximize:
             g = xp.negative(g, out=u)
         multiply(m, keep1, out=m)
@@ -54,8 +53,7 @@ class SparseAdam(Optimizer):
         v <- beta2 * v + (1 - beta2) * g**2
         p <- p - lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps)
 
-    Of a dense gradient it is the rows that are not zero. It cannot be part of a program, where
-    gradients are dense.
+    Of a dense gradient it is the rows that are not zero; a program cannot have those.
 
     params: see Optimizer; each has two axes.
     lr: the learning rate, about the length of a step.
@@ -94,17 +92,15 @@ class SparseAdam(Optimizer):
 
     def step(self) -> None:
         """Update the rows that have a gradient, of every parameter that has one."""
-        mode, captured = current_mode(), is_captured()
+        captured = is_captured()
         for p in self._all_params():
-            for observer in mode.observers:
-                observer.read(p, "SparseAdam.step()")  # which rows is not known beforehand
-            if p.grad is not None and not isinstance(p.grad, LazyGradient):
-                p.grad = SparseGradient.of(p.grad)
-        token = MODE.set(mode._replace(observers=()) if captured else mode)
-        try:
-            super().step()
-        finally:
-            MODE.reset(token)
+            g = p.grad
+            if captured and g is not None and not (isinstance(g, LazyGradient) and g.is_recorded):
+                for observer in current_mode().observers:
+                    observer.read(g, "SparseAdam.step(), which looks for rows that are not zero,")
+            elif g is not None and not isinstance(g, LazyGradient):
+                p.grad = SparseGradient.of(g)
+        super().step()
 
     def _takes_rows(self, group: Group) -> bool:
         return True

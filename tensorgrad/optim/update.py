@@ -327,8 +327,8 @@ def primitive_of_rows(name: str, states: int, rule: Rule) -> Primitive:
     """The primitive that applies ``rule`` to some rows of one parameter.
 
     Its inputs are the step count and the ``states`` flat arrays, as for ``update_primitive``, the
-    parameter, the numbers of the rows, of which none repeats, and the rows of the gradient. All
-    but the last two are overwritten.
+    parameter, the numbers of the rows, and the rows of the gradient, which are equal where numbers
+    are. All but the last two are overwritten.
     """
 
     def value(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
@@ -356,13 +356,34 @@ def primitive_of_rows(name: str, states: int, rule: Rule) -> Primitive:
                 put_rows(s, keys, part)
         return p
 
+    def loops(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
+        """What ``value`` means."""
+        p, keys, g = arrays[states:]
+        count = None
+        if step is not None:
+            step += 1
+            count = xp.number(step)
+        update = rule(xp, SymbolicNumbers(xp, scratch.dtype), **options)
+        whole = [None if s is None else s[: p.size].reshape(p.shape) for s in arrays[:states]]
+        own = [None if s is None else s[keys] for s in whole]
+        rows = p[keys]
+        u, w = xp.empty(g.shape, scratch.dtype), xp.empty(g.shape, scratch.dtype)
+        update(count, rows, g.astype(scratch.dtype, copy=False), u, w, *own)
+        p[keys] = xp.subtract(rows, u)
+        for s, part in zip(whole, own, strict=True):
+            if s is not None:
+                s[keys] = part
+        return p
+
     context = watching(name)
     return Primitive(
         f"{name}_of_rows",
         value,
         {"step": None, "*arrays": None},
         mutates=lambda count: range(count - 2),
+        loops=loops,
         source=rule,
+        live=("lr",),
     )
 
 

@@ -7,9 +7,10 @@ recorded: forward, gradient rules, optimizer updates. Arrays are told apart by i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
 from tensorgrad.program.definition import reads_of
 from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.sparse import LazyGradient
 from tensorgrad.tape import CAST, Leaf, Primitive
 from tensorgrad.tensor import Tensor
 from tensorgrad.versions import increment_versions
@@ -383,6 +385,9 @@ class Recorder(Observer):
                 )
         for leaf in self.touched:
             grad = leaf.grad
+            if isinstance(grad, LazyGradient) and grad.in_program:
+                self._finish_rows(leaf, grad)
+                continue
             held = None if grad is None else self.known(grad.data)
             if held in self._stale:
                 program.aliased = True
@@ -398,6 +403,30 @@ class Recorder(Observer):
         for generator, (_, start) in self._began.items():
             self.words[generator] = generator.state()[1] - start
         return program
+
+    @contextlib.contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Within, it writes down what is dispatched, after the function has returned."""
+        mode = current_mode()
+        token = MODE.set(mode._replace(grad=False, observers=(*mode.observers, self)))
+        RECORDING.append(self)
+        try:
+            yield
+        finally:
+            MODE.reset(token)
+            RECORDING.remove(self)
+
+    def _finish_rows(self, leaf: Leaf, grad: LazyGradient) -> None:
+        """Note a gradient that is kept as rows."""
+        with self.resumed():
+            keys, rows = grad.as_one()
+            taken = [v for _, v in self.program.gradients]
+            value = self._value(rows)
+            if value.role != "temporary" or value in taken or value in self.program.results:
+                value = self._value(rows.clone())
+            self.program.results.append(self._value(keys))
+        self.program.rows[leaf] = type(grad), grad.shape
+        self.program.gradients.append((leaf, value))
 
     def _depends_on_layout(self, handed_out: Sequence[Tensor]) -> bool:
         """Whether somebody can tell if what was reshaped is a view or a copy of what it was.

@@ -48,6 +48,7 @@ from tensorgrad.program.trees import (
     unflatten,
 )
 from tensorgrad.program.verify import Snapshot, State, differs
+from tensorgrad.sparse import LazyGradient, in_rows
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
 from tensorgrad.turns import All, Several, Turns
@@ -174,6 +175,8 @@ class CapturedProgram:
         # A program whose gradients are always kept by somebody would be at it in every step.
         if self.assigned or self.effects or not self.outputs.plain or self.verified:
             return
+        if self.program.rows:  # whose tensors are new in each replay
+            return
         if any(k is not None for k in self._given) or self._ambient[2] is not None:
             return
         if any(first != k for k, first in enumerate(self._first)):
@@ -263,7 +266,7 @@ class CapturedProgram:
             tensor = held[k]
             if tensor is not None and (
                 getrefcount(tensor) > (4 if leaf.grad is tensor else 3)
-                or getrefcount(tensor.data) > self.executor.references
+                or getrefcount(_memory_of(tensor)) > self.executor.references
             ):
                 kept.append(k)
         tensor = None
@@ -281,9 +284,13 @@ class CapturedProgram:
             if not self.program.on_host:
                 raise
             raise StoppedError from error
+        results, gradients = self.program.gradients_of(results, gradients)
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             if self._first[k] != k:
                 leaf.grad = leaves[self._first[k]].grad
+                continue
+            if isinstance(array, Tensor):
+                leaf.grad = held[k] = array
                 continue
             tensor = held[k]
             array = self.outputs.laid(self._leaves[k], array)
@@ -680,10 +687,15 @@ class Compiled:
         tree = flatten(result, found, reads.is_outside)
         effects = effects_of(reads, found)
         guards.locate(reads)
+        given = {t.node for t in tensors}
+        with recorder.resumed():
+            for t in found.tensors:
+                if isinstance(t, LazyGradient):
+                    t.make_dense()  # which is handed out whole
         left = [
             (leaf.grad, leaf)
             for leaf in recorder.touched
-            if leaf.grad is not None and leaf not in {t.node for t in tensors}
+            if leaf.grad is not None and leaf not in given and not in_rows(leaf.grad)
         ]
         outputs = Outputs(found.tensors, tensors, guards.tensors(recorder), left)
         program = recorder.finish(outputs.fresh, found.tensors)
@@ -817,6 +829,11 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=level)
 
 
+def _memory_of(gradient: Tensor) -> Any:
+    """The array that a gradient shows, or that has its rows."""
+    return gradient.own_rows if isinstance(gradient, LazyGradient) else gradient.data
+
+
 def _firsts(gradients: Sequence[Tensor | None]) -> list[int]:
     """For each gradient the number of the first one that is the same tensor.
 
@@ -827,7 +844,7 @@ def _firsts(gradients: Sequence[Tensor | None]) -> list[int]:
     found = []
     for k, g in enumerate(gradients):
         found.append(k if g is None else first.setdefault(id(g), k))
-        if g is not None and found[-1] == k:
+        if g is not None and found[-1] == k and not in_rows(g):
             others = owners.setdefault(id(backend.of(g.data).memory_owner(g.data)), [])
             if any(_share_memory(g.data, other) for other in others):
                 raise CompileError(

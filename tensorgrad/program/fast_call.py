@@ -235,7 +235,7 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["dicts"] += [
                 _item(group, name, value)
                 for name, value in group.items()
-                if name not in (*optimizer.primitive.live, "params")
+                if name not in (*optimizer.live_options, "params")
             ]
     for optimizer, number, plan in guards.updates:
         lists["dicts"].append(_item(optimizer._plans, number, plan))

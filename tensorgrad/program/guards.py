@@ -447,7 +447,7 @@ class Guards:
                     self._own_leaves[k] = t.node
         for optimizer, number, _ in recorder.updates:
             group = optimizer.param_groups[number]
-            if any((id(group), name) in reads.written for name in optimizer.primitive.live):
+            if any((id(group), name) in reads.written for name in optimizer.live_options):
                 raise CompileError(
                     "this cannot be compiled: the learning rate is set by the step. Remedy: set "
                     "it, and step schedulers, outside"
@@ -475,7 +475,7 @@ class Guards:
     @staticmethod
     def names_of(optimizer: Any) -> list[str]:
         """The options of an optimizer that a program has to be captured anew for."""
-        return [name for name in optimizer.defaults if name not in optimizer.primitive.live]
+        return [name for name in optimizer.defaults if name not in optimizer.live_options]
 
     def hold(self, arguments: Sequence[Tensor]) -> bool:
         """Whether everything is as it was, for a call with these tensors."""
@@ -680,7 +680,7 @@ def _plain_copy(value: Any) -> Any:
 def _parts_of_optimizer(o: Any) -> list[Any]:
     """What a program holds of an optimizer: its groups, their parameters and options."""
     found: list[Any] = [o.param_groups]
-    live = (*o.primitive.live, "params")
+    live = (*o.live_options, "params")
     for group in o.param_groups:
         found += [group, group["params"], *group["params"]]
         found += [(name, v) for name, v in group.items() if name not in live]

@@ -100,6 +100,8 @@ class Program:
     results: what the step returns, in order.
     gradients: leaves of the tape, and the value that each has as its gradient in the end, or
         ``None`` where it has none.
+    rows: of the leaves whose gradient is rows, its class and its shape. The value in ``gradients``
+        is then that of the rows; their numbers are the last results, in this order.
     aliased: a value was overwritten of whose memory another value is a view, so that the
         instructions have to run on that very memory, in this very order.
     touched: the values from outside that are overwritten, or in whose memory something else is.
@@ -113,11 +115,25 @@ class Program:
     instructions: list[Instruction] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     gradients: list[tuple[Any, Value | None]] = field(default_factory=list)
+    rows: dict[Any, tuple[Any, tuple[int, ...]]] = field(default_factory=dict)
     aliased: bool = False
     touched: dict[Value, None] = field(default_factory=dict)
     on_host: bool = True
     reads: dict[Primitive, Any] = field(default_factory=dict)
     relied_on: dict[Primitive, Any] = field(default_factory=dict)
+
+    def gradients_of(self, results: list[Any], gradients: list[Any]) -> tuple[list[Any], list[Any]]:
+        """What a run gave as the results of the step, and as gradients: arrays, ``None``, and for
+        those that are rows tensors."""
+        if not self.rows:
+            return results, gradients
+        found, numbers = [], iter(results[-len(self.rows) :])
+        for (leaf, _), array in zip(self.gradients, gradients, strict=True):
+            if leaf in self.rows:
+                kind, shape = self.rows[leaf]
+                array = kind(shape, next(numbers), array)
+            found.append(array)
+        return results[: -len(self.rows)], found
 
     def copy(self, instructions: list[Instruction]) -> Program:
         """The same program with other instructions."""

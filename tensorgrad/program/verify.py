@@ -22,6 +22,7 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.program.executors.numpy import NumpyExecutor
 from tensorgrad.program.ir import Program, Value, is_writeable
+from tensorgrad.sparse import in_rows
 from tensorgrad.tensor import Tensor
 from tensorgrad.versions import increment_versions
 
@@ -73,7 +74,7 @@ class State:
         found.gradients = [leaf.grad for leaf in self.leaves]
         for k, leaf in enumerate(self.leaves):
             grad = leaf.grad
-            found[f"gradient {k}"] = None if grad is None else backend.copied(grad.data)
+            found[f"gradient {k}"] = None if grad is None else _copied(grad)
         for k, generator in enumerate(self.generators):
             found[f"the state of generator {k}"] = generator.state()
         return found
@@ -87,7 +88,7 @@ class State:
             increment_versions([array])
         for k, (leaf, tensor) in enumerate(zip(self.leaves, saved.gradients, strict=True)):
             leaf.grad = tensor
-            if tensor is not None:
+            if tensor is not None and not in_rows(tensor):
                 _put_back(tensor.data, saved[f"gradient {k}"])
         self._rewind(saved)
 
@@ -129,10 +130,23 @@ class State:
             results, gradients = calls.run([changed[v] for v in self.program.arguments])
         finally:
             self._rewind(now)
+        results, gradients = self.program.gradients_of(results, gradients)
         seen = {f"result {k}": array for k, array in enumerate(results)}
-        seen.update({f"gradient {k}": array for k, array in enumerate(gradients)})
+        seen.update(
+            {
+                f"gradient {k}": array.data if isinstance(array, Tensor) else array
+                for k, array in enumerate(gradients)
+            }
+        )
         seen.update({name: changed[v] for name, (v, _) in self.arrays.items()})
         return seen
+
+
+def _copied(gradient: Tensor) -> Any:
+    """The numbers of a gradient in memory of their own; one that is kept as rows stays so."""
+    if in_rows(gradient):
+        return gradient.copied(share=True).data
+    return backend.copied(gradient.data)
 
 
 def _widened(array: Any) -> Any:
