@@ -12,7 +12,7 @@ from tensorgrad.backend.base import Array
 from tensorgrad.backend.templates import ARRAY
 from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.ops import parts
-from tensorgrad.ops.indexing import index_added, sums_of_rows
+from tensorgrad.ops.indexing import index_added
 from tensorgrad.ops.shaping import concat
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
@@ -90,15 +90,14 @@ class LazyGradient(parts.Rows, Tensor):
         return (keys[0], rows[0]) if len(keys) == 1 else (concat(keys), concat(rows))
 
     def for_update(self) -> tuple[Array, Array]:
-        """Numbers of rows and the rows of the gradient, for an update that writes them one by one.
+        """The numbers of the rows, and the rows, for an update: see ``coalesced``.
 
-        As ``coalesced``; in a program that is being captured, where all stay, each has the sum of
-        the rows of its number, so that equal ones are written with the same numbers.
+        In a program that is being captured numbers may repeat, and rows are not added up.
         """
         if not self.is_recorded:
             return self.coalesced()
         keys, rows = self.as_one()
-        return keys.data, sums_of_rows(rows, keys, self._shape[0]).data
+        return keys.data, rows.data
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -162,7 +161,7 @@ class LazyGradient(parts.Rows, Tensor):
             rows = self._rows[0]
             if len(self._keys) > 1:
                 keys, rows = xp.concatenate(self._keys), xp.concatenate(self._rows)
-            keys, rows = _sums_of_equals(xp, keys, rows)
+            keys, rows = sums_of_equals(xp, keys, rows)
             self._keys, self._rows, self._coalesced = [keys], [rows], True
         return self._keys[0], self._rows[0]
 
@@ -245,7 +244,8 @@ class SparseGradient(LazyGradient):
         return f"SparseGradient(shape={self.shape}, indices={self.indices}, values={self.values})"
 
 
-def _sums_of_equals(xp: Any, keys: Array, rows: Array) -> tuple[Array, Array]:
+def sums_of_equals(xp: Any, keys: Array, rows: Array) -> tuple[Array, Array]:
+    """The different numbers, sorted, and the sums of their rows."""
     if xp is np:
         if rows.dtype in dtypes.HALVES:
             keys, sums = parts.sums_by_sorted_key(keys, rows.astype(np.float32))

@@ -22,7 +22,6 @@ from tensorgrad.ops.parts import (
     few_rows,
     gathered_places,
     recorded_rows,
-    sums_by_sorted_key,
 )
 from tensorgrad.ops.shaping import (
     Part,
@@ -89,15 +88,6 @@ def _index_add_value(
     else:
         add_at_index(y, template, indices, np.asarray(g), fresh=True)
     return y
-
-
-def _sums_of_rows_value(xp: Any, rows: Any, keys: Any, n: int) -> Any:
-    if xp is np:
-        different, sums = sums_by_sorted_key(keys, rows)
-        return sums[np.searchsorted(different, keys)]
-    sums = xp.zeros((n, *rows.shape[1:]), rows.dtype)
-    xp.add.at(sums, keys, rows)
-    return sums[keys]
 
 
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
@@ -236,13 +226,6 @@ _ASSIGN: Primitive = Primitive(
     mutates=(0,),
     moves=True,
 )
-# Of rows with numbers: for each the sum of all that have its number, in order.
-_SUMS_OF_ROWS: Primitive = Primitive(
-    "sums_of_rows",
-    _sums_of_rows_value,
-    {"rows": None, "keys": None},
-    half_in_float32=True,
-)
 # Which elements of an index are the last that name their place.
 _IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
 _NONZERO: Primitive = Primitive(
@@ -268,11 +251,6 @@ def index_added(
     """Zeros of ``shape`` with ``g`` added at the index; ``distinct``: at most once anywhere."""
     attrs = {"template": template, "shape": shape, "distinct": distinct}
     return apply(_INDEX_ADD, (g, *indices), attrs)
-
-
-def sums_of_rows(rows: Any, keys: Any, n: int) -> Any:
-    """For each of the ``rows`` the sum of all that have its number; numbers are below ``n``."""
-    return apply(_SUMS_OF_ROWS, (rows, keys), {"n": n})
 
 
 def from_the_front(indices: Any, n: int) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Numbers, primitive_of_rows, update_primitive
+from tensorgrad.optim.rows import primitive_of_rows
+from tensorgrad.optim.update import Numbers, update_primitive
 
 
 def _adagrad(

@@ -278,9 +278,11 @@ class Optimizer:
                 for observer in current_mode().observers:
                     observer.updating(self, i, j)
                 options["scratch"] = bundle.scratch
-                if bundle.alone and _comes_in_rows(bundle.params[0].grad):
+                g = bundle.params[0].grad
+                if bundle.alone and _comes_in_rows(g):
                     assert self.primitive_of_rows is not None
-                    apply_update(self.primitive_of_rows, arrays, options, len(arrays) - 2)
+                    of_rows = {**options, "repeated": g.is_recorded}
+                    apply_update(self.primitive_of_rows, arrays, of_rows, len(arrays) - 2)
                     continue
                 written = len(arrays) - len(bundle.params)
                 apply_update(self.primitive, arrays, options, written)

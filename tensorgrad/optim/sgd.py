@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Numbers, primitive_of_rows, update_primitive
+from tensorgrad.optim.rows import descend, primitive_of_rows
+from tensorgrad.optim.update import Numbers, update_primitive
 
 
 def _sgd(
@@ -47,6 +48,13 @@ def _sgd(
     return update
 
 
+def _in_place(
+    xp: Any, p: Any, keys: Any, rows: Any, *, lr: Any, maximize: bool, **others: Any
+) -> bool:
+    """The update of rows, for which there is neither momentum nor decay."""
+    return descend(xp, p, keys, rows, xp.negative(lr) if maximize else lr)
+
+
 _SGD = update_primitive("sgd", 1, _sgd)
 
 
@@ -76,7 +84,7 @@ class SGD(Optimizer):
     """
 
     primitive = _SGD
-    primitive_of_rows = primitive_of_rows("sgd", 1, _sgd)
+    primitive_of_rows = primitive_of_rows("sgd", 1, _sgd, _in_place)
     states = ("momentum_buffer",)
 
     def __init__(

@@ -7,7 +7,8 @@ from typing import Any
 
 from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.optim.optimizer import Group, Optimizer, Params
-from tensorgrad.optim.update import Numbers, primitive_of_rows
+from tensorgrad.optim.rows import primitive_of_rows
+from tensorgrad.optim.update import Numbers
 from tensorgrad.sparse import LazyGradient, SparseGradient
 
 

@@ -25,7 +25,6 @@ from tensorgrad import backend
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.dtypes import HALVES, float32
 from tensorgrad.ops.numbers import constant
-from tensorgrad.ops.parts import put_rows
 from tensorgrad.tape import Primitive
 
 #: ``rule(xp, numbers, **options)`` gives ``update(step, p, g, u, w, *states)``, which advances the
@@ -319,70 +318,6 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         loops=loops,
         source=rule,
         kernel=name,
-        live=("lr",),
-    )
-
-
-def primitive_of_rows(name: str, states: int, rule: Rule) -> Primitive:
-    """The primitive that applies ``rule`` to some rows of one parameter.
-
-    Its inputs are the step count and the ``states`` flat arrays, as for ``update_primitive``, the
-    parameter, the numbers of the rows, and the rows of the gradient, which are equal where numbers
-    are. All but the last two are overwritten.
-    """
-
-    def value(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
-        p, keys, g = arrays[states:]
-        count = None
-        if step is not None:
-            count = int(step) + 1
-            step[()] = count
-        if scratch.options != options:
-            scratch.update = rule(xp, scratch.numbers, **options)
-            scratch.options = options
-        if not len(keys):
-            return p
-        whole = [None if s is None else s[: p.size].reshape(p.shape) for s in arrays[:states]]
-        own = [None if s is None else s.take(keys, axis=0) for s in whole]
-        rows = p.take(keys, axis=0)
-        g = g.astype(scratch.dtype, copy=False)
-        u, w = xp.empty(g.shape, g.dtype), xp.empty(g.shape, g.dtype)
-        run = context.copy().run
-        run(scratch.update, count, rows.astype(g.dtype, copy=False), g, u, w, *own)
-        xp.subtract(rows, u, out=rows)
-        put_rows(p, keys, rows)
-        for s, part in zip(whole, own, strict=True):
-            if s is not None:
-                put_rows(s, keys, part)
-        return p
-
-    def loops(xp: Any, step: Any, *arrays: Any, scratch: Scratch, **options: Any) -> Any:
-        """What ``value`` means."""
-        p, keys, g = arrays[states:]
-        count = None
-        if step is not None:
-            step += 1
-            count = xp.number(step)
-        update = rule(xp, SymbolicNumbers(xp, scratch.dtype), **options)
-        whole = [None if s is None else s[: p.size].reshape(p.shape) for s in arrays[:states]]
-        own = [None if s is None else s[keys] for s in whole]
-        rows = p[keys]
-        u, w = xp.empty(g.shape, scratch.dtype), xp.empty(g.shape, scratch.dtype)
-        update(count, rows, g.astype(scratch.dtype, copy=False), u, w, *own)
-        p[keys] = xp.subtract(rows, u)
-        for s, part in zip(whole, own, strict=True):
-            if s is not None:
-                s[keys] = part
-        return p
-
-    context = watching(name)
-    return Primitive(
-        f"{name}_of_rows",
-        value,
-        {"step": None, "*arrays": None},
-        mutates=lambda count: range(count - 2),
-        loops=loops,
-        source=rule,
         live=("lr",),
     )
 

@@ -1188,23 +1188,29 @@ class SymbolicNamespace(Namespace):
         name: str,
         sizes: Sequence[int | float],
         inputs: Sequence[SymbolicArray],
-        outputs: Sequence[tuple[tuple[int, ...], Any]],
+        outputs: Sequence[SymbolicArray | tuple[tuple[int, ...], Any]],
         size: int = 1,
         piece: int = 1,
         cost: int = 1,
     ) -> list[SymbolicArray]:
-        """New arrays, contiguous, that a C function fills.
+        """New arrays, contiguous, that a C function fills, and inputs that it overwrites.
 
         name: "header.function"; see ``Routine`` for this and for ``sizes``, ``size``, ``piece`` and
             ``cost``. inputs: how they lie (``elements.strides``) has to be said by ``sizes``.
-        outputs: the shape and dtype of each.
+        outputs: the shape and dtype of each; or one of the inputs, which is overwritten in place.
         """
         if not self.on_host:
             self.refuse("on a GPU it is left to CuPy")
-        found = [self.trace.new(shape, np.dtype(dtype)) for shape, dtype in outputs]
         given = [x.elements for x in inputs]
-        self.trace.routine(name, sizes, given, found, size, piece, cost)
-        return [SymbolicArray(self, view) for view in found]
+        found = [x if isinstance(x, SymbolicArray) else self._filled(*x) for x in outputs]
+        for x in outputs:
+            if isinstance(x, SymbolicArray) and self._writable(x).kind != "mutated":
+                self.refuse("a routine overwrites what the step made")
+        self.trace.routine(name, sizes, given, [x.elements for x in found], size, piece, cost)
+        return found
+
+    def _filled(self, shape: tuple[int, ...], dtype: Any) -> SymbolicArray:
+        return SymbolicArray(self, self.trace.new(shape, np.dtype(dtype)))
 
     def vdot(self, a: SymbolicArray, b: SymbolicArray) -> SymbolicArray:
         """The sum of the products of all elements."""
