@@ -149,6 +149,11 @@ class RecordedRows(RecordedPart):
         return index_added(self.array, [self.index], (ARRAY, ...), self.shape)
 
     @staticmethod
+    def fill(items: Sequence[RecordedPart]) -> bool:
+        """See ``RecordedPart``: numbers may name a row twice."""
+        return False
+
+    @staticmethod
     def together(items: Sequence[RecordedPart]) -> Any:
         """See ``RecordedPart``."""
         shape = items[0].shape

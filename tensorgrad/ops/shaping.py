@@ -461,8 +461,8 @@ _UNSLICE: Primitive = Primitive(
 def _from_parts_value(
     xp: Any, *parts: Any, indices: tuple[tuple[Part, ...], ...], shape: tuple[int, ...]
 ) -> Any:
-    y = xp.zeros(shape, parts[0].dtype)
-    apart = _apart(indices)
+    apart, full = _coverage(indices, shape)
+    y = (xp.empty if full else xp.zeros)(shape, parts[0].dtype)
     for index, part in zip(indices, parts, strict=True):
         view = y[decoded(index)]
         if apart:
@@ -472,18 +472,40 @@ def _from_parts_value(
     return y
 
 
-def _apart(indices: tuple[tuple[Part, ...], ...]) -> bool:
-    """Whether no two of these indices name the same element: numbers that differ on one axis."""
-    first = indices[0]
-    axis = next((k for k, part in enumerate(first) if type(part) is int), None)
-    if axis is None or Ellipsis in first[:axis] or None in first[:axis]:
-        return False
-    rest = first[:axis], first[axis + 1 :]
-    if any((index[:axis], index[axis + 1 :]) != rest for index in indices):
-        return False
-    numbers = {index[axis] for index in indices}
-    alike = all(type(n) is int and n >= 0 for n in numbers) or len(numbers) == 1
-    return alike and len(numbers) == len(indices)
+Box = tuple[tuple[int, int], ...]  # a range of each axis
+
+
+def _coverage(indices: Sequence[tuple[Part, ...]], shape: tuple[int, ...]) -> tuple[bool, bool]:
+    """Whether it is seen that no element of ``shape`` is named by two of these indices, and that
+    each is named by one: where they differ on one axis only, by ranges or numbers."""
+    boxes = [box for index in indices if (box := _box(index, shape)) is not None]
+    differing = [k for k in range(len(shape)) if len({box[k] for box in boxes}) > 1]
+    if len(boxes) < len(indices) or len(differing) != (len(boxes) > 1):
+        return False, False
+    axis = differing[0] if differing else -1
+    ranges = sorted(box[axis] for box in boxes if box)
+    if any(end > start for (_, end), (start, _) in pairwise(ranges)):
+        return False, False
+    own = [(0, n) for n in shape]
+    whole = all(boxes[0][k] == own[k] for k in range(len(shape)) if k != axis % len(shape))
+    return True, whole and (not shape or sum(b - a for a, b in ranges) == shape[axis])
+
+
+def _box(index: tuple[Part, ...], shape: tuple[int, ...]) -> Box | None:
+    """What an index takes of each axis; ``None`` for new axes and steps."""
+    parts = list(index)
+    at = parts.index(...) if ... in parts else len(parts)
+    parts[at : at + 1] = [ALL] * (len(shape) - len(parts) + (at < len(parts)))
+    box = []
+    for part, n in zip(parts, shape):
+        if part is None:
+            return None
+        taken = range(n)[slice(*part) if isinstance(part, tuple) else slice(part, part + 1 or None)]
+        if taken.step != 1 and len(taken) > 1:
+            return None
+        first = taken.start if taken else 0
+        box.append((first, first + len(taken)))
+    return tuple(box)
 
 
 _FROM_PARTS = Primitive(
@@ -508,6 +530,11 @@ class RecordedPart(GradientPart):
         return _unslice(self.array, self.index, self.shape)
 
     @staticmethod
+    def fill(parts: Sequence[RecordedPart]) -> bool:
+        """Whether it is seen that there is one part for each element: none need be added."""
+        return _coverage([p.index for p in parts], parts[0].shape)[1]
+
+    @staticmethod
     def together(parts: Sequence[RecordedPart]) -> Any:
         """The sum of parts of this class, of one shape, by one operation."""
         attrs = {"indices": tuple([p.index for p in parts]), "shape": parts[0].shape}
@@ -526,7 +553,8 @@ def sum_of_recorded(items: Sequence[Any]) -> Any:
     at_once = [
         kind
         for kind, parts in kinds.items()
-        if len(parts) >= kind.many and math.prod(parts[0].shape) >= kind.large
+        if (len(parts) >= kind.many and math.prod(parts[0].shape) >= kind.large)
+        or (len(parts) > 1 and kind.fill(parts))
     ]
     found: Any = None
     for item in items:

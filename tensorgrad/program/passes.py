@@ -12,6 +12,7 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.program.capture import Drawn
 from tensorgrad.program.ir import Instruction, Program, Value, exact
+from tensorgrad.program.sums import merge_sums_of_products
 
 
 def eliminate_dead_code(program: Program) -> Program:
@@ -104,4 +105,5 @@ def _flat(residual: Any) -> list[Any]:
 
 def simplified(program: Program) -> Program:
     """All passes in order."""
-    return eliminate_dead_code(eliminate_common_subexpressions(fold_constants(program)))
+    program = eliminate_common_subexpressions(fold_constants(program))
+    return eliminate_dead_code(merge_sums_of_products(program))

@@ -29,6 +29,7 @@ from tensorgrad.program.loop_ir import (
     View,
     outputs_of,
 )
+from tensorgrad.program.placement import disjoint, written_once
 from tensorgrad.program.repeats import cuts
 
 POINT, ROW, EPILOGUE = "point", "row", "epilogue"
@@ -211,6 +212,8 @@ class Schedule:
         self._last_read: dict[Storage, int] = {}
         self._barrier = 0  # nothing outside may be overwritten before this unit
         operations = list(operations)
+        #: storages in parts of which no element is written twice: they need no order
+        self._once = written_once(operations)
         self._maker: dict[Storage, Map] = {}  # of a temporary
         self._reader: dict[Map, Operation] = {}  # the first to read what a map computes
         self._look_ahead(operations)
@@ -250,7 +253,7 @@ class Schedule:
     def _place(self, op: Map | Reduce) -> None:
         first = max((self._home.get(v.storage, 0) for v in _all_read(op)), default=0)
         target = op.out.storage
-        if target.role != "temporary" or target.in_parts:
+        if target.role != "temporary" or (target.in_parts and target not in self._once):
             first = max(first, self._last_read.get(target, 0), self._home.get(target, 0))
         if target.role != "temporary" or op.tables:
             first = max(first, self._barrier)
@@ -315,11 +318,13 @@ class Schedule:
         nest.cost += _cost(op)
         nest.level[op] = level
         nest.has_rows = nest.has_rows or level == ROW
-        if op.out.storage.in_parts:
+        in_parts = op.out.storage.in_parts
+        in_order = in_parts and op.out.storage not in self._once
+        if in_order:
             nest.parts.setdefault(op.out.storage, []).append(op.out)
-        if not (level == EPILOGUE and _wide(op.out)) and not op.out.storage.in_parts:
+        if not (level == EPILOGUE and _wide(op.out)) and not in_order:
             key = nest.access(op.out, level)
-            if op.out.storage in nest.made:  # an update: the old value is gone
+            if op.out.storage in nest.made and not in_parts:  # an update: the old value is gone
                 for k in [k for k in nest.registers if k[0] == op.out.storage.number]:
                     del nest.registers[k]
             nest.registers[key] = op
@@ -333,13 +338,14 @@ class Schedule:
             nest.read.setdefault(view.storage, set()).add((view.storage.number, -1, ()))
         self._home[op.out.storage] = max(self._home.get(op.out.storage, 0), at)
         for view in _all_read(op):
-            if view.storage.in_parts:
+            if view.storage.in_parts and view.storage not in self._once:
                 nest.read_in_parts.add(view.storage)
             self._last_read[view.storage] = max(self._last_read.get(view.storage, 0), at)
 
     def _fitting(self, nest: Nest, op: Map | Reduce) -> str | None:
         """The level that ``op`` would have in the nest, or ``None`` if it cannot join."""
-        if nest.is_full or (op.out.storage.in_parts and not _apart(nest, op)):
+        in_order = op.out.storage.in_parts and op.out.storage not in self._once
+        if nest.is_full or (in_order and not _apart(nest, op)):
             return None
         if isinstance(op, Reduce):
             return self._fitting_reduction(nest, op)
@@ -489,28 +495,7 @@ def _apart(nest: Nest, op: Map | Reduce) -> bool:
     parts = nest.parts.get(target, [])
     if target in nest.read_in_parts or len(parts) >= _COMPARED:
         return False
-    return all(_disjoint(part, op.out) for part in parts)
-
-
-def _disjoint(a: View, b: View) -> bool:
-    """Whether two views of equal shape and strides, as those of a nest mostly are, lie apart."""
-    axes = sorted([(abs(s), n) for n, s in zip(a.shape, a.strides) if n != 1], reverse=True)
-    others = sorted([(abs(s), n) for n, s in zip(b.shape, b.strides) if n != 1], reverse=True)
-    return axes == others and not _meet(abs(a.offset - b.offset), axes)
-
-
-def _meet(distance: int, axes: list[tuple[int, int]]) -> bool:
-    """Whether two sets of elements with these strides and sizes, so far apart, have one in common.
-
-    axes: the largest stride first.
-    """
-    if not axes:
-        return distance == 0
-    (step, n), *rest = axes
-    reach = sum(s * (m - 1) for s, m in rest)
-    first = max(1 - n, -((reach - distance) // step))
-    last = min(n - 1, (distance + reach) // step)
-    return any(_meet(distance - k * step, rest) for k in range(first, last + 1))
+    return all(disjoint(part, op.out) for part in parts)
 
 
 def _written(unit: Unit) -> set[Storage]:
