@@ -13,7 +13,19 @@ from typing import Any
 if not __package__:  # run as ``python bench``: the directory above is the one to import from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import bandwidth, costs, imports, layers, loop, ops, programs, steps, tape, units
+from bench import (
+    bandwidth,
+    convolutions,
+    costs,
+    imports,
+    layers,
+    loop,
+    ops,
+    programs,
+    steps,
+    tape,
+    units,
+)
 from bench.contest import CONTESTANTS, REFERENCE, Contest, Settings
 from bench.machine import environment, processors
 from bench.report import Report
@@ -28,6 +40,7 @@ SECTIONS: dict[str, Any] = {
         steps,
         layers,
         units,
+        convolutions,
         programs,
         costs,
         loop,
@@ -67,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.list:
         for name, section in SECTIONS.items():
-            print(f"{name:10}  {section.TITLE}; {section.UNIT}; {', '.join(section.WHO)}")
+            print(f"{name:12}  {section.TITLE}; {section.UNIT}; {', '.join(section.WHO)}")
         return 0
     contestants = tuple(options.contestants.split(","))
     unknown = sorted(set(contestants) - set(CONTESTANTS))

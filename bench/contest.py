@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
+from bench import onednn
 from bench.measure import Pace, interleave, ratios, summary
 from bench.report import Report, Row
 from bench.workers import ContestantError, Job, LocalWorker, Prepared, ProcessWorker, Worker
@@ -24,6 +25,7 @@ CONTESTANTS = {
     "torch compiled": "torch",
     "torch fused": "torch",
     "jax": "jax",
+    "onednn": "onednn",
     "autograd": "autograd",
     "numpy": "numpy",
     "naive": "numpy",
@@ -76,7 +78,7 @@ class Contest:
         asked = [name for name in who if name in self.settings.contestants]
         for name in asked:
             framework = CONTESTANTS[name]
-            if name not in self._missing and find_spec(framework) is None:
+            if name not in self._missing and not _is_installed(framework):
                 self._missing.add(name)
                 self.report.skip(f"{name}: {framework} is not installed")
         return [name for name in asked if name not in self._missing]
@@ -168,6 +170,12 @@ class Contest:
                 except ContestantError as error:
                     found[framework] = {"error": str(error)}
         return found
+
+
+def _is_installed(framework: str) -> bool:
+    if framework == "onednn":  # a library alone
+        return onednn.path() is not None
+    return find_spec(framework) is not None
 
 
 def _short(figures: Sequence[float]) -> str:

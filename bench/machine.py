@@ -93,6 +93,10 @@ def _torch_blas() -> str:
     return found[0] if found else "unknown"
 
 
+#: Frameworks whose wheels have other names.
+_WHEELS = {"onednn": "onednn-cpu-gomp"}
+
+
 def describe(framework: str) -> dict[str, Any]:
     """Version, BLAS and number of threads of a framework; imports it."""
     import numpy as np
@@ -125,7 +129,7 @@ def describe(framework: str) -> dict[str, Any]:
 
         return {"version": tensorgrad.__version__, **about}
     try:
-        version: str | None = metadata.version(framework)
+        version: str | None = metadata.version(_WHEELS.get(framework, framework))
     except metadata.PackageNotFoundError:
         version = None  # a checkout that is not installed: the commit says what it is
     return {"version": version, **about}

@@ -31,12 +31,14 @@ class Bar:
     """A figure that the project holds itself to: ``value`` must be at most ``limit``.
 
     steady: whether the rounds agree well enough for the verdict to mean something.
+    least: the ratio of the least times of all rounds, which other work disturbs less.
     """
 
     what: str
     limit: float
     value: float
     steady: bool = True
+    least: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -70,12 +72,17 @@ class Report:
         self.skipped.setdefault(what, []).extend([] if case is None else [case])
 
     def judge(
-        self, what: str, limit: float, value: float | None, spread: Summary | None = None
+        self,
+        what: str,
+        limit: float,
+        value: float | None,
+        spread: Summary | None = None,
+        least: float | None = None,
     ) -> None:
         """Hold ``value`` against a limit, if there is a value; ``spread`` is that of its rounds."""
         if value is not None:
             steady = spread is None or spread.high <= UNSTEADY * spread.low
-            self.bars.append(Bar(what, limit, value, steady))
+            self.bars.append(Bar(what, limit, value, steady, least))
 
     def judge_ratio(self, case: str, limit: float, contestant: str = "tensorgrad") -> None:
         """Hold the ratio of a contestant to the reference against a limit."""
@@ -104,6 +111,8 @@ class Report:
         for bar in self.bars:
             verdict = "PASS" if bar.passed else "FAIL"
             doubt = "" if bar.steady else "; unsteady, so repeat it on an idle machine"
+            if doubt and bar.least is not None:
+                doubt += f" ({bar.least:.3g} by the least times)"
             lines.append(f"- {verdict}  {bar.what}: {bar.value:.3g}, bar {bar.limit:.3g}{doubt}")
         return "\n".join(lines) + "\n"
 

@@ -115,9 +115,10 @@ def _judge(contest: Contest, case: str, times: dict[tuple[str, str], list[float]
         if peers:
             best = min(peers, key=lambda name: peers[name])
             what = f"{case}, ratio to {best}" + (", the best peer" if len(names) > 1 else "")
-            contest.report.judge(
-                what, limit, median(ours) / peers[best], ratios(ours, times[case, best])
-            )
+            theirs = times[case, best]
+            least = min(ours) / min(theirs)
+            value = median(ours) / peers[best]
+            contest.report.judge(what, limit, value, ratios(ours, theirs), least)
 
 
 def _memory(contest: Contest, who: list[str]) -> None:

@@ -11,10 +11,11 @@ import pytest
 from bench import units
 from bench.__main__ import SECTIONS, main
 from bench.contest import Contest, Settings
-from bench.measure import Pace, calibrate, interleave, ratios, repeated, summary
+from bench.measure import Pace, Summary, calibrate, interleave, ratios, repeated, summary
 from bench.report import Report
 from bench.training import layered
 from bench.workers import ContestantError, Job, LocalWorker, variables
+from tensorgrad.program.compiler import compiler
 
 
 def test_a_section_runs_and_writes_its_results(
@@ -111,7 +112,7 @@ def test_variables_of_a_worker_are_set_while_it_is_started(
     assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 
 
-@pytest.mark.parametrize("name", [layered.CONVNET, layered.CELL, layered.BLOCK, layered.SPARSE])
+@pytest.mark.parametrize("name", [layered.CONVNET, layered.BLOCK, layered.SPARSE])
 def test_networks_of_layers_are_trained(name: str) -> None:
     step = layered.training_step("tensorgrad", name)
     first, *_, last = (step().item() for _ in range(3))
@@ -126,3 +127,20 @@ def test_the_best_peer_is_the_one_with_the_least_median() -> None:
     assert bar.value == 0.25
     assert bar.passed
     assert "jax" in bar.what
+
+
+def test_convolutions_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    if compiler() is None:
+        pytest.skip("no C compiler was found")
+    chosen = ["--case", "1-16, 64 x 28²", "--contestants", "tensorgrad compiled"]
+    assert main(["--only", "convolutions", "--quick", "--together", *chosen]) == 0
+    assert "28², weights, 1 thread" in capsys.readouterr().out
+
+
+def test_an_unsteady_ratio_comes_with_that_of_the_least_times() -> None:
+    report = Report("name", "title", "unit")
+    report.judge("steady", 1.0, 0.5, Summary(0.5, 0.4, 0.55), 0.42)
+    report.judge("unsteady", 1.0, 0.5, Summary(0.5, 0.1, 0.9), 0.43)
+    text = report.as_text("torch")
+    assert "0.43 by the least times" in text
+    assert "0.42" not in text
