@@ -14,7 +14,11 @@ import numpy as np
 
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.convolution_loops import convolution_input_loops, convolution_loops
+from tensorgrad.ops.convolution_loops import (
+    convolution_input_loops,
+    convolution_loops,
+    convolution_weight_loops,
+)
 from tensorgrad.ops.correlation import Sizes, correlate, correlate_input, correlate_weight
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import reshape, shape_of
@@ -161,6 +165,7 @@ _CONVOLUTION_WEIGHT: Primitive = Primitive(
     fresh=True,
     autocast="half",
     flops=lambda y, x, out: 2 * y.size * math.prod(out.shape[1:]),
+    loops=convolution_weight_loops,
 )
 
 

@@ -23,6 +23,11 @@ _SPARE = 4
 _ROOM = (1 << 16) - 16
 # Multiplications and additions that are worth a piece of work of their own.
 _PIECE = 1 << 17
+# Positions whose products are added up in one sum of float32, bytes that the sums of all parts of a
+# batch may take, and how many parts there are at most.
+_POSITIONS = 1024
+_SUMS = 1 << 25
+_PARTS = 8
 # Phases of a gradient with a stride that are written out.
 _PHASES = 16
 
@@ -89,6 +94,14 @@ class _Convolution(NamedTuple):
         )
         return max(least, min(self.products // enough, rows // 8)) if least else 0
 
+    @property
+    def span(self) -> int:
+        """Rows of sums of a gradient for weights that lie one after the other."""
+        if self.inner == 1:
+            return self.kernel[1]
+        merged = self.dilation[1] == 1 and self.groups == 1
+        return self.kernel[1] * self.inner if merged else self.inner
+
     def sizes(self) -> Sizes:
         """All of it as the C takes it."""
         return (
@@ -112,6 +125,23 @@ def _tile(lanes: int, rows: int, columns: int, outer: int) -> int:
                 each = max(r * p * v, r * p + v, 8) + 1
                 times = -(-vectors // v) * -(-columns // p) * -(-rows // r)
                 best = min(best, (times * each, r, p, v))
+    return best[1] << 16 | best[2] << 8 | best[3]
+
+
+@functools.cache
+def _weight_tile(lanes: int, c: _Convolution) -> int:
+    """The tile with which the sums of a gradient for weights take least time; see ``_tile``."""
+    span = c.span
+    vectors, most = -(-c.outer // lanes), _REGISTERS[lanes] - _SPARE
+    best = (math.inf, 0, 0, 0)
+    for v in [n for n in range(1, 5) if vectors % n == 0]:
+        for q in range(1, min(most // v, span) + 1):
+            for a in [n for n in range(1, c.kernel[0] + 1) if c.kernel[0] % n == 0]:
+                if a * q * v > most:
+                    continue
+                sizes = [q] * (span // q) + [n for n in [span % q] if n]
+                each = sum(max(a * n * v, a * n + v, 8) + 2 for n in sizes)
+                best = min(best, (each * (vectors // v) * (c.kernel[0] // a), a, q, v))
     return best[1] << 16 | best[2] << 8 | best[3]
 
 
@@ -199,3 +229,51 @@ def convolution_input_loops(
 ) -> Any:  # fmt: skip
     """The gradient of the convolution for its input."""
     return _convolved(xp, x, weight, bias, size, stride, padding, dilation, groups, True)
+
+
+def convolution_weight_loops(
+    xp: Any, y: Any, x: Any, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes,
+    groups: int,
+) -> Any:  # fmt: skip
+    """The gradient of the convolution for its weights."""
+    _checked(xp, (x, y), size)
+    inner, outer = x.shape[1] // groups, y.shape[1] // groups
+    depthwise = inner == outer == 1 < groups
+    strides, steps = x.elements.strides, y.elements.strides
+    c = _Convolution(
+        x.shape[0], 1 if depthwise else groups, inner, groups if depthwise else outer,
+        _planar(x.shape[2:], 1), strides[:2] + _planar(strides[2:], 0), _planar(y.shape[2:], 1),
+        _planar(size, 1), _planar(stride, 1), _planar(padding, 0), _planar(dilation, 1),
+        False, depthwise,
+    )  # fmt: skip
+    rows, columns = c.y_size
+
+    def room(n: int) -> int:
+        """Numbers of input and gradient for ``n`` rows."""
+        return c.extent(0, n) * c.extent(1, columns) * c.channels + n * columns * y.shape[1]
+
+    least = max(1, rows * columns // _POSITIONS)
+    cuts = [n for n in range(min(least, rows), rows + 1) if room(-(-rows // n)) <= _ROOM]
+    if not cuts:
+        xp.refuse("convolutions of such long rows are computed in tiles")
+    bands, together = cuts[0], 1
+    if bands == 1:
+        together = max(1, min(c.images, _POSITIONS // (rows * columns), _ROOM // room(rows)))
+    items = -(-c.images // together) * bands
+    floats = c.blocks * c.taps * inner * 16
+    parts = max(1, min(items, _PARTS, _SUMS // (4 * floats)))
+    tiles = [_weight_tile(lanes, c) for lanes in _REGISTERS]
+    (sums,) = xp.routine(
+        "convolution.convolution_weight",
+        (
+            *c.sizes(), int(depthwise), bands, *tiles, *steps[:2], *_planar(steps[2:], 0), together,
+            parts,
+        ),
+        [x, y], [((parts * floats,), np.float32)], parts, 1, c.products * c.images // 8,
+    )  # fmt: skip
+    (found,) = xp.routine(
+        "convolution.convolution_weight_sum", (c.groups, inner, c.outer, c.taps, parts), [sums],
+        [((y.shape[1], inner, *size), np.float32)], c.blocks,
+        max(1, c.blocks * _PIECE // (parts * floats)), parts * floats // 4,
+    )  # fmt: skip
+    return found

@@ -45,7 +45,7 @@ def drawn(rng: np.random.Generator, axes: int) -> tuple[list[Array], dict[str, A
     return given, options
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_values_and_gradients_are_those_of_float64(seed: int) -> None:
     rng = np.random.default_rng(seed)
     axes = 1 + (seed % 4 != 0)

@@ -284,4 +284,153 @@ TG void tg_convolution(long images, long groups, long in, long out, long x_rows,
         bands, tg_of_lanes(tile16, tile8, tile4)};
     tg_convolution_of(c, x, w, y, begin, end);
 }
+
+/* --- the gradient for the weights ---------------------------------------------------------------- */
+
+/* Where numbers lie: from one image, row and place to the next, and from one row of sums to the next. */
+typedef struct {
+    long image, pitch, place, step;
+} tg_lie;
+
+/* Adds to A kernel rows * Q rows of sums, V vectors of channels each, what a box of images * rows *
+ * columns positions gives. A row of sums is a channel of the input, or a tap. */
+TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, long images, long rows,
+                       const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
+                       float *total, long v) {
+    const long block = c.kernel[0] * c.kernel[1] * c.in * 16, line = c.kernel[1] * c.in * 16;
+    tg_vec sum[TG_SUMS];
+    TG_UNROLL for (int i = 0; i < A * Q * V; i++) sum[i] = (tg_vec){0};
+    for (long n = 0; n < images; n++)
+        for (long r = 0; r < rows; r++) {
+            const float *p = x + n * x_lie.image + r * c.stride[0] * x_lie.pitch;
+            const float *q = y + n * y_lie.image + r * y_lie.pitch;
+            for (long j = 0; j < c.y_size[1]; j++, p += c.stride[1] * x_lie.place, q += y_lie.place) {
+                tg_vec f[4];
+                TG_UNROLL for (int k = 0; k < V; k++) {
+                    f[k] = tg_load(q + k * TG_L);
+                    TG_IN_REGISTER(f[k]);
+                }
+                TG_UNROLL for (int a = 0; a < A; a++) TG_UNROLL for (int i = 0; i < Q; i++) {
+                    const float *at = p + a * c.dilation[0] * x_lie.pitch + i * x_lie.step;
+                    TG_UNROLL for (int k = 0; k < V; k++)
+                        sum[(a * Q + i) * V + k] +=
+                            f[k] * (c.depthwise ? tg_load(at + k * TG_L) : tg_splat(*at));
+                }
+            }
+        }
+    TG_UNROLL for (int a = 0; a < A; a++) TG_UNROLL for (int i = 0; i < Q; i++)
+        TG_UNROLL for (int k = 0; k < V; k++) {
+            float *to = total + a * line + i * 16 + tg_vector_at(v + k, block);
+            tg_store(to, tg_load(to) + sum[(a * Q + i) * V + k]);
+        }
+}
+
+/* All sums of one group. span: how many rows of sums lie one after the other, `spans` times. */
+TG void tg_weight_group(const tg_conv c, long span, long spans, long images, long rows,
+                        const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
+                        float *total) {
+    const int A = c.tile >> 16, Q = c.tile >> 8 & 255, V = c.tile & 255;
+    for (long v = 0; v < (c.out + TG_L - 1) / TG_L; v += V)
+        for (long a = 0; a < c.kernel[0]; a += A)
+            for (long b = 0; b < spans; b++) {
+                const float *p = x + a * c.dilation[0] * x_lie.pitch +
+                                 b * c.dilation[1] * x_lie.place + (c.depthwise ? v * TG_L : 0);
+                float *to = total + (a * c.kernel[1] * c.in + b * span) * 16;
+                long i = 0;
+                for (; i + Q <= span; i += Q)
+                    tg_weight_tile(A, Q, V, c, images, rows, x_lie, y_lie, p + i * x_lie.step,
+                                   y + v * TG_L, to + i * 16, v);
+                if (span % Q)
+                    tg_weight_tile(A, span % Q, V, c, images, rows, x_lie, y_lie,
+                                   p + i * x_lie.step, y + v * TG_L, to + i * 16, v);
+            }
+}
+
+/* One box: images from `image` on, rows [q, end) of the result, to be added to `total`. */
+TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
+                      const float *x, const float *y, float *total, long images, long q, long end) {
+    const long channels = tg_channels(c), columns = tg_extent(c, 1, c.y_size[1]), made = c.groups * c.out;
+    const long height = tg_extent(c, 0, end - q), rows = end - q, inside = tg_inside(c);
+    float *box = tg_rows(0);
+    tg_lie x_lie = {c.x_image, c.x_step[0], c.x_step[1], c.x_channel};
+    tg_lie y_lie = {y_image, y_step[0], y_step[1], 0};
+    const long top = q * c.stride[0] + tg_lowest(c, 0);
+    if (inside) {
+        x += top * c.x_step[0] + tg_lowest(c, 1) * c.x_step[1];
+    } else {
+        x_lie = (tg_lie){height * columns * channels, columns * channels, channels, 1};
+        for (long n = 0; n < images; n++, box += x_lie.image)
+            tg_copy_box(box, x + n * c.x_image, c.x_size, channels, c.x_channel, c.x_step, top,
+                        height, tg_lowest(c, 1), columns);
+        x = tg_rows(0);
+    }
+    if (y_channel == 1 && c.out % 16 == 0) {
+        y += q * y_step[0];
+    } else {
+        y_lie = (tg_lie){rows * c.y_size[1] * made, c.y_size[1] * made, made, 0};
+        for (long n = 0; n < images; n++)
+            tg_copy_box(box + n * y_lie.image, y + n * y_image, c.y_size, made, y_channel, y_step, q,
+                        rows, 0, c.y_size[1]);
+        y = box;
+    }
+    const long merged = c.dilation[1] == 1 && c.groups == 1 && x_lie.place == c.in * x_lie.step;
+    const long span = c.in == 1 ? c.kernel[1] : merged ? c.kernel[1] * c.in : c.in;
+    if (c.in == 1) x_lie.step = c.dilation[1] * x_lie.place;
+    const long one = c.kernel[0] * c.kernel[1] * c.in * tg_blocks(c.out) * 16;
+    for (long g = 0; g < c.groups; g++)
+        tg_weight_group(c, span, c.kernel[1] * c.in / span, images, rows, x_lie, y_lie,
+                        x + g * c.in * (inside ? c.x_channel : 1), y + g * c.out, total + g * one);
+}
+
+/* Parts [begin, end) of the batch. Each has sums of its own, [group][block][tap][channel][16]. An item
+ * is a band of rows of `together` images. */
+TG void tg_convolution_weight(long images, long groups, long in, long out, long x_rows,
+                              long x_columns, long x_image, long x_channel, long x_row,
+                              long x_column, long y_rows, long y_columns, long kernel_rows,
+                              long kernel_columns, long stride_rows, long stride_columns,
+                              long padding_rows, long padding_columns, long dilation_rows,
+                              long dilation_columns, long depthwise, long bands, long tile16,
+                              long tile8, long tile4, long y_image, long y_channel, long y_row,
+                              long y_column, long together, long parts, const float *x,
+                              const float *y, float *sums, long begin, long end) {
+    const tg_conv c = {
+        images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
+        {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
+        {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, depthwise,
+        bands, tg_of_lanes(tile16, tile8, tile4)};
+    const long y_step[2] = {y_row, y_column};
+    const long one = groups * tg_blocks(out) * kernel_rows * kernel_columns * in * 16;
+    const long items = (images + together - 1) / together * bands;
+    for (long part = begin; part < end; part++) {
+        float *total = sums + part * one;
+        memset(total, 0, 4 * one);
+        for (long item = part * items / parts; item < (part + 1) * items / parts; item++) {
+            const long image = item / bands * together, band = item % bands;
+            const long q = bands == 1 ? 0 : band * y_rows / bands;
+            const long stop = bands == 1 ? y_rows : (band + 1) * y_rows / bands;
+            const long count = images % together ? tg_least(together, images - image) : together;
+            tg_weight_box(c, y_step, y_image, y_channel, x + image * x_image, y + image * y_image,
+                          total, count, q, stop);
+        }
+    }
+}
+
+/* Blocks [begin, end) of groups * blocks: the parts' sums added in order, as (groups * out, in, taps). */
+TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts,
+                                  const float *sums, float *w, long begin, long end) {
+    const long blocks = tg_blocks(out), block = taps * in * 16, one = groups * blocks * block;
+    for (long b = begin; b < end; b++) {
+        const long first = b % blocks * 16, lanes = tg_least(16, out - first);
+        float *to = w + (b / blocks * out + first) * in * taps;
+        for (long i = 0; i < in; i++)
+            for (long t = 0; t < taps; t++) {
+                const float *from = sums + b * block + (t * in + i) * 16;
+                float total[16];
+                for (int l = 0; l < 16; l++) total[l] = from[l];
+                for (long p = 1; p < parts; p++)
+                    for (int l = 0; l < 16; l++) total[l] += from[p * one + l];
+                for (long l = 0; l < lanes; l++) to[(l * in + i) * taps + t] = total[l];
+            }
+    }
+}
 #endif
