@@ -1,7 +1,7 @@
 """Attention: softmax of products of queries and keys, times values.
 
-What is computed of arrays is in ``attention_blocks``; here are the forms of it that programs turn
-into loops, the rules that can be recorded, and the function.
+What is computed of arrays is in ``attention_blocks``, what programs make of it in
+``attention_loops``; here are the rules that can be recorded, and the function.
 """
 
 # The operators inside the rules come from a class that is made later.
@@ -22,11 +22,16 @@ from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.attention_blocks import (
     INPUTS,
-    SCORES,
     attention_gradient_value,
     attention_gradients,
     attention_value,
     stride_of,
+)
+from tensorgrad.ops.attention_loops import (
+    attention_gradient_loops,
+    attention_loops,
+    dropping_gradient_loops,
+    dropping_loops,
 )
 from tensorgrad.ops.creation import arange, asarray, zeros
 from tensorgrad.ops.elementwise import equal, exp, logical_and, logical_not, where
@@ -43,103 +48,6 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
-
-# --- as loops -------------------------------------------------------------------------------------
-# In a program attention is products and nests, for which all scores are there at once, as long as
-# they take no more memory than is linear in that of queries, keys and values.
-
-
-def _scores_in_loops(
-    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float
-) -> tuple[Any, Any]:
-    """The scores, -inf where nothing is seen, and the scaled queries."""
-    shapes = [x.shape[:-2] for x in (q, k, v, mask) if x is not None]
-    shape = (*np.broadcast_shapes(*shapes), q.shape[-2], k.shape[-2])
-    if math.prod(shape) > max(SCORES, 2 * (q.size + k.size + v.size)):
-        xp.refuse("so many scores go block by block")
-    queries = q * scale
-    s = xp.matmul(queries, xp.swapaxes(k, -1, -2))
-    least = s.dtype.type(-math.inf)
-    if mask is not None:
-        s = xp.where(mask, s, least) if mask.dtype == boolean else s + mask
-    if causal:
-        s = xp.where(xp.arange(shape[-2])[:, None] >= xp.arange(shape[-1]), s, least)
-    return xp.broadcast_to(s, shape), queries
-
-
-def _kept_in_loops(xp: Any, s: Any, drop: Any) -> Any:
-    """What dropout multiplies the weights with; see ``Blocks.kept``."""
-    key, position, p = drop
-    shape = (*s.shape[:-1], stride_of(s.shape[-1]))
-    words = xp.random_words(key, position, shape)[..., : s.shape[-1]]
-    factor = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
-    kept = words >= np.uint32(min(round(p * 2.0**32), 2**32 - 1))
-    return kept.astype(s.dtype) * s.dtype.type(factor)
-
-
-def _loops(
-    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any = None
-) -> Any:
-    s, _ = _scores_in_loops(xp, q, k, v, mask, causal, scale)
-    low = s.max(axis=-1, keepdims=True)
-    low = xp.where(low == -math.inf, s.dtype.type(0), low)
-    e = xp.exp(s - low)
-    sums = e.sum(axis=-1, keepdims=True)
-    none = sums == 0
-    sums = xp.where(none, s.dtype.type(1), sums)
-    p = e / sums
-    if drop is not None:
-        p = p * _kept_in_loops(xp, s, drop)
-    y, level = xp.matmul(p, v), low + xp.log(sums)
-    zero, inf = s.dtype.type(0), s.dtype.type(math.inf)
-    return xp.where(none, zero, y), xp.where(none, inf, level)
-
-
-def _gradient_loops(
-    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
-    causal: bool, scale: float, of_mask: bool, drop: Any = None,
-) -> Any:  # fmt: skip
-    s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
-    p = xp.exp(s - r)
-    blind, zero = r == math.inf, s.dtype.type(0)  # as in ``attention_blocks``
-    queries, g = xp.where(blind, zero, queries), xp.where(blind, zero, g)
-    d = xp.matmul(g, xp.swapaxes(v, -1, -2))
-    weights = p
-    if drop is not None:
-        kept = _kept_in_loops(xp, s, drop)
-        d, weights = d * kept, p * kept
-    d = xp.where(blind, zero, (d - (g * y).sum(axis=-1, keepdims=True)) * p)
-    if of_mask:
-        return _summed(xp, d, mask.shape)
-    found = (
-        (xp.where(blind, zero, xp.matmul(d, k) * scale), q.shape),
-        (xp.matmul(xp.swapaxes(d, -1, -2), queries), k.shape),
-        (xp.matmul(xp.swapaxes(weights, -1, -2), g), v.shape),
-    )
-    return xp.concatenate([_summed(xp, x, shape).reshape(-1) for x, shape in found])
-
-
-def _dropping_loops(
-    xp: Any, q: Any, k: Any, v: Any, mask: Any,
-    causal: bool, scale: float, key: int, position: int, p: float,
-) -> Any:  # fmt: skip
-    return _loops(xp, q, k, v, mask, causal, scale, (key, position, p))
-
-
-def _dropping_gradient_loops(
-    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
-    causal: bool, scale: float, of_mask: bool, key: int, position: int, p: float,
-) -> Any:  # fmt: skip
-    drop = key, position, p
-    return _gradient_loops(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
-
-
-def _summed(xp: Any, d: Any, shape: tuple[int, ...]) -> Any:
-    """``d`` added up to ``shape``, which was broadcast to that of ``d``."""
-    extra = d.ndim - len(shape)
-    over = [k for k in range(d.ndim) if k < extra or shape[k - extra] == 1 != d.shape[k]]
-    return (d.sum(axis=tuple(over)) if over else d).reshape(shape)
-
 
 # --- rules that can be recorded -------------------------------------------------------------------
 
@@ -263,7 +171,7 @@ _ATTENTION: Primitive = Primitive(
     promoted=frozenset({0, 1, 2}),
     half_in_float32=True,
     residual=lambda: None,
-    loops=_loops,
+    loops=attention_loops,
     together=attention_gradients,
     fresh=True,
     autocast="half",
@@ -277,7 +185,7 @@ _DROPPING: Primitive = Primitive(
     promoted=frozenset({0, 1, 2}),
     half_in_float32=True,
     residual=lambda: None,
-    loops=_dropping_loops,
+    loops=dropping_loops,
     together=attention_gradients,
     fresh=True,
     random=True,
@@ -289,7 +197,7 @@ _ATTENTION_GRADIENT: Primitive = Primitive(
     attention_gradient_value,
     _GRADIENT_INPUTS,
     half_in_float32=True,
-    loops=_gradient_loops,
+    loops=attention_gradient_loops,
     fresh=True,
     flops=_gradient_flops,
 )
@@ -298,7 +206,7 @@ _DROPPING_GRADIENT: Primitive = Primitive(
     _dropping_gradient_value,
     _GRADIENT_INPUTS,
     half_in_float32=True,
-    loops=_dropping_gradient_loops,
+    loops=dropping_gradient_loops,
     fresh=True,
     random=True,
     flops=_gradient_flops,

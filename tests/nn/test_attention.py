@@ -16,7 +16,7 @@ from tensorgrad import Tensor
 from tensorgrad.autograd import grad, gradcheck, gradgradcheck
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.nn import functional
-from tensorgrad.ops import attention, attention_blocks
+from tensorgrad.ops import attention_blocks, attention_loops
 from tensorgrad.ops.random import Generator
 
 attend: Any = functional.scaled_dot_product_attention
@@ -333,7 +333,7 @@ def test_long_sequences_are_calls_in_programs(
     monkeypatch: pytest.MonkeyPatch, own_random_numbers: None
 ) -> None:
     """Their scores would take more memory than all the rest; short ones are loops."""
-    monkeypatch.setattr(attention, "SCORES", 1)
+    monkeypatch.setattr(attention_loops, "SCORES", 1)
     for length, executor in itertools.product((64, 4), EXECUTORS):
         rng = np.random.default_rng(length)
         inputs = [Tensor(rng.standard_normal((length, 2)), requires_grad=True) for _ in range(3)]

@@ -1,0 +1,221 @@
+"""The forms of attention that programs turn into C.
+
+Float32 goes to routines of ``program/c/attention.h``, block by block, as in ``attention_blocks``.
+What has no routine is products and nests, for which all scores are there at once, as long as they
+take no more memory than is linear in that of queries, keys and values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.dtypes import bool as boolean
+from tensorgrad.dtypes import float32
+from tensorgrad.ops.attention_blocks import SCORES, stride_of
+
+# Queries of a block of the value, and floats that its keys and values may take.
+_HIGH, _ROOM = 128, 1 << 14
+# Features for which blocks of 32 fit into the memory of a thread.
+_FEATURES = 256
+# Fewer queries than this are no tile: most of its work would be in vain.
+_QUERIES = 4
+# Work, in additions, that is worth a piece of its own.
+_PIECE = 1 << 17
+
+# --- routines -------------------------------------------------------------------------------------
+
+
+def _has_routine(xp: Any, q: Any, k: Any, v: Any, mask: Any) -> bool:
+    """Whether there is a routine for these arrays."""
+    kinds = {x.dtype for x in (q, k, v)}
+    return (
+        xp.on_host
+        and kinds == {float32}
+        and (mask is None or mask.dtype in (boolean, float32))
+        and len(_heads(q, k, v, mask)) <= 3
+        and max(q.shape[-1], v.shape[-1]) <= _FEATURES
+        and min(q.size, k.size, v.size) > 0
+        and q.shape[-2] >= _QUERIES
+    )
+
+
+def _heads(*arrays: Any) -> tuple[int, ...]:
+    return np.broadcast_shapes(*[x.shape[:-2] for x in arrays if x is not None])
+
+
+def _lies(x: Any, heads: Sequence[int]) -> tuple[int, ...]:
+    """The distances of its elements along three axes of heads, rows and columns."""
+    steps: tuple[int, ...] = x.elements.strides
+    if x.shape[:-2] != heads:
+        wide = x.xp.broadcast_to(x, (*heads, *x.shape[-2:]))
+        steps = wide.elements.strides
+    return (0,) * (5 - len(steps)) + steps
+
+
+def _rounded(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def _sizes(
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any, block: tuple[int, int]
+) -> tuple[int | float, ...]:
+    """What the routines are told first; see ``tg_attention``."""
+    heads = _heads(q, k, v, mask)
+    rows, keys = q.shape[-2], k.shape[-2]
+    words, least, factor, seen = 0, 0, 1.0, 0
+    hidden: tuple[int, ...] = (0,) * 5
+    if drop is not None:
+        words, (least, factor) = stride_of(keys), _threshold(drop[2])
+    if mask is not None:
+        seen = 1 if mask.dtype == boolean else 2
+        hidden = _lies(mask.xp.broadcast_to(mask, (*heads, rows, keys)), heads)
+    return (
+        *(1, 1, *heads)[-2:], rows, keys, q.shape[-1], v.shape[-1], *block, int(causal), seen,
+        words, least, float(scale), factor, *_lies(q, heads), *_lies(k, heads), *_lies(v, heads),
+        *hidden,
+    )  # fmt: skip
+
+
+def _threshold(p: float) -> tuple[int, float]:
+    """From which random word on a weight is kept, and what it is multiplied with."""
+    return min(round(p * 2.0**32), 2**32 - 1), 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+
+
+def _stream(xp: Any, drop: Any, instead: Any) -> list[Any]:
+    """Key and position of the random words as arrays; something else without dropout."""
+    if drop is None:
+        return [instead, instead]
+    signed = [np.int64((int(x) + 2**63) % 2**64 - 2**63) if type(x) is int else x for x in drop[:2]]
+    return [xp.asarray(x, np.int64) for x in signed]
+
+
+def _value_routine(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any
+) -> tuple[Any, Any]:
+    heads, (rows, d), (keys, e) = _heads(q, k, v, mask), q.shape[-2:], v.shape[-2:]
+    wide = 256
+    while wide > 32 and wide * (d + _rounded(e, 16)) > _ROOM:
+        wide //= 2
+    high = min(_HIGH, _rounded(rows, 16))
+    block = high, min(wide, _rounded(keys, 32))
+    # The result lies as the queries do, so that heads that were taken apart are joined for nothing.
+    queries = xp.broadcast_to(q, (*heads, rows, d)).elements.strides[:-1]
+    order = sorted(range(len(heads) + 1), key=lambda axis: -abs(queries[axis]))
+    shape = (*heads, rows)
+    back = [order.index(axis) for axis in range(len(order))]
+    steps = np.cumprod([1, e, *[shape[axis] for axis in order[:0:-1]]])[:0:-1]
+    lies = (0,) * (3 - len(heads)) + (*[int(steps[k]) for k in back], 1)
+    items = math.prod(heads) * -(-rows // high)
+    cost = math.prod(shape) * keys * (16 + d + e) // 8
+    y, level = xp.routine(
+        "attention.attention_value", _sizes(q, k, v, mask, causal, scale, drop, block) + lies,
+        [q, k, v, q if mask is None else mask, *_stream(xp, drop, q)],
+        [((*[shape[axis] for axis in order], e), float32), ((*shape, 1), float32)],
+        items, max(1, items * _PIECE // cost), cost,
+    )  # fmt: skip
+    return y.transpose(*back, len(back)), level
+
+
+# --- products and nests ---------------------------------------------------------------------------
+
+
+def _scores_in_loops(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float
+) -> tuple[Any, Any]:
+    """The scores, -inf where nothing is seen, and the scaled queries."""
+    shapes = [x.shape[:-2] for x in (q, k, v, mask) if x is not None]
+    shape = (*np.broadcast_shapes(*shapes), q.shape[-2], k.shape[-2])
+    if math.prod(shape) > max(SCORES, 2 * (q.size + k.size + v.size)):
+        xp.refuse("so many scores go block by block")
+    queries = q * scale
+    s = xp.matmul(queries, xp.swapaxes(k, -1, -2))
+    least = s.dtype.type(-math.inf)
+    if mask is not None:
+        s = xp.where(mask, s, least) if mask.dtype == boolean else s + mask
+    if causal:
+        s = xp.where(xp.arange(shape[-2])[:, None] >= xp.arange(shape[-1]), s, least)
+    return xp.broadcast_to(s, shape), queries
+
+
+def _kept_in_loops(xp: Any, s: Any, drop: Any) -> Any:
+    """What dropout multiplies the weights with; see ``Blocks.kept``."""
+    key, position, p = drop
+    shape = (*s.shape[:-1], stride_of(s.shape[-1]))
+    words = xp.random_words(key, position, shape)[..., : s.shape[-1]]
+    least, factor = _threshold(p)
+    kept = words >= np.uint32(least)
+    return kept.astype(s.dtype) * s.dtype.type(factor)
+
+
+def attention_loops(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any = None
+) -> Any:
+    """The value and the logarithms of the sums; see ``attention_value``."""
+    if _has_routine(xp, q, k, v, mask):
+        return _value_routine(xp, q, k, v, mask, causal, scale, drop)
+    s, _ = _scores_in_loops(xp, q, k, v, mask, causal, scale)
+    low = s.max(axis=-1, keepdims=True)
+    low = xp.where(low == -math.inf, s.dtype.type(0), low)
+    e = xp.exp(s - low)
+    sums = e.sum(axis=-1, keepdims=True)
+    none = sums == 0
+    sums = xp.where(none, s.dtype.type(1), sums)
+    p = e / sums
+    if drop is not None:
+        p = p * _kept_in_loops(xp, s, drop)
+    y, level = xp.matmul(p, v), low + xp.log(sums)
+    zero, inf = s.dtype.type(0), s.dtype.type(math.inf)
+    return xp.where(none, zero, y), xp.where(none, inf, level)
+
+
+def attention_gradient_loops(
+    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
+    causal: bool, scale: float, of_mask: bool, drop: Any = None,
+) -> Any:  # fmt: skip
+    """The gradients; see ``attention_gradient_value``."""
+    s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
+    p = xp.exp(s - r)
+    blind, zero = r == math.inf, s.dtype.type(0)  # as in ``attention_blocks``
+    queries, g = xp.where(blind, zero, queries), xp.where(blind, zero, g)
+    d = xp.matmul(g, xp.swapaxes(v, -1, -2))
+    weights = p
+    if drop is not None:
+        kept = _kept_in_loops(xp, s, drop)
+        d, weights = d * kept, p * kept
+    d = xp.where(blind, zero, (d - (g * y).sum(axis=-1, keepdims=True)) * p)
+    if of_mask:
+        return _summed(xp, d, mask.shape)
+    found = (
+        (xp.where(blind, zero, xp.matmul(d, k) * scale), q.shape),
+        (xp.matmul(xp.swapaxes(d, -1, -2), queries), k.shape),
+        (xp.matmul(xp.swapaxes(weights, -1, -2), g), v.shape),
+    )
+    return xp.concatenate([_summed(xp, x, shape).reshape(-1) for x, shape in found])
+
+
+def dropping_loops(
+    xp: Any, q: Any, k: Any, v: Any, mask: Any,
+    causal: bool, scale: float, key: int, position: int, p: float,
+) -> Any:  # fmt: skip
+    """As ``attention_loops``, with dropout."""
+    return attention_loops(xp, q, k, v, mask, causal, scale, (key, position, p))
+
+
+def dropping_gradient_loops(
+    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
+    causal: bool, scale: float, of_mask: bool, key: int, position: int, p: float,
+) -> Any:  # fmt: skip
+    """As ``attention_gradient_loops``, with dropout."""
+    drop = key, position, p
+    return attention_gradient_loops(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
+
+
+def _summed(xp: Any, d: Any, shape: tuple[int, ...]) -> Any:
+    """``d`` added up to ``shape``, which was broadcast to that of ``d``."""
+    extra = d.ndim - len(shape)
+    over = [k for k in range(d.ndim) if k < extra or shape[k - extra] == 1 != d.shape[k]]
+    return (d.sum(axis=tuple(over)) if over else d).reshape(shape)
