@@ -90,6 +90,18 @@ def empty_folder(own_random_numbers: None, tmp_path: Path, monkeypatch: pytest.M
     return tmp_path
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The module's generators, the default one and PyTorch's begin anew: no test sees who drew before it."""
+    seed = crc32(item.nodeid.encode())
+    fresh = np.random.default_rng(seed).bit_generator.state
+    for value in vars(getattr(item, "module", item)).values():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = fresh
+    default_generator.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The profile that ``-m nightly`` stands for."""
     if "nightly" in config.getoption("markexpr"):

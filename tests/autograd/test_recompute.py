@@ -136,7 +136,10 @@ def test_running_statistics_take_a_batch_once(
         (plain(x) ** 2 * 3.0).sum().backward()
         run(x)
     for (name, wanted), found in zip(plain.state_dict().items(), again.state_dict().values()):
-        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-5, err_msg=name)
+        # A mean of numbers of size one may nearly vanish: its error does not.
+        np.testing.assert_allclose(
+            found.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6, err_msg=name
+        )
     for p, q in zip(plain.parameters(), again.parameters()):
         assert p.grad is not None
         assert q.grad is not None
