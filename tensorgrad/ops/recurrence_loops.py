@@ -267,7 +267,7 @@ def lstm_value(
             xp.copyto(h, new, where=alive[t])
         value["h"][t] = h.T
     value["c"][...] = c.T
-    return y, (gates, cells)
+    return y, (gates, cells) if keep else ()
 
 
 def lstm_back(
@@ -386,7 +386,7 @@ def gru_value(
         else:
             xp.copyto(h, new, where=alive[t])
         value["h"][t] = h.T
-    return y, (gates, states)
+    return y, (gates, states) if keep else ()
 
 
 def _rest(xp: Any, b_ih: Any, b_hh: Any, hidden: int) -> Any:

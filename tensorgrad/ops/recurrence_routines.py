@@ -1,0 +1,143 @@
+"""The loops over time of recurrent layers as routines of programs (``program/c/recurrence.h``).
+
+They give what those of ``recurrence_loops.py`` give, with the same names and the same sizes.
+Weights are packed anew in every step; then pieces of the batch go through the whole sequence, each
+in one thread. What is kept for the gradient lies by rows of the batch, and is seen as the loops'.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.ops.recurrence_loops import Sizes, sizes_of
+
+__all__: list[str] = []
+
+_GATES = {"lstm": 4, "gru": 3}
+# Floats in the largest vectors of a processor; storages are long enough for each of these.
+_LANES = (4, 8, 16)
+# The rows of a piece of the batch, which all weights are read for: as few as keep what is read from
+# the second cache behind the arithmetic; more, where weights come from the third.
+_ROWS, _MANY_ROWS, _IN_CACHE = 8, 16, 1 << 18
+
+
+def _check_fit(xp: Any, x: Any, w_hr: Any) -> None:
+    """Refuse what the routines do not serve."""
+    if x.dtype != np.float32:
+        xp.refuse(f"a recurrence of {x.dtype} is left to NumPy")
+    if w_hr is not None:
+        xp.refuse("a recurrence with a projection is a loop of products")
+
+
+def _plain(x: Any) -> Any:
+    """``x``, row-major and without gaps."""
+    return x if x.elements.contiguous else x.copy()
+
+
+def _cut(flat: Any, parts: dict[str, tuple[int, ...]], name: str) -> Any:
+    at = 0
+    for key, shape in parts.items():
+        if key == name:
+            return flat[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
+    raise KeyError(name)
+
+
+def _padded(gates: int, units: int) -> int:
+    """The units of a packed matrix, at most, with those that fill up vectors and panels."""
+    if gates > 1:
+        return -(-units // max(_LANES)) * max(_LANES)
+    found = 0
+    for lanes in _LANES:
+        vectors = -(-units // lanes)
+        panels = -(-vectors // 4)
+        found = max(found, panels * -(-vectors // panels) * lanes)
+    return found
+
+
+def _packed(xp: Any, w: Any, gates: int, units: int) -> Any:
+    """A matrix (gates * units, depth) as panels."""
+    depth = w.shape[1]
+    size = 4 if w.size > 1 << 14 else 1
+    given = gates, units, depth, *w.elements.strides, size
+    shape = (depth * gates * _padded(gates, units),)
+    return xp.routine(
+        "recurrence.pack", given, [w], [(shape, w.dtype)], size, 1, cost=w.size
+    )[0]  # fmt: skip
+
+
+def _packed_bias(xp: Any, bias: Any, gates: int, units: int, dtype: Any) -> Any:
+    """The biases of gates, in the order of panels; zeros without one."""
+    if bias is None:
+        return xp.zeros((gates * _padded(gates, units),), dtype)
+    return _packed(xp, bias.reshape(-1, 1), gates, units)
+
+
+def _pieces(sizes: Sizes, w_hh: Any) -> dict[str, int]:
+    """Into which pieces the batch is cut, and what the work costs."""
+    rows = _ROWS if w_hh.size <= _IN_CACHE else _MANY_ROWS
+    cost = sizes.steps * sizes.batch * w_hh.size // 4
+    return {"size": sizes.batch, "piece": min(rows, sizes.batch), "cost": cost}
+
+
+def _lengths(xp: Any, lengths: Any, steps: int) -> Any:
+    if lengths is None:
+        return None
+    lengths = _plain(lengths.astype(np.int64, copy=False))
+    xp.check_labels(xp.subtract(lengths, 1), steps)
+    return lengths
+
+
+def _added(xp: Any, a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else xp.add(a, b)
+
+
+def lstm_value(
+    xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
+    lengths: Any, reverse: bool, kind: str, keep: bool,
+) -> Any:  # fmt: skip
+    """That of ``recurrence_loops.py`` as routines."""
+    _check_fit(xp, x, w_hr)
+    steps, batch, n, *_ = sizes = sizes_of(kind, x, w_hh, None, reverse)
+    if x.elements.strides[2] != 1:
+        x = x.copy()
+    lengths = _lengths(xp, lengths, steps)
+    bias = _packed_bias(xp, _added(xp, b_ih, b_hh), 4, n, x.dtype)
+    options = [h, c, lengths]
+    given = [
+        x, _packed(xp, w_ih, 4, n), _packed(xp, w_hh, 4, n), bias,
+        *[bias if a is None else _plain(a) for a in options],
+    ]  # fmt: skip
+    numbers = [steps, batch, x.shape[2], n, *x.elements.strides[:2], int(reverse)]
+    numbers += [int(a is not None) for a in options]
+    made: list[Any] = [((sum(map(math.prod, sizes.value.values())),), x.dtype)]
+    if not keep:
+        return xp.routine("recurrence.lstm", numbers, given, made, **_pieces(sizes, w_hh))[0], ()
+    made += [((steps, batch, 4 * n), x.dtype), ((steps, batch, n), x.dtype)]
+    y, gates, cells = xp.routine(
+        "recurrence.lstm_kept", numbers, given, made, **_pieces(sizes, w_hh)
+    )
+    return y, (gates.transpose(0, 2, 1), cells.transpose(0, 2, 1))
+
+
+def lstm_back(
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, cells: Any,
+    *, sizes: tuple[Any, ...],
+) -> Any:  # fmt: skip
+    """That of ``recurrence_loops.py`` as routines."""
+    _check_fit(xp, g, w_hr)
+    size = Sizes(*sizes)
+    packed = _packed(xp, w_hh.T, 1, size.hidden)
+    lengths = _lengths(xp, lengths, size.steps)
+    given = [
+        _plain(g), packed if c is None else _plain(c), packed,
+        packed if lengths is None else lengths,
+        _plain(gates.transpose(0, 2, 1)), _plain(cells.transpose(0, 2, 1)),
+    ]  # fmt: skip
+    numbers = [size.steps, size.batch, size.hidden, int(size.reverse)]
+    numbers += [int(a is not None) for a in (c, lengths)]
+    made = [((sum(map(math.prod, size.parts.values())),), g.dtype)]
+    return xp.routine("recurrence.lstm_back", numbers, given, made, **_pieces(size, w_hh))[0]

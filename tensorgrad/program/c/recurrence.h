@@ -1,0 +1,269 @@
+/* Recurrent layers over a sequence: LSTM.
+ *
+ * A part of the work is some rows of the batch, which go through the whole sequence: rows do not
+ * meet, so there is nothing to wait for in between. The gates of TG_L hidden units, of a few rows,
+ * are sums in registers, and the cell is updated while they are there. Weights come as panels, in
+ * the order in which they are read. */
+#ifndef TG_RECURRENCE
+#define TG_RECURRENCE
+#include "vectors.h"
+
+/* How many vectors of sums stay in registers beside their factors. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define TG_SUMS 16
+#else
+#define TG_SUMS 8
+#endif
+#define TG_ROWS_OF(vectors) ((vectors) > 2 ? TG_SUMS / 4 : (vectors) == 2 ? TG_SUMS / 2 : 8)
+
+TG long tg_vectors_of(long units) { return (units + TG_L - 1) / TG_L; }
+
+/* --- panels ---
+ *
+ * Of a layer with gates a panel has TG_L units, a vector for each gate; of a matrix without them up
+ * to 4 vectors side by side, as equally shared out as can be. */
+TG long tg_panels(const long gates, long units) {
+    const long vectors = tg_vectors_of(units);
+    return gates > 1 ? vectors : (vectors + 3) / 4;
+}
+
+TG long tg_panel_width(const long gates, long units) {
+    const long vectors = tg_vectors_of(units), panels = (vectors + 3) / 4;
+    return gates > 1 ? gates : (vectors + panels - 1) / panels;
+}
+
+/* Weights as panels: [panel][k][vector][lane], zero behind the last unit. The number of unit u of
+ * gate g at k is w[(g * units + u) * unit_step + k * k_step]. size: into how many parts this is
+ * cut. */
+TG void tg_pack(long gates, long units, long depth, long unit_step, long k_step, long size,
+                const float *w, float *packed, long begin, long end) {
+    const long panels = tg_panels(gates, units), width = tg_panel_width(gates, units);
+    for (long p = panels * begin / size; p < panels * end / size; p++)
+        for (long v = 0; v < width; v++) {
+            const long unit = (gates > 1 ? p : p * width + v) * TG_L;
+            const float *from = w + ((gates > 1 ? v * units : 0) + unit) * unit_step;
+            float *to = packed + (p * depth * width + v) * TG_L;
+            for (long k = 0; k < depth; k++)
+                for (long l = 0; l < TG_L; l++)
+                    to[k * width * TG_L + l] =
+                        unit + l < units ? from[l * unit_step + k * k_step] : 0.0f;
+        }
+}
+
+/* sum[r][v] += A[r, :] B[:, v] for some rows and vectors. Rows of A are lda apart; B is a panel. The
+ * last vector belongs to sum[r][last]. */
+TG void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
+                long lda, const float *b, tg_vec (*sum)[4]) {
+    for (long k = 0; k < depth; k++, b += vectors * TG_L) {
+        tg_vec w[4];
+        TG_UNROLL for (int v = 0; v < vectors; v++) {
+            w[v] = tg_load(b + v * TG_L);
+            TG_IN_REGISTER(w[v]);
+        }
+        TG_UNROLL for (int r = 0; r < rows; r++) {
+            tg_vec f = tg_splat(a[r * lda + k]);
+            TG_IN_REGISTER(f);
+            TG_UNROLL for (int v = 0; v < vectors; v++)
+                sum[r][v == vectors - 1 ? last : v] += w[v] * f;
+        }
+    }
+}
+
+/* --- a layer ---
+ *
+ * The value has the states: the first one and those of all steps, so that the state before each step
+ * is the row before its own, or behind it if the layer runs from the end to the beginning. An LSTM's
+ * cell, as it is at the time, lies behind them. */
+typedef struct {
+    long steps, batch, inputs, units, x_step, x_row, reverse;
+    const float *x, *px, *ph, *bias; /* weights of the input and of the state as panels; bias */
+    const int64_t *lengths;          /* or null */
+    float *h, *before, *c;           /* rows of step 0 */
+    float *gates, *kept;             /* for the gradient, or null */
+} tg_layer;
+
+TG tg_layer tg_layer_of(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                        long reverse, float *value) {
+    tg_layer a = {steps, batch, inputs, units, x_step, x_row, reverse};
+    const long state = batch * units;
+    a.h = value + (reverse ? 0 : state);
+    a.before = value + (reverse ? state : 0);
+    a.c = value + (steps + 1) * state;
+    return a;
+}
+
+/* Rows [begin, end) of a state: those of `from`, or zeros. */
+TG void tg_begin_state(float *to, const float *from, long units, long begin, long end) {
+    if (from) memcpy(to + begin * units, from + begin * units, (end - begin) * units * 4);
+    else memset(to + begin * units, 0, (end - begin) * units * 4);
+}
+
+TG int tg_has_ended(const int64_t *lengths, long t, long row) {
+    return lengths && t >= lengths[row];
+}
+
+/* --- LSTM: c = f c + i g, h = o tanh(c) ---
+ *
+ * Gates are kept as [step][row][i, f, o, g][unit], and cells. */
+TG void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
+    const long units = a->units, at = p * TG_L, width = 4 * TG_L;
+    float *const h = a->h + (t * a->batch + row) * units;
+    const float *const before = a->before + (t * a->batch + row) * units;
+    tg_vec s[TG_SUMS / 4][4];
+    TG_UNROLL for (int k = 0; k < rows * 4; k++)
+        s[k / 4][k % 4] = tg_load(a->bias + p * width + k % 4 * TG_L);
+    tg_tile(rows, 4, 3, a->inputs, a->x + t * a->x_step + row * a->x_row, a->x_row,
+            a->px + p * a->inputs * width, s);
+    tg_tile(rows, 4, 3, units, before, units, a->ph + p * units * width, s);
+    TG_UNROLL for (int r = 0; r < rows; r++) {
+        const long place = t * a->batch + row + r;
+        float *const state = a->c + (row + r) * units + at;
+        tg_vec c = tg_load_some(state, n);
+        tg_vec i = tg_vsigmoid(s[r][0]), f = tg_vsigmoid(s[r][1]);
+        tg_vec g = tg_vtanh(s[r][2]), o = tg_vsigmoid(s[r][3]);
+        tg_vec next = f * c + i * g, shown = o * tg_vtanh(next);
+        if (tg_has_ended(a->lengths, t, row + r))
+            next = c, shown = tg_load_some(before + r * units + at, n);
+        tg_store_some(state, next, n);
+        tg_store_some(h + r * units + at, shown, n);
+        if (!a->gates) continue;
+        float *const gates = a->gates + place * 4 * units + at;
+        tg_store_some(gates, i, n);
+        tg_store_some(gates + units, f, n);
+        tg_store_some(gates + 2 * units, o, n);
+        tg_store_some(gates + 3 * units, g, n);
+        tg_store_some(a->kept + place * units + at, next, n);
+    }
+}
+
+TG void tg_lstm_panel(const tg_layer *a, const long n, long p, long t, long begin, long end) {
+    const int rows = TG_ROWS_OF(4);
+    long row = begin;
+    for (; row + rows <= end; row += rows) tg_lstm_tile(a, rows, n, p, t, row);
+    for (; row < end; row++) tg_lstm_tile(a, 1, n, p, t, row);
+}
+
+TG void tg_lstm_steps(const tg_layer *a, long begin, long end) {
+    const long whole = a->units / TG_L, rest = a->units % TG_L;
+    for (long k = 0; k < a->steps; k++) {
+        const long t = a->reverse ? a->steps - 1 - k : k;
+        for (long p = 0; p < whole; p++) tg_lstm_panel(a, TG_L, p, t, begin, end);
+        if (rest) tg_lstm_panel(a, rest, whole, t, begin, end);
+    }
+}
+
+TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                     long reverse, long has_h, long has_c, long has_lengths, const float *x,
+                     const float *px, const float *ph, const float *bias, const float *h,
+                     const float *c, const int64_t *lengths, float *value, float *gates,
+                     float *cells, long begin, long end) {
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+    a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = cells;
+    a.lengths = has_lengths ? lengths : 0;
+    tg_begin_state(a.before + (reverse ? steps - 1 : 0) * batch * units, has_h ? h : 0, units,
+                   begin, end);
+    tg_begin_state(a.c, has_c ? c : 0, units, begin, end);
+    tg_lstm_steps(&a, begin, end);
+}
+
+TG void tg_lstm(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                long reverse, long has_h, long has_c, long has_lengths, const float *x,
+                const float *px, const float *ph, const float *bias, const float *h,
+                const float *c, const int64_t *lengths, float *value, long begin, long end) {
+    tg_lstm_kept(steps, batch, inputs, units, x_step, x_row, reverse, has_h, has_c, has_lengths, x,
+                 px, ph, bias, h, c, lengths, value, 0, 0, begin, end);
+}
+
+/* --- backward ---
+ *
+ * What comes backward has, at step t, the gradient d of what the products gave, and in the end those
+ * of the first state and cell, whose memory holds them on the way. */
+
+/* dh = D W for some rows of D, which has `depth` numbers; W as panels. Rows that have ended keep
+ * theirs. */
+TG void tg_state_back_tile(const int rows, const int vectors, long depth, long units, long p,
+                           const float *d, const float *w, float *dh, const int64_t *lengths,
+                           long t, long row) {
+    tg_vec s[8][4];
+    TG_UNROLL for (int k = 0; k < rows * vectors; k++) s[k / vectors][k % vectors] = (tg_vec){0};
+    tg_tile(rows, vectors, vectors - 1, depth, d, depth, w + p * depth * vectors * TG_L, s);
+    TG_UNROLL for (int r = 0; r < rows; r++) {
+        if (tg_has_ended(lengths, t, row + r)) continue;
+        TG_UNROLL for (int v = 0; v < vectors; v++) {
+            const long at = (p * vectors + v) * TG_L, left = units - at;
+            if (left <= 0) continue;
+            const long n = left < TG_L ? left : TG_L;
+            float *const to = dh + r * units + at;
+            if (n == TG_L) tg_store(to, s[r][v]);
+            else tg_store_some(to, s[r][v], n);
+        }
+    }
+}
+
+TG void tg_state_back(long depth, long units, const float *d, const float *w, float *dh,
+                      const int64_t *lengths, long t, long begin, long end) {
+    const int vectors = tg_panel_width(1, units), rows = TG_ROWS_OF(vectors);
+    for (long p = 0; p < tg_panels(1, units); p++) {
+        long row = begin;
+        for (; row + rows <= end; row += rows)
+            tg_state_back_tile(rows, vectors, depth, units, p, d + row * depth, w,
+                               dh + row * units, lengths, t, row);
+        for (; row < end; row++)
+            tg_state_back_tile(1, vectors, depth, units, p, d + row * depth, w,
+                               dh + row * units, lengths, t, row);
+    }
+}
+
+/* One row of one step, n units: what comes into the state is dh + g. */
+TG void tg_lstm_back_cell(const long n, long units, const float *gates, const float *cell,
+                          const float *before, const float *g, float *dh, float *dc, float *d,
+                          const int ended) {
+    tg_vec shown = tg_load_some(dh, n) + tg_load_some(g, n), zero = {0};
+    if (ended) { /* what comes in goes on to the step before */
+        tg_store_some(dh, shown, n);
+        for (int k = 0; k < 4; k++) tg_store_some(d + k * units, zero, n);
+        return;
+    }
+    tg_vec i = tg_load_some(gates, n), f = tg_load_some(gates + units, n);
+    tg_vec o = tg_load_some(gates + 2 * units, n), z = tg_load_some(gates + 3 * units, n);
+    tg_vec c = before ? tg_load_some(before, n) : zero, inner = tg_vtanh(tg_load_some(cell, n));
+    tg_vec through = tg_load_some(dc, n) + (1.0f - inner * inner) * o * shown;
+    tg_store_some(d, (i - i * i) * z * through, n);
+    tg_store_some(d + units, (f - f * f) * c * through, n);
+    tg_store_some(d + 2 * units, (1.0f - z * z) * i * through, n);
+    tg_store_some(d + 3 * units, (o - o * o) * inner * shown, n);
+    tg_store_some(dc, through * f, n);
+}
+
+/* g: the gradient of the value; w: the state's weights as panels of columns. */
+TG void tg_lstm_back(long steps, long batch, long units, long reverse, long has_c,
+                     long has_lengths, const float *g, const float *c, const float *w,
+                     const int64_t *lengths, const float *gates, const float *cells, float *back,
+                     long begin, long end) {
+    const long state = batch * units, whole = units / TG_L * TG_L;
+    float *const dh = back + steps * state * 4, *const dc = dh + state;
+    const float *const gh = g + (reverse ? 0 : state);
+    if (!has_lengths) lengths = 0;
+    tg_begin_state(dh, 0, units, begin, end);
+    tg_begin_state(dc, g + (steps + 1) * state, units, begin, end);
+    for (long k = 0; k < steps; k++) {
+        const long t = reverse ? k : steps - 1 - k, earlier = reverse ? t + 1 : t - 1;
+        float *const d = back + t * state * 4;
+        for (long row = begin; row < end; row++) {
+            const long at = row * units;
+            const float *of = gates + t * state * 4 + at * 4, *cell = cells + t * state + at;
+            const float *before = k < steps - 1 ? cells + earlier * state + at : has_c ? c + at : 0;
+            const float *in = gh + t * state + at;
+            const int ended = tg_has_ended(lengths, t, row);
+            for (long j = 0; j < whole; j += TG_L)
+                tg_lstm_back_cell(TG_L, units, of + j, cell + j, before ? before + j : 0, in + j,
+                                  dh + at + j, dc + at + j, d + at * 4 + j, ended);
+            if (whole < units)
+                tg_lstm_back_cell(units - whole, units, of + whole, cell + whole,
+                                  before ? before + whole : 0, in + whole, dh + at + whole,
+                                  dc + at + whole, d + at * 4 + whole, ended);
+        }
+        tg_state_back(4 * units, units, d, w, dh, lengths, t, begin, end);
+    }
+}
+#endif
