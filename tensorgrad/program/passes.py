@@ -11,6 +11,7 @@ from typing import Any
 from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.program.capture import Drawn
+from tensorgrad.program.fusion import fuse
 from tensorgrad.program.ir import Instruction, Program, Value, exact
 from tensorgrad.program.sums import merge_sums_of_products
 
@@ -106,4 +107,5 @@ def _flat(residual: Any) -> list[Any]:
 def simplified(program: Program) -> Program:
     """All passes in order."""
     program = eliminate_common_subexpressions(fold_constants(program))
-    return eliminate_dead_code(merge_sums_of_products(program))
+    program = eliminate_dead_code(merge_sums_of_products(program))
+    return eliminate_dead_code(fuse(program))

@@ -19,9 +19,10 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
-from tensorgrad.ops import attention, recurrence, recurrence_loops
+from tensorgrad.ops import attention, recurrence, recurrence_loops, tiled_pooling
 from tensorgrad.ops.shaping import RecordedPart, sum_of_recorded
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.ops.windows import strided
 from tensorgrad.tape import LEAF, Primitive, apply
 
 #: of one primitive, at most
@@ -155,6 +156,18 @@ def _others() -> None:
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
     _attention(x)
     _recurrence()
+    _pools_of_programs(x.detach())
+
+
+def _pools_of_programs(x: Tensor) -> None:
+    windows = strided("pool", x.reshape(1, 3, 4), 1, 2, None, 0, 1, False)
+    number = Tensor(np.array([[[0, 1], [1, 1], [0, 0]]], np.uint8))
+    apply(tiled_pooling.MAX_POOL_TILES, (x.reshape(1, 3, 4),), {"windows": windows})
+    apply(
+        tiled_pooling.SPREAD_TILES,
+        (x[:, :2].reshape(1, 3, 2), number),
+        {"size": (4,), "windows": windows},
+    )
 
 
 def _attention(x: Tensor) -> None:
