@@ -31,15 +31,25 @@ class LazyGradient(parts.Rows, Tensor):
     made by an operation. How many rows differ is not known there: equal ones stay side by side.
     """
 
-    __slots__ = ("_captured", "_coalesced", "_dense", "_keys", "_rows", "_shape")
+    __slots__ = ("_captured", "_coalesced", "_dense", "_keys", "_lent", "_rows", "_shape", "_used")
 
     def __init__(
-        self, shape: tuple[int, ...], keys: Array, rows: Array, recorded: bool = False
+        self,
+        shape: tuple[int, ...],
+        keys: Array,
+        rows: Array,
+        recorded: bool = False,
+        lent: bool = False,
     ) -> None:
         """rows: (m, length), of the numbers ``keys``, which may repeat and count from the front.
 
         recorded: whether both are values of a program that is being captured.
+        lent: whether both are memory that a program overwrites in its next replay, unless somebody
+            else refers to the rows.
         """
+        self._lent = lent
+        #: of rows that are lent, references to them once this is no longer what it was made as
+        self._used: tuple[Array, ...] = ()
         self.node = None
         self._captured = recorded
         self._shape = shape
@@ -53,6 +63,8 @@ class LazyGradient(parts.Rows, Tensor):
     @property
     def data(self) -> Array:
         """The whole as an array."""
+        if self._dense is None:
+            self._note_use()
         if self.is_recorded:
             keys, rows = self.as_one()
             self._dense = index_added(rows, [keys], (ARRAY, ...), self._shape).data
@@ -68,6 +80,7 @@ class LazyGradient(parts.Rows, Tensor):
 
     @data.setter
     def data(self, array: Array) -> None:
+        self._note_use()
         self._dense = array
 
     @property
@@ -158,6 +171,7 @@ class LazyGradient(parts.Rows, Tensor):
             keys = xp.flatnonzero(there)
             return keys, self._dense[keys]
         if not self._coalesced:
+            self._note_use()
             rows = self._rows[0]
             if len(self._keys) > 1:
                 keys, rows = xp.concatenate(self._keys), xp.concatenate(self._rows)
@@ -178,6 +192,7 @@ class LazyGradient(parts.Rows, Tensor):
         """Add another, after what there is; none of it is dense yet."""
         if not other.is_recorded:
             other.coalesced()
+        self._note_use()
         self._keys, self._rows = [*self._keys, *other._keys], [*self._rows, *other._rows]
         self._coalesced = False
         if not self.is_recorded and self.count > self._shape[0] + 2 * len(self._keys[0]):
@@ -202,10 +217,20 @@ class LazyGradient(parts.Rows, Tensor):
         """Ask for the whole."""
         assert self.data is self._dense
 
+    def _note_use(self) -> None:
+        """See to it that a program does not take this for what it has made: it would go on to show
+        what was in the rows."""
+        if self._lent and not self._used:
+            self._used = (self._rows[0], self._rows[0])
+
     @property
-    def own_rows(self) -> Array:
-        """The rows that it was made with, as long as they are its numbers."""
-        return self._rows[0]
+    def lent_rows(self) -> Array:
+        """The rows that a program has lent."""
+        return self._used[0] if self._used else self._rows[0]
+
+    def shows(self, keys: Array, rows: Array) -> bool:
+        """Whether it is what it was made as, of these arrays."""
+        return not self._used and self._rows[0] is rows and self._keys[0] is keys
 
     @property
     def is_dense(self) -> bool:

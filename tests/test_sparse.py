@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from program.executors import EVERY_EXECUTOR
 from sampler import host
 
 import tensorgrad as tg
@@ -347,7 +348,7 @@ def test_what_sparse_adam_takes() -> None:
 # --- programs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("executor", ["numpy", "native"])
+@EVERY_EXECUTOR
 @pytest.mark.parametrize("shape", [(7, 4), (3000, 64)])
 @pytest.mark.parametrize("name", ["SGD", "Adagrad", "SparseAdam", "Adam"])
 def test_compiled_steps(name: str, shape: tuple[int, int], executor: str) -> None:

@@ -383,10 +383,11 @@ class Recorder(Observer):
                     "data in it, as x[index] = y does where y requires a gradient",
                     "write x.copy_(y) under no_grad(), or x = tg.index_put(x, index, y)",
                 )
+        numbers = []
         for leaf in self.touched:
             grad = leaf.grad
             if isinstance(grad, LazyGradient) and grad.in_program:
-                self._finish_rows(leaf, grad)
+                numbers.append(self._finish_rows(leaf, grad))
                 continue
             held = None if grad is None else self.known(grad.data)
             if held in self._stale:
@@ -400,6 +401,7 @@ class Recorder(Observer):
                 )
             elif grad is not self.leaves[leaf]:
                 self.assigned.append((leaf, grad))
+        program.gradients += [(None, value) for value in numbers]
         for generator, (_, start) in self._began.items():
             self.words[generator] = generator.state()[1] - start
         return program
@@ -416,17 +418,21 @@ class Recorder(Observer):
             MODE.reset(token)
             RECORDING.remove(self)
 
-    def _finish_rows(self, leaf: Leaf, grad: LazyGradient) -> None:
-        """Note a gradient that is kept as rows."""
+    def _finish_rows(self, leaf: Leaf, grad: LazyGradient) -> Value:
+        """Note a gradient that is kept as rows. The value that has their numbers."""
         with self.resumed():
-            keys, rows = grad.as_one()
-            taken = [v for _, v in self.program.gradients]
-            value = self._value(rows)
-            if value.role != "temporary" or value in taken or value in self.program.results:
-                value = self._value(rows.clone())
-            self.program.results.append(self._value(keys))
+            keys, rows = (self._own(t) for t in grad.as_one())
         self.program.rows[leaf] = type(grad), grad.shape
-        self.program.gradients.append((leaf, value))
+        self.program.gradients.append((leaf, rows))
+        return keys
+
+    def _own(self, tensor: Tensor) -> Value:
+        """The value of a tensor, computed once more if somebody else sees it."""
+        value = self._value(tensor)
+        if value.role == "temporary" and value not in self.program.kept():
+            return value
+        copied: Value = self._value(tensor.clone())
+        return copied
 
     def _depends_on_layout(self, handed_out: Sequence[Tensor]) -> bool:
         """Whether somebody can tell if what was reshaped is a view or a copy of what it was.

@@ -115,7 +115,7 @@ class CapturedProgram:
         self.trees = [tree, *effects.trees]
         self.constants = [x for t in self.trees for x in constants_of(t)]
         #: leaves whose gradient is changed; those of arguments are those of the call
-        self._leaves = [leaf for leaf, _ in program.gradients]
+        self._leaves = program.leaves
         of_arguments = {leaf: k for k, leaf in guards.argument_leaves.items()}
         self._given = [of_arguments.get(leaf) for leaf in self._leaves]
         #: for each leaf the first one that is left with the same tensor as its gradient
@@ -174,8 +174,6 @@ class CapturedProgram:
         """Make the fast call, where there is one."""
         # A program whose gradients are always kept by somebody would be at it in every step.
         if self.assigned or self.effects or not self.outputs.plain or self.verified:
-            return
-        if self.program.rows:  # whose tensors are new in each replay
             return
         if any(k is not None for k in self._given) or self._ambient[2] is not None:
             return
@@ -274,8 +272,7 @@ class CapturedProgram:
             held[k] = None
         if kept:
             with self._there():
-                for k in kept:
-                    self.executor.renew(k)
+                self.executor.renew(*kept, *self._numbers(kept))
         arrays = [t.data for t in tensors]
         try:
             with self._there():
@@ -284,15 +281,14 @@ class CapturedProgram:
             if not self.program.on_host:
                 raise
             raise StoppedError from error
-        results, gradients = self.program.gradients_of(results, gradients)
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             if self._first[k] != k:
                 leaf.grad = leaves[self._first[k]].grad
                 continue
-            if isinstance(array, Tensor):
-                leaf.grad = held[k] = array
-                continue
             tensor = held[k]
+            if self._leaves[k] in self.program.rows:
+                leaf.grad = held[k] = self._as_rows(k, tensor, gradients)
+                continue
             array = self.outputs.laid(self._leaves[k], array)
             if array is None:
                 leaf.grad = None
@@ -307,6 +303,21 @@ class CapturedProgram:
             generator.set_state((key, position + words))
         self.calls += 1
         return self.outputs.make(results, tensors)
+
+    def _numbers(self, kept: Sequence[int]) -> list[int]:
+        """Where the numbers of rows are among the gradients, of these that are kept as rows."""
+        program = self.program
+        leaves = [self._leaves[k] for k in kept]
+        return [program.number_of(leaf) for leaf in leaves if leaf in program.rows]
+
+    def _as_rows(self, k: int, held: Tensor | None, arrays: Sequence[Any]) -> Tensor:
+        """Gradient ``k``: the tensor that is there, where it shows these arrays, or a new one."""
+        if isinstance(held, LazyGradient):
+            numbers = self.program.number_of(self._leaves[k])
+            if held.shows(arrays[numbers], arrays[k]):
+                return held
+        made: Tensor = self.program.gradient(k, arrays)
+        return made
 
     def replay(self, tensors: Sequence[Tensor], args: Any, kwargs: Any = NO_KEYWORDS) -> Any:
         """Run the program and leave everything as the function would have left it."""
@@ -831,7 +842,7 @@ def _warn(text: str) -> None:
 
 def _memory_of(gradient: Tensor) -> Any:
     """The array that a gradient shows, or that has its rows."""
-    return gradient.own_rows if isinstance(gradient, LazyGradient) else gradient.data
+    return gradient.lent_rows if isinstance(gradient, LazyGradient) else gradient.data
 
 
 def _firsts(gradients: Sequence[Tensor | None]) -> list[int]:

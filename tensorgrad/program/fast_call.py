@@ -30,6 +30,7 @@ from tensorgrad.program.guards import (
     matches,
     read,
 )
+from tensorgrad.sparse import LazyGradient
 from tensorgrad.tape import Leaf
 from tensorgrad.tensor import Tensor
 
@@ -74,7 +75,10 @@ def fast_call_of(
     held = _conditions(guards, tensors, mode)
     if held is None:
         return None
-    ran["gradients"] = [_item(leaf, tensor) for leaf, tensor in gradients]
+    ran["gradients"] = [
+        _item(leaf, tensor, tensor.lent_rows if isinstance(tensor, LazyGradient) else None)
+        for leaf, tensor in gradients
+    ]
     ran["words"] = [_item(generator, n=count) for generator, count in words]
     return _made(module, {**held, **ran, "limit": limit})
 

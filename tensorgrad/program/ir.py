@@ -101,7 +101,7 @@ class Program:
     gradients: leaves of the tape, and the value that each has as its gradient in the end, or
         ``None`` where it has none.
     rows: of the leaves whose gradient is rows, its class and its shape. The value in ``gradients``
-        is then that of the rows; their numbers are the last results, in this order.
+        is then that of the rows; their numbers come last there, in this order and without a leaf.
     aliased: a value was overwritten of whose memory another value is a view, so that the
         instructions have to run on that very memory, in this very order.
     touched: the values from outside that are overwritten, or in whose memory something else is.
@@ -122,18 +122,22 @@ class Program:
     reads: dict[Primitive, Any] = field(default_factory=dict)
     relied_on: dict[Primitive, Any] = field(default_factory=dict)
 
-    def gradients_of(self, results: list[Any], gradients: list[Any]) -> tuple[list[Any], list[Any]]:
-        """What a run gave as the results of the step, and as gradients: arrays, ``None``, and for
-        those that are rows tensors."""
-        if not self.rows:
-            return results, gradients
-        found, numbers = [], iter(results[-len(self.rows) :])
-        for (leaf, _), array in zip(self.gradients, gradients, strict=True):
-            if leaf in self.rows:
-                kind, shape = self.rows[leaf]
-                array = kind(shape, next(numbers), array)
-            found.append(array)
-        return results[: -len(self.rows)], found
+    def gradient(self, number: int, arrays: Sequence[Any]) -> Any:
+        """A gradient that is rows as a tensor, any other as its array, of those that a run gave."""
+        leaf, _ = self.gradients[number]
+        if leaf not in self.rows:
+            return arrays[number]
+        kind, shape = self.rows[leaf]
+        return kind(shape, arrays[self.number_of(leaf)], arrays[number], lent=True)
+
+    def number_of(self, leaf: Any) -> int:
+        """Where the numbers of the rows are among the gradients."""
+        return len(self.gradients) - len(self.rows) + list(self.rows).index(leaf)
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The leaves that have gradients, in order."""
+        return [leaf for leaf, _ in self.gradients if leaf is not None]
 
     def copy(self, instructions: list[Instruction]) -> Program:
         """The same program with other instructions."""
@@ -181,7 +185,8 @@ class Program:
             over = "".join(f"  # over {v.before}" for v in i.outputs if v.before is not None)
             lines.append(f"{gives} = {i.op.name}({given}{options}){over}")
         for leaf, value in self.gradients:
-            lines.append(f"gradient of a leaf {leaf.shape} = {value}")
+            what = "numbers of its rows" if leaf is None else f"gradient of a leaf {leaf.shape}"
+            lines.append(f"{what} = {value}")
         return "\n".join([*lines, f"return {', '.join(map(repr, self.results))}"])
 
     def to_json(self) -> str:

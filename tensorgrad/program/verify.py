@@ -130,14 +130,10 @@ class State:
             results, gradients = calls.run([changed[v] for v in self.program.arguments])
         finally:
             self._rewind(now)
-        results, gradients = self.program.gradients_of(results, gradients)
         seen = {f"result {k}": array for k, array in enumerate(results)}
-        seen.update(
-            {
-                f"gradient {k}": array.data if isinstance(array, Tensor) else array
-                for k, array in enumerate(gradients)
-            }
-        )
+        for k in range(len(self.leaves)):
+            g = self.program.gradient(k, gradients)
+            seen[f"gradient {k}"] = g.data if isinstance(g, Tensor) else g
         seen.update({name: changed[v] for name, (v, _) in self.arrays.items()})
         return seen
 

@@ -196,11 +196,12 @@ static int holds(Entry *e) {
 /* Whether nobody keeps a gradient that the program is about to overwrite. */
 static int unkept(Entry *e) {
     for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
-        Item *g = &e->gradients.items[k]; /* leaf, tensor or None */
+        Item *g = &e->gradients.items[k]; /* leaf, tensor or None, its rows or None */
         if (g->b == Py_None) continue;
         /* Whoever else refers to the gradient or to its array keeps it: it must not be overwritten. */
         Py_ssize_t expected = 2 + (SLOT(g->a, e->grad_at) == g->b);
-        if (Py_REFCNT(g->b) > expected || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
+        if (Py_REFCNT(g->b) > expected) return 0;
+        if (g->c != Py_None ? Py_REFCNT(g->c) > 3 : Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;
     }
     return 1;
 }

@@ -24,6 +24,10 @@ TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, 
     }
 }
 
+/* So many rows ahead a row of the table is asked for: it may lie anywhere. */
+#define TG_AHEAD 8
+#define TG_CACHE_LINE 64
+
 /* Rows that are added up in their own type, as in ops/sums.py; more are added in double, so many
  * columns at a time. */
 #define TG_FEW_ROWS 128
@@ -66,9 +70,12 @@ TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, 
                                 const T *restrict rows, const int32_t *restrict next,              \
                                 const uint8_t *restrict first, const T *restrict rate,             \
                                 const T *given, T *restrict p, long begin, long end) {             \
-        T sum[length];                                                                             \
+        T *const sum = tg_rows(0);                                                                 \
         (void)given;                                                                               \
         for (long i = begin; i < end; i++) {                                                       \
+            if (i + TG_AHEAD < end)                                                                \
+                for (long at = 0; at < length * (long)sizeof(T); at += TG_CACHE_LINE)              \
+                    __builtin_prefetch((char *)(p + keys[i + TG_AHEAD] * length) + at, 1);         \
             if (!first[i]) continue;                                                               \
             T *row = p + keys[i] * length;                                                         \
             const T *g = rows + i * length;                                                        \
