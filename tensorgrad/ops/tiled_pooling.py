@@ -36,12 +36,14 @@ def _taps(x: Any, windows: Windows) -> Iterator[Any]:
 def _largest_value(xp: Any, x: Any, windows: Windows) -> tuple[Any, Any]:
     """The largest element of each window, and its number: the first of equal ones, the last NaN."""
     best, *others = _taps(x, windows)
-    number = xp.zeros(best.shape, np.uint8)
+    if not others:
+        return best + 0, xp.zeros(best.shape, np.uint8)
+    number: Any = np.uint8(0)
     for t, part in enumerate(others, 1):
         better = xp.logical_or(part > best, part != part)
         best = xp.where(better, part, best)
         number = xp.where(better, np.uint8(t), number)
-    return (best if others else best + 0), number
+    return best, number
 
 
 def _spread_value(xp: Any, g: Any, number: Any, size: tuple[int, ...], windows: Windows) -> Any:
