@@ -19,7 +19,10 @@ from tensorgrad.ops.attention_blocks import SCORES, stride_of
 
 # Queries of a block of the value, and floats that its keys and values may take.
 _HIGH, _ROOM = 128, 1 << 14
-# Features for which blocks of 32 fit into the memory of a thread.
+# Queries and keys of a block of the gradients; the first that fits into the memory of a thread.
+_BLOCKS = ((32, 128), (32, 64), (32, 32), (16, 32))
+_FLOATS = 1 << 16
+# Features for which the last of them fits.
 _FEATURES = 256
 # Fewer queries than this are no tile: most of its work would be in vain.
 _QUERIES = 4
@@ -54,6 +57,11 @@ def _lies(x: Any, heads: Sequence[int]) -> tuple[int, ...]:
         wide = x.xp.broadcast_to(x, (*heads, *x.shape[-2:]))
         steps = wide.elements.strides
     return (0,) * (5 - len(steps)) + steps
+
+
+def _strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """The distances of elements in row-major order."""
+    return tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
 
 
 def _rounded(n: int, to: int) -> int:
@@ -107,8 +115,8 @@ def _value_routine(
     order = sorted(range(len(heads) + 1), key=lambda axis: -abs(queries[axis]))
     shape = (*heads, rows)
     back = [order.index(axis) for axis in range(len(order))]
-    steps = np.cumprod([1, e, *[shape[axis] for axis in order[:0:-1]]])[:0:-1]
-    lies = (0,) * (3 - len(heads)) + (*[int(steps[k]) for k in back], 1)
+    steps = _strides_of((*[shape[axis] for axis in order], e))
+    lies = (0,) * (3 - len(heads)) + (*[steps[place] for place in back], 1)
     items = math.prod(heads) * -(-rows // high)
     cost = math.prod(shape) * keys * (16 + d + e) // 8
     y, level = xp.routine(
@@ -118,6 +126,47 @@ def _value_routine(
         items, max(1, items * _PIECE // cost), cost,
     )  # fmt: skip
     return y.transpose(*back, len(back)), level
+
+
+def _gradient_block(rows: int, keys: int, d: int, e: int) -> tuple[int, int]:
+    """Queries and keys of a block of the gradients; see ``tg_backward``."""
+    of_keys, of_values = _rounded(d, 16), _rounded(e, 16)
+
+    def floats(high: int, wide: int) -> int:
+        packed = wide * (d + e + 2 * of_keys + of_values + 1)
+        return packed + high * (2 * of_keys + of_values + 2 * wide + 2)
+
+    high, wide = next(block for block in _BLOCKS if floats(*block) <= _FLOATS)
+    return min(high, _rounded(rows, 16)), min(wide, _rounded(keys, 32))
+
+
+def _gradient_routine(
+    xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
+    causal: bool, scale: float, drop: Any,
+) -> Any:  # fmt: skip
+    """The gradients of q, k and v one after the other, flat."""
+    heads, (rows, d), (keys, e) = _heads(q, k, v, mask), q.shape[-2:], v.shape[-2:]
+    block = _gradient_block(rows, keys, d, e)
+    count = math.prod(heads)
+    shapes = [(*heads, *x.shape[-2:]) for x in (q, k, v)]
+    sizes = [math.prod(shape) for shape in shapes]
+    lies = [(0,) * (5 - len(shape)) + _strides_of(shape) for shape in shapes]
+    cost = count * rows * keys * (24 + 3 * d + 2 * e) // 8
+    (found,) = xp.routine(
+        "attention.attention_gradient",
+        (
+            *_sizes(q, k, v, mask, causal, scale, drop, block), *_lies(g, heads), *_lies(y, heads),
+            *lies[0], *lies[1], *lies[2], sizes[0], sizes[0] + sizes[1],
+        ),
+        [q, k, v, q if mask is None else mask, g, y, r, *_stream(xp, drop, q)],
+        [((sum(sizes),), float32)], count, max(1, count * _PIECE // cost), cost,
+    )  # fmt: skip
+    if all(shape == x.shape for shape, x in zip(shapes, (q, k, v))):
+        return found
+    ends = np.cumsum([0, *sizes])
+    parts = [found[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes)]
+    summed = [_summed(xp, part, x.shape) for part, x in zip(parts, (q, k, v))]
+    return xp.concatenate([x.reshape(-1) for x in summed])
 
 
 # --- products and nests ---------------------------------------------------------------------------
@@ -177,6 +226,8 @@ def attention_gradient_loops(
     causal: bool, scale: float, of_mask: bool, drop: Any = None,
 ) -> Any:  # fmt: skip
     """The gradients; see ``attention_gradient_value``."""
+    if not of_mask and _has_routine(xp, q, k, v, mask) and g.dtype == float32:
+        return _gradient_routine(xp, g, q, k, v, mask, y, r, causal, scale, drop)
     s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
     p = xp.exp(s - r)
     blind, zero = r == math.inf, s.dtype.type(0)  # as in ``attention_blocks``

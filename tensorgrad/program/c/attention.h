@@ -320,4 +320,166 @@ TG void tg_attention_value(TG_ATTENTION_SIZES, TG_LIE(y), const float *q_, const
                         y_ + tg_head_of(&s, out, head), out, level + head * rows);
     }
 }
+
+/* --- gradients --- */
+
+/* What a block of keys and one of queries need: packed rows and columns, weights and gradients of
+ * scores [high][wide], what is added up for the keys, and for each query the logarithm of its sum and
+ * how its results lie to their gradients. */
+typedef struct {
+    float *across, *values, *keys, *dk, *dv, *query, *g, *dq, *p, *ds, *kept, *level, *lean;
+} tg_backward;
+
+TG tg_backward tg_backward_rows(const tg_attention *s) {
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    tg_backward w;
+    w.across = tg_rows(0);
+    w.values = w.across + s->wide * s->d;
+    w.keys = w.values + s->wide * s->e;
+    w.dk = w.keys + s->wide * d;
+    w.dv = w.dk + s->wide * d;
+    w.query = w.dv + s->wide * e;
+    w.g = w.query + s->high * d;
+    w.dq = w.g + s->high * e;
+    w.p = w.dq + s->high * d;
+    w.ds = w.p + s->high * s->wide;
+    w.kept = w.ds + s->high * s->wide;
+    w.level = w.kept + s->wide;
+    w.lean = w.level + s->high;
+    return w;
+}
+
+/* Weights and gradients of the scores of a query: of n keys, and zeros up to ``end``. */
+TG void tg_weigh(const tg_attention *s, float *p, float *ds, const float *kept, long n, long end,
+                 float level, float lean) {
+    long j = 0;
+    for (; j < n; j += TG_L) {
+        tg_ivec there = tg_before(j, n);
+        tg_vec y = tg_vexp_negative(tg_load(p + j) - level), d = tg_load(ds + j), weight = y;
+        if (s->words) {
+            tg_vec k = tg_load(kept + j);
+            weight = y * k, d = d * k;
+        }
+        tg_store(p + j, tg_pick(there, weight, (tg_vec){0}));
+        tg_store(ds + j, tg_pick(there, (d - lean) * y, (tg_vec){0}));
+    }
+    for (; j < end; j += TG_L) tg_store(p + j, (tg_vec){0}), tg_store(ds + j, (tg_vec){0});
+}
+
+/* The queries of a block and the gradients of their results; zeros where a query sees no key. */
+TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float *q, const float *g,
+                        tg_lie of_g, const float *y, tg_lie of_y, const float *level, long count) {
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    tg_pack_rows(q, s->q, count, s->d, s->scale, s->high, w->query);
+    tg_pack_rows(g, of_g, count, s->e, 1.0f, s->high, w->g);
+    for (long i = 0; i < count; i++) {
+        w->level[i] = level[i];
+        if (level[i] == INFINITY) {
+            memset(w->query + i * d, 0, sizeof(float) * d);
+            memset(w->g + i * e, 0, sizeof(float) * e);
+            w->lean[i] = 0.0f;
+            continue;
+        }
+        tg_vec sum = {0};
+        for (long j = 0; j < s->e; j += TG_L)
+            sum += tg_load(w->g + i * e + j) *
+                   tg_gathered(y + i * of_y.row + j * of_y.column, of_y.column, s->e - j);
+        w->lean[i] = tg_total(sum);
+    }
+}
+
+/* ``count`` queries from ``row`` on, which are packed, and n keys from ``first`` on. */
+TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
+                       int64_t word, long row, long count, long first, long n) {
+    const long end = tg_rounded(n, TG_PANEL), d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    tg_products(count, n, s->wide, s->d, w->query, w->across, w->p);
+    tg_products(count, n, s->wide, s->e, w->g, w->values, w->ds);
+    for (long r = 0; r < count; r++) {
+        float *p = w->p + r * s->wide, *ds = w->ds + r * s->wide;
+        long seen = tg_seen(s, row + r, first, n);
+        if (w->level[r] == INFINITY) seen = 0;
+        tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen, p);
+        if (s->words) tg_kept(s, key, word + (row + r) * s->words + first, seen, w->kept);
+        tg_weigh(s, p, ds, w->kept, seen, end, w->level[r], w->lean[r]);
+    }
+    tg_tiles(end, s->d, count, w->ds, 1, s->wide, w->query, d, 1, w->dk);
+    tg_tiles(end, s->e, count, w->p, 1, s->wide, w->g, e, 1, w->dv);
+    tg_tiles(count, s->d, n, w->ds, s->wide, 1, w->keys, d, 0, w->dq);
+}
+
+/* The gradient of a block of queries times the scale, which is set or added to; zero where a query
+ * sees no key. */
+TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, int adds, float *dq,
+                       tg_lie at) {
+    const long d = tg_rounded(s->d, TG_L);
+    for (long i = 0; i < count; i++) {
+        const int none = w->level[i] == INFINITY;
+        const float *from = w->dq + i * d;
+        float *to = dq + i * at.row;
+        for (long j = 0; j < s->d; j++) {
+            float x = none ? 0.0f : from[j] * s->scale;
+            to[j] = adds ? to[j] + x : x;
+        }
+    }
+}
+
+TG void tg_put_keys(const float *from, long n, long columns, float *to, tg_lie at) {
+    for (long i = 0; i < n; i++)
+        for (long j = 0; j < columns; j++) to[i * at.row + j] = from[i * tg_rounded(columns, TG_L) + j];
+}
+
+/* How arrays lie besides those that the value takes: g, y; the gradients, of which each has its
+ * features side by side. */
+typedef struct {
+    tg_lie g, y, dq, dk, dv;
+} tg_gradient;
+
+/* One head; the arrays begin with it. */
+TG void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const float *q,
+                            const float *k, const float *v, const void *mask, const float *g,
+                            const float *y, const float *level, int64_t key, int64_t word, float *dq,
+                            float *dk, float *dv) {
+    const tg_backward w = tg_backward_rows(s);
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    for (long first = 0; first < s->keys; first += s->wide) {
+        const long n = tg_smaller(s->wide, s->keys - first);
+        tg_pack_panels(k + first * s->k.row, s->k, n, s->d, w.across);
+        tg_pack_panels(v + first * s->v.row, s->v, n, s->e, w.values);
+        tg_pack_rows(k + first * s->k.row, s->k, n, s->d, 1.0f, n, w.keys);
+        memset(w.dk, 0, sizeof(float) * s->wide * d);
+        memset(w.dv, 0, sizeof(float) * s->wide * e);
+        const long start = s->causal ? first / s->high * s->high : 0;
+        for (long from = start; from < s->rows; from += s->high) {
+            const long count = tg_smaller(s->high, s->rows - from);
+            const long seen = tg_seen(s, from + count - 1, first, n);
+            if (!seen) continue;
+            tg_pack_queries(s, &w, q + from * s->q.row, g + from * lie->g.row, lie->g,
+                            y + from * lie->y.row, lie->y, level + from, count);
+            tg_attend_back(s, &w, mask, key, word, from, count, first, seen);
+            tg_put_queries(s, &w, count, first > 0, dq + from * lie->dq.row, lie->dq);
+        }
+        tg_put_keys(w.dk, n, s->d, dk + first * lie->dk.row, lie->dk);
+        tg_put_keys(w.dv, n, s->e, dv + first * lie->dv.row, lie->dv);
+    }
+}
+
+/* Parts are heads. The gradients are those of the arrays broadcast to all heads; they are written to
+ * one array, at these places. */
+TG void tg_attention_gradient(TG_ATTENTION_SIZES, TG_LIE(g), TG_LIE(y), TG_LIE(dq), TG_LIE(dk),
+                              TG_LIE(dv), long at_k, long at_v, const float *q_, const float *k_,
+                              const float *v_, const void *m_, const float *g_, const float *y_,
+                              const float *level, const int64_t *key, const int64_t *position,
+                              float *out, long begin, long end) {
+    const tg_attention s = TG_ATTENTION_GIVEN;
+    const tg_gradient lie = {TG_LYING(g), TG_LYING(y), TG_LYING(dq), TG_LYING(dk), TG_LYING(dv)};
+    for (long head = begin; head < end; head++) {
+        const void *m = (const char *)m_ + tg_head_of(&s, s.m, head) * (mask == 2 ? 4 : 1);
+        tg_attend_head_back(
+            &s, &lie, q_ + tg_head_of(&s, s.q, head), k_ + tg_head_of(&s, s.k, head),
+            v_ + tg_head_of(&s, s.v, head), m, g_ + tg_head_of(&s, lie.g, head),
+            y_ + tg_head_of(&s, lie.y, head), level + head * rows, words ? *key : 0,
+            words ? *position + head * rows * words : 0, out + tg_head_of(&s, lie.dq, head),
+            out + at_k + tg_head_of(&s, lie.dk, head), out + at_v + tg_head_of(&s, lie.dv, head));
+    }
+}
 #endif
