@@ -60,21 +60,17 @@ def _gradient(name: str, parts: Mapping[str, Any], r: Any, env: Mapping[str, Any
     return total(d, axis=0)
 
 
-def _backward(
-    kind: str, back: Callable[..., Any], routines: Callable[..., Any] | None = None
-) -> Primitive:
+def _backward(kind: str, back: Callable[..., Any]) -> Primitive:
     """The loop backward as a primitive, which the rules of all inputs share in a program."""
     return Primitive(
         f"{kind.partition('_')[0]}_backward", back,
         dict.fromkeys(("g", "y", "c", "w_hh", "w_hr", "lengths", "*kept")), fresh=True,
-        loops=routines,
+        loops=routines.back,
         flops=lambda g, y, c, w_hh, *rest: 4 * rest[-1].size + 2 * y.size * w_hh.shape[0],
     )  # fmt: skip
 
 
-def _forward(
-    kind: str, value: Callable[..., Any], routines: Callable[..., Any] | None = None
-) -> Primitive:
+def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
     """The primitive for a kind of layer.
 
     Its value is flat, as ``recurrence_loops.Sizes.value`` says. Backward one loop serves all
@@ -90,7 +86,7 @@ def _forward(
         half_in_float32=True,
         residual=lambda reverse: None,
         together=partial(_together, kind),
-        loops=routines,
+        loops=routines.value,
         fresh=True,
         flops=_flops,
         autocast="half",
@@ -152,13 +148,13 @@ def _flops(
 BACKWARD = {
     "rnn_tanh": _backward("rnn_tanh", loops.rnn_back),
     "rnn_relu": _backward("rnn_relu", loops.rnn_back),
-    "lstm": _backward("lstm", loops.lstm_back, routines.lstm_back),
+    "lstm": _backward("lstm", loops.lstm_back),
     "gru": _backward("gru", loops.gru_back),
 }
 FORWARD = {
     "rnn_tanh": _forward("rnn_tanh", loops.rnn_value),
     "rnn_relu": _forward("rnn_relu", loops.rnn_value),
-    "lstm": _forward("lstm", loops.lstm_value, routines.lstm_value),
+    "lstm": _forward("lstm", loops.lstm_value),
     "gru": _forward("gru", loops.gru_value),
 }
 

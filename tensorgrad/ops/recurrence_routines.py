@@ -16,7 +16,7 @@ from tensorgrad.ops.recurrence_loops import Sizes, sizes_of
 
 __all__: list[str] = []
 
-_GATES = {"lstm": 4, "gru": 3}
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 # Floats in the largest vectors of a processor; storages are long enough for each of these.
 _LANES = (4, 8, 16)
 # The rows of a piece of the batch, which all weights are read for: as few as keep what is read from
@@ -95,49 +95,64 @@ def _added(xp: Any, a: Any, b: Any) -> Any:
     return b if a is None else a if b is None else xp.add(a, b)
 
 
-def lstm_value(
+def _bias(xp: Any, b_ih: Any, b_hh: Any, sizes: Sizes, dtype: Any) -> Any:
+    """The biases as panels, those of both products added; of a GRU's candidate each by itself."""
+    gates, n = _GATES[sizes.kind], sizes.hidden
+    if sizes.kind != "gru" or (b_ih is None and b_hh is None):
+        return _packed_bias(xp, _added(xp, b_ih, b_hh), max(gates, 4 * (gates > 1)), n, dtype)
+    none = xp.zeros((n,), dtype)
+    both = _added(xp, *[None if b is None else b[: 2 * n] for b in (b_ih, b_hh)])
+    apart = [none if b is None else b[2 * n :] for b in (b_ih, b_hh)]
+    return _packed_bias(xp, xp.concatenate([both, *apart]), 4, n, dtype)
+
+
+def value(
     xp: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     lengths: Any, reverse: bool, kind: str, keep: bool,
 ) -> Any:  # fmt: skip
-    """That of ``recurrence_loops.py`` as routines."""
+    """``lstm_value``, ``gru_value`` and ``rnn_value`` of ``recurrence_loops.py`` as routines."""
     _check_fit(xp, x, w_hr)
     steps, batch, n, *_ = sizes = sizes_of(kind, x, w_hh, None, reverse)
     if x.elements.strides[2] != 1:
         x = x.copy()
-    lengths = _lengths(xp, lengths, steps)
-    bias = _packed_bias(xp, _added(xp, b_ih, b_hh), 4, n, x.dtype)
-    options = [h, c, lengths]
-    given = [
-        x, _packed(xp, w_ih, 4, n), _packed(xp, w_hh, 4, n), bias,
-        *[bias if a is None else _plain(a) for a in options],
-    ]  # fmt: skip
+    gates, lengths = _GATES[kind], _lengths(xp, lengths, steps)
+    packed = [_packed(xp, w, gates, n) for w in (w_ih, w_hh)]
+    bias = _bias(xp, b_ih, b_hh, sizes, x.dtype)
+    options = [h, c, lengths] if kind == "lstm" else [h, lengths]
+    given = [x, *packed, bias, *[bias if a is None else _plain(a) for a in options]]
     numbers = [steps, batch, x.shape[2], n, *x.elements.strides[:2], int(reverse)]
     numbers += [int(a is not None) for a in options]
     made: list[Any] = [((sum(map(math.prod, sizes.value.values())),), x.dtype)]
+    work = _pieces(sizes, w_hh)
+    if gates == 1:
+        numbers.insert(0, int(kind == "rnn_relu"))
+        return xp.routine("recurrence.rnn", numbers, given, made, **work)[0], ()
     if not keep:
-        return xp.routine("recurrence.lstm", numbers, given, made, **_pieces(sizes, w_hh))[0], ()
-    made += [((steps, batch, 4 * n), x.dtype), ((steps, batch, n), x.dtype)]
-    y, gates, cells = xp.routine(
-        "recurrence.lstm_kept", numbers, given, made, **_pieces(sizes, w_hh)
-    )
-    return y, (gates.transpose(0, 2, 1), cells.transpose(0, 2, 1))
+        return xp.routine(f"recurrence.{kind}", numbers, given, made, **work)[0], ()
+    made += [((steps, batch, gates * n), x.dtype), ((steps, batch, n), x.dtype)]
+    y, *kept = xp.routine(f"recurrence.{kind}_kept", numbers, given, made, **work)
+    return y, tuple(a.transpose(0, 2, 1) for a in kept)
 
 
-def lstm_back(
-    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, gates: Any, cells: Any,
-    *, sizes: tuple[Any, ...],
+def back(
+    xp: Any, g: Any, y: Any, c: Any, w_hh: Any, w_hr: Any, lengths: Any, *kept: Any,
+    sizes: tuple[Any, ...],
 ) -> Any:  # fmt: skip
-    """That of ``recurrence_loops.py`` as routines."""
+    """``lstm_back``, ``gru_back`` and ``rnn_back`` of ``recurrence_loops.py`` as routines."""
     _check_fit(xp, g, w_hr)
     size = Sizes(*sizes)
     packed = _packed(xp, w_hh.T, 1, size.hidden)
     lengths = _lengths(xp, lengths, size.steps)
-    given = [
-        _plain(g), packed if c is None else _plain(c), packed,
-        packed if lengths is None else lengths,
-        _plain(gates.transpose(0, 2, 1)), _plain(cells.transpose(0, 2, 1)),
-    ]  # fmt: skip
+    own = packed if c is None else _plain(c)  # what else the gradient of the cell needs
+    given = [_plain(g), own if size.kind == "lstm" else _plain(y), packed]
+    given.append(packed if lengths is None else lengths)
+    given += [_plain(a.transpose(0, 2, 1)) for a in kept]
     numbers = [size.steps, size.batch, size.hidden, int(size.reverse)]
-    numbers += [int(a is not None) for a in (c, lengths)]
+    if size.kind == "lstm":
+        numbers.append(int(c is not None))
+    numbers.append(int(lengths is not None))
+    name = size.kind.partition("_")[0]
+    if name == "rnn":
+        numbers.insert(0, int(size.kind == "rnn_relu"))
     made = [((sum(map(math.prod, size.parts.values())),), g.dtype)]
-    return xp.routine("recurrence.lstm_back", numbers, given, made, **_pieces(size, w_hh))[0]
+    return xp.routine(f"recurrence.{name}_back", numbers, given, made, **_pieces(size, w_hh))[0]

@@ -1,4 +1,4 @@
-/* Recurrent layers over a sequence: LSTM.
+/* Recurrent layers over a sequence: LSTM, GRU, and plain ones.
  *
  * A part of the work is some rows of the batch, which go through the whole sequence: rows do not
  * meet, so there is nothing to wait for in between. The gates of TG_L hidden units, of a few rows,
@@ -136,19 +136,92 @@ TG void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, lo
     }
 }
 
-TG void tg_lstm_panel(const tg_layer *a, const long n, long p, long t, long begin, long end) {
-    const int rows = TG_ROWS_OF(4);
-    long row = begin;
-    for (; row + rows <= end; row += rows) tg_lstm_tile(a, rows, n, p, t, row);
-    for (; row < end; row++) tg_lstm_tile(a, 1, n, p, t, row);
+/* --- GRU: n = tanh(W x + r (U h)), h = (1 - z) n + z h ---
+ *
+ * Gates are kept as [step][row][r, z, n][unit], and what r multiplies. The bias has four vectors:
+ * the candidate n has one for each of its products. */
+TG void tg_gru_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
+    const long units = a->units, at = p * TG_L, width = 3 * TG_L;
+    float *const h = a->h + (t * a->batch + row) * units;
+    const float *const before = a->before + (t * a->batch + row) * units;
+    tg_vec s[TG_SUMS / 4][4];
+    TG_UNROLL for (int k = 0; k < rows * 4; k++)
+        s[k / 4][k % 4] = tg_load(a->bias + (p * 4 + k % 4) * TG_L);
+    tg_tile(rows, 3, 2, a->inputs, a->x + t * a->x_step + row * a->x_row, a->x_row,
+            a->px + p * a->inputs * width, s);
+    tg_tile(rows, 3, 3, units, before, units, a->ph + p * units * width, s);
+    TG_UNROLL for (int r = 0; r < rows; r++) {
+        const long place = t * a->batch + row + r;
+        tg_vec last = tg_load_some(before + r * units + at, n);
+        tg_vec reset = tg_vsigmoid(s[r][0]), z = tg_vsigmoid(s[r][1]);
+        tg_vec new = tg_vtanh(s[r][2] + reset * s[r][3]);
+        tg_vec shown = new + z * (last - new);
+        if (tg_has_ended(a->lengths, t, row + r)) shown = last;
+        tg_store_some(h + r * units + at, shown, n);
+        if (!a->gates) continue;
+        float *const gates = a->gates + place * 3 * units + at;
+        tg_store_some(gates, reset, n);
+        tg_store_some(gates + units, z, n);
+        tg_store_some(gates + 2 * units, new, n);
+        tg_store_some(a->kept + place * units + at, s[r][3], n);
+    }
 }
 
-TG void tg_lstm_steps(const tg_layer *a, long begin, long end) {
-    const long whole = a->units / TG_L, rest = a->units % TG_L;
+/* --- h = tanh(W x + U h + b), or with ReLU; up to four vectors of units at a time --- */
+TG void tg_rnn_tile(const tg_layer *a, const int relu, const int rows, const int vectors, long p,
+                    long t, long row) {
+    const long units = a->units, width = vectors * TG_L;
+    float *const h = a->h + (t * a->batch + row) * units;
+    const float *const before = a->before + (t * a->batch + row) * units;
+    tg_vec s[8][4];
+    TG_UNROLL for (int k = 0; k < rows * vectors; k++)
+        s[k / vectors][k % vectors] = tg_load(a->bias + p * width + k % vectors * TG_L);
+    tg_tile(rows, vectors, vectors - 1, a->inputs, a->x + t * a->x_step + row * a->x_row, a->x_row,
+            a->px + p * a->inputs * width, s);
+    tg_tile(rows, vectors, vectors - 1, units, before, units, a->ph + p * units * width, s);
+    TG_UNROLL for (int k = 0; k < rows * vectors; k++) {
+        const long r = k / vectors, at = p * width + k % vectors * TG_L, left = units - at;
+        if (left <= 0) continue;
+        const tg_vec sum = s[r][k % vectors];
+        tg_vec shown = relu ? tg_at_least(sum, 0.0f) : tg_vtanh(sum);
+        if (tg_has_ended(a->lengths, t, row + r))
+            shown = tg_load_some(before + r * units + at, left < TG_L ? left : TG_L);
+        if (left >= TG_L) tg_store(h + r * units + at, shown);
+        else tg_store_some(h + r * units + at, shown, left);
+    }
+}
+
+enum { TG_LSTM, TG_GRU, TG_RNN_TANH, TG_RNN_RELU };
+
+TG void tg_gates_tile(const tg_layer *a, const int kind, const int rows, const int vectors,
+                      const long n, long p, long t, long row) {
+    if (kind == TG_LSTM) tg_lstm_tile(a, rows, n, p, t, row);
+    else if (kind == TG_GRU) tg_gru_tile(a, rows, n, p, t, row);
+    else tg_rnn_tile(a, kind == TG_RNN_RELU, rows, vectors, p, t, row);
+}
+
+TG void tg_panel_of_gates(const tg_layer *a, const int kind, const int vectors, const long n,
+                          long p, long t, long begin, long end) {
+    const int rows = TG_ROWS_OF(vectors);
+    long row = begin;
+    for (; row + rows <= end; row += rows) tg_gates_tile(a, kind, rows, vectors, n, p, t, row);
+    for (; row < end; row++) tg_gates_tile(a, kind, 1, vectors, n, p, t, row);
+}
+
+/* The first state and cell, or zeros, then rows [begin, end) of all steps. */
+TG void tg_layer_run(const tg_layer *a, const int kind, const float *h, const float *c, long begin,
+                     long end) {
+    const long units = a->units, gated = kind <= TG_GRU, panels = tg_panels(gated ? 2 : 1, units);
+    const long rest = gated ? units % TG_L : 0, whole = panels - (rest > 0);
+    const int vectors = gated ? 4 : tg_panel_width(1, units);
+    tg_begin_state(a->before + (a->reverse ? a->steps - 1 : 0) * a->batch * units, h, units, begin,
+                   end);
+    if (kind == TG_LSTM) tg_begin_state(a->c, c, units, begin, end);
     for (long k = 0; k < a->steps; k++) {
         const long t = a->reverse ? a->steps - 1 - k : k;
-        for (long p = 0; p < whole; p++) tg_lstm_panel(a, TG_L, p, t, begin, end);
-        if (rest) tg_lstm_panel(a, rest, whole, t, begin, end);
+        for (long p = 0; p < whole; p++)
+            tg_panel_of_gates(a, kind, vectors, TG_L, p, t, begin, end);
+        if (rest) tg_panel_of_gates(a, kind, vectors, rest, whole, t, begin, end);
     }
 }
 
@@ -160,10 +233,7 @@ TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long x_ste
     tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = cells;
     a.lengths = has_lengths ? lengths : 0;
-    tg_begin_state(a.before + (reverse ? steps - 1 : 0) * batch * units, has_h ? h : 0, units,
-                   begin, end);
-    tg_begin_state(a.c, has_c ? c : 0, units, begin, end);
-    tg_lstm_steps(&a, begin, end);
+    tg_layer_run(&a, TG_LSTM, has_h ? h : 0, has_c ? c : 0, begin, end);
 }
 
 TG void tg_lstm(long steps, long batch, long inputs, long units, long x_step, long x_row,
@@ -174,16 +244,44 @@ TG void tg_lstm(long steps, long batch, long inputs, long units, long x_step, lo
                  px, ph, bias, h, c, lengths, value, 0, 0, begin, end);
 }
 
+TG void tg_gru_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                    long reverse, long has_h, long has_lengths, const float *x, const float *px,
+                    const float *ph, const float *bias, const float *h, const int64_t *lengths,
+                    float *value, float *gates, float *states, long begin, long end) {
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+    a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = states;
+    a.lengths = has_lengths ? lengths : 0;
+    tg_layer_run(&a, TG_GRU, has_h ? h : 0, 0, begin, end);
+}
+
+TG void tg_gru(long steps, long batch, long inputs, long units, long x_step, long x_row,
+               long reverse, long has_h, long has_lengths, const float *x, const float *px,
+               const float *ph, const float *bias, const float *h, const int64_t *lengths,
+               float *value, long begin, long end) {
+    tg_gru_kept(steps, batch, inputs, units, x_step, x_row, reverse, has_h, has_lengths, x, px, ph,
+                bias, h, lengths, value, 0, 0, begin, end);
+}
+
+TG void tg_rnn(long relu, long steps, long batch, long inputs, long units, long x_step, long x_row,
+               long reverse, long has_h, long has_lengths, const float *x, const float *px,
+               const float *ph, const float *bias, const float *h, const int64_t *lengths,
+               float *value, long begin, long end) {
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+    a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.lengths = has_lengths ? lengths : 0;
+    if (relu) tg_layer_run(&a, TG_RNN_RELU, has_h ? h : 0, 0, begin, end);
+    else tg_layer_run(&a, TG_RNN_TANH, has_h ? h : 0, 0, begin, end);
+}
+
 /* --- backward ---
  *
  * What comes backward has, at step t, the gradient d of what the products gave, and in the end those
  * of the first state and cell, whose memory holds them on the way. */
 
-/* dh = D W for some rows of D, which has `depth` numbers; W as panels. Rows that have ended keep
- * theirs. */
-TG void tg_state_back_tile(const int rows, const int vectors, long depth, long units, long p,
-                           const float *d, const float *w, float *dh, const int64_t *lengths,
-                           long t, long row) {
+/* dh = D W, or dh += D W, for some rows of D, which has `depth` numbers; W as panels. Rows that have
+ * ended keep theirs. */
+TG void tg_state_back_tile(const int adds, const int rows, const int vectors, long depth,
+                           long units, long p, const float *d, const float *w,
+                           float *dh, const int64_t *lengths, long t, long row) {
     tg_vec s[8][4];
     TG_UNROLL for (int k = 0; k < rows * vectors; k++) s[k / vectors][k % vectors] = (tg_vec){0};
     tg_tile(rows, vectors, vectors - 1, depth, d, depth, w + p * depth * vectors * TG_L, s);
@@ -194,22 +292,24 @@ TG void tg_state_back_tile(const int rows, const int vectors, long depth, long u
             if (left <= 0) continue;
             const long n = left < TG_L ? left : TG_L;
             float *const to = dh + r * units + at;
-            if (n == TG_L) tg_store(to, s[r][v]);
-            else tg_store_some(to, s[r][v], n);
+            tg_vec sum = s[r][v];
+            if (adds) sum += n == TG_L ? tg_load(to) : tg_load_some(to, n);
+            if (n == TG_L) tg_store(to, sum);
+            else tg_store_some(to, sum, n);
         }
     }
 }
 
-TG void tg_state_back(long depth, long units, const float *d, const float *w, float *dh,
-                      const int64_t *lengths, long t, long begin, long end) {
+TG void tg_state_back(const int adds, long depth, long units, const float *d, const float *w,
+                      float *dh, const int64_t *lengths, long t, long begin, long end) {
     const int vectors = tg_panel_width(1, units), rows = TG_ROWS_OF(vectors);
     for (long p = 0; p < tg_panels(1, units); p++) {
         long row = begin;
         for (; row + rows <= end; row += rows)
-            tg_state_back_tile(rows, vectors, depth, units, p, d + row * depth, w,
+            tg_state_back_tile(adds, rows, vectors, depth, units, p, d + row * depth, w,
                                dh + row * units, lengths, t, row);
         for (; row < end; row++)
-            tg_state_back_tile(1, vectors, depth, units, p, d + row * depth, w,
+            tg_state_back_tile(adds, 1, vectors, depth, units, p, d + row * depth, w,
                                dh + row * units, lengths, t, row);
     }
 }
@@ -263,7 +363,92 @@ TG void tg_lstm_back(long steps, long batch, long units, long reverse, long has_
                                   before ? before + whole : 0, in + whole, dh + at + whole,
                                   dc + at + whole, d + at * 4 + whole, ended);
         }
-        tg_state_back(4 * units, units, d, w, dh, lengths, t, begin, end);
+        tg_state_back(0, 4 * units, units, d, w, dh, lengths, t, begin, end);
+    }
+}
+
+/* d: the gradients of what the input's product gave, inner: those of the state's. */
+TG void tg_gru_back_cell(const long n, long units, const float *gates, const float *state,
+                         const float *before, const float *g, float *dh, float *d, float *inner,
+                         const int ended) {
+    tg_vec shown = tg_load_some(dh, n) + tg_load_some(g, n), zero = {0};
+    if (ended) {
+        tg_store_some(dh, shown, n);
+        for (int k = 0; k < 3; k++)
+            tg_store_some(d + k * units, zero, n), tg_store_some(inner + k * units, zero, n);
+        return;
+    }
+    tg_vec r = tg_load_some(gates, n), z = tg_load_some(gates + units, n);
+    tg_vec new = tg_load_some(gates + 2 * units, n);
+    tg_vec dz = (z - z * z) * ((tg_load_some(before, n) - new) * shown);
+    tg_vec dn = (1.0f - new * new) * shown * (1.0f - z);
+    tg_vec dr = (r - r * r) * tg_load_some(state, n) * dn;
+    tg_store_some(d, dr, n);
+    tg_store_some(d + units, dz, n);
+    tg_store_some(d + 2 * units, dn, n);
+    tg_store_some(inner, dr, n);
+    tg_store_some(inner + units, dz, n);
+    tg_store_some(inner + 2 * units, dn * r, n);
+    tg_store_some(dh, shown * z, n);
+}
+
+/* value: that of the layer; see tg_lstm_back. */
+TG void tg_gru_back(long steps, long batch, long units, long reverse, long has_lengths,
+                    const float *g, const float *value, const float *w, const int64_t *lengths,
+                    const float *gates, const float *states, float *back, long begin, long end) {
+    const long state = batch * units, whole = units / TG_L * TG_L, rest = units - whole;
+    float *const inner = back + steps * state * 3, *const dh = inner + steps * state * 3;
+    const float *const gh = g + (reverse ? 0 : state), *const h = value + (reverse ? state : 0);
+    if (!has_lengths) lengths = 0;
+    tg_begin_state(dh, 0, units, begin, end);
+    for (long k = 0; k < steps; k++) {
+        const long t = reverse ? k : steps - 1 - k;
+        for (long row = begin; row < end; row++) {
+            const long at = row * units, here = t * state + at;
+            const int ended = tg_has_ended(lengths, t, row);
+            for (long j = 0; j < whole; j += TG_L)
+                tg_gru_back_cell(TG_L, units, gates + here * 3 + j, states + here + j, h + here + j,
+                                 gh + here + j, dh + at + j, back + here * 3 + j,
+                                 inner + here * 3 + j, ended);
+            if (rest)
+                tg_gru_back_cell(rest, units, gates + here * 3 + whole, states + here + whole,
+                                 h + here + whole, gh + here + whole, dh + at + whole,
+                                 back + here * 3 + whole, inner + here * 3 + whole, ended);
+        }
+        tg_state_back(1, 3 * units, units, inner + t * state * 3, w, dh, lengths, t, begin, end);
+    }
+}
+
+TG void tg_rnn_back_cell(const long n, const int relu, const float *h, const float *g, float *dh,
+                         float *d, const int ended) {
+    tg_vec shown = tg_load_some(dh, n) + tg_load_some(g, n), y = tg_load_some(h, n), zero = {0};
+    tg_vec slope = 1.0f - y * y;
+    if (relu) slope = tg_pick(y > 0.0f, tg_splat(1.0f), zero);
+    if (ended) tg_store_some(dh, shown, n), slope = shown = zero;
+    tg_store_some(d, slope * shown, n);
+}
+
+TG void tg_rnn_back(long relu, long steps, long batch, long units, long reverse, long has_lengths,
+                    const float *g, const float *value, const float *w, const int64_t *lengths,
+                    float *back, long begin, long end) {
+    const long state = batch * units, whole = units / TG_L * TG_L, rest = units - whole;
+    float *const dh = back + steps * state;
+    const float *const gh = g + (reverse ? 0 : state), *const h = value + (reverse ? 0 : state);
+    if (!has_lengths) lengths = 0;
+    tg_begin_state(dh, 0, units, begin, end);
+    for (long k = 0; k < steps; k++) {
+        const long t = reverse ? k : steps - 1 - k;
+        for (long row = begin; row < end; row++) {
+            const long at = row * units, here = t * state + at;
+            const int ended = tg_has_ended(lengths, t, row);
+            for (long j = 0; j < whole; j += TG_L)
+                tg_rnn_back_cell(TG_L, relu, h + here + j, gh + here + j, dh + at + j,
+                                 back + here + j, ended);
+            if (rest)
+                tg_rnn_back_cell(rest, relu, h + here + whole, gh + here + whole, dh + at + whole,
+                                 back + here + whole, ended);
+        }
+        tg_state_back(0, units, units, back + t * state, w, dh, lengths, t, begin, end);
     }
 }
 #endif
