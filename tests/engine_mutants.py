@@ -692,14 +692,14 @@ MUTANTS: list[Mutant] = [
     # --- comparison with the function
     Mutant(
         "any difference excused",
-        f"{PROGRAM}/verify.py",
+        f"{PROGRAM}/rounding.py",
         "_EXCUSED = 16.0",
         "_EXCUSED = 1e9",
         "rounding",
     ),
     Mutant(
         "nothing excused",
-        f"{PROGRAM}/verify.py",
+        f"{PROGRAM}/rounding.py",
         "_EXCUSED = 16.0",
         "_EXCUSED = 0.0",
         "rounding",
@@ -1016,7 +1016,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the program's state stays where a check differs",
         f"{PROGRAM}/compiled.py",
-        "        state.restore(after)\n        self.dropped = why\n",
+        "        state.exchange(saved)\n        self.dropped = why\n",
         "        self.dropped = why\n",
         "checks",
     ),

@@ -37,6 +37,9 @@ Rule = Callable[..., Callable[..., None]]
 # nothing more.
 CHUNK = 1 << 15
 
+#: Primitives that update a bundle elementwise, each with the number of its states.
+BUNDLES: dict[Primitive, int] = {}
+
 # On a GPU a parameter's state begins at a multiple of so many elements, for 16-byte accesses.
 ROOM = 8
 
@@ -310,7 +313,7 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         """The count, the states and the parameters."""
         return range(1 + states + (count - 1 - states) // 2)
 
-    return Primitive(
+    primitive = Primitive(
         name,
         value,
         {"step": None, "*arrays": None},
@@ -320,6 +323,8 @@ def update_primitive(name: str, states: int, rule: Rule) -> Primitive:
         kernel=name,
         live=("lr",),
     )
+    BUNDLES[primitive] = states
+    return primitive
 
 
 def _in_chunks(

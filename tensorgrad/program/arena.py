@@ -15,7 +15,7 @@ from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
-from tensorgrad.program.ir import Program, Value
+from tensorgrad.program.ir import Piece, Program, Range, Value
 from tensorgrad.program.loop_ir import Call, Storage, View, extent_of, is_plain, outputs_of
 from tensorgrad.program.schedule import Nest, Schedule
 from tensorgrad.versions import increment_versions
@@ -312,6 +312,13 @@ class ArenaExecutor:
             else:
                 others.add(storage)
         self._move(others)
+
+    def show(self, arrays: Mapping[Value, Any], piece: Piece) -> dict[Value, list[Range]]:
+        """See Executor; it cannot show anything."""
+        return {}
+
+    def show_no_more(self) -> None:
+        """See Executor."""
 
     def renew(self, *numbers: int) -> None:
         """Give these gradients other memory: somebody holds on to the one they have."""

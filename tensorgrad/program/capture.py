@@ -457,18 +457,37 @@ class Recorder(Observer):
                 return True
         return False
 
-    def roll_back(self) -> None:
-        """Put everything outside the step back to what it was."""
+    def saved(self) -> list[tuple[Any, Any]]:
+        """The arrays that the step overwrites, and what was in them."""
+        return list(self._saved.values())
+
+    def roll_back(self, exchanged: Sequence[Any] = ()) -> None:
+        """Put everything outside the step back to what it was.
+
+        exchanged: arrays whose numbers are back already.
+        """
+        done = set(map(id, exchanged))
         for array, saved in reversed(self._saved.values()):
             place = backend.of(array)
             with place.at(place.device_of(array)):
-                if getattr(array.flags, "writeable", True):  # else it was not overwritten
+                # If it is not writeable, it was not overwritten.
+                if id(array) not in done and getattr(array.flags, "writeable", True):
                     array[...] = saved
         increment_versions([array for array, _ in self._saved.values()])
         for leaf in self.touched:
             leaf.grad = self.leaves[leaf]
         for generator, state in self._began.items():
             generator.set_state(state)
+
+    def release(self) -> None:
+        """Let go of the arrays of the captured call, when the program is made and all is put back.
+
+        They would be there while the program gets memory of its own.
+        """
+        self._alive.clear()
+        for held in (self._current, self._shown, self._written, self._saved, self._with_gradient):
+            held.clear()
+        self.leaves.clear()
 
 
 class Drawn:

@@ -38,6 +38,7 @@ from tensorgrad.program.guards import Guards
 from tensorgrad.program.ir import Program
 from tensorgrad.program.outputs import Outputs
 from tensorgrad.program.passes import simplified
+from tensorgrad.program.rounding import beyond_rounding
 from tensorgrad.program.trees import (
     Found,
     TensorLeaf,
@@ -47,7 +48,7 @@ from tensorgrad.program.trees import (
     signature,
     unflatten,
 )
-from tensorgrad.program.verify import Snapshot, State, differs
+from tensorgrad.program.verify import RehearsalError, Snapshot, State, rehearse
 from tensorgrad.sparse import LazyGradient, in_rows
 from tensorgrad.tape import wrap
 from tensorgrad.tensor import Tensor
@@ -255,24 +256,7 @@ class CapturedProgram:
             self.fast = None
         held = self.gradients
         leaves = self.leaves(tensors)
-        # All that somebody keeps is found before any of it is renewed: renewing makes new arrays
-        # for all gradients, and would drop the very references that are counted here.
-        kept = []
-        for k, leaf in enumerate(leaves):
-            # The array is referred to by the executor, twice, and by the tensor; the tensor by this
-            # list and by the leaf. Whoever else refers to one keeps it: then the next one is new.
-            tensor = held[k]
-            if tensor is not None and (
-                getrefcount(tensor) > (4 if leaf.grad is tensor else 3)
-                or getrefcount(_memory_of(tensor)) > self.executor.references
-            ):
-                kept.append(k)
-        tensor = None
-        for k in kept:
-            held[k] = None
-        if kept:
-            with self._there():
-                self.executor.renew(*kept, *self._numbers(kept))
+        self._renew_kept(leaves)
         arrays = [t.data for t in tensors]
         try:
             with self._there():
@@ -319,6 +303,28 @@ class CapturedProgram:
         made: Tensor = self.program.gradient(k, arrays)
         return made
 
+    def _renew_kept(self, leaves: Sequence[Any]) -> None:
+        """Leave the gradients that somebody keeps where they are: the next ones lie elsewhere."""
+        held = self.gradients
+        # All that somebody keeps is found before any of it is renewed: renewing makes new arrays
+        # for all gradients, and would drop the very references that are counted here.
+        kept = []
+        for k, leaf in enumerate(leaves):
+            # The array is referred to by the executor, twice, and by the tensor; the tensor by this
+            # list and by the leaf. Whoever else refers to one keeps it: then the next one is new.
+            tensor = held[k]
+            if tensor is not None and (
+                getrefcount(tensor) > (4 if leaf.grad is tensor else 3)
+                or getrefcount(_memory_of(tensor)) > self.executor.references
+            ):
+                kept.append(k)
+        tensor = None
+        for k in kept:
+            held[k] = None
+        if kept:
+            with self._there():
+                self.executor.renew(*kept, *self._numbers(kept))
+
     def replay(self, tensors: Sequence[Tensor], args: Any, kwargs: Any = NO_KEYWORDS) -> Any:
         """Run the program and leave everything as the function would have left it."""
         made = self.run(tensors)
@@ -343,26 +349,29 @@ class CapturedProgram:
 
     def state(self, tensors: Sequence[Tensor]) -> State:
         """What a call with these arguments changes."""
-        return State(self.program, self.leaves(tensors), [g for g, _ in self.words], tensors)
+        return State(self.program, self.leaves(tensors), self.words, tensors)
 
-    def differs(
-        self,
-        results: Sequence[Any],
-        wanted: Sequence[Any],
-        after: Snapshot,
-        before: Snapshot,
-        state: State,
+    def rehearse(
+        self, tensors: Sequence[Tensor], state: State, results: Sequence[Any], after: Snapshot
     ) -> str:
         """How the program differs from what the function did; empty if it does not.
 
-        results, wanted: the arrays of the program's own results, and those of the function.
-        before, after: the state that the function found, and what it made of it.
+        state: that which the function found, and which is there again, before and after this.
+        results, after: the results of the function, and what it made of the state.
         """
-        now = state.copy()
-        pairs = [(f"result {k}", a, b) for k, (a, b) in enumerate(zip(results, wanted))]
-        pairs += [(name, now[name], after[name]) for name in after]
+        before = [leaf.grad for leaf in state.leaves]  # to be there still, whatever is found
+        self._renew_kept(state.leaves)
+        del before
         with self._there():
-            return differs(state, before, pairs)
+            try:
+                found = rehearse(self.executor, state, results, after)
+            except RehearsalError as error:
+                cause = error.cause
+                if not (self.program.on_host or isinstance(cause, self.executor.failures)):
+                    raise cause from None
+                cause = cause.__cause__ or cause
+                return f"{type(cause).__name__}: {cause}"
+            return beyond_rounding(state, found)
 
 
 class Compiled:
@@ -612,28 +621,28 @@ class Compiled:
         # The step that was captured is rolled back and replayed, so that every step is made by the
         # same code, whether it is the first one or not, and what it does is seen to be right.
         state = entry.state(tensors)
-        after = state.copy()
-        recorder.roll_back()
-        before = state.copy()
+        after = state.rolled_back(recorder)
+        recorder.release()
         executor = entry.executor
-        made, different = self._tried(entry, tensors, wanted, after, before, state)
+        different = entry.rehearse(tensors, state, wanted, after)
         if different and not isinstance(executor, REFERENCE):
-            state.restore(before)
             entry.executor = REFERENCE(entry.program)
             entry.executor.reason = f"the {executor.name} executor did something else: {different}"
             entry.gradients = [None] * len(entry.gradients)
-            made, different = self._tried(entry, tensors, wanted, after, before, state)
+            different = entry.rehearse(tensors, state, wanted, after)
         if different:
             why = (
                 f"a replay does not do what the function does: {different}. Something in it passes "
                 "by tensorgrad; compute it outside, or do not compile the function"
             )
             if not self._asked:
-                state.restore(after)
+                state.exchange(after)
+                for leaf, tensor in entry.assigned:
+                    leaf.grad = tensor
                 self._give_up(key, why)
                 return result
-            state.restore(before)
             raise CompileError(why)
+        made = entry.run(tensors)
         result = entry.correct(made, args, kwargs)
         entry.calls = 1
         entry.verified = self._verify > 0
@@ -650,30 +659,6 @@ class Compiled:
                 del self._entries[oldest]
         return result
 
-    def _tried(
-        self,
-        entry: CapturedProgram,
-        tensors: Sequence[Tensor],
-        wanted: Sequence[Any],
-        after: Snapshot,
-        before: Snapshot,
-        state: State,
-    ) -> tuple[list[Tensor], str]:
-        """What a replay hands out, and how it differs from what the function did."""
-        try:
-            made = entry.run(tensors)
-            return made, entry.differs(self._own(entry, made), wanted, after, before, state)
-        except Exception as error:
-            if not isinstance(error, (StoppedError, *entry.executor.failures)):
-                raise
-            cause = error.__cause__ or error
-            return [], f"{type(cause).__name__}: {cause}"
-
-    @staticmethod
-    def _own(entry: CapturedProgram, made: Sequence[Tensor]) -> list[Any]:
-        """The arrays among what was handed out that are results of the program, in their order."""
-        return [made[k].data for k in entry.outputs.numbers]
-
     def _entry(
         self,
         guards: Guards,
@@ -685,7 +670,7 @@ class Compiled:
         args: Any,
         kwargs: Any,
     ) -> tuple[CapturedProgram, list[Any]]:
-        """The program of a call that was recorded, and copies of the results that it had.
+        """The program of a call that was recorded, and the results that it had.
 
         Raises CompileError if it cannot be one.
         """
@@ -716,7 +701,7 @@ class Compiled:
             guards.complete(recorder, reads, program, tensors)
             executor = executor_of(program, self._executor)
             guards.reads += [g for found in program.relied_on.values() for g in found]
-        wanted = [backend.copied(t.data) for t in outputs.fresh]
+        wanted = [t.data for t in outputs.fresh]
         made = CapturedProgram(
             program, executor, guards, recorder, outputs, effects, tree, device, around
         )
@@ -733,11 +718,11 @@ class Compiled:
         that they do not depend on which calls were checked. If they differ, the function's stay.
         """
         state = entry.state(tensors)
-        before = state.copy()
+        # What the gradients were is forgotten by most steps before anything else.
+        saved = state.copy(gradients=self._verify > 0 or state.reads_gradients)
         noted = entry.effects.before()
         with GATE:
             result = self.function(*args, **kwargs)
-        after = state.copy()
         found, problem = Found((args, kwargs)), entry.effects.problem(noted)
         known = set(map(id, entry.constants))
         try:
@@ -749,21 +734,19 @@ class Compiled:
                 problem = problem or "it hands out something else"
         except CompileError as error:
             problem = problem or str(error)
-        made: list[Tensor] = []
+        state.exchange(saved)
         if not problem:
             wanted = [found.tensors[k].data for k in entry.outputs.numbers]
-            state.restore(before)
-            made, problem = self._tried(entry, tensors, wanted, after, before, state)
+            problem = entry.rehearse(tensors, state, wanted, saved)
         if not problem:
-            return entry.correct(made, args, kwargs)
+            return entry.correct(entry.run(tensors), args, kwargs)
         why = (
             f"a replay does not do what the function does: {problem}. The function depends on "
             "something that changed and that a program cannot see; pass it as an argument"
         )
         if self._verify:
-            state.restore(before)
             raise CompileError(f"{why}. Everything was put back to what it was before the call")
-        state.restore(after)
+        state.exchange(saved)
         self.dropped = why
         self.reasons.append(why)
         self._entries.clear()

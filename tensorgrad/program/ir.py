@@ -58,6 +58,12 @@ class Value:
         return f"%{self.number}"
 
 
+#: Elements of an array, from one to another, in row-major order.
+Range = tuple[int, int]
+#: Is given a piece of work, and the elements of values from outside that it overwrites.
+Piece = Callable[[Callable[[], None], Sequence[tuple[Value, int, int]]], None]
+
+
 @dataclass(eq=False, slots=True)
 class Instruction:
     """``outputs = op(inputs; attrs)``.

@@ -1,251 +1,418 @@
-"""Whether a replay did what the function did, and how much of a difference is rounding.
+"""Whether a replay does what the function did, and how that is found out in little memory.
 
-Two programs that compute the same in another order differ in the last bits. What becomes of them
-depends on the computation: Adam divides a gradient by about its own magnitude, so that a parameter
-whose gradient is nothing but rounding (a bias before a batch normalization) moves by whole steps.
-No bound fits all, so the program itself is asked: it is run on copies, once as it is and then with
-every input and the result of every instruction moved by their last bits, and a difference is
-excused if it is of that order. What cancels within one operation (the gradient of a cross-entropy
-is p - 1, the rounding of a probability near 1) shows otherwise: the program is run in float64, and
-a difference is excused that is of the order of what is between that and the program call by call.
+The function has run, and what it overwrote is exchanged for what was there before, of which there
+is one copy. Then the program rehearses: it runs, what it leaves is compared with what the function
+left, and is put back at once. Executors that can show what they overwrite do so piece by piece;
+of what others overwrite there is another copy meanwhile. So in the end both states are there, that
+before the step and the function's, whatever was found. A replay does the same again for good.
+
+Two programs that compute the same in another order differ in the last bits: see ``rounding.py``.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from tensorgrad import backend, dtypes
-from tensorgrad.program.executors.numpy import NumpyExecutor
+from tensorgrad.program.aliases import relations
+from tensorgrad.program.capture import Recorder
+from tensorgrad.program.executors.base import Executor
 from tensorgrad.program.ir import Program, Value, is_writeable
 from tensorgrad.sparse import in_rows
 from tensorgrad.tensor import Tensor
 from tensorgrad.versions import increment_versions
 
-# How much larger than the answer to a moved last bit a difference may be. Sums round once for each
-# of their terms, which one bit at the inputs does not cover.
-_EXCUSED = 16.0
-# How often last bits are moved; and how often if that does not excuse a difference, for a choice
-# (of the larger of two nearly equal numbers, say) shows in few of the trials.
-_TRIALS, _MORE_TRIALS = 2, 8
+#: Elements that are compared, or exchanged, at a time.
+PIECE = 1 << 16
+# Places of a large array that are looked at one by one: so many that differ most, and about so many
+# at equal distances. Of an array with no more elements than the former all are.
+_LOOKED_AT, _SPREAD = 1 << 15, 1 << 13
 
 
 class Snapshot(dict[str, Any]):
-    """Copies of what a program can change, and the very tensors that were the gradients."""
+    """Copies of what a program can change, by the names of ``State``.
 
-    gradients: Sequence[Tensor | None] = ()
+    tensors: the very tensors that were the gradients; ``None`` if nobody needs them.
+    numbers: what was in them, where their memory may have changed since.
+    """
+
+    tensors: Sequence[Tensor | None] | None = None
+    numbers: Sequence[Any] = ()
+
+    def gradient(self, k: int) -> Any:
+        """The array of gradient ``k``, or ``None`` where there is none."""
+        tensor = None if self.tensors is None else self.tensors[k]
+        if tensor is None:
+            return None
+        return _numbers(tensor) if self.numbers[k] is None else self.numbers[k]
 
 
 class State:
     """Everything a program can change outside itself, by name.
 
-    leaves: those whose gradients it changes. generators: those it draws from. tensors: its
-        arguments.
+    leaves: those whose gradients it changes. words: the generators that it draws from, and how
+        many words of each it uses up. tensors: its arguments.
     """
 
     def __init__(
         self,
         program: Program,
         leaves: Sequence[Any],
-        generators: Sequence[Any],
+        words: Sequence[tuple[Any, int]],
         tensors: Sequence[Tensor],
     ) -> None:
         self.program = program
         self.leaves = leaves
-        self.generators = generators
+        self.words = words
         self.tensors = tensors
-        self.arrays = {
-            f"the {v.role} {v.label} {v!r} of shape {v.shape}": (v, self._fetch(v))
-            for v in program.touched
+        self.values = {
+            f"the {v.role} {v.label} {v!r} of shape {v.shape}": v for v in program.touched
         }
+        #: whether it adds to gradients from before, or reads them
+        self.reads_gradients = any(v.label == "gradient" for v in program.values())
 
-    def _fetch(self, v: Value) -> Callable[[], Any]:
-        return v.fetch if v.fetch is not None else lambda: self.tensors[int(v.label)].data
+    def fetch(self, v: Value) -> Any:
+        """The array of a value from outside."""
+        return v.fetch() if v.fetch is not None else self.tensors[int(v.label)].data
 
-    def copy(self) -> Snapshot:
-        """A copy of all of it."""
-        found = Snapshot(
-            (name, backend.copied(fetch())) for name, (_, fetch) in self.arrays.items()
-        )
-        found.gradients = [leaf.grad for leaf in self.leaves]
-        for k, leaf in enumerate(self.leaves):
-            grad = leaf.grad
-            found[f"gradient {k}"] = None if grad is None else _copied(grad)
-        for k, generator in enumerate(self.generators):
-            found[f"the state of generator {k}"] = generator.state()
+    def arrays(self) -> dict[str, Any]:
+        """The arrays as they are now."""
+        return {name: self.fetch(v) for name, v in self.values.items()}
+
+    def copy(self, gradients: bool = True) -> Snapshot:
+        """A copy of all of it. gradients: whether what the gradients were is wanted, too."""
+        found = Snapshot((name, backend.copied(a)) for name, a in self.arrays().items())
+        self._note_generators(found)
+        if gradients:
+            found.tensors = [leaf.grad for leaf in self.leaves]
+            found.numbers = [
+                None if t is None or in_rows(t) else backend.copied(t.data) for t in found.tensors
+            ]
         return found
 
-    def restore(self, saved: Snapshot) -> None:
-        """Put it back: the numbers, and as gradients the tensors that they were, which may be one
-        and the same, or lie in the memory of others."""
-        for name, (_, fetch) in self.arrays.items():
-            array = fetch()
-            _put_back(array, saved[name])
-            increment_versions([array])
-        for k, (leaf, tensor) in enumerate(zip(self.leaves, saved.gradients, strict=True)):
-            leaf.grad = tensor
-            if tensor is not None and not in_rows(tensor):
-                _put_back(tensor.data, saved[f"gradient {k}"])
-        self._rewind(saved)
-
-    def _rewind(self, saved: dict[str, Any]) -> None:
-        for k, generator in enumerate(self.generators):
+    def exchange(self, saved: Snapshot) -> None:
+        """Put ``saved`` back, and let it hold what is here now."""
+        arrays = self.arrays()
+        self._exchange_gradients(saved)
+        if relations(list(arrays.values())):  # some are views of others: they change together
+            now = {name: backend.copied(a) for name, a in arrays.items()}
+            for name, a in arrays.items():
+                put_back(a, saved[name])
+            saved.update(now)
+        else:
+            for name, a in arrays.items():
+                exchange(a, saved[name])
+        increment_versions(arrays.values())
+        states = [generator.state() for generator, _ in self.words]
+        for k, (generator, _) in enumerate(self.words):
             generator.set_state(saved[f"the state of generator {k}"])
+            saved[f"the state of generator {k}"] = states[k]
 
-    def answers(self, before: dict[str, Any], seeds: Iterable[int]) -> list[dict[str, Any]]:
-        """What the program makes of copies of its inputs: in float64; as they are; and, for each of
-        the seeds, where all last bits are moved.
+    def _exchange_gradients(self, saved: Snapshot) -> None:
+        now = [leaf.grad for leaf in self.leaves]
+        before = saved.tensors or [None] * len(now)
+        changing = _owners(
+            t.data for t, a in zip(before, saved.numbers) if t is not None and a is not None
+        )
+        numbers = [_apart_from(changing, t) for t in now]
+        for k, (leaf, tensor) in enumerate(zip(self.leaves, before, strict=True)):
+            leaf.grad = tensor
+            if tensor is not None and saved.numbers[k] is not None:
+                put_back(tensor.data, saved.numbers[k])
+        saved.tensors, saved.numbers = now, numbers
 
-        before: the state that it starts from; it is the present one again afterwards.
-        """
-        exact = self._made(before, _widened, _widened)
-        return [exact, self._made(before, backend.copied, None), *self.trials(before, seeds)]
+    def _note_generators(self, found: Snapshot) -> None:
+        for k, (generator, _) in enumerate(self.words):
+            found[f"the state of generator {k}"] = generator.state()
 
-    def trials(self, before: dict[str, Any], seeds: Iterable[int]) -> list[dict[str, Any]]:
-        """What it makes of them where all last bits are moved."""
-        moves = [functools.partial(_moved, draw=np.random.default_rng(seed)) for seed in seeds]
-        return [self._made(before, move, move) for move in moves]
-
-    def _made(
-        self,
-        before: dict[str, Any],
-        change: Callable[[Any], Any],
-        moved: Callable[[Any], Any] | None,
-    ) -> dict[str, Any]:
-        """What the program makes of copies that ``change`` makes of its inputs."""
-        now = {f"the state of generator {k}": g.state() for k, g in enumerate(self.generators)}
-        inputs: dict[Value, Any] = {}
-        for v in self.program.values():
-            if v.role in ("external", "argument"):
-                inputs[v] = self._fetch(v)()
-        inputs.update({v: before[name] for name, (v, _) in self.arrays.items()})
-        changed = {v: change(array) for v, array in inputs.items()}
-        self._rewind(before)
-        try:
-            calls = NumpyExecutor(self.program, instead=changed, moved=moved)
-            results, gradients = calls.run([changed[v] for v in self.program.arguments])
-        finally:
-            self._rewind(now)
-        seen = {f"result {k}": array for k, array in enumerate(results)}
-        for k in range(len(self.leaves)):
-            g = self.program.gradient(k, gradients)
-            seen[f"gradient {k}"] = g.data if isinstance(g, Tensor) else g
-        seen.update({name: changed[v] for name, (v, _) in self.arrays.items()})
-        return seen
+    def rolled_back(self, recorder: Recorder) -> Snapshot:
+        """Roll a captured call back; a snapshot of what it had made of the state."""
+        saved = recorder.saved()
+        arrays = self.arrays()
+        copies = {id(array): copy for array, copy in saved}
+        overwritten = [array for array, _ in saved]
+        if relations(overwritten) or any(id(a) not in copies for a in arrays.values()):
+            found = self.copy()
+            recorder.roll_back()
+            return found
+        found = Snapshot((name, copies[id(a)]) for name, a in arrays.items())
+        self._note_generators(found)
+        found.tensors = [leaf.grad for leaf in self.leaves]
+        found.numbers = [_apart_from(_owners(overwritten), t) for t in found.tensors]
+        for name, a in arrays.items():
+            exchange(a, found[name])
+        recorder.roll_back(exchanged=list(arrays.values()))
+        return found
 
 
-def _copied(gradient: Tensor) -> Any:
-    """The numbers of a gradient in memory of their own; one that is kept as rows stays so."""
-    if in_rows(gradient):
-        return gradient.copied(share=True).data
-    return backend.copied(gradient.data)
+def exchange(a: Any, b: Any) -> None:
+    """Let two arrays of one shape exchange their numbers; ``b`` is in memory of its own."""
+    if not is_writeable(a):  # it shows memory that is written through another one
+        return
+    if type(a) is not np.ndarray or not (a.flags.c_contiguous and b.flags.c_contiguous):
+        now = backend.copied(a)
+        put_back(a, b)
+        put_back(b, now)
+        return
+    x, y = a.reshape(-1), b.reshape(-1)
+    for at in range(0, x.size, PIECE):
+        piece = slice(at, at + PIECE)
+        now = x[piece].copy()
+        x[piece] = y[piece]
+        y[piece] = now
 
 
-def _widened(array: Any) -> Any:
-    """A copy in float64, if it is of floats."""
-    return array.astype(np.float64) if array.dtype in dtypes.FLOATS else backend.copied(array)
-
-
-def _put_back(array: Any, saved: Any) -> None:
-    if is_writeable(array):  # else it shows memory that is written through another one
+def put_back(array: Any, saved: Any) -> None:
+    """Write what was saved to the array, unless it shows memory that is written through another."""
+    if is_writeable(array):
         place = backend.of(array)
         with place.at(place.device_of(array)):
             array[...] = saved
 
 
-def _moved(array: Any, draw: np.random.Generator) -> Any:
-    """A copy, each float of which ``draw`` moves by about its last bit, up or down."""
-    copy = backend.copied(array)
-    if array.dtype not in dtypes.FLOATS or not array.size:
-        return copy
-    place = backend.of(array)
-    bit = float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
-    with place.at(place.device_of(array)):
-        signs = draw.choice([1.0 - bit, 1.0 + bit], size=array.shape).astype(array.dtype)
-        copy *= place.xp.asarray(signs)
-    return copy
+def _owners(arrays: Iterable[Any]) -> set[int]:
+    """The identities of what owns their memory."""
+    return {id(backend.of(a).memory_owner(a)) for a in arrays}
 
 
-def differs(state: State, before: dict[str, Any], pairs: Sequence[tuple[str, Any, Any]]) -> str:
-    """How a replay differs from what the function did, beyond rounding; empty if it does not.
+def _numbers(gradient: Tensor) -> Any:
+    """The array of a gradient; of one that is kept as rows a whole one is made."""
+    return gradient.copied(share=True).data if in_rows(gradient) else gradient.data
 
-    pairs: names as ``State`` has them, what the replay left there, and what the function did.
+
+def _apart_from(owners: set[int], tensor: Tensor | None) -> Any:
+    """A copy of what is in a gradient, if it lies in the memory of one of these."""
+    if tensor is None or in_rows(tensor) or _owners([tensor.data]).isdisjoint(owners):
+        return None
+    return backend.copied(tensor.data)
+
+
+# --- the rehearsal --------------------------------------------------------------------------------
+
+
+class RehearsalError(Exception):
+    """The program failed with ``cause``; what it had overwritten is put back."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+
+
+def rehearse(
+    executor: Executor, state: State, results: Sequence[Any], after: Snapshot
+) -> dict[str, Difference]:
+    """Run a program, compare with what the function did, and put back what it overwrites.
+
+    results, after: the results of the function, and the state that it left.
+
+    Returns what differs, by the names of ``State``; results are called ``"result 0"`` and so on.
+    Raises RehearsalError.
     """
-    answers: list[dict[str, Any]] = []
-    for name, a, b in pairs:
-        problem = difference(a, b)
-        if not problem:
-            continue
-        if state.program.aliased:  # it runs on the very memory of the arrays, not on copies
-            return f"{name} {problem}"
-        answers = answers or state.answers(before, range(_TRIALS))
-        if name not in answers[1]:
-            return f"{name} {problem}"
-        if not _is_excused(a, b, name, answers):
-            if len(answers) < _MORE_TRIALS:
-                answers += state.trials(before, range(_TRIALS, _MORE_TRIALS))
-            if not _is_excused(a, b, name, answers):
-                return f"{name} {problem}"
-    return ""
+    arrays = state.arrays()
+    found = {name: Difference(after[name]) for name in state.values}
+    names = {v: name for name, v in state.values.items()}
+
+    def piece(run: Callable[[], None], parts: Sequence[tuple[Value, int, int]]) -> None:
+        """Compare one piece of work, which overwrites these elements of these values."""
+        views = [arrays[names[v]].reshape(-1)[begin:end] for v, begin, end in parts]
+        before = [view.copy() for view in views]
+        try:
+            run()
+            for (v, begin, _), view in zip(parts, views):
+                found[names[v]].take_in(view, begin)
+        finally:
+            for view, numbers in zip(views, before):
+                view[...] = numbers
+
+    alike = {
+        v: a
+        for name, v in state.values.items()
+        if _is_in_order(a := arrays[name]) and _is_in_order(after[name])
+    }
+    in_pieces = executor.show(alike, piece)
+    try:
+        saved = [
+            (part, backend.copied(part))
+            for name, v in state.values.items()
+            for part in _parts(arrays[name], in_pieces.get(v, ()))
+        ]
+        try:
+            made, gradients = executor.run([t.data for t in state.tensors])
+        except Exception as error:
+            raise RehearsalError(error) from error
+        for name, v in state.values.items():
+            a, done = arrays[name], in_pieces.get(v, ())
+            if not done:
+                found[name].compare(a)
+            for begin, end in _between(done, a.size) if done else ():
+                found[name].take_in(a.reshape(-1)[begin:end], begin)
+    finally:
+        executor.show_no_more()
+        for part, numbers in saved:
+            put_back(part, numbers)
+        increment_versions(arrays.values())
+    compared = {f"result {k}": _compared(a, b) for k, (a, b) in enumerate(zip(made, results))}
+    compared |= found
+    for k in range(len(state.leaves)):
+        g = state.program.gradient(k, gradients)
+        array = _numbers(g) if isinstance(g, Tensor) else g
+        compared[f"gradient {k}"] = _compared(array, after.gradient(k))
+    for k, (generator, count) in enumerate(state.words):
+        key, position = generator.state()
+        name = f"the state of generator {k}"
+        compared[name] = _compared((key, position + count), after[name])
+    return {name: difference for name, difference in compared.items() if difference.text()}
 
 
-def difference(a: Any, b: Any) -> str:
-    """How two arrays differ beyond what rounding usually does; empty if they do not."""
-    if a is None or b is None or isinstance(a, tuple):
-        return "" if (a is None) == (b is None) and (a is None or a == b) else f"is {a}, not {b}"
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
-    x, y = (backend.of(v).to_host(v) for v in (a, b))
-    if x.dtype not in dtypes.FLOATS:
-        return "" if np.array_equal(x, y) else "differs"
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    wide = 1e-9 if a.dtype == np.float64 else 1e-4 if a.dtype == np.float32 else 3e-2
-    scale = float(np.max(np.abs(y[np.isfinite(y)]), initial=0.0))
-    if np.allclose(x, y, rtol=wide * 10, atol=wide * max(scale, 1e-6), equal_nan=True):
-        return ""
-    with np.errstate(invalid="ignore", over="ignore"):
-        off = np.abs(x - y)
-    most = float(np.max(off[np.isfinite(off)], initial=0.0))
-    odd = int((np.isfinite(x) != np.isfinite(y)).sum())
-    more = f", and in whether {odd} numbers are finite" if odd else ""
-    return f"differs by up to {most:.3g}, its largest magnitude being {scale:.3g}{more}"
+def _compared(a: Any, b: Any) -> Difference:
+    difference = Difference(b)
+    difference.compare(a)
+    return difference
 
 
-def _apart(a: Any, b: Any) -> Any:
-    """How far apart two arrays are, in float64 on the host."""
-    x, y = (np.asarray(backend.of(v).to_host(v), np.float64) for v in (a, b))
+def _is_in_order(array: Any) -> bool:
+    return type(array) is np.ndarray and array.flags.c_contiguous and array.flags.writeable
+
+
+def _between(done: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """The ranges of [0, size) that are left by those that are done, which do not meet."""
+    at = 0
+    for begin, end in sorted(done):
+        if at < begin:
+            yield at, begin
+        at = end
+    if at < size:
+        yield at, size
+
+
+def _parts(array: Any, done: Sequence[tuple[int, int]]) -> list[Any]:
+    """The array, or the parts of it that are not shown in pieces."""
+    if not done:
+        return [array]
+    flat = array.reshape(-1)
+    return [flat[begin:end] for begin, end in _between(done, flat.size)]
+
+
+class Difference:
+    """How an array that a program makes differs from that of the function, taken in by pieces.
+
+    wanted: what the function made; also ``None``, or a tuple, which is compared by ``==``.
+    """
+
+    __slots__ = ("_at", "_bound", "_most", "_odd", "_off", "_scale", "_text", "_worst", "wanted")
+
+    def __init__(self, wanted: Any) -> None:
+        self.wanted = wanted
+        self._text = ""
+        self._scale, self._bound = 0.0, (0.0, 0.0)
+        self._most, self._odd = 0.0, 0
+        #: the places that differ beyond what rounding usually does, and how much
+        self._worst: list[tuple[Any, Any]] = []
+        #: places at equal distances, and how far apart the two are there
+        self._at: Any = None
+        self._off: Any = None
+        if backend.is_array(wanted) and wanted.dtype in dtypes.FLOATS:
+            self._scale = max(map(_magnitude, _pieces(wanted)), default=0.0)
+            wide = 1e-9 if wanted.dtype == np.float64 else 1e-4
+            wide = 3e-2 if wanted.dtype in dtypes.HALVES else wide
+            self._bound = wide * max(self._scale, 1e-6), wide * 10
+            self._at = np.arange(0, wanted.size, max(1, wanted.size // _SPREAD))
+            self._off = np.zeros(self._at.size)
+
+    def compare(self, a: Any) -> None:
+        """Take in all of what the program made."""
+        b = self.wanted
+        if a is None or b is None or isinstance(b, tuple):
+            same = (a is None) == (b is None) and (a is None or a == b)
+            self._text = "" if same else f"is {a}, not {b}"
+        elif a.shape != b.shape or a.dtype != b.dtype:
+            self._text = f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
+        else:
+            self.take_in(a.reshape(-1), 0)
+            if self._worst and a.size <= _LOOKED_AT:
+                self._at = np.arange(a.size)
+                self._off = np.concatenate([_apart(x, y) for x, y in zip(_pieces(a), _pieces(b))])
+
+    def take_in(self, a: Any, begin: int) -> None:
+        """Take in elements of what the program made, in row-major order, from this one on."""
+        b = self.wanted.reshape(-1)[begin : begin + a.size]
+        for at, x, y in zip(range(begin, begin + a.size, PIECE), _pieces(a), _pieces(b)):
+            if self._at is None:
+                self._text = self._text or ("" if np.array_equal(x, y) else "differs")
+            else:
+                self._note(at, x, y)
+
+    def _note(self, begin: int, x: Any, y: Any) -> None:
+        absolute, relative = self._bound
+        first, last = np.searchsorted(self._at, [begin, begin + x.size])
+        spread = self._at[first:last] - begin
+        self._off[first:last] = _apart(x[spread], y[spread])
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.max(np.abs(np.subtract(x, y, dtype=x.dtype)), initial=0) < absolute * 0.99:
+                return
+            off = _apart(x, y)
+            allowed = absolute + relative * np.abs(y.astype(np.float64))
+        worst = np.flatnonzero(~((off <= allowed) & (np.isfinite(y) | (off == 0))))
+        if not worst.size:
+            return
+        self._odd += int((np.isfinite(x) != np.isfinite(y)).sum())
+        self._most = max(self._most, float(np.max(off[np.isfinite(off)], initial=0.0)))
+        self._worst.append((worst + begin, off[worst]))
+        if sum(at.size for at, _ in self._worst) > 2 * _LOOKED_AT:
+            self._worst = [self._largest()]
+
+    def _largest(self) -> tuple[Any, Any]:
+        """The places that differ most; first those where one of the two is not finite."""
+        at, off = (np.concatenate(part) for part in zip(*self._worst))
+        if at.size > _LOOKED_AT:
+            key = np.where(np.isfinite(off), off, np.inf)
+            chosen = np.argpartition(-key, _LOOKED_AT)[:_LOOKED_AT]
+            at, off = at[chosen], off[chosen]
+        return at, off
+
+    def places(self) -> tuple[Any, Any]:
+        """Places in row-major order, and how far apart the two are there: where they differ most,
+        and others at equal distances. Of a small array these are all."""
+        at, off = self._largest()
+        at, first = np.unique(np.concatenate([at, self._at]), return_index=True)
+        return at, np.concatenate([off, self._off])[first]
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether it may be: both are arrays of floats of one shape."""
+        return bool(self._worst) and not self._text
+
+    def text(self) -> str:
+        """How they differ beyond what rounding usually does; empty if they do not."""
+        if not self._worst:
+            return self._text
+        more = f", and in whether {self._odd} numbers are finite" if self._odd else ""
+        return (
+            f"differs by up to {self._most:.3g}, its largest magnitude being {self._scale:.3g}"
+            f"{more}"
+        )
+
+
+def _pieces(a: Any) -> Iterator[Any]:
+    """The elements in row-major order, on the host, so many at a time."""
+    flat = a.reshape(-1)
+    for at in range(0, flat.size, PIECE):
+        piece = flat[at : at + PIECE]
+        piece = backend.of(piece).to_host(piece)
+        yield piece.astype(np.float32) if piece.dtype in dtypes.HALVES else piece
+
+
+def _magnitude(x: Any) -> float:
+    """The largest finite magnitude."""
     with np.errstate(invalid="ignore"):
+        most = float(np.max(np.abs(x), initial=0.0))
+    return most if np.isfinite(most) else float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+
+
+def _apart(x: Any, y: Any) -> Any:
+    """How far apart two arrays are, in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where((x == y) | ((x != x) & (y != y)), 0.0, np.abs(x - y))
-
-
-def _is_excused(a: Any, b: Any, name: str, answers: Sequence[dict[str, Any]]) -> bool:
-    if a is None or b is None or isinstance(a, tuple) or a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    off = _apart(a, b)
-    exact, base = answers[0].get(name), answers[1][name]
-    if base is None:
-        return False
-    moved = [_apart(answer[name], base) for answer in answers[2:]]
-    if b.dtype != np.float64 and exact is not None:
-        moved.append(_apart(base, exact))
-    odd = ~np.isfinite(off)  # one is finite where the other is not, or they are other infinities
-    if odd.any():
-        # Where numbers overflow, the order of operations decides which: the answers show it.
-        near = np.zeros(off.shape, bool)
-        for m in moved:
-            near |= ~np.isfinite(m)
-        for answer in answers[1:]:
-            near |= ~np.isfinite(np.asarray(backend.of(base).to_host(answer[name]), np.float64))
-        if not near[odd].all():
-            return False
-    off = off[~odd]
-    parts = [m[np.isfinite(m)] for m in moved]
-    most = max(float(np.max(m, initial=0.0)) for m in parts)
-    mean = max(float(m.mean()) if m.size else 0.0 for m in parts)
-    if not off.size:
-        return True
-    return bool(off.max() <= _EXCUSED * most and off.mean() <= _EXCUSED * mean)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorgrad.errors import CompileError
-from tensorgrad.program.ir import Program
+from tensorgrad.program.ir import Piece, Program, Range, Value
 
 
 class UnavailableError(CompileError):
@@ -70,6 +70,16 @@ class Executor(Protocol):
         Whoever keeps a gradient calls ``renew`` before the next replay. Where it fails on the CPU,
         nothing outside has changed.
         """
+
+    def show(self, arrays: Mapping[Value, Any], piece: Piece) -> dict[Value, list[Range]]:
+        """Let ``piece`` do what overwrites these arrays from outside, as far as that can be.
+
+        Returns the elements of each that are overwritten by pieces only, each by one, and neither
+        overwritten otherwise nor looked at afterwards. It ends with ``show_no_more``.
+        """
+
+    def show_no_more(self) -> None:
+        """Overwrite as usual again."""
 
     def renew(self, *numbers: int) -> None:
         """Give these gradients other memory: somebody holds on to the one they have."""

@@ -29,7 +29,7 @@ from tensorgrad.ops.shaping import SUM_TO
 from tensorgrad.ops.sums import column_sums
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.forks import GATE
-from tensorgrad.program.ir import Instruction, Program, Value, is_writeable
+from tensorgrad.program.ir import Instruction, Piece, Program, Range, Value, is_writeable
 from tensorgrad.program.pool import threads
 from tensorgrad.tape import Primitive
 from tensorgrad.versions import increment_versions
@@ -51,25 +51,13 @@ class NumpyExecutor:
     failures: tuple[type[Exception], ...] = ()
     references = 1 << 30  # nobody has to be watched: see renew
 
-    def __init__(
-        self,
-        program: Program,
-        instead: Mapping[Value, Any] | None = None,
-        moved: Callable[[Any], Any] | None = None,
-    ) -> None:
-        """instead: arrays to take in place of those from outside, which then stay as they are.
-
-        moved: what is made of the result of every instruction, for seeing what rounding does.
-        """
+    def __init__(self, program: Program) -> None:
         self.program = program
         self.reason = ""
-        self._moved = moved
         self._kept = set(program.kept())
         self._overwritten = {v.place for i in program for v in i.outputs if v.before is not None}
-        self._buffers_allowed = (
-            moved is None
-            and program.on_host
-            and not (program.aliased or any(v.role == "temporary" for v in self._overwritten))
+        self._buffers_allowed = program.on_host and not (
+            program.aliased or any(v.role == "temporary" for v in self._overwritten)
         )
         self._held_ids: set[int] = set()  # of arrays that serve every replay
         self._fresh: set[Value] = set()  # values that are always new arrays
@@ -82,11 +70,7 @@ class NumpyExecutor:
         outside = [*arguments]
         for v in program.values():
             if v.role == "external":
-                if instead is None:
-                    text = f"{self._constant(v.fetch, 'f')}()"
-                else:
-                    text = self._constant(instead[v], "k")
-                self._lines.append(f"{_name(v)} = {text}")
+                self._lines.append(f"{_name(v)} = {self._constant(v.fetch, 'f')}()")
                 outside.append(_name(v))
             elif v.role == "constant":
                 held = self._constant(v.array, "k")
@@ -113,7 +97,7 @@ class NumpyExecutor:
         exec(compile(self.text, "<program>", "exec"), self._known)
         self._function: Callable[..., Any] = self._known["run"]
         self._is_quick = all(math.prod(v.shape) <= _QUICK for v in program.values())
-        self._at_risk = self._values_at_risk() if instead is None else []
+        self._at_risk = self._values_at_risk()
 
     def _values_at_risk(self) -> list[Value]:
         """What lies outside and is overwritten before an instruction that may fail."""
@@ -147,13 +131,6 @@ class NumpyExecutor:
 
     def _write(self, i: Instruction) -> None:
         """The lines of an instruction."""
-        if self._moved is not None:
-            self._write_generic(i)
-            move = self._constant(self._moved, "moved")
-            self._lines += [
-                f"{_name(v)} = {move}({_name(v)})" for v in i.outputs if v.before is None
-            ]
-            return
         op, first = i.op, i.outputs[0]
         on_host = self.program.on_host and not any(v.dtype in HALVES for v in i.values())
         alike = first.dtype in WIDE_FLOATS and all(v.dtype is first.dtype for v in i.values())
@@ -362,6 +339,13 @@ class NumpyExecutor:
     def fits(on_host: bool) -> bool:
         """See Executor: arrays of a GPU are called like any others."""
         return True
+
+    def show(self, arrays: Mapping[Value, Any], piece: Piece) -> dict[Value, list[Range]]:
+        """See Executor; it cannot show anything."""
+        return {}
+
+    def show_no_more(self) -> None:
+        """See Executor."""
 
     def renew(self, *numbers: int) -> None:
         """Nothing to do: every replay gives new arrays."""

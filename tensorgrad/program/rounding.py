@@ -1,0 +1,386 @@
+"""How much of a difference is rounding.
+
+Two programs that compute the same in another order differ in the last bits. What becomes of them
+depends on the computation: Adam divides a gradient by about its own magnitude, so that a parameter
+whose gradient is nothing but rounding (a bias before a batch normalization) moves by whole steps.
+No bound fits all, so the program itself is asked: it is run on copies, once as it is and then with
+every input and the result of every instruction moved by their last bits, and a difference is
+excused if it is of that order. What cancels within one operation (the gradient of a cross-entropy
+is p - 1, the rounding of a probability near 1) shows otherwise: the program is run in float64, and
+a difference is excused that is of the order of what is between that and the program call by call.
+
+These runs go call by call, compute only what the values in question are made of, and let go of
+each value after its last use. Of large arrays the places are compared that differ most, and others
+at equal distances; there alone parameters are updated, where their update is elementwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tensorgrad import backend, dtypes
+from tensorgrad.backend import is_array
+from tensorgrad.backend.cpu import CPU
+from tensorgrad.optim.update import BUNDLES, Scratch
+from tensorgrad.program.ir import Instruction, Value
+from tensorgrad.program.verify import PIECE, Difference, State
+
+# How much larger than the answer to a moved last bit a difference may be. Sums round once for each
+# of their terms, which one bit at the inputs does not cover.
+_EXCUSED = 16.0
+# How often last bits are moved; and how often if that does not excuse a difference, for a choice
+# (of the larger of two nearly equal numbers, say) shows in few of the trials.
+_TRIALS, _MORE_TRIALS = 2, 8
+
+#: Makes of an array another one, for a value that is numbered.
+Change = Callable[[Any, int], Any]
+
+
+def beyond_rounding(state: State, found: Mapping[str, Difference]) -> str:
+    """What of these differences is more than rounding, in words; empty if nothing is.
+
+    state: that before the step, which stays as it is.
+    """
+    of = _values(state)
+    for name, difference in found.items():
+        # An aliased program runs on the very memory of the arrays, not on copies.
+        if state.program.aliased or not difference.is_rounding or of.get(name) is None:
+            return f"{name} {difference.text()}"
+    if not found:
+        return ""
+    doubts = {name: _Doubt(difference) for name, difference in found.items()}
+    trials = _Trials(state, {name: v for name in found if (v := of[name])}, doubts)
+    kinds: list[tuple[str, int]] = [("moved", seed) for seed in range(_TRIALS)]
+    kinds += [("wide", 0), *[("moved", seed) for seed in range(_TRIALS, _MORE_TRIALS)]]
+    trials.run("base", 0)
+    for at, (kind, seed) in enumerate(kinds):
+        trials.run(kind, seed)
+        if at < _TRIALS - 1:
+            continue
+        for name in [name for name, doubt in doubts.items() if doubt.is_excused()]:
+            del doubts[name]
+        if not doubts:
+            return ""
+        trials = trials.of(doubts)
+    name = next(iter(doubts))
+    return f"{name} {found[name].text()}"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A gradient that is rows: their values and those of their numbers, and what makes it whole."""
+
+    keys: Value
+    rows: Value
+    made: Callable[[Any, Any], Any]
+
+
+def _values(state: State) -> dict[str, Value | _Rows | None]:
+    """What a program makes for each name that can differ."""
+    program = state.program
+    found: dict[str, Value | _Rows | None] = {}
+    found |= {f"result {k}": v for k, v in enumerate(program.results)}
+    for k, (leaf, v) in enumerate(program.gradients):
+        found[f"gradient {k}"] = v
+        if leaf in program.rows and v is not None:
+            numbers = program.gradients[program.number_of(leaf)][1]
+            assert numbers is not None
+            made = functools.partial(program.rows[leaf][0], program.rows[leaf][1])
+            found[f"gradient {k}"] = _Rows(numbers, v, made)
+    updates = program.updates()
+    return found | {name: updates.get(v, v) for name, v in state.values.items()}
+
+
+class _Doubt:
+    """Whether a difference is of the order of what rounding does, from one trial after another."""
+
+    def __init__(self, difference: Difference) -> None:
+        #: places in row-major order
+        self.at, self._off = difference.places()
+        self.is_wide = difference.wanted.dtype == np.float64
+        self._odd = ~np.isfinite(self._off)
+        self._near = np.zeros(self.at.size, bool)
+        self._base: Any = None
+        self._most = self._mean = 0.0
+
+    def take_in(self, kind: str, answer: Any) -> None:
+        """Take in what the program made, at the places, in a trial of that kind."""
+        answer = np.asarray(backend.of(answer).to_host(answer), np.float64)
+        if kind == "base":
+            self._base = answer
+        elif kind == "moved" or not self.is_wide:
+            with np.errstate(invalid="ignore"):
+                apart = np.where(
+                    (answer == self._base) | ((answer != answer) & (self._base != self._base)),
+                    0.0,
+                    np.abs(answer - self._base),
+                )
+            known = np.isfinite(apart)
+            self._near |= ~known
+            apart = apart[known]
+            self._most = max(self._most, float(np.max(apart, initial=0.0)))
+            self._mean = max(self._mean, float(apart.mean()) if apart.size else 0.0)
+        if kind != "wide":
+            self._near |= ~np.isfinite(answer)
+
+    def is_excused(self) -> bool:
+        """Whether the trials so far excuse it."""
+        # Where numbers overflow, the order of operations decides which: the answers show it.
+        if not self._near[self._odd].all():
+            return False
+        off = self._off[~self._odd]
+        if not off.size:
+            return True
+        return bool(off.max() <= _EXCUSED * self._most and off.mean() <= _EXCUSED * self._mean)
+
+
+class _Trials:
+    """Runs what some values are made of, call by call, on copies."""
+
+    def __init__(
+        self, state: State, values: Mapping[str, Value | _Rows], doubts: Mapping[str, _Doubt]
+    ) -> None:
+        self._state = state
+        self._values = dict(values)
+        self._doubts = doubts
+        self._names: dict[Value, list[str]] = {}
+        self._rows: dict[str, _Rows] = {}
+        for name, v in values.items():
+            if isinstance(v, _Rows):
+                self._rows[name] = v
+            else:
+                self._names.setdefault(v, []).append(name)
+        self._instructions: list[tuple[Instruction, _Update | None]] = []
+        self._last: dict[Value, int] = {}  # the last instruction that needs a value as a whole
+        self._places: dict[Value, Any] = {}  # of values that are needed at these places
+        self._find()
+
+    def of(self, doubts: Mapping[str, _Doubt]) -> _Trials:
+        """The same for those names alone that are still in doubt."""
+        if len(doubts) == len(self._values):
+            return self
+        return _Trials(self._state, {name: self._values[name] for name in doubts}, doubts)
+
+    def _find(self) -> None:
+        """The instructions that are needed, and how long each value is."""
+        program = self._state.program
+        rows = [v for found in self._rows.values() for v in (found.keys, found.rows)]
+        needed = {*self._names, *rows}
+        read = set(rows)
+        for i in reversed(program.instructions):
+            if needed.isdisjoint(i.outputs):
+                continue
+            update = None
+            if i.op in BUNDLES and program.on_host and read.isdisjoint(i.outputs):
+                update = self._update(i)
+            if update is None:
+                given = i.values()
+                read.update(given)
+            else:
+                given = list(update.places)
+                self._places.update(update.places)
+            needed.update(given)
+            self._instructions.append((i, update))
+        self._instructions.reverse()
+        for at, (i, update) in enumerate(self._instructions):
+            if update is None:
+                self._last.update(dict.fromkeys(i.values(), at))
+        self._last.update(dict.fromkeys(rows, len(self._instructions)))
+
+    def _update(self, i: Instruction) -> _Update | None:
+        """The update of parameters at some places, where all that is asked for lies there."""
+        sought = {
+            v.before: np.unique(np.concatenate([self._doubts[n].at for n in self._names[v]]))
+            for v in i.outputs
+            if v in self._names
+        }
+        update = _Update(i, sought)
+        fits = not (update.counts and i.inputs[0] in sought)
+        return update if fits and self._places.keys().isdisjoint(update.places) else None
+
+    def run(self, kind: str, seed: int) -> None:
+        """One trial: "base", "wide" (in float64), or "moved" (all last bits)."""
+        run = _Run(self._state, _change(kind, seed), kind == "moved", self._places)
+        for v in self._names:
+            if v.role != "temporary":  # nothing overwrites it
+                self._tell(kind, v, run.outside(v))
+        for at, (i, update) in enumerate(self._instructions):
+            if update is not None:
+                for v, numbers in update.computed(run):
+                    for name in self._names.get(v, ()):
+                        at_places = update.find(v, self._doubts[name].at)
+                        self._doubts[name].take_in(kind, numbers[at_places])
+                continue
+            run.compute(i)
+            for v in i.outputs:
+                if v in self._names:
+                    self._tell(kind, v, run.made[v])
+            for v in (*i.values(), *i.outputs):
+                if self._last.get(v, -1) <= at:
+                    run.made.pop(v, None)
+        for name, found in self._rows.items():
+            keys, rows = (
+                run.made[v] if v in run.made else run.outside(v) for v in (found.keys, found.rows)
+            )
+            self._doubts[name].take_in(
+                kind, found.made(keys, rows).data.reshape(-1)[self._doubts[name].at]
+            )
+
+    def _tell(self, kind: str, v: Value, array: Any) -> None:
+        flat = array.reshape(-1)
+        for name in self._names[v]:
+            if name in self._doubts:
+                self._doubts[name].take_in(kind, flat[self._doubts[name].at])
+
+
+class _Run:
+    """One run; ``change`` makes the inputs of what lies outside, which stays as it is.
+
+    moves: whether the results of instructions are changed, too. places: of values that are needed
+        at these places alone, in row-major order.
+    """
+
+    def __init__(
+        self, state: State, change: Change, moves: bool, places: Mapping[Value, Any]
+    ) -> None:
+        self._state = state
+        self._change = change
+        self._moves = moves
+        self._places = places
+        self.made: dict[Value, Any] = {}
+        self._parts: dict[Value, Any] = {}
+
+    def outside(self, v: Value) -> Any:
+        """The array of a value from outside, or of a constant."""
+        return v.array if v.role == "constant" else self._change(self._state.fetch(v), v.number)
+
+    def part(self, v: Value) -> Any:
+        """A copy of what is at the places of a value."""
+        if v not in self._parts:
+            array = v.array if v.role == "constant" else self._state.fetch(v)
+            self._parts[v] = self._change(array.reshape(-1)[self._places[v]], v.number)
+        return self._parts[v].copy()
+
+    def _put(self, v: Value, array: Any) -> None:
+        self.made[v] = array
+        if v in self._places:
+            self._parts[v] = array.reshape(-1)[self._places[v]]
+
+    def compute(self, i: Instruction) -> None:
+        """Run one instruction."""
+        for v in i.values():
+            if v not in self.made:
+                self._put(v, self.outside(v))
+        arrays: list[Any] = [self.made[x] if type(x) is Value else x for x in i.inputs]
+        for k in i.written:
+            arrays[k] = backend.copied(arrays[k])
+        options = i.attrs if i.live is None else {**i.attrs, **i.live()}
+        place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
+        y = place.run(i.op, arrays, options)
+        parts: list[Any] = []
+        if i.op.residual is not None:
+            y, r = y
+            parts = [a for a in (r if isinstance(r, tuple) else (r,)) if is_array(a)]
+        parts = parts[: i.residual]
+        if i.outputs[0].before is None:
+            parts.insert(0, y if is_array(y) else place.xp.asarray(y))
+        for v, array in zip(i.outputs, parts):
+            self._put(v, self._change(array, v.number) if self._moves else array)
+        for v, k in zip(i.outputs[len(parts) :], i.written):
+            self._put(v, arrays[k])
+
+
+class _Update:
+    """The update of a bundle of parameters at some places.
+
+    places: what it needs, and the places of each: parameters, their gradients and states.
+    """
+
+    def __init__(self, i: Instruction, sought: Mapping[Value | None, Any]) -> None:
+        """sought: values that it overwrites, and the places that are asked for."""
+        self._instruction = i
+        self.counts = i.inputs[0] is not None
+        first = 1 + BUNDLES[i.op]
+        n = (len(i.inputs) - first) // 2
+        self._states, self._params = i.inputs[1:first], i.inputs[first : first + n]
+        self._gradients = i.inputs[first + n :]
+        self.places: dict[Value, Any] = {}
+        bounds = [*i.attrs["scratch"].starts, i.attrs["scratch"].total]
+        flat = [sought[s] for s in self._states if s in sought]
+        chosen = []  # of each parameter
+        for p, (begin, end) in zip(self._params, itertools.pairwise(bounds)):
+            of_states = [at[(begin <= at) & (at < end)] - begin for at in flat]
+            own = [sought[p]] if p in sought else []
+            chosen.append(np.unique(np.concatenate([*own, *of_states, np.zeros(0, np.intp)])))
+        whole = np.concatenate([at + begin for at, begin in zip(chosen, bounds)])
+        self._bounds = [0, *itertools.accumulate(at.size for at in chosen)]
+        for p, g, at in zip(self._params, self._gradients, chosen):
+            if at.size:
+                self.places[p] = self.places[g] = at
+        self.places |= {s: whole for s in self._states if s is not None}
+        if self.counts:
+            self.places[i.inputs[0]] = np.zeros(1, np.intp)
+        self._befores = {v: v.before for v in i.outputs}
+
+    def find(self, v: Value, at: Any) -> Any:
+        """Where what is asked for lies in the numbers that ``computed`` gives for ``v``."""
+        before = self._befores[v]
+        assert before is not None
+        return np.searchsorted(self.places[before], at)
+
+    def computed(self, run: _Run) -> list[tuple[Value, Any]]:
+        """Each value that is overwritten, and what is at its places then."""
+        i = self._instruction
+        options = i.attrs if i.live is None else {**i.attrs, **i.live()}
+        states = [None if s is None else run.part(s) for s in self._states]
+        after: dict[Any, Any] = {s: part for s, part in zip(self._states, states) if s is not None}
+        for k, (p, g) in enumerate(zip(self._params, self._gradients)):
+            begin, end = self._bounds[k], self._bounds[k + 1]
+            if begin == end:
+                continue
+            count = run.part(i.inputs[0]).reshape(()) if self.counts else None
+            own = [None if s is None else s[begin:end] for s in states]
+            after[p] = run.part(p)
+            scratch = Scratch([after[p].shape], after[p].dtype, "cpu")
+            options = {**options, "scratch": scratch}
+            CPU.run(i.op, [count, *own, after[p], run.part(g)], options)
+        return [(v, after[v.before]) for v in i.outputs if v.before in after]
+
+
+# --- what is made of the inputs -------------------------------------------------------------------
+
+
+def _change(kind: str, seed: int) -> Change:
+    if kind == "base":
+        return lambda array, number: array
+    if kind == "wide":
+        return _widened
+    return lambda array, number: _moved(array, np.random.default_rng([seed, number]))
+
+
+def _widened(array: Any, number: int) -> Any:
+    """A copy in float64, if it is of floats."""
+    return array.astype(np.float64) if array.dtype in dtypes.FLOATS else array
+
+
+def _moved(array: Any, draw: np.random.Generator) -> Any:
+    """A copy, each float of which ``draw`` moves by about its last bit, up or down."""
+    if array.dtype not in dtypes.FLOATS or not array.size:
+        return array
+    copy = backend.copied(array)
+    place = backend.of(array)
+    bit = float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
+    factors = np.array([1.0 - bit, 1.0 + bit]).astype(array.dtype)
+    with place.at(place.device_of(array)):
+        flat = copy.reshape(-1)
+        for at in range(0, flat.size, PIECE):
+            piece = flat[at : at + PIECE]
+            piece *= place.xp.asarray(factors[draw.integers(0, 2, piece.size, np.uint8)])
+        return flat.reshape(array.shape)
