@@ -158,7 +158,8 @@ def test_a_replay_is_one_graph() -> None:
         numbers = np.linspace(-2, 2, 6) + k
         log.clear()
         loss = step(tg.Tensor(numbers, device="cuda"))
-        assert log.graphs == (k > 0)
+        # Captured calls rehearse, launch by launch; the calls 2 and 4 are checked, and rehearse.
+        assert log.graphs == 1 + (k in (1, 3))
         reference = tg.Tensor(host(w), dtype=tg.float64, requires_grad=True)
         swish(tg.Tensor(numbers), reference).backward()
         np.testing.assert_allclose(host(w.grad), host(reference.grad), rtol=1e-5, atol=1e-6)
@@ -404,7 +405,7 @@ def test_streams_wait_for_each_other(library: list[Library]) -> None:
             assert step(x).item() == pytest.approx(wanted, rel=1e-5)
     turns = [(b.ptr, a.ptr) for a, b in zip([two, *order], order) if a is not b]
     assert log.waits == turns
-    assert log.graphs == len(order)
+    assert log.graphs == len(order) + 1  # the eighth call is checked, and rehearses
     runs_on_cuda(step)
     assert "one graph" in step.report()
     assert not step._last().executor.reason
