@@ -366,7 +366,7 @@ class CapturedProgram:
             try:
                 found = rehearse(self.executor, state, results, after)
             except RehearsalError as error:
-                cause = error.cause
+                cause: BaseException = error.cause
                 if not (self.program.on_host or isinstance(cause, self.executor.failures)):
                     raise cause from None
                 cause = cause.__cause__ or cause
