@@ -180,6 +180,10 @@ class _Merge:
         i = self._maker.get(v)
         if i is not None and i.op is _PERMUTE and i.values()[0] not in self._overwritten:
             return i.values()[0]
+        if v.role == "constant":
+            made = Value(self._number, v.shape[::-1], v.dtype, "constant", array=v.array.T.copy())
+            self._number += 1
+            return made
         return self._new(_PERMUTE, (v,), v.shape[::-1], {"axes": (1, 0)})
 
     def _join(self, values: tuple[Value, ...]) -> Value:

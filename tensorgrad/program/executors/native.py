@@ -30,6 +30,7 @@ from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import Call, Product, Routine, Scan, Scatter, Storage
 from tensorgrad.program.lower import Lowering
+from tensorgrad.program.packing import with_packed_factors
 from tensorgrad.program.placement import placed
 from tensorgrad.program.schedule import Nest, Schedule, Single
 
@@ -113,7 +114,9 @@ class NativeExecutor(ArenaExecutor):
             raise CompileError("memory that is seen through several views is overwritten")
         lowering = Lowering(program)
         super().__init__(program, lowering.views, np)
-        self.schedule = Schedule(placed(lowering.operations, self._seen), self._seen)
+        operations = placed(lowering.operations, self._seen)
+        operations = with_packed_factors(operations, lowering.new)
+        self.schedule = Schedule(operations, self._seen)
         self._blas = blas()
         if self._blas is None and any(
             type(u) is Single
