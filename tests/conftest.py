@@ -91,7 +91,10 @@ def empty_folder(own_random_numbers: None, tmp_path: Path, monkeypatch: pytest.M
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The module's generators, the default one and PyTorch's begin anew: no test sees who drew before it."""
+    """Generators begin anew, the module's, the default one and PyTorch's.
+
+    So what a test sees does not depend on which ones ran before it.
+    """
     seed = crc32(item.nodeid.encode())
     fresh = np.random.default_rng(seed).bit_generator.state
     for value in vars(getattr(item, "module", item)).values():

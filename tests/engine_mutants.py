@@ -7,6 +7,7 @@ import convolution_mutants
 import library_mutants
 import pooling_mutants
 import recurrence_mutants
+import unit_mutants
 from mutation import Mutant, Selection
 
 _COMPILE = "tests/program/test_compile.py"
@@ -89,6 +90,7 @@ SELECTIONS: dict[str, Selection] = {
     **convolution_mutants.SELECTIONS,
     **library_mutants.SELECTIONS,
     **recurrence_mutants.SELECTIONS,
+    **unit_mutants.SELECTIONS,
     **pooling_mutants.SELECTIONS,
 }
 
@@ -475,8 +477,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "expressions shared across a call that overwrites",
         f"{PROGRAM}/lower.py",
-        "            self._forget(view.storage)\n",
-        "",
+        "            self._forget(view.storage)\n        self.operations.append(Call(",
+        "        self.operations.append(Call(",
         "written",
     ),
     Mutant(
@@ -1131,5 +1133,6 @@ MUTANTS: list[Mutant] = [
     *convolution_mutants.MUTANTS,
     *library_mutants.MUTANTS,
     *recurrence_mutants.MUTANTS,
+    *unit_mutants.MUTANTS,
     *pooling_mutants.MUTANTS,
 ]

@@ -129,6 +129,13 @@ def _used_twice(x: Tensor) -> list[Any]:
     return [y, x.grad]
 
 
+def _watched(x: Tensor) -> list[Any]:
+    a = tg.relu(x)
+    y = functional.max_pool2d(a, 2)
+    (y * y).sum().backward()
+    return [y, a.detach().mean(), x.grad]
+
+
 def _two_pools(x: Tensor) -> list[Any]:
     a = tg.relu(x)
     (functional.max_pool2d(a, 2).sum() * 2.0 + functional.max_pool2d(a, 4).sum()).backward()
@@ -166,7 +173,7 @@ def _sums(x: Tensor) -> list[Any]:
 
 @pytest.mark.parametrize(
     "step",
-    [_exposed, _used_twice, _two_pools, _two_gradients, _second_order, _indices, _sums],
+    [_exposed, _used_twice, _watched, _two_pools, _two_gradients, _second_order, _indices, _sums],
 )
 @EVERY_EXECUTOR
 def test_whoever_else_looks_sees_the_same(step: Any, executor: str, rng: Any) -> None:

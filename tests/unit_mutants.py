@@ -1,0 +1,71 @@
+"""Mistakes planted in what programs make of neighbouring instructions, and in the order of axes."""
+
+from __future__ import annotations
+
+from mutation import Mutant, Selection
+
+_PROGRAM = "tensorgrad/program"
+
+SELECTIONS: dict[str, Selection] = {
+    "fusion": Selection("tests/program/test_fusion.py", 22),
+    "memory order": Selection("tests/program/test_memory_order.py", 2),
+}
+
+MUTANTS: list[Mutant] = [
+    Mutant(
+        "a ReLU moved behind a pool though others read it",
+        f"{_PROGRAM}/fusion.py",
+        "    late = late and set(uses.readers[x]) == readers\n",
+        "",
+        "fusion",
+    ),
+    Mutant(
+        "a ReLU moved behind a pool though it is handed out",
+        f"{_PROGRAM}/fusion.py",
+        '        and x not in uses.kept\n',
+        "",
+        "fusion",
+    ),
+    Mutant(
+        "windows that leave out elements taken for tiles",
+        "tensorgrad/ops/tiled_pooling.py",
+        "w.stride == w.kernel and w.size == w.results * w.kernel for w in windows",
+        "w.size >= w.results * w.kernel for w in windows",
+        "fusion",
+    ),
+    Mutant(
+        "the last of equal elements",
+        "tensorgrad/ops/tiled_pooling.py",
+        "better = xp.logical_or(part > best, part != part)",
+        "better = xp.logical_or(part >= best, part != part)",
+        "fusion",
+    ),
+    Mutant(
+        "NaN is no maximum",
+        "tensorgrad/ops/tiled_pooling.py",
+        "better = xp.logical_or(part > best, part != part)",
+        "better = part > best",
+        "fusion",
+    ),
+    Mutant(
+        "sums of what was spread over other axes",
+        f"{_PROGRAM}/fusion.py",
+        "if tiled <= summed else i",
+        "if summed else i",
+        "fusion",
+    ),
+    Mutant(
+        "a copy in the order of what it copies",
+        f"{_PROGRAM}/lower.py",
+        'if not self._ordered or name in ("copy", "word", "index"):',
+        'if not self._ordered or name in ("word", "index"):',
+        "memory order",
+    ),
+    Mutant(
+        "sums over the wrong axes of what lies otherwise",
+        f"{_PROGRAM}/lower.py",
+        "lying, along = x.permute(order), sorted(order.index(k) for k in axes)",
+        "lying, along = x.permute(order), sorted(axes)",
+        "memory order",
+    ),
+]
