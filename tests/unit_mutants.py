@@ -22,7 +22,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a ReLU moved behind a pool though it is handed out",
         f"{_PROGRAM}/fusion.py",
-        '        and x not in uses.kept\n',
+        "        and x not in uses.kept\n",
         "",
         "fusion",
     ),
