@@ -16,6 +16,9 @@ import numpy as np
 
 from tensorgrad.program.ir import Instruction, Value
 
+#: What the numbers of a nest belong to: a point, a row, or all of it; see ``schedule``.
+POINT, ROW, EPILOGUE = "point", "row", "epilogue"
+
 
 @dataclass(eq=False, slots=True)
 class Storage:
@@ -210,6 +213,18 @@ class Map:
         )
         self.by_place = self.by_column or self.name == "word"
 
+    def over(self, dims: tuple[int, ...]) -> Map | None:
+        """The same with its axes cut up or put together, so that it runs over ``dims``, if that can
+        be: a batch norm, say, is over (examples, places, channels), and the activation after it
+        over rows and columns of places."""
+        if self.by_place or self.tables or self.out.size != math.prod(dims):
+            return None
+        inputs = [x.reshape(dims) if type(x) is View else x for x in self.inputs]
+        out = self.out.reshape(dims)
+        if out is None or any(x is None for x in inputs):
+            return None
+        return Map(out, self.name, tuple(inputs), self.cost, self.where)
+
 
 @dataclass(eq=False, slots=True)
 class Reduce:
@@ -220,6 +235,21 @@ class Reduce:
     kind: str
     axes: tuple[int, ...]
     where: str = ""
+
+    def over(self, dims: tuple[int, ...]) -> Reduce | None:
+        """See Map."""
+        if self.x.size != math.prod(dims):
+            return None
+        wide = [k for k, n in enumerate(self.x.shape) if n != 1]
+        last = len(dims) - 1
+        axes = tuple(range(last + 1))
+        if list(self.axes) != wide:  # then the last axis is reduced alone, or it stays
+            if dims[last] != self.x.shape[wide[-1]]:
+                return None
+            axes = (last,) if list(self.axes) == wide[-1:] else axes[:-1]
+        x = self.x.reshape(dims)
+        out = self.out.reshape(tuple([1 if k in axes else n for k, n in enumerate(dims)]))
+        return None if x is None or out is None else Reduce(out, x, self.kind, axes, self.where)
 
     @property
     def views(self) -> list[View]:

@@ -18,6 +18,9 @@ from itertools import accumulate, pairwise
 
 from tensorgrad.program.ir import exact
 from tensorgrad.program.loop_ir import (
+    EPILOGUE,
+    POINT,
+    ROW,
     Alone,
     Call,
     Check,
@@ -30,9 +33,9 @@ from tensorgrad.program.loop_ir import (
     outputs_of,
 )
 from tensorgrad.program.placement import disjoint, written_once
+from tensorgrad.program.recompute import Recomputation
 from tensorgrad.program.repeats import cuts
 
-POINT, ROW, EPILOGUE = "point", "row", "epilogue"
 # Cost of the members of one nest, and how many: compilers take more than linear time for long
 # functions.
 LARGEST, _MEMBERS = 2048, 512
@@ -204,9 +207,12 @@ class Schedule:
     """The units of a list of operations, in order.
 
     kept: storages that somebody sees after a replay.
+    recomputed: whether nests compute again what is cheap, in place of reading it from memory.
     """
 
-    def __init__(self, operations: Iterable[Operation], kept: set[Storage]) -> None:
+    def __init__(
+        self, operations: Iterable[Operation], kept: set[Storage], recomputed: bool = True
+    ) -> None:
         self.units: list[Unit] = []
         self._home: dict[Storage, int] = {}  # the unit that wrote a storage last
         self._last_read: dict[Storage, int] = {}
@@ -224,6 +230,8 @@ class Schedule:
             else:
                 self._append(op)
         self.units = [part for unit in self.units for part in _parts(unit)]
+        if recomputed:
+            self._recompute(kept)
         self._settle(kept)
         self._look_first(kept)
         #: what somebody sees and a unit overwrites before one that may stop the program
@@ -264,6 +272,10 @@ class Schedule:
             unit = self.units[at]
             if isinstance(unit, Nest):
                 level = self._fitting(unit, op)
+                if level is None and at == first and unit.dims != dims:
+                    seen = op.over(unit.dims)
+                    level = None if seen is None else self._fitting(unit, seen)
+                    op = op if level is None or seen is None else seen
                 if level is not None:
                     self._join(at, unit, op, level)
                     return
@@ -420,6 +432,16 @@ class Schedule:
             if out is not None and nest.access(view, POINT) != nest.access(out, POINT):
                 return False
         return True
+
+    def _recompute(self, kept: set[Storage]) -> None:
+        """Let nests compute again what need not be kept for them."""
+        nests = [unit if isinstance(unit, Nest) else None for unit in self.units]
+        reads = [unit.reads() for unit in self.units]
+        writes = [
+            {m.out.storage for m in unit.members} if isinstance(unit, Nest) else _written(unit)
+            for unit in self.units
+        ]
+        Recomputation(nests, reads, writes, kept).run()
 
     def _settle(self, kept: set[Storage]) -> None:
         """Say what each nest has to store, and drop what nobody needs."""

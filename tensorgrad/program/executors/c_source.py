@@ -19,6 +19,9 @@ import numpy as np
 from tensorgrad.program.compiler import APART
 from tensorgrad.program.functions import C_TYPES, printed
 from tensorgrad.program.loop_ir import (
+    EPILOGUE,
+    POINT,
+    ROW,
     Call,
     Check,
     Column,
@@ -31,7 +34,7 @@ from tensorgrad.program.loop_ir import (
     Storage,
     View,
 )
-from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
+from tensorgrad.program.schedule import Nest, Schedule
 
 # What is computed a second time in a later phase rather than kept, in additions.
 _CHEAP = 6

@@ -176,7 +176,8 @@ class CudaExecutor(ArenaExecutor):
         lowering = Lowering(program)
         super().__init__(program, lowering.views, self._backend.xp)
         self.device = self._backend.current_device()
-        self.schedule = Schedule(lowering.operations, self._seen)
+        # What is kept of a row lies in registers, of which there are few.
+        self.schedule = Schedule(lowering.operations, self._seen, recomputed=False)
         self._write()
         self._scalars = [(s.instruction.live, s.name, s.out.storage) for s in lowering.scalars]
         self._allocate()

@@ -23,9 +23,9 @@ from tensorgrad.program.executors.c_source import (
     wide_of,
 )
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import Map, Reduce
+from tensorgrad.program.loop_ir import EPILOGUE, POINT, ROW, Map, Reduce
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.schedule import EPILOGUE, POINT, ROW, Nest, Schedule
+from tensorgrad.program.schedule import Nest, Schedule
 
 _WARP = 32
 _THREADS = 128  # of a block, unless a row needs more
@@ -291,7 +291,7 @@ def source_of(program: Program) -> str:
     """The kernels that a program has on a GPU, wherever it was captured."""
     lowering = Lowering(program)
     seen = {lowering.views[v].storage for v in program.kept()}
-    return write(Schedule(lowering.operations, seen)).text
+    return write(Schedule(lowering.operations, seen, recomputed=False)).text
 
 
 def _kernel_text(name: str, block: int, params: str, body: list[str]) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 from tensorgrad.program.executors.c_source import NestWriter
 from tensorgrad.program.functions import BOOL
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import Map, Reduce, Storage, View, strides_of
+from tensorgrad.program.loop_ir import EPILOGUE, Map, Reduce, Storage, View, strides_of
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.schedule import EPILOGUE, Nest, Schedule
+from tensorgrad.program.schedule import Nest, Schedule
 from tensorgrad.program.symbolic import (
     FLOAT64,
     NotFollowedError,
@@ -139,7 +139,7 @@ def _followed(function: Callable[..., Any], way: Way, rows: int, columns: int) -
 
 def _nest(lowering: Lowering, out: View, by_rows: bool) -> Nest:
     """The one nest that computes ``out``."""
-    units = Schedule(lowering.operations, {out.storage}).units
+    units = Schedule(lowering.operations, {out.storage}, recomputed=False).units
     if len(units) != 1 or not isinstance(units[0], Nest):
         raise NotFollowedError("it takes several loops")
     nest = units[0]
