@@ -93,6 +93,24 @@ def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
     )
 
 
+def _by_weights(name: str, parts: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
+    """The gradient of weights or a bias of the gates, of tensors. Those of all come from one pass,
+    which the rules share in a program; of a GRU from two, since what the products gave differs."""
+    apart, sizes = "hh" in parts, env["sizes"]
+    d = parts["hh" if apart and name in ("w_hh", "b_hh") else "x"]
+    rows = sizes.steps * sizes.batch
+    d = reshape(d, (rows, d.shape[2]))
+    x: Any = reshape(env["x"], (rows, env["x"].shape[2]))
+    before: Any = sizes.before(env["y"])
+    if apart:
+        x, before = (None, before) if name in ("w_hh", "b_hh") else (x, None)
+    flat = apply(WEIGHTS, (d, x, before), {})
+    shapes = {"w_ih": x, "w_hh": before}
+    cuts = {k: (d.shape[1], a.shape[1]) for k, a in shapes.items() if a is not None}
+    found = loops.cut(flat, {**cuts, "b": (d.shape[1],)})
+    return found["b" if name in ("b_ih", "b_hh") else name]
+
+
 def _parts(kind: str, g: Any, r: Any, env: Mapping[str, Any]) -> dict[str, Any]:
     """What the loop backward gives."""
     given = [env[k] for k in ("y", "c", "w_hh", "w_hr", "lengths")]
@@ -130,7 +148,10 @@ def _rule(kind: str, wanted: str) -> Callable[..., Any]:
         if r is None:
             return _recorded(kind, wanted, g, env)
         env = _with_sizes(kind, env)
-        return _gradient(wanted, _parts(kind, g, r, env), r, env)
+        parts = _parts(kind, g, r, env)
+        if wanted in ("w_ih", "w_hh", "b_ih", "b_hh"):
+            return _by_weights(wanted, parts, env)
+        return _gradient(wanted, parts, r, env)
 
     return rule
 
@@ -145,6 +166,11 @@ def _flops(
     )
 
 
+WEIGHTS = Primitive(
+    "recurrence_weights", loops.weights, {"d": None, "x": None, "before": None}, fresh=True,
+    loops=routines.weights,
+    flops=lambda d, x, before, out: 2 * d.shape[0] * out.size,
+)  # fmt: skip
 BACKWARD = {
     "rnn_tanh": _backward("rnn_tanh", loops.rnn_back),
     "rnn_relu": _backward("rnn_relu", loops.rnn_back),

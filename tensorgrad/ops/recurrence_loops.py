@@ -19,6 +19,7 @@ import numpy as np
 
 from tensorgrad.backend.memory import empty
 from tensorgrad.backend.namespace import Namespace
+from tensorgrad.ops.sums import total
 
 __all__: list[str] = []
 
@@ -146,6 +147,14 @@ def _added(a: Any, b: Any) -> Any:
 def _check_arrays(xp: Any) -> None:
     if isinstance(xp, Namespace):
         xp.refuse("a recurrence over time is a loop of products")
+
+
+def weights(xp: Any, d: Any, x: Any, before: Any) -> Any:
+    """What gives the gradients of weights and biases, flat: ``d.T @ x``, ``d.T @ before``, and the
+    sums of the columns of ``d``. Of the matrices, (steps * batch, ...), one may be ``None``."""
+    _check_arrays(xp)
+    found = [xp.dot(d.T, a).reshape(-1) for a in (x, before) if a is not None]
+    return xp.concatenate([*found, total(xp, d, (0,))])
 
 
 # --- RNN ------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ _LANES = (4, 8, 16)
 # The rows of a piece of the batch, which all weights are read for: as few as keep what is read from
 # the second cache behind the arithmetic; more, where weights come from the third.
 _ROWS, _MANY_ROWS, _IN_CACHE = 8, 16, 1 << 18
+# TG_ACROSS in the header: the columns of what comes backward in a piece of the weights' gradients.
+_ACROSS = 64
 
 
 def _check_fit(xp: Any, x: Any, w_hr: Any) -> None:
@@ -156,3 +158,17 @@ def back(
         numbers.insert(0, int(size.kind == "rnn_relu"))
     made = [((sum(map(math.prod, size.parts.values())),), g.dtype)]
     return xp.routine(f"recurrence.{name}_back", numbers, given, made, **_pieces(size, w_hh))[0]
+
+
+def weights(xp: Any, d: Any, x: Any, before: Any) -> Any:
+    """``recurrence_loops.weights`` as a routine."""
+    _check_fit(xp, d, None)
+    rows, across = d.shape
+    given = [None if a is None else _plain(a) for a in (x, before)]
+    widths = [0 if a is None else a.shape[1] for a in given]
+    own = [_plain(d), *[next(a for a in (b, *given) if a is not None) for b in given]]
+    numbers = [rows, across, *widths, max(widths[0], 1)]
+    made = [((across * (sum(widths) + 1),), d.dtype)]
+    parts = -(-across // _ACROSS)
+    cost = rows * across * (sum(widths) + 1) // 8
+    return xp.routine("recurrence.weights", numbers, own, made, parts, 1, cost)[0]

@@ -199,6 +199,9 @@ def _recurrence() -> None:
             attrs = {"sizes": tuple(recurrence_loops.sizes_of(kind, x, w_hh, None, False))}
             arrays = (y * 0.5, y, c, w_hh, None, lengths, *kept)
             apply(recurrence.BACKWARD[kind], [_tensor(a) for a in arrays], attrs)
+    d, x = (_tensor(rng.standard_normal((6, n))) for n in (8, 3))
+    for given in ((d, x, x), (d, None, x)):
+        apply(recurrence.WEIGHTS, given, {})
 
 
 def _tensor(x: Any) -> Any:

@@ -451,4 +451,126 @@ TG void tg_rnn_back(long relu, long steps, long batch, long units, long reverse,
         tg_state_back(0, units, units, back + t * state, w, dh, lengths, t, begin, end);
     }
 }
+
+/* --- gradients of weights and biases: D^T X, D^T H and sums of D, over all rows of all steps ---
+ *
+ * Blocks of rows are copied in the order in which they are read: of D four numbers of each row side
+ * by side, of X and H a panel of up to four vectors. What a block gives is added to that of those
+ * before it, so that errors do not grow with the number of rows. */
+enum {
+    TG_BLOCK = 96,                /* rows: a panel of them stays in the first cache */
+    TG_ACROSS = 64,               /* numbers of D in a part of the work */
+    TG_WIDE = TG_SUMS / 4 * TG_L, /* numbers in a panel */
+    TG_GROUP = 512                /* columns whose sums are kept at a time */
+};
+
+/* Some numbers of each row, [row][width]; zero behind the last. */
+TG void tg_copy_panel(const float *from, long step, long rows, long numbers, float *to) {
+    for (long k = 0; k < rows; k++, to += TG_WIDE, from += step) {
+        if (numbers == TG_WIDE)
+            TG_UNROLL for (int i = 0; i < TG_WIDE; i += TG_L) tg_store(to + i, tg_load(from + i));
+        else
+            for (long i = 0; i < TG_WIDE; i++) to[i] = i < numbers ? from[i] : 0.0f;
+    }
+}
+
+/* Numbers of some rows as [four numbers][row][4]; sums: those of each number are added. */
+TG void tg_copy_fours(const float *from, long step, long rows, long numbers, float *to,
+                      double *sums) {
+    const long whole = numbers / 4 * 4, up = (numbers + 3) / 4 * 4;
+    float sum[TG_ACROSS] = {0};
+    for (long k = 0; k < rows; k++, from += step) {
+        for (long i = 0; i < whole; i += 4) memcpy(to + i * rows + k * 4, from + i, 16);
+        for (long i = whole; i < up; i++)
+            to[whole * rows + k * 4 + i - whole] = i < numbers ? from[i] : 0.0f;
+        if (numbers == TG_ACROSS)
+            TG_UNROLL for (int i = 0; i < TG_ACROSS; i += TG_L)
+                tg_store(sum + i, tg_load(sum + i) + tg_load(from + i));
+        else
+            for (long i = 0; i < numbers; i++) sum[i] += from[i];
+    }
+    for (long i = 0; i < numbers; i++) sums[i] += sum[i];
+}
+
+/* sum[c][:] += D[:, c] X over some rows, for four numbers of D. */
+TG void tg_outer_tile(long rows, const float *d, const float *x, long x_step, float *sum) {
+    enum { V = TG_SUMS / 4 };
+    tg_vec s[4][V];
+    TG_UNROLL for (int k = 0; k < 4 * V; k++) s[k / V][k % V] = (tg_vec){0};
+    for (long k = 0; k < rows; k++, d += 4, x += x_step) {
+        tg_vec w[V];
+        TG_UNROLL for (int v = 0; v < V; v++) {
+            w[v] = tg_load(x + v * TG_L);
+            TG_IN_REGISTER(w[v]);
+        }
+        TG_UNROLL for (int c = 0; c < 4; c++) {
+            tg_vec f = tg_splat(d[c]);
+            TG_IN_REGISTER(f);
+            TG_UNROLL for (int v = 0; v < V; v++) s[c][v] += w[v] * f;
+        }
+    }
+    TG_UNROLL for (int k = 0; k < 4 * V; k++) {
+        float *const to = sum + k / V * TG_GROUP + k % V * TG_L;
+        tg_store(to, tg_load(to) + s[k / V][k % V]);
+    }
+}
+
+/* Where panel q of [X, H] begins, among the columns of its own matrix, and how many it has. */
+typedef struct {
+    const float *from;
+    long step, start, numbers, width;
+} tg_columns;
+
+TG tg_columns tg_columns_of(long q, long inputs, long units, long x_step, const float *x,
+                            const float *h) {
+    const long before = (inputs + TG_WIDE - 1) / TG_WIDE;
+    tg_columns c = {x, x_step, q * TG_WIDE, 0, inputs};
+    if (q >= before) c = (tg_columns){h, units, (q - before) * TG_WIDE, 0, units};
+    c.numbers = c.width - c.start < TG_WIDE ? c.width - c.start : TG_WIDE;
+    return c;
+}
+
+/* D [rows, across], X [rows, inputs], whose rows are x_step apart, H [rows, units]. out: the
+ * products [across, inputs] and [across, units], and the sums. A part of the work is TG_ACROSS
+ * numbers of D. */
+TG void tg_weights(long rows, long across, long inputs, long units, long x_step, const float *d,
+                   const float *x, const float *h, float *out, long begin, long end) {
+    enum { GROUP = TG_GROUP / TG_WIDE };
+    const long panels = (inputs + TG_WIDE - 1) / TG_WIDE + (units + TG_WIDE - 1) / TG_WIDE;
+    float *const sum = tg_rows(0), *const some_d = sum + TG_ACROSS * TG_GROUP;
+    float *const some_x = some_d + TG_BLOCK * TG_ACROSS;
+    for (long c = begin * TG_ACROSS; c < end * TG_ACROSS && c < across; c += TG_ACROSS) {
+        const long numbers = across - c < TG_ACROSS ? across - c : TG_ACROSS;
+        double biases[TG_ACROSS];
+        for (long g = 0; g < panels; g += GROUP) {
+            const long last = panels < g + GROUP ? panels : g + GROUP;
+            memset(sum, 0, sizeof(float) * TG_ACROSS * TG_GROUP);
+            memset(biases, 0, sizeof biases);
+            for (long k = 0; k < rows; k += TG_BLOCK) {
+                const long some = rows - k < TG_BLOCK ? rows - k : TG_BLOCK;
+                tg_copy_fours(d + k * across + c, across, some, numbers, some_d, biases);
+                for (long q = g; q < last; q++) {
+                    const tg_columns a = tg_columns_of(q, inputs, units, x_step, x, h);
+                    const float *of = a.from + k * a.step + a.start;
+                    float *const to = sum + (q - g) * TG_WIDE;
+                    /* Rows that lie far apart would take each other's place in the cache. */
+                    const int copied = a.numbers < TG_WIDE || a.step > 128;
+                    const float *const panel = copied ? some_x : of;
+                    const long step = copied ? TG_WIDE : a.step;
+                    if (copied) tg_copy_panel(of, a.step, some, a.numbers, some_x);
+                    for (long i = 0; i < numbers; i += 4)
+                        tg_outer_tile(some, some_d + i * some, panel, step, to + i * TG_GROUP);
+                }
+            }
+            for (long q = g; q < last; q++) {
+                const tg_columns a = tg_columns_of(q, inputs, units, x_step, x, h);
+                float *const to = out + (a.from == x ? 0 : across * inputs) + a.start;
+                for (long i = 0; i < numbers; i++)
+                    memcpy(to + (c + i) * a.width, sum + i * TG_GROUP + (q - g) * TG_WIDE,
+                           sizeof(float) * a.numbers);
+            }
+        }
+        for (long i = 0; i < numbers; i++) out[across * (inputs + units) + c + i] = biases[i];
+    }
+}
 #endif
