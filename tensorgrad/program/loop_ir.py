@@ -356,6 +356,8 @@ class Routine:
         and by several threads at a time. So parts write to different memory, and what is computed
         depends on ``piece``, never on the number of threads.
     cost: about how many additions it takes as long as, in all.
+    by_rows: where a part writes only those rows of the outputs, and of some inputs reads no others:
+        the numbers of these inputs. Rows are the first axis.
     """
 
     header: str
@@ -367,6 +369,7 @@ class Routine:
     piece: int
     cost: int
     where: str = ""
+    by_rows: tuple[int, ...] | None = None
 
     @property
     def views(self) -> list[View]:

@@ -19,6 +19,7 @@ from tensorgrad.program.loop_ir import (
     Product,
     Reduce,
     Routine,
+    Storage,
     View,
     outputs_of,
     strides_of,
@@ -49,23 +50,31 @@ def with_packed_factors(operations: Sequence[Operation], new: New) -> list[Opera
             if factor not in open_groups:
                 groups.append(open_groups.setdefault(factor, []))
             open_groups[factor].append(op)
-        for out in (op.out,) if isinstance(op, Map | Reduce) else outputs_of(op):
+        for out in _outputs(op):
             for factor in [f for f in open_groups if f.storage is out.storage]:
                 del open_groups[factor]
     first = {group[0]: group for group in groups if len(group) >= _FEWEST}
     if not first:
         return list(operations)
     packed: dict[Product, View] = {}
+    front: list[Operation] = []  # so that nothing lies between the steps of a loop
     found: list[Operation] = []
+    written: set[Storage] = set()
     for op in operations:
         if type(op) is Product and op in first:
-            panels = _panels(_matrix(op.b), new, found, op.where)
+            place = found if op.b.storage in written else front
+            panels = _panels(_matrix(op.b), new, place, op.where)
             packed.update(dict.fromkeys(first[op], panels))
         if type(op) is Product and op in packed:
             found.append(_routine(op, packed[op]))
         else:
             found.append(op)
-    return found
+        written.update(view.storage for view in _outputs(op))
+    return front + found
+
+
+def _outputs(op: Operation) -> Sequence[View]:
+    return (op.out,) if isinstance(op, Map | Reduce) else outputs_of(op)
 
 
 def _is_fit(op: Product) -> bool:
@@ -112,6 +121,7 @@ def _routine(op: Product, panels: View) -> Routine:
     row, step = op.a.strides[-2:]
     piece = _PART if m * n * k > _SHARED else m
     sizes = n, k, row, step
-    inputs = op.a, panels
+    inputs = _matrix(op.a), panels
     header = "packed_product"
-    return Routine(header, header, sizes, inputs, (op.out,), m, piece, m * n * k // 8, op.where)
+    out = View(op.out.storage, (m, n), (n, 1), op.out.offset)
+    return Routine(header, header, sizes, inputs, (out,), m, piece, m * n * k // 8, op.where, (0,))

@@ -140,7 +140,7 @@ class Single:
 Unit = Nest | Single
 
 
-def _level_read(nest: Nest, op: Map | Reduce, level: str) -> str:
+def level_read(nest: Nest, op: Map | Reduce, level: str) -> str:
     """The level at which ``op`` reads its operands: for a reduction, where it is accumulated."""
     if type(op) is Map:
         return level
@@ -324,7 +324,7 @@ class Schedule:
             k += 1
 
     def _join(self, at: int, nest: Nest, op: Map | Reduce, level: str) -> None:
-        reads = _level_read(nest, op, level)
+        reads = level_read(nest, op, level)
         nest.sources[op] = [nest.registers.get(nest.access(v, reads)) for v in op.views]
         nest.members.append(op)
         nest.cost += _cost(op)

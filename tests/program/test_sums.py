@@ -46,11 +46,16 @@ def cell(draw: np.random.Generator, units: int) -> tuple[int, Callable[..., Any]
     return [(4, lstm), (2, gated), (1, plain), (1, residual)][int(draw.integers(4))]
 
 
-def recurrence(seed: int) -> tuple[Step, list[Tensor]]:
-    """A random loop: steps are skipped or differ, others use the weights, states are handed out."""
+def recurrence(
+    seed: int, least: int = 5, fewest: int = 1, dtype: Any = tg.float64
+) -> tuple[Step, list[Tensor]]:
+    """A random loop: steps are skipped or differ, others use the weights, states are handed out.
+
+    least: of units and inputs. fewest: the rows of a batch.
+    """
     draw = np.random.default_rng(seed)
-    steps, rows = int(draw.integers(3, 9)), int(draw.integers(1, 4))
-    inputs, units = int(draw.integers(5, 12)), int(draw.integers(5, 12))
+    steps, rows = int(draw.integers(3, 9)), fewest + int(draw.integers(3))
+    inputs, units = (least + int(draw.integers(7)) for _ in range(2))
     gates, one = cell(draw, units)
     odd = {
         int(k): str(draw.choice(["skip", "bias", "twice", "see"]))
@@ -89,7 +94,8 @@ def recurrence(seed: int) -> tuple[Step, list[Tensor]]:
         (gates * units,),
     )
     return step, [
-        Tensor(draw.normal(size=s) * 0.5, dtype=tg.float64, requires_grad=True) for s in shapes
+        Tensor(draw.normal(size=s) / np.sqrt(least), dtype=dtype, requires_grad=True)
+        for s in shapes
     ]
 
 

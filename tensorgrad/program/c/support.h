@@ -313,6 +313,15 @@ TG void tg_units(const tg_unit *units, const uint16_t *operands, const uint16_t 
     }
 }
 
+/* The same for some rows of units that compute each row on its own. */
+TG void tg_units_by_rows(const tg_task *units, const uint16_t *operands, const uint16_t *order,
+                         long count, void **table, long begin, long end) {
+    for (long i = 0; i < count; i++) {
+        units[order[i]](table, begin, end);
+        table += operands[order[i]];
+    }
+}
+
 /* Memory of the thread's own from byte `at` on, a multiple of 64: threads may have small stacks. */
 TG void *tg_rows(long at) { return __builtin_assume_aligned(tg_rows_() + at, 64); }
 

@@ -34,7 +34,8 @@ from tensorgrad.program.loop_ir import (
     Storage,
     View,
 )
-from tensorgrad.program.schedule import Nest, Schedule
+from tensorgrad.program.regions import Region
+from tensorgrad.program.schedule import Nest, Schedule, Unit
 
 # What is computed a second time in a later phase rather than kept, in additions.
 _CHEAP = 6
@@ -59,6 +60,8 @@ _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
+# What a function that does a part of the work is given.
+_BY_ROWS = "void **P, long begin, long end"
 # Units that a segment calls one by one, at most.
 _DIRECT = 256
 _BYTES = {ctype: dtype.itemsize for dtype, ctype in C_TYPES.items()}
@@ -708,6 +711,14 @@ class Source:
 Run = list[tuple[str, int]]
 
 
+@dataclass(slots=True)
+class Rows:
+    """Units that are called for some rows at a time; see Region."""
+
+    region: Region
+    calls: Run
+
+
 class SourceWriter:
     """Writes a program in C.
 
@@ -724,13 +735,18 @@ class SourceWriter:
         self.places: list[tuple[Storage | None, int]] = []
         self.room = 0
         self._names: dict[str, str] = {}  # of functions, by the text of their units
-        self._segments: list[list[str | Run]] = []  # statements, and units
+        self._segments: list[list[str | Run | Rows]] = []  # statements, and units
         self._looped: dict[str, int] = {}  # the numbers of units that loops call
+        self._by_rows: dict[str, int] = {}  # and of those that regions call
         self._counts: dict[str, int] = {}  # of the operands of units
 
-    def write(self, schedule: Schedule) -> Source:
+    def write(self, schedule: Schedule, regions: Sequence[Region]) -> Source:
         """The program of a schedule."""
-        for unit in schedule.units:
+        region_of = {at: region for region in regions for at in range(region.start, region.end)}
+        for at, unit in enumerate(schedule.units):
+            if at in region_of:
+                self._rows(unit, region_of[at])
+                continue
             if isinstance(unit, Nest):
                 self._nest(unit)
                 continue
@@ -750,12 +766,15 @@ class SourceWriter:
                 self._product(op)
         segments = [self._segment(k, calls) for k, calls in enumerate(self._segments)]
         units = [text.replace("@", name) for text, name in self._names.items()]
-        known = [f"TG_UNIT void {name}_unit(void **P);" for name in self._names.values()]
-        rest = "\n".join([*known, *self._units_of_loops(), *segments]) + "\n"
+        known = [
+            f"TG_UNIT void {name}_unit({_BY_ROWS if name in self._by_rows else 'void **P'});"
+            for name in self._names.values()
+        ]
+        rest = "\n".join([*known, *self._units_of_loops(), *self._regions(), *segments]) + "\n"
         text = APART.join(['#include "support.h"\n', *units, rest])
         return Source(text, self.steps, self.checks, self.parts, self.places, self.room)
 
-    def _in_segment(self) -> list[str | Run]:
+    def _in_segment(self) -> list[str | Run | Rows]:
         """The segment that goes on, or begins, here."""
         if not self.steps or type(self.steps[-1]) is not int:
             self.steps.append(len(self._segments))
@@ -764,13 +783,23 @@ class SourceWriter:
         return self._segments[-1]
 
     def _call(
-        self, text: str, operands: Sequence[Operand], about: str, partial: Sequence[int] = ()
+        self,
+        text: str,
+        operands: Sequence[Operand],
+        about: str,
+        partial: Sequence[int] = (),
+        region: Region | None = None,
     ) -> None:
         """Call the unit of this text. partial: where in the room its partial results lie."""
         name = self._names.setdefault(text, f"f{len(self._names)}")
         segment = self._in_segment()
         run = segment[-1] if segment else ""
-        if isinstance(run, str):
+        if region is not None:
+            if not isinstance(run, Rows) or run.region is not region:
+                segment.append(run := Rows(region, []))
+            run = run.calls
+            self._by_rows.setdefault(name, len(self._by_rows))
+        elif not isinstance(run, list):
             segment.append(run := [])
         run.append((name, len(self.places)))
         self.places += [(s, first * s.dtype.itemsize) for s, first in operands]
@@ -827,19 +856,30 @@ class SourceWriter:
             text += _unit([f"tg_parallel(@_part, P, {items}, {-(-items // pieces)});"])
         self._call(text, operands, f"scan of {list(shape)}")
 
-    def _routine(self, op: Routine) -> None:
+    def _rows(self, unit: Unit, region: Region) -> None:
+        """A unit that is called for some rows at a time."""
+        if isinstance(unit, Nest):
+            made = write_nest(unit)
+            given = ", ".join(f"P[{k}]" for k in range(len(made.operands)))
+            each = made.size // region.rows  # what its loop runs over
+            limits = "begin, end" if each == 1 else f"begin * {each}, end * {each}"
+            text = made.text + _unit([f"@({given}, {limits});"], _BY_ROWS)
+            self._call(text, made.operands, _about_nest(unit), region=region)
+            return
+        op = unit.operation
+        assert type(op) is Routine
         views = (*op.inputs, *op.outputs)
-        sizes = [literal(n, "float" if isinstance(n, float) else "long") for n in op.sizes]
-        given = [*sizes, *[f"P[{k}]" for k in range(len(views))]]
-        # In a part of its own the sizes stay constants, however often it is called.
-        call = f"tg_{op.function}({', '.join(given)}, begin, end);"
-        text = f'#include "{op.header}.h"\n' + _part(call)
+        text = _called(op) + _unit(["@_part(P, begin, end);"], _BY_ROWS)
+        self._call(text, [(v.storage, v.offset) for v in views], _about_routine(op), region=region)
+
+    def _routine(self, op: Routine) -> None:
         pieces = -(-op.size // op.piece)
         run = f"tg_parallel(@_part, P, {op.size}, {op.piece});"
         if pieces == 1:
             run = f"@_part(P, 0, {op.size});"
-        about = f"{op.header}.{op.function} to {list(op.outputs[0].shape)}"
-        self._call(text + _unit([run]), [(v.storage, v.offset) for v in views], about)
+        views = (*op.inputs, *op.outputs)
+        text = _called(op) + _unit([run])
+        self._call(text, [(v.storage, v.offset) for v in views], _about_routine(op))
 
     def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)
@@ -865,8 +905,7 @@ class SourceWriter:
             starts.append(end)
             end += -(-pieces * n * _BYTES[ctype] // 64) * 64
         self.room = max(self.room, end)
-        about = f"nest {list(nest.dims)} of {len(nest.members)}"
-        self._call(text + _unit(calls), made.operands, about, starts)
+        self._call(text + _unit(calls), made.operands, _about_nest(nest), starts)
 
     def _product(self, op: Product) -> None:
         batch = product_of(op)[0]
@@ -876,12 +915,15 @@ class SourceWriter:
 
     # --- segments ---------------------------------------------------------------------------------
 
-    def _segment(self, number: int, calls: list[str | Run]) -> str:
+    def _segment(self, number: int, calls: list[str | Run | Rows]) -> str:
         """The function of a segment."""
         lines: list[str] = []
         for run in calls:
             if isinstance(run, str):
                 lines.append(run)
+            elif isinstance(run, Rows):
+                rows, piece, at = run.region.rows, run.region.piece, run.calls[0][1]
+                lines.append(f"tg_parallel(region{at}, P + {at}, {rows}, {piece});")
             elif len(run) <= _DIRECT:
                 lines += [f"{name}_unit(P + {at});" for name, at in run]
             else:
@@ -898,6 +940,27 @@ class SourceWriter:
             f"tg_units(all_units, all_counts, {order}, {len(calls)}, P + {calls[0][1]});",
         ]
 
+    def _regions(self) -> list[str]:
+        """The functions of regions, which call their units in loops over numbers."""
+        if not self._by_rows:
+            return []
+        units = ", ".join(f"{name}_unit" for name in self._by_rows)
+        counts = ", ".join(str(self._counts[name]) for name in self._by_rows)
+        lines = [
+            f"static const tg_task rows_units[] = {{{units}}};",
+            f"static const uint16_t rows_counts[] = {{{counts}}};",
+        ]
+        for run in [run for segment in self._segments for run in segment if type(run) is Rows]:
+            at, count = run.calls[0][1], len(run.calls)
+            order = ",".join(str(self._by_rows[name]) for name, _ in run.calls)
+            lines += [
+                f"static const uint16_t rows{at}[] = {{{order}}};",
+                f"static void region{at}({_BY_ROWS}) {{",
+                f"    tg_units_by_rows(rows_units, rows_counts, rows{at}, {count}, P, begin, end);",
+                "}",
+            ]
+        return lines
+
     def _units_of_loops(self) -> list[str]:
         """The units that loops call by number, and how many operands each has."""
         if not self._looped:
@@ -910,9 +973,25 @@ class SourceWriter:
         ]
 
 
-def write(schedule: Schedule, threads: int) -> Source:
+def write(schedule: Schedule, threads: int, regions: Sequence[Region] = ()) -> Source:
     """A program in C, for so many threads."""
-    return SourceWriter(threads).write(schedule)
+    return SourceWriter(threads).write(schedule, regions)
+
+
+def _about_nest(nest: Nest) -> str:
+    return f"nest {list(nest.dims)} of {len(nest.members)}"
+
+
+def _about_routine(op: Routine) -> str:
+    return f"{op.header}.{op.function} to {list(op.outputs[0].shape)}"
+
+
+def _called(op: Routine) -> str:
+    """The function ``@_part`` that calls a routine: there the sizes are constants."""
+    sizes = [literal(n, "float" if isinstance(n, float) else "long") for n in op.sizes]
+    given = [*sizes, *[f"P[{k}]" for k in range(len(op.inputs) + len(op.outputs))]]
+    call = f"tg_{op.function}({', '.join(given)}, begin, end);"
+    return f'#include "{op.header}.h"\n' + _part(call)
 
 
 def _scattered(op: Scatter, name: str, into: str) -> str:
@@ -988,14 +1067,14 @@ def _pattern(places: View) -> tuple[int, int]:
     return count, min((abs(s) for s in steps), default=1)
 
 
-def _unit(calls: Sequence[str]) -> str:
+def _unit(calls: Sequence[str], given: str = "void **P") -> str:
     """The function by which a unit is called."""
-    return f"TG_UNIT void @_unit(void **P) {{ {' '.join(calls)} }}\n"
+    return f"TG_UNIT void @_unit({given}) {{ {' '.join(calls)} }}\n"
 
 
 def _part(call: str) -> str:
     """The function of a part of a unit's work."""
-    return f"static void @_part(void **P, long begin, long end) {{ {call} }}\n"
+    return f"static void @_part({_BY_ROWS}) {{ {call} }}\n"
 
 
 def _product_call(op: Product) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from tensorgrad.program.loop_ir import Call, Product, Routine, Scan, Scatter, St
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.packing import with_packed_factors
 from tensorgrad.program.placement import placed
+from tensorgrad.program.regions import regions_of, shared_pieces
 from tensorgrad.program.schedule import Nest, Schedule, Single
 
 # Bytes up to which copying an argument is quicker than asking NumPy for its address.
@@ -129,7 +130,8 @@ class NativeExecutor(ArenaExecutor):
                 "products are too large without one"
             )
         self.threads = pool.threads()
-        self.source = c_source.write(self.schedule, self.threads)
+        self.regions = regions_of(self.schedule.units) if self.threads > 1 else []
+        self.source = c_source.write(self.schedule, self.threads, self.regions)
         segments = [f"segment{step}" for step in self.source.steps if type(step) is int]
         library = build(self.source.text, ["tg_link", *segments])
         helpers = pool.library()
@@ -159,9 +161,12 @@ class NativeExecutor(ArenaExecutor):
 
     def _allocate(self) -> None:
         """Lay out temporary values in one arena, and fill the table of addresses."""
-        offsets, self.arena_bytes = arena_plan(lifetimes(self.schedule, self._seen))
+        spans = lifetimes(self.schedule, self._seen)
+        pieces, piece_of = shared_pieces(self.regions, spans)
+        offsets, self.arena_bytes = arena_plan(pieces)
         arena = aligned(self.arena_bytes)
-        for s, start in offsets.items():
+        for s in spans:
+            start = offsets[piece_of[s]]
             self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
         for _, _, buffer, s in self._scalars:
             self.memory[s] = buffer
