@@ -119,10 +119,15 @@ def _standardize_residual(x: Any, axes: tuple[int, ...], eps: float) -> tuple[An
 
 def _standardize_x(g: Any, r: Any, x: Any, weight: Any, axes: tuple[int, ...], eps: float) -> Any:
     center, scale = r
-    h = g if weight is None else g * weight
     z = (x - center) * scale
-    along = mean(h * z, axis=axes, keepdims=True)
-    return scale * (h - mean(h, axis=axes, keepdims=True) - z * along)
+    if weight is not None:
+        sizes = (1,) * (len(x.shape) - len(weight.shape)) + tuple(weight.shape)
+        if any(sizes[k] != 1 for k in axes) or not math.prod(x.shape):
+            g = g * weight
+        else:  # it is the same for all that are summed, whose sums are those of its own gradient
+            scale = scale * weight
+    along = mean(g * z, axis=axes, keepdims=True)
+    return scale * (g - mean(g, axis=axes, keepdims=True) - z * along)
 
 
 def _standardize_weight(g: Any, r: Any, x: Any, axes: tuple[int, ...], eps: float) -> Any:
