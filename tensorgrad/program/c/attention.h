@@ -1,158 +1,43 @@
 /* Attention: softmax of the products of queries and keys, times values, and its gradients.
  *
  * Queries and keys are gone through in blocks, with a running maximum and sum for each query; the
- * gradients compute the blocks again from the logarithm of that sum (Milakov and Gimelshein, 2018; Dao
- * and others, 2022). What a block needs is packed into memory of the thread, padded to whole tiles: so
- * arrays may lie as they like, and products know no ends. */
+ * gradients compute the blocks again from the logarithm of that sum (Milakov and Gimelshein, 2018;
+ * Dao and others, 2022). What a block needs is packed into memory of the thread, padded to whole
+ * tiles: so arrays may lie as they like, and products know no ends. */
 #ifndef TG_ATTENTION
 #define TG_ATTENTION
-#include "vectors.h"
-
-/* Sums that a tile of a product keeps in registers: rows, and columns of two vectors. */
-#define TG_ROWS TG_TILE
-#define TG_PANEL (2 * TG_L)
+#include "products.h"
 
 /* Distances of the elements of an array (heads, rows, columns), of which heads are three axes. */
 typedef struct {
     long a, b, c, row, column;
-} tg_lie;
+} tg_layout;
 
-/* rows, keys: of a head; d, e: features of keys and of values; high, wide: a block's queries and keys,
- * whole tiles; mask: 1 if of truth values, 2 if of floats, 0 for none; words: of a row for dropout, 0
- * without; least, factor: words from here on keep, and what is kept is multiplied. */
+/* rows, keys: of a head; d, e: features of keys and of values; high, wide: a block's queries and
+ * keys, whole tiles; mask: 1 if of truth values, 2 if of floats, 0 for none; words: of a row for
+ * dropout, 0 without; least, factor: words from here on keep, and what is kept is multiplied. */
 typedef struct {
     long heads_b, heads_c, rows, keys, d, e, high, wide, causal, mask, words, least;
     float scale, factor;
-    tg_lie q, k, v, m;
+    tg_layout q, k, v, m;
 } tg_attention;
 
-TG long tg_rounded(long n, long to) { return (n + to - 1) / to * to; }
-TG long tg_smaller(long a, long b) { return a < b ? a : b; }
-TG long tg_head_of(const tg_attention *s, tg_lie x, long head) {
+TG long tg_head_of(const tg_attention *s, tg_layout x, long head) {
     return head / (s->heads_b * s->heads_c) * x.a + head / s->heads_c % s->heads_b * x.b +
            head % s->heads_c * x.c;
 }
 
-/* --- packing --- */
-
-#if TG_L == 16
-#define TG_FRONT 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define TG_BACK 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif TG_L == 8
-#define TG_FRONT 0, 8, 1, 9, 2, 10, 3, 11
-#define TG_BACK 4, 12, 5, 13, 6, 14, 7, 15
-#else
-#define TG_FRONT 0, 4, 1, 5
-#define TG_BACK 2, 6, 3, 7
-#endif
-#if defined(__clang__)
-#define TG_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define TG_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (tg_ivec){__VA_ARGS__})
-#endif
-
-/* TG_L vectors as a matrix, transposed: each step puts its halves into each other. */
-TG void tg_transpose(tg_vec *x) {
-    tg_vec y[TG_L];
-    TG_UNROLL for (int step = 1; step < TG_L; step *= 2) {
-        TG_UNROLL for (int i = 0; i < TG_L / 2; i++) {
-            y[2 * i] = TG_SHUFFLE(x[i], x[i + TG_L / 2], TG_FRONT);
-            y[2 * i + 1] = TG_SHUFFLE(x[i], x[i + TG_L / 2], TG_BACK);
-        }
-        TG_UNROLL for (int i = 0; i < TG_L; i++) x[i] = y[i];
-    }
-}
-
-/* n numbers from p on, ``step`` apart, and zeros. */
-TG tg_vec tg_gathered(const float *p, long step, long n) {
-    if (step == 1) return n >= TG_L ? tg_load(p) : tg_load_some(p, n);
-    float a[TG_L] = {0};
-    for (long i = 0; i < n && i < TG_L; i++) a[i] = p[i * step];
-    return tg_load(a);
-}
-
-/* Rows as columns, in panels: [panel][column][row of the panel]. Missing rows are zero. */
-TG void tg_pack_panels(const float *x, tg_lie at, long rows, long columns, float *to) {
-    for (long i = 0; i < rows; i += TG_L) {
-        float *panel = to + i / TG_PANEL * TG_PANEL * columns + i % TG_PANEL;
-        for (long j = 0; j < columns; j += TG_L) {
-            tg_vec t[TG_L];
-            TG_UNROLL for (int r = 0; r < TG_L; r++) {
-                t[r] = (tg_vec){0};
-                if (i + r < rows)
-                    t[r] = tg_gathered(x + (i + r) * at.row + j * at.column, at.column, columns - j);
-            }
-            tg_transpose(t);
-            TG_UNROLL for (int c = 0; c < TG_L; c++)
-                if (j + c < columns) tg_store(panel + (j + c) * TG_PANEL, t[c]);
-        }
-    }
-    if (tg_rounded(rows, TG_L) % TG_PANEL) { /* the other half of the last panel */
-        float *panel = to + rows / TG_PANEL * TG_PANEL * columns + TG_L;
-        for (long j = 0; j < columns; j++) tg_store(panel + j * TG_PANEL, (tg_vec){0});
-    }
-}
-
-/* Rows side by side, padded by zeros to whole vectors, times a factor; zeros up to row ``high``. */
-TG void tg_pack_rows(const float *x, tg_lie at, long rows, long columns, float factor, long high,
-                     float *to) {
-    const long padded = tg_rounded(columns, TG_L);
-    for (long i = 0; i < rows; i++)
-        for (long j = 0; j < columns; j += TG_L) {
-            tg_vec y = tg_gathered(x + i * at.row + j * at.column, at.column, columns - j);
-            tg_store(to + i * padded + j, y * factor);
-        }
-    memset(to + rows * padded, 0, sizeof(float) * (high - rows) * padded);
-}
-
-/* --- products --- */
-
-/* c [TG_ROWS][wide vectors] += a b, where element (r, l) of a lies at r * across + l * along. */
-TG void tg_tile(const int wide, long depth, const float *a, long across, long along, const float *b,
-                long ldb, int adds, float *c, long ldc) {
-    tg_vec sum[TG_ROWS][2];
-    TG_UNROLL for (int r = 0; r < TG_ROWS; r++)
-        TG_UNROLL for (int v = 0; v < wide; v++)
-            sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
-    for (long l = 0; l < depth; l++) {
-        tg_vec w[2];
-        TG_UNROLL for (int v = 0; v < wide; v++) {
-            w[v] = tg_load(b + l * ldb + v * TG_L);
-            TG_IN_REGISTER(w[v]);
-        }
-        TG_UNROLL for (int r = 0; r < TG_ROWS; r++) {
-            const float f = a[r * across + l * along];
-            TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] += w[v] * f;
-        }
-    }
-    TG_UNROLL for (int r = 0; r < TG_ROWS; r++)
-        TG_UNROLL for (int v = 0; v < wide; v++) tg_store(c + r * ldc + v * TG_L, sum[r][v]);
-}
-
-/* c [rows][columns] = a b, or is added to. b has whole vectors, and rows ldb apart. */
-TG void tg_tiles(long rows, long columns, long depth, const float *a, long across, long along,
-                 const float *b, long ldb, int adds, float *c) {
-    const long n = tg_rounded(columns, TG_L);
-    for (long i = 0; i < rows; i += TG_ROWS) {
-        long j = 0;
-        for (; j + TG_PANEL <= n; j += TG_PANEL)
-            tg_tile(2, depth, a + i * across, across, along, b + j, ldb, adds, c + i * n + j, n);
-        if (j < n)
-            tg_tile(1, depth, a + i * across, across, along, b + j, ldb, adds, c + i * n + j, n);
-    }
-}
+/* --- rows of scores --- */
 
 /* Scores [rows][wide]: of rows of d numbers with the first ``keys`` of the packed ones. */
 TG void tg_products(long rows, long keys, long wide, long d, const float *a, const float *panels,
                     float *c) {
     const long padded = tg_rounded(d, TG_L);
     for (long j = 0; j < keys; j += TG_PANEL)
-        for (long i = 0; i < rows; i += TG_ROWS)
-            tg_tile(2, d, a + i * padded, padded, 1, panels + j * d, TG_PANEL, 0, c + i * wide + j,
-                    wide);
+        for (long i = 0; i < rows; i += TG_TILE)
+            tg_sum_tile(2, d, a + i * padded, padded, 1, panels + j * d, TG_PANEL, 0,
+                        c + i * wide + j, wide);
 }
-
-/* --- rows of scores --- */
 
 /* Lanes of a vector from column j on that lie before column n. */
 TG tg_ivec tg_before(long j, long n) {
@@ -223,20 +108,20 @@ TG tg_forward tg_forward_rows(const tg_attention *s) {
     w.keys = tg_rows(0);
     w.values = w.keys + s->wide * s->d;
     w.query = w.values + s->wide * padded;
-    w.x = w.query + TG_ROWS * tg_rounded(s->d, TG_L);
-    w.kept = w.x + TG_ROWS * s->wide;
+    w.x = w.query + TG_TILE * tg_rounded(s->d, TG_L);
+    w.kept = w.x + TG_TILE * s->wide;
     w.y = w.kept + s->wide;
     w.top = w.y + s->high * padded;
     w.sum = w.top + s->high;
     return w;
 }
 
-/* TG_ROWS queries from ``row`` on, of which ``count`` are there, and ``n`` keys from ``first`` on. */
+/* TG_TILE queries from ``row`` on, of which ``count`` are there, and n keys from ``first`` on. */
 TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, int64_t key,
                   int64_t word, long row, long count, long first, long n, const float *v, long ldv,
                   float *y, float *top, float *sum) {
     const long end = tg_rounded(n, TG_PANEL), padded = tg_rounded(s->e, TG_L);
-    tg_products(TG_ROWS, n, s->wide, s->d, w->query, w->keys, w->x);
+    tg_products(TG_TILE, n, s->wide, s->d, w->query, w->keys, w->x);
     for (long r = 0; r < count; r++) {
         float *x = w->x + r * s->wide;
         const long seen = tg_seen(s, row + r, first, n);
@@ -249,11 +134,11 @@ TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, 
             for (long j = 0; j < seen; j++) x[j] *= w->kept[j];
         }
     }
-    tg_tiles(TG_ROWS, s->e, n, w->x, s->wide, 1, v, ldv, 1, y);
+    tg_sum_tiles(TG_TILE, s->e, n, w->x, s->wide, 1, v, ldv, 1, y);
 }
 
 /* The results of ``count`` queries and the logarithms of their sums. */
-TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float *y, tg_lie out,
+TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float *y, tg_layout out,
                   float *r) {
     const long padded = tg_rounded(s->e, TG_L);
     for (long i = 0; i < count; i++) {
@@ -267,8 +152,8 @@ TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float 
 
 /* A block of queries from ``from`` on, of one head; the arrays begin with the head. */
 TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, const float *v,
-                        const void *mask, int64_t key, int64_t word, long from, float *y, tg_lie out,
-                        float *r) {
+                        const void *mask, int64_t key, int64_t word, long from, float *y,
+                        tg_layout out, float *r) {
     const long padded = tg_rounded(s->e, TG_L), count = tg_smaller(s->high, s->rows - from);
     const tg_forward w = tg_forward_rows(s);
     const int lies = s->v.column == 1 && padded == s->e; /* values can be read where they are */
@@ -277,14 +162,15 @@ TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, c
     const long last = s->causal ? tg_smaller(s->keys, from + count) : s->keys;
     for (long first = 0; first < last; first += s->wide) {
         const long n = tg_smaller(s->wide, last - first);
-        tg_pack_panels(k + first * s->k.row, s->k, n, s->d, w.keys);
+        tg_pack_panels(k + first * s->k.row, s->k.row, s->k.column, n, s->d, w.keys);
         const float *values = v + first * s->v.row;
-        if (!lies) tg_pack_rows(values, s->v, n, s->e, 1.0f, n, w.values);
-        for (long i = 0; i < count; i += TG_ROWS) {
-            const long rows = tg_smaller(TG_ROWS, count - i);
+        if (!lies) tg_pack_rows(values, s->v.row, s->v.column, n, s->e, 1.0f, n, w.values);
+        for (long i = 0; i < count; i += TG_TILE) {
+            const long rows = tg_smaller(TG_TILE, count - i);
             const long seen = tg_seen(s, from + i + rows - 1, first, n);
             if (!seen) continue;
-            tg_pack_rows(q + (from + i) * s->q.row, s->q, rows, s->d, s->scale, TG_ROWS, w.query);
+            tg_pack_rows(q + (from + i) * s->q.row, s->q.row, s->q.column, rows, s->d, s->scale,
+                         TG_TILE, w.query);
             tg_attend(s, &w, mask, key, word, from + i, rows, first, seen,
                       lies ? values : w.values, lies ? s->v.row : padded, w.y + i * padded,
                       w.top + i, w.sum + i);
@@ -293,23 +179,23 @@ TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, c
     tg_finish(s, &w, count, y + from * out.row, out, r + from);
 }
 
-#define TG_LIE(x) long x##_a, long x##_b, long x##_c, long x##_row, long x##_column
-#define TG_LYING(x) {x##_a, x##_b, x##_c, x##_row, x##_column}
+#define TG_LYING(x) long x##_a, long x##_b, long x##_c, long x##_row, long x##_column
+#define TG_LAYOUT(x) {x##_a, x##_b, x##_c, x##_row, x##_column}
 #define TG_ATTENTION_SIZES                                                                         \
     long heads_b, long heads_c, long rows, long keys, long d, long e, long high, long wide,        \
-        long causal, long mask, long words, long least, float scale, float factor, TG_LIE(q),      \
-        TG_LIE(k), TG_LIE(v), TG_LIE(m)
+        long causal, long mask, long words, long least, float scale, float factor, TG_LYING(q),    \
+        TG_LYING(k), TG_LYING(v), TG_LYING(m)
 #define TG_ATTENTION_GIVEN                                                                         \
     {heads_b, heads_c, rows, keys, d, e, high, wide, causal, mask, words, least, scale, factor,    \
-     TG_LYING(q), TG_LYING(k), TG_LYING(v), TG_LYING(m)}
+     TG_LAYOUT(q), TG_LAYOUT(k), TG_LAYOUT(v), TG_LAYOUT(m)}
 
 /* Parts are blocks of queries of the heads. y: features side by side; level: [heads][rows]. key,
  * position: of the random words; not read without dropout, nor is the mask without one. */
-TG void tg_attention_value(TG_ATTENTION_SIZES, TG_LIE(y), const float *q_, const float *k_,
+TG void tg_attention_value(TG_ATTENTION_SIZES, TG_LYING(y), const float *q_, const float *k_,
                            const float *v_, const void *m_, const int64_t *key,
                            const int64_t *position, float *y_, float *level, long begin, long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
-    const tg_lie out = TG_LYING(y);
+    const tg_layout out = TG_LAYOUT(y);
     const long blocks = (rows + high - 1) / high;
     for (long t = begin; t < end; t++) {
         const long head = t / blocks;
@@ -324,8 +210,8 @@ TG void tg_attention_value(TG_ATTENTION_SIZES, TG_LIE(y), const float *q_, const
 /* --- gradients --- */
 
 /* What a block of keys and one of queries need: packed rows and columns, weights and gradients of
- * scores [high][wide], what is added up for the keys, and for each query the logarithm of its sum and
- * how its results lie to their gradients. */
+ * scores [high][wide], what is added up for the keys, and for each query the logarithm of its sum
+ * and the product of its result and that one's gradient. */
 typedef struct {
     float *across, *values, *keys, *dk, *dv, *query, *g, *dq, *p, *ds, *kept, *level, *lean;
 } tg_backward;
@@ -368,10 +254,11 @@ TG void tg_weigh(const tg_attention *s, float *p, float *ds, const float *kept, 
 
 /* The queries of a block and the gradients of their results; zeros where a query sees no key. */
 TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float *q, const float *g,
-                        tg_lie of_g, const float *y, tg_lie of_y, const float *level, long count) {
+                        tg_layout of_g, const float *y, tg_layout of_y, const float *level,
+                        long count) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
-    tg_pack_rows(q, s->q, count, s->d, s->scale, s->high, w->query);
-    tg_pack_rows(g, of_g, count, s->e, 1.0f, s->high, w->g);
+    tg_pack_rows(q, s->q.row, s->q.column, count, s->d, s->scale, s->high, w->query);
+    tg_pack_rows(g, of_g.row, of_g.column, count, s->e, 1.0f, s->high, w->g);
     for (long i = 0; i < count; i++) {
         w->level[i] = level[i];
         if (level[i] == INFINITY) {
@@ -391,7 +278,8 @@ TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float
 /* ``count`` queries from ``row`` on, which are packed, and n keys from ``first`` on. */
 TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
                        int64_t word, long row, long count, long first, long n) {
-    const long end = tg_rounded(n, TG_PANEL), d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
+    const long end = tg_rounded(n, TG_PANEL);
     tg_products(count, n, s->wide, s->d, w->query, w->across, w->p);
     tg_products(count, n, s->wide, s->e, w->g, w->values, w->ds);
     for (long r = 0; r < count; r++) {
@@ -402,15 +290,15 @@ TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *
         if (s->words) tg_kept(s, key, word + (row + r) * s->words + first, seen, w->kept);
         tg_weigh(s, p, ds, w->kept, seen, end, w->level[r], w->lean[r]);
     }
-    tg_tiles(end, s->d, count, w->ds, 1, s->wide, w->query, d, 1, w->dk);
-    tg_tiles(end, s->e, count, w->p, 1, s->wide, w->g, e, 1, w->dv);
-    tg_tiles(count, s->d, n, w->ds, s->wide, 1, w->keys, d, 0, w->dq);
+    tg_sum_tiles(end, s->d, count, w->ds, 1, s->wide, w->query, d, 1, w->dk);
+    tg_sum_tiles(end, s->e, count, w->p, 1, s->wide, w->g, e, 1, w->dv);
+    tg_sum_tiles(count, s->d, n, w->ds, s->wide, 1, w->keys, d, 0, w->dq);
 }
 
 /* The gradient of a block of queries times the scale, which is set or added to; zero where a query
  * sees no key. */
 TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, int adds, float *dq,
-                       tg_lie at) {
+                       tg_layout at) {
     const long d = tg_rounded(s->d, TG_L);
     for (long i = 0; i < count; i++) {
         const int none = w->level[i] == INFINITY;
@@ -423,29 +311,30 @@ TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, 
     }
 }
 
-TG void tg_put_keys(const float *from, long n, long columns, float *to, tg_lie at) {
+TG void tg_put_keys(const float *from, long n, long columns, float *to, tg_layout at) {
+    const long padded = tg_rounded(columns, TG_L);
     for (long i = 0; i < n; i++)
-        for (long j = 0; j < columns; j++) to[i * at.row + j] = from[i * tg_rounded(columns, TG_L) + j];
+        for (long j = 0; j < columns; j++) to[i * at.row + j] = from[i * padded + j];
 }
 
 /* How arrays lie besides those that the value takes: g, y; the gradients, of which each has its
  * features side by side. */
 typedef struct {
-    tg_lie g, y, dq, dk, dv;
+    tg_layout g, y, dq, dk, dv;
 } tg_gradient;
 
 /* One head; the arrays begin with it. */
 TG void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const float *q,
                             const float *k, const float *v, const void *mask, const float *g,
-                            const float *y, const float *level, int64_t key, int64_t word, float *dq,
-                            float *dk, float *dv) {
+                            const float *y, const float *level, int64_t key, int64_t word,
+                            float *dq, float *dk, float *dv) {
     const tg_backward w = tg_backward_rows(s);
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     for (long first = 0; first < s->keys; first += s->wide) {
         const long n = tg_smaller(s->wide, s->keys - first);
-        tg_pack_panels(k + first * s->k.row, s->k, n, s->d, w.across);
-        tg_pack_panels(v + first * s->v.row, s->v, n, s->e, w.values);
-        tg_pack_rows(k + first * s->k.row, s->k, n, s->d, 1.0f, n, w.keys);
+        tg_pack_panels(k + first * s->k.row, s->k.row, s->k.column, n, s->d, w.across);
+        tg_pack_panels(v + first * s->v.row, s->v.row, s->v.column, n, s->e, w.values);
+        tg_pack_rows(k + first * s->k.row, s->k.row, s->k.column, n, s->d, 1.0f, n, w.keys);
         memset(w.dk, 0, sizeof(float) * s->wide * d);
         memset(w.dv, 0, sizeof(float) * s->wide * e);
         const long start = s->causal ? first / s->high * s->high : 0;
@@ -463,15 +352,16 @@ TG void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const
     }
 }
 
-/* Parts are heads. The gradients are those of the arrays broadcast to all heads; they are written to
- * one array, at these places. */
-TG void tg_attention_gradient(TG_ATTENTION_SIZES, TG_LIE(g), TG_LIE(y), TG_LIE(dq), TG_LIE(dk),
-                              TG_LIE(dv), long at_k, long at_v, const float *q_, const float *k_,
-                              const float *v_, const void *m_, const float *g_, const float *y_,
-                              const float *level, const int64_t *key, const int64_t *position,
-                              float *out, long begin, long end) {
+/* Parts are heads. The gradients are those of the arrays broadcast to all heads; they are written
+ * to one array, at these places. */
+TG void tg_attention_gradient(TG_ATTENTION_SIZES, TG_LYING(g), TG_LYING(y), TG_LYING(dq),
+                              TG_LYING(dk), TG_LYING(dv), long at_k, long at_v, const float *q_,
+                              const float *k_, const float *v_, const void *m_, const float *g_,
+                              const float *y_, const float *level, const int64_t *key,
+                              const int64_t *position, float *out, long begin, long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
-    const tg_gradient lie = {TG_LYING(g), TG_LYING(y), TG_LYING(dq), TG_LYING(dk), TG_LYING(dv)};
+    const tg_gradient lie = {TG_LAYOUT(g), TG_LAYOUT(y), TG_LAYOUT(dq), TG_LAYOUT(dk),
+                             TG_LAYOUT(dv)};
     for (long head = begin; head < end; head++) {
         const void *m = (const char *)m_ + tg_head_of(&s, s.m, head) * (mask == 2 ? 4 : 1);
         tg_attend_head_back(

@@ -60,6 +60,10 @@ _SUMMED = 2048
 # Products with fewer multiplications than this are written out instead of left to BLAS.
 SMALL = 150_000
 _PACKED = 1 << 14  # and whose second factor has at most so many elements
+# Larger ones are made of tiles, unless a matrix has more elements than this; in so many parts,
+# unless these have fewer multiplications.
+_TILED = 1 << 21
+_PARTS, _PART_OF_PRODUCT = 8, 1 << 21
 # What a function that does a part of the work is given.
 _BY_ROWS = "void **P, long begin, long end"
 # Units that a segment calls one by one, at most.
@@ -1095,6 +1099,8 @@ def _product(op: Product) -> str:
     """The text of a single product."""
     if is_small(op):
         return _product_call(op)[0] + _unit(["@(P[0], P[1], P[2]);"])
+    if _is_tiled(op):
+        return _tiled_product(op)
     _, m, k, n = product_of(op)
     (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
     a, b, c = (f"({type_of(op.out)} *)P[{number}]" for number in range(3))
@@ -1110,6 +1116,34 @@ def _product(op: Product) -> str:
     given = f"({sizes}, {ta}, {lda}, {tb}, {ldb}, {shifted}, {n});"
     part = _part(f"tg_{_ending(op)}gemm_part{given}")
     return part + _unit([f"tg_parallel(@_part, P, {size}, {piece});"])
+
+
+def _is_tiled(op: Product) -> bool:
+    """Whether a product is left to the tiles of products.h: of larger ones BLAS packs more, and of
+    fewer rows packing takes the time."""
+    _, m, k, n = product_of(op)
+    largest = max(m * k, k * n, m * n)
+    return op.out.dtype == np.float32 and m >= 32 and n >= 16 and k >= 8 and largest <= _TILED
+
+
+def _tiled_product(op: Product) -> str:
+    """The text of a product whose parts are blocks of rows and columns."""
+    _, m, k, n = product_of(op)
+    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+    high, wide = min(128 if ta else 256, -(-m // 8) * 8), -(-n // 32) * 32
+    while (
+        -(-m // high) * -(-n // wide) < (_PARTS // 2 if ta else _PARTS)
+        and high * wide * k > _PART_OF_PRODUCT
+        and max(high, wide) > 64
+    ):  # factors are packed for each part, transposed ones at some cost
+        if wide > 64 and (wide > high or tb):
+            wide = -(-wide // 64) * 32
+        else:
+            high = -(-high // 16) * 8
+    parts = -(-m // high) * -(-n // wide)
+    sizes = f"{m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, {high}, {wide}"
+    text = '#include "products.h"\n' + _part(f"tg_product({sizes}, P[0], P[1], P[2], begin, end);")
+    return text + _unit([f"tg_parallel(@_part, P, {parts}, 1);"])
 
 
 def _stack_of_products(op: Product) -> str:

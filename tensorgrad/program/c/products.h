@@ -1,0 +1,197 @@
+/* Products of matrices in tiles whose sums stay in registers, and packing for them; after
+ * support.h.
+ *
+ * The second factor is packed in panels of TG_PANEL columns, which are read in order. Elements of
+ * the first are loaded one by one, from rows or from panels of TG_TILE rows. */
+#ifndef TG_PRODUCTS
+#define TG_PRODUCTS
+#include "vectors.h"
+
+/* Columns of a tile; it has TG_TILE rows. */
+#define TG_PANEL (2 * TG_L)
+
+TG long tg_rounded(long n, long to) { return (n + to - 1) / to * to; }
+TG long tg_smaller(long a, long b) { return a < b ? a : b; }
+
+/* --- packing --- */
+
+#if TG_L == 16
+#define TG_FRONT 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define TG_BACK 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif TG_L == 8
+#define TG_FRONT 0, 8, 1, 9, 2, 10, 3, 11
+#define TG_BACK 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define TG_FRONT 0, 4, 1, 5
+#define TG_BACK 2, 6, 3, 7
+#endif
+#if defined(__clang__)
+#define TG_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define TG_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (tg_ivec){__VA_ARGS__})
+#endif
+
+/* TG_L vectors as a matrix, transposed: each step puts its halves into each other. */
+TG void tg_transpose(tg_vec *x) {
+    tg_vec y[TG_L];
+    TG_UNROLL for (int step = 1; step < TG_L; step *= 2) {
+        TG_UNROLL for (int i = 0; i < TG_L / 2; i++) {
+            y[2 * i] = TG_SHUFFLE(x[i], x[i + TG_L / 2], TG_FRONT);
+            y[2 * i + 1] = TG_SHUFFLE(x[i], x[i + TG_L / 2], TG_BACK);
+        }
+        TG_UNROLL for (int i = 0; i < TG_L; i++) x[i] = y[i];
+    }
+}
+
+/* n numbers from p on, ``step`` apart, and zeros. */
+TG tg_vec tg_gathered(const float *p, long step, long n) {
+    if (step == 1) return n >= TG_L ? tg_load(p) : tg_load_some(p, n);
+    float a[TG_L] = {0};
+    for (long i = 0; i < n && i < TG_L; i++) a[i] = p[i * step];
+    return tg_load(a);
+}
+
+/* Rows as columns, in panels: [panel][column][row of the panel]. Missing rows are zero. */
+TG void tg_pack_panels(const float *x, long down, long across, long rows, long columns, float *to) {
+    for (long i = 0; i < rows; i += TG_L) {
+        float *panel = to + i / TG_PANEL * TG_PANEL * columns + i % TG_PANEL;
+        for (long j = 0; j < columns; j += TG_L) {
+            tg_vec t[TG_L];
+            TG_UNROLL for (int r = 0; r < TG_L; r++) {
+                t[r] = (tg_vec){0};
+                if (i + r < rows)
+                    t[r] = tg_gathered(x + (i + r) * down + j * across, across, columns - j);
+            }
+            tg_transpose(t);
+            TG_UNROLL for (int c = 0; c < TG_L; c++)
+                if (j + c < columns) tg_store(panel + (j + c) * TG_PANEL, t[c]);
+        }
+    }
+    if (tg_rounded(rows, TG_L) % TG_PANEL) { /* the other half of the last panel */
+        float *panel = to + rows / TG_PANEL * TG_PANEL * columns + TG_L;
+        for (long j = 0; j < columns; j++) tg_store(panel + j * TG_PANEL, (tg_vec){0});
+    }
+}
+
+/* Rows side by side, padded by zeros to whole vectors, times a factor; zeros up to row ``high``. */
+TG void tg_pack_rows(const float *x, long down, long across, long rows, long columns, float factor,
+                     long high, float *to) {
+    const long padded = tg_rounded(columns, TG_L);
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < columns; j += TG_L) {
+            tg_vec y = tg_gathered(x + i * down + j * across, across, columns - j);
+            tg_store(to + i * padded + j, y * factor);
+        }
+    memset(to + rows * padded, 0, sizeof(float) * (high - rows) * padded);
+}
+
+/* --- products --- */
+
+/* c [TG_TILE][wide vectors] += a b, where element (r, l) of a lies at r * across + l * along. */
+TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
+                    const float *b, long ldb, int adds, float *c, long ldc) {
+    tg_vec sum[TG_TILE][2];
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+        TG_UNROLL for (int v = 0; v < wide; v++)
+            sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
+    for (long l = 0; l < depth; l++) {
+        tg_vec w[2];
+        TG_UNROLL for (int v = 0; v < wide; v++) {
+            w[v] = tg_load(b + l * ldb + v * TG_L);
+            TG_IN_REGISTER(w[v]);
+        }
+        TG_UNROLL for (int r = 0; r < TG_TILE; r++) {
+            const float f = a[r * across + l * along];
+            TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] += w[v] * f;
+        }
+    }
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+        TG_UNROLL for (int v = 0; v < wide; v++) tg_store(c + r * ldc + v * TG_L, sum[r][v]);
+}
+
+/* c [rows][columns] = a b, or is added to. b has whole vectors, and rows ldb apart. */
+TG void tg_sum_tiles(long rows, long columns, long depth, const float *a, long across, long along,
+                 const float *b, long ldb, int adds, float *c) {
+    const long n = tg_rounded(columns, TG_L);
+    for (long i = 0; i < rows; i += TG_TILE) {
+        const float *p = a + i * across;
+        long j = 0;
+        for (; j + TG_PANEL <= n; j += TG_PANEL)
+            tg_sum_tile(2, depth, p, across, along, b + j, ldb, adds, c + i * n + j, n);
+        if (j < n) tg_sum_tile(1, depth, p, across, along, b + j, ldb, adds, c + i * n + j, n);
+    }
+}
+
+/* --- whole products --- */
+
+/* How much of the inner axis is added up in registers before it goes to memory. */
+#define TG_DEPTH 256
+
+/* Rows of a transposed factor, in panels of TG_TILE rows: [panel][l][row of the panel]. */
+TG void tg_pack_tall(const float *a, long lda, long rows, long depth, float *to) {
+    for (long l = 0; l < depth; l++)
+        for (long i = 0; i < rows; i += TG_TILE) {
+            const float *from = a + l * lda + i;
+            float *line = to + i * depth + l * TG_TILE;
+            if (i + TG_TILE <= rows) memcpy(line, from, sizeof(float) * TG_TILE);
+            else
+                for (long r = 0; r < TG_TILE; r++) line[r] = i + r < rows ? from[r] : 0.0f;
+        }
+}
+
+/* Columns of a block of B, ``depth`` elements each, as a panel. */
+TG void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns, float *to) {
+    if (tb) {
+        tg_pack_panels(b, ldb, 1, columns, depth, to);
+        return;
+    }
+    for (long l = 0; l < depth; l++)
+        TG_UNROLL for (int v = 0; v < TG_PANEL; v += TG_L)
+            tg_store(to + l * TG_PANEL + v, tg_gathered(b + l * ldb + v, 1, columns - v));
+}
+
+/* Some rows, at most TG_TILE, and columns at the rim of C: added up in a tile beside it. */
+TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long across, long along,
+                   const float *panel, int adds, float *c, long ldc, float *beside) {
+    float *of_a = beside + TG_TILE * TG_PANEL;
+    for (long r = 0; r < TG_TILE; r++)
+        for (long l = 0; l < depth; l++)
+            of_a[r * TG_DEPTH + l] = r < rows ? a[r * across + l * along] : 0.0f;
+    tg_sum_tile(2, depth, of_a, TG_DEPTH, 1, panel, TG_PANEL, 0, beside, TG_PANEL);
+    for (long r = 0; r < rows; r++)
+        for (long j = 0; j < columns; j++) {
+            float x = beside[r * TG_PANEL + j];
+            c[r * ldc + j] = adds ? c[r * ldc + j] + x : x;
+        }
+}
+
+/* Parts of C [m, n] = op(A) op(B), row-major; op transposes where flagged. Parts are blocks of so
+ * many rows, 128 at most of a transposed A, and columns, by rows. */
+TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high, long wide,
+                   const float *A, const float *B, float *C, long begin, long end) {
+    const long across = ta ? 1 : lda, along = ta ? TG_TILE : 1, blocks = (n + wide - 1) / wide;
+    float *panel = tg_rows(0), *beside = panel + TG_DEPTH * TG_PANEL;
+    float *tall = beside + TG_TILE * (TG_PANEL + TG_DEPTH);
+    for (long t = begin; t < end; t++) {
+        const long top = t / blocks * high, bottom = tg_smaller(m, top + high);
+        const long left = t % blocks * wide, right = tg_smaller(n, left + wide);
+        for (long l = 0; l < k; l += TG_DEPTH) {
+            const long depth = tg_smaller(TG_DEPTH, k - l);
+            if (ta) tg_pack_tall(A + l * lda + top, lda, bottom - top, depth, tall);
+            for (long j = left; j < right; j += TG_PANEL) {
+                const long columns = tg_smaller(TG_PANEL, right - j);
+                tg_pack_panel(B + (tb ? j * ldb + l : l * ldb + j), tb, ldb, depth, columns, panel);
+                for (long i = top; i < bottom; i += TG_TILE) {
+                    const float *a = ta ? tall + (i - top) * depth : A + i * lda + l;
+                    float *c = C + i * n + j;
+                    if (i + TG_TILE <= bottom && columns == TG_PANEL)
+                        tg_sum_tile(2, depth, a, across, along, panel, TG_PANEL, l > 0, c, n);
+                    else
+                        tg_sum_rim(tg_smaller(TG_TILE, bottom - i), columns, depth, a, across,
+                                   along, panel, l > 0, c, n, beside);
+                }
+            }
+        }
+    }
+}
+#endif
