@@ -73,7 +73,7 @@ def primitive_of_rows(
         if in_place is not None and in_place(xp, p, keys, g, **options):
             return p
         if repeated:
-            g = _summed(xp, keys, g)
+            g = _summed(xp, keys, g.astype(scratch.dtype, copy=False)).astype(g.dtype, copy=False)
         count = None
         if step is not None:
             step += 1

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad.dtypes import HALVES, bfloat16, float16
+
 BOOL = np.dtype(np.bool_)
-#: The element types that loops can compute with, in C.
+#: The element types of loops, in C. 16-bit floats are numbers of float32 outside of memory: loops
+#: round to them, choose among them and move them, and do all else in float32.
 C_TYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
@@ -28,6 +31,8 @@ C_TYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.uint16): "uint16_t",
     np.dtype(np.uint8): "uint8_t",
     BOOL: "uint8_t",
+    float16: "tg_half",
+    bfloat16: "tg_bfloat",
 }
 
 
@@ -48,6 +53,8 @@ class Function(NamedTuple):
     whole: str = ""
 
 
+#: What loops do with 16-bit floats.
+_OF_HALVES = ("copy", "cast", "where")
 _NUMBERS = "fiu"
 _ALL = "fiub"
 _BITS = "iub"
@@ -141,6 +148,11 @@ FUNCTIONS: dict[str, Function] = {
 _LIMITED = {"maximum": "{0} <= {1} ? {1} : {0}", "minimum": "{0} >= {1} ? {1} : {0}"}
 
 
+def number_type(dtype: np.dtype[Any]) -> str:
+    """The C type of a number that was read from memory, or is to be written there."""
+    return "float" if dtype in HALVES else C_TYPES[dtype]
+
+
 @lru_cache(maxsize=4096)
 def reason_against(name: str, dtypes: tuple[np.dtype[Any], ...], into: np.dtype[Any]) -> str:
     """Why loops cannot apply the function ``name`` to numbers of these types; "" if they can.
@@ -152,8 +164,14 @@ def reason_against(name: str, dtypes: tuple[np.dtype[Any], ...], into: np.dtype[
         return f"{name} has no loop form"
     if into not in C_TYPES:
         return f"{into} is left to NumPy"
+    if into in HALVES and name == "cast" and dtypes[0] == np.float64:
+        return f"to round float64 to {into} is left to NumPy"  # by float32 it would be done twice
+    for dtype in (*dtypes, into):
+        if dtype in HALVES and name not in _OF_HALVES:
+            return f"{name} of {dtype} is left to NumPy"
     for dtype in dtypes:
-        if dtype not in C_TYPES or dtype.kind not in function.kinds:
+        known = dtype in HALVES or dtype.kind in function.kinds
+        if dtype not in C_TYPES or not known:
             return f"{name} of {dtype} is left to NumPy"
     if {"i", "u"} <= {dtype.kind for dtype in dtypes}:
         return f"{name} of numbers with and without a sign is left to NumPy"
@@ -167,14 +185,16 @@ def printed(
     """The expression of a function, in C and in CUDA.
 
     kind: the dtype of its operands; into: that of the result. limit: whether the second operand is
-    a number that is not NaN.
+    a number that is not NaN. What is cast to 16 bits is given as it lies in memory.
     """
     if name == "cast":
         if into == BOOL:
             return f"{operands[0]} != 0"
+        if into in HALVES:
+            return f"{C_TYPES[into]}_of({operands[0]})"
         if kind == BOOL:  # a choice of two numbers needs no truth value of 8 bits
             return f"{operands[0]} ? 1 : 0"
-        return f"({C_TYPES[into]}){operands[0]}"
+        return f"({number_type(into)}){operands[0]}"
     function = FUNCTIONS[name]
     text = function.text if kind.kind == "f" else function.whole or function.text
     if limit and kind.kind == "f":

@@ -7,12 +7,14 @@ part of the loops of every program at once, and nothing has to be said about it 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tensorgrad.dtypes import FLOATS, HALVES, float32
 from tensorgrad.errors import CompileError
 from tensorgrad.program.definition import is_immutable
 from tensorgrad.program.functions import C_TYPES, FUNCTIONS, reason_against
@@ -134,7 +136,7 @@ class Lowering:
         against = reason_against(name, tuple([x.dtype for x in given]), dtype)
         if against:
             raise NotFollowedError(against)
-        if name == "cast" and dtype.kind in "iu" and given[0].dtype.kind == "f":
+        if name == "cast" and dtype.kind in "iu" and given[0].dtype in FLOATS:
             raise NotFollowedError("floats to integers is left to NumPy")
         if not math.prod(shape):
             raise NotFollowedError("there are no elements")
@@ -370,7 +372,8 @@ class Lowering:
             inputs = [self.views[x] if type(x) is Value else x for x in i.inputs]
         except KeyError as error:
             raise CompileError(f"{i.op.name} uses what only a kernel computes") from error
-        if not all(v.dtype in C_TYPES for v in [*i.values(), *i.outputs]):
+        dtypes = {v.dtype for v in (*i.values(), *i.outputs)}
+        if not dtypes <= C_TYPES.keys() or (dtypes & HALVES and not self.program.on_host):
             return self._call(i, inputs, "of its element type")
         if not all(math.prod(v.shape) for v in i.outputs):
             return self._call(i, inputs, "there are no elements")
@@ -412,7 +415,10 @@ class Lowering:
                 attrs[name] = xp.input(self.live(i, name), weak=True)
         value = i.op.value if i.op.loops is None else i.op.loops
         if isinstance(value, str):
-            made = getattr(xp, value)(*given, **attrs)
+            value = functools.partial(_named, value)
+        halves = [x.dtype for x in inputs if type(x) is View and x.dtype in HALVES]
+        if halves and i.op.half_in_float32:
+            made = _in_float32(value, xp, given, attrs, halves[-1])
         else:
             made = value(xp, *given, **attrs)
         if xp.refusal:  # it went on all the same
@@ -471,6 +477,33 @@ def _lie_in(storage: Storage, low: int, high: int) -> bool:
         return False
     array = storage.value.array
     return bool(low <= array.min() and array.max() < high)
+
+
+def _named(name: str, xp: SymbolicNamespace, *arrays: Any, **attrs: Any) -> Any:
+    """The value of a primitive that is NumPy's function of that name."""
+    return getattr(xp, name)(*arrays, **attrs)
+
+
+def _in_float32(
+    value: Callable[..., Any],
+    xp: SymbolicNamespace,
+    arrays: Sequence[Any],
+    attrs: dict[str, Any],
+    half: np.dtype[Any],
+) -> Any:
+    """A value of 16-bit floats, computed in float32 and rounded once: see ``Backend.run``."""
+    made = value(xp, *map(_widened, arrays), **attrs)
+    if type(made) is tuple:
+        return _rounded(made[0], half), *made[1:]
+    return _rounded(made, half)
+
+
+def _widened(x: Any) -> Any:
+    return x.astype(float32) if isinstance(x, SymbolicArray) and x.dtype in HALVES else x
+
+
+def _rounded(y: Any, half: np.dtype[Any]) -> Any:
+    return y.astype(half) if isinstance(y, SymbolicArray) and y.dtype == float32 else y
 
 
 def _flat(made: Any) -> list[Any]:

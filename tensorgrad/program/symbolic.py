@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32
 from tensorgrad.ops.sums import least_squares
 from tensorgrad.program.functions import BOOL, C_TYPES
 from tensorgrad.program.loop_ir import Storage, View
@@ -559,7 +559,7 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def _converted(x: Any, dtype: np.dtype[Any]) -> Any:
     """A number in ``dtype``; one that is too large for it becomes infinite."""
-    if dtype.kind == "f" and (not -3e38 < x < 3e38):
+    if dtype in FLOATS and not -6e4 < float(x) < 6e4:
         with np.errstate(over="ignore"):
             return dtype.type(x)
     return dtype.type(x)
@@ -648,9 +648,12 @@ class Ufunc:
             found = self._power(given[0], float(given[1]), loop[0])
             if found is not None:
                 return found
-        inputs = tuple([self.xp.as_dtype(a, t) for a, t in zip(given, loop)])
+        inputs = tuple([self.xp.as_operand(a, t) for a, t in zip(given, loop)])
         name = "logical_not" if self.name == "invert" and made == BOOL else self.name
-        found = self.xp.mapped(name, inputs, made, shape, weak)
+        if made in HALVES:
+            found = self.xp.mapped(name, inputs, float32, shape, weak).astype(made)
+        else:
+            found = self.xp.mapped(name, inputs, made, shape, weak)
         found._memory.in_order = len(shape) < 2 or all(a.in_order for a in arrays)
         return found
 
@@ -682,14 +685,14 @@ class Ufunc:
         axes = _axes(axis, x.ndim)
         if out is not None or initial is not None:
             self.xp.refuse(f"{self.name}.reduce with out= or initial=")
-        if dtype is None and self.name in ("add", "multiply"):
+        if dtype is None and self.name in ("add", "multiply") and x.dtype not in HALVES:
             dtype = _summed(x.dtype)
         if self.name.startswith("logical"):
             x = self.xp.not_equal(x, 0)
         elif dtype is not None:
             x = x.astype(dtype, copy=False)
         kind = _KINDS.get(self.name, "")
-        if not kind or x.dtype not in C_TYPES:
+        if not kind or x.dtype not in C_TYPES or x.dtype in HALVES:
             self.xp.refuse(f"{self.name} over an axis of {x.dtype} is left to NumPy")
         if not x.size:
             self.xp.refuse("there are no elements")
@@ -750,6 +753,15 @@ class SymbolicNamespace(Namespace):
         if x.dtype is dtype or x.dtype == dtype:
             return x.elements
         return self.trace.map("cast", (x.elements,), dtype, x.shape)
+
+    def as_operand(self, x: Any, dtype: np.dtype[Any]) -> Any:
+        """An operand of a function of ``dtype``: of 16-bit floats those are computed in float32."""
+        found = self.as_dtype(x, dtype)
+        if dtype not in HALVES:
+            return found
+        if type(found) is not View:
+            return float32.type(found)
+        return self.trace.map("cast", (found,), float32, found.shape)
 
     def mapped(
         self,
@@ -827,6 +839,8 @@ class SymbolicNamespace(Namespace):
             self.refuse("on a GPU what is written by index is left to CuPy")
         if not _has_arrays(index):
             self.refuse("numbers are added at an index without arrays")
+        if adds and target.dtype in HALVES:
+            self.refuse(f"sums of {target.dtype} are left to NumPy")
         x = self.asarray(value, target.dtype)
         if memory.kind != "mutated":
             self._make_own(memory)
@@ -1178,7 +1192,11 @@ class SymbolicNamespace(Namespace):
     ) -> SymbolicArray:
         if not self.on_host:
             self.refuse("on a GPU scans are left to CuPy")
-        if xs[0].dtype not in C_TYPES or any(x.dtype != xs[0].dtype for x in xs):
+        if (
+            xs[0].dtype not in C_TYPES
+            or xs[0].dtype in HALVES
+            or any(x.dtype != xs[0].dtype for x in xs)
+        ):
             self.refuse(f"scans of {xs[0].dtype} are left to NumPy")
         views = [x.elements for x in xs]
         return SymbolicArray(self, self.trace.scan(kind, views, axis % xs[0].ndim, reverse, wide))

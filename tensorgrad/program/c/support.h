@@ -24,6 +24,37 @@ TG int32_t tg_as_int(float x) {
     return bits;
 }
 
+/* --- 16-bit floats: bits in memory, which become numbers of float32, and those rounded, once and
+ * to even. Written out: compilers do not vectorize their own conversions. --- */
+
+typedef uint16_t tg_half, tg_bfloat; /* 5 bits of exponent and 10 more; 8 and 7 */
+
+TG float tg_half_is(tg_half h) {
+    int32_t bits = (h & 0x7fff) << 13;
+    float small = (float)(h & 0x7fff) * 5.9604644775390625e-8f; /* 2^-24 */
+    bits += bits >= 0x0f800000 ? 0x70000000 : 0x38000000; /* infinity and NaN stay that */
+    bits = bits < 0x38800000 ? tg_as_int(small) : bits;
+    return tg_bits(bits | (int32_t)((uint32_t)(h & 0x8000) << 16));
+}
+
+TG tg_half tg_half_of(float x) {
+    int32_t bits = tg_as_int(x), a = bits & 0x7fffffff;
+    int32_t usual = (a - 0x38000000 + 0xfff + ((a >> 13) & 1)) >> 13;
+    int32_t small = tg_as_int(tg_bits(a) + 0.5f) - 0x3f000000; /* counts 2^-24 */
+    int32_t h = a < 0x38800000 ? small : usual;
+    h = a >= 0x47800000 ? 0x7c00 : h;
+    h = a > 0x7f800000 ? 0x7e00 : h;
+    return (tg_half)(h | ((uint32_t)bits >> 16 & 0x8000));
+}
+
+TG float tg_bfloat_is(tg_bfloat h) { return tg_bits((int32_t)((uint32_t)h << 16)); }
+
+TG tg_bfloat tg_bfloat_of(float x) {
+    uint32_t bits = (uint32_t)tg_as_int(x), rounded = bits + 0x7fff + (bits >> 16 & 1);
+    rounded = x != x ? bits | 0x400000 : rounded;
+    return (tg_bfloat)(rounded >> 16);
+}
+
 TG float tg_power_of_2(int32_t n) { return tg_bits((n + 127) << 23); }
 
 /* Plain ones, for both types. */

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.dtypes import HALVES
 from tensorgrad.program.compiler import APART
-from tensorgrad.program.functions import C_TYPES, printed
+from tensorgrad.program.functions import C_TYPES, number_type, printed
 from tensorgrad.program.loop_ir import (
     EPILOGUE,
     POINT,
@@ -154,6 +155,7 @@ class NestWriter:
         self.before: list[str] = []
         self.late: list[str] = []
         self.names: dict[Any, str] = {}
+        self.rounded: dict[str, str] = {}  # numbers of 16 bits as they lie in memory
         self.pointers: dict[Storage, str] = {}
         self.origins: dict[Storage, int] = {}  # the elements that the pointers point to
         self.kept: dict[Map | Reduce, str] = {}
@@ -268,7 +270,7 @@ class NestWriter:
         view = m.views[k]
         number = view.storage.number_held
         if number is not None:
-            return literal(number, type_of(view))
+            return literal(number, number_type(view.dtype))
         strides = self.nest.access(view, level)[2]
         constant = level == EPILOGUE or not any(strides)
         by_row = not constant and not strides[-1] and not self.flat
@@ -282,9 +284,9 @@ class NestWriter:
         else:
             place, key = self.column[phase], ("load", view.storage, view.offset, strides, phase)
         if key not in self.names:
-            text = self._element(view, level, phase)
+            text = _read(view, self._element(view, level, phase))
             name = self._name(key, "v")
-            place.append(f"const {type_of(view)} {name} = {text};")
+            place.append(f"const {number_type(view.dtype)} {name} = {text};")
         return self.names[key]
 
     def _value(self, m: Map | Reduce, reader: str, phase: int) -> str:
@@ -298,7 +300,7 @@ class NestWriter:
             if key not in self.names:
                 text = self._text(m, EPILOGUE, 0)
                 name = self._name(key, "v")
-                self.late.append(f"const {type_of(m.out)} {name} = {text};")
+                self._define(self.late, m, name, text)
             return self.names[key]
         at = self.phase[m]
         if level == ROW:
@@ -306,13 +308,13 @@ class NestWriter:
             if key not in self.names:
                 text = self._text(m, ROW, at)
                 name = self._name(key, "v")
-                self.row[at].append(f"const {type_of(m.out)} {name} = {text};")
+                self._define(self.row[at], m, name, text)
             return self.names[key]
         if at < phase and self.cost[m] > self.cheap:
             if m not in self.kept:
                 name = f"k{len(self.kept)}"
                 in_memory = m in self.nest.stored or self.columns > self.longest
-                if in_memory or not self._reserve(name, m.out, self.columns):
+                if in_memory or not self._reserve(name, number_type(m.out.dtype), self.columns):
                     self.nest.stored.add(m)
                     return self._loaded(m, phase)
                 self.kept[m] = name
@@ -321,15 +323,29 @@ class NestWriter:
         if key not in self.names:
             text = self._text(m, POINT, phase)
             name = self._name(key, "v")
-            self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
+            self._define(self.column[phase], m, name, text)
         return self.names[key]
 
-    def _reserve(self, name: str, view: View, count: int) -> bool:
-        """Have elements like those of ``view`` in the thread's own memory, if there is room."""
-        size = -(-count * view.dtype.itemsize // 64) * 64
+    def _define(self, place: list[str], m: Map, name: str, text: str) -> None:
+        """Give the name to what ``m`` computes; of 16-bit floats also as it lies in memory."""
+        if m.name == "cast" and m.out.dtype in HALVES:
+            self.rounded[name] = f"{name}h"
+            place.append(f"const {type_of(m.out)} {name}h = {text};")
+            text = _read(m.out, f"{name}h")
+        place.append(f"const {number_type(m.out.dtype)} {name} = {text};")
+
+    def _as_stored(self, m: Map, name: str) -> str:
+        """What ``m`` computes as it lies in memory."""
+        if m.out.dtype not in HALVES:
+            return name
+        return self.rounded.get(name, f"{type_of(m.out)}_of({name})")
+
+    def _reserve(self, name: str, ctype: str, count: int) -> bool:
+        """Have so many elements in the thread's own memory, if there is room."""
+        size = -(-count * _BYTES[ctype] // 64) * 64
         if self.reserved + size > self.room:
             return False
-        pointer = f"{type_of(view)} *restrict const {name}"
+        pointer = f"{ctype} *restrict const {name}"
         self.rows_memory.append(f"{pointer} = tg_rows({self.reserved});")
         self.reserved += size
         return True
@@ -343,9 +359,9 @@ class NestWriter:
         self.written.add(m.out.storage)
         key = ("again", m, phase)
         if key not in self.names:
-            text = self._element(m.out, POINT, phase)
+            text = _read(m.out, self._element(m.out, POINT, phase))
             name = self._name(key, "v")
-            self.column[phase].append(f"const {type_of(m.out)} {name} = {text};")
+            self.column[phase].append(f"const {number_type(m.out.dtype)} {name} = {text};")
         return self.names[key]
 
     def _cost(self, m: Map | Reduce) -> int:
@@ -364,10 +380,12 @@ class NestWriter:
                 given.append(self._operand(m, k, level, phase))
                 k += 1
             else:
-                given.append(column(x) if type(x) is Column else literal(x.item(), type_of(x)))
+                given.append(
+                    column(x) if type(x) is Column else literal(x.item(), number_type(x.dtype))
+                )
         if m.table is not None:
             first = self._element(m.table, level, phase).removesuffix("]")
-            return f"{first} + {given[0]}]"
+            return _read(m.table, f"{first} + {given[0]}]")
         index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
         last = m.inputs[-1]
         limit = isinstance(last, np.generic) and bool(last == last)
@@ -471,17 +489,18 @@ class NestWriter:
         phase = self.phase[m]
         if level == EPILOGUE:
             name = self._value(m, EPILOGUE, 0)
-            self.late.append(f"{self._element(m.out, EPILOGUE, 0)} = {name};")
+            stored = self._as_stored(m, name)
+            self.late.append(f"{self._element(m.out, EPILOGUE, 0)} = {stored};")
             return
         name = self._value(m, level, phase)
         place = self.row[phase] if level == ROW else self.column_end[phase]
         target = self._element(m.out, level, phase)
         block = f"y{len(self.blocks)}"
         in_blocks = self.flat and m.out.storage in self.streamed and target.endswith("[c]")
-        if in_blocks and self._reserve(block, m.out, _BLOCK):
+        if in_blocks and self._reserve(block, type_of(m.out), _BLOCK):
             self.blocks.append((block, type_of(m.out), target.removesuffix("[c]")))
             target = f"{block}[c - b]"
-        place.append(f"{target} = {name};")
+        place.append(f"{target} = {self._as_stored(m, name)};")
 
     def write(self) -> Function:
         """The text."""
@@ -632,6 +651,11 @@ def column(x: Column) -> str:
 def type_of(x: Any) -> str:
     """The C type of what has a dtype."""
     return C_TYPES[x.dtype]
+
+
+def _read(view: View, element: str) -> str:
+    """The number that an element in memory is."""
+    return f"{type_of(view)}_is({element})" if view.dtype in HALVES else element
 
 
 def wide_of(m: Reduce) -> str:
