@@ -84,14 +84,15 @@ class _Convolution(NamedTuple):
             return (count - 1) * s + (k - 1) * d + 1
         return count + (s - 1 + p) // s - (p - (k - 1) * d) // s
 
-    def bands(self, room: int, enough: int) -> int:
+    def bands(self, room: int, enough: int, unit: int = 1) -> int:
         """Into how many bands of rows an image is cut: so that a band needs no more than ``room``
-        numbers of the input, and has not much more than ``enough`` products. 0 if none fits."""
-        rows = self.counts[0]
+        numbers of the input, and has not much more than ``enough`` products. 0 if none fits.
+
+        unit: bands are cut after so many rows, or a multiple of that."""
+        rows = self.counts[0] // unit
         width = self.extent(1, self.counts[1]) * self.channels
-        least = next(
-            (n for n in range(1, rows + 1) if self.extent(0, -(-rows // n)) * width <= room), 0
-        )
+        heights = {n: self.extent(0, -(-rows // n) * unit) for n in range(1, rows + 1)}
+        least = next((n for n, height in heights.items() if height * width <= room), 0)
         return max(least, min(self.products // enough, rows // 8)) if least else 0
 
     @property
@@ -111,20 +112,24 @@ class _Convolution(NamedTuple):
 
 
 @functools.cache
-def _tile(lanes: int, rows: int, columns: int, outer: int) -> int:
+def _tile(lanes: int, rows: int, columns: int, outer: int, unit: int = 1) -> int:
     """The tile with which rows * columns positions take least time.
+
+    unit: a position is really so many of them in each direction.
 
     A multiplication waits for its sum from before, so there are to be eight sums at least; and
     two numbers are loaded at a time, as two products are computed.
     """
     vectors, most = -(-outer // lanes), _REGISTERS[lanes] - _SPARE
     best = (math.inf, 0, 0, 0)
+    most //= unit * unit
     for v in range(1, min(4, vectors) + 1):
         for p in range(1, min(most // v, columns) + 1):
             for r in range(1, min(most // (v * p), rows) + 1):
-                each = max(r * p * v, r * p + v, 8) + 1
+                sums = r * p * unit * unit
+                each = max(sums * v, sums + v, 8) + 1
                 times = -(-vectors // v) * -(-columns // p) * -(-rows // r)
-                best = min(best, (times * each, r, p, v))
+                best = min(best, (times * each, r * unit, p * unit, v))
     return best[1] << 16 | best[2] << 8 | best[3]
 
 
@@ -171,7 +176,7 @@ def _packed(xp: Any, weight: Any, bias: Any, c: _Convolution, steps: Sizes) -> A
     return found
 
 
-def _in_order(xp: Any, x: Any) -> Any:
+def _in_order(x: Any) -> Any:
     """``x``, contiguous."""
     return x if x.flags.c_contiguous else x.copy()
 
@@ -184,8 +189,8 @@ def _convolved(
     _checked(xp, (x, weight, bias), size)
     if transposed and math.prod(stride) > _PHASES:
         xp.refuse("gradients of convolutions with long strides are computed in tiles")
-    weight = _in_order(xp, weight)
-    bias = None if bias is None else _in_order(xp, bias)
+    weight = _in_order(weight)
+    bias = None if bias is None else _in_order(bias)
     taps, (rows, each) = math.prod(weight.shape[2:]), weight.shape[:2]
     within = rows // groups
     inner, outer = (within, each) if transposed else (each, within)
@@ -237,12 +242,34 @@ def convolution_weight_loops(
 ) -> Any:  # fmt: skip
     """The gradient of the convolution for its weights."""
     _checked(xp, (x, y), size)
+    return _weight_sums(xp, y, None, y.shape[2:], x, size, stride, padding, dilation, groups)
+
+
+def convolution_weight_pooled_loops(
+    xp: Any, y: Any, number: Any, x: Any, size: Sizes, before: Sizes, stride: Sizes,
+    padding: Sizes, dilation: Sizes, groups: int,
+) -> Any:  # fmt: skip
+    """The same where ``y`` is the gradient after pooling; before: the size before that."""
+    _checked(xp, (x, y), size)
+    number = _channels_last(number)
+    return _weight_sums(xp, y, number, before, x, size, stride, padding, dilation, groups)
+
+
+def _channels_last(x: Any) -> Any:
+    """``x`` (N, C, H, W) as contiguous (N, H, W, C)."""
+    return _in_order(x.transpose(0, 2, 3, 1))
+
+
+def _weight_sums(
+    xp: Any, y: Any, number: Any, before: Sizes, x: Any, size: Sizes, stride: Sizes,
+    padding: Sizes, dilation: Sizes, groups: int,
+) -> Any:  # fmt: skip
     inner, outer = x.shape[1] // groups, y.shape[1] // groups
     depthwise = inner == outer == 1 < groups
     strides, steps = x.elements.strides, y.elements.strides
     c = _Convolution(
         x.shape[0], 1 if depthwise else groups, inner, groups if depthwise else outer,
-        _planar(x.shape[2:], 1), strides[:2] + _planar(strides[2:], 0), _planar(y.shape[2:], 1),
+        _planar(x.shape[2:], 1), strides[:2] + _planar(strides[2:], 0), _planar(before, 1),
         _planar(size, 1), _planar(stride, 1), _planar(padding, 0), _planar(dilation, 1),
         False, depthwise,
     )  # fmt: skip
@@ -266,14 +293,84 @@ def convolution_weight_loops(
     (sums,) = xp.routine(
         "convolution.convolution_weight",
         (
-            *c.sizes(), int(depthwise), bands, *tiles, *steps[:2], *_planar(steps[2:], 0), together,
-            parts,
+            *c.sizes(), int(depthwise), bands, *tiles, int(number is not None), *steps[:2],
+            *_planar(steps[2:], 0), together, parts,
         ),
-        [x, y], [((parts * floats,), np.float32)], parts, 1, c.products * c.images // 8,
+        [x, y, y if number is None else number], [((parts * floats,), np.float32)], parts, 1,
+        c.products * c.images // 8,
     )  # fmt: skip
+    return _summed(xp, sums, (y.shape[1], inner, *size), c, parts, (c.taps, c.taps * inner))
+
+
+def _summed(xp: Any, sums: Any, shape: Sizes, c: _Convolution, parts: int, steps: Sizes) -> Any:
+    """The sums of the parts of a batch as one gradient. steps: of channels of input and result."""
     (found,) = xp.routine(
-        "convolution.convolution_weight_sum", (c.groups, inner, c.outer, c.taps, parts), [sums],
-        [((y.shape[1], inner, *size), np.float32)], c.blocks,
-        max(1, c.blocks * _PIECE // (parts * floats)), parts * floats // 4,
+        "convolution.convolution_weight_sum",
+        (c.groups, c.inner, c.outer, c.taps, parts, *steps), [sums], [(shape, np.float32)],
+        c.blocks, max(1, c.blocks * _PIECE // sums.size), sums.size // 4,
     )  # fmt: skip
     return found
+
+
+# --- with a pool of 2 x 2 positions ---------------------------------------------------------------
+
+
+def convolution_pooled_loops(
+    xp: Any, x: Any, weight: Any, bias: Any, size: Sizes, stride: Sizes, padding: Sizes,
+    dilation: Sizes, groups: int, positive: bool,
+) -> Any:  # fmt: skip
+    """The largest of 2 x 2 positions of the convolution, and which it was; size: before that."""
+    _checked(xp, (x, weight, bias), size)
+    weight = _in_order(weight)
+    bias = None if bias is None else _in_order(bias)
+    outer, inner = weight.shape[:2]
+    even = tuple([n // 2 * 2 for n in size])
+    c = _Convolution(
+        x.shape[0], 1, inner, outer, x.shape[2:], x.elements.strides, even, weight.shape[2:],
+        stride, padding, dilation,
+    )  # fmt: skip
+    bands = c.bands(_ROOM, 1 << 24, 2)
+    if not bands or groups != 1:
+        xp.refuse("convolutions of such long rows are computed in tiles")
+    counts = even[0] // 2 // bands, even[1] // 2
+    tiles = [_tile(lanes, *counts, c.outer, 2) for lanes in _REGISTERS]
+    packed = _packed(xp, weight, bias, c, (0, c.taps, c.taps * inner))
+    items, products = c.images * bands, c.products
+    shape = x.shape[0], size[0] // 2, size[1] // 2, outer
+    found = xp.routine(
+        "convolution.convolution_pooled", (*c.sizes(), bands, *tiles, int(positive)), [x, packed],
+        [(shape, np.float32), (shape, np.uint8)], items,
+        max(1, items * _PIECE // (products * c.images)), products * c.images // 8,
+    )  # fmt: skip
+    return tuple([a.transpose(0, 3, 1, 2) for a in found])
+
+
+def convolution_pooled_gradients_loops(
+    xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
+) -> Any:
+    """The gradients for ``x`` and for the weights; see ``ops/convolution_pooling.py``."""
+    _checked(xp, (g, x, weight), size)
+    weight, number = _in_order(weight), _channels_last(number)
+    outer, inner, *kernel = weight.shape
+    box = math.prod([n + k - 1 for n, k in zip(size, kernel, strict=True)]) * inner
+    pools = math.prod([n // 2 for n in size]) * outer
+    if inner % 16 or 2 * (box + pools) > _ROOM:
+        xp.refuse("they are computed one after the other")
+    c = _Convolution(
+        x.shape[0], 1, outer, inner, x.shape[2:], x.elements.strides, size, tuple(kernel), (1, 1),
+        padding, (1, 1),
+    )  # fmt: skip
+    packed = _packed(xp, weight, None, c, (0, inner * c.taps, c.taps))
+    parts, floats = min(c.images, _PARTS), c.taps * inner * outer
+    (dx, sums) = xp.routine(
+        "convolution.convolution_pooled_gradients",
+        (
+            c.images, inner, outer, *c.x_size, *c.x_steps, *size, *kernel, *padding,
+            *g.elements.strides, parts,
+        ),
+        [x, packed, g, number],
+        [((c.images, *c.x_size, inner), np.float32), ((parts * floats,), np.float32)], parts, 1,
+        c.products * c.images // 8,
+    )  # fmt: skip
+    steps = (inner * c.taps, c.taps)
+    return dx.transpose(0, 3, 1, 2), _summed(xp, sums, weight.shape, c, parts, steps)

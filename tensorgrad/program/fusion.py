@@ -46,6 +46,8 @@ def fuse(program: Program) -> Program:
         return program
     if any(i.op.name == "max_pool" for i in program):
         program = _sum_before_spreading(_fuse_pools(program))
+        if program.on_host and any(i.op.name == "convolution" for i in program):
+            program = _pool_convolutions(program)
     return program
 
 
@@ -165,3 +167,101 @@ def _sum_before_spreading(program: Program) -> Program:
         return replace(i, inputs=(made.inputs[0],)) if tiled <= summed else i
 
     return program.copy([moved(i) for i in program])
+
+
+# --- convolutions with pools ----------------------------------------------------------------------
+
+
+def _pool_convolutions(program: Program) -> Program:
+    """Convolutions that are pooled over tiles of 2 x 2 positions store the largest ones alone.
+
+    Their gradients are made of that after pooling, instead of what that is before it.
+    """
+    uses = _Uses(program)
+    changed: dict[Instruction, list[Instruction]] = {}
+    for i in program:
+        if i.op.name == "convolution":
+            _pool_convolution(uses, i, changed)
+        elif i.op.name == "spread_tiles":
+            _pool_gradients(uses, i, changed)
+    return program.copy([new for i in program for new in changed.get(i, [i])])
+
+
+def _is_pooled(i: Instruction, size: tuple[int, ...], y: Value) -> bool:
+    """Whether the windows of ``i`` are tiles of 2 x 2 of the last two axes, and all is float32."""
+    windows = i.attrs["windows"]
+    twos = len(windows) == 2 and all(w.kernel == w.stride == 2 for w in windows)
+    return twos and len(size) == 2 and y.dtype == np.float32
+
+
+def _pool_convolution(
+    uses: _Uses, i: Instruction, changed: dict[Instruction, list[Instruction]]
+) -> None:
+    from tensorgrad.ops.convolution_pooling import CONVOLUTION_POOLED
+
+    pool = uses.only(i.outputs[0], "max_pool_tiles")
+    if (
+        pool is None
+        or i.attrs["groups"] != 1
+        or not _is_pooled(pool, i.attrs["size"], i.outputs[0])
+    ):
+        return
+    largest, number = pool.outputs
+    relu = uses.only(largest, "relu")
+    y = largest if relu is None else relu.outputs[0]
+    changed[i] = []
+    if relu is not None:
+        changed[relu] = []
+    attrs = {**i.attrs, "positive": relu is not None}
+    changed[pool] = [
+        replace(i, op=CONVOLUTION_POOLED, attrs=attrs, outputs=[y, number], residual=1)
+    ]
+
+
+def _pool_gradients(
+    uses: _Uses, spread: Instruction, changed: dict[Instruction, list[Instruction]]
+) -> None:
+    """The gradients of a convolution for its weights, or for input and weights."""
+    from tensorgrad.ops import convolution_pooling as pooled
+
+    whole, size = spread.outputs[0], spread.attrs["size"]
+    readers = uses.readers.get(whole, [])
+    weights = [i for i in readers if i.op.name == "convolution_weight" and i.inputs[1] is not whole]
+    inputs = [i for i in readers if i.op.name == "convolution_input" and i.inputs[1] is not whole]
+    alone = whole not in uses.kept and len(weights) == 1 and len(readers) == 1 + len(inputs)
+    if not alone or len(inputs) > 1 or not _is_pooled(spread, size, whole):
+        return
+    w = weights[0]
+    if w.attrs["groups"] != 1:
+        return
+    if not inputs:
+        changed[spread] = []
+        given = (*spread.inputs, w.inputs[1])
+        attrs = {**w.attrs, "before": size}
+        changed[w] = [replace(w, op=pooled.CONVOLUTION_WEIGHT_POOLED, inputs=given, attrs=attrs)]
+    elif _is_together(w, inputs[0], size):
+        x, weight = w.inputs[1], inputs[0].inputs[1]
+        changed[spread] = changed[w] = changed[inputs[0]] = []
+        changed[spread] = [
+            replace(w, op=pooled.CONVOLUTION_POOLED_GRADIENTS,
+                    inputs=(*spread.inputs, x, weight),
+                    attrs={"size": size, "padding": w.attrs["padding"]},
+                    outputs=[inputs[0].outputs[0], w.outputs[0]], residual=1)
+        ]  # fmt: skip
+
+
+def _is_together(w: Instruction, i: Instruction, size: tuple[int, ...]) -> bool:
+    """Whether the gradients for weights and input of one convolution are worth one routine."""
+    x, weight = w.inputs[1], i.inputs[1]
+    names = ("stride", "padding", "dilation", "groups")
+    if any(w.attrs[name] != i.attrs[name] for name in names) or i.inputs[2] is not None:
+        return False
+    kernel, padding = w.attrs["size"], w.attrs["padding"]
+    covered = tuple([n + k - 1 - 2 * p for n, k, p in zip(size, kernel, padding, strict=True)])
+    return (
+        w.attrs["stride"] == w.attrs["dilation"] == (1, 1)
+        and weight.shape[2:] == kernel
+        and x.shape[2:] == i.attrs["size"] == covered
+        and x.shape[1] % 16 == 0
+        and kernel[0] * kernel[1] <= 9
+    )

@@ -19,7 +19,13 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
-from tensorgrad.ops import attention, recurrence, recurrence_loops, tiled_pooling
+from tensorgrad.ops import (
+    attention,
+    convolution_pooling,
+    recurrence,
+    recurrence_loops,
+    tiled_pooling,
+)
 from tensorgrad.ops.shaping import RecordedPart, sum_of_recorded
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.ops.windows import strided
@@ -167,6 +173,29 @@ def _pools_of_programs(x: Tensor) -> None:
         tiled_pooling.SPREAD_TILES,
         (x[:, :2].reshape(1, 3, 2), number),
         {"size": (4,), "windows": windows},
+    )
+    _pooled_convolution()
+
+
+def _pooled_convolution() -> None:
+    rng = np.random.default_rng(0)
+    image, weight = (Tensor(rng.standard_normal(n)) for n in ((2, 3, 4, 5), (2, 3, 3, 3)))
+    g, number = Tensor(rng.standard_normal((2, 2, 2, 2))), Tensor(np.ones((2, 2, 2, 2), np.uint8))
+    one, rest = (1, 1), {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
+    apply(
+        convolution_pooling.CONVOLUTION_POOLED,
+        (image, weight, None),
+        {"size": (4, 5), "padding": one, "positive": True, **rest},
+    )
+    apply(
+        convolution_pooling.CONVOLUTION_WEIGHT_POOLED,
+        (g, number, image),
+        {"size": (3, 3), "before": (4, 5), "padding": one, **rest},
+    )
+    apply(
+        convolution_pooling.CONVOLUTION_POOLED_GRADIENTS,
+        (g, number, image, weight),
+        {"size": (4, 5), "padding": one},
     )
 
 

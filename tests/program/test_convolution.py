@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from program.captured import Captured
+from program.vector_widths import WIDTHS, built
 
 import tensorgrad as tg
 from tensorgrad import Tensor
-from tensorgrad.nn.functional import conv1d, conv2d
+from tensorgrad.nn.functional import conv1d, conv2d, max_pool2d
+from tensorgrad.program import pool
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,20 +49,138 @@ def drawn(rng: np.random.Generator, axes: int) -> tuple[list[Array], dict[str, A
     return given, options
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_values_and_gradients_are_those_of_float64(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    axes = 1 + (seed % 4 != 0)
-    given, options = drawn(rng, axes)
-    given = [a.astype(np.float32, order="K") for a in given]
+def assert_exact(found: Any, eager: Any, exact: Any) -> None:
+    """As close to float64 as eager mode is, or within a few last bits."""
+    for a, b, e in zip(found, eager, exact, strict=True):
+        scale = abs(e.numpy()).max() + 1e-30
+        error = abs(b.numpy() - e.numpy()).max() / scale
+        assert abs(np.asarray(a) - e.numpy()).max() / scale <= max(4 * error, 2e-6)
+
+
+def tensors(given: list[Array], dtype: Any = np.float32) -> list[Tensor]:
+    kind = tg.float64 if dtype is np.float64 else tg.float32
+    return [Tensor(a.astype(dtype, order="K"), dtype=kind, requires_grad=True) for a in given]
+
+
+def step_of(axes: int, options: dict[str, Any]) -> Callable[..., list[Tensor]]:
+    """A convolution and all its gradients."""
 
     def step(x: Tensor, w: Tensor, *bias: Tensor) -> list[Tensor]:
         y = (conv1d, conv2d)[axes - 1](x, w, bias[0] if bias else None, **options)
         return [y.detach(), *tg.autograd.grad(tg.sum(y * y), [x, w, *bias])]
 
-    singles = [Tensor(a, requires_grad=True) for a in given]
-    wanted = step(*[Tensor(a.astype(np.float64), requires_grad=True) for a in given])
-    for found, eager, exact in zip(Captured(step, singles)(*singles), step(*singles), wanted):
-        scale = abs(exact.numpy()).max() + 1e-30
-        error = abs(eager.numpy() - exact.numpy()).max() / scale
-        assert abs(found - exact.numpy()).max() / scale <= max(4 * error, 2e-6)
+    return step
+
+
+def pooling(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+    """A convolution, ReLU and a pool, and all gradients."""
+    y = max_pool2d(tg.relu(conv2d(x * 1.0, w, b, padding=w.shape[-1] // 2)), 2)
+    return [y.detach(), *tg.autograd.grad(tg.sum(y * y), [x, w, b])]
+
+
+def pooled_case(rng: np.random.Generator, inner: int = 16) -> list[Array]:
+    """Input, weights and bias for ``pooling``."""
+    kernel, outer = int(rng.choice([1, 3])), int(rng.choice([5, 16, 20]))
+    size = rng.integers(4, 12, 2)
+    shapes = [(3, inner, *size), (outer, inner, kernel, kernel), (outer,)]
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_values_and_gradients_are_those_of_float64(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    axes = 1 + (seed % 4 != 0)
+    given, options = drawn(rng, axes)
+    step, singles = step_of(axes, options), tensors(given)
+    program = Captured(step, singles)
+    assert "call" not in "".join(program.executor.lines())
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pooled_convolutions_and_their_gradients_are_those_of_float64(seed: int) -> None:
+    given = pooled_case(np.random.default_rng(seed), [1, 3, 16, 32, 16, 16][seed])
+    singles = tensors(given)
+    program = Captured(pooling, singles)
+    names = [i.op.name for i in program.program]
+    assert "convolution_pooled" in names
+    assert "convolution" not in names
+    assert ("convolution_pooled_gradients" in names) == (given[0].shape[1] % 16 == 0)
+    assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_spreads_as_in_eager_mode(which: int, bad: float) -> None:
+    rng = np.random.default_rng(which)
+    given, options = drawn(rng, 2)
+    while len(given) < 3:
+        given, options = drawn(rng, 2)
+    for step, arrays in ((step_of(2, options), given), (pooling, pooled_case(rng))):
+        arrays[which].reshape(-1)[rng.integers(arrays[which].size)] = bad
+        singles = tensors(arrays)
+        with np.errstate(all="ignore"):
+            wanted = step(*singles)
+            found = Captured(step, singles)(*singles)
+        for a, b in zip(found, wanted, strict=True):
+            finite = np.isfinite(b.numpy())
+            np.testing.assert_array_equal(np.asarray(a)[~finite], b.numpy()[~finite])
+            assert np.isfinite(np.asarray(a)[finite]).all()
+
+
+def test_a_pool_whose_convolution_is_seen_keeps_it() -> None:
+    def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+        y = conv2d(x, w, b, padding=1)
+        z = max_pool2d(y, 2)
+        return [y.detach(), *tg.autograd.grad(tg.sum(z * z), [x, w, b])]
+
+    given = pooled_case(np.random.default_rng(0))
+    singles = tensors(given)
+    program = Captured(step, singles)
+    assert "convolution" in [i.op.name for i in program.program]
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    shapes = [(9, 16, 18, 20), (20, 16, 3, 3), (20,)]
+    singles = tensors([rng.standard_normal(shape) for shape in shapes])
+    plain = step_of(2, {"padding": 1, "stride": (1, 2)})
+    for step in (plain, pooling):
+        results = []
+        for threads in "13":
+            monkeypatch.setenv("TENSORGRAD_THREADS", threads)
+            results.append(Captured(step, singles)(*singles))
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    options = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
+    shapes = [(2, 10, 11, 9), (38, 5, 3, 3), (38,)]
+    grouped = [rng.standard_normal(shape) for shape in shapes]
+    deep = [rng.standard_normal(shape) for shape in [(2, 20, 6, 5), (20, 1, 3, 3), (20,)]]
+    cases: list[tuple[Callable[..., list[Tensor]], list[Array]]] = [
+        (step_of(2, options), grouped),
+        (step_of(2, {"padding": 1, "groups": 20}), deep),
+        (pooling, pooled_case(rng)),
+    ]
+    for k, (step, given) in enumerate(cases):
+        singles = tensors(given)
+        program = Captured(step, singles)
+        executor: Any = program.executor
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        text = executor.source.text.replace('#include "support.h"', "")
+        library: Any = built(text, width, folder)
+        library.tg_link(None, None, *executor_links())
+        executor._library = library
+        executor._calls = [executor._segment(number) for number in executor.source.steps]
+        assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+
+
+def executor_links() -> tuple[Any, Any]:
+    """What programs use of the threads."""
+    return pool.library().tg_run, pool.library().tg_rows

@@ -19,6 +19,29 @@ TG long tg_of_lanes(long wide, long middle, long narrow) {
     return TG_L == 16 ? wide : TG_L == 8 ? middle : narrow;
 }
 TG long tg_least(long a, long b) { return a < b ? a : b; }
+typedef uint8_t tg_bytes __attribute__((vector_size(TG_L), aligned(1), may_alias));
+
+/* TG_L bytes as numbers of 32 bits; GCC takes them one by one. */
+TG tg_ivec tg_widened(const uint8_t *p) {
+#if defined(__AVX2__)
+    tg_ivec x;
+    __asm__("vpmovzxbd %1, %0" : "=v"(x) : "m"(*(const tg_bytes *)p));
+    return x;
+#else
+    tg_ivec x = tg_isplat(0);
+    for (int l = 0; l < TG_L; l++) x[l] = p[l];
+    return x;
+#endif
+}
+TG tg_bytes tg_narrowed(tg_ivec x) {
+#if defined(__AVX512F__)
+    tg_bytes found;
+    __asm__("vpmovdb %1, %0" : "=v"(found) : "v"(x));
+    return found;
+#else
+    return __builtin_convertvector(x, tg_bytes);
+#endif
+}
 TG long tg_blocks(long channels) { return (channels + 15) / 16; }
 
 /* Where vector v of packed blocks, `block` apart, begins. */
@@ -34,6 +57,8 @@ typedef struct {
     long transposed; /* gradient for the input: x is the gradient, y that of the input */
     long depthwise;  /* a channel of x for each of y; then groups is 1, in is 1 */
     long bands, tile;
+    long pooled;   /* of 2 x 2 positions the largest is kept, and which it was; y_size is even */
+    long positive; /* a result below 0 is 0 */
 } tg_conv;
 
 /* How the positions of one axis meet taps: position q of the result, at to + q * to_step, is the sum
@@ -174,22 +199,53 @@ TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, con
         }
 }
 
-/* One tile. x: what its first window begins at; y: where its first position goes. */
+/* Stores `lanes` channels, and below them none of the next ones'. */
+TG void tg_store_lanes(float *y, tg_vec x, long lanes) {
+    if (lanes >= TG_L) tg_store(y, x);
+    else tg_store_some(y, x, lanes);
+}
+
+/* Of each 2 x 2 sums the first of the largest ones, or the last NaN, and its number. */
+TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, const tg_vec *sum,
+                        long v, float *y, uint8_t *number) {
+    const long pitch = c.y_size[1] / 2 * c.out;
+    TG_UNROLL for (int r = 0; r < R / 2; r++) TG_UNROLL for (int j = 0; j < P / 2; j++)
+        TG_UNROLL for (int k = 0; k < V; k++) {
+            tg_vec best = sum[(2 * r * P + 2 * j) * V + k];
+            tg_ivec which = tg_isplat(0);
+            TG_UNROLL for (int q = 1; q < 4; q++) {
+                const tg_vec x = sum[((2 * r + q / 2) * P + 2 * j + q % 2) * V + k];
+                const tg_ivec better = (x > best) | (x != x);
+                best = tg_pick(better, x, best);
+                which = (better & q) | (~better & which);
+            }
+            if (c.positive) best = tg_pick(best <= 0.0f, tg_splat(0.0f), best);
+            const long at = r * pitch + j * c.out + (v + k) * TG_L;
+            const long left = c.out % TG_L ? c.out - (v + k) * TG_L : TG_L;
+            const tg_bytes bytes = tg_narrowed(which);
+            tg_store_lanes(y + at, best, left);
+            memcpy(number + at, &bytes, tg_least(left, TG_L));
+        }
+}
+
+/* One tile. x: what its first window begins at; y, number: where its first position goes. */
 TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
                      const tg_axis columns, long pitch, long place, long channel, const float *x,
-                     const float *w, const float *bias, long v, float *y) {
+                     const float *w, const float *bias, long v, float *y, uint8_t *number) {
     tg_vec sum[TG_SUMS];
     TG_UNROLL for (int i = 0; i < R * P; i++) TG_UNROLL for (int k = 0; k < V; k++)
         sum[i * V + k] = tg_load(bias + (v + k) * TG_L);
     tg_conv_sums(R, P, V, c, rows, columns, pitch, place, channel, x, w, v, sum);
+    if (c.pooled) {
+        tg_store_pooled(R, P, V, c, sum, v, y, number);
+        return;
+    }
     const long channels = c.groups * c.out;
     TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++)
         TG_UNROLL for (int k = 0; k < V; k++) {
             float *to = y + (r * rows.to_step * c.y_size[1] + j * columns.to_step) * channels;
-            const long left = c.out % TG_L ? c.out - (v + k) * TG_L : TG_L;
-            const tg_vec s = sum[(r * P + j) * V + k];
-            if (left >= TG_L) tg_store(to + (v + k) * TG_L, s);
-            else tg_store_some(to + (v + k) * TG_L, s, left);
+            tg_store_lanes(to + (v + k) * TG_L, sum[(r * P + j) * V + k],
+                           c.out % TG_L ? c.out - (v + k) * TG_L : TG_L);
         }
 }
 
@@ -197,7 +253,7 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
  * overlaps with the last one. */
 TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_axis columns,
                      long pitch, long place, long channel, const float *x, const float *w,
-                     const float *bias, float *y, long q, long end) {
+                     const float *bias, float *y, uint8_t *number, long q, long end) {
     const long vectors = (c.out + TG_L - 1) / TG_L, channels = c.groups * c.out;
     const int P = tg_least(c.tile >> 8 & 255, columns.count), V = tg_least(c.tile & 255, vectors);
     for (long v = 0; v < vectors; v += V) {
@@ -209,9 +265,11 @@ TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_
                 const float *from = x + (row - q) * rows.step * pitch +
                                     column * columns.step * place +
                                     (c.depthwise ? u * TG_L : 0);
-                float *to = y + ((rows.to + row * rows.to_step) * c.y_size[1] + columns.to +
-                                 column * columns.to_step) * channels;
-                tg_conv_tile(R, P, V, c, rows, columns, pitch, place, channel, from, w, bias, u, to);
+                const long to = c.pooled ? row / 2 * (c.y_size[1] / 2) + column / 2
+                                         : (rows.to + row * rows.to_step) * c.y_size[1] +
+                                               columns.to + column * columns.to_step;
+                tg_conv_tile(R, P, V, c, rows, columns, pitch, place, channel, from, w, bias, u,
+                             y + to * channels, number + to * channels);
             }
         }
     }
@@ -219,10 +277,10 @@ TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_
 
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
 TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
-                      long place, long channel, const float *x, const float *w, float *y, long q,
-                      long end) {
+                      long place, long channel, const float *x, const float *w, float *y,
+                      uint8_t *number, long q, long end) {
     const long blocks = tg_blocks(c.out), block = c.kernel[0] * c.kernel[1] * c.in * 16;
-    const int R = tg_least(c.tile >> 16, rows.count);
+    const int R = tg_least(c.tile >> 16, rows.count), one = c.pooled ? 2 : 1;
     const long stop = tg_least(end, rows.count);
     const float *from = x + (rows.taps ? rows.from - tg_lowest(c, 0) : 0) * pitch +
                         (columns.taps ? columns.from - tg_lowest(c, 1) : 0) * place;
@@ -232,24 +290,25 @@ TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns
         const float *at = from + g * c.in * channel;
         if (stop - q >= R)
             tg_conv_band(R, c, rows, columns, pitch, place, channel, at, weights, bias,
-                         y + g * c.out, q, stop);
-        else if (R > 1 && q < stop)
-            tg_conv_band(1, c, rows, columns, pitch, place, channel, at, weights, bias,
-                         y + g * c.out, q, stop);
+                         y + g * c.out, number, q, stop);
+        else if (R > one && q < stop)
+            tg_conv_band(one, c, rows, columns, pitch, place, channel, at, weights, bias,
+                         y + g * c.out, number, q, stop);
     }
 }
 
 /* Items [begin, end) of images * bands: y, channels last, of x and packed weights. */
-TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float *y, long begin,
-                          long end) {
+TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float *y,
+                          uint8_t *number, long begin, long end) {
+    const long one = c.pooled ? 2 : 1, made = c.y_size[0] / one * (c.y_size[1] / one) * c.groups * c.out;
     const long channels = tg_channels(c), count = tg_count(c, 0);
     const long columns = tg_extent(c, 1, tg_count(c, 1)), inside = tg_inside(c);
     const long pitch = inside ? c.x_step[0] : columns * channels;
     const long place = inside ? c.x_step[1] : channels, channel = inside ? c.x_channel : 1;
     for (long item = begin; item < end; item++) {
         const long image = item / c.bands, band = item % c.bands;
-        const long q = c.bands == 1 ? 0 : band * count / c.bands;
-        const long stop = c.bands == 1 ? count : (band + 1) * count / c.bands;
+        const long q = c.bands == 1 ? 0 : band * (count / one) / c.bands * one;
+        const long stop = c.bands == 1 ? count : (band + 1) * (count / one) / c.bands * one;
         const long step = c.transposed ? 1 : c.stride[0];
         const float *from = x + image * c.x_image;
         if (inside) {
@@ -261,12 +320,11 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float
                         columns);
             from = box;
         }
-        float *to = y + image * c.y_size[0] * c.y_size[1] * c.groups * c.out;
         const long phases[2] = {c.transposed ? c.stride[0] : 1, c.transposed ? c.stride[1] : 1};
         TG_UNROLL for (int r = 0; r < phases[0]; r++) TG_UNROLL for (int k = 0; k < phases[1]; k++)
             if (r < c.y_size[0] && k < c.y_size[1])
                 tg_conv_phase(c, tg_axis_of(c, 0, r), tg_axis_of(c, 1, k), pitch, place, channel,
-                              from, w, to, q, stop);
+                              from, w, y + image * made, number + image * made, q, stop);
     }
 }
 
@@ -281,8 +339,26 @@ TG void tg_convolution(long images, long groups, long in, long out, long x_rows,
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
         {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, transposed, depthwise,
-        bands, tg_of_lanes(tile16, tile8, tile4)};
-    tg_convolution_of(c, x, w, y, begin, end);
+        bands, tg_of_lanes(tile16, tile8, tile4), 0, 0};
+    tg_convolution_of(c, x, w, y, 0, begin, end);
+}
+
+/* The same with the largest of 2 x 2 positions, and which of them it was: y_rows and y_columns are
+ * those before, and even. */
+TG void tg_convolution_pooled(long images, long groups, long in, long out, long x_rows, long x_columns,
+                              long x_image, long x_channel, long x_row, long x_column, long y_rows,
+                              long y_columns, long kernel_rows, long kernel_columns,
+                              long stride_rows, long stride_columns, long padding_rows,
+                              long padding_columns, long dilation_rows, long dilation_columns,
+                              long bands, long tile16, long tile8, long tile4, long positive,
+                              const float *x, const float *w, float *y, uint8_t *number, long begin,
+                              long end) {
+    const tg_conv c = {
+        images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
+        {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
+        {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, 0, bands,
+        tg_of_lanes(tile16, tile8, tile4), 1, positive};
+    tg_convolution_of(c, x, w, y, number, begin, end);
 }
 
 /* --- the gradient for the weights ---------------------------------------------------------------- */
@@ -346,9 +422,32 @@ TG void tg_weight_group(const tg_conv c, long span, long spans, long images, lon
             }
 }
 
+/* Rows [q, end) of what a gradient after pooling 2 x 2 positions is before that. */
+TG void tg_spread_rows(float *restrict to, const tg_conv c, const float *restrict g, long channel,
+                       const long step[2], const uint8_t *restrict number, long q, long end) {
+    const long rows = c.y_size[0] / 2, columns = c.y_size[1] / 2;
+    for (long r = q; r < end; r++)
+        for (long j = 0; j < c.y_size[1]; j++, to += c.out) {
+            if (r / 2 >= rows || j / 2 >= columns) {
+                memset(to, 0, 4 * c.out);
+                continue;
+            }
+            const float *from = g + r / 2 * step[0] + j / 2 * step[1];
+            const uint8_t *at = number + (r / 2 * columns + j / 2) * c.out;
+            const int own = r % 2 * 2 + j % 2;
+            const long whole = channel == 1 ? c.out / TG_L * TG_L : 0;
+            for (long l = 0; l < whole; l += TG_L) {
+                const tg_vec value = tg_load(from + l);
+                tg_store(to + l, tg_pick(tg_widened(at + l) == own, value, tg_splat(0.0f)));
+            }
+            for (long l = whole; l < c.out; l++) to[l] = at[l] == own ? from[l * channel] : 0.0f;
+        }
+}
+
 /* One box: images from `image` on, rows [q, end) of the result, to be added to `total`. */
 TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
-                      const float *x, const float *y, float *total, long images, long q, long end) {
+                      const float *x, const float *y, const uint8_t *number, float *total,
+                      long images, long q, long end) {
     const long channels = tg_channels(c), columns = tg_extent(c, 1, c.y_size[1]), made = c.groups * c.out;
     const long height = tg_extent(c, 0, end - q), rows = end - q, inside = tg_inside(c);
     float *box = tg_rows(0);
@@ -364,12 +463,16 @@ TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long 
                         height, tg_lowest(c, 1), columns);
         x = tg_rows(0);
     }
-    if (y_channel == 1 && c.out % 16 == 0) {
+    if (!c.pooled && y_channel == 1 && c.out % 16 == 0) {
         y += q * y_step[0];
     } else {
+        const long pools = c.y_size[0] / 2 * (c.y_size[1] / 2) * made;
         y_lie = (tg_lie){rows * c.y_size[1] * made, c.y_size[1] * made, made, 0};
         for (long n = 0; n < images; n++)
-            tg_copy_box(box + n * y_lie.image, y + n * y_image, c.y_size, made, y_channel, y_step, q,
+            if (c.pooled)
+                tg_spread_rows(box + n * y_lie.image, c, y + n * y_image, y_channel, y_step,
+                               number + n * pools, q, end);
+            else tg_copy_box(box + n * y_lie.image, y + n * y_image, c.y_size, made, y_channel, y_step, q,
                         rows, 0, c.y_size[1]);
         y = box;
     }
@@ -384,44 +487,54 @@ TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long 
 
 /* Parts [begin, end) of the batch. Each has sums of its own, [group][block][tap][channel][16]. An item
  * is a band of rows of `together` images. */
+TG void tg_weight_parts(const tg_conv c, const long y_step[2], long y_image, long y_channel,
+                        long together, long parts, const float *x, const float *y,
+                        const uint8_t *number, float *sums, long begin, long end) {
+    const long one = c.groups * tg_blocks(c.out) * c.kernel[0] * c.kernel[1] * c.in * 16;
+    const long items = (c.images + together - 1) / together * c.bands, height = c.y_size[0];
+    const long pools = height / 2 * (c.y_size[1] / 2) * c.groups * c.out;
+    for (long part = begin; part < end; part++) {
+        float *total = sums + part * one;
+        memset(total, 0, 4 * one);
+        for (long item = part * items / parts; item < (part + 1) * items / parts; item++) {
+            const long image = item / c.bands * together, band = item % c.bands;
+            const long q = c.bands == 1 ? 0 : band * height / c.bands;
+            const long stop = c.bands == 1 ? height : (band + 1) * height / c.bands;
+            const long count =
+                c.images % together ? tg_least(together, c.images - image) : together;
+            tg_weight_box(c, y_step, y_image, y_channel, x + image * c.x_image,
+                          y + image * y_image, number + image * pools, total, count, q, stop);
+        }
+    }
+}
+
 TG void tg_convolution_weight(long images, long groups, long in, long out, long x_rows,
                               long x_columns, long x_image, long x_channel, long x_row,
                               long x_column, long y_rows, long y_columns, long kernel_rows,
                               long kernel_columns, long stride_rows, long stride_columns,
                               long padding_rows, long padding_columns, long dilation_rows,
                               long dilation_columns, long depthwise, long bands, long tile16,
-                              long tile8, long tile4, long y_image, long y_channel, long y_row,
-                              long y_column, long together, long parts, const float *x,
-                              const float *y, float *sums, long begin, long end) {
+                              long tile8, long tile4, long pooled, long y_image, long y_channel,
+                              long y_row, long y_column, long together, long parts, const float *x,
+                              const float *y, const uint8_t *number, float *sums, long begin,
+                              long end) {
     const tg_conv c = {
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
         {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, depthwise,
-        bands, tg_of_lanes(tile16, tile8, tile4)};
+        bands, tg_of_lanes(tile16, tile8, tile4), pooled, 0};
     const long y_step[2] = {y_row, y_column};
-    const long one = groups * tg_blocks(out) * kernel_rows * kernel_columns * in * 16;
-    const long items = (images + together - 1) / together * bands;
-    for (long part = begin; part < end; part++) {
-        float *total = sums + part * one;
-        memset(total, 0, 4 * one);
-        for (long item = part * items / parts; item < (part + 1) * items / parts; item++) {
-            const long image = item / bands * together, band = item % bands;
-            const long q = bands == 1 ? 0 : band * y_rows / bands;
-            const long stop = bands == 1 ? y_rows : (band + 1) * y_rows / bands;
-            const long count = images % together ? tg_least(together, images - image) : together;
-            tg_weight_box(c, y_step, y_image, y_channel, x + image * x_image, y + image * y_image,
-                          total, count, q, stop);
-        }
-    }
+    tg_weight_parts(c, y_step, y_image, y_channel, together, parts, x, y, number, sums, begin, end);
 }
 
-/* Blocks [begin, end) of groups * blocks: the parts' sums added in order, as (groups * out, in, taps). */
-TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts,
-                                  const float *sums, float *w, long begin, long end) {
+/* Blocks [begin, end) of groups * blocks: the parts' sums added in order. The steps are those of the
+ * weights' axes; those of groups follow each other. */
+TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long in_step,
+                                  long out_step, const float *sums, float *w, long begin, long end) {
     const long blocks = tg_blocks(out), block = taps * in * 16, one = groups * blocks * block;
     for (long b = begin; b < end; b++) {
         const long first = b % blocks * 16, lanes = tg_least(16, out - first);
-        float *to = w + (b / blocks * out + first) * in * taps;
+        float *to = w + (b / blocks * out + first) * out_step;
         for (long i = 0; i < in; i++)
             for (long t = 0; t < taps; t++) {
                 const float *from = sums + b * block + (t * in + i) * 16;
@@ -429,8 +542,130 @@ TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, lon
                 for (int l = 0; l < 16; l++) total[l] = from[l];
                 for (long p = 1; p < parts; p++)
                     for (int l = 0; l < 16; l++) total[l] += from[p * one + l];
-                for (long l = 0; l < lanes; l++) to[(l * in + i) * taps + t] = total[l];
+                for (long l = 0; l < lanes; l++) to[l * out_step + i * in_step + t] = total[l];
             }
+    }
+}
+
+/* --- both gradients of a convolution that is pooled ----------------------------------------------- */
+
+/* A gradient after pooling is not zero at one of four positions at most: so a quarter of the products
+ * do, for numbers that are finite. Lanes are channels of the input, a multiple of 16; with stride 1 the
+ * windows cover the input and its border, the box. */
+typedef struct {
+    long in, out, rows, columns, kernel[2], box[2]; /* rows, columns: before pooling */
+} tg_pooled;
+
+TG int tg_all_finite(const float *x, long count) {
+    tg_vec sum = tg_splat(0.0f);
+    for (long i = 0; i < count; i += TG_L) sum += tg_load(x + i) * 0.0f;
+    int finite = 1;
+    for (int l = 0; l < TG_L; l++) finite &= sum[l] == 0.0f;
+    return finite;
+}
+
+/* For each channel of the result its gradients, and the first place in the box that they meet. */
+TG void tg_pooled_places(const tg_pooled c, const float *g, long channel, const long step[2],
+                         const uint8_t *number, float *values, int32_t *places) {
+    const long rows = c.rows / 2, columns = c.columns / 2;
+    for (long o = 0; o < c.out; o++)
+        for (long r = 0; r < rows; r++)
+            for (long j = 0; j < columns; j++) {
+                const long at = (o * rows + r) * columns + j, q = number[(r * columns + j) * c.out + o];
+                values[at] = g[o * channel + r * step[0] + j * step[1]];
+                places[at] = ((2 * r + q / 2) * c.box[1] + 2 * j + q % 2) * c.in;
+            }
+}
+
+/* Channel o of the result and one vector of the input's. x, d: the box and its gradient; w, total: of
+ * this channel and these, tap by tap. */
+TG void tg_pooled_channel(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
+                          const float *w, float *total, const float *values,
+                          const int32_t *places) {
+    const long tap = c.out * 16;
+    tg_vec s[K0 * K1], f[K0 * K1];
+    TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
+        s[t] = tg_splat(0.0f);
+        f[t] = tg_load(w + t * tap);
+    }
+    for (long i = 0; i < c.rows / 2 * (c.columns / 2); i++) {
+        const tg_vec v = tg_splat(values[i]);
+        const float *p = x + places[i];
+        float *q = d + places[i];
+        TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
+            const long at = (t / K1 * c.box[1] + t % K1) * c.in;
+            s[t] += v * tg_load(p + at);
+            tg_store(q + at, tg_load(q + at) + v * f[t]);
+        }
+    }
+    TG_UNROLL for (int t = 0; t < K0 * K1; t++)
+        tg_store(total + t * tap, tg_load(total + t * tap) + s[t]);
+}
+
+/* The same with all products, where one factor may be zero and the other is not finite. */
+static __attribute__((noinline)) void tg_pooled_everything(
+    const tg_pooled c, const float *x, float *d, const float *w, float *total, const float *values,
+    const int32_t *places) {
+    const long columns = c.columns / 2;
+    for (long r = 1 - c.kernel[0]; r < c.box[0]; r++)
+        for (long j = 1 - c.kernel[1]; j < c.box[1]; j++) {
+            const int inside = r >= 0 && r < c.rows && j >= 0 && j < c.columns;
+            const long own = (r * c.box[1] + j) * c.in, i = r / 2 * columns + j / 2;
+            const int pooled = inside && r / 2 < c.rows / 2 && j / 2 < columns && places[i] == own;
+            const tg_vec v = tg_splat(pooled ? values[i] : 0.0f);
+            for (long a = 0; a < c.kernel[0]; a++)
+                for (long b = 0; b < c.kernel[1]; b++) {
+                    if (r + a < 0 || r + a >= c.box[0] || j + b < 0 || j + b >= c.box[1]) continue;
+                    const long at = own + (a * c.box[1] + b) * c.in;
+                    const long t = (a * c.kernel[1] + b) * c.out * 16;
+                    if (inside) tg_store(total + t, tg_load(total + t) + v * tg_load(x + at));
+                    tg_store(d + at, tg_load(d + at) + v * tg_load(w + t));
+                }
+        }
+}
+
+/* Parts [begin, end) of the batch: the gradient for x, channels last, and sums for the weights,
+ * [block of channels of x][tap][channel of the result][16], as w is packed. */
+TG void tg_convolution_pooled_gradients(
+    long images, long in, long out, long x_rows, long x_columns, long x_image, long x_channel,
+    long x_row, long x_column, long rows, long columns, long kernel_rows, long kernel_columns,
+    long padding_rows, long padding_columns, long g_image, long g_channel, long g_row, long g_column,
+    long parts, const float *x, const float *w, const float *g, const uint8_t *number, float *dx,
+    float *sums, long begin, long end) {
+    const tg_pooled c = {in, out, rows, columns, {kernel_rows, kernel_columns},
+                         {rows + kernel_rows - 1, columns + kernel_columns - 1}};
+    const long x_size[2] = {x_rows, x_columns}, x_step[2] = {x_row, x_column};
+    const long g_step[2] = {g_row, g_column}, size = c.box[0] * c.box[1] * in;
+    const long pools = rows / 2 * (columns / 2), count = kernel_rows * kernel_columns * in * out;
+    float *box = tg_rows(0), *d = box + size, *values = d + size;
+    int32_t *places = (int32_t *)(values + pools * out);
+    const int weights_finite = tg_all_finite(w, count);
+    for (long part = begin; part < end; part++) {
+        float *total = sums + part * count;
+        memset(total, 0, 4 * count);
+        for (long n = part * images / parts; n < (part + 1) * images / parts; n++) {
+            tg_copy_box(box, x + n * x_image, x_size, in, x_channel, x_step, -padding_rows, c.box[0],
+                        -padding_columns, c.box[1]);
+            memset(d, 0, 4 * size);
+            tg_pooled_places(c, g + n * g_image, g_channel, g_step, number + n * pools * out, values,
+                             places);
+            const int finite = weights_finite && tg_all_finite(box, size);
+            for (long v = 0; v < in / TG_L; v++)
+                for (long o = 0; o < out; o++) {
+                    const long at = tg_vector_at(v, count / (in / 16)) + o * 16;
+                    if (finite)
+                        tg_pooled_channel(kernel_rows, kernel_columns, c, box + v * TG_L, d + v * TG_L,
+                                          w + at, total + at, values + o * pools,
+                                          places + o * pools);
+                    else
+                        tg_pooled_everything(c, box + v * TG_L, d + v * TG_L, w + at, total + at,
+                                             values + o * pools, places + o * pools);
+                }
+            for (long r = 0; r < x_rows; r++)
+                memcpy(dx + (n * x_rows + r) * x_columns * in,
+                       d + ((r + padding_rows) * c.box[1] + padding_columns) * in,
+                       4 * x_columns * in);
+        }
     }
 }
 #endif
