@@ -22,16 +22,18 @@ _LANES = (4, 8, 16)
 # The rows of a piece of the batch, which all weights are read for: as few as keep what is read from
 # the second cache behind the arithmetic; more, where weights come from the third.
 _ROWS, _MANY_ROWS, _IN_CACHE = 8, 16, 1 << 18
+# What is projected has a row in the memory of the thread for each row of a piece.
+_PROJECTED = 2048
 # TG_ACROSS in the header: the columns of what comes backward in a piece of the weights' gradients.
 _ACROSS = 64
 
 
-def _check_fit(xp: Any, x: Any, w_hr: Any) -> None:
+def _check_fit(xp: Any, x: Any, sizes: Sizes | None = None) -> None:
     """Refuse what the routines do not serve."""
     if x.dtype != np.float32:
         xp.refuse(f"a recurrence of {x.dtype} is left to NumPy")
-    if w_hr is not None:
-        xp.refuse("a recurrence with a projection is a loop of products")
+    if sizes is not None and sizes.out != sizes.hidden > _PROJECTED:
+        xp.refuse("a state before its projection is too large for the memory of a thread")
 
 
 def _plain(x: Any) -> Any:
@@ -113,16 +115,19 @@ def value(
     lengths: Any, reverse: bool, kind: str, keep: bool,
 ) -> Any:  # fmt: skip
     """``lstm_value``, ``gru_value`` and ``rnn_value`` of ``recurrence_loops.py`` as routines."""
-    _check_fit(xp, x, w_hr)
-    steps, batch, n, *_ = sizes = sizes_of(kind, x, w_hh, None, reverse)
+    steps, batch, n, out, *_ = sizes = sizes_of(kind, x, w_hh, w_hr, reverse)
+    _check_fit(xp, x, sizes)
     if x.elements.strides[2] != 1:
         x = x.copy()
     gates, lengths = _GATES[kind], _lengths(xp, lengths, steps)
     packed = [_packed(xp, w, gates, n) for w in (w_ih, w_hh)]
     bias = _bias(xp, b_ih, b_hh, sizes, x.dtype)
-    options = [h, c, lengths] if kind == "lstm" else [h, lengths]
+    options, size = [h, lengths], [n]
+    if kind == "lstm":
+        options, size = [h, c, lengths], [n, out]
+        packed.append(bias if out == n else _packed(xp, w_hr, 1, out))
     given = [x, *packed, bias, *[bias if a is None else _plain(a) for a in options]]
-    numbers = [steps, batch, x.shape[2], n, *x.elements.strides[:2], int(reverse)]
+    numbers = [steps, batch, x.shape[2], *size, *x.elements.strides[:2], int(reverse)]
     numbers += [int(a is not None) for a in options]
     made: list[Any] = [((sum(map(math.prod, sizes.value.values())),), x.dtype)]
     work = _pieces(sizes, w_hh)
@@ -141,17 +146,19 @@ def back(
     sizes: tuple[Any, ...],
 ) -> Any:  # fmt: skip
     """``lstm_back``, ``gru_back`` and ``rnn_back`` of ``recurrence_loops.py`` as routines."""
-    _check_fit(xp, g, w_hr)
     size = Sizes(*sizes)
-    packed = _packed(xp, w_hh.T, 1, size.hidden)
+    _check_fit(xp, g, size)
+    packed = _packed(xp, w_hh.T, 1, size.out)
     lengths = _lengths(xp, lengths, size.steps)
-    own = packed if c is None else _plain(c)  # what else the gradient of the cell needs
-    given = [_plain(g), own if size.kind == "lstm" else _plain(y), packed]
+    numbers = [size.steps, size.batch, size.hidden, int(size.reverse)]
+    given = [_plain(g), _plain(y), packed]
+    if size.kind == "lstm":
+        numbers[3:] = [size.out, int(size.reverse), int(c is not None)]
+        given[1] = packed if c is None else _plain(c)
+        projects = size.out != size.hidden
+        given.append(_packed(xp, w_hr.T, 1, size.hidden) if projects else packed)
     given.append(packed if lengths is None else lengths)
     given += [_plain(a.transpose(0, 2, 1)) for a in kept]
-    numbers = [size.steps, size.batch, size.hidden, int(size.reverse)]
-    if size.kind == "lstm":
-        numbers.append(int(c is not None))
     numbers.append(int(lengths is not None))
     name = size.kind.partition("_")[0]
     if name == "rnn":
@@ -162,7 +169,7 @@ def back(
 
 def weights(xp: Any, d: Any, x: Any, before: Any) -> Any:
     """``recurrence_loops.weights`` as a routine."""
-    _check_fit(xp, d, None)
+    _check_fit(xp, d)
     rows, across = d.shape
     given = [None if a is None else _plain(a) for a in (x, before)]
     widths = [0 if a is None else a.shape[1] for a in given]

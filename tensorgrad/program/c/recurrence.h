@@ -18,6 +18,9 @@
 
 TG long tg_vectors_of(long units) { return (units + TG_L - 1) / TG_L; }
 
+/* What follows a product is long: once in the text, its sums coming from memory. */
+#define TG_ONE_BY_ONE _Pragma("GCC unroll 1")
+
 /* --- panels ---
  *
  * Of a layer with gates a panel has TG_L units, a vector for each gate; of a matrix without them up
@@ -50,8 +53,8 @@ TG void tg_pack(long gates, long units, long depth, long unit_step, long k_step,
         }
 }
 
-/* sum[r][v] += A[r, :] B[:, v] for some rows and vectors. Rows of A are lda apart; B is a panel. The
- * last vector belongs to sum[r][last]. */
+/* sum[r][v] += A[r, :] B[:, v] for some rows and vectors. Rows of A are lda apart; B is a panel.
+ * The last vector belongs to sum[r][last]. */
 TG void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
                 long lda, const float *b, tg_vec (*sum)[4]) {
     for (long k = 0; k < depth; k++, b += vectors * TG_L) {
@@ -69,23 +72,70 @@ TG void tg_tile(const int rows, const int vectors, const int last, long depth, c
     }
 }
 
+/* --- products of some rows --- */
+
+TG int tg_has_ended(const int64_t *lengths, long t, long row) {
+    return lengths && t >= lengths[row];
+}
+
+/* Y = D W, or Y += D W, for some rows of D, which has `depth` numbers; W as panels. Rows that have
+ * ended keep theirs. */
+TG void tg_rows_tile(const int adds, const int rows, const int vectors, long depth,
+                           long units, long p, const float *d, const float *w,
+                           float *y, const int64_t *lengths, long t, long row) {
+    tg_vec s[8][4];
+    TG_UNROLL for (int k = 0; k < rows * vectors; k++) s[k / vectors][k % vectors] = (tg_vec){0};
+    tg_tile(rows, vectors, vectors - 1, depth, d, depth, w + p * depth * vectors * TG_L, s);
+    TG_UNROLL for (int r = 0; r < rows; r++) {
+        if (tg_has_ended(lengths, t, row + r)) continue;
+        TG_UNROLL for (int v = 0; v < vectors; v++) {
+            const long at = (p * vectors + v) * TG_L, left = units - at;
+            if (left <= 0) continue;
+            const long n = left < TG_L ? left : TG_L;
+            float *const to = y + r * units + at;
+            tg_vec sum = s[r][v];
+            if (adds) sum += n == TG_L ? tg_load(to) : tg_load_some(to, n);
+            if (n == TG_L) tg_store(to, sum);
+            else tg_store_some(to, sum, n);
+        }
+    }
+}
+
+TG void tg_rows_product(const int adds, long batch, long depth, long units, const float *d,
+                        const float *w, float *y, const int64_t *lengths, long t, long begin,
+                        long end) {
+    const int vectors = tg_panel_width(1, units), rows = TG_ROWS_OF(vectors);
+    for (long p = 0; p < tg_panels(1, units); p++) {
+        long row = begin;
+        for (; row + rows <= end; row += rows)
+            tg_rows_tile(adds, rows, vectors, depth, units, p, d + row * depth, w, y + row * units,
+                         lengths, t, row);
+        if (batch % rows == 0) continue; /* parts begin at multiples of 8: nothing is left */
+        for (; row < end; row++)
+            tg_rows_tile(adds, 1, vectors, depth, units, p, d + row * depth, w, y + row * units,
+                         lengths, t, row);
+    }
+}
+
 /* --- a layer ---
  *
- * The value has the states: the first one and those of all steps, so that the state before each step
- * is the row before its own, or behind it if the layer runs from the end to the beginning. An LSTM's
- * cell, as it is at the time, lies behind them. */
+ * The value has the states: the first one and those of all steps, so that the state before each
+ * step is the row before its own, or behind it if the layer runs from the end to the beginning. An
+ * LSTM's cell, as it is at the time, lies behind them. */
 typedef struct {
-    long steps, batch, inputs, units, x_step, x_row, reverse;
+    long steps, batch, inputs, units, out, x_step, x_row, reverse; /* out: the size of the state */
     const float *x, *px, *ph, *bias; /* weights of the input and of the state as panels; bias */
+    const float *pr;                 /* those of a projection, or null */
     const int64_t *lengths;          /* or null */
     float *h, *before, *c;           /* rows of step 0 */
     float *gates, *kept;             /* for the gradient, or null */
+    float *inner;                    /* what is projected, (rows of the part, units) */
 } tg_layer;
 
-TG tg_layer tg_layer_of(long steps, long batch, long inputs, long units, long x_step, long x_row,
-                        long reverse, float *value) {
-    tg_layer a = {steps, batch, inputs, units, x_step, x_row, reverse};
-    const long state = batch * units;
+TG tg_layer tg_layer_of(long steps, long batch, long inputs, long units, long out, long x_step,
+                        long x_row, long reverse, float *value) {
+    tg_layer a = {steps, batch, inputs, units, out, x_step, x_row, reverse};
+    const long state = batch * out;
     a.h = value + (reverse ? 0 : state);
     a.before = value + (reverse ? state : 0);
     a.c = value + (steps + 1) * state;
@@ -98,32 +148,30 @@ TG void tg_begin_state(float *to, const float *from, long units, long begin, lon
     else memset(to + begin * units, 0, (end - begin) * units * 4);
 }
 
-TG int tg_has_ended(const int64_t *lengths, long t, long row) {
-    return lengths && t >= lengths[row];
-}
-
 /* --- LSTM: c = f c + i g, h = o tanh(c) ---
  *
  * Gates are kept as [step][row][i, f, o, g][unit], and cells. */
 TG void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
-    const long units = a->units, at = p * TG_L, width = 4 * TG_L;
-    float *const h = a->h + (t * a->batch + row) * units;
-    const float *const before = a->before + (t * a->batch + row) * units;
+    const long units = a->units, out = a->out, at = p * TG_L, width = 4 * TG_L;
+    float *const h = a->inner ? a->inner + row * units : a->h + (t * a->batch + row) * units;
+    const float *const before = a->before + (t * a->batch + row) * out;
     tg_vec s[TG_SUMS / 4][4];
     TG_UNROLL for (int k = 0; k < rows * 4; k++)
         s[k / 4][k % 4] = tg_load(a->bias + p * width + k % 4 * TG_L);
     tg_tile(rows, 4, 3, a->inputs, a->x + t * a->x_step + row * a->x_row, a->x_row,
             a->px + p * a->inputs * width, s);
-    tg_tile(rows, 4, 3, units, before, units, a->ph + p * units * width, s);
-    TG_UNROLL for (int r = 0; r < rows; r++) {
+    tg_tile(rows, 4, 3, out, before, out, a->ph + p * out * width, s);
+    TG_ONE_BY_ONE for (int r = 0; r < rows; r++) {
         const long place = t * a->batch + row + r;
         float *const state = a->c + (row + r) * units + at;
         tg_vec c = tg_load_some(state, n);
         tg_vec i = tg_vsigmoid(s[r][0]), f = tg_vsigmoid(s[r][1]);
         tg_vec g = tg_vtanh(s[r][2]), o = tg_vsigmoid(s[r][3]);
         tg_vec next = f * c + i * g, shown = o * tg_vtanh(next);
-        if (tg_has_ended(a->lengths, t, row + r))
-            next = c, shown = tg_load_some(before + r * units + at, n);
+        if (tg_has_ended(a->lengths, t, row + r)) {
+            next = c;
+            if (!a->inner) shown = tg_load_some(before + r * units + at, n);
+        }
         tg_store_some(state, next, n);
         tg_store_some(h + r * units + at, shown, n);
         if (!a->gates) continue;
@@ -150,7 +198,7 @@ TG void tg_gru_tile(const tg_layer *a, const int rows, const long n, long p, lon
     tg_tile(rows, 3, 2, a->inputs, a->x + t * a->x_step + row * a->x_row, a->x_row,
             a->px + p * a->inputs * width, s);
     tg_tile(rows, 3, 3, units, before, units, a->ph + p * units * width, s);
-    TG_UNROLL for (int r = 0; r < rows; r++) {
+    TG_ONE_BY_ONE for (int r = 0; r < rows; r++) {
         const long place = t * a->batch + row + r;
         tg_vec last = tg_load_some(before + r * units + at, n);
         tg_vec reset = tg_vsigmoid(s[r][0]), z = tg_vsigmoid(s[r][1]);
@@ -205,7 +253,18 @@ TG void tg_panel_of_gates(const tg_layer *a, const int kind, const int vectors, 
     const int rows = TG_ROWS_OF(vectors);
     long row = begin;
     for (; row + rows <= end; row += rows) tg_gates_tile(a, kind, rows, vectors, n, p, t, row);
+    if (a->batch % rows == 0) return; /* as above */
     for (; row < end; row++) tg_gates_tile(a, kind, 1, vectors, n, p, t, row);
+}
+
+/* The state is what a projection makes of what it is without one. */
+TG void tg_project(const tg_layer *a, long t, long begin, long end) {
+    const long out = a->out, step = t * a->batch * out;
+    for (long row = begin; row < end; row++)
+        if (tg_has_ended(a->lengths, t, row))
+            memcpy(a->h + step + row * out, a->before + step + row * out, sizeof(float) * out);
+    tg_rows_product(0, a->batch, a->units, out, a->inner, a->pr, a->h + step, a->lengths, t, begin,
+                    end);
 }
 
 /* The first state and cell, or zeros, then rows [begin, end) of all steps. */
@@ -214,41 +273,44 @@ TG void tg_layer_run(const tg_layer *a, const int kind, const float *h, const fl
     const long units = a->units, gated = kind <= TG_GRU, panels = tg_panels(gated ? 2 : 1, units);
     const long rest = gated ? units % TG_L : 0, whole = panels - (rest > 0);
     const int vectors = gated ? 4 : tg_panel_width(1, units);
-    tg_begin_state(a->before + (a->reverse ? a->steps - 1 : 0) * a->batch * units, h, units, begin,
-                   end);
+    tg_begin_state(a->before + (a->reverse ? a->steps - 1 : 0) * a->batch * a->out, h, a->out,
+                   begin, end);
     if (kind == TG_LSTM) tg_begin_state(a->c, c, units, begin, end);
     for (long k = 0; k < a->steps; k++) {
         const long t = a->reverse ? a->steps - 1 - k : k;
         for (long p = 0; p < whole; p++)
             tg_panel_of_gates(a, kind, vectors, TG_L, p, t, begin, end);
         if (rest) tg_panel_of_gates(a, kind, vectors, rest, whole, t, begin, end);
+        if (a->pr) tg_project(a, t, begin, end);
     }
 }
 
-TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
-                     long reverse, long has_h, long has_c, long has_lengths, const float *x,
-                     const float *px, const float *ph, const float *bias, const float *h,
-                     const float *c, const int64_t *lengths, float *value, float *gates,
-                     float *cells, long begin, long end) {
-    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, long x_step,
+                     long x_row, long reverse, long has_h, long has_c, long has_lengths,
+                     const float *x, const float *px, const float *ph, const float *pr,
+                     const float *bias, const float *h, const float *c, const int64_t *lengths,
+                     float *value, float *gates, float *cells, long begin, long end) {
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, out, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = cells;
     a.lengths = has_lengths ? lengths : 0;
+    if (out != units) a.pr = pr, a.inner = (float *)tg_rows(0) - begin * units;
     tg_layer_run(&a, TG_LSTM, has_h ? h : 0, has_c ? c : 0, begin, end);
 }
 
-TG void tg_lstm(long steps, long batch, long inputs, long units, long x_step, long x_row,
+TG void tg_lstm(long steps, long batch, long inputs, long units, long out, long x_step, long x_row,
                 long reverse, long has_h, long has_c, long has_lengths, const float *x,
-                const float *px, const float *ph, const float *bias, const float *h,
-                const float *c, const int64_t *lengths, float *value, long begin, long end) {
-    tg_lstm_kept(steps, batch, inputs, units, x_step, x_row, reverse, has_h, has_c, has_lengths, x,
-                 px, ph, bias, h, c, lengths, value, 0, 0, begin, end);
+                const float *px, const float *ph, const float *pr, const float *bias,
+                const float *h, const float *c, const int64_t *lengths, float *value, long begin,
+                long end) {
+    tg_lstm_kept(steps, batch, inputs, units, out, x_step, x_row, reverse, has_h, has_c,
+                 has_lengths, x, px, ph, pr, bias, h, c, lengths, value, 0, 0, begin, end);
 }
 
 TG void tg_gru_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
                     long reverse, long has_h, long has_lengths, const float *x, const float *px,
                     const float *ph, const float *bias, const float *h, const int64_t *lengths,
                     float *value, float *gates, float *states, long begin, long end) {
-    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, units, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = states;
     a.lengths = has_lengths ? lengths : 0;
     tg_layer_run(&a, TG_GRU, has_h ? h : 0, 0, begin, end);
@@ -266,7 +328,7 @@ TG void tg_rnn(long relu, long steps, long batch, long inputs, long units, long 
                long reverse, long has_h, long has_lengths, const float *x, const float *px,
                const float *ph, const float *bias, const float *h, const int64_t *lengths,
                float *value, long begin, long end) {
-    tg_layer a = tg_layer_of(steps, batch, inputs, units, x_step, x_row, reverse, value);
+    tg_layer a = tg_layer_of(steps, batch, inputs, units, units, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.lengths = has_lengths ? lengths : 0;
     if (relu) tg_layer_run(&a, TG_RNN_RELU, has_h ? h : 0, 0, begin, end);
     else tg_layer_run(&a, TG_RNN_TANH, has_h ? h : 0, 0, begin, end);
@@ -274,51 +336,15 @@ TG void tg_rnn(long relu, long steps, long batch, long inputs, long units, long 
 
 /* --- backward ---
  *
- * What comes backward has, at step t, the gradient d of what the products gave, and in the end those
- * of the first state and cell, whose memory holds them on the way. */
+ * What comes backward has, at step t, the gradient d of what the products gave, and in the end
+ * those of the first state and cell, whose memory holds them on the way. */
 
-/* dh = D W, or dh += D W, for some rows of D, which has `depth` numbers; W as panels. Rows that have
- * ended keep theirs. */
-TG void tg_state_back_tile(const int adds, const int rows, const int vectors, long depth,
-                           long units, long p, const float *d, const float *w,
-                           float *dh, const int64_t *lengths, long t, long row) {
-    tg_vec s[8][4];
-    TG_UNROLL for (int k = 0; k < rows * vectors; k++) s[k / vectors][k % vectors] = (tg_vec){0};
-    tg_tile(rows, vectors, vectors - 1, depth, d, depth, w + p * depth * vectors * TG_L, s);
-    TG_UNROLL for (int r = 0; r < rows; r++) {
-        if (tg_has_ended(lengths, t, row + r)) continue;
-        TG_UNROLL for (int v = 0; v < vectors; v++) {
-            const long at = (p * vectors + v) * TG_L, left = units - at;
-            if (left <= 0) continue;
-            const long n = left < TG_L ? left : TG_L;
-            float *const to = dh + r * units + at;
-            tg_vec sum = s[r][v];
-            if (adds) sum += n == TG_L ? tg_load(to) : tg_load_some(to, n);
-            if (n == TG_L) tg_store(to, sum);
-            else tg_store_some(to, sum, n);
-        }
-    }
-}
-
-TG void tg_state_back(const int adds, long depth, long units, const float *d, const float *w,
-                      float *dh, const int64_t *lengths, long t, long begin, long end) {
-    const int vectors = tg_panel_width(1, units), rows = TG_ROWS_OF(vectors);
-    for (long p = 0; p < tg_panels(1, units); p++) {
-        long row = begin;
-        for (; row + rows <= end; row += rows)
-            tg_state_back_tile(adds, rows, vectors, depth, units, p, d + row * depth, w,
-                               dh + row * units, lengths, t, row);
-        for (; row < end; row++)
-            tg_state_back_tile(adds, 1, vectors, depth, units, p, d + row * depth, w,
-                               dh + row * units, lengths, t, row);
-    }
-}
-
-/* One row of one step, n units: what comes into the state is dh + g. */
+/* One row of one step, n units: what comes into the state is dh + g, or dh where there is no g. */
 TG void tg_lstm_back_cell(const long n, long units, const float *gates, const float *cell,
                           const float *before, const float *g, float *dh, float *dc, float *d,
                           const int ended) {
-    tg_vec shown = tg_load_some(dh, n) + tg_load_some(g, n), zero = {0};
+    tg_vec shown = tg_load_some(dh, n), zero = {0};
+    if (g) shown += tg_load_some(g, n);
     if (ended) { /* what comes in goes on to the step before */
         tg_store_some(dh, shown, n);
         for (int k = 0; k < 4; k++) tg_store_some(d + k * units, zero, n);
@@ -335,35 +361,65 @@ TG void tg_lstm_back_cell(const long n, long units, const float *gates, const fl
     tg_store_some(dc, through * f, n);
 }
 
-/* g: the gradient of the value; w: the state's weights as panels of columns. */
-TG void tg_lstm_back(long steps, long batch, long units, long reverse, long has_c,
+/* Of a projection: dh += g, which is kept, and what comes into the state before it. */
+TG void tg_project_back(long batch, long units, long out, const float *g, const float *w, float *dh,
+                        float *projected, float *shown, const int64_t *lengths, long t, long begin,
+                        long end) {
+    for (long row = begin; row < end; row++) {
+        const float alive = tg_has_ended(lengths, t, row) ? 0.0f : 1.0f;
+        for (long i = row * out; i < (row + 1) * out; i++) {
+            dh[i] += g[i];
+            projected[i] = dh[i] * alive;
+        }
+    }
+    tg_rows_product(0, batch, out, units, dh, w, shown, 0, t, begin, end);
+}
+
+/* Rows [begin, end) of one step: d, and the gradient of the cell before it. */
+TG void tg_lstm_back_rows(long units, const float *gates, const float *cells, const float *before,
+                          const float *g, float *dh, float *dc, float *d, const int64_t *lengths,
+                          long t, long begin, long end) {
+    const long whole = units / TG_L * TG_L, rest = units - whole;
+    for (long row = begin; row < end; row++) {
+        const long at = row * units;
+        const float *const of = gates + at * 4, *const cell = cells + at;
+        const float *const last = before ? before + at : 0, *const in = g ? g + at : 0;
+        float *const h = dh + at, *const c = dc + at, *const to = d + at * 4;
+        const int ended = tg_has_ended(lengths, t, row);
+        for (long j = 0; j < whole; j += TG_L)
+            tg_lstm_back_cell(TG_L, units, of + j, cell + j, last ? last + j : 0, in ? in + j : 0,
+                              h + j, c + j, to + j, ended);
+        if (rest)
+            tg_lstm_back_cell(rest, units, of + whole, cell + whole, last ? last + whole : 0,
+                              in ? in + whole : 0, h + whole, c + whole, to + whole, ended);
+    }
+}
+
+/* g: the gradient of the value; w and pr: the weights of the state and of a projection as panels of
+ * columns. */
+TG void tg_lstm_back(long steps, long batch, long units, long out, long reverse, long has_c,
                      long has_lengths, const float *g, const float *c, const float *w,
-                     const int64_t *lengths, const float *gates, const float *cells, float *back,
-                     long begin, long end) {
-    const long state = batch * units, whole = units / TG_L * TG_L;
-    float *const dh = back + steps * state * 4, *const dc = dh + state;
-    const float *const gh = g + (reverse ? 0 : state);
+                     const float *pr, const int64_t *lengths, const float *gates,
+                     const float *cells, float *back, long begin, long end) {
+    const long state = batch * units, shown = batch * out;
+    float *const dh = back + steps * state * 4, *const dc = dh + shown, *projected = dc + state;
+    float *const own = (float *)tg_rows(0) - begin * units;
+    const float *const gh = g + (reverse ? 0 : shown);
     if (!has_lengths) lengths = 0;
-    tg_begin_state(dh, 0, units, begin, end);
-    tg_begin_state(dc, g + (steps + 1) * state, units, begin, end);
+    tg_begin_state(dh, 0, out, begin, end);
+    tg_begin_state(dc, g + (steps + 1) * shown, units, begin, end);
     for (long k = 0; k < steps; k++) {
         const long t = reverse ? k : steps - 1 - k, earlier = reverse ? t + 1 : t - 1;
         float *const d = back + t * state * 4;
-        for (long row = begin; row < end; row++) {
-            const long at = row * units;
-            const float *of = gates + t * state * 4 + at * 4, *cell = cells + t * state + at;
-            const float *before = k < steps - 1 ? cells + earlier * state + at : has_c ? c + at : 0;
-            const float *in = gh + t * state + at;
-            const int ended = tg_has_ended(lengths, t, row);
-            for (long j = 0; j < whole; j += TG_L)
-                tg_lstm_back_cell(TG_L, units, of + j, cell + j, before ? before + j : 0, in + j,
-                                  dh + at + j, dc + at + j, d + at * 4 + j, ended);
-            if (whole < units)
-                tg_lstm_back_cell(units - whole, units, of + whole, cell + whole,
-                                  before ? before + whole : 0, in + whole, dh + at + whole,
-                                  dc + at + whole, d + at * 4 + whole, ended);
-        }
-        tg_state_back(0, 4 * units, units, d, w, dh, lengths, t, begin, end);
+        const float *const before = k < steps - 1 ? cells + earlier * state : has_c ? c : 0;
+        const float *const in = gh + t * shown;
+        if (out != units)
+            tg_project_back(batch, units, out, in, pr, dh, projected + t * shown, own, lengths, t,
+                            begin, end);
+        tg_lstm_back_rows(units, gates + t * state * 4, cells + t * state, before,
+                          out == units ? in : 0, out == units ? dh : own, dc, d, lengths, t, begin,
+                          end);
+        tg_rows_product(0, batch, 4 * units, out, d, w, dh, lengths, t, begin, end);
     }
 }
 
@@ -415,7 +471,8 @@ TG void tg_gru_back(long steps, long batch, long units, long reverse, long has_l
                                  h + here + whole, gh + here + whole, dh + at + whole,
                                  back + here * 3 + whole, inner + here * 3 + whole, ended);
         }
-        tg_state_back(1, 3 * units, units, inner + t * state * 3, w, dh, lengths, t, begin, end);
+        tg_rows_product(1, batch, 3 * units, units, inner + t * state * 3, w, dh, lengths, t, begin,
+                        end);
     }
 }
 
@@ -448,7 +505,7 @@ TG void tg_rnn_back(long relu, long steps, long batch, long units, long reverse,
                 tg_rnn_back_cell(rest, relu, h + here + whole, gh + here + whole, dh + at + whole,
                                  back + here + whole, ended);
         }
-        tg_state_back(0, units, units, back + t * state, w, dh, lengths, t, begin, end);
+        tg_rows_product(0, batch, units, units, back + t * state, w, dh, lengths, t, begin, end);
     }
 }
 
