@@ -20,6 +20,7 @@ from bench import (
     imports,
     layers,
     loop,
+    memory,
     ops,
     programs,
     steps,
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Any] = {
         convolutions,
         programs,
         costs,
+        memory,
         loop,
         imports,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import units
+from bench import memory, units
 from bench.__main__ import SECTIONS, main
 from bench.contest import Contest, Settings
 from bench.measure import Pace, Summary, calibrate, interleave, ratios, repeated, summary
@@ -144,3 +144,10 @@ def test_an_unsteady_ratio_comes_with_that_of_the_least_times() -> None:
     text = report.as_text("torch")
     assert "0.43 by the least times" in text
     assert "0.42" not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts memory")
+def test_memory_is_counted_in_a_process_of_its_own() -> None:
+    found = memory.measured("tensorgrad", "784-128-10")
+    assert 20 < found["following"] <= found["first"] < 1000
+    assert abs(found["growth"]) < 10

@@ -6,6 +6,8 @@ what is computed in them: a third of the time of an LSTM's training step.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +54,23 @@ def _taken(size: int) -> np.ndarray[Any, Any]:
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]
+
+
+def give_back() -> None:
+    """Give memory that the C library keeps, and nobody uses, back to the system; where that can be
+    asked for."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Any:
+    """The function of glibc, which has it alone."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def _keep(memory: np.ndarray[Any, Any]) -> None:

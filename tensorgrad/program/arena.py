@@ -320,6 +320,9 @@ class ArenaExecutor:
     def show_no_more(self) -> None:
         """See Executor."""
 
+    def rest(self) -> None:
+        """See Executor; it keeps its memory."""
+
     def renew(self, *numbers: int) -> None:
         """Give these gradients other memory: somebody holds on to the one they have."""
         entries = [e for k in numbers if (e := self._gradients[k]) is not None]

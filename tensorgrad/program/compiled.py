@@ -247,13 +247,7 @@ class CapturedProgram:
 
         Raises StoppedError where it fails; then nothing has changed.
         """
-        if self.fast is not None:
-            self.calls += self.fast.count
-            # It paid: what ended it, as a validation in between, is rare.
-            if self.fast.count > _WORTH_IT:
-                self._made_quick = 0
-            # The fast call refers to the gradients, and to the memory where they were.
-            self.fast = None
+        self._end_fast()
         held = self.gradients
         leaves = self.leaves(tensors)
         self._renew_kept(leaves)
@@ -302,6 +296,16 @@ class CapturedProgram:
                 return held
         made: Tensor = self.program.gradient(k, arrays)
         return made
+
+    def _end_fast(self) -> None:
+        """Call the program from Python again."""
+        if self.fast is not None:
+            self.calls += self.fast.count
+            # It paid: what ended it, as a validation in between, is rare.
+            if self.fast.count > _WORTH_IT:
+                self._made_quick = 0
+            # The fast call refers to the gradients, and to the memory where they were.
+            self.fast = None
 
     def _renew_kept(self, leaves: Sequence[Any]) -> None:
         """Leave the gradients that somebody keeps where they are: the next ones lie elsewhere."""
@@ -359,9 +363,11 @@ class CapturedProgram:
         state: that which the function found, and which is there again, before and after this.
         results, after: the results of the function, and what it made of the state.
         """
+        self._end_fast()
         before = [leaf.grad for leaf in state.leaves]  # to be there still, whatever is found
         self._renew_kept(state.leaves)
         del before
+        state.give_back()
         with self._there():
             try:
                 found = rehearse(self.executor, state, results, after)
@@ -371,7 +377,16 @@ class CapturedProgram:
                     raise cause from None
                 cause = cause.__cause__ or cause
                 return f"{type(cause).__name__}: {cause}"
+            if not found:
+                return ""
+            self.rest()  # what it has computed is not needed to find out how it rounds
             return beyond_rounding(state, found)
+
+    def rest(self) -> None:
+        """Let go of memory, until the program runs again."""
+        self._end_fast()
+        self.gradients = [None] * len(self.gradients)
+        self.executor.rest()
 
 
 class Compiled:
@@ -624,12 +639,14 @@ class Compiled:
         after = state.rolled_back(recorder)
         recorder.release()
         executor = entry.executor
-        different = entry.rehearse(tensors, state, wanted, after)
-        if different and not isinstance(executor, REFERENCE):
-            entry.executor = REFERENCE(entry.program)
-            entry.executor.reason = f"the {executor.name} executor did something else: {different}"
-            entry.gradients = [None] * len(entry.gradients)
+        with self._interrupted(state, after):
             different = entry.rehearse(tensors, state, wanted, after)
+            if different and not isinstance(executor, REFERENCE):
+                why = f"the {executor.name} executor did something else: {different}"
+                entry.executor = REFERENCE(entry.program)
+                entry.executor.reason = why
+                entry.gradients = [None] * len(entry.gradients)
+                different = entry.rehearse(tensors, state, wanted, after)
         if different:
             why = (
                 f"a replay does not do what the function does: {different}. Something in it passes "
@@ -642,7 +659,9 @@ class Compiled:
                 self._give_up(key, why)
                 return result
             raise CompileError(why)
+        del after, wanted
         made = entry.run(tensors)
+        state.give_back()
         result = entry.correct(made, args, kwargs)
         entry.calls = 1
         entry.verified = self._verify > 0
@@ -720,6 +739,9 @@ class Compiled:
         state = entry.state(tensors)
         # What the gradients were is forgotten by most steps before anything else.
         saved = state.copy(gradients=self._verify > 0 or state.reads_gradients)
+        if state.is_large:
+            entry.rest()
+            state.give_back()
         noted = entry.effects.before()
         with GATE:
             result = self.function(*args, **kwargs)
@@ -737,9 +759,13 @@ class Compiled:
         state.exchange(saved)
         if not problem:
             wanted = [found.tensors[k].data for k in entry.outputs.numbers]
-            problem = entry.rehearse(tensors, state, wanted, saved)
+            with self._interrupted(state, saved):
+                problem = entry.rehearse(tensors, state, wanted, saved)
         if not problem:
-            return entry.correct(entry.run(tensors), args, kwargs)
+            del saved
+            made = entry.run(tensors)
+            state.give_back()
+            return entry.correct(made, args, kwargs)
         why = (
             f"a replay does not do what the function does: {problem}. The function depends on "
             "something that changed and that a program cannot see; pass it as an argument"
@@ -753,6 +779,16 @@ class Compiled:
         self._last_used = None
         _warn(f"{self._name} runs as it is from here on: {why}")
         return result
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _interrupted(state: State, after: Snapshot) -> Iterator[None]:
+        """Whatever is raised within, as by somebody's Ctrl-C, what the function did stands."""
+        try:
+            yield
+        except BaseException:
+            state.exchange(after)
+            raise
 
     def program(self) -> Program:
         """The program that was used last. Raises CompileError before the first call."""

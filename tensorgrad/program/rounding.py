@@ -20,7 +20,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +28,7 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
+from tensorgrad.backend.memory import give_back
 from tensorgrad.optim.update import BUNDLES, Scratch
 from tensorgrad.program.ir import Instruction, Value
 from tensorgrad.program.verify import PIECE, Difference, State
@@ -40,8 +41,15 @@ _EXCUSED = 16.0
 # one is positive, of which a deep network makes millions) is no multiple of what moves it.
 _TRIALS, _MORE_TRIALS = 2, 8
 
-#: Makes of an array another one, for a value that is numbered.
-Change = Callable[[Any, int], Any]
+# Bytes of arrays before which memory is given back.
+_LARGE = 1 << 23
+
+
+class Change(Protocol):
+    """Makes of an array another one, for a value that is numbered."""
+
+    def __call__(self, array: Any, number: int, own: bool = False) -> Any:
+        """own: whether it may be the same array."""
 
 
 def beyond_rounding(state: State, found: Mapping[str, Difference]) -> str:
@@ -209,8 +217,7 @@ class _Trials:
     def run(self, kind: str, seed: int) -> None:
         """One trial: "base", "wide" (in float64), "moved" (all last bits), or "shaken" (so many of
         them as are excused)."""
-        moves = kind in ("moved", "shaken")
-        run = _Run(self._state, _change(kind, seed), moves, self._places)
+        run = _Run(self._state, kind, seed, self._places)
         for v in self._names:
             if v.role != "temporary":  # nothing overwrites it
                 self._tell(kind, v, run.outside(v))
@@ -244,24 +251,24 @@ class _Trials:
 
 
 class _Run:
-    """One run; ``change`` makes the inputs of what lies outside, which stays as it is.
+    """One run, of the kind that ``_Trials.run`` names; what lies outside stays as it is.
 
-    moves: whether the results of instructions are changed, too. places: of values that are needed
-        at these places alone, in row-major order.
+    places: of values that are needed at these places alone, in row-major order.
     """
 
-    def __init__(
-        self, state: State, change: Change, moves: bool, places: Mapping[Value, Any]
-    ) -> None:
+    def __init__(self, state: State, kind: str, seed: int, places: Mapping[Value, Any]) -> None:
         self._state = state
-        self._change = change
-        self._moves = moves
+        self._kind = kind
+        self._moves = kind in ("moved", "shaken")
+        self._change = _change(kind, seed)
         self._places = places
         self.made: dict[Value, Any] = {}
         self._parts: dict[Value, Any] = {}
 
     def outside(self, v: Value) -> Any:
         """The array of a value from outside, or of a constant."""
+        if v.nbytes >= _LARGE:  # the C library may keep what was used before, in smaller pieces
+            give_back()
         return v.array if v.role == "constant" else self._change(self._state.fetch(v), v.number)
 
     def part(self, v: Value) -> Any:
@@ -278,9 +285,9 @@ class _Run:
 
     def compute(self, i: Instruction) -> None:
         """Run one instruction."""
-        for v in i.values():
-            if v not in self.made:
-                self._put(v, self.outside(v))
+        from_outside = [v for v in dict.fromkeys(i.values()) if v not in self.made]
+        for v in from_outside:
+            self._put(v, self.outside(v))
         arrays: list[Any] = [self.made[x] if type(x) is Value else x for x in i.inputs]
         for k in i.written:
             arrays[k] = backend.copied(arrays[k])
@@ -295,9 +302,14 @@ class _Run:
         if i.outputs[0].before is None:
             parts.insert(0, y if is_array(y) else place.xp.asarray(y))
         for v, array in zip(i.outputs, parts):
-            self._put(v, self._change(array, v.number) if self._moves else array)
+            if self._moves:
+                array = self._change(array, v.number, bool(i.op.fresh))
+            self._put(v, array)
         for v, k in zip(i.outputs[len(parts) :], i.written):
             self._put(v, arrays[k])
+        if self._kind == "wide":  # it is large, and quickly made again
+            for v in from_outside:
+                del self.made[v]
 
 
 class _Update:
@@ -362,23 +374,32 @@ class _Update:
 
 def _change(kind: str, seed: int) -> Change:
     if kind == "base":
-        return lambda array, number: array
+        return _same
     if kind == "wide":
         return _widened
     bits = _EXCUSED if kind == "shaken" else 1.0
-    return lambda array, number: _moved(array, np.random.default_rng([seed, number]), bits)
+
+    def moved(array: Any, number: int, own: bool = False) -> Any:
+        draw = np.random.default_rng([seed, number])
+        return _moved(array, draw, bits, own)
+
+    return moved
 
 
-def _widened(array: Any, number: int) -> Any:
+def _same(array: Any, number: int, own: bool = False) -> Any:
+    return array
+
+
+def _widened(array: Any, number: int, own: bool = False) -> Any:
     """A copy in float64, if it is of floats."""
     return array.astype(np.float64) if array.dtype in dtypes.FLOATS else array
 
 
-def _moved(array: Any, draw: np.random.Generator, bits: float) -> Any:
-    """A copy, each float of which ``draw`` moves by about so many last bits, up or down."""
+def _moved(array: Any, draw: np.random.Generator, bits: float, own: bool) -> Any:
+    """The array, or a copy of it: each float is moved by about so many last bits, up or down."""
     if array.dtype not in dtypes.FLOATS or not array.size:
         return array
-    copy = backend.copied(array)
+    copy = array if own else backend.copied(array)
     place = backend.of(array)
     bit = bits * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
     factors = np.array([1.0 - bit, 1.0 + bit]).astype(array.dtype)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend, dtypes
+from tensorgrad.backend.memory import give_back
 from tensorgrad.program.aliases import relations
 from tensorgrad.program.capture import Recorder
 from tensorgrad.program.executors.base import Executor
@@ -27,6 +28,8 @@ from tensorgrad.versions import increment_versions
 
 #: Elements that are compared, or exchanged, at a time.
 PIECE = 1 << 16
+# Bytes that are overwritten from which on memory is given back: it takes about a millisecond.
+_MUCH = 1 << 24
 # Places of a large array that are looked at one by one: so many that differ most, and about so many
 # at equal distances. Of an array with no more elements than the former all are.
 _LOOKED_AT, _SPREAD = 1 << 15, 1 << 13
@@ -124,6 +127,16 @@ class State:
                 put_back(tensor.data, saved.numbers[k])
         saved.tensors, saved.numbers = now, numbers
 
+    def give_back(self) -> None:
+        """Give memory of which nobody has need any more back to the system, if it is much."""
+        if self.is_large:
+            give_back()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth some time to save memory."""
+        return sum(v.nbytes for v in self.values.values()) >= _MUCH
+
     def _note_generators(self, found: Snapshot) -> None:
         for k, (generator, _) in enumerate(self.words):
             found[f"the state of generator {k}"] = generator.state()
@@ -213,18 +226,24 @@ def rehearse(
     arrays = state.arrays()
     found = {name: Difference(after[name]) for name in state.values}
     names = {v: name for name, v in state.values.items()}
+    errors: list[BaseException] = []
 
     def piece(run: Callable[[], None], parts: Sequence[tuple[Value, int, int]]) -> None:
         """Compare one piece of work, which overwrites these elements of these values."""
+        if errors:
+            return
         views = [arrays[names[v]].reshape(-1)[begin:end] for v, begin, end in parts]
-        before = [view.copy() for view in views]
-        try:
-            run()
-            for (v, begin, _), view in zip(parts, views):
-                found[names[v]].take_in(view, begin)
-        finally:
-            for view, numbers in zip(views, before):
-                view[...] = numbers
+        try:  # it is called from C, past which no exception comes
+            before = [view.copy() for view in views]
+            try:
+                run()
+                for (v, begin, _), view in zip(parts, views):
+                    found[names[v]].take_in(view, begin)
+            finally:
+                for view, numbers in zip(views, before):
+                    view[...] = numbers
+        except BaseException as error:
+            errors.append(error)
 
     alike = {
         v: a
@@ -232,16 +251,17 @@ def rehearse(
         if _is_in_order(a := arrays[name]) and _is_in_order(after[name])
     }
     in_pieces = executor.show(alike, piece)
+    saved: list[tuple[Any, Any]] = []
     try:
-        saved = [
-            (part, backend.copied(part))
-            for name, v in state.values.items()
-            for part in _parts(arrays[name], in_pieces.get(v, ()))
-        ]
+        for name, v in state.values.items():
+            parts = _parts(arrays[name], in_pieces.get(v, ()))
+            saved += [(part, backend.copied(part)) for part in parts]
         try:
             made, gradients = executor.run([t.data for t in state.tensors])
         except Exception as error:
             raise RehearsalError(error) from error
+        if errors:
+            raise errors[0]
         for name, v in state.values.items():
             a, done = arrays[name], in_pieces.get(v, ())
             if not done:
@@ -358,8 +378,9 @@ class Difference:
         if not worst.size:
             return
         self._odd += int((np.isfinite(x) != np.isfinite(y)).sum())
+        off = off[worst]
         self._most = max(self._most, float(np.max(off[np.isfinite(off)], initial=0.0)))
-        self._worst.append((worst + begin, off[worst]))
+        self._worst.append((worst + begin, off))
         if sum(at.size for at, _ in self._worst) > 2 * _LOOKED_AT:
             self._worst = [self._largest()]
 

@@ -81,6 +81,12 @@ class Executor(Protocol):
     def show_no_more(self) -> None:
         """Overwrite as usual again."""
 
+    def rest(self) -> None:
+        """Let go of memory for what it computes, until the next run, where it can.
+
+        Whoever keeps a gradient keeps its memory.
+        """
+
     def renew(self, *numbers: int) -> None:
         """Give these gradients other memory: somebody holds on to the one they have."""
 

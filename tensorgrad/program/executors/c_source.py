@@ -725,6 +725,8 @@ class Source:
     places: what the table of addresses holds: a storage, or ``None`` for the room in which units
         leave partial results, and a distance from its beginning in bytes.
     room: the bytes of that.
+    shared: nests of which any part can be done on its own, by the number of their first place, and
+        how many elements belong to one step of their loop.
     """
 
     text: str
@@ -733,6 +735,7 @@ class Source:
     parts: list[list[str]]
     places: list[tuple[Storage | None, int]]
     room: int
+    shared: dict[int, tuple[Nest, int]]
 
 
 #: Units that are called one after the other: names, and where the table has their operands.
@@ -762,6 +765,7 @@ class SourceWriter:
         self.parts: list[list[str]] = []
         self.places: list[tuple[Storage | None, int]] = []
         self.room = 0
+        self.shared: dict[int, tuple[Nest, int]] = {}
         self._names: dict[str, str] = {}  # of functions, by the text of their units
         self._segments: list[list[str | Run | Rows]] = []  # statements, and units
         self._looped: dict[str, int] = {}  # the numbers of units that loops call
@@ -800,7 +804,9 @@ class SourceWriter:
         ]
         rest = "\n".join([*known, *self._units_of_loops(), *self._regions(), *segments]) + "\n"
         text = APART.join(['#include "support.h"\n', *units, rest])
-        return Source(text, self.steps, self.checks, self.parts, self.places, self.room)
+        return Source(
+            text, self.steps, self.checks, self.parts, self.places, self.room, self.shared
+        )
 
     def _in_segment(self) -> list[str | Run | Rows]:
         """The segment that goes on, or begins, here."""
@@ -912,8 +918,11 @@ class SourceWriter:
     def _nest(self, nest: Nest) -> None:
         made = write_nest(nest)
         pieces = -(-made.size // made.piece)
-        if self.threads == 1 and not made.partial:
+        updates = any(m.out.storage.role != "temporary" for m in nest.stored)
+        if self.threads == 1 and not made.partial and not updates:
             pieces = 1
+        if pieces > 1 and updates and not made.partial:
+            self.shared[len(self.places)] = nest, math.prod(nest.dims) // made.size
         count = len(made.operands)
         given = [f"P[{k}]" for k in range(count + len(made.partial))]
         text, calls = made.text, []

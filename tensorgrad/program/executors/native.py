@@ -24,10 +24,10 @@ from tensorgrad.program.arena import (
 )
 from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import NONE_FOUND, build, compiler
-from tensorgrad.program.executors import c_source
+from tensorgrad.program.executors import c_source, pieces
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
-from tensorgrad.program.ir import Program
+from tensorgrad.program.ir import Piece, Program, Range, Value
 from tensorgrad.program.loop_ir import Call, Product, Routine, Scan, Scatter, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.packing import with_packed_factors
@@ -136,16 +136,17 @@ class NativeExecutor(ArenaExecutor):
         library = build(self.source.text, ["tg_link", *segments])
         helpers = pool.library()
         helpers.tg_start(self.threads - 1)
-        link = [self._blas.sgemm, self._blas.dgemm] if self._blas else [None, None]
-        library.tg_link(*link, helpers.tg_run, helpers.tg_rows)
+        products = [self._blas.sgemm, self._blas.dgemm] if self._blas else [None, None]
         self._library = library
+        self._link = functools.partial(library.tg_link, *products)
+        self._link(helpers.tg_run, helpers.tg_rows)
         self._scalars = [
             (s.instruction.live, s.name, np.zeros((), s.out.dtype), s.out.storage)
             for s in lowering.scalars
             if s.instruction.live is not None
         ]
-        self._allocate()
-        self._bind_outputs()
+        self._prepare()
+        self._lay_out()
         self._calls = [
             self._segment(step) if type(step) is int else self._call(step)  # type: ignore[arg-type]
             for step in self.source.steps
@@ -159,15 +160,12 @@ class NativeExecutor(ArenaExecutor):
         #: whether a fork in the middle could leave locks of a BLAS locked in the child
         self._leaves_locks = has_products or any(type(s) is not int for s in self.source.steps)
 
-    def _allocate(self) -> None:
-        """Lay out temporary values in one arena, and fill the table of addresses."""
+    def _prepare(self) -> None:
+        """Find places for temporary values in one arena, and memory for what is always the same."""
         spans = lifetimes(self.schedule, self._seen)
-        pieces, piece_of = shared_pieces(self.regions, spans)
-        offsets, self.arena_bytes = arena_plan(pieces)
-        arena = aligned(self.arena_bytes)
-        for s in spans:
-            start = offsets[piece_of[s]]
-            self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
+        parts, part_of = shared_pieces(self.regions, spans)
+        offsets, self.arena_bytes = arena_plan(parts)
+        self._offsets = {s: offsets[part_of[s]] for s in spans}
         for _, _, buffer, s in self._scalars:
             self.memory[s] = buffer
         for v in self.program.values():
@@ -184,14 +182,31 @@ class NativeExecutor(ArenaExecutor):
                 self._small.append((k, buffer))
             else:
                 self._large.append((k, storage))
+        self._room = aligned(self.source.room)
+        self._table = AddressTable(self.source.places)
+        if any(v.role == "argument" for v in self.program.updates()):
+            raise CompileError("an argument is overwritten")
+
+    def _lay_out(self) -> None:
+        """Take memory for what is computed, and fill the table of addresses."""
+        arena = aligned(self.arena_bytes)
+        for s, start in self._offsets.items():
+            self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
         for s in self._seen:
             if s.role == "temporary":
                 self.memory[s] = aligned(s.nbytes).view(s.dtype)
-        self._room = aligned(self.source.room)
-        self._table = AddressTable(self.source.places)
         self._table.fill(self.memory, self._room)
-        if any(v.role == "argument" for v in self.program.updates()):
-            raise CompileError("an argument is overwritten")
+        self._bind_outputs()
+        self._rests = False
+
+    def rest(self) -> None:
+        """See Executor."""
+        for s in [*self._offsets, *(s for s in self._seen if s.role == "temporary")]:
+            self.memory.pop(s, None)
+        self._results: list[Any] = []
+        self._gradients, self._spares = [], {}
+        self._number_gradients()
+        self._rests = True
 
     def _bind_outputs(self) -> None:
         """Arrays that show results and gradients; ``None`` for what may lie elsewhere next time."""
@@ -226,6 +241,31 @@ class NativeExecutor(ArenaExecutor):
         function.argtypes = [ctypes.c_void_p]
         return functools.partial(function, self._table.address)
 
+    def show(self, arrays: Mapping[Value, Any], piece: Piece) -> dict[Value, list[Range]]:
+        """See Executor."""
+        alike = {self._views[v].storage: v for v, a in arrays.items() if self._lies_as_before(v, a)}
+        nests = pieces.shown_nests(self.schedule, self.source.shared, alike)
+        if not nests:
+            return {}
+        pieces.show(pieces.Showing(nests, self._table.address, piece))
+        self._link(pieces.RUN_SHOWN, pool.library().tg_rows)
+        found: dict[Value, list[Range]] = {}
+        for at, written in nests.items():
+            size = math.prod(self.source.shared[at][0].dims)
+            for v, begin, _ in written:
+                found.setdefault(v, []).append((begin, begin + size))
+        return found
+
+    def _lies_as_before(self, v: Value, array: Any) -> bool:
+        """Whether the program works on the very array, and not on a copy."""
+        strides = tuple(s // array.itemsize for s in array.strides)
+        return array.dtype == v.dtype and strides == self._views[v].strides
+
+    def show_no_more(self) -> None:
+        """See Executor."""
+        pieces.show(None)
+        self._link(pool.library().tg_run, pool.library().tg_rows)
+
     @staticmethod
     def fits(on_host: bool) -> bool:
         """See Executor."""
@@ -248,6 +288,8 @@ class NativeExecutor(ArenaExecutor):
             return self._run(arguments)
 
     def _run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        if self._rests:
+            self._lay_out()
         if self._fetched():
             for e in self._externals:
                 storage = self._views[e.value].storage

@@ -347,6 +347,9 @@ class NumpyExecutor:
     def show_no_more(self) -> None:
         """See Executor."""
 
+    def rest(self) -> None:
+        """See Executor; it keeps its memory."""
+
     def renew(self, *numbers: int) -> None:
         """Nothing to do: every replay gives new arrays."""
 
