@@ -47,6 +47,13 @@ class Namespace:
         """Stop, before anything is changed, unless the labels lie in [0, classes)."""
         raise NotImplementedError
 
+    def row_numbers(self, indices: Any, n: int) -> Any:
+        """Indices along the first axis, of size ``n``: as int64, counted from the front.
+
+        Stops, before anything is changed, if one is out of range.
+        """
+        raise NotImplementedError
+
     def linear_recurrence(self, a: Any, b: Any, axis: int, reverse: bool) -> Any:
         """``y[i] = a[i] * y[i - 1] + b[i]`` along an axis, from ``y[0] = b[0]``, or backwards."""
         raise NotImplementedError

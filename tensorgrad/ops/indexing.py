@@ -90,6 +90,40 @@ def _index_add_value(
     return y
 
 
+# Elements of a piece of work that threads share.
+_PIECE = 1 << 15
+
+
+def _index_add_loops(
+    xp: Any, g: Any, *indices: Any, template: Template, shape: tuple[int, ...], distinct: bool
+) -> Any:
+    """What the value means: of rows by a routine (program/c/lookup.h), which goes through the table
+    and adds up the rows for each of its own."""
+    attrs = {"template": template, "shape": shape, "distinct": distinct}
+    rows = len(indices) == 1 and _by_rows(template) and g.size < 1 << 30
+    if not rows or not xp.on_host or not g.size or g.dtype not in dtypes.WIDE_FLOATS:
+        return _index_add_value(xp, g, *indices, **attrs)
+    n, length, count = shape[0], math.prod(shape[1:]), indices[0].size
+    keys = xp.row_numbers(indices[0], n).reshape(-1)
+    keys = keys if keys.flags.c_contiguous else keys.copy()
+    heads, following = xp.routine(
+        "lookup.row_heads", (count, n), (keys,), [((n,), np.int32), ((count,), np.int32)],
+        cost=4 * count + n // 4,
+    )  # fmt: skip
+    g = g.reshape((count, length))
+    pieces = max(1, (n + count) * length // _PIECE)
+    (made,) = xp.routine(
+        f"lookup.table_of_{'f' if g.dtype == dtypes.float32 else 'd'}",
+        (length,),
+        (g if g.flags.c_contiguous else g.copy(), heads, following),
+        [((n, length), g.dtype)],
+        size=n,
+        piece=-(-n // pieces),
+        cost=(n + 4 * count) * length,
+    )
+    return made.reshape(shape)
+
+
 def _put_value(xp: Any, x: Any, value: Any, *indices: Any, template: Template) -> Any:
     return _assign_value(xp, x.copy(), value, *indices, template=template)
 
@@ -213,6 +247,7 @@ _INDEX_ADD: Primitive = Primitive(
     {"g": lambda g, template, indices: indexed(g, indices, template), "*indices": None},
     half_in_float32=True,
     kernel="index_add",
+    loops=_index_add_loops,
 )
 _PUT: Primitive = Primitive(
     "index_put",

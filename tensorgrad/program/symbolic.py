@@ -1034,6 +1034,10 @@ class SymbolicNamespace(Namespace):
         if self.on_host:
             self.trace.check(labels.elements, 0, classes, None)
 
+    def row_numbers(self, indices: Any, n: int) -> SymbolicArray:
+        """See Namespace."""
+        return _inside(indices, n, 0)
+
     def root_of_squares(
         self, xs: Sequence[Any], axis: tuple[int, ...] | None, keepdims: bool
     ) -> SymbolicArray:

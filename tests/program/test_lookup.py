@@ -14,6 +14,7 @@ from tensorgrad import Tensor, nn, optim
 from tensorgrad.sparse import LazyGradient
 
 F = nn.functional
+needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
 Array = np.ndarray[Any, Any]
 
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -115,7 +116,7 @@ def test_what_is_not_finite_stays_where_it_is(executor: str) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@pytest.mark.skipif("native" not in EXECUTORS, reason="needs a C compiler")
+@needs_compiler
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_bits_do_not_depend_on_the_number_of_threads(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -182,7 +183,7 @@ def test_a_number_out_of_range_changes_nothing() -> None:
     assert host(x.detach())[5].tolist() == [-0.5, -0.5]
 
 
-@pytest.mark.skipif("native" not in EXECUTORS, reason="needs a C compiler")
+@needs_compiler
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_nothing_is_left_to_a_call_nor_made_as_large_as_the_table(name: str) -> None:
     kind, given = OPTIMIZERS[name]
@@ -202,3 +203,45 @@ def test_nothing_is_left_to_a_call_nor_made_as_large_as_the_table(name: str) -> 
     executor: Any = step._last().executor
     own = [s for s in executor.memory if s.role == "temporary"]
     assert max(s.size for s in own) < 20_000
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_tables_of_sums(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one axis and of more, many for one place, none for most; on any number of threads."""
+    draw = np.random.default_rng(3)
+    shapes = [(5, 3), (300, 7), (2500, 64), (40, 2, 9), (6, 1), (9,)]
+    counts = [(4,), (33, 5), (700,), (1, 3), (20,), (50,)]
+    xs = [Tensor(draw.standard_normal(s), dtype=dtype, requires_grad=True) for s in shapes]
+
+    def step(*given: Tensor) -> None:
+        for x, rows, by in zip(xs, given[::2], given[1::2], strict=True):
+            x.grad = None
+            x[rows].backward(by)
+
+    def given(seed: int) -> list[Tensor]:
+        draw, found = np.random.default_rng(seed), []
+        for shape, count in zip(shapes, counts, strict=True):
+            kind = "int64" if len(count) == 1 else "int32"
+            rows = draw.integers(-shape[0], shape[0], count).astype(kind)
+            rows[draw.random(count) < 0.5] = -1
+            by = draw.standard_normal((*count, *shape[1:])).astype(dtype)
+            by[..., 0][draw.random(by.shape[:-1]) < 0.02] = np.inf if by.ndim > 1 else 1.0
+            found += [Tensor(rows), Tensor(by)]
+        return found
+
+    ends = []
+    for count in (1, 2, 5):
+        monkeypatch.setenv("TENSORGRAD_THREADS", str(count))
+        run = tg.compile(step, executor="native")
+        for seed in (0, 1, 1):
+            run(*given(seed))
+        assert "scatter" not in run.report()
+        ends.append([host(x.grad).copy() for x in xs])
+    step(*given(1))
+    for others in ends[1:]:
+        for a, b in zip(ends[0], others, strict=True):
+            np.testing.assert_array_equal(a, b)
+    rtol, atol = (1e-5, 1e-5) if dtype == "float32" else (1e-12, 1e-13)
+    for a, x in zip(ends[0], xs, strict=True):
+        np.testing.assert_allclose(a, host(x.grad), rtol=rtol, atol=atol)

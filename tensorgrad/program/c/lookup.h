@@ -24,6 +24,18 @@ TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, 
     }
 }
 
+/* The same chains by the numbers themselves, which are below rows: heads[k] is the first place with
+ * number k, or -1. */
+TG void tg_row_heads(long count, long rows, const int64_t *keys, int32_t *heads, int32_t *next,
+                     long begin, long end) {
+    (void)begin, (void)end;
+    memset(heads, 0xff, rows * sizeof(int32_t));
+    for (long i = count - 1; i >= 0; i--) {
+        next[i] = heads[keys[i]];
+        heads[keys[i]] = (int32_t)i;
+    }
+}
+
 /* So many rows ahead a row of the table is asked for: it may lie anywhere. */
 #define TG_AHEAD 8
 #define TG_CACHE_LINE 64
@@ -63,6 +75,16 @@ TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, 
             tg_chain_##s(length, i, rows, next, sum);                                              \
             for (long j = next[i]; j >= 0; j = next[j])                                            \
                 memcpy(sums + j * length, sum, length * sizeof(T));                                \
+        }                                                                                          \
+    }                                                                                              \
+    /* A table of which each row is the sum of the rows with its number. */                        \
+    TG void tg_table_of_##s(long length, const T *restrict rows, const int32_t *restrict heads,    \
+                            const int32_t *restrict next, T *restrict table, long begin,           \
+                            long end) {                                                            \
+        for (long k = begin; k < end; k++) {                                                       \
+            T *row = table + k * length;                                                           \
+            if (heads[k] < 0) memset(row, 0, length * sizeof(T));                                  \
+            else tg_chain_##s(length, heads[k], rows, next, row);                                  \
         }                                                                                          \
     }                                                                                              \
     /* Of the table p, row keys[i] less rate times the sum of all rows with that number. */        \
