@@ -16,6 +16,7 @@ at equal distances; there alone parameters are updated, where their update is el
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Mapping
@@ -45,6 +46,10 @@ _TRIALS, _MORE_TRIALS = 2, 8
 _LARGE = 1 << 23
 
 
+# What chooses among numbers does not round. Whoever looks for the chosen one has to find it.
+_CHOOSE = frozenset({"max", "min", "maximum", "minimum", "max_pool", "max_pool_tiles"})
+
+
 class Change(Protocol):
     """Makes of an array another one, for a value that is numbered."""
 
@@ -70,7 +75,9 @@ def beyond_rounding(state: State, found: Mapping[str, Difference]) -> str:
     kinds += [("wide", 0), *[("shaken", seed) for seed in range(_TRIALS, _MORE_TRIALS)]]
     trials.run("base", 0)
     for at, (kind, seed) in enumerate(kinds):
-        trials.run(kind, seed)
+        # An index that is computed of moved numbers may lie outside: this trial says nothing.
+        with contextlib.suppress(IndexError, ValueError):
+            trials.run(kind, seed)
         if at < _TRIALS - 1:
             continue
         for name in [name for name, doubt in doubts.items() if doubt.is_excused()]:
@@ -302,7 +309,7 @@ class _Run:
         if i.outputs[0].before is None:
             parts.insert(0, y if is_array(y) else place.xp.asarray(y))
         for v, array in zip(i.outputs, parts):
-            if self._moves:
+            if self._moves and not (i.op.moves or i.op.name in _CHOOSE):
                 array = self._change(array, v.number, bool(i.op.fresh))
             self._put(v, array)
         for v, k in zip(i.outputs[len(parts) :], i.written):

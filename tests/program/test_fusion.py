@@ -11,7 +11,7 @@ from program.captured import recorded
 from program.executors import EVERY_EXECUTOR
 
 import tensorgrad as tg
-from tensorgrad import Tensor
+from tensorgrad import Tensor, nn
 from tensorgrad.nn import functional
 from tensorgrad.program.passes import simplified
 
@@ -177,3 +177,22 @@ def _sums(x: Tensor) -> list[Any]:
 @EVERY_EXECUTOR
 def test_whoever_else_looks_sees_the_same(step: Any, executor: str, rng: Any) -> None:
     check(step, rng.integers(-3, 4, (2, 3, 6, 8)).astype(np.float32), executor)
+
+
+def test_the_largest_is_found_again_where_last_bits_are_moved(rng: Any) -> None:
+    """Gradients of a norm are nearly all rounding; the places lie beyond a border."""
+    norm = nn.GroupNorm(1, 15)
+
+    def step(x: Tensor) -> list[Any]:
+        norm.zero_grad()
+        y = norm(functional.max_pool2d(tg.relu(x), 3, 2, 1)).reshape(3, -1)
+        (y * y).mean().backward()
+        return [x.grad, *[p.grad for p in norm.parameters()]]
+
+    run = tg.compile(step)
+    for _ in range(5):
+        x = rng.standard_normal((3, 15, 9, 9)).astype(np.float32)
+        found = run(Tensor(x, requires_grad=True))
+        for a, b in zip(found, step(Tensor(x, requires_grad=True)), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+    assert not run.dropped
