@@ -13,6 +13,7 @@
 #define TG_CONVOLUTION
 #include "vectors.h"
 
+#define TG_ROLLED _Pragma("GCC unroll 1") /* compiling would take long */
 #define TG_SUMS 32 /* sums in registers, at most */
 
 TG long tg_of_lanes(long wide, long middle, long narrow) {
@@ -105,15 +106,14 @@ TG long tg_count(const tg_conv c, int a) {
 TG long tg_channels(const tg_conv c) { return c.depthwise ? c.out : c.groups * c.in; }
 
 /* Whether windows can be read where they lie: none reaches over the border. */
+TG int tg_inside_axis(const tg_conv c, int a) {
+    return tg_lowest(c, a) >= 0 && tg_lowest(c, a) + tg_extent(c, a, tg_count(c, a)) <= c.x_size[a];
+}
 TG int tg_inside(const tg_conv c) {
     const int near = c.x_channel == 1 || tg_channels(c) == 1;
-    const int taps = c.kernel[0] * c.kernel[1];
-    if (!(near || (taps == 1 && !c.depthwise)) || (c.depthwise && c.out % 16)) return 0;
-    for (int a = 0; a < 2; a++)
-        if (tg_lowest(c, a) < 0 ||
-            tg_lowest(c, a) + tg_extent(c, a, tg_count(c, a)) > c.x_size[a])
-            return 0;
-    return 1;
+    const int one = c.kernel[0] * c.kernel[1] == 1 && !c.depthwise;
+    return (near || one) && !(c.depthwise && c.out % 16) && tg_inside_axis(c, 0) &&
+           tg_inside_axis(c, 1);
 }
 
 /* `count` positions of an image's row, channels last. */
@@ -171,61 +171,91 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
 
 /* --- the convolution, and its gradient for the input --------------------------------------------- */
 
-/* Adds to the sums of R * P positions, V vectors of channels each. row, column: from one to the next
- * position; channel: of the input's channels. */
+/* Adds to the sums of R * P positions, V vectors of channels each, what one tap gives. channel: from one
+ * to the next of the input's. */
+TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long row, long column,
+                    long channel, const float *p, const float *q, long v, tg_vec *sum) {
+    const long block = c.kernel[0] * c.kernel[1] * c.in * 16;
+    TG_ROLLED for (long i = 0; i < c.in; i++, p += channel, q += 16) {
+        tg_vec f[4];
+        TG_UNROLL for (int k = 0; k < V; k++) {
+            f[k] = tg_load(q + tg_vector_at(v + k, block));
+            TG_IN_REGISTER(f[k]);
+        }
+        TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++) {
+            const float *at = p + r * row + j * column;
+            TG_UNROLL for (int k = 0; k < V; k++)
+                sum[(r * P + j) * V + k] +=
+                    f[k] * (c.depthwise ? tg_load(at + k * TG_L) : tg_splat(*at));
+        }
+    }
+}
+
+/* The same of all taps. */
 TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
                      const tg_axis columns, long pitch, long place, long channel, const float *x,
                      const float *w, long v, tg_vec *sum) {
-    const long block = c.kernel[0] * c.kernel[1] * c.in * 16;
-    for (long a = 0; a < rows.taps; a++)
-        for (long b = 0; b < columns.taps; b++) {
-            const long tap = (rows.tap + a * rows.tap_step) * c.kernel[1] + columns.tap +
-                             b * columns.tap_step;
-            const float *p = x + a * rows.apart * pitch + b * columns.apart * place;
-            const float *q = w + tap * c.in * 16;
-            for (long i = 0; i < c.in; i++, p += channel, q += 16) {
-                tg_vec f[4];
-                TG_UNROLL for (int k = 0; k < V; k++) {
-                    f[k] = tg_load(q + tg_vector_at(v + k, block));
-                    TG_IN_REGISTER(f[k]);
-                }
-                TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++) {
-                    const float *at = p + r * rows.step * pitch + j * columns.step * place;
-                    TG_UNROLL for (int k = 0; k < V; k++)
-                        sum[(r * P + j) * V + k] +=
-                            f[k] * (c.depthwise ? tg_load(at + k * TG_L) : tg_splat(*at));
-                }
-            }
-        }
+    const float *const q = w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16;
+    const long down = rows.tap_step * c.kernel[1] * c.in * 16, right = columns.tap_step * c.in * 16;
+    const long row = rows.step * pitch, column = columns.step * place;
+    if (c.in == 1 && c.kernel[0] * c.kernel[1] <= 9) { /* not worth a loop */
+        TG_UNROLL for (int a = 0; a < rows.taps; a++) TG_UNROLL for (int b = 0; b < columns.taps; b++)
+            tg_conv_tap(R, P, V, c, row, column, channel,
+                        x + a * rows.apart * pitch + b * columns.apart * place,
+                        q + a * down + b * right, v, sum);
+        return;
+    }
+    TG_ROLLED for (long a = 0; a < rows.taps; a++) TG_ROLLED for (long b = 0; b < columns.taps; b++)
+        tg_conv_tap(R, P, V, c, row, column, channel,
+                    x + a * rows.apart * pitch + b * columns.apart * place,
+                    q + a * down + b * right, v, sum);
 }
 
-/* Stores `lanes` channels, and below them none of the next ones'. */
-TG void tg_store_lanes(float *y, tg_vec x, long lanes) {
-    if (lanes >= TG_L) tg_store(y, x);
-    else tg_store_some(y, x, lanes);
+/* Stores the first `lanes` channels of R * P positions; the next ones are others'. Loops, not written out
+ * for each sum: that took long to compile. */
+TG void tg_store_part(const int R, const int P, const int V, const tg_vec *sum, float *y, long row,
+                      long column, long lanes) {
+    float part[TG_SUMS * TG_L];
+    TG_UNROLL for (int i = 0; i < R * P * V; i++) tg_store(part + i * TG_L, sum[i]);
+    TG_ROLLED for (long r = 0; r < R; r++) TG_ROLLED for (long j = 0; j < P; j++)
+        TG_ROLLED for (long l = 0; l < lanes; l++)
+            y[r * row + j * column + l] = part[(r * P + j) * V * TG_L + l];
 }
 
 /* Of each 2 x 2 sums the first of the largest ones, or the last NaN, and its number. */
+TG tg_vec tg_pool_sums(const int P, const int V, const tg_vec *sum, tg_bytes *number) {
+    tg_vec best = sum[0];
+    tg_ivec which = tg_isplat(0);
+    TG_UNROLL for (int q = 1; q < 4; q++) {
+        const tg_vec x = sum[(q / 2 * P + q % 2) * V];
+        const tg_ivec better = (x > best) | (x != x);
+        best = tg_pick(better, x, best);
+        which = (better & q) | (~better & which);
+    }
+    *number = tg_narrowed(which);
+    return best;
+}
+
 TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, const tg_vec *sum,
                         long v, float *y, uint8_t *number) {
-    const long pitch = c.y_size[1] / 2 * c.out;
+    const long pitch = c.y_size[1] / 2 * c.out, left = c.out - v * TG_L;
+    tg_vec best[TG_SUMS / 4];
+    tg_bytes bytes[TG_SUMS / 4];
+    y += v * TG_L, number += v * TG_L;
     TG_UNROLL for (int r = 0; r < R / 2; r++) TG_UNROLL for (int j = 0; j < P / 2; j++)
         TG_UNROLL for (int k = 0; k < V; k++) {
-            tg_vec best = sum[(2 * r * P + 2 * j) * V + k];
-            tg_ivec which = tg_isplat(0);
-            TG_UNROLL for (int q = 1; q < 4; q++) {
-                const tg_vec x = sum[((2 * r + q / 2) * P + 2 * j + q % 2) * V + k];
-                const tg_ivec better = (x > best) | (x != x);
-                best = tg_pick(better, x, best);
-                which = (better & q) | (~better & which);
-            }
-            if (c.positive) best = tg_pick(best <= 0.0f, tg_splat(0.0f), best);
-            const long at = r * pitch + j * c.out + (v + k) * TG_L;
-            const long left = c.out % TG_L ? c.out - (v + k) * TG_L : TG_L;
-            const tg_bytes bytes = tg_narrowed(which);
-            tg_store_lanes(y + at, best, left);
-            memcpy(number + at, &bytes, tg_least(left, TG_L));
+            const int i = (r * (P / 2) + j) * V + k;
+            best[i] = tg_pool_sums(P, V, sum + (2 * r * P + 2 * j) * V + k, &bytes[i]);
+            if (c.positive) best[i] = tg_pick(best[i] <= 0.0f, tg_splat(0.0f), best[i]);
+            if (c.out % TG_L) continue;
+            tg_store(y + r * pitch + j * c.out + k * TG_L, best[i]);
+            memcpy(number + r * pitch + j * c.out + k * TG_L, &bytes[i], TG_L);
         }
+    if (c.out % TG_L == 0) return;
+    const long lanes = tg_least(left, V * TG_L);
+    tg_store_part(R / 2, P / 2, V, best, y, pitch, c.out, lanes);
+    TG_ROLLED for (long r = 0; r < R / 2; r++) TG_ROLLED for (long j = 0; j < P / 2; j++)
+        memcpy(number + r * pitch + j * c.out, bytes + (r * (P / 2) + j) * V, lanes);
 }
 
 /* One tile. x: what its first window begins at; y, number: where its first position goes. */
@@ -240,13 +270,15 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
         tg_store_pooled(R, P, V, c, sum, v, y, number);
         return;
     }
-    const long channels = c.groups * c.out;
+    const long row = rows.to_step * c.y_size[1] * c.groups * c.out;
+    const long column = columns.to_step * c.groups * c.out, left = c.out - v * TG_L;
+    if (c.out % TG_L) {
+        tg_store_part(R, P, V, sum, y + v * TG_L, row, column, tg_least(left, V * TG_L));
+        return;
+    }
     TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++)
-        TG_UNROLL for (int k = 0; k < V; k++) {
-            float *to = y + (r * rows.to_step * c.y_size[1] + j * columns.to_step) * channels;
-            tg_store_lanes(to + (v + k) * TG_L, sum[(r * P + j) * V + k],
-                           c.out % TG_L ? c.out - (v + k) * TG_L : TG_L);
-        }
+        TG_UNROLL for (int k = 0; k < V; k++)
+            tg_store(y + r * row + j * column + k * TG_L + v * TG_L, sum[(r * P + j) * V + k]);
 }
 
 /* Rows [q, end) of one phase. What is left over at the end of an axis is computed by a tile that
