@@ -46,17 +46,24 @@ TG void tg_pack(long gates, long units, long depth, long unit_step, long k_step,
             const long unit = (gates > 1 ? p : p * width + v) * TG_L;
             const float *from = w + ((gates > 1 ? v * units : 0) + unit) * unit_step;
             float *to = packed + (p * depth * width + v) * TG_L;
-            for (long k = 0; k < depth; k++)
-                for (long l = 0; l < TG_L; l++)
-                    to[k * width * TG_L + l] =
-                        unit + l < units ? from[l * unit_step + k * k_step] : 0.0f;
+            const long lanes = units - unit < TG_L ? units - unit : TG_L;
+            if (lanes < TG_L)
+                for (long k = 0; k < depth; k++) memset(to + k * width * TG_L, 0, 4 * TG_L);
+            if (unit_step == 1 && lanes == TG_L)
+                for (long k = 0; k < depth; k++)
+                    tg_store(to + k * width * TG_L, tg_load(from + k * k_step));
+            else
+                for (long first = 0; first < depth; first += 16)
+                    for (long l = 0; l < lanes; l++) /* what is written stays in the first cache */
+                        for (long k = first; k < first + 16 && k < depth; k++)
+                            to[k * width * TG_L + l] = from[l * unit_step + k * k_step];
         }
 }
 
 /* sum[r][v] += A[r, :] B[:, v] for some rows and vectors. Rows of A are lda apart; B is a panel.
  * The last vector belongs to sum[r][last]. */
-TG void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
-                long lda, const float *b, tg_vec (*sum)[4]) {
+TG void tg_short_tile(const int rows, const int vectors, const int last, long depth, const float *a,
+                      long lda, const float *b, tg_vec (*sum)[4]) {
     for (long k = 0; k < depth; k++, b += vectors * TG_L) {
         tg_vec w[4];
         TG_UNROLL for (int v = 0; v < vectors; v++) {
@@ -68,6 +75,27 @@ TG void tg_tile(const int rows, const int vectors, const int last, long depth, c
             TG_IN_REGISTER(f);
             TG_UNROLL for (int v = 0; v < vectors; v++)
                 sum[r][v == vectors - 1 ? last : v] += w[v] * f;
+        }
+    }
+}
+
+/* The same for any depth: so many products are added in order, and what they give. */
+enum { TG_IN_ORDER = 256 };
+
+TG void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
+                long lda, const float *b, tg_vec (*sum)[4]) {
+    if (depth <= TG_IN_ORDER) {
+        tg_short_tile(rows, vectors, last, depth, a, lda, b, sum);
+        return;
+    }
+    for (long k = 0; k < depth; k += TG_IN_ORDER) {
+        const long some = depth - k < TG_IN_ORDER ? depth - k : TG_IN_ORDER;
+        tg_vec s[8][4];
+        TG_UNROLL for (int i = 0; i < rows * 4; i++) s[i / 4][i % 4] = (tg_vec){0};
+        tg_short_tile(rows, vectors, last, some, a + k, lda, b + k * vectors * TG_L, s);
+        TG_UNROLL for (int i = 0; i < rows * vectors; i++) {
+            const int v = i % vectors == vectors - 1 ? last : i % vectors;
+            sum[i / vectors][v] += s[i / vectors][v];
         }
     }
 }
