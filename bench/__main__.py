@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from bench import (
 )
 from bench.contest import CONTESTANTS, REFERENCE, Contest, Settings
 from bench.machine import environment, processors
+from bench.measure import CLOCK_VARIABLE
 from bench.report import Report
 from bench.workers import drop_disguises, limit_threads
 
@@ -65,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--together", action="store_true", help="all contestants in this process")
     parser.add_argument("--threads", type=int, default=processors(), metavar="N",
                         help="threads of every contestant (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--processor-time", action="store_true",
+        help="measure what calls take of the processor, with --threads 1, while other work runs",
+    )  # fmt: skip
     parser.add_argument("--case", default="", metavar="TEXT", help="cases with TEXT in their name")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each comparison")
     parser.add_argument(
@@ -88,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(contestants) - set(CONTESTANTS))
     if unknown:
         parser.error(f"unknown contestants {unknown}; there are {', '.join(CONTESTANTS)}")
+    if options.processor_time:
+        if options.threads != 1:
+            parser.error("--processor-time needs --threads 1: threads that wait count, too")
+        os.environ[CLOCK_VARIABLE] = "processor"
     settings = Settings(
         quick=options.quick,
         large=options.large,
@@ -116,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if load is not None and load > machine["cores"] / 4:
         print(
             "Other work is running here. Threads that wait for one another suffer from it far more "
-            "than single ones, so\ncompare with --threads 1, or on an idle machine.\n"
+            "than single ones, so\ncompare with --threads 1 --processor-time, or on an idle "
+            "machine.\n"
         )
     frameworks: dict[str, Any] = {}
     reports: list[Report] = []

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from bench import memory
 from bench.contest import Contest
 from bench.costs import printed
 from bench.measure import Timed, ratios, repeated
@@ -57,7 +58,7 @@ BARS: dict[str, list[tuple[float, tuple[str, ...]]]] = {
 }
 #: Those with images, which alone have channels.
 IMAGES = (CONVNET, RESNET)
-#: Megabytes that training takes, of tensorgrad and at least of PyTorch.
+#: Whose memory is measured, ours first.
 MEASURED = (OURS, "torch")
 
 _MEMORY = """
@@ -89,20 +90,15 @@ def build(contestant: str, name: str) -> Timed:
     return Timed(repeated(step), [first, float(step().item()), float(step().item())])
 
 
-def _highest() -> int:
-    """The most memory in KiB that this process has had at a time, since it began."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+def peak_of(contestant: str, name: str) -> dict[str, float]:
+    """``memory.peaks`` of a case beyond what importing the framework took; run it in a new process.
 
-
-def peak_of(contestant: str, name: str) -> float:
-    """Mebibytes that 20 steps add to what importing the framework took; run it in a new process."""
+    That is the most MiB in the first steps, and in those after them.
+    """
     __import__(contestant.partition(" ")[0])
-    before = _highest()
-    step = _step(contestant, name)
-    for _ in range(20):
-        step()
-    return (_highest() - before) / 1024
+    before = memory.resident("VmHWM")
+    found = memory.peaks(_step(contestant, name))
+    return {key: found[key] - before for key in ("first", "following")}
 
 
 def _judge(contest: Contest, case: str, times: dict[tuple[str, str], list[float]]) -> None:
@@ -122,18 +118,21 @@ def _judge(contest: Contest, case: str, times: dict[tuple[str, str], list[float]
 
 
 def _memory(contest: Contest, who: list[str]) -> None:
-    """The peak of GPT, here and in PyTorch with malloc as it comes."""
+    """The peaks of GPT, here and in PyTorch with malloc as it comes."""
     if contest.settings.case not in GPT:
         return
-    peaks = {}
-    for contestant in who:
-        if contestant in MEASURED:
-            peaks[contestant] = printed(_MEMORY.format(contestant=contestant, case=GPT))
-            row = Row(f"{GPT}, peak MiB", contestant, peaks[contestant], peaks[contestant])
-            contest.report.rows.append(row)
-    if len(peaks) == len(MEASURED):
-        ours, theirs = (peaks[name] for name in MEASURED)
-        contest.report.judge(f"{GPT}, peak memory to PyTorch's", 1.0, ours / theirs)
+    peaks = {
+        contestant: printed(_MEMORY.format(contestant=contestant, case=GPT))
+        for contestant in who
+        if contestant in MEASURED
+    }
+    for what, key in (("all steps", "first"), ("steps after the checks", "following")):
+        case = f"{GPT}, peak MiB of {what}"
+        for contestant, found in peaks.items():
+            contest.report.rows.append(Row(case, contestant, found[key], found[key]))
+        if len(peaks) == len(MEASURED):
+            ours, theirs = (peaks[name][key] for name in MEASURED)
+            contest.report.judge(f"{case}, ratio to PyTorch", 1.0, ours / theirs)
 
 
 def run(contest: Contest) -> None:
