@@ -72,27 +72,46 @@ TG void tg_kept(const tg_attention *s, int64_t key, int64_t word, long n, float 
         kept[j] = tg_word(key, word + j) >= (uint32_t)s->least ? s->factor : 0.0f;
 }
 
-/* Scores become exponentials, n of them and zeros up to ``end``; ``top`` and ``sum`` go on. What
- * was summed before has to be multiplied by what is returned. */
-TG float tg_softmax(float *x, long n, long end, float *top, float *sum) {
-    tg_vec most = tg_splat(*top), total = {0};
-    for (long j = 0; j < n; j += TG_L) {
-        tg_vec y = tg_load(x + j);
-        if (n - j < TG_L) tg_store(x + j, y = tg_pick(tg_before(j, n), y, tg_splat(-INFINITY)));
-        most = tg_pick(y > most, y, most);
-    }
-    const float before = *top, new = tg_largest(most), low = new == -INFINITY ? 0.0f : new;
+/* The largest of n scores and ``most``, which is no NaN; those behind them in their vector become
+ * -inf. */
+TG float tg_most(float *x, long n, float most) {
+    tg_vec top = tg_splat(most);
     long j = 0;
-    for (; j < n; j += TG_L) {
-        tg_vec e = tg_vexp_negative(tg_load(x + j) - low);
-        tg_store(x + j, e);
-        total += e;
+    for (; j + TG_L <= n; j += TG_L) top = tg_larger(top, tg_load(x + j));
+    if (j < n) {
+        tg_vec y = tg_pick(tg_before(j, n), tg_load(x + j), tg_splat(-INFINITY));
+        tg_store(x + j, y);
+        top = tg_larger(top, y);
     }
-    for (; j < end; j += TG_L) tg_store(x + j, (tg_vec){0});
-    const float shrink = tg_exp_negative(before - low);
-    *top = new;
-    *sum = *sum * shrink + tg_total(total);
-    return shrink;
+    return tg_largest(top);
+}
+
+/* Scores of TG_TILE queries become exponentials, n of each row and zeros up to ``end``; ``top`` and
+ * ``sum`` go on. ``shrink``: what has to be multiplied with what was summed before. Rows go side by
+ * side, as each step waits for the one before. */
+TG void tg_softmax(float *x, long wide, const long *n, long end, float *top, float *sum,
+                   float *shrink) {
+    float most[TG_L] = {0}, low[TG_L], found[TG_L] = {0};
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++) most[r] = tg_most(x + r * wide, n[r], top[r]);
+    const tg_vec new = tg_load(most);
+    const tg_vec from = tg_pick(new == -INFINITY, (tg_vec){0}, new);
+    const tg_vec less = tg_vexp_negative(tg_load_some(top, TG_TILE) - from);
+    tg_store(low, from);
+    for (int r = 0; r < TG_TILE; r++) {
+        float *row = x + r * wide;
+        tg_vec total = {0};
+        long j = 0;
+        for (; j < n[r]; j += TG_L) {
+            tg_vec e = tg_vexp_negative(tg_load(row + j) - low[r]);
+            tg_store(row + j, e);
+            total += e;
+        }
+        for (; j < end; j += TG_L) tg_store(row + j, (tg_vec){0});
+        found[r] = tg_total(total);
+    }
+    tg_store_some(sum, tg_load_some(sum, TG_TILE) * less + tg_load(found), TG_TILE);
+    tg_store_some(top, new, TG_TILE);
+    tg_store(shrink, less);
 }
 
 /* --- the value --- */
@@ -121,20 +140,22 @@ TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, 
                   int64_t word, long row, long count, long first, long n, const float *v, long ldv,
                   float *y, float *top, float *sum) {
     const long end = tg_rounded(n, TG_PANEL), padded = tg_rounded(s->e, TG_L);
+    long seen[TG_TILE];
+    float shrink[TG_L];
     tg_products(TG_TILE, n, s->wide, s->d, w->query, w->keys, w->x);
-    for (long r = 0; r < count; r++) {
-        float *x = w->x + r * s->wide;
-        const long seen = tg_seen(s, row + r, first, n);
-        tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen, x);
-        tg_vec shrink = tg_splat(tg_softmax(x, seen, end, top + r, sum + r));
-        for (long j = 0; j < padded; j += TG_L)
-            tg_store(y + r * padded + j, tg_load(y + r * padded + j) * shrink);
-        if (s->words) {
-            tg_kept(s, key, word + (row + r) * s->words + first, seen, w->kept);
-            for (long j = 0; j < seen; j++) x[j] *= w->kept[j];
-        }
+    for (long r = 0; r < TG_TILE; r++) {
+        seen[r] = r < count ? tg_seen(s, row + r, first, n) : 0;
+        tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen[r], w->x + r * s->wide);
     }
-    tg_sum_tiles(TG_TILE, s->e, n, w->x, s->wide, 1, v, ldv, 1, y);
+    tg_softmax(w->x, s->wide, seen, end, top, sum, shrink);
+    for (long r = 0; first && r < TG_TILE; r++)
+        for (long j = 0; j < padded; j += TG_L)
+            tg_store(y + r * padded + j, tg_load(y + r * padded + j) * shrink[r]);
+    for (long r = 0; s->words && r < count; r++) {
+        tg_kept(s, key, word + (row + r) * s->words + first, seen[r], w->kept);
+        for (long j = 0; j < seen[r]; j++) w->x[r * s->wide + j] *= w->kept[j];
+    }
+    tg_sum_tiles(TG_TILE, s->e, n, w->x, s->wide, 1, v, ldv, first > 0, y);
 }
 
 /* The results of ``count`` queries and the logarithms of their sums. */
@@ -157,7 +178,6 @@ TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, c
     const long padded = tg_rounded(s->e, TG_L), count = tg_smaller(s->high, s->rows - from);
     const tg_forward w = tg_forward_rows(s);
     const int lies = s->v.column == 1 && padded == s->e; /* values can be read where they are */
-    memset(w.y, 0, sizeof(float) * s->high * padded);
     for (long i = 0; i < s->high; i++) w.top[i] = -INFINITY, w.sum[i] = 0.0f;
     const long last = s->causal ? tg_smaller(s->keys, from + count) : s->keys;
     for (long first = 0; first < last; first += s->wide) {
@@ -240,14 +260,18 @@ TG void tg_weigh(const tg_attention *s, float *p, float *ds, const float *kept, 
                  float level, float lean) {
     long j = 0;
     for (; j < n; j += TG_L) {
-        tg_ivec there = tg_before(j, n);
         tg_vec y = tg_vexp_negative(tg_load(p + j) - level), d = tg_load(ds + j), weight = y;
         if (s->words) {
             tg_vec k = tg_load(kept + j);
             weight = y * k, d = d * k;
         }
-        tg_store(p + j, tg_pick(there, weight, (tg_vec){0}));
-        tg_store(ds + j, tg_pick(there, (d - lean) * y, (tg_vec){0}));
+        d = (d - lean) * y;
+        if (n - j < TG_L) {
+            weight = tg_pick(tg_before(j, n), weight, (tg_vec){0});
+            d = tg_pick(tg_before(j, n), d, (tg_vec){0});
+        }
+        tg_store(p + j, weight);
+        tg_store(ds + j, d);
     }
     for (; j < end; j += TG_L) tg_store(p + j, (tg_vec){0}), tg_store(ds + j, (tg_vec){0});
 }

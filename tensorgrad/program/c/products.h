@@ -57,11 +57,14 @@ TG void tg_pack_panels(const float *x, long down, long across, long rows, long c
         float *panel = to + i / TG_PANEL * TG_PANEL * columns + i % TG_PANEL;
         for (long j = 0; j < columns; j += TG_L) {
             tg_vec t[TG_L];
-            TG_UNROLL for (int r = 0; r < TG_L; r++) {
-                t[r] = (tg_vec){0};
-                if (i + r < rows)
-                    t[r] = tg_gathered(x + (i + r) * down + j * across, across, columns - j);
-            }
+            if (i + TG_L <= rows && j + TG_L <= columns && across == 1)
+                TG_UNROLL for (int r = 0; r < TG_L; r++) t[r] = tg_load(x + (i + r) * down + j);
+            else
+                for (int r = 0; r < TG_L; r++) {
+                    t[r] = (tg_vec){0};
+                    if (i + r < rows)
+                        t[r] = tg_gathered(x + (i + r) * down + j * across, across, columns - j);
+                }
             tg_transpose(t);
             TG_UNROLL for (int c = 0; c < TG_L; c++)
                 if (j + c < columns) tg_store(panel + (j + c) * TG_PANEL, t[c]);

@@ -69,6 +69,16 @@ TG tg_vec tg_pick(tg_ivec held, tg_vec a, tg_vec b) {
 TG_BOUND(tg_at_most, "vminps", <)
 TG_BOUND(tg_at_least, "vmaxps", >)
 
+/* The larger ones; either where one is NaN. */
+TG tg_vec tg_larger(tg_vec a, tg_vec b) {
+#if defined(__AVX__)
+    __asm__("vmaxps %1, %0, %0" : "+v"(a) : "v"(b));
+    return a;
+#else
+    return tg_pick(a > b, a, b);
+#endif
+}
+
 /* The sum of all lanes, in halves. */
 TG float tg_total(tg_vec x) {
     float a[TG_L];
@@ -78,11 +88,11 @@ TG float tg_total(tg_vec x) {
     return a[0];
 }
 TG float tg_largest(tg_vec x) {
-    float a[TG_L], top;
+    float a[TG_L];
     tg_store(a, x);
-    top = a[0];
-    for (int i = 1; i < TG_L; i++) top = tg_max_f(a[i], top);
-    return top;
+    for (int w = TG_L / 2; w; w /= 2)
+        for (int i = 0; i < w; i++) a[i] = tg_max_f(a[i], a[i + w]);
+    return a[0];
 }
 
 /* exp(r) - 1, where x = n ln 2 + r, and n: read from the bits of a sum with 1.5 * 2^23. */
