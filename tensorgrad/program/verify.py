@@ -374,7 +374,7 @@ class Difference:
                 return
             off = _apart(x, y)
             allowed = absolute + relative * np.abs(y.astype(np.float64))
-        worst = np.flatnonzero(~((off <= allowed) & (np.isfinite(y) | (off == 0))))
+        worst = np.flatnonzero(~((off == 0) | ((off <= allowed) & np.isfinite(y))))
         if not worst.size:
             return
         self._odd += int((np.isfinite(x) != np.isfinite(y)).sum())

@@ -413,3 +413,14 @@ def test_states_are_exchanged(order: str) -> None:
     verify.exchange(a, b)
     np.testing.assert_array_equal(a, old_b)
     np.testing.assert_array_equal(b, old_a)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_what_is_infinite_or_no_number_in_both_is_no_difference(special: float) -> None:
+    b = numbers(1000)
+    b[7:900:3] = special
+    a = b.copy()
+    a[8] += 1e-6
+    difference = Difference(b)
+    difference.compare(a)
+    assert not difference.text()
