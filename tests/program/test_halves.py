@@ -225,6 +225,31 @@ def test_networks_run_without_calls(network: str, way: str) -> None:
 
 @EVERY_EXECUTOR
 @HALVES
+def test_pools_and_their_gradients(name: str, executor: str) -> None:
+    """Of windows that tile the input: choices alone, so the bits are those of eager mode."""
+    draw = np.random.default_rng(4)
+    numbers = draw.integers(-3, 4, (2, 3, 6, 8)).astype(np.float32)
+    numbers[0, 0, 0, 0], numbers[1, 2, 3, 4], numbers[1, 1, 1, 1] = np.nan, np.inf, -np.inf
+    by = Tensor(draw.standard_normal((2, 3, 3, 4)), dtype=name)
+
+    def step(x: Tensor) -> Tensor:
+        x.grad = None
+        y = F.max_pool2d(tg.relu(x), 2)
+        y.backward(by)
+        return y.detach()
+
+    ends = []
+    for run in (step, tg.compile(step, executor=executor)):
+        x = Tensor(numbers, dtype=name, requires_grad=True)
+        values = [run(x) for _ in range(3)][-1]
+        assert x.grad is not None
+        ends.append([values.data, x.grad.data])
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_array_equal(bits(a), bits(b))
+
+
+@EVERY_EXECUTOR
+@HALVES
 def test_rows_of_a_table(name: str, executor: str) -> None:
     """Sums of equal rows are rounded once, and the update is."""
     ends = []
