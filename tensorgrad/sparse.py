@@ -209,6 +209,7 @@ class LazyGradient(parts.Rows, Tensor):
         found._keys, found._rows = self._keys, self._rows
         found._coalesced = self._coalesced
         if not share:
+            found._keys = [keys.copy() for keys in self._keys]
             found._rows = [rows.copy() for rows in self._rows]
             found._dense = None if self._dense is None else self._dense.copy()
         return found
