@@ -31,7 +31,17 @@ class LazyGradient(parts.Rows, Tensor):
     made by an operation. How many rows differ is not known there: equal ones stay side by side.
     """
 
-    __slots__ = ("_captured", "_coalesced", "_dense", "_keys", "_lent", "_rows", "_shape", "_used")
+    __slots__ = (
+        "_captured",
+        "_coalesced",
+        "_dense",
+        "_gaps",
+        "_keys",
+        "_lent",
+        "_rows",
+        "_shape",
+        "_used",
+    )
 
     def __init__(
         self,
@@ -48,6 +58,8 @@ class LazyGradient(parts.Rows, Tensor):
             else refers to the rows.
         """
         self._lent = lent
+        #: whether some numbers may be below 0, which name no row: those of programs are left in
+        self._gaps = recorded or lent
         #: of rows that are lent, references to them once this is no longer what it was made as
         self._used: tuple[Array, ...] = ()
         self.node = None
@@ -167,7 +179,7 @@ class LazyGradient(parts.Rows, Tensor):
         keys = self._keys[0]
         if self._dense is not None:
             there = (self._dense != 0).any(axis=1)
-            there[keys] = True
+            there[keys[keys >= 0] if self._gaps else keys] = True
             keys = xp.flatnonzero(there)
             return keys, self._dense[keys]
         if not self._coalesced:
@@ -175,6 +187,9 @@ class LazyGradient(parts.Rows, Tensor):
             rows = self._rows[0]
             if len(self._keys) > 1:
                 keys, rows = xp.concatenate(self._keys), xp.concatenate(self._rows)
+            if self._gaps:
+                keep = keys >= 0
+                keys, rows = keys[keep], rows[keep]
             keys, rows = sums_of_equals(xp, keys, rows)
             self._keys, self._rows, self._coalesced = [keys], [rows], True
         return self._keys[0], self._rows[0]
@@ -184,7 +199,7 @@ class LazyGradient(parts.Rows, Tensor):
         found = self.copied(share=True)
         if isinstance(other, SparseGradient) and not isinstance(self, SparseGradient):
             found = SparseGradient(self._shape, self._keys[0], self._rows[0], self._captured)
-            found._keys, found._rows = self._keys, self._rows
+            found._keys, found._rows, found._gaps = self._keys, self._rows, self._gaps
         found.append(other)
         return found
 
@@ -194,7 +209,7 @@ class LazyGradient(parts.Rows, Tensor):
             other.coalesced()
         self._note_use()
         self._keys, self._rows = [*self._keys, *other._keys], [*self._rows, *other._rows]
-        self._coalesced = False
+        self._coalesced, self._gaps = False, self._gaps or other._gaps
         if not self.is_recorded and self.count > self._shape[0] + 2 * len(self._keys[0]):
             self.coalesced()
 
@@ -207,7 +222,7 @@ class LazyGradient(parts.Rows, Tensor):
         """The same in memory of its own, unless the rows are to be shared."""
         found = type(self)(self._shape, self._keys[0], self._rows[0], self._captured)
         found._keys, found._rows = self._keys, self._rows
-        found._coalesced = self._coalesced
+        found._coalesced, found._gaps = self._coalesced, self._gaps
         if not share:
             found._keys = [keys.copy() for keys in self._keys]
             found._rows = [rows.copy() for rows in self._rows]

@@ -99,7 +99,7 @@ def _index_add_loops(
 ) -> Any:
     """What the value means: of rows by a routine (program/c/lookup.h), which goes through the table
     and adds up the rows for each of its own."""
-    attrs = {"template": template, "shape": shape, "distinct": distinct}
+    attrs: dict[str, Any] = {"template": template, "shape": shape, "distinct": distinct}
     rows = len(indices) == 1 and _by_rows(template) and g.size < 1 << 30
     if not rows or not xp.on_host or not g.size or g.dtype not in dtypes.WIDE_FLOATS:
         return _index_add_value(xp, g, *indices, **attrs)
@@ -167,16 +167,21 @@ def _put_value_rule(g: Any, template: Template, indices: Sequence[Any]) -> Any:
 class RecordedRows(RecordedPart):
     """Rows, a tensor, of the numbers ``index``: what is added is recorded."""
 
-    __slots__ = ("sparse",)
+    __slots__ = ("padding_idx", "sparse")
     many = 2
     large = 1 << 16
 
     def __init__(
-        self, array: Any, index: Any, shape: tuple[int, ...], sparse: bool = False
+        self,
+        array: Any,
+        index: Any,
+        shape: tuple[int, ...],
+        sparse: bool = False,
+        padding_idx: int | None = None,
     ) -> None:
-        """sparse: see ``RowsPart``."""
+        """sparse: see ``RowsPart``. padding_idx: a number of which all rows are zero."""
         super().__init__(array, index, shape)
-        self.sparse = sparse
+        self.sparse, self.padding_idx = sparse, padding_idx
 
     def whole(self) -> Any:
         """See ``Part``."""
@@ -204,6 +209,8 @@ class RecordedRows(RecordedPart):
             return None
         rows = reshape(self.array, (self.index.size, length))
         keys = reshape(from_the_front(self.index, n), (-1,))
+        if self.padding_idx is not None:  # whose row is not one of those that are looked up
+            keys = where(keys == self.padding_idx, -1, keys)
         return recorded_rows(self.shape, keys.data, rows.data, self.sparse)
 
 

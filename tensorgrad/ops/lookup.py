@@ -73,7 +73,7 @@ def _part(
 ) -> Any:
     if hasattr(g, "node"):
         rows = _counted(g, indices, weight_shape[0], padding_idx, by_count)
-        return RecordedRows(rows, indices, weight_shape, sparse)
+        return RecordedRows(rows, indices, weight_shape, sparse, padding_idx)
     if by_count or not g.size:
         return _gradient(g, indices, weight_shape, padding_idx, by_count)
     keys = indices.reshape(-1).astype(np.int64, copy=False)  # which has room for all rows

@@ -30,7 +30,8 @@ def primitive_of_rows(
 
     Its inputs are the step count and the ``states`` flat arrays, as for ``update_primitive``, the
     parameter, the numbers of the rows, and the rows of the gradient. All but the last two are
-    overwritten. Where numbers may repeat (``repeated``) rows of one number are added up first.
+    overwritten. Where numbers may repeat (``repeated``) rows of one number are added up first, and
+    numbers below 0 name no row.
 
     in_place: how programs compute that, where this is another way than by reading the rows,
         applying the rule and writing them.
@@ -47,10 +48,11 @@ def primitive_of_rows(
         if scratch.options != options:
             scratch.update = rule(xp, scratch.numbers, **options)
             scratch.options = options
+        if repeated:
+            keep = keys >= 0
+            keys, g = sums_of_equals(xp, keys[keep], g[keep])
         if not len(keys):
             return p
-        if repeated:
-            keys, g = sums_of_equals(xp, keys, g)
         whole = [None if s is None else s[: p.size].reshape(p.shape) for s in arrays[:states]]
         own = [None if s is None else s.take(keys, axis=0) for s in whole]
         rows = p.take(keys, axis=0)
@@ -72,22 +74,25 @@ def primitive_of_rows(
         p, keys, g = arrays[states:]
         if in_place is not None and in_place(xp, p, keys, g, **options):
             return p
+        there: Any = True
         if repeated:
-            g = _summed(xp, keys, g.astype(scratch.dtype, copy=False)).astype(g.dtype, copy=False)
+            keys, sums, there = _summed(xp, keys, g.astype(scratch.dtype, copy=False))
+            g = sums.astype(g.dtype, copy=False)
         count = None
         if step is not None:
             step += 1
             count = xp.number(step)
         update = rule(xp, SymbolicNumbers(xp, scratch.dtype), **options)
         whole = [None if s is None else s[: p.size].reshape(p.shape) for s in arrays[:states]]
-        own = [None if s is None else s[keys] for s in whole]
+        before = [None if s is None else s[keys] for s in whole]
+        own = [None if s is None else s.copy() for s in before]
         rows = p[keys]
         u, w = xp.empty(g.shape, scratch.dtype), xp.empty(g.shape, scratch.dtype)
         update(count, rows, g.astype(scratch.dtype, copy=False), u, w, *own)
-        p[keys] = xp.subtract(rows, u)
-        for s, part in zip(whole, own, strict=True):
+        p[keys] = xp.where(there, xp.subtract(rows, u), rows)
+        for s, part, old in zip(whole, own, before, strict=True):
             if s is not None:
-                s[keys] = part
+                s[keys] = xp.where(there, part, old)
         return p
 
     context = watching(name)
@@ -105,18 +110,22 @@ def primitive_of_rows(
 # --- routines of programs (c/lookup.h) ------------------------------------------------------------
 
 
-def _summed(xp: Any, keys: Any, rows: Any) -> Any:
-    """For each of the rows the sum of all that have its number."""
+def _summed(xp: Any, keys: Any, rows: Any) -> tuple[Any, Any, Any]:
+    """For each of the rows a number, and the sum of all that have it; whether any row is named.
+
+    Where a number is below 0 another takes its place, with its sum.
+    """
     keys, rows = _fitting(xp, keys, rows)
     count, length = rows.shape
+    following, first, named, ends = _links(xp, keys)
     (sums,) = xp.routine(
         f"lookup.row_sums_{_ending(rows)}",
         (length,),
-        (rows, *_links(xp, keys)),
+        (rows, keys, following, first, ends),
         [(rows.shape, rows.dtype)],
         **_shared_out(count, length),
     )
-    return sums
+    return named, sums, ends[0] >= 0
 
 
 def descend(xp: Any, p: Any, keys: Any, rows: Any, rate: Any) -> bool:
@@ -129,7 +138,7 @@ def descend(xp: Any, p: Any, keys: Any, rows: Any, rate: Any) -> bool:
     xp.routine(
         f"lookup.descend_rows_{_ending(rows)}",
         (length,),
-        (keys, rows, *_links(xp, keys), rate, p),
+        (keys, rows, *_links(xp, keys)[:2], rate, p),
         [p],
         **_shared_out(count, length),
     )
@@ -146,17 +155,18 @@ def _fitting(xp: Any, keys: Any, rows: Any) -> tuple[Any, Any]:
     )
 
 
-def _links(xp: Any, keys: Any) -> tuple[Any, Any]:
-    """For each number the next place that has it, and whether it is the first one."""
-    bits = (2 * keys.size - 1).bit_length()
-    following, first, _ = xp.routine(
-        "lookup.row_links",
-        (keys.size, bits),
-        (keys,),
-        [(keys.shape, np.int32), (keys.shape, np.uint8), ((1 << bits,), np.int32)],
-        cost=16 * keys.size,
+def _links(xp: Any, keys: Any) -> list[Any]:
+    """For each number the next place that has it, whether it is the first one, and the number that
+    stands for it; the first place that names a row, and the first that does not."""
+    bits, shape = (2 * keys.size - 1).bit_length(), keys.shape
+    outputs = [
+        (shape, np.int32), (shape, np.uint8), (shape, np.int64), ((2,), np.int32),
+        ((1 << bits,), np.int32),
+    ]  # fmt: skip
+    found: list[Any] = xp.routine(
+        "lookup.row_links", (keys.size, bits), (keys,), outputs, cost=16 * keys.size
     )
-    return following, first
+    return found[:-1]
 
 
 def _shared_out(count: int, length: int) -> dict[str, int]:

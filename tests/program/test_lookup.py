@@ -11,7 +11,7 @@ from sampler import host
 
 import tensorgrad as tg
 from tensorgrad import Tensor, nn, optim
-from tensorgrad.sparse import LazyGradient
+from tensorgrad.sparse import LazyGradient, SparseGradient
 
 F = nn.functional
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
@@ -42,9 +42,10 @@ def ends(
 
     step = run(step)
     losses = [host(step(Tensor(rows), Tensor(by))) for rows, by in batches]
-    assert isinstance(x.grad, LazyGradient)
+    assert isinstance(x.grad, SparseGradient)
+    indices = host(x.grad.indices)
     states = [host(s) for s in optimizer.state[x].values()]
-    return [np.stack(losses), host(x.detach()), host(x.grad), *states]
+    return [np.stack(losses), host(x.detach()), host(x.grad), indices, *states]
 
 
 def as_it_is(function: Any) -> Any:
@@ -84,6 +85,37 @@ def test_programs_do_what_eager_mode_does(name: str, seed: int, executor: str) -
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
     untouched = (right[1] == start).all(axis=1)
     np.testing.assert_array_equal(found[1][untouched], start[untouched])
+
+
+@EVERY_EXECUTOR
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_padding_names_no_row(name: str, executor: str) -> None:
+    """Though the row has states from before; nor does a batch of nothing else change any."""
+    start = np.random.default_rng(0).standard_normal((9, 3))
+    kind, given = OPTIMIZERS[name]
+    found: list[list[Any]] = []
+    for run in (as_it_is, lambda f: tg.compile(f, executor=executor)):
+        x = Tensor(start, requires_grad=True)
+        optimizer = getattr(optim, kind)([x], **given)
+
+        def step(
+            rows: Tensor, by: Tensor, x: Any = x, optimizer: Any = optimizer, padding: int = 4
+        ) -> None:
+            optimizer.zero_grad()
+            (F.embedding(rows, x, padding_idx=padding, sparse=True) * by).sum().backward()
+            optimizer.step()
+
+        first, then = run(step), run(lambda rows, by, step=step: step(rows, by, padding=0))
+        draw, seen = np.random.default_rng(1), []
+        for rows in ([0, 4, 4, 2], [4, 4, 4, 4], [8, 0, 0, 4], [4, 3, 4, 3], [1, 1, 4, -5]):
+            for each in (then, first):
+                each(Tensor(rows), Tensor(draw.standard_normal((4, 3))))
+                assert isinstance(x.grad, SparseGradient)
+                states = [host(s).copy() for s in optimizer.state[x].values()]
+                seen += [host(x.detach()).copy(), host(x.grad.indices), host(x.grad), *states]
+        found.append(seen)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
 @EVERY_EXECUTOR

@@ -6,13 +6,17 @@
 #ifndef TG_LOOKUP
 #define TG_LOOKUP
 
-/* Of count numbers: next[i] is the next place with the number of place i, or -1; first[i] whether
- * none before it has that number. table: 2^bits places, twice as many as numbers or more. */
+/* Of count numbers, of which those below zero name no row: next[i] is the next place with the number
+ * of place i, or -1; first[i] whether none before it has that number. named: the numbers, those that
+ * name no row being replaced by the first that does (0 if there is none). ends: the first place that
+ * names a row, and the first that does not, or -1. table: 2^bits places, twice as many as numbers or
+ * more. */
 TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, uint8_t *first,
-                     int32_t *table, long begin, long end) {
+                     int64_t *named, int32_t *ends, int32_t *table, long begin, long end) {
     const uint64_t mask = ((uint64_t)1 << bits) - 1;
     (void)begin, (void)end;
     memset(table, 0xff, sizeof(int32_t) << bits);
+    ends[0] = ends[1] = -1;
     for (long i = count - 1; i >= 0; i--) {
         uint64_t at = (uint64_t)keys[i] * 0x9E3779B97F4A7C15u >> (64 - bits);
         int32_t head;
@@ -21,7 +25,11 @@ TG void tg_row_links(long count, long bits, const int64_t *keys, int32_t *next, 
         first[i] = 1;
         next[i] = head;
         table[at] = (int32_t)i;
+        ends[keys[i] < 0] = (int32_t)i;
+        named[i] = keys[i];
     }
+    const int64_t instead = ends[0] < 0 ? 0 : keys[ends[0]];
+    for (long i = ends[1]; i >= 0; i = next[i]) named[i] = instead;
 }
 
 /* The same chains by the numbers themselves, which are below rows: heads[k] is the first place with
@@ -65,16 +73,25 @@ TG void tg_row_heads(long count, long rows, const int64_t *keys, int32_t *heads,
             for (long c = 0; c < n; c++) sum[from + c] = (T)wide[c];                               \
         }                                                                                          \
     }                                                                                              \
-    /* sums[i]: the sum of all rows whose number is that of row i. */                              \
-    TG void tg_row_sums_##s(long length, const T *restrict rows, const int32_t *restrict next,     \
-                            const uint8_t *restrict first, T *restrict sums, long begin,           \
+    /* sums[i]: the sum of all rows whose number is that of row i, as tg_row_links has named it. */  \
+    TG void tg_row_sums_##s(long length, const T *restrict rows, const int64_t *restrict keys,     \
+                            const int32_t *restrict next, const uint8_t *restrict first,           \
+                            const int32_t *restrict ends, T *restrict sums, long begin,            \
                             long end) {                                                            \
         for (long i = begin; i < end; i++) {                                                       \
             if (!first[i]) continue;                                                               \
+            if (keys[i] < 0) { /* or they would have no numbers: where there is no row at all */   \
+                if (ends[0] < 0)                                                                   \
+                    for (long j = i; j >= 0; j = next[j]) memset(sums + j * length, 0, length * sizeof(T));\
+                continue;                                                                          \
+            }                                                                                      \
             T *sum = sums + i * length;                                                            \
             tg_chain_##s(length, i, rows, next, sum);                                              \
             for (long j = next[i]; j >= 0; j = next[j])                                            \
                 memcpy(sums + j * length, sum, length * sizeof(T));                                \
+            if (i == ends[0])                                                                      \
+                for (long j = ends[1]; j >= 0; j = next[j])                                        \
+                    memcpy(sums + j * length, sum, length * sizeof(T));                            \
         }                                                                                          \
     }                                                                                              \
     /* A table of which each row is the sum of the rows with its number. */                        \
@@ -98,7 +115,7 @@ TG void tg_row_heads(long count, long rows, const int64_t *keys, int32_t *heads,
             if (i + TG_AHEAD < end)                                                                \
                 for (long at = 0; at < length * (long)sizeof(T); at += TG_CACHE_LINE)              \
                     __builtin_prefetch((char *)(p + keys[i + TG_AHEAD] * length) + at, 1);         \
-            if (!first[i]) continue;                                                               \
+            if (!first[i] || keys[i] < 0) continue;                                                               \
             T *row = p + keys[i] * length;                                                         \
             const T *g = rows + i * length;                                                        \
             if (next[i] >= 0) {                                                                    \
