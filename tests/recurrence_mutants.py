@@ -10,11 +10,14 @@ SELECTIONS: dict[str, Selection] = {
         " -k '(recurrent and not compiles and not cuda) or lstm or gru or rnn'",
         8,
     ),
+    "recurrence in C": Selection("tests/program/test_recurrence.py", 30),
     "kept memory": Selection("tests/test_memory.py", 2),
 }
 
 _LOOPS = "tensorgrad/ops/recurrence_loops.py"
 _OPS = "tensorgrad/ops/recurrence.py"
+_ROUTINES = "tensorgrad/ops/recurrence_routines.py"
+_HEADER = "tensorgrad/program/c/recurrence.h"
 _LAYERS = "tensorgrad/nn/recurrent.py"
 _PACKING = "tensorgrad/nn/utils/rnn.py"
 _MEMORY = "tensorgrad/backend/memory.py"
@@ -103,6 +106,69 @@ MUTANTS: list[Mutant] = [
         'found[k] = found["b_ih"].copy()  # the same sum',
         'found[k] = found["b_ih"]',
         "recurrence",
+    ),
+    Mutant(
+        "in C a state moves on behind the end of its sequence",
+        _HEADER,
+        "            if (!a->inner) shown = tg_load_some(before + r * units + at, n);\n",
+        "",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C a gradient passes the end of its sequence",
+        _HEADER,
+        "        if (tg_has_ended(lengths, t, row + r)) continue;\n",
+        "",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C the first cell counts as zeros backward",
+        _HEADER,
+        "cells + earlier * state : has_c ? c : 0;",
+        "cells + earlier * state : 0;",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C rows that fill no tile are left out",
+        _HEADER,
+        "if (a->batch % rows == 0) return;",
+        "return;",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C the last block of a long sum is all of it",
+        _HEADER,
+        "sum[i / vectors][v] += s[i / vectors][v];",
+        "sum[i / vectors][v] = s[i / vectors][v];",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C the last rows make the gradient of a bias",
+        _HEADER,
+        "sums[i] += sum[i];",
+        "sums[i] = sum[i];",
+        "recurrence in C",
+    ),
+    Mutant(
+        "in C only the first columns are kept from one block of rows to the next",
+        _HEADER,
+        "tg_store(to, tg_load(to) + s[k / V][k % V]);",
+        "tg_store(to, (k % V ? (tg_vec){0} : tg_load(to)) + s[k / V][k % V]);",
+        "recurrence in C",
+    ),
+    Mutant(
+        "a program takes a length that is one step too long",
+        _ROUTINES,
+        "xp.check_labels(xp.subtract(lengths, 1), steps)",
+        "xp.check_labels(xp.subtract(lengths, 1), steps + 1)",
+        "recurrence in C",
+    ),
+    Mutant(
+        "a program gives candidates of a GRU no bias of their own",
+        _ROUTINES,
+        "none if b is None else b[2 * n :]",
+        "none if b is None else 0 * b[2 * n :]",
+        "recurrence in C",
     ),
     Mutant(
         "states of directions are taken from the layer before",

@@ -113,7 +113,7 @@ def check(step: Callable[..., list[Tensor]], given: list[Array], limit: float = 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", [1, 13, 37])
+@pytest.mark.parametrize("seed", [1, 8, 13])
 def test_values_and_gradients_are_those_of_float64(kind: str, seed: int) -> None:
     check(*case(seed, kind))
 
@@ -184,7 +184,7 @@ def test_lengths_out_of_range_stop_a_program_before_anything_is_changed() -> Non
         return nn.functional.lstm(x, w, u, lengths=lengths)[0].detach()
 
     lengths = Tensor(np.array([3, 1]))
-    for _ in range(3):
+    for _ in range(5):  # what follows is no call that is checked, and no capture
         step(lengths)
     for wrong in ([0, 3], [4, 3]):
         with pytest.raises(IndexError, match="lengths must be integers from 1 to"):
