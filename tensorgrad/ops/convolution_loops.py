@@ -345,6 +345,14 @@ def convolution_pooled_loops(
     return tuple([a.transpose(0, 3, 1, 2) for a in found])
 
 
+def fits(weight_shape: Sizes, size: Sizes) -> bool:
+    """Whether an image and its gradient have room in the memory of a thread."""
+    outer, inner, *kernel = weight_shape
+    box = math.prod([n + k - 1 for n, k in zip(size, kernel, strict=True)]) * inner
+    pools = math.prod([n // 2 for n in size]) * outer
+    return inner % 16 == 0 and 2 * (box + pools) <= _ROOM
+
+
 def convolution_pooled_gradients_loops(
     xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
 ) -> Any:
@@ -352,10 +360,6 @@ def convolution_pooled_gradients_loops(
     _checked(xp, (g, x, weight), size)
     weight, number = _in_order(weight), _channels_last(number)
     outer, inner, *kernel = weight.shape
-    box = math.prod([n + k - 1 for n, k in zip(size, kernel, strict=True)]) * inner
-    pools = math.prod([n // 2 for n in size]) * outer
-    if inner % 16 or 2 * (box + pools) > _ROOM:
-        xp.refuse("they are computed one after the other")
     c = _Convolution(
         x.shape[0], 1, outer, inner, x.shape[2:], x.elements.strides, size, tuple(kernel), (1, 1),
         padding, (1, 1),

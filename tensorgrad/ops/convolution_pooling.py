@@ -18,9 +18,11 @@ from tensorgrad.ops.convolution import (
     _weight_value,
 )
 from tensorgrad.ops.convolution_loops import (
+    convolution_input_loops,
     convolution_pooled_gradients_loops,
     convolution_pooled_loops,
     convolution_weight_pooled_loops,
+    fits,
 )
 from tensorgrad.ops.correlation import Sizes
 from tensorgrad.ops.tiled_pooling import _largest_value, _spread_value
@@ -59,6 +61,19 @@ def _gradients_value(
     return dx, _weight_value(xp, g, x, weight.shape[2:], one, padding, one, 1)
 
 
+def _gradients_loops(
+    xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
+) -> Any:
+    if fits(weight.shape, size):
+        return convolution_pooled_gradients_loops(xp, g, number, x, weight, size, padding)
+    one, kernel = (1, 1), weight.shape[2:]
+    spread = _spread_value(xp, g, number, size, windows_of(size))
+    return (
+        convolution_input_loops(xp, spread, weight, None, x.shape[2:], one, padding, one, 1),
+        convolution_weight_pooled_loops(xp, g, number, x, kernel, size, one, padding, one, 1),
+    )
+
+
 #: (largest, number) of each 2 x 2 positions of a convolution; there are ``size``. positive:
 #: whether a ReLU follows.
 CONVOLUTION_POOLED = Primitive(
@@ -85,5 +100,5 @@ CONVOLUTION_POOLED_GRADIENTS = Primitive(
     _gradients_value,
     {"g": None, "number": None, "x": None, "weight": None},
     residual=lambda *given, **attrs: _gradients_value(np, *given, **attrs)[1],
-    loops=convolution_pooled_gradients_loops,
+    loops=_gradients_loops,
 )

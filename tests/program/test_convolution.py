@@ -102,10 +102,21 @@ def test_pooled_convolutions_and_their_gradients_are_those_of_float64(seed: int)
     given = pooled_case(np.random.default_rng(seed), [1, 3, 16, 32, 16, 16][seed])
     singles = tensors(given)
     program = Captured(pooling, singles)
+    assert "call" not in "".join(program.executor.lines())
     names = [i.op.name for i in program.program]
     assert "convolution_pooled" in names
     assert "convolution" not in names
     assert ("convolution_pooled_gradients" in names) == (given[0].shape[1] % 16 == 0)
+    assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
+
+
+def test_images_too_large_for_the_memory_of_a_thread_are_cut_into_bands() -> None:
+    rng = np.random.default_rng(3)
+    shapes = [(2, 16, 70, 66), (16, 16, 3, 3), (16,)]
+    given = [rng.standard_normal(shape) for shape in shapes]
+    singles = tensors(given)
+    program = Captured(pooling, singles)
+    assert "call" not in "".join(program.executor.lines())
     assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
 
 
