@@ -7,11 +7,10 @@ what is resident. The peak of the first steps includes the capture of a compiled
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bench.contest import Contest
 from bench.costs import printed
 from bench.report import Row
+from bench.resident import STATUS
 
 NAME = "memory"
 TITLE = "the most memory of a process that trains, by the network"
@@ -21,13 +20,9 @@ NETWORK, SMALL, OPTIMIZER = "1024-2048-2048-1000", "784-512-512-10", "Adam"
 #: MiB of all steps, compiled; of replays, as a multiple of the peak of eager steps; and MiB by
 #: which they may grow, which is what single pages make.
 PEAK, REPLAYS, GROWTH = 350.0, 1.1, 1.0
-#: Steps with all that is done once and the checks; and how many follow before the next check.
-FIRST, FOLLOWING = 8, 7
-
-_FILE = Path("/proc/self/status")
 _TRAINING = """
 import json
-from bench.memory import peaks
+from bench.resident import peaks
 from bench.training.networks import NETWORKS
 from bench.training.{module} import training_step
 step = training_step(NETWORKS[{network!r}], {optimizer!r}, {options})
@@ -41,27 +36,6 @@ _STEPS = {
 }
 
 
-def resident(name: str) -> float:
-    """MiB of this process by Linux: "VmRSS" now, "VmHWM" the most since it began to count."""
-    for line in _FILE.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"{_FILE} says nothing of {name}")
-
-
-def peaks(step: object) -> dict[str, float]:
-    """Train in this process. MiB at most in the first steps, in those that follow, and by how much
-    it has grown in these."""
-    assert callable(step)
-    for _ in range(FIRST):
-        step()
-    first, before = resident("VmHWM"), resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the count of the peak begins anew
-    for _ in range(FOLLOWING):
-        step()
-    return {"first": first, "following": resident("VmHWM"), "growth": resident("VmRSS") - before}
-
-
 def measured(contestant: str, network: str) -> dict[str, float]:
     """``peaks`` of a contestant in a process of its own."""
     module, options = _STEPS[contestant]
@@ -73,7 +47,7 @@ def measured(contestant: str, network: str) -> dict[str, float]:
 
 def run(contest: Contest) -> None:
     """One after the other: nothing here depends on time."""
-    if not _FILE.exists():
+    if not STATUS.exists():
         contest.report.skip("all: Linux alone counts as is needed here")
         return
     network = SMALL if contest.settings.quick else NETWORK

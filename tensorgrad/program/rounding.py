@@ -299,6 +299,8 @@ class _Run:
         for k in i.written:
             arrays[k] = backend.copied(arrays[k])
         options = i.attrs if i.live is None else {**i.attrs, **i.live()}
+        if i.outputs[0].nbytes >= _LARGE:
+            give_back()
         place = next((backend.of(a) for a in arrays if is_array(a)), CPU)
         y = place.run(i.op, arrays, options)
         parts: list[Any] = []
