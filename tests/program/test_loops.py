@@ -352,7 +352,7 @@ def test_random_programs_find_planted_faults(
 
 #: Primitives of the table that stay calls in float32 programs, forward and backward.
 CALLS = {"argsort", "searchsorted"}
-CALLS |= {"convolution", "convolution_input", "convolution_weight"}  # computed in tiles
+CALLS |= {"convolution", "convolution_input", "convolution_weight"}  # in three dimensions
 CALLS |= {"astype"}  # whole numbers of floats: where these have none, C promises nothing
 CALLS |= {"bag", "first_largest"}  # they search and sort, for bags of any length
 CALLS |= {"ctc_loss"}  # its steps depend on one another
