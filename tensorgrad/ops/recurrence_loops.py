@@ -25,8 +25,8 @@ __all__: list[str] = []
 
 
 class Sizes(NamedTuple):
-    """Steps, batch, hidden size, size of the output (another with a projection), kind of layer,
-    and whether it runs from the end to the beginning."""
+    """Steps, batch, hidden size, size of the output, kind of layer, whether it runs from the end to
+    the beginning, and whether there is a projection."""
 
     steps: int
     batch: int
@@ -34,6 +34,7 @@ class Sizes(NamedTuple):
     out: int
     kind: str
     reverse: bool
+    projects: bool
 
     @property
     def value(self) -> dict[str, tuple[int, ...]]:
@@ -67,7 +68,7 @@ class Sizes(NamedTuple):
         parts["h"] = (self.batch, self.out)
         if self.kind == "lstm":
             parts["c"] = (self.batch, self.hidden)
-        if self.out != self.hidden:
+        if self.projects:
             parts["projected"] = (self.steps, self.batch, self.out)
         return parts
 
@@ -76,7 +77,8 @@ def sizes_of(kind: str, x: Any, weight_hh: Any, weight_hr: Any, reverse: bool) -
     """The Sizes of a call of a primitive."""
     out = weight_hh.shape[1]
     hidden = out if weight_hr is None else weight_hr.shape[1]
-    return Sizes(x.shape[0], x.shape[1], hidden, out, kind, reverse)
+    projects = weight_hr is not None
+    return Sizes(x.shape[0], x.shape[1], hidden, out, kind, reverse, projects)
 
 
 def cut(flat: Any, parts: dict[str, tuple[int, ...]]) -> dict[str, Any]:

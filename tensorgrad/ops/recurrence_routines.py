@@ -32,7 +32,7 @@ def _check_fit(xp: Any, x: Any, sizes: Sizes | None = None) -> None:
     """Refuse what the routines do not serve."""
     if x.dtype != np.float32:
         xp.refuse(f"a recurrence of {x.dtype} is left to NumPy")
-    if sizes is not None and sizes.out != sizes.hidden > _PROJECTED:
+    if sizes is not None and sizes.projects and sizes.hidden > _PROJECTED:
         xp.refuse("a state before its projection is too large for the memory of a thread")
 
 
@@ -124,8 +124,8 @@ def value(
     bias = _bias(xp, b_ih, b_hh, sizes, x.dtype)
     options, size = [h, lengths], [n]
     if kind == "lstm":
-        options, size = [h, c, lengths], [n, out]
-        packed.append(bias if out == n else _packed(xp, w_hr, 1, out))
+        options, size = [h, c, lengths], [n, out, int(sizes.projects)]
+        packed.append(_packed(xp, w_hr, 1, out) if sizes.projects else bias)
     given = [x, *packed, bias, *[bias if a is None else _plain(a) for a in options]]
     numbers = [steps, batch, x.shape[2], *size, *x.elements.strides[:2], int(reverse)]
     numbers += [int(a is not None) for a in options]
@@ -153,10 +153,9 @@ def back(
     numbers = [size.steps, size.batch, size.hidden, int(size.reverse)]
     given = [_plain(g), _plain(y), packed]
     if size.kind == "lstm":
-        numbers[3:] = [size.out, int(size.reverse), int(c is not None)]
+        numbers[3:] = [size.out, int(size.projects), int(size.reverse), int(c is not None)]
         given[1] = packed if c is None else _plain(c)
-        projects = size.out != size.hidden
-        given.append(_packed(xp, w_hr.T, 1, size.hidden) if projects else packed)
+        given.append(_packed(xp, w_hr.T, 1, size.hidden) if size.projects else packed)
     given.append(packed if lengths is None else lengths)
     given += [_plain(a.transpose(0, 2, 1)) for a in kept]
     numbers.append(int(lengths is not None))

@@ -176,6 +176,14 @@ def test_narrower_vectors_give_the_same(
     check(step, given)
 
 
+def test_a_projection_that_keeps_the_size_is_one() -> None:
+    rng = np.random.default_rng(0)
+    given = [0.5 * rng.standard_normal(size) for size in ((4, 3, 5), (24, 5), (24, 6), (6, 6))]
+    weights = [rng.standard_normal((4, 3, 6)), *rng.standard_normal((2, 3, 6))]
+    names = ["x", "weight_ih", "weight_hh", "weight_hr"]
+    check(stepped("lstm", names, {}, weights), given)
+
+
 def test_lengths_out_of_range_stop_a_program_before_anything_is_changed() -> None:
     x, w, u = tensors([np.ones((3, 2, 4)), np.ones((20, 4)), np.ones((20, 5))])
 

@@ -313,24 +313,25 @@ TG void tg_layer_run(const tg_layer *a, const int kind, const float *h, const fl
     }
 }
 
-TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, long x_step,
-                     long x_row, long reverse, long has_h, long has_c, long has_lengths,
-                     const float *x, const float *px, const float *ph, const float *pr,
-                     const float *bias, const float *h, const float *c, const int64_t *lengths,
-                     float *value, float *gates, float *cells, long begin, long end) {
+TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, long projects,
+                     long x_step, long x_row, long reverse, long has_h, long has_c,
+                     long has_lengths, const float *x, const float *px, const float *ph,
+                     const float *pr, const float *bias, const float *h, const float *c,
+                     const int64_t *lengths, float *value, float *gates, float *cells, long begin,
+                     long end) {
     tg_layer a = tg_layer_of(steps, batch, inputs, units, out, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = cells;
     a.lengths = has_lengths ? lengths : 0;
-    if (out != units) a.pr = pr, a.inner = (float *)tg_rows(0) - begin * units;
+    if (projects) a.pr = pr, a.inner = (float *)tg_rows(0) - begin * units;
     tg_layer_run(&a, TG_LSTM, has_h ? h : 0, has_c ? c : 0, begin, end);
 }
 
-TG void tg_lstm(long steps, long batch, long inputs, long units, long out, long x_step, long x_row,
-                long reverse, long has_h, long has_c, long has_lengths, const float *x,
-                const float *px, const float *ph, const float *pr, const float *bias,
-                const float *h, const float *c, const int64_t *lengths, float *value, long begin,
-                long end) {
-    tg_lstm_kept(steps, batch, inputs, units, out, x_step, x_row, reverse, has_h, has_c,
+TG void tg_lstm(long steps, long batch, long inputs, long units, long out, long projects,
+                long x_step, long x_row, long reverse, long has_h, long has_c, long has_lengths,
+                const float *x, const float *px, const float *ph, const float *pr,
+                const float *bias, const float *h, const float *c, const int64_t *lengths,
+                float *value, long begin, long end) {
+    tg_lstm_kept(steps, batch, inputs, units, out, projects, x_step, x_row, reverse, has_h, has_c,
                  has_lengths, x, px, ph, pr, bias, h, c, lengths, value, 0, 0, begin, end);
 }
 
@@ -425,8 +426,8 @@ TG void tg_lstm_back_rows(long units, const float *gates, const float *cells, co
 
 /* g: the gradient of the value; w and pr: the weights of the state and of a projection as panels of
  * columns. */
-TG void tg_lstm_back(long steps, long batch, long units, long out, long reverse, long has_c,
-                     long has_lengths, const float *g, const float *c, const float *w,
+TG void tg_lstm_back(long steps, long batch, long units, long out, long projects, long reverse,
+                     long has_c, long has_lengths, const float *g, const float *c, const float *w,
                      const float *pr, const int64_t *lengths, const float *gates,
                      const float *cells, float *back, long begin, long end) {
     const long state = batch * units, shown = batch * out;
@@ -441,11 +442,11 @@ TG void tg_lstm_back(long steps, long batch, long units, long out, long reverse,
         float *const d = back + t * state * 4;
         const float *const before = k < steps - 1 ? cells + earlier * state : has_c ? c : 0;
         const float *const in = gh + t * shown;
-        if (out != units)
+        if (projects)
             tg_project_back(batch, units, out, in, pr, dh, projected + t * shown, own, lengths, t,
                             begin, end);
         tg_lstm_back_rows(units, gates + t * state * 4, cells + t * state, before,
-                          out == units ? in : 0, out == units ? dh : own, dc, d, lengths, t, begin,
+                          projects ? 0 : in, projects ? own : dh, dc, d, lengths, t, begin,
                           end);
         tg_rows_product(0, batch, 4 * units, out, d, w, dh, lengths, t, begin, end);
     }
