@@ -31,7 +31,7 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.memory import give_back
 from tensorgrad.optim.update import BUNDLES, Scratch
-from tensorgrad.program.ir import Instruction, Value
+from tensorgrad.program.ir import Instruction, Value, is_writeable
 from tensorgrad.program.verify import PIECE, Difference, State
 
 # How much larger than the answer to a moved last bit a difference may be. Sums round once for each
@@ -405,16 +405,24 @@ def _widened(array: Any, number: int, own: bool = False) -> Any:
 
 
 def _moved(array: Any, draw: np.random.Generator, bits: float, own: bool) -> Any:
-    """The array, or a copy of it: each float is moved by about so many last bits, up or down."""
+    """The array, or a copy with its axes in the same order in memory: each float is moved by about
+    so many last bits, up or down."""
     if array.dtype not in dtypes.FLOATS or not array.size:
         return array
-    copy = array if own else backend.copied(array)
+    found = array if own and is_writeable(array) else backend.copied(array)
     place = backend.of(array)
     bit = bits * float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
     factors = np.array([1.0 - bit, 1.0 + bit]).astype(array.dtype)
+
+    def drawn(shape: Any) -> Any:
+        return place.xp.asarray(factors[draw.integers(0, 2, shape, np.uint8)])
+
     with place.at(place.device_of(array)):
-        flat = copy.reshape(-1)
+        if place is not CPU or not (found.flags.c_contiguous or found.flags.f_contiguous):
+            found *= drawn(found.shape)
+            return found
+        flat = found.ravel("K")  # a view
         for at in range(0, flat.size, PIECE):
             piece = flat[at : at + PIECE]
-            piece *= place.xp.asarray(factors[draw.integers(0, 2, piece.size, np.uint8)])
-        return flat.reshape(array.shape)
+            piece *= drawn(piece.size)
+        return found
