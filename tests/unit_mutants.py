@@ -8,6 +8,9 @@ _PROGRAM = "tensorgrad/program"
 
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
+    "convolutions of programs": Selection(
+        "tests/program/test_convolution.py -k 'pooled or finite or seen'", 9
+    ),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
 }
 
@@ -67,5 +70,27 @@ MUTANTS: list[Mutant] = [
         "lying, along = x.permute(order), sorted(order.index(k) for k in axes)",
         "lying, along = x.permute(order), sorted(axes)",
         "memory order",
+    ),
+    Mutant(
+        "a convolution pooled though it is seen",
+        f"{_PROGRAM}/fusion.py",
+        '    pool = uses.only(i.outputs[0], "max_pool_tiles")\n',
+        "    readers = uses.readers.get(i.outputs[0], [])\n"
+        '    pool = next((r for r in readers if r.op.name == "max_pool_tiles"), None)\n',
+        "convolutions of programs",
+    ),
+    Mutant(
+        "a quarter of the products of what is not finite",
+        f"{_PROGRAM}/c/convolution.h",
+        "const int finite = weights_finite && tg_all_finite(box, size);",
+        "const int finite = 1;",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "NaN is no maximum of a pooled convolution",
+        f"{_PROGRAM}/c/convolution.h",
+        "const tg_ivec better = (x > best) | (x != x);",
+        "const tg_ivec better = x > best;",
+        "convolutions of programs",
     ),
 ]
