@@ -10,6 +10,7 @@ value checks what it is given, or whose loops are better written otherwise, has 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -21,6 +22,14 @@ class Namespace:
 
     def refuse(self, reason: str) -> Any:
         """Say why what is computed cannot be turned into loops. Does not return."""
+        raise NotImplementedError
+
+    def order_of(self, x: Any) -> list[int] | None:
+        """The axes as they lie in memory, where a routine chose another order than theirs."""
+        return None
+
+    def put_back(self, x: Any, order: Sequence[int]) -> Any:
+        """``x``, whose axes are in this order, with the axes in their own one."""
         raise NotImplementedError
 
     def erf(self, x: Any) -> Any:

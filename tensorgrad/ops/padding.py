@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.indexing import getitem, take
 from tensorgrad.ops.shaping import (
@@ -30,6 +31,11 @@ __all__ = ["diag", "diagonal", "pad", "repeat", "repeat_interleave", "tile", "tr
 def _pad_value(
     xp: Any, x: Any, pad_width: tuple[tuple[int, int], ...], constants: tuple[Any, ...]
 ) -> Any:
+    order = xp.order_of(x) if isinstance(xp, Namespace) else None
+    if order is not None:  # the result lies as its inside does
+        widths = tuple([pad_width[k] for k in order])
+        constants = tuple([constants[k] for k in order]) if constants else constants
+        return xp.put_back(_pad_value(xp, x.transpose(order), widths, constants), order)
     shape = tuple([n + low + high for n, (low, high) in zip(x.shape, pad_width, strict=True)])
     first = constants[0][0] if constants else 0
     y = xp.full(shape, first, x.dtype)

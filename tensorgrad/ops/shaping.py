@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.backend.base import Array
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ALL
 from tensorgrad.dtypes import WIDE_FLOATS
 from tensorgrad.errors import ShapeError
@@ -441,9 +442,29 @@ def _slice_value(xp: Any, x: Any, index: tuple[Part, ...]) -> Any:
 
 
 def _unslice_value(xp: Any, x: Any, index: tuple[Part, ...], shape: tuple[int, ...]) -> Any:
+    order, indices = _order_of_parts(xp, (x,), (index,), shape)
+    if order is not None:  # the result lies as its part does
+        sizes = tuple([shape[k] for k in order])
+        return xp.put_back(_unslice_value(xp, x.transpose(order), indices[0], sizes), order)
     y = xp.zeros(shape, x.dtype)
     y[decoded(index)] = x
     return y
+
+
+def _order_of_parts(
+    xp: Any, parts: Sequence[Any], indices: Sequence[tuple[Part, ...]], shape: tuple[int, ...]
+) -> tuple[list[int] | None, list[tuple[Part, ...]]]:
+    """The order of axes in which the first of some parts lies in memory, if a routine chose it; and
+    the slices where they lie in an array of this shape, in that order."""
+    order = xp.order_of(parts[0]) if isinstance(xp, Namespace) else None
+    found: list[tuple[Part, ...]] = []
+    for index, part in zip(indices, parts):
+        slices = index[:-1] if index and index[-1] is ... else index
+        if order is None or part.ndim != len(shape) or not all(type(k) is tuple for k in slices):
+            return None, []
+        slices = (*slices, *((None, None, None),) * (len(shape) - len(slices)))
+        found.append(tuple([slices[k] for k in order]))
+    return order, found
 
 
 _SLICE: Primitive = Primitive(
@@ -461,6 +482,11 @@ _UNSLICE: Primitive = Primitive(
 def _from_parts_value(
     xp: Any, *parts: Any, indices: tuple[tuple[Part, ...], ...], shape: tuple[int, ...]
 ) -> Any:
+    order, moved = _order_of_parts(xp, parts, indices, shape)
+    if order is not None:
+        sizes = tuple([shape[k] for k in order])
+        lying = [part.transpose(order) for part in parts]
+        return xp.put_back(_from_parts_value(xp, *lying, indices=tuple(moved), shape=sizes), order)
     apart, full = _coverage(indices, shape)
     y = (xp.empty if full else xp.zeros)(shape, parts[0].dtype)
     for index, part in zip(indices, parts, strict=True):

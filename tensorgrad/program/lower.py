@@ -144,7 +144,7 @@ class Lowering:
         if order is not None:
             moved = tuple([x.permute(order) if type(x) is View else x for x in given])
             inner = tuple([shape[k] for k in order])
-            return self._put_back(self.map(name, moved, dtype, inner), order)
+            return self.put_back(self.map(name, moved, dtype, inner), order)
         parts = tuple([exact(x) if isinstance(x, np.generic) else x for x in given])
         key = name, parts, dtype, shape
         found = self._known.get(key)
@@ -166,14 +166,23 @@ class Lowering:
         if any(type(x) is Column for x in given):
             return None
         for x in given:
-            if type(x) is View and x.storage in self._ordered and x.shape == shape:
-                wide = [k for k, n in enumerate(shape) if n != 1]
-                by_stride = sorted(wide, key=lambda k: -abs(x.strides[k]))
-                if by_stride != wide and all(x.strides[k] for k in wide):
-                    return [k for k, n in enumerate(shape) if n == 1] + by_stride
+            if type(x) is View and x.shape == shape:
+                order = self.order_of(x)
+                if order is not None:
+                    return order
         return None
 
-    def _put_back(self, found: View, order: list[int]) -> View:
+    def order_of(self, view: View) -> list[int] | None:
+        """The axes as they lie in memory, where a routine chose another order than theirs."""
+        if view.storage not in self._ordered:
+            return None
+        wide = [k for k, n in enumerate(view.shape) if n != 1]
+        by_stride = sorted(wide, key=lambda k: -abs(view.strides[k]))
+        if by_stride == wide or not all(view.strides[k] for k in wide):
+            return None
+        return [k for k, n in enumerate(view.shape) if n == 1] + by_stride
+
+    def put_back(self, found: View, order: Sequence[int]) -> View:
         """A view whose axes are in this order, with the axes in their own one."""
         self._ordered.add(found.storage)
         return found.permute([order.index(k) for k in range(len(order))])
@@ -213,7 +222,7 @@ class Lowering:
         if order is not None:
             lying, along = x.permute(order), sorted(order.index(k) for k in axes)
             if _is_loop(lying.shape, [k for k in along if lying.shape[k] != 1]):
-                return self._put_back(self.reduce(kind, lying, along), order)
+                return self.put_back(self.reduce(kind, lying, along), order)
         axes = [k for k in sorted(axes) if x.shape[k] != 1]
         if not axes:  # NumPy begins a sum with 0.0, which makes 0.0 of -0.0
             zero = x.dtype.type(0)

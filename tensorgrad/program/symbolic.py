@@ -85,6 +85,12 @@ class Trace(Protocol):
     def is_ordered(self, view: View) -> bool:
         """Whether it may lie otherwise than NumPy's array would: routines choose the order."""
 
+    def order_of(self, view: View) -> list[int] | None:
+        """The axes as they lie in memory, where a routine chose another order than theirs."""
+
+    def put_back(self, found: View, order: Sequence[int]) -> View:
+        """A view whose axes are in this order, with the axes in their own one."""
+
     def is_column(self, view: View) -> bool:
         """Whether all of it is 0, 1, 2, ... along one axis."""
 
@@ -1204,6 +1210,14 @@ class SymbolicNamespace(Namespace):
             self.refuse(f"scans of {xs[0].dtype} are left to NumPy")
         views = [x.elements for x in xs]
         return SymbolicArray(self, self.trace.scan(kind, views, axis % xs[0].ndim, reverse, wide))
+
+    def order_of(self, x: SymbolicArray) -> list[int] | None:
+        """The axes as they lie in memory, where a routine chose another order than theirs."""
+        return self.trace.order_of(x.elements)
+
+    def put_back(self, x: SymbolicArray, order: Sequence[int]) -> SymbolicArray:
+        """``x``, whose axes are in this order, with the axes in their own one."""
+        return SymbolicArray(self, self.trace.put_back(x.elements, order))
 
     def routine(
         self,

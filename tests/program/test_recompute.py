@@ -119,3 +119,31 @@ def test_random_programs_compute_what_they_did(seed: int) -> None:
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-4, atol=1e-4)
     assert compiled._last().executor.name == "native"
+
+
+def test_what_is_padded_or_cut_out_lies_as_convolutions_have_it(rng: Any) -> None:
+    """A shortcut that takes every second place and adds channels, as in residual networks."""
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    first = rng.standard_normal((16, 3, 3, 3)).astype(np.float32)
+    second = rng.standard_normal((32, 16, 3, 3)).astype(np.float32)
+
+    def step(x: Tensor, first: Tensor, second: Tensor) -> Any:
+        y = relu(conv2d(x, first, padding=1))
+        way = tg.pad(y[:, :, ::2, ::2], ((0, 0), (8, 8), (0, 0), (0, 0)), constant_values=0.5)
+        z = relu(conv2d(y, second, stride=2, padding=1) + way)
+        part = z[:, 3:, 1:]
+        grads = tg.autograd.grad((part * part).sum(), [x, first])
+        return [z.detach() * 2.0, way.detach() * 2.0, *grads]
+
+    compiled: Any = tg.compile(step)
+    found = compiled(*[Tensor(a, requires_grad=True) for a in (x, first, second)])
+    exact = step(*[Tensor(a.astype(np.float64), requires_grad=True) for a in (x, first, second)])
+    for a, b in zip(found, exact):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-4)
+        assert a.numpy().flags.c_contiguous
+    assert compiled._last().executor.name == "native"
+    # In no loop over what is large do numbers lie apart, but for what is handed out.
+    for nest in nests(compiled, 2 * 16 * 64) + nests(compiled, 2 * 32 * 16):
+        for m in nest.members:
+            if m.out.storage.role == "temporary" and m not in nest.stored:
+                assert all(v.strides[-1] in (0, 1) for v in m.views), (nest.dims, m)
