@@ -996,9 +996,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the captured call not rolled back",
-        f"{PROGRAM}/compiled.py",
-        "        after = state.copy()\n        recorder.roll_back()\n",
-        "        after = state.copy()\n",
+        f"{PROGRAM}/verify.py",
+        "            exchange(a, found[name])\n",
+        "            pass\n",
         "steps",
     ),
     Mutant(
