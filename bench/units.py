@@ -11,7 +11,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from bench import memory
+from bench import resident
 from bench.contest import Contest
 from bench.costs import printed
 from bench.measure import Timed, ratios, repeated
@@ -91,13 +91,13 @@ def build(contestant: str, name: str) -> Timed:
 
 
 def peak_of(contestant: str, name: str) -> dict[str, float]:
-    """``memory.peaks`` of a case beyond what importing the framework took; run it in a new process.
+    """``resident.peaks`` of a case, beyond what importing the framework took.
 
-    That is the most MiB in the first steps, and in those after them.
+    Asked in a new process. The most MiB in the first steps, and in those after them.
     """
     __import__(contestant.partition(" ")[0])
-    before = memory.resident("VmHWM")
-    found = memory.peaks(_step(contestant, name))
+    before = resident.resident("VmHWM")
+    found = resident.peaks(_step(contestant, name))
     return {key: found[key] - before for key in ("first", "following")}
 
 

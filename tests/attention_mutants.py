@@ -115,7 +115,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "programs drop other weights",
-        _ATTENTION,
+        "tensorgrad/ops/attention_loops.py",
         "shape = (*s.shape[:-1], stride_of(s.shape[-1]))\n    words",
         "shape = s.shape\n    words",
         "attention in programs",
@@ -129,7 +129,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "programs forget the scale of queries",
-        _ATTENTION,
+        "tensorgrad/ops/attention_loops.py",
         "        (xp.where(blind, zero, xp.matmul(d, k) * scale), q.shape),\n",
         "        (xp.where(blind, zero, xp.matmul(d, k)), q.shape),\n",
         "attention in programs",

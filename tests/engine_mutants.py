@@ -1061,8 +1061,9 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "gradients overwritten while somebody holds their arrays",
         f"{PROGRAM}/c/fast_call.c",
-        "if (Py_REFCNT(g->b) > expected || Py_REFCNT(SLOT(g->b, e->data_at)) > 2) return 0;",
-        "if (Py_REFCNT(g->b) > expected) return 0;",
+        "        if (g->c != Py_None ? Py_REFCNT(g->c) > 3 : Py_REFCNT(SLOT(g->b, e->data_at)) > 2) "
+        "return 0;\n",
+        "",
         "handed out",
     ),
     Mutant(

@@ -907,7 +907,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "rows beside those of the gradient forget",
-        "tensorgrad/optim/update.py",
+        "tensorgrad/optim/rows.py",
         "                put_rows(s, keys, part)",
         "                s[...] = 0",
         "sparse gradients",

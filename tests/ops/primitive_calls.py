@@ -223,7 +223,7 @@ def _recurrence() -> None:
         )
         for lengths in (None, np.array([1, 3])):
             c = h if kind == "lstm" else None
-            given = (x, h, c, w_ih, w_hh, None, None, None, lengths)
+            given: tuple[Any, ...] = (x, h, c, w_ih, w_hh, None, None, None, lengths)
             y, kept = op.cpu(*given, reverse=False, kind=kind, keep=True)
             attrs = {"sizes": tuple(recurrence_loops.sizes_of(kind, x, w_hh, None, False))}
             arrays = (y * 0.5, y, c, w_hh, None, lengths, *kept)

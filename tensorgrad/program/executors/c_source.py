@@ -1025,7 +1025,7 @@ def _about_routine(op: Routine) -> str:
 
 def _called(op: Routine) -> str:
     """The function ``@_part`` that calls a routine: there the sizes are constants."""
-    sizes = [literal(n, "float" if isinstance(n, float) else "long") for n in op.sizes]
+    sizes = [literal(n, "float") if isinstance(n, float) else str(n) for n in op.sizes]
     given = [*sizes, *[f"P[{k}]" for k in range(len(op.inputs) + len(op.outputs))]]
     call = f"tg_{op.function}({', '.join(given)}, begin, end);"
     return f'#include "{op.header}.h"\n' + _part(call)
