@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -30,7 +31,7 @@ def merge_sums_of_products(program: Program) -> Program:
     """
     if program.aliased:
         return program
-    return _Merge(program).program
+    return _Merge(_without_transposed_products(program)).program
 
 
 def _primitive(name: str) -> Primitive:
@@ -39,7 +40,59 @@ def _primitive(name: str) -> Primitive:
     return found
 
 
-_ADD, _MATMUL, _CONCAT, _PERMUTE = map(_primitive, ("add", "matmul", "concat", "permute_dims"))
+_ADD, _MATMUL, _CONCAT, _PERMUTE, _POSITIVE = map(
+    _primitive, ("add", "matmul", "concat", "permute_dims", "positive")
+)
+
+
+def _without_transposed_products(program: Program) -> Program:
+    """``(a @ b).T``, the gradient of a weight that is used transposed, as ``b.T @ a.T``."""
+    maker = {i.outputs[0]: (at, i) for at, i in enumerate(program)}
+    uses = Counter(v for i in program for v in i.values())
+    kept = set(program.kept())
+    overwritten = {v.before for i in program for v in i.outputs if v.before is not None}
+    number = max((v.number for v in program.values()), default=0) + 1
+    made: list[Instruction] = []
+    turned: dict[Value, Instruction] = {}
+    written = -1  # the place of the last instruction that overwrites something
+
+    def transposed(v: Value, where: str) -> Value:
+        nonlocal number
+        _, i = maker.get(v, (0, None))
+        if i is not None and _is_transpose(i) and i.values()[0] not in overwritten:
+            return i.values()[0]
+        found = Value(number, v.shape[::-1], v.dtype)
+        number += 1
+        made.append(Instruction(_PERMUTE, (v,), {"axes": (1, 0)}, [found], where=where))
+        return found
+
+    for at, i in enumerate(program):
+        before, product = maker.get(i.values()[0], (0, None)) if _is_transpose(i) else (0, None)
+        if (
+            product is not None
+            and product.op is _MATMUL
+            and uses[product.outputs[0]] == 1
+            and kept.isdisjoint((*product.outputs, *i.outputs))
+            and all(type(x) is Value and x.dtype in _TYPES for x in product.inputs)
+            and all(len(x.shape) == 2 for x in product.values())
+            and not overwritten.intersection(product.inputs)
+            and written < before
+        ):
+            a, b = (transposed(v, product.where) for v in product.inputs)
+            made.append(replace(product, inputs=(b, a), outputs=i.outputs))
+            turned[i.outputs[0]] = made[-1]
+        elif i.op is _POSITIVE and i.values()[0] in turned and uses[i.values()[0]] == 1:
+            # The copy of what was a view, of which a sum begins.
+            turned[i.values()[0]].outputs = i.outputs
+        else:
+            made.append(i)
+        if i.written:
+            written = at
+    return program.copy(made)
+
+
+def _is_transpose(i: Instruction) -> bool:
+    return i.op is _PERMUTE and i.attrs.get("axes") == (1, 0)
 
 
 class _Merge:
@@ -60,8 +113,12 @@ class _Merge:
         if not products:
             return
         self._joined: dict[tuple[Value, ...], Value] = {}
-        #: the second factors that are joined, which sums over rows can use
-        self._second = {self._factors(taken, 1) for taken in products.values()}
+        #: matrices that are joined, of which sums over rows are one sum
+        self._rows_of = {self._factors(taken, 1) for taken in products.values()}
+        for taken in products.values():
+            firsts = self._factors(taken, 0)
+            if all(map(self._is_transposed, firsts)):
+                self._rows_of.add(tuple([self._maker[v].values()[0] for v in firsts]))
         self._number = max(v.number for v in program.values()) + 1
         self._made: list[Instruction] = []
         self._write(sums, products)
@@ -159,7 +216,7 @@ class _Merge:
     def _rows(self, root: Value, terms: Sequence[Value]) -> list[Value]:
         """The terms that are sums over the rows of matrices that are joined anyway."""
         found = [v for v in terms if len(v.shape) == 1 and self._can_move(v, root, SUM_TO)]
-        return found[::-1] if found and self._factors(found[::-1], 0) in self._second else []
+        return found[::-1] if found and self._factors(found[::-1], 0) in self._rows_of else []
 
     def _factors(self, terms: Sequence[Value], k: int) -> tuple[Value, ...]:
         return tuple([self._maker[v].values()[k] for v in terms])
@@ -177,14 +234,17 @@ class _Merge:
 
     def _transposed(self, v: Value) -> Value:
         """A matrix transposed, or what it is the transpose of."""
-        i = self._maker.get(v)
-        if i is not None and i.op is _PERMUTE and i.values()[0] not in self._overwritten:
-            return i.values()[0]
+        if self._is_transposed(v):
+            return self._maker[v].values()[0]
         if v.role == "constant":
             made = Value(self._number, v.shape[::-1], v.dtype, "constant", array=v.array.T.copy())
             self._number += 1
             return made
         return self._new(_PERMUTE, (v,), v.shape[::-1], {"axes": (1, 0)})
+
+    def _is_transposed(self, v: Value) -> bool:
+        i = self._maker.get(v)
+        return i is not None and _is_transpose(i) and not self._overwritten.intersection(i.values())
 
     def _join(self, values: tuple[Value, ...]) -> Value:
         """Matrices one below the other."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from program.captured import Captured
-from program.executors import EXECUTORS
+from program.executors import EVERY_EXECUTOR, EXECUTORS
 
 import tensorgrad as tg
 from tensorgrad import Tensor
@@ -61,16 +61,17 @@ def recurrence(
         int(k): str(draw.choice(["skip", "bias", "twice", "see"]))
         for k in draw.integers(0, steps, 3)
     }
-    elsewhere, joined, backwards = (bool(draw.integers(2)) for _ in range(3))
+    elsewhere, joined, backwards, turned = (bool(draw.integers(2)) for _ in range(4))
 
     def step(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> list[Tensor]:
         h = c = tg.zeros((rows, units), dtype=x.dtype)
         seen, all_h = [], []
+        mine, other = (w.T, u.T) if turned else (w, u)
         for k in range(steps)[:: -1 if backwards else 1]:
             kind = odd.get(k, "")
             if kind == "skip":
                 continue
-            z = x[k] @ w + h @ u
+            z = x[k] @ (mine.T if turned else w) + h @ (other.T if turned else u)
             z = z if kind == "bias" else z + b
             h, c = one(z, h, c)
             if kind == "twice":
@@ -120,27 +121,35 @@ def test_random_recurrences_in_c_give_what_eager_mode_gives(seed: int) -> None:
     assert_alike(*recurrence(seed), "native")
 
 
-def lstm(steps: int, rows: int = 2, inputs: int = 6, units: int = 8) -> tuple[Step, list[Tensor]]:
-    """A loop over an LSTM's cell."""
+def lstm(
+    steps: int, rows: int = 2, inputs: int = 6, units: int = 8, turned: bool = False
+) -> tuple[Step, list[Tensor]]:
+    """A loop over an LSTM's cell, with weights that lie as they are used or the other way."""
     draw = np.random.default_rng(0)
 
     def step(x: Tensor, w: Tensor, u: Tensor, b: Tensor) -> list[Tensor]:
         h = c = tg.zeros((rows, units), dtype=x.dtype)
         for k in range(steps):
-            i, f, g, o = tg.split(x[k] @ w + h @ u + b, 4, 1)
+            z = x[k] @ w.T + h @ u.T if turned else x[k] @ w + h @ u
+            i, f, g, o = tg.split(z + b, 4, 1)
             c = tg.sigmoid(f) * c + tg.sigmoid(i) * tg.tanh(g)
             h = tg.sigmoid(o) * tg.tanh(c)
         return [h.sum(), *grad((h * h).sum(), [w, u, b])]
 
     shapes = (steps, rows, inputs), (inputs, 4 * units), (units, 4 * units), (4 * units,)
+    if turned:
+        shapes = shapes[0], shapes[1][::-1], shapes[2][::-1], shapes[3]
     return step, [
         Tensor(draw.normal(size=s) * 0.5, dtype=tg.float64, requires_grad=True) for s in shapes
     ]
 
 
-def test_the_gradients_of_weights_in_a_loop_are_one_product_each_whatever_its_length() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_gradients_of_weights_in_a_loop_are_one_product_each_whatever_its_length(
+    turned: bool,
+) -> None:
     for steps in (5, 11):
-        captured = assert_alike(*lstm(steps), "numpy")
+        captured = assert_alike(*lstm(steps, turned=turned), "numpy")
         # x[k] @ w and h @ u of each step, the gradient of h of all but the first, and w's and u's
         assert count(captured, "matmul") == 3 * steps - 1 + 2
         assert count(captured, "sum_to") == 1
@@ -191,6 +200,26 @@ def test_a_factor_that_is_overwritten_before_the_sum_is_read_before(executor: st
     for scale in (1, 2):
         (found,) = captured(g)
         np.testing.assert_allclose(found, scale * wanted, rtol=1e-12)
+
+
+@EVERY_EXECUTOR
+def test_a_product_is_not_computed_where_it_is_transposed_if_a_factor_is_another_one_by_then(
+    executor: str,
+) -> None:
+    draw = np.random.default_rng(0)
+    kept = Tensor(draw.normal(size=(2, 7)), dtype=tg.float64)
+    g = Tensor(draw.normal(size=(5, 2, 9)), dtype=tg.float64)
+    before = kept.data.copy()
+
+    def step(g: Tensor) -> list[Tensor]:
+        products = [kept.T @ g[k] for k in range(5)]
+        kept.copy_(kept * 2.0)
+        return [sum((p.T for p in products[1:]), products[0].T)]
+
+    captured = Captured(step, [g], executor)
+    for scale in (1, 2):
+        (found,) = captured(g)
+        np.testing.assert_allclose(found, scale * (before.T @ g.data.sum(0)).T, rtol=1e-12)
 
 
 def test_infinities_and_nan_reach_the_sum() -> None:
