@@ -32,6 +32,10 @@ static double tg_seconds(void) {
 _UNIT = re.compile(r"^( +)(f\d+_unit\(P \+ \d+\));$", re.MULTILINE)
 _UNITS = re.compile(r"^( +)tg_units\(all_units, all_counts, (order\d+), (\d+), (P \+ \d+)\);$",
                     re.MULTILINE)  # fmt: skip
+_REGION = re.compile(r"^( +)(tg_parallel\(region(\d+), P \+ \d+, \d+, \d+\));$")
+_SIZES = re.compile(
+    r"tg_units_by_rows\(rows_units, rows_counts, rows(\d+), (\d+), P, begin, end\);"
+)
 
 
 class UnitTime(NamedTuple):
@@ -43,8 +47,14 @@ class UnitTime(NamedTuple):
     middle: float
 
 
-def _timed(text: str, count: int) -> str:
-    """The C of a program that notes the seconds of each unit in ``tg_times``."""
+def _timed(text: str, count: int) -> tuple[str, dict[int, int]]:
+    """The C of a program that notes the seconds of each unit in ``tg_times``.
+
+    Units that threads run through row by row count as the first of them: besides, the number of
+    each such one, and how many they are.
+    """
+    sizes = {at: int(n) for at, n in _SIZES.findall(text)}
+    regions: dict[int, int] = {}
     *units, last = text.split(APART)
     k = 0
 
@@ -62,13 +72,20 @@ def _timed(text: str, count: int) -> str:
             f"TG_TIMED({k - n} + i, all_units[{order}[i]](at)); at += all_counts[{order}[i]]; }} }}"
         )
 
-    lines = [
-        _UNIT.sub(one, line) if "_unit(P" in line else _UNITS.sub(many, line)
-        for line in last.splitlines()
-    ]
+    def region(match: re.Match[str]) -> str:
+        nonlocal k
+        regions[k] = sizes[match[3]]
+        k += regions[k]
+        return f"{match[1]}TG_TIMED({k - sizes[match[3]]}, {match[2]});"
+
+    lines = []
+    for line in last.splitlines():
+        line = _UNIT.sub(one, line) if "_unit(P" in line else _UNITS.sub(many, line)
+        lines.append(_REGION.sub(region, line))
     if k != count:
         raise AssertionError(f"{k} of {count} units were found in the text")
-    return APART.join([*units, "\n".join([f"double tg_times[{count}];", _CLOCK, *lines, ""])])
+    made = APART.join([*units, "\n".join([f"double tg_times[{count}];", _CLOCK, *lines, ""])])
+    return made, regions
 
 
 class Clock:
@@ -97,7 +114,13 @@ class Clock:
         executor = self._executor
         segments = [step for step in source.steps if type(step) is int]
         symbols = ["tg_link", *(f"segment{step}" for step in segments)]
-        library = build(_timed(source.text, count), symbols)
+        text, regions = _timed(source.text, count)
+        for first, size in regions.items():
+            for k in range(first, first + size):
+                place = self._of_units[k]
+                inside = f"in a region: {self.about[place]}"
+                self.about[place] = inside if k > first else f"region of {size} units"
+        library = build(text, symbols)
         helpers, blas = pool.library(), executor._blas
         link = [blas.sgemm, blas.dgemm] if blas else [None, None]
         library.tg_link(*link, helpers.tg_run, helpers.tg_rows)
