@@ -134,8 +134,9 @@ class State:
 
     @property
     def is_large(self) -> bool:
-        """Whether it is worth some time to save memory."""
-        return sum(v.nbytes for v in self.values.values()) >= _MUCH
+        """Whether it is worth some time to save memory: much is overwritten, or was recorded."""
+        overwritten = sum(v.nbytes for v in self.values.values())
+        return overwritten >= _MUCH or sum(v.nbytes for v in self.program.values()) >= _MUCH
 
     def _note_generators(self, found: Snapshot) -> None:
         for k, (generator, _) in enumerate(self.words):
