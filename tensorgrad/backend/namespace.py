@@ -67,6 +67,19 @@ class Namespace:
         """``y[i] = a[i] * y[i - 1] + b[i]`` along an axis, from ``y[0] = b[0]``, or backwards."""
         raise NotImplementedError
 
+    def routine(
+        self,
+        name: str,
+        sizes: Any,
+        inputs: Any,
+        outputs: Any,
+        size: int = 1,
+        piece: int = 1,
+        cost: int = 1,
+    ) -> list[Any]:
+        """New arrays that a C function of programs fills; see ``program.symbolic``."""
+        raise NotImplementedError
+
     def matmul(self, a: Any, b: Any) -> Any:
         """``a @ b``, as in NumPy."""
         raise NotImplementedError

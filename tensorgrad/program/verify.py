@@ -148,7 +148,9 @@ class State:
         arrays = self.arrays()
         copies = {id(array): copy for array, copy in saved}
         overwritten = [array for array, _ in saved]
-        if relations(overwritten) or any(id(a) not in copies for a in arrays.values()):
+        known = [a for a in arrays.values() if id(a) in copies]
+        one_name_each = len(set(map(id, known))) == len(arrays)
+        if relations(overwritten) or not one_name_each:
             found = self.copy()
             recorder.roll_back()
             return found

@@ -424,3 +424,17 @@ def test_what_is_infinite_or_no_number_in_both_is_no_difference(special: float) 
     difference = Difference(b)
     difference.compare(a)
     assert not difference.text()
+
+
+def test_a_tensor_that_is_given_twice_is_put_back_once() -> None:
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        with tg.no_grad():
+            x.copy_(x * 2.0 + 1.0)
+        return (x * y).sum()
+
+    x, plain = (Tensor(numbers(50)) for _ in range(2))
+    run = tg.compile(step, executor="numpy")
+    for _ in range(5):
+        np.testing.assert_array_equal(run(x, x).numpy(), step(plain, plain).numpy())
+        np.testing.assert_array_equal(x.numpy(), plain.numpy())
+    assert not run.reasons
