@@ -7,8 +7,8 @@ the other programs that change the same leaves: programs of other models do not 
 capture, whose leaves are not known before, has all turns there are.
 
 They are taken in the order of their numbers, everybody's first, so that no two threads wait for
-each other. Who waits in vain for ``LIMIT`` seconds, because the one whose turn it is waits for this
-very thread, goes on without.
+each other. Who waits in vain for ``LIMIT`` seconds, for one or for many together, because the one
+whose turn it is waits for this very thread, goes on without.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from itertools import count
+from time import monotonic
 
 # Seconds that a thread waits for its turn.
 LIMIT = 10.0
@@ -49,6 +50,12 @@ class Turns:
         self.lock.acquire(True, LIMIT)
         self.inside += 1
 
+    def take(self, end: float) -> None:
+        """Enter, and wait until ``end`` of the monotonic clock at most."""
+        if not self.lock.acquire(False):
+            self.lock.acquire(True, max(0.0, end - monotonic()))
+        self.inside += 1
+
     def __exit__(self, *error: object) -> None:
         self.inside -= 1
         try:  # noqa: SIM105 (quicker)
@@ -68,8 +75,12 @@ class Several:
         self.inside = len(self.each)
 
     def __enter__(self) -> None:
+        self.take(monotonic() + LIMIT)
+
+    def take(self, end: float) -> None:
+        """See Turns."""
         for turns in self.each:
-            turns.__enter__()
+            turns.take(end)
 
     def __exit__(self, *error: object) -> None:
         for turns in self.each:
@@ -82,9 +93,10 @@ class All:
     __slots__ = ("_rest",)
 
     def __enter__(self) -> None:
-        EVERYBODY.__enter__()
+        end = monotonic() + LIMIT
+        EVERYBODY.take(end)
         self._rest = Several(turns for turns in list(_ALL) if turns is not EVERYBODY)
-        self._rest.__enter__()
+        self._rest.take(end)
 
     def __exit__(self, *error: object) -> None:
         self._rest.__exit__()

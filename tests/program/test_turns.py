@@ -212,6 +212,25 @@ def test_who_waits_in_vain_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(turn.inside for turn in turns._ALL)
 
 
+def test_who_waits_for_many_turns_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LIMIT", 0.05)
+    many = [Turns() for _ in range(400)]
+    ended = []
+
+    def work() -> None:
+        for all_of_them in (All(), Several(many)):
+            with all_of_them:
+                ended.append(all(t.inside == 2 for t in many))
+
+    with All():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(10)  # one after the other they would take 40 s
+        assert not thread.is_alive()
+    assert ended == [True, True]
+    assert not any(t.inside for t in many)
+
+
 def test_turns_are_taken_in_order_and_end_with_their_leaves() -> None:
     first, second = Turns(), Turns()
     assert Several([second, first]).each == [first, second]
