@@ -16,6 +16,8 @@ Key = TypeVar("Key", bound=Hashable)
 #: Where it says "processor", the time of a step is what the process has had of processors, which
 #: other work does not disturb as long as there is one thread.
 CLOCK_VARIABLE = "TENSORGRAD_BENCH_CLOCK"
+#: How many slots' time is spent before measuring begins.
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,17 @@ class Pace:
 
 
 def calibrate(entry: Entry, slot: float) -> int:
-    """The number of repetitions that fill a slot. Warms up as a side effect."""
-    entry.seconds(1)
-    repetitions = 1
-    while True:
-        taken = entry.seconds(repetitions)
-        if taken >= slot / 4:
-            return max(1, math.ceil(repetitions * slot / taken))
-        repetitions *= 2
+    """The number of repetitions that fill a slot, by the least time that one has taken so far.
+
+    It warms up for ``WARM_UP`` slots, so that what is done at the first calls alone
+    (compiling, checks that become rarer) is over, or rare, when measuring begins.
+    """
+    least, repetitions, done = entry.seconds(1), 1, 0
+    while done * least < slot * WARM_UP:
+        least = min(least, entry.seconds(repetitions) / repetitions)
+        done += repetitions
+        repetitions = min(2 * repetitions, max(1, math.ceil(slot / least)))
+    return max(1, math.ceil(slot / least))
 
 
 def interleave(entries: Mapping[Key, Entry], pace: Pace) -> dict[Key, list[float]]:

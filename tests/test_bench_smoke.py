@@ -80,6 +80,20 @@ def test_a_slot_is_filled() -> None:
     assert calibrate(_Clock(1.0), slot=0.02) == 1
 
 
+def test_rare_slow_steps_make_no_shorter_slots() -> None:
+    class Checked(_Clock):
+        """Takes a hundred times as long at calls 2, 4, 8 and so on."""
+
+        calls = 0
+
+        def seconds(self, repetitions: int) -> float:
+            before, self.calls = self.calls, self.calls + repetitions
+            checks = self.calls.bit_length() - before.bit_length()
+            return (repetitions + 100 * checks) * self.each
+
+    assert 60 <= calibrate(Checked(0.001), slot=0.1) <= 100
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     entries = {"a": _Clock(2.0, drift=1.5), "b": _Clock(1.0, drift=1.5)}
     times = interleave(entries, Pace(rounds=5, slot=0.01, rest=0.0))
