@@ -11,7 +11,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from bench import resident
+from bench import peak, resident
 from bench.contest import Contest
 from bench.costs import printed
 from bench.measure import Timed, ratios, repeated
@@ -153,3 +153,5 @@ def run(contest: Contest) -> None:
         )
         _judge(contest, case, times)
     _memory(contest, who)
+    if "torch" in who:  # which counts
+        contest.report.notes += peak.notes(contest.settings.threads, contest.settings.case)

@@ -7,9 +7,10 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench import memory, units
+from bench import memory, peak, units
 from bench.__main__ import SECTIONS, main
 from bench.contest import Contest, Settings
 from bench.measure import (
@@ -187,3 +188,15 @@ def test_memory_is_counted_in_a_process_of_its_own() -> None:
     found = memory.measured("tensorgrad", "784-128-10")
     assert 20 < found["following"] <= found["first"] + 1 < 1000
     assert abs(found["growth"]) < 10
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C compiler")
+def test_no_product_is_quicker_than_the_peak() -> None:
+    rate = peak.peak(os.cpu_count() or 1)
+    a = np.ones((512, 512), np.float32)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    assert 2 * 512**3 / best < 1.15 * rate
