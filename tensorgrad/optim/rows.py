@@ -16,6 +16,8 @@ from tensorgrad.tape import Primitive
 # Elements of a piece of work, as in program/executors/c_source.py; and bytes of a row that a thread
 # has room for.
 _PIECE, _ROOM = 1 << 15, 1 << 16
+# A table of 2^16 places is 256 KB, which the second cache of most processors holds.
+_CACHED_BITS = 16
 
 
 #: ``in_place(xp, p, keys, rows, **options)`` writes down an update of rows whose numbers may
@@ -158,7 +160,7 @@ def _fitting(xp: Any, keys: Any, rows: Any) -> tuple[Any, Any]:
 def _links(xp: Any, keys: Any) -> list[Any]:
     """For each number the next place that has it, whether it is the first one, and the number that
     stands for it; the first place that names a row, and the first that does not."""
-    bits, shape = (2 * keys.size - 1).bit_length(), keys.shape
+    bits, shape = _table_bits(keys.size), keys.shape
     outputs = [
         (shape, np.int32), (shape, np.uint8), (shape, np.int64), ((2,), np.int32),
         ((1 << bits,), np.int32),
@@ -167,6 +169,16 @@ def _links(xp: Any, keys: Any) -> list[Any]:
         "lookup.row_links", (keys.size, bits), (keys,), outputs, cost=16 * keys.size
     )
     return found[:-1]
+
+
+def _table_bits(count: int) -> int:
+    """Of how many bits a place in the hash table of ``count`` numbers is.
+
+    Few places are taken twice where the table has four for each number: a collision costs a
+    mispredicted branch. A table that the second cache does not hold has two for each.
+    """
+    bits = (2 * count - 1).bit_length()
+    return min(bits + 1, max(bits, _CACHED_BITS))
 
 
 def _shared_out(count: int, length: int) -> dict[str, int]:

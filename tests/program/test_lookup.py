@@ -132,6 +132,19 @@ def test_sums_of_many_rows_do_not_drift(executor: str) -> None:
 
 
 @EVERY_EXECUTOR
+@pytest.mark.parametrize("count", [1, 2, 16_384, 16_385])
+def test_equal_numbers_are_found_whatever_the_size_of_the_table(count: int, executor: str) -> None:
+    """The hash table has four places for each number up to 16,384 of them, then two."""
+    draw = np.random.default_rng(count)
+    rows, by = draw.integers(0, 20_000, count), draw.standard_normal((count, 3))
+    start = draw.standard_normal((20_000, 3))
+    exact = start.copy()
+    np.subtract.at(exact, rows, 0.2 * by)
+    found = ends(lambda f: tg.compile(f, executor=executor), "SGD", start, [(rows, by)] * 2)
+    np.testing.assert_allclose(found[1], exact, rtol=1e-12, atol=1e-13)
+
+
+@EVERY_EXECUTOR
 def test_what_is_not_finite_stays_where_it_is(executor: str) -> None:
     start = np.ones((40, 3), np.float32)
     start[7], start[9, 1], start[30] = np.nan, np.inf, -np.inf
