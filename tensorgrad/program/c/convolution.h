@@ -599,14 +599,17 @@ TG int tg_all_finite(const float *x, long count) {
 /* For each channel of the result its gradients, and the first place in the box that they meet. */
 TG void tg_pooled_places(const tg_pooled c, const float *g, long channel, const long step[2],
                          const uint8_t *number, float *values, int32_t *places) {
-    const long rows = c.rows / 2, columns = c.columns / 2;
-    for (long o = 0; o < c.out; o++)
-        for (long r = 0; r < rows; r++)
-            for (long j = 0; j < columns; j++) {
-                const long at = (o * rows + r) * columns + j, q = number[(r * columns + j) * c.out + o];
-                values[at] = g[o * channel + r * step[0] + j * step[1]];
-                places[at] = ((2 * r + q / 2) * c.box[1] + 2 * j + q % 2) * c.in;
+    const long rows = c.rows / 2, columns = c.columns / 2, pools = rows * columns;
+    for (long r = 0; r < rows; r++)
+        for (long j = 0; j < columns; j++, number += c.out, values++, places++) {
+            const float *from = g + r * step[0] + j * step[1];
+            const long first = 2 * (r * c.box[1] + j) * c.in;
+            TG_ROLLED for (long o = 0; o < c.out; o++) { /* numbers are read as they lie */
+                const long q = number[o];
+                values[o * pools] = from[o * channel];
+                places[o * pools] = first + ((q >> 1) * c.box[1] + (q & 1)) * c.in;
             }
+        }
 }
 
 /* Channel o of the result and one vector of the input's. x, d: the box and its gradient; w, total: of
