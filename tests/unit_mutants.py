@@ -9,7 +9,7 @@ _PROGRAM = "tensorgrad/program"
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
     "convolutions of programs": Selection(
-        "tests/program/test_convolution.py -k 'pooled or finite or seen'", 9
+        "tests/program/test_convolution.py -k 'pooled or finite or seen'", 16
     ),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
 }
@@ -84,6 +84,13 @@ MUTANTS: list[Mutant] = [
         f"{_PROGRAM}/c/convolution.h",
         "const int finite = weights_finite && tg_all_finite(box, size);",
         "const int finite = 1;",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "a quarter of the products for weights of what is not finite",
+        f"{_PROGRAM}/c/convolution.h",
+        "    if (!tg_all_finite(room, (stop - first) * columns * 16)) return 0;\n",
+        "",
         "convolutions of programs",
     ),
     Mutant(

@@ -110,6 +110,45 @@ def test_pooled_convolutions_and_their_gradients_are_those_of_float64(seed: int)
     assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_pooled_convolutions_of_one_channel_give_the_weights_of_float64(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kernel = [(3, 3), (1, 1), (2, 4), (1, 7), (3, 2), (3, 3), (5, 5), (4, 2)][seed]
+    outer, padding = int(rng.choice([16, 32, 48, 20])), int(rng.integers(0, min(kernel)))
+    size = (40, 37) if seed == 5 else rng.integers(8, 30, 2)
+    x = rng.standard_normal((5, 1, *size))
+    if seed % 2:
+        x = x[..., ::-1].copy()[..., ::-1]
+    weights = [rng.standard_normal((outer, 1, *kernel)), rng.standard_normal(outer)]
+
+    def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+        y = max_pool2d(tg.relu(conv2d(x, w, b, padding=padding)), 2)
+        return [y.detach(), *tg.autograd.grad(tg.sum(y * y), [w, b])]
+
+    singles = tensors([x, *weights])
+    program = Captured(step, singles)
+    assert "convolution_weight_pooled" in [i.op.name for i in program.program]
+    wanted = step(*tensors([x, *weights], np.float64))
+    assert_exact(program(*singles), step(*singles), wanted)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_spoils_the_weights_as_in_eager_mode(bad: float) -> None:
+    def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+        y = max_pool2d(tg.relu(conv2d(x, w, b, padding=1)), 2)
+        return [y.detach(), *tg.autograd.grad(tg.sum(tg.minimum(y, 2.0)), [w, b])]
+
+    rng = np.random.default_rng(1)
+    given = [rng.standard_normal(shape) for shape in [(7, 1, 10, 9), (16, 1, 3, 3), (16,)]]
+    given[0][4, 0, 3, 8] = bad
+    singles = tensors(given)
+    with np.errstate(all="ignore"):
+        wanted = step(*singles)
+        found = Captured(step, singles)(*singles)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=2e-5, atol=2e-5)
+
+
 def test_images_too_large_for_the_memory_of_a_thread_are_cut_into_bands() -> None:
     rng = np.random.default_rng(3)
     shapes = [(2, 16, 70, 66), (16, 16, 3, 3), (16,)]
@@ -127,7 +166,8 @@ def test_what_is_not_finite_spreads_as_in_eager_mode(which: int, bad: float) -> 
     given, options = drawn(rng, 2)
     while len(given) < 3:
         given, options = drawn(rng, 2)
-    for step, arrays in ((step_of(2, options), given), (pooling, pooled_case(rng))):
+    pooled = [(pooling, pooled_case(rng, inner)) for inner in (16, 1)]
+    for step, arrays in ((step_of(2, options), given), *pooled):
         arrays[which].reshape(-1)[rng.integers(arrays[which].size)] = bad
         singles = tensors(arrays)
         with np.errstate(all="ignore"):
@@ -177,6 +217,7 @@ def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
         (step_of(2, options), grouped),
         (step_of(2, {"padding": 1, "groups": 20}), deep),
         (pooling, pooled_case(rng)),
+        (pooling, pooled_case(rng, 1)),
     ]
     for k, (step, given) in enumerate(cases):
         singles = tensors(given)

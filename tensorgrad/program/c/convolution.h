@@ -476,6 +476,85 @@ TG void tg_spread_rows(float *restrict to, const tg_conv c, const float *restric
         }
 }
 
+/* count: a multiple of 16. */
+TG int tg_all_finite(const float *x, long count) {
+    tg_vec sum[4] = {{0}};
+    const long whole = count / (4 * TG_L) * (4 * TG_L);
+    for (long i = 0; i < whole; i += 4 * TG_L)
+        TG_UNROLL for (int k = 0; k < 4; k++) sum[k] += tg_load(x + i + k * TG_L) * 0.0f;
+    for (long i = whole; i < count; i += TG_L) sum[0] += tg_load(x + i) * 0.0f;
+    return tg_total(sum[0] + sum[1] + (sum[2] + sum[3])) == 0.0f;
+}
+
+#if defined(__AVX512F__)
+/* Of one channel of the input the places that the windows of 2 x 2 positions meet, at most 16, are one
+ * vector, from which each channel of the result picks what meets its gradient: a quarter of the
+ * products, and no gradient before the pool. For numbers that are finite. */
+TG int tg_picks(const tg_conv c, long q, long end) {
+    const int plain = c.stride[0] * c.stride[1] * c.dilation[0] * c.dilation[1] == 1;
+    return c.pooled && plain && c.groups * c.in == 1 && c.out % 16 == 0 &&
+           (c.kernel[0] + 1) * (c.kernel[1] + 1) <= 16 && q % 2 == 0 &&
+           (end % 2 == 0 || end == c.y_size[0]);
+}
+TG tg_vec tg_picked(tg_vec from, tg_ivec which) {
+    tg_vec found;
+    __asm__("vpermps %2, %1, %0" : "=v"(found) : "v"(which), "v"(from));
+    return found;
+}
+
+/* 16 places for each window of a row. x: the first one's. */
+TG void tg_window_places(const tg_conv c, const tg_lie lie, const float *x, float *to) {
+    const long high = c.kernel[0] + 1, wide = c.kernel[1] + 1, count = c.y_size[1] / 2;
+    for (long j = 0; j < count; j++) {
+        const float *from = x + 2 * j * lie.place;
+        float *own = to + 16 * j;
+        TG_UNROLL for (long a = 0; a < high; a++)
+            if (lie.place == 1) memcpy(own + a * wide, from + a * lie.pitch, 4 * wide);
+            else for (long b = 0; b < wide; b++) own[a * wide + b] = from[a * lie.pitch + b * lie.place];
+        for (long k = high * wide; k < 16; k++) own[k] = 0.0f;
+    }
+}
+
+/* Adds what a row of windows gives for 16 channels. places: 16 for each window. */
+TG void tg_picked_row(const tg_conv c, const float *places, const float *g, long g_column,
+                      const uint8_t *number, float *total) {
+    const long taps = c.kernel[0] * c.kernel[1], wide = c.kernel[1] + 1;
+    tg_vec sum[16];
+    TG_UNROLL for (int t = 0; t < taps; t++) sum[t] = tg_load(total + t * 16);
+    TG_ROLLED for (long j = 0; j < c.y_size[1] / 2; j++) {
+        const tg_vec value = tg_load(g + j * g_column), from = tg_load(places + 16 * j);
+        const tg_ivec q = tg_widened(number + j * c.out);
+        const tg_ivec own = (q >> 1) * (int32_t)wide + (q & 1);
+        TG_UNROLL for (int t = 0; t < taps; t++) {
+            const int at = t / c.kernel[1] * wide + t % c.kernel[1];
+            sum[t] += value * tg_picked(from, own + at);
+        }
+    }
+    TG_UNROLL for (int t = 0; t < taps; t++) tg_store(total + t * 16, sum[t]);
+}
+
+/* Rows [q, end) of an image; 0, having done nothing, if its places are not finite. x: the first one's.
+ * room: for all windows' places; own: for sums. */
+TG int tg_weight_picked(const tg_conv c, const tg_lie lie, const float *x, const float *g,
+                        const long step[2], const uint8_t *number, float *room, float *total, long q,
+                        long end) {
+    const long columns = c.y_size[1] / 2, block = c.kernel[0] * c.kernel[1] * 16;
+    const long first = q / 2, stop = end / 2;
+    for (long r = first; r < stop; r++)
+        tg_window_places(c, lie, x + 2 * (r - first) * lie.pitch, room + (r - first) * columns * 16);
+    if (!tg_all_finite(room, (stop - first) * columns * 16)) return 0;
+    for (long b = 0; b < c.out / 16; b++) {
+        float own[16 * 16] = {0}; /* few positions in one sum, as elsewhere */
+        for (long r = first; r < stop; r++)
+            tg_picked_row(c, room + (r - first) * columns * 16, g + r * step[0] + b * 16, step[1],
+                          number + r * columns * c.out + b * 16, own);
+        float *to = total + b * block;
+        for (long i = 0; i < block; i += 16) tg_store(to + i, tg_load(to + i) + tg_load(own + i));
+    }
+    return 1;
+}
+#endif
+
 /* One box: images from `image` on, rows [q, end) of the result, to be added to `total`. */
 TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
                       const float *x, const float *y, const uint8_t *number, float *total,
@@ -495,10 +574,15 @@ TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long 
                         height, tg_lowest(c, 1), columns);
         x = tg_rows(0);
     }
+    const long pools = c.y_size[0] / 2 * (c.y_size[1] / 2) * made;
+#if defined(__AVX512F__)
+    if (tg_picks(c, q, end) && y_channel == 1)
+        for (; images; images--, x += x_lie.image, y += y_image, number += pools)
+            if (!tg_weight_picked(c, x_lie, x, y, y_step, number, box, total, q, end)) break;
+#endif
     if (!c.pooled && y_channel == 1 && c.out % 16 == 0) {
         y += q * y_step[0];
     } else {
-        const long pools = c.y_size[0] / 2 * (c.y_size[1] / 2) * made;
         y_lie = (tg_lie){rows * c.y_size[1] * made, c.y_size[1] * made, made, 0};
         for (long n = 0; n < images; n++)
             if (c.pooled)
@@ -584,79 +668,97 @@ TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, lon
 /* A gradient after pooling is not zero at one of four positions at most: so a quarter of the products
  * do, for numbers that are finite. Lanes are channels of the input, a multiple of 16; with stride 1 the
  * windows cover the input and its border, the box. */
+#define TG_NEAR 4096 /* numbers that stay in the first cache */
 typedef struct {
     long in, out, rows, columns, kernel[2], box[2]; /* rows, columns: before pooling */
 } tg_pooled;
 
-TG int tg_all_finite(const float *x, long count) {
-    tg_vec sum = tg_splat(0.0f);
-    for (long i = 0; i < count; i += TG_L) sum += tg_load(x + i) * 0.0f;
-    int finite = 1;
-    for (int l = 0; l < TG_L; l++) finite &= sum[l] == 0.0f;
-    return finite;
-}
-
-/* For each channel of the result its gradients, and the first place in the box that they meet. */
-TG void tg_pooled_places(const tg_pooled c, const float *g, long channel, const long step[2],
-                         const uint8_t *number, float *values, int32_t *places) {
-    const long rows = c.rows / 2, columns = c.columns / 2, pools = rows * columns;
-    for (long r = 0; r < rows; r++)
-        for (long j = 0; j < columns; j++, number += c.out, values++, places++) {
-            const float *from = g + r * step[0] + j * step[1];
-            const long first = 2 * (r * c.box[1] + j) * c.in;
-            TG_ROLLED for (long o = 0; o < c.out; o++) { /* numbers are read as they lie */
-                const long q = number[o];
-                values[o * pools] = from[o * channel];
-                places[o * pools] = first + ((q >> 1) * c.box[1] + (q & 1)) * c.in;
+/* For each window and channel the first place in the box that its gradient meets. */
+TG void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *places) {
+    const long whole = c.out / TG_L * TG_L;
+    for (long r = 0; r < c.rows / 2; r++)
+        for (long j = 0; j < c.columns / 2; j++, number += c.out, places += c.out) {
+            const int32_t own = (2 * r * c.box[1] + 2 * j) * c.in, down = c.box[1] * c.in;
+            for (long o = 0; o < whole; o += TG_L) {
+                const tg_ivec q = tg_widened(number + o);
+                const tg_ivec at = own + (q >> 1) * down + (q & 1) * (int32_t)c.in;
+                memcpy(places + o, &at, 4 * TG_L);
             }
+            for (long o = whole; o < c.out; o++)
+                places[o] = own + number[o] / 2 * down + number[o] % 2 * c.in;
         }
 }
 
-/* Channel o of the result and one vector of the input's. x, d: the box and its gradient; w, total: of
- * this channel and these, tap by tap. */
+/* What channel o of the result adds to one vector of the input's. x, d: the box and its gradient; w,
+ * total: of this channel and these, tap by tap. g, places: of this channel. Rows [q, end) after
+ * pooling. */
 TG void tg_pooled_channel(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
-                          const float *w, float *total, const float *values,
-                          const int32_t *places) {
-    const long tap = c.out * 16;
-    tg_vec s[K0 * K1], f[K0 * K1];
+                          const float *w, float *total, const float *g, const long step[2],
+                          const int32_t *places, long q, long end) {
+    const long tap = c.out * 16, columns = c.columns / 2;
+    tg_vec s[9], f[9]; /* of a fixed size, or they are not kept in registers */
     TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
         s[t] = tg_splat(0.0f);
         f[t] = tg_load(w + t * tap);
     }
-    for (long i = 0; i < c.rows / 2 * (c.columns / 2); i++) {
-        const tg_vec v = tg_splat(values[i]);
-        const float *p = x + places[i];
-        float *q = d + places[i];
-        TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
-            const long at = (t / K1 * c.box[1] + t % K1) * c.in;
-            s[t] += v * tg_load(p + at);
-            tg_store(q + at, tg_load(q + at) + v * f[t]);
+    TG_ROLLED for (long r = q; r < end; r++)
+        TG_ROLLED for (long j = 0; j < columns; j++) {
+            const tg_vec v = tg_splat(g[r * step[0] + j * step[1]]);
+            const long at = places[(r * columns + j) * c.out];
+            TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
+                const long to = at + (t / K1 * c.box[1] + t % K1) * c.in;
+                s[t] += v * tg_load(x + to);
+                tg_store(d + to, tg_load(d + to) + v * f[t]);
+            }
         }
-    }
     TG_UNROLL for (int t = 0; t < K0 * K1; t++)
         tg_store(total + t * tap, tg_load(total + t * tap) + s[t]);
 }
 
-/* The same with all products, where one factor may be zero and the other is not finite. */
-static __attribute__((noinline)) void tg_pooled_everything(
-    const tg_pooled c, const float *x, float *d, const float *w, float *total, const float *values,
-    const int32_t *places) {
-    const long columns = c.columns / 2;
-    for (long r = 1 - c.kernel[0]; r < c.box[0]; r++)
-        for (long j = 1 - c.kernel[1]; j < c.box[1]; j++) {
-            const int inside = r >= 0 && r < c.rows && j >= 0 && j < c.columns;
-            const long own = (r * c.box[1] + j) * c.in, i = r / 2 * columns + j / 2;
-            const int pooled = inside && r / 2 < c.rows / 2 && j / 2 < columns && places[i] == own;
-            const tg_vec v = tg_splat(pooled ? values[i] : 0.0f);
-            for (long a = 0; a < c.kernel[0]; a++)
-                for (long b = 0; b < c.kernel[1]; b++) {
-                    if (r + a < 0 || r + a >= c.box[0] || j + b < 0 || j + b >= c.box[1]) continue;
-                    const long at = own + (a * c.box[1] + b) * c.in;
-                    const long t = (a * c.kernel[1] + b) * c.out * 16;
-                    if (inside) tg_store(total + t, tg_load(total + t) + v * tg_load(x + at));
-                    tg_store(d + at, tg_load(d + at) + v * tg_load(w + t));
-                }
+/* What position (r, j) before pooling adds, at all its taps; inside: whether it is one. */
+TG void tg_pooled_place(const tg_pooled c, int inside, long r, long j, const float *x, float *d,
+                        const float *w, float *total, tg_vec value) {
+    for (long a = 0; a < c.kernel[0]; a++)
+        for (long b = 0; b < c.kernel[1]; b++) {
+            if (r + a < 0 || r + a >= c.box[0] || j + b < 0 || j + b >= c.box[1]) continue;
+            const long at = ((r + a) * c.box[1] + j + b) * c.in;
+            const long t = (a * c.kernel[1] + b) * c.out * 16;
+            if (inside) tg_store(total + t, tg_load(total + t) + value * tg_load(x + at));
+            tg_store(d + at, tg_load(d + at) + value * tg_load(w + t));
         }
+}
+
+/* All channels of rows [q, end) after pooling. */
+TG void tg_pooled_band(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
+                       const float *w, float *total, const float *g, long channel,
+                       const long step[2], const int32_t *places, long q, long end) {
+    for (long v = 0; v < c.in / TG_L; v++)
+        TG_ROLLED for (long o = 0; o < c.out; o++) {
+            const long at = tg_vector_at(v, K0 * K1 * c.out * 16) + o * 16;
+            tg_pooled_channel(K0, K1, c, x + v * TG_L, d + v * TG_L, w + at, total + at,
+                              g + o * channel, step, places + o, q, end);
+        }
+}
+
+/* The same of the whole image with all products, where one factor may be zero and the other is not
+ * finite. */
+static __attribute__((noinline)) void tg_pooled_everything(
+    const tg_pooled c, const float *x, float *d, const float *w, float *total, const float *g,
+    long g_channel, long g_row, long g_column, const int32_t *places) {
+    const long columns = c.columns / 2, block = c.kernel[0] * c.kernel[1] * c.out * 16;
+    for (long v = 0; v < c.in / TG_L; v++, x += TG_L, d += TG_L)
+        for (long o = 0; o < c.out; o++)
+            for (long r = 1 - c.kernel[0]; r < c.box[0]; r++)
+                for (long j = 1 - c.kernel[1]; j < c.box[1]; j++) {
+                    const int inside = r >= 0 && r < c.rows && j >= 0 && j < c.columns;
+                    const long own = (r * c.box[1] + j) * c.in;
+                    const int pooled = inside && r / 2 < c.rows / 2 && j / 2 < columns &&
+                                       places[(r / 2 * columns + j / 2) * c.out + o] == own;
+                    const float value =
+                        pooled ? g[o * g_channel + r / 2 * g_row + j / 2 * g_column] : 0.0f;
+                    const long at = tg_vector_at(v, block) + o * 16;
+                    tg_pooled_place(c, inside, r, j, x, d, w + at, total + at, tg_splat(value));
+                }
 }
 
 /* Parts [begin, end) of the batch: the gradient for x, channels last, and sums for the weights,
@@ -672,9 +774,10 @@ TG void tg_convolution_pooled_gradients(
     const long x_size[2] = {x_rows, x_columns}, x_step[2] = {x_row, x_column};
     const long g_step[2] = {g_row, g_column}, size = c.box[0] * c.box[1] * in;
     const long pools = rows / 2 * (columns / 2), count = kernel_rows * kernel_columns * in * out;
-    float *box = tg_rows(0), *d = box + size, *values = d + size;
-    int32_t *places = (int32_t *)(values + pools * out);
+    float *box = tg_rows(0), *d = box + size;
+    int32_t *places = (int32_t *)(d + size);
     const int weights_finite = tg_all_finite(w, count);
+    const long bands = tg_least((2 * size + TG_NEAR - 1) / TG_NEAR, tg_least(rows / 2, 64));
     for (long part = begin; part < end; part++) {
         float *total = sums + part * count;
         memset(total, 0, 4 * count);
@@ -682,20 +785,15 @@ TG void tg_convolution_pooled_gradients(
             tg_copy_box(box, x + n * x_image, x_size, in, x_channel, x_step, -padding_rows, c.box[0],
                         -padding_columns, c.box[1]);
             memset(d, 0, 4 * size);
-            tg_pooled_places(c, g + n * g_image, g_channel, g_step, number + n * pools * out, values,
-                             places);
+            tg_pooled_places(c, number + n * pools * out, places);
             const int finite = weights_finite && tg_all_finite(box, size);
-            for (long v = 0; v < in / TG_L; v++)
-                for (long o = 0; o < out; o++) {
-                    const long at = tg_vector_at(v, count / (in / 16)) + o * 16;
-                    if (finite)
-                        tg_pooled_channel(kernel_rows, kernel_columns, c, box + v * TG_L, d + v * TG_L,
-                                          w + at, total + at, values + o * pools,
-                                          places + o * pools);
-                    else
-                        tg_pooled_everything(c, box + v * TG_L, d + v * TG_L, w + at, total + at,
-                                             values + o * pools, places + o * pools);
-                }
+            for (long band = 0; finite && band < bands; band++)
+                tg_pooled_band(kernel_rows, kernel_columns, c, box, d, w, total, g + n * g_image,
+                               g_channel, g_step, places, band * (rows / 2) / bands,
+                               (band + 1) * (rows / 2) / bands);
+            if (!finite)
+                tg_pooled_everything(c, box, d, w, total, g + n * g_image, g_channel, g_row, g_column,
+                                     places);
             for (long r = 0; r < x_rows; r++)
                 memcpy(dx + (n * x_rows + r) * x_columns * in,
                        d + ((r + padding_rows) * c.box[1] + padding_columns) * in,
