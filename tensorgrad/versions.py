@@ -45,11 +45,7 @@ def increment_versions(arrays: Iterable[Array | None]) -> None:
         if entry is not None:
             entry[0] = now
         else:
-            VERSIONS[key] = [now, weakref.ref(owner, partial(_forget, key))]
-
-
-def _forget(key: int, _: Any) -> None:
-    VERSIONS.pop(key, None)
+            VERSIONS[key] = [now, weakref.ref(owner, partial(VERSIONS.pop, key))]
 
 
 def changed_since(array: Array, position: int) -> bool:

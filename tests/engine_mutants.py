@@ -348,7 +348,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "views from outside not noticed",
         f"{PROGRAM}/capture.py",
-        "owner in self._written and _overlap(array, self._written[owner])",
+        'role == "external" and self._arrays.is_overwritten(array)',
         "False",
         "written",
     ),

@@ -245,7 +245,7 @@ def _recorded(kind: str, wanted: str, g: Any, env: Mapping[str, Any]) -> Any:
     """A gradient through the tape of the elementary operations."""
     key = id(g), id(env["y"].data)
     if key not in _FOUND or wanted not in _FOUND[key][0]:
-        gone = weakref.ref(g, lambda _: _FOUND.pop(key, None))
+        gone = weakref.ref(g, partial(_FOUND.pop, key))
         _FOUND[key] = _all_recorded(kind, g, env), gone, env["y"].data  # so that the key stays its
     found = _FOUND[key][0]
     d = found.pop(wanted)

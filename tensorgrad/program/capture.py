@@ -2,7 +2,8 @@
 
 The function runs as usual, on the real arguments, while every computation is dispatched and
 recorded: forward, gradient rules, optimizer updates. Arrays are told apart by identity, so that
-``detach``, a value saved for a rule, or a parameter met in two places need nothing special.
+``detach``, a value saved for a rule, or a parameter met in two places need nothing special; those
+that the step lets go of are not kept (``recorded_arrays.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tensorgrad.program.bytecode.follower import Follower
 from tensorgrad.program.bytecode.watch import watching
 from tensorgrad.program.definition import reads_of
 from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.program.recorded_arrays import RecordedArrays
 from tensorgrad.sparse import LazyGradient
 from tensorgrad.tape import CAST, Leaf, Primitive
 from tensorgrad.tensor import Tensor
@@ -95,12 +97,8 @@ class Recorder(Observer):
         self.at_first: dict[Leaf, Value] = {}  # leaves whose gradient from before is used
         self._start = Leaf((), np.dtype(np.float32)).position  # later entries count downwards
         self._count = 0
-        self._current: dict[int, Value] = {}  # id of an array -> the value that it holds now
-        self._alive: list[Any] = []  # keeps these ids valid
-        #: id of a memory owner -> the values that show it, and those of its arrays overwritten
-        self._shown: dict[int, list[tuple[Value, Any]]] = {}
-        self._written: dict[int, list[Any]] = {}
-        #: owners of the memory of what was reshaped, and of what came of it
+        self._arrays = RecordedArrays()
+        #: numbers of the memory of what was reshaped, and of what came of it
         self._reshaped: list[tuple[int, int]] = []
         #: whether it depends on how arrays lie in memory which of them share it
         self.by_layout = False
@@ -124,21 +122,20 @@ class Recorder(Observer):
         elif role == "external":
             value.array = array
         self._count += 1
-        self._current[id(array)] = value
-        self._alive.append(array)
+        self._arrays.hold(array, value)
         if type(array) is not np.ndarray:
             self.program.on_host = False
-        owner = _owner(array)
-        shown = self._shown.setdefault(owner, [])
-        if role == "external" and owner in self._written and _overlap(array, self._written[owner]):
+        if role in ("argument", "external"):
+            self._arrays.keep(array)
+        if role == "external" and self._arrays.is_overwritten(array):
             self.program.aliased = True
             self.program.touched[value] = None
-        shown.append((value, array))
+        self._arrays.show(array, value)
         return value
 
     def known(self, array: Any) -> Value | None:
         """The value that ``array`` holds now, if it was met before."""
-        return self._current.get(id(array))
+        return self._arrays.value(array)
 
     def constant(self, array: Any, label: str = "") -> Value:
         """A value that is the same in every replay."""
@@ -207,7 +204,8 @@ class Recorder(Observer):
         if not written or not any(out.data is inputs[k].data for k in written):
             outputs.append(self._new(out.data, "temporary"))
         if op.view_or_copy and isinstance(inputs[0], Tensor):
-            self._reshaped.append((_owner(inputs[0].data), _owner(out.data)))
+            memory = self._arrays.memory
+            self._reshaped.append((memory(inputs[0].data), memory(out.data)))
         instruction = Instruction(op, values, attrs, outputs, live, where=user_line())
         if residual is not None:
             parts = [a for a in _parts(residual) if is_array(a)]
@@ -233,27 +231,21 @@ class Recorder(Observer):
     def _overwritten(self, array: Any, before: Value) -> Value:
         # A view of the same memory shows the new numbers from here on. One from outside might do so
         # at any time; one made by the step does no harm unless it is used again.
-        owner = _owner(array)
-        self._written.setdefault(owner, []).append(array)
+        self._arrays.write(array)
         self.program.touched.update(dict.fromkeys(self._outside_in(array)))
-        for other, view in self._shown.get(owner, ()):
-            if other.place is not before.place and _overlap(view, [array]):
+        for other in self._arrays.overlapping(array):
+            if other.place is not before.place:
                 if other.role != "temporary" or before.place.role == "temporary":
                     self.program.aliased = True
                 self._stale.add(other)
         value = Value(self._count, array.shape, array.dtype, "temporary", before=before)
         self._count += 1
-        self._current[id(array)] = value
+        self._arrays.hold(array, value)
         return value
 
     def _outside_in(self, array: Any) -> list[Value]:
         """The values from outside that lie in the memory of ``array``, if in part."""
-        owner = _owner(array)
-        return [
-            v
-            for v, view in self._shown.get(owner, ())
-            if v.role in ("external", "argument") and _overlap(view, [array])
-        ]
+        return [v for v in self._arrays.overlapping(array) if v.role in ("external", "argument")]
 
     def _live(self, op: Primitive, attrs: dict[str, Any]) -> Callable[[], Mapping[str, Any]] | None:
         if op.random:
@@ -443,14 +435,15 @@ class Recorder(Observer):
         """
         if any(type(reads) is str for reads in self.program.reads.values()):
             return True
-        given = [_owner(t.data) for t in handed_out]
+        arrays = self._arrays
+        given = [arrays.memory(t.data) for t in handed_out]
         outside = {
-            owner
-            for owner, shown in self._shown.items()
+            memory
+            for memory, shown in arrays.shown.items()
             if any(v.role in ("argument", "external") for v, _ in shown)
         }
         for before, after in self._reshaped:
-            if before in self._written or after in self._written:
+            if before in arrays.written or after in arrays.written:
                 return True
             seen = given.count(after) + (given.count(before) if before != after else 0)
             if after in given and (before in outside or seen > 1):
@@ -484,9 +477,9 @@ class Recorder(Observer):
 
         They would be there while the program gets memory of its own.
         """
-        self._alive.clear()
-        for held in (self._current, self._shown, self._written, self._saved, self._with_gradient):
-            held.clear()
+        self._arrays.clear()
+        self._saved.clear()
+        self._with_gradient.clear()
         self.leaves.clear()
 
 
@@ -518,18 +511,6 @@ class Options:
     def __call__(self) -> Mapping[str, Any]:
         """The options as they are now."""
         return {name: self.group[name] for name in self.names}
-
-
-def _overlap(array: Any, others: Sequence[Any]) -> bool:
-    """Whether the memory of ``array`` may be that of one of the others."""
-    if type(array) is not np.ndarray:
-        return True
-    return any(np.may_share_memory(array, other) for other in others)
-
-
-def _owner(array: Any) -> int:
-    """The identity of what holds the memory of an array."""
-    return id(backend.of(array).memory_owner(array))
 
 
 def _is_engines_own(array: Any) -> bool:
