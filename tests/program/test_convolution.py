@@ -82,7 +82,7 @@ def pooled_weights(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
     """The gradients for weights and bias. The gradient that they are made of lies channels last:
     nothing is handed out that it is made of."""
     y = max_pool2d(tg.relu(conv2d(x, w, b, padding=w.shape[-1] // 2)), 2)
-    return tg.autograd.grad(tg.sum(y * y), [w, b])
+    return list(tg.autograd.grad(tg.sum(y * y), [w, b]))
 
 
 def pooled_case(rng: np.random.Generator, inner: int = 16) -> list[Array]:
@@ -130,7 +130,7 @@ def test_pooled_convolutions_of_one_channel_give_the_weights_of_float64(seed: in
 
     def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
         y = max_pool2d(tg.relu(conv2d(x, w, b, padding=padding)), 2)
-        return tg.autograd.grad(tg.sum(y * y), [w, b])  # y handed out would not lie channels last
+        return list(tg.autograd.grad(tg.sum(y * y), [w, b]))  # y handed out would not lie channels last
 
     singles = tensors([x, *weights])
     program = Captured(step, singles)
