@@ -29,14 +29,14 @@ TG long tg_head_of(const tg_attention *s, tg_layout x, long head) {
 
 /* --- rows of scores --- */
 
-/* Scores [rows][wide]: of rows of d numbers with the first ``keys`` of the packed ones. */
-TG void tg_products(long rows, long keys, long wide, long d, const float *a, const float *panels,
-                    float *c) {
+/* Scores [TG_TILE][wide]: of rows of d numbers with the first ``keys`` of the packed ones, which
+ * makes whole vectors. */
+TG void tg_products(long keys, long wide, long d, const float *a, const float *panels, float *c) {
     const long padded = tg_rounded(d, TG_L);
-    for (long j = 0; j < keys; j += TG_PANEL)
-        for (long i = 0; i < rows; i += TG_TILE)
-            tg_sum_tile(2, d, a + i * padded, padded, 1, panels + j * d, TG_PANEL, 0,
-                        c + i * wide + j, wide);
+    long j = 0;
+    for (; j + TG_L < keys; j += TG_PANEL)
+        tg_sum_tile(2, d, a, padded, 1, panels + j * d, TG_PANEL, 0, c + j, wide);
+    if (j < keys) tg_sum_tile(1, d, a, padded, 1, panels + j * d, TG_PANEL, 0, c + j, wide);
 }
 
 /* Lanes of a vector from column j on that lie before column n. */
@@ -72,10 +72,9 @@ TG void tg_kept(const tg_attention *s, int64_t key, int64_t word, long n, float 
         kept[j] = tg_word(key, word + j) >= (uint32_t)s->least ? s->factor : 0.0f;
 }
 
-/* The largest of n scores and ``most``, which is no NaN; those behind them in their vector become
- * -inf. */
-TG float tg_most(float *x, long n, float most) {
-    tg_vec top = tg_splat(most);
+/* The largest of n scores, in vectors; those behind them in their vector become -inf. */
+TG tg_vec tg_most(float *x, long n) {
+    tg_vec top = tg_splat(-INFINITY);
     long j = 0;
     for (; j + TG_L <= n; j += TG_L) top = tg_larger(top, tg_load(x + j));
     if (j < n) {
@@ -83,7 +82,21 @@ TG float tg_most(float *x, long n, float most) {
         tg_store(x + j, y);
         top = tg_larger(top, y);
     }
-    return tg_largest(top);
+    return top;
+}
+
+/* Of TG_TILE vectors the largest number, no NaN, and the sum of each. */
+TG tg_vec tg_largest_of(tg_vec *x) {
+    tg_transpose(x);
+    TG_UNROLL for (int w = TG_L / 2; w; w /= 2)
+        TG_UNROLL for (int i = 0; i < w; i++) x[i] = tg_larger(x[i], x[i + w]);
+    return x[0];
+}
+TG tg_vec tg_total_of(tg_vec *x) {
+    tg_transpose(x);
+    TG_UNROLL for (int w = TG_L / 2; w; w /= 2)
+        TG_UNROLL for (int i = 0; i < w; i++) x[i] += x[i + w];
+    return x[0];
 }
 
 /* Scores of TG_TILE queries become exponentials, n of each row and zeros up to ``end``; ``top`` and
@@ -91,25 +104,28 @@ TG float tg_most(float *x, long n, float most) {
  * side, as each step waits for the one before. */
 TG void tg_softmax(float *x, long wide, const long *n, long end, float *top, float *sum,
                    float *shrink) {
-    float most[TG_L] = {0}, low[TG_L], found[TG_L] = {0};
-    TG_UNROLL for (int r = 0; r < TG_TILE; r++) most[r] = tg_most(x + r * wide, n[r], top[r]);
-    const tg_vec new = tg_load(most);
+    tg_vec found[TG_L] = {{0}};
+    float low[TG_L];
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++) found[r] = tg_most(x + r * wide, n[r]);
+    const tg_vec before = tg_load_some(top, TG_TILE);
+    const tg_vec new = tg_larger(tg_largest_of(found), before);
     const tg_vec from = tg_pick(new == -INFINITY, (tg_vec){0}, new);
-    const tg_vec less = tg_vexp_negative(tg_load_some(top, TG_TILE) - from);
+    const tg_vec less = tg_vexp_weight(before - from);
     tg_store(low, from);
+    TG_UNROLL for (int r = 0; r < TG_L; r++) found[r] = (tg_vec){0};
     for (int r = 0; r < TG_TILE; r++) {
         float *row = x + r * wide;
         tg_vec total = {0};
         long j = 0;
         for (; j < n[r]; j += TG_L) {
-            tg_vec e = tg_vexp_negative(tg_load(row + j) - low[r]);
+            tg_vec e = tg_vexp_weight(tg_load(row + j) - low[r]);
             tg_store(row + j, e);
             total += e;
         }
         for (; j < end; j += TG_L) tg_store(row + j, (tg_vec){0});
-        found[r] = tg_total(total);
+        found[r] = total;
     }
-    tg_store_some(sum, tg_load_some(sum, TG_TILE) * less + tg_load(found), TG_TILE);
+    tg_store_some(sum, tg_load_some(sum, TG_TILE) * less + tg_total_of(found), TG_TILE);
     tg_store_some(top, new, TG_TILE);
     tg_store(shrink, less);
 }
@@ -139,10 +155,10 @@ TG tg_forward tg_forward_rows(const tg_attention *s) {
 TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, int64_t key,
                   int64_t word, long row, long count, long first, long n, const float *v, long ldv,
                   float *y, float *top, float *sum) {
-    const long end = tg_rounded(n, TG_PANEL), padded = tg_rounded(s->e, TG_L);
+    const long end = tg_rounded(n, TG_L), padded = tg_rounded(s->e, TG_L);
     long seen[TG_TILE];
     float shrink[TG_L];
-    tg_products(TG_TILE, n, s->wide, s->d, w->query, w->keys, w->x);
+    tg_products(n, s->wide, s->d, w->query, w->keys, w->x);
     for (long r = 0; r < TG_TILE; r++) {
         seen[r] = r < count ? tg_seen(s, row + r, first, n) : 0;
         tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen[r], w->x + r * s->wide);
@@ -256,12 +272,12 @@ TG tg_backward tg_backward_rows(const tg_attention *s) {
 }
 
 /* Weights and gradients of the scores of a query: of n keys, and zeros up to ``end``. */
-TG void tg_weigh(const tg_attention *s, float *p, float *ds, const float *kept, long n, long end,
-                 float level, float lean) {
+TG void tg_weigh(float *p, float *ds, const float *kept, long n, long end, float level,
+                 float lean) {
     long j = 0;
     for (; j < n; j += TG_L) {
-        tg_vec y = tg_vexp_negative(tg_load(p + j) - level), d = tg_load(ds + j), weight = y;
-        if (s->words) {
+        tg_vec y = tg_vexp_weight(tg_load(p + j) - level), d = tg_load(ds + j), weight = y;
+        if (kept) {
             tg_vec k = tg_load(kept + j);
             weight = y * k, d = d * k;
         }
@@ -274,6 +290,44 @@ TG void tg_weigh(const tg_attention *s, float *p, float *ds, const float *kept, 
         tg_store(ds + j, d);
     }
     for (; j < end; j += TG_L) tg_store(p + j, (tg_vec){0}), tg_store(ds + j, (tg_vec){0});
+}
+
+/* The same for TG_TILE queries and so many vectors of keys from column j on, made of queries and
+ * gradients of results in registers, where nothing is masked or dropped. ``seen``: of each query;
+ * ``all``: whether each sees all of these keys. */
+TG void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const int vectors, long row,
+                      long j, const long *seen, int all) {
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), at = row * s->wide + j;
+    tg_vec x[TG_TILE][2];
+    tg_clear_tile(vectors, x);
+    tg_add_tile(vectors, s->d, w->query + row * d, d, 1, w->across + j * s->d, TG_PANEL, x);
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+        TG_UNROLL for (int v = 0; v < vectors; v++) {
+            tg_vec y = tg_vexp_weight(x[r][v] - w->level[row + r]);
+            if (!all) y = tg_pick(tg_before(j + v * TG_L, seen[r]), y, (tg_vec){0});
+            tg_store(w->p + at + r * s->wide + v * TG_L, y);
+        }
+    tg_clear_tile(vectors, x);
+    tg_add_tile(vectors, s->e, w->g + row * e, e, 1, w->values + j * s->e, TG_PANEL, x);
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+        TG_UNROLL for (int v = 0; v < vectors; v++) {
+            const long to = at + r * s->wide + v * TG_L;
+            tg_vec y = (x[r][v] - w->lean[row + r]) * tg_load(w->p + to);
+            if (!all) y = tg_pick(tg_before(j + v * TG_L, seen[r]), y, (tg_vec){0});
+            tg_store(w->ds + to, y);
+        }
+}
+
+/* The same for TG_TILE queries and n keys. */
+TG void tg_weigh_rows(const tg_attention *s, const tg_backward *w, long row, long n,
+                      const long *seen) {
+    long least = n;
+    for (long r = 0; r < TG_TILE; r++) least = tg_smaller(least, seen[r]);
+    for (long j = 0; j < n; j += TG_PANEL) {
+        if (j + TG_PANEL <= least) tg_weigh_tile(s, w, 2, row, j, seen, 1);
+        else if (j + TG_L < n) tg_weigh_tile(s, w, 2, row, j, seen, 0);
+        else tg_weigh_tile(s, w, 1, row, j, seen, 0);
+    }
 }
 
 /* The queries of a block and the gradients of their results; zeros where a query sees no key. */
@@ -299,24 +353,49 @@ TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float
     }
 }
 
-/* ``count`` queries from ``row`` on, which are packed, and n keys from ``first`` on. */
+/* Weights and gradients of scores of TG_TILE packed queries from ``at`` on, which are numbers
+ * ``row`` and so on, and n keys from ``first`` on. */
+TG void tg_weights(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
+                   int64_t word, long row, long at, long count, long first, long n) {
+    const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), end = tg_rounded(n, TG_L);
+    float *p = w->p + at * s->wide, *ds = w->ds + at * s->wide;
+    long seen[TG_TILE];
+    for (long r = 0; r < TG_TILE; r++) {
+        const int some = at + r < count && w->level[at + r] != INFINITY;
+        seen[r] = some ? tg_seen(s, row + r, first, n) : 0;
+    }
+    if (!s->mask && !s->words) {
+        tg_weigh_rows(s, w, at, n, seen);
+        return;
+    }
+    tg_products(n, s->wide, s->d, w->query + at * d, w->across, p);
+    tg_products(n, s->wide, s->e, w->g + at * e, w->values, ds);
+    for (long r = 0; r < TG_TILE; r++, p += s->wide, ds += s->wide) {
+        tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen[r], p);
+        if (s->words) tg_kept(s, key, word + (row + r) * s->words + first, seen[r], w->kept);
+        tg_weigh(p, ds, s->words ? w->kept : 0, seen[r], end, w->level[at + r], w->lean[at + r]);
+    }
+}
+
+/* ``count`` queries from ``row`` on, which are packed, and n keys from ``first`` on. What a causal
+ * mask hides from a whole tile is in no product. */
 TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
                        int64_t word, long row, long count, long first, long n) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
-    const long end = tg_rounded(n, TG_PANEL);
-    tg_products(count, n, s->wide, s->d, w->query, w->across, w->p);
-    tg_products(count, n, s->wide, s->e, w->g, w->values, w->ds);
-    for (long r = 0; r < count; r++) {
-        float *p = w->p + r * s->wide, *ds = w->ds + r * s->wide;
-        long seen = tg_seen(s, row + r, first, n);
-        if (w->level[r] == INFINITY) seen = 0;
-        tg_hide(s, mask, (row + r) * s->m.row + first * s->m.column, seen, p);
-        if (s->words) tg_kept(s, key, word + (row + r) * s->words + first, seen, w->kept);
-        tg_weigh(s, p, ds, w->kept, seen, end, w->level[r], w->lean[r]);
+    for (long i = 0; i < count; i += TG_TILE) {
+        const long keys = tg_seen(s, row + i + TG_TILE - 1, first, n);
+        if (keys) tg_weights(s, w, mask, key, word, row + i, i, count, first, keys);
+        tg_sum_tiles(TG_TILE, s->d, keys, w->ds + i * s->wide, s->wide, 1, w->keys, d, 0,
+                     w->dq + i * d);
     }
-    tg_sum_tiles(end, s->d, count, w->ds, 1, s->wide, w->query, d, 1, w->dk);
-    tg_sum_tiles(end, s->e, count, w->p, 1, s->wide, w->g, e, 1, w->dv);
-    tg_sum_tiles(count, s->d, n, w->ds, s->wide, 1, w->keys, d, 0, w->dq);
+    for (long j = 0; j < n; j += TG_TILE) {
+        const long ahead = s->causal && first + j > row ? first + j - row : 0;
+        const long at = ahead * s->wide + j, rows = count - ahead;
+        tg_sum_tiles(TG_TILE, s->d, rows, w->ds + at, 1, s->wide, w->query + ahead * d, d, 1,
+                     w->dk + j * d);
+        tg_sum_tiles(TG_TILE, s->e, rows, w->p + at, 1, s->wide, w->g + ahead * e, e, 1,
+                     w->dv + j * e);
+    }
 }
 
 /* The gradient of a block of queries times the scale, which is set or added to; zero where a query

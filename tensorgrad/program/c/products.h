@@ -90,13 +90,14 @@ TG void tg_pack_rows(const float *x, long down, long across, long rows, long col
 
 /* --- products --- */
 
-/* c [TG_TILE][wide vectors] += a b, where element (r, l) of a lies at r * across + l * along. */
-TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
-                    const float *b, long ldb, int adds, float *c, long ldc) {
-    tg_vec sum[TG_TILE][2];
+TG void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
-        TG_UNROLL for (int v = 0; v < wide; v++)
-            sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
+        TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] = (tg_vec){0};
+}
+
+/* sum [TG_TILE][wide] += a b, where element (r, l) of a lies at r * across + l * along. */
+TG void tg_add_tile(const int wide, long depth, const float *a, long across, long along,
+                    const float *b, long ldb, tg_vec (*sum)[2]) {
     for (long l = 0; l < depth; l++) {
         tg_vec w[2];
         TG_UNROLL for (int v = 0; v < wide; v++) {
@@ -108,6 +109,16 @@ TG void tg_sum_tile(const int wide, long depth, const float *a, long across, lon
             TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] += w[v] * f;
         }
     }
+}
+
+/* c [TG_TILE][wide vectors] = a b, or is added to. */
+TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
+                    const float *b, long ldb, int adds, float *c, long ldc) {
+    tg_vec sum[TG_TILE][2];
+    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+        TG_UNROLL for (int v = 0; v < wide; v++)
+            sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
+    tg_add_tile(wide, depth, a, across, along, b, ldb, sum);
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
         TG_UNROLL for (int v = 0; v < wide; v++) tg_store(c + r * ldc + v * TG_L, sum[r][v]);
 }

@@ -126,6 +126,34 @@ TG tg_vec tg_vexp_negative(tg_vec x) {
     return p * tg_vpower_of_2(n + 64) * 5.42101086e-20f; /* 2^-64 */
 }
 
+/* x 2^n, where n is whole and from -150 to 0. */
+#if defined(__AVX512F__)
+TG tg_vec tg_vtimes_power(tg_vec x, tg_vec n) {
+    __asm__("vscalefps %1, %0, %0" : "+v"(x) : "v"(n));
+    return x;
+}
+#else
+TG tg_vec tg_vtimes_power(tg_vec x, tg_vec n) {
+    const tg_vec magic = tg_splat(12582912.0f);
+    return x * tg_vpower_of_2((tg_ivec)(n + magic) - (tg_ivec)magic + 64) * 5.42101086e-20f;
+}
+#endif
+
+/* exp(x) for x <= 0 where sums of it count: 1 ulp, and |x| 2^-26 besides. 2^(n + r) with a
+ * polynomial of 2^r whose largest relative error is 2e-9 (Lawson's algorithm). */
+TG tg_vec tg_vexp_weight(tg_vec x) {
+    const tg_vec magic = tg_splat(12582912.0f);
+    x = tg_at_least(x, -104.0f);
+    const tg_vec n = x * 1.44269504f + magic - magic, r = x * 1.44269504f - n;
+    tg_vec p = tg_splat(0.00015353361959569156f);
+    p = p * r + 0.0013398875016719103f;
+    p = p * r + 0.00961843691766262f;
+    p = p * r + 0.055503323674201965f;
+    p = p * r + 0.24022647738456726f;
+    p = p * r + 0.6931471824645996f;
+    return tg_vtimes_power(p * r + 1.0f, n);
+}
+
 #define TG_SIGN_BITS tg_isplat(INT32_MIN)
 
 /* 4 ulp; as tg_sigmoid_f. */
