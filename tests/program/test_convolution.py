@@ -130,7 +130,8 @@ def test_pooled_convolutions_of_one_channel_give_the_weights_of_float64(seed: in
 
     def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
         y = max_pool2d(tg.relu(conv2d(x, w, b, padding=padding)), 2)
-        return list(tg.autograd.grad(tg.sum(y * y), [w, b]))  # y handed out would not lie channels last
+        # y handed out would not lie channels last
+        return list(tg.autograd.grad(tg.sum(y * y), [w, b]))
 
     singles = tensors([x, *weights])
     program = Captured(step, singles)

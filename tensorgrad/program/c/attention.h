@@ -355,7 +355,7 @@ TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float
 
 /* Weights and gradients of scores of TG_TILE packed queries from ``at`` on, which are numbers
  * ``row`` and so on, and n keys from ``first`` on. */
-TG void tg_weights(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
+TG void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
                    int64_t word, long row, long at, long count, long first, long n) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), end = tg_rounded(n, TG_L);
     float *p = w->p + at * s->wide, *ds = w->ds + at * s->wide;
@@ -384,7 +384,7 @@ TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     for (long i = 0; i < count; i += TG_TILE) {
         const long keys = tg_seen(s, row + i + TG_TILE - 1, first, n);
-        if (keys) tg_weights(s, w, mask, key, word, row + i, i, count, first, keys);
+        if (keys) tg_softmax_weights(s, w, mask, key, word, row + i, i, count, first, keys);
         tg_sum_tiles(TG_TILE, s->d, keys, w->ds + i * s->wide, s->wide, 1, w->keys, d, 0,
                      w->dq + i * d);
     }
