@@ -355,8 +355,9 @@ TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float
 
 /* Weights and gradients of scores of TG_TILE packed queries from ``at`` on, which are numbers
  * ``row`` and so on, and n keys from ``first`` on. */
-TG void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
-                   int64_t word, long row, long at, long count, long first, long n) {
+TG void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const void *mask,
+                           int64_t key, int64_t word, long row, long at, long count, long first,
+                           long n) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), end = tg_rounded(n, TG_L);
     float *p = w->p + at * s->wide, *ds = w->ds + at * s->wide;
     long seen[TG_TILE];
