@@ -32,7 +32,7 @@ from tensorgrad.backend.cpu import CPU
 from tensorgrad.backend.memory import give_back
 from tensorgrad.optim.update import BUNDLES, Scratch
 from tensorgrad.program.ir import Instruction, Value, is_writeable
-from tensorgrad.program.verify import PIECE, Difference, State
+from tensorgrad.program.verify import PIECE, Difference, State, each_once
 
 # How much larger than the answer to a moved last bit a difference may be. Sums round once for each
 # of their terms, which one bit at the inputs does not cover.
@@ -213,7 +213,7 @@ class _Trials:
     def _update(self, i: Instruction) -> _Update | None:
         """The update of parameters at some places, where all that is asked for lies there."""
         sought = {
-            v.before: np.unique(np.concatenate([self._doubts[n].at for n in self._names[v]]))
+            v.before: each_once(np.concatenate([self._doubts[n].at for n in self._names[v]]))
             for v in i.outputs
             if v in self._names
         }
@@ -342,7 +342,7 @@ class _Update:
         for p, (begin, end) in zip(self._params, itertools.pairwise(bounds)):
             of_states = [at[(begin <= at) & (at < end)] - begin for at in flat]
             own = [sought[p]] if p in sought else []
-            chosen.append(np.unique(np.concatenate([*own, *of_states, np.zeros(0, np.intp)])))
+            chosen.append(each_once(np.concatenate([*own, *of_states, np.zeros(0, np.intp)])))
         whole = np.concatenate([at + begin for at, begin in zip(chosen, bounds)])
         self._bounds = [0, *itertools.accumulate(at.size for at in chosen)]
         for p, g, at in zip(self._params, self._gradients, chosen):

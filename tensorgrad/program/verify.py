@@ -400,8 +400,10 @@ class Difference:
         """Places in row-major order, and how far apart the two are there: where they differ most,
         and others at equal distances. Of a small array these are all."""
         at, off = self._largest()
-        at, first = np.unique(np.concatenate([at, self._at]), return_index=True)
-        return at, np.concatenate([off, self._off])[first]
+        at, off = np.concatenate([at, self._at]), np.concatenate([off, self._off])
+        order = np.argsort(at, kind="stable")
+        first = order[_begins(at[order])]
+        return at[first], off[first]
 
     @property
     def is_rounding(self) -> bool:
@@ -417,6 +419,17 @@ class Difference:
             f"differs by up to {self._most:.3g}, its largest magnitude being {self._scale:.3g}"
             f"{more}"
         )
+
+
+def each_once(places: Any) -> Any:
+    """Places in order, each once. ``np.unique`` imports masked arrays, which take 2 MB."""
+    places = np.sort(places)
+    return places[_begins(places)]
+
+
+def _begins(places: Any) -> Any:
+    """Where each of these places, which are in order, comes first."""
+    return np.flatnonzero(np.diff(places, prepend=-1))
 
 
 def _pieces(a: Any) -> Iterator[Any]:
