@@ -19,6 +19,8 @@ Sizes = tuple[int, ...]
 _REGISTERS = {16: 32, 8: 16, 4: 16}
 # Registers that are left for weights and numbers.
 _SPARE = 4
+#: Most taps of which gradients behind a pool keep sums in registers, as in c/convolution.h.
+POOLED_TAPS = 9
 # Floats of the memory of a thread, without those that are read, but not used, behind the end.
 _ROOM = (1 << 16) - 16
 # Multiplications and additions that are worth a piece of work of their own.
@@ -346,11 +348,12 @@ def convolution_pooled_loops(
 
 
 def fits(weight_shape: Sizes, size: Sizes) -> bool:
-    """Whether an image and its gradient have room in the memory of a thread."""
+    """Whether an image and its gradient have room in the memory of a thread, and the taps' sums in
+    its registers."""
     outer, inner, *kernel = weight_shape
     box = math.prod([n + k - 1 for n, k in zip(size, kernel, strict=True)]) * inner
     pools = math.prod([n // 2 for n in size]) * outer
-    return inner % 16 == 0 and 2 * (box + pools) <= _ROOM
+    return inner % 16 == 0 and 2 * (box + pools) <= _ROOM and math.prod(kernel) <= POOLED_TAPS
 
 
 def convolution_pooled_gradients_loops(

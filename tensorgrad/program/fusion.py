@@ -252,6 +252,8 @@ def _pool_gradients(
 
 def _is_together(w: Instruction, i: Instruction, size: tuple[int, ...]) -> bool:
     """Whether the gradients for weights and input of one convolution are worth one routine."""
+    from tensorgrad.ops.convolution_loops import POOLED_TAPS  # loaded with nn only
+
     x, weight = w.inputs[1], i.inputs[1]
     names = ("stride", "padding", "dilation", "groups")
     if any(w.attrs[name] != i.attrs[name] for name in names) or i.inputs[2] is not None:
@@ -263,5 +265,5 @@ def _is_together(w: Instruction, i: Instruction, size: tuple[int, ...]) -> bool:
         and weight.shape[2:] == kernel
         and x.shape[2:] == i.attrs["size"] == covered
         and x.shape[1] % 16 == 0
-        and kernel[0] * kernel[1] <= 9
+        and kernel[0] * kernel[1] <= POOLED_TAPS
     )

@@ -14,7 +14,9 @@ from program.vector_widths import WIDTHS, built
 import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.nn.functional import conv1d, conv2d, max_pool2d
+from tensorgrad.ops import convolution_loops
 from tensorgrad.program import pool
+from tensorgrad.program.compiler import SOURCES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -241,3 +243,10 @@ def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
 def executor_links() -> tuple[Any, Any]:
     """What programs use of the threads."""
     return pool.library().tg_run, pool.library().tg_rows
+
+
+def test_gradients_behind_a_pool_have_room_for_the_sums_of_all_taps() -> None:
+    header = (SOURCES / "convolution.h").read_text()
+    assert f"#define TG_POOLED_TAPS {convolution_loops.POOLED_TAPS} " in header
+    assert convolution_loops.fits((32, 16, 3, 3), (12, 14))
+    assert not convolution_loops.fits((32, 16, 5, 5), (12, 14))

@@ -669,6 +669,7 @@ TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, lon
  * do, for numbers that are finite. Lanes are channels of the input, a multiple of 16; with stride 1 the
  * windows cover the input and its border, the box. */
 #define TG_NEAR 4096 /* numbers that stay in the first cache */
+#define TG_POOLED_TAPS 9 /* at most, as in ops/convolution_loops.py */
 typedef struct {
     long in, out, rows, columns, kernel[2], box[2]; /* rows, columns: before pooling */
 } tg_pooled;
@@ -696,7 +697,7 @@ TG void tg_pooled_channel(const int K0, const int K1, const tg_pooled c, const f
                           const float *w, float *total, const float *g, const long step[2],
                           const int32_t *places, long q, long end) {
     const long tap = c.out * 16, columns = c.columns / 2;
-    tg_vec s[9], f[9]; /* of a fixed size, or they are not kept in registers */
+    tg_vec s[TG_POOLED_TAPS], f[TG_POOLED_TAPS]; /* sized by K0 they would not be in registers */
     TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
         s[t] = tg_splat(0.0f);
         f[t] = tg_load(w + t * tap);
