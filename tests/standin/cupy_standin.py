@@ -44,10 +44,12 @@ DEVICES = 2
 class Log:
     """Counts what costs time on a GPU, since the last ``clear()``.
 
-    launches: kernels, and copies within a device. graphs: launches of a graph. uploads: copies from
-    the host, which do not make it wait. syncs: what makes the host wait for the device, by kind
-    ("item", "get", "bool", ...). streams: launches by the address of the stream. waits: pairs of
-    the streams that wait and those that they wait for.
+    launches: kernels, and copies within a device; names: what they are called, in order, the
+    kernels of ours by their own names. graphs: launches of a graph; in_graphs: what these launched
+    in their turn. allocations: arrays with memory of their own. uploads: copies from the host,
+    which do not make it wait. syncs: what makes the host wait for the device, by kind ("item",
+    "get", "bool", ...). streams: launches by the address of the stream. waits: pairs of the streams
+    that wait and those that they wait for.
     """
 
     def __init__(self) -> None:
@@ -55,15 +57,19 @@ class Log:
 
     def clear(self) -> None:
         self.launches = 0
+        self.names: list[str] = []
         self.graphs = 0
+        self.in_graphs = 0
+        self.allocations = 0
         self.uploads = 0
         self.syncs: Counter[str] = Counter()
         self.streams: Counter[int] = Counter()
         self.waits: list[tuple[int, int]] = []
 
-    def launched(self) -> None:
+    def launched(self, name: str) -> None:
         """A kernel is queued on the current stream."""
         self.launches += 1
+        self.names.append(name)
         self.streams[current_stream().ptr] += 1
 
 
@@ -156,6 +162,7 @@ class Graph:
 
     def launch(self, stream: Stream | None = None) -> None:
         log.graphs += 1
+        log.in_graphs += len(self._work)
         for call in self._work:
             call()
 
@@ -283,6 +290,7 @@ class ndarray:
 
     def __init__(self, shape: Any, dtype: Any = float, *, order: str = "C") -> None:
         self._hold(_garbage(shape, dtype, order))
+        log.allocations += 1
 
     def _hold(self, a: Host, of: ndarray | None = None) -> None:
         self._a = a
@@ -441,7 +449,7 @@ class ndarray:
             return _view(self, found)
         if not self.size and found.size:
             raise IndexError("cannot do a non-empty take from an empty axes.")
-        return _launched((self,), found)
+        return _launched("take", (self,), found)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         parts, advanced = _parts(self, index)
@@ -450,7 +458,7 @@ class ndarray:
             if value.ndim:
                 raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         _check_device([x for x in (self, value) if isinstance(x, ndarray)])
-        log.launched()
+        log.launched("fill" if not isinstance(value, ndarray) else "assign")
         values = value._a if isinstance(value, ndarray) else np.asarray(value, self.dtype)
         if not advanced:
             with np.errstate(all="ignore"):
@@ -482,11 +490,12 @@ class ndarray:
         if not copy and wanted == self.dtype and order in ("K", "A"):
             return self
         with np.errstate(all="ignore"):
-            return _launched((self,), np.array(self._a.astype(wanted), order=_order(order)))
+            cast = np.array(self._a.astype(wanted), order=_order(order))
+        return _launched("astype", (self,), cast)
 
     def copy(self, order: str = "C") -> ndarray:
         """A copy on the current device, wherever the array is: the one way between devices."""
-        log.launched()
+        log.launched("copy")
         return _made(np.array(self._a, order=_order(order)))
 
     __copy__ = copy
@@ -497,13 +506,13 @@ class ndarray:
     def argsort(self, axis: int | None = -1, kind: str | None = None) -> ndarray:
         if kind not in (None, "stable"):
             raise ValueError("kind can only be None or 'stable'")
-        return _launched((self,), np.argsort(self._a, axis=axis, kind="stable"))
+        return _launched("argsort", (self,), np.argsort(self._a, axis=axis, kind="stable"))
 
     def nonzero(self) -> tuple[ndarray, ...]:
         if not self.ndim:
             raise ValueError("Calling nonzero on 0d arrays is not allowed.")
         log.syncs["nonzero"] += 1  # the number of them has to be known
-        places = _launched((self,), np.argwhere(self._a))
+        places = _launched("nonzero", (self,), np.argwhere(self._a))
         return tuple(places[:, i] for i in range(self.ndim))
 
     # --- operators ---
@@ -561,6 +570,12 @@ def _garbage(shape: Any, dtype: Any, order: str = "C") -> Host:
 
 def _made(a: Host) -> ndarray:
     """A new array on the current device."""
+    log.allocations += 1
+    return _described(a)
+
+
+def _described(a: Host) -> ndarray:
+    """An array of memory that is there."""
     x = object.__new__(ndarray)
     x._hold(a)
     return x
@@ -579,10 +594,10 @@ def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
     return made
 
 
-def _launched(inputs: Iterable[ndarray], found: Any) -> ndarray:
+def _launched(name: str, inputs: Iterable[ndarray], found: Any) -> ndarray:
     """``found`` as the result of a kernel that read ``inputs``."""
     _check_device(inputs)
-    log.launched()
+    log.launched(name)
     return _made(np.asarray(found))
 
 
@@ -701,7 +716,7 @@ class Ufunc:
             x._a.astype(t, copy=False) if isinstance(x, ndarray) else np.asarray(x, t)
             for x, t in zip(inputs, wanted, strict=True)
         ]
-        log.launched()
+        log.launched(self.__name__)
         with np.errstate(all="ignore"):
             found = np.asarray(self.compute(*operands)).astype(gives, copy=False)
             if out is None:
@@ -754,7 +769,7 @@ class Ufunc:
         if advanced and str(a.dtype) not in _SCATTERS[self.__name__]:
             raise TypeError(f"cupy.{self.__name__}.at does not support {a.dtype} as data type")
         _check_device([x for x in (a, b) if isinstance(x, ndarray)])
-        log.launched()
+        log.launched(f"{self.__name__}.at")
         values = (b._a if isinstance(b, ndarray) else np.asarray(b)).astype(a.dtype)
         getattr(np, self.__name__).at(a._a, parts, values)
 
@@ -902,7 +917,7 @@ def _computed(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -
     if copied and name in _VIEWS:
         _check_device(inputs)
     if copied or name not in _VIEWS:
-        log.launched()
+        log.launched(name)
     if name in _SYNCHRONIZING:
         log.syncs[name] += 1
     return found
@@ -977,7 +992,7 @@ def _of_interface(interface: dict[str, Any]) -> ndarray:
             "version": 3
         }
 
-    return _made(np.asarray(Described()))
+    return _described(np.asarray(Described()))
 
 
 def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -989,12 +1004,12 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 
 def _tril(m: Any, k: int = 0) -> ndarray:
-    mask = _launched((m,), np.tri(m.shape[-2], m.shape[-1], k, np.bool_))
+    mask = _launched("tri", (m,), np.tri(m.shape[-2], m.shape[-1], k, np.bool_))
     return _where(mask, m, m.dtype.type(0))
 
 
 def _triu(m: Any, k: int = 0) -> ndarray:
-    mask = _launched((m,), np.tri(m.shape[-2], m.shape[-1], k - 1, np.bool_))
+    mask = _launched("tri", (m,), np.tri(m.shape[-2], m.shape[-1], k - 1, np.bool_))
     return _where(mask, m.dtype.type(0), m)
 
 
@@ -1071,7 +1086,7 @@ class RawFunction:
                 _check_device((a,))
                 a = a._a
             passed.append(a)
-        log.launched()
+        log.launched(self._kernel.name)
         graph = current_stream().graph
         if graph is not None:
             graph._work.append(partial(self._kernel, grid, block, passed, shared_mem))
