@@ -11,6 +11,7 @@ SELECTIONS: dict[str, Selection] = {
     "convolutions of programs": Selection(
         "tests/program/test_convolution.py -k 'pooled or finite or seen'", 16
     ),
+    "flattening": Selection("tests/program/test_flattening.py", 4),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
 }
 
@@ -56,6 +57,27 @@ MUTANTS: list[Mutant] = [
         "if tiled <= summed else i",
         "if summed else i",
         "fusion",
+    ),
+    Mutant(
+        "flattened images turned around though they are handed out",
+        f"{_PROGRAM}/flattening.py",
+        "    if y in uses.kept or y.dtype",
+        "    if y.dtype",
+        "flattening",
+    ),
+    Mutant(
+        "flattened images turned around though others read them",
+        f"{_PROGRAM}/flattening.py",
+        "len(readers) != 1 + len(weights)",
+        "not readers",
+        "flattening",
+    ),
+    Mutant(
+        "weights read before they are turned around",
+        f"{_PROGRAM}/flattening.py",
+        "readers[readers.index(layer) + 1 :]",
+        "readers",
+        "flattening",
     ),
     Mutant(
         "a copy in the order of what it copies",

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from tensorgrad.ops.activations import PASS_POSITIVE
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.program.flattening import flatten_as_it_lies
 from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.program.uses import Uses
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-class _Uses:
-    """Who makes and who reads the values of a program."""
-
-    def __init__(self, program: Program) -> None:
-        self.count = max((v.number for v in program.values()), default=0)
-        self.kept = set(program.kept())
-        self.maker: dict[Value, Instruction] = {}
-        self.readers: dict[Value, list[Instruction]] = {}
-        for i in program:
-            self.maker.update(dict.fromkeys(i.outputs, i))
-            for v in dict.fromkeys(i.values()):
-                self.readers.setdefault(v, []).append(i)
-
-    def only(self, v: Value, name: str) -> Instruction | None:
-        """The one that reads ``v``, of a primitive of that name, if nobody else sees it."""
-        readers = self.readers.get(v, [])
-        if v in self.kept or len(readers) != 1 or readers[0].op.name != name:
-            return None
-        return readers[0]
-
-    def new(self, like: Value, dtype: np.dtype[Any] | None = None) -> Value:
-        """Another value in the shape of ``like``, for an instruction to give."""
-        self.count += 1
-        return Value(self.count, like.shape, like.dtype if dtype is None else dtype)
 
 
 def fuse(program: Program) -> Program:
@@ -48,7 +23,7 @@ def fuse(program: Program) -> Program:
         program = _sum_before_spreading(_fuse_pools(program))
         if program.on_host and any(i.op.name == "convolution" for i in program):
             program = _pool_convolutions(program)
-    return program
+    return flatten_as_it_lies(program)
 
 
 # --- pools ----------------------------------------------------------------------------------------
@@ -63,7 +38,7 @@ def _fuse_pools(program: Program) -> Program:
     """
     from tensorgrad.ops import tiled_pooling  # loaded with nn only
 
-    uses = _Uses(program)
+    uses = Uses(program)
     changed: dict[Instruction, list[Instruction]] = {}
     for pool in program:
         if pool.op.name != "max_pool" or pool.outputs[0].dtype not in _FLOATS:
@@ -80,7 +55,7 @@ def _fuse_pools(program: Program) -> Program:
 _CHAIN = ("reshape", "scatter_add", "reshape")
 
 
-def _gradients(uses: _Uses, pool: Instruction) -> list[list[Instruction]]:
+def _gradients(uses: Uses, pool: Instruction) -> list[list[Instruction]]:
     """The chains of instructions that make the gradients of a pool, if all are what is expected."""
     x, y = pool.inputs[0], pool.outputs[0]
     found = []
@@ -105,7 +80,7 @@ def _gradients(uses: _Uses, pool: Instruction) -> list[list[Instruction]]:
 
 
 def _with_numbers(
-    uses: _Uses,
+    uses: Uses,
     pool: Instruction,
     chains: list[list[Instruction]],
     changed: dict[Instruction, list[Instruction]],
@@ -177,7 +152,7 @@ def _pool_convolutions(program: Program) -> Program:
 
     Their gradients are made of that after pooling, instead of what that is before it.
     """
-    uses = _Uses(program)
+    uses = Uses(program)
     changed: dict[Instruction, list[Instruction]] = {}
     for i in program:
         if i.op.name == "convolution":
@@ -195,7 +170,7 @@ def _is_pooled(i: Instruction, size: tuple[int, ...], y: Value) -> bool:
 
 
 def _pool_convolution(
-    uses: _Uses, i: Instruction, changed: dict[Instruction, list[Instruction]]
+    uses: Uses, i: Instruction, changed: dict[Instruction, list[Instruction]]
 ) -> None:
     from tensorgrad.ops.convolution_pooling import CONVOLUTION_POOLED
 
@@ -219,7 +194,7 @@ def _pool_convolution(
 
 
 def _pool_gradients(
-    uses: _Uses, spread: Instruction, changed: dict[Instruction, list[Instruction]]
+    uses: Uses, spread: Instruction, changed: dict[Instruction, list[Instruction]]
 ) -> None:
     """The gradients of a convolution for its weights, or for input and weights."""
     from tensorgrad.ops import convolution_pooling as pooled
