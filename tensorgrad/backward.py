@@ -15,7 +15,7 @@ import numpy as np
 from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes, versions
-from tensorgrad.backend import BACKENDS, cuda_backend, has_multi_gpu, is_array
+from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
@@ -82,11 +82,24 @@ def run_backward(
             tensors = [(node, wrap(seed, None)) for node, seed in seeds]
             found = _BackwardPass(targets, True, retain_graph).run(tensors)
             return {node: g.data for node, g in found.items()}
-    if len(BACKENDS) > 1 and has_multi_gpu():
-        # The rules run on bare arrays, so that the device they lie on has to be made current here.
-        with cuda_backend().at(cuda_backend().current_device()):
-            return _BackwardPass(targets, False, retain_graph, True).run(seeds)
+    if len(BACKENDS) > 1:
+        for device in BACKENDS.values():
+            if device.multi_gpu:
+                return _on_several_gpus(device, _BackwardPass(targets, False, retain_graph), seeds)
     return _BackwardPass(targets, False, retain_graph).run(seeds)
+
+
+def _on_several_gpus(device: Any, backward_pass: _BackwardPass, seeds: Seeds) -> dict[Node, Any]:
+    """A pass whose rules run on bare arrays: that makes the device current on which these lie.
+
+    Afterwards the current device is what it was.
+    """
+    before = backward_pass.current = device.current_number()
+    try:
+        return backward_pass.run(seeds)
+    finally:
+        if backward_pass.current != before:
+            device.make_current(before)
 
 
 @contextmanager
@@ -104,25 +117,20 @@ class _BackwardPass:
     targets: see ``run_backward``.
     dispatched: the gradients are tensors and not bare arrays.
     retain: keep the saved values.
-    multi_gpu: make the device of each gradient current before it is computed with.
     """
 
     __slots__ = (
-        "added", "dispatched", "found", "gradients", "heap", "kept", "leaves", "multi_gpu",
+        "added", "current", "dispatched", "found", "gradients", "heap", "kept", "leaves",
         "observers", "retain", "targets", "waiting", "wanted",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        targets: Sequence[Node] | None,
-        dispatched: bool,
-        retain: bool,
-        multi_gpu: bool = False,
-    ) -> None:
+    def __init__(self, targets: Sequence[Node] | None, dispatched: bool, retain: bool) -> None:
         self.targets = None if targets is None else frozenset(targets)
         self.dispatched = dispatched
         self.retain = retain
-        self.multi_gpu = multi_gpu
+        #: the number of the current GPU, where there are several: that of each gradient is made
+        #: current before it is computed with
+        self.current: int | None = None
         self.observers = current_mode().observers
         #: the nodes on a path to a target
         self.wanted: set[Node] | None = None
@@ -143,7 +151,7 @@ class _BackwardPass:
     def run(self, seeds: Seeds) -> dict[Node, Any]:
         """The whole pass; see ``run_backward``."""
         targets = self.targets
-        if self.dispatched or self.multi_gpu or targets is not None or self.observers:
+        if self.dispatched or targets is not None or self.observers:
             if targets is not None:
                 self.wanted = _leading_to([node for node, _ in seeds], targets)
             self._add_seeds(seeds)
@@ -192,8 +200,8 @@ class _BackwardPass:
                 self.waiting[at] = node
                 heappush(self.heap, at)
             return
-        if self.multi_gpu:
-            _use_device_of(d)
+        if self.current is not None:
+            self._use_device_of(d)
         if at in self.added and not self.dispatched:
             gradients[at] += d
         elif self.dispatched and (isinstance(d, Part) or type(gradients[at]) is list):
@@ -246,10 +254,16 @@ class _BackwardPass:
                 at = heappop(heap)
                 node = waiting.pop(at)
                 g = gradients.pop(at)
+            if self.current is not None:
+                self._use_device_of(g)
             edges = node.edges
             if not edges or node.hooks is not None or node.position > latest_version:
-                self._visit(node, g)
-                node, latest_version = None, versions.LATEST_VERSION
+                if edges and not node.hooks and node.op.kernel and type(g) is not ndarray:
+                    node, g = self._all_at_once(node, g)
+                else:
+                    self._visit(node, g)
+                    node = None
+                latest_version = versions.LATEST_VERSION
                 continue
             ahead = ahead_g = None
             for rule, saved, parent in edges:
@@ -263,7 +277,8 @@ class _BackwardPass:
                     if isinstance(d, Part):
                         self._add_part(parent, d)
                         continue
-                    d = _fitted(d, parent.shape)
+                    if type(d) not in BACKENDS or d.shape != parent.shape:
+                        d = _fitted(d, parent.shape)
                 if type(parent) is Leaf:
                     if parent.position in gradients:
                         self._add(parent, d)
@@ -281,10 +296,46 @@ class _BackwardPass:
                 node.edges = None
             node, g = ahead, ahead_g
 
+    def _all_at_once(self, node: Node, g: Any) -> tuple[Node | None, Any]:
+        """Hand ``g`` on by one kernel for all inputs of ``node``, on the fast path.
+
+        Returns a node that is next, with its gradient, where one is known. Where there is no such
+        kernel, or somebody wants to see the gradient, this is ``_visit``.
+        """
+        edges = node.edges or ()
+        ahead: Node | None = None
+        ahead_g: Any = None
+        together = None
+        if not getattr(node, "keeps_grad", False):
+            together = self._together(node, g)
+        if together is None:
+            self._visit(node, g)
+            return None, None
+        for rule, _, parent in edges:
+            d = together[rule.index]
+            if isinstance(d, Part):
+                self._add_part(parent, d)
+                continue
+            if d.shape != parent.shape:
+                d = _fitted(d, parent.shape)
+            if type(parent) is Leaf:
+                if parent.position not in self.gradients:
+                    d = _own(d, g, ())
+            elif ahead is None and not self.heap:
+                ahead, ahead_g = parent, d
+                continue
+            elif ahead is not None:
+                self._add(ahead, ahead_g)
+                ahead = None
+            self._add(parent, d)
+        if not self.retain:
+            node.edges = None
+        return ahead, ahead_g
+
     def _visit(self, node: Node, g: Any) -> None:
         """Hand the complete gradient ``g`` of any ``node`` on to its inputs."""
-        if self.multi_gpu:
-            _use_device_of(g)
+        if self.current is not None:
+            self._use_device_of(g)
         g = _run_hooks(node, g, self.dispatched)
         if self.targets is not None and node in self.targets:
             self.found[node] = g
@@ -323,10 +374,19 @@ class _BackwardPass:
             ):
                 d = _own(d, g, saved)
             self._add(parent, d)
-            if self.multi_gpu:
-                _use_device_of(g)
+            if self.current is not None:
+                self._use_device_of(g)
         if not self.retain:
             node.edges = None
+
+    def _use_device_of(self, array: Any) -> None:
+        """Make the GPU current that an array lies on; nothing for one of the host."""
+        if isinstance(array, ndarray | np.generic):
+            return
+        number = array.data.device_id
+        if number != self.current:
+            array.device.use()
+            self.current = number
 
     def _still_sparse(self, rule: Rule, saved: Sequence[Any], g: Any, d: Any) -> Any:
         """``d``, or its part if the gradient is to stay rows: whoever watches changes nothing."""
@@ -336,7 +396,8 @@ class _BackwardPass:
     def _together(self, node: Node, g: Any) -> Sequence[Any] | None:
         """The gradients of all inputs, where one kernel or program computes them at once."""
         op = node.op
-        if self.dispatched or not (op.together or (op.kernel and not _on_host(g))):
+        has_kernel = op.kernel and type(g) is not ndarray and type(g) in BACKENDS
+        if self.dispatched or not (op.together or has_kernel):
             return None
         needed = [False] * len(op.inputs)
         values: dict[str, Any] = {}
@@ -375,7 +436,7 @@ class _BackwardPass:
                 if leaf.turns is not None:
                     with leaf.turns:
                         _accumulate(leaf, g)
-                elif leaf.grad is None and type(g) is ndarray:
+                elif leaf.grad is None and type(g) in BACKENDS:
                     leaf.grad = wrap(g, None)
                 else:
                     _accumulate(leaf, g)
@@ -403,15 +464,6 @@ def _without_history(value: Any) -> Any:
     if type(value) is tuple and any(is_array(v) for v in value):
         return tuple(_without_history(v) for v in value)
     return value
-
-
-def _on_host(g: Any) -> bool:
-    return isinstance(g, ndarray | np.generic)
-
-
-def _use_device_of(array: Array) -> None:
-    if not _on_host(array):
-        array.device.use()
 
 
 def _leading_to(roots: Iterable[Node], targets: Collection[Node]) -> set[Node]:
@@ -483,7 +535,7 @@ def _kept_as_rows(g: Any) -> bool:
 
 def _own(d: Any, g: Any, saved: Sequence[Any]) -> Any:
     """``d``, in memory that nobody else refers to: it is about to be handed to the user."""
-    if type(d) is ndarray or is_array(d):
+    if type(d) in BACKENDS:
         if d is g or d.base is not None:
             return d.copy()
         for value in saved:

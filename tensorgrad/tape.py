@@ -239,7 +239,7 @@ class Primitive:
     """
 
     __slots__ = (
-        "__weakref__", "_cuda", "_flops", "autocast", "cpu", "data_dependent", "eager",
+        "__weakref__", "_flops", "autocast", "cpu", "cuda", "data_dependent", "eager",
         "elementwise", "explain", "fresh", "half_in_float32", "has_rules", "inputs", "kernel",
         "live", "loops", "moves", "mutates", "name", "promoted", "promotion", "random", "residual",
         "rules", "source", "together", "value", "variadic", "view_or_copy",
@@ -305,7 +305,8 @@ class Primitive:
         self.cpu = CPU.bind(value)
         #: what NumPy's arrays are given to where nobody watches: ``cpu``, or a kernel of it
         self.eager = self.cpu
-        self._cuda: Callable[..., Any] | None = None
+        #: the value as a function of a GPU's arrays, once ``on`` was asked for it
+        self.cuda: Callable[..., Any] | None = None
         PRIMITIVES[next(_numbers)] = self
 
     def mutated(self, count: int) -> Iterable[int]:
@@ -324,9 +325,9 @@ class Primitive:
         """The value as a function of the arrays of ``device``."""
         if device is CPU:
             return self.cpu
-        if self._cuda is None:
-            self._cuda = device.bind(self.value)
-        return self._cuda
+        if self.cuda is None:
+            self.cuda = device.bind(self.value)
+        return self.cuda
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}({', '.join(self.inputs)})>"
@@ -359,6 +360,8 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         else:
             y = op.eager(*inputs, **attrs)
             return y if op.residual is None else y[0]
+    if len(BACKENDS) > 1 and (done := _applied_on_gpu(op, inputs, attrs)) is not None:
+        return done
     device: Backend = CPU
     arrays = _prepared_on_cpu(op, inputs)
     fast = arrays is not None
@@ -405,22 +408,99 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     return out
 
 
+def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+    """``apply`` where all inputs but numbers are on one GPU and ready as they are, and nobody
+    watches: of one dtype, where it matters, and with no number to be made an array.
+
+    ``None`` where anything about them has to be found out.
+    """
+    kind: Any = None
+    number: Any = None
+    dtype: Any = None
+    tensors = bare = numbers = False
+    arrays: list[Any] = []
+    converts, promoted = op.promotion != "any", op.promoted
+    for x in inputs:
+        if isinstance(x, Tensor):
+            tensors = True
+            a = x.data
+        elif x is None or type(x) in SCALARS:
+            numbers = numbers or x is not None
+            arrays.append(x)
+            continue
+        else:
+            bare = True
+            a = x
+        if type(a) is not kind:
+            if kind is not None or type(a) is ndarray or type(a) not in BACKENDS:
+                return None
+            kind, number = type(a), a.data.device_id
+        elif a.data.device_id != number:
+            return None
+        if converts and a.dtype is not dtype and (promoted is None or len(arrays) in promoted):
+            if a.dtype != dtype and (dtype is not None or a.dtype not in FLOATS):
+                return None
+            dtype = a.dtype
+        arrays.append(a)
+    if kind is None or (converts and dtype is None):
+        return None
+    device: Any = BACKENDS[kind]
+    if device.multi_gpu and device.current_number() != number:
+        return None
+    if not tensors:
+        y = device.compute(op, arrays, attrs)
+        return y if op.residual is None else y[0]
+    grad, observers = current_mode()
+    if observers or bare or (numbers and dtype in HALVES) or (AUTOCASTS and op.autocast):
+        return None
+    try:
+        y = device.compute(op, arrays, attrs)
+    except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
+        raise explained(op, arrays, attrs, error) from error
+    if op.residual is not None:
+        y, residual = y
+        attrs = {**attrs, "r": residual}
+    if type(y) not in BACKENDS:
+        y = device.xp.asarray(y)
+    out = new_object(Tensor)
+    out.data = y
+    out.node = None
+    if grad and op.has_rules and y.dtype in FLOATS:
+        out.node = _recorded(op, inputs, arrays, attrs, y)
+    if op.mutates:
+        increment_versions([arrays[i] for i in op.mutated(len(arrays))])
+    return out
+
+
 def apply_update(
     op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any], written: int
 ) -> None:
     """``apply`` for a primitive without rules that overwrites its first ``written`` inputs.
 
-    They are arrays of one device and ``None``. On the CPU without an observer there is a fast path:
-    an optimizer has many inputs, and nothing about them needs to be found out.
+    They are arrays of one device and ``None``. Without an observer there is a fast path: an
+    optimizer has many inputs, and nothing about them needs to be found out.
     """
-    if type(arrays[-1]) is not ndarray or current_mode().observers:
+    kind = type(arrays[-1])
+    if current_mode().observers or (kind is not ndarray and not _on_one_gpu(arrays)):
         apply(op, [None if a is None else wrap(a, None) for a in arrays], attrs)
         return
     try:
-        op.cpu(*arrays, **attrs)
+        if kind is ndarray:
+            op.cpu(*arrays, **attrs)
+        else:
+            BACKENDS[kind].run(op, arrays, attrs)
     except ValueError as error:
         raise explained(op, arrays, attrs, error) from error
     increment_versions(arrays[:written])
+
+
+def _on_one_gpu(arrays: Sequence[Any]) -> bool:
+    """Whether all are arrays of one GPU, or ``None``."""
+    kind, number = type(arrays[-1]), arrays[-1].data.device_id
+    for a in arrays:
+        if a is not None and (type(a) is not kind or a.data.device_id != number):
+            return False
+    return True
 
 
 def _recorded(
@@ -568,7 +648,7 @@ def autocast_to(policy: str, x: Any) -> Any:
 def wrap(array: Array, node: Node | None) -> Tensor:
     """A tensor around ``array``, without copying it."""
     out = new_object(Tensor)
-    out.data = array if type(array) is ndarray or is_array(array) else asarray(array)
+    out.data = array if type(array) in BACKENDS else asarray(array)
     out.node = node
     return out
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad import backend, dtypes, ops, tape
-from tensorgrad.backend import is_array
+from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array
 from tensorgrad.backward import run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
@@ -30,6 +30,16 @@ Scalar = bool | int | float
 _COMPARISONS = frozenset(
     (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
 )
+
+
+def _never_writes(node: Node) -> bool:
+    """Whether the gradient that ``node`` is given goes to a kernel of ours, and to nobody else.
+
+    Elementwise and moving operations may hand the very array on, to a rule of the user's perhaps.
+    """
+    op = node.op
+    makes_anew = op.kernel is not None and not op.elementwise and not op.moves
+    return makes_anew and not node.hooks and not current_mode().observers
 
 
 def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
@@ -292,8 +302,10 @@ class Tensor:
         if create_graph:
             run_backward([(node, self._seed(gradient))], create_graph=True, retain_graph=True)
             return
-        if gradient is None and type(data) is ndarray and not data.ndim:
+        if gradient is None and not data.ndim and type(data) is ndarray:
             seed = constant(1.0, data.dtype)
+        elif gradient is None and not data.ndim and _never_writes(node):
+            seed = BACKENDS[type(data)].one(data)  # type: ignore[attr-defined]
         else:
             seed = self._seed(gradient).data
         run_backward([(node, seed)], create_graph=False, retain_graph=retain_graph)

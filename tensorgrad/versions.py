@@ -14,8 +14,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from numpy import ndarray
-
 from tensorgrad import backend
 from tensorgrad.backend.base import Array
 
@@ -38,7 +36,7 @@ def increment_versions(arrays: Iterable[Array | None]) -> None:
         if array is None:
             continue
         owner = array
-        if type(array) is not ndarray or array.base is not None:
+        if type(array) not in backend.BACKENDS or array.base is not None:
             owner = backend.of(array).memory_owner(array)
         key = id(owner)
         entry = VERSIONS.get(key)

@@ -103,8 +103,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "overwriting through a view not noted",
         VERSIONS,
-        "if type(array) is not ndarray or array.base is not None:",
-        "if type(array) is not ndarray:",
+        "if type(array) not in backend.BACKENDS or array.base is not None:",
+        "if type(array) not in backend.BACKENDS:",
         "tape",
     ),
     Mutant(

@@ -47,11 +47,6 @@ def is_array(obj: Any) -> bool:
     return type(obj) in BACKENDS
 
 
-def has_multi_gpu() -> bool:
-    """Whether the CUDA backend is in use and there is more than one GPU."""
-    return len(BACKENDS) > 1 and any(b.multi_gpu for b in list(BACKENDS.values()))
-
-
 def cuda_backend() -> Backend:
     """The CUDA backend, imported on first use.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.backend.base import Array, Backend
+from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -66,8 +67,12 @@ class CudaBackend(Backend):
 
     def __init__(self) -> None:
         self.xp: Any = importlib.import_module("cupy")
-        self.array_type = self.xp.ndarray
+        self.array_type: Any = self.xp.ndarray
         self.multi_gpu = self.xp.cuda.runtime.getDeviceCount() > 1
+        self._ones: dict[tuple[int, np.dtype[Any]], Array] = {}
+        #: ``current_number()`` is the number of the current device, ``make_current(n)`` changes it
+        self.current_number = self.xp.cuda.runtime.getDevice
+        self.make_current = self.xp.cuda.runtime.setDevice
         from tensorgrad.backend import launch  # what launches kernels is of use only here
 
         self._forward, self._backward = launch.FORWARD, launch.BACKWARD
@@ -95,7 +100,7 @@ class CudaBackend(Backend):
 
     def current_device(self) -> str:
         """The device that new arrays go to."""
-        return f"cuda:{self.xp.cuda.runtime.getDevice()}"
+        return f"cuda:{self.current_number()}"
 
     def check_device(self, number: int) -> None:
         """Raise DeviceError unless there is a device with this number."""
@@ -113,27 +118,40 @@ class CudaBackend(Backend):
         """The value of ``op``, by its kernel if it has one that fits; see Backend."""
         if self.multi_gpu:  # a kernel runs on the current device, wherever its arrays are
             for a in arrays:
-                if isinstance(a, self.array_type):
+                if type(a) is self.array_type:
+                    if a.data.device_id == self.current_number():
+                        break
                     with self.at(self.device_of(a)):
-                        return self._run(op, arrays, attrs)
-        return self._run(op, arrays, attrs)
+                        return self.compute(op, arrays, attrs)
+        return self.compute(op, arrays, attrs)
 
-    def _run(self, op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+    def compute(self, op: Primitive, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+        """The same where the arrays are known to be on the current device."""
         if op.kernel is not None and self.kernels:
             launcher = self._forward.get(op.kernel)
             if launcher is not None:
                 y = launcher(self.xp, *arrays, **attrs)
                 if y is not NotImplemented:
                     return y
-        return super().run(op, arrays, attrs)
+        if op.half_in_float32:
+            for a in arrays:
+                if type(a) is self.array_type and a.dtype in HALVES:
+                    return super().run(op, arrays, attrs)
+        function = op.cuda
+        if function is None:
+            function = op.on(self)
+        return function(*arrays, **attrs)
 
     def gradients(
         self, op: Primitive, g: Array, needed: Sequence[bool], saved: Mapping[str, Any]
     ) -> Sequence[Array] | None:
         """The gradients of all inputs by one kernel, if there is one that fits; see Backend."""
-        if op.kernel is None or not self.kernels or op.kernel not in self._backward:
+        if op.kernel is None or not self.kernels:
             return None
-        found = self._backward[op.kernel](self.xp, g, needed, **saved)
+        launcher = self._backward.get(op.kernel)
+        if launcher is None:
+            return None
+        found = launcher(self.xp, g, needed, **saved)
         return None if found is NotImplemented else found
 
     def matmul(self, a: Array, b: Array) -> Array:
@@ -152,6 +170,19 @@ class CudaBackend(Backend):
             return self.xp.matmul(a, b)
         finally:
             cublas.setMathMode(handle, before)
+
+    def one(self, like: Array) -> Array:
+        """A shared 1 without axes, for ``like``'s dtype and device; nobody may write to it.
+
+        Made once, and waited for then, since it is used on any stream.
+        """
+        key = like.data.device_id, like.dtype
+        found = self._ones.get(key)
+        if found is None:
+            with like.device:
+                found = self._ones[key] = self.xp.ones((), like.dtype)
+                self.synchronize()
+        return found
 
     @property
     def tf32(self) -> bool:

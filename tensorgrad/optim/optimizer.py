@@ -35,7 +35,7 @@ class Bundle:
     flat array, of which ``Optimizer.state`` shows the parts.
     """
 
-    __slots__ = ("alone", "array_type", "device", "dtype", "heads", "params", "scratch")
+    __slots__ = ("alone", "array_type", "dtype", "heads", "number", "params", "scratch")
 
     def __init__(
         self, params: list[Tensor], heads: list[Any], scratch: Scratch, alone: bool
@@ -48,19 +48,19 @@ class Bundle:
         self.scratch = scratch
         self.dtype = params[0].data.dtype
         self.array_type = type(params[0].data)
-        #: the GPU; on the CPU the type of the arrays says enough
-        self.device = None if params[0].device == "cpu" else params[0].device
+        #: the number of the GPU; on the CPU the type of the arrays says enough
+        self.number = None if params[0].device == "cpu" else params[0].data.data.device_id
 
     def operands(self) -> list[Any] | None:
         """The arrays for the primitive, or ``None`` if the bundle no longer fits.
 
         Where the gradient is kept as rows, they are for the primitive of rows.
         """
-        dtype, array_type = self.dtype, self.array_type
+        dtype, array_type, number = self.dtype, self.array_type, self.number
         if self.alone and _comes_in_rows(g := self.params[0].grad):
             a = self.params[0].data
             fits = type(a) is array_type and a.dtype is dtype
-            same = self.device is None or self.params[0].device == self.device
+            same = self.number is None or (fits and a.data.device_id == self.number)
             return [*self.heads, a, *g.for_update()] if fits and same else None
         values = []
         gradients = []
@@ -70,7 +70,7 @@ class Bundle:
             a = p.data
             if g is None or type(a) is not array_type or a.dtype is not dtype:
                 return None
-            if self.device is not None and p.device != self.device:
+            if number is not None and a.data.device_id != number:
                 return None
             values.append(a)
             gradients.append(g.data)

@@ -1258,4 +1258,4 @@ def _forget() -> None:
     random._place.cache_clear()
     for found in gc.get_objects():
         if type(found) is tape.Primitive:
-            found._cuda = None
+            found.cuda = None
