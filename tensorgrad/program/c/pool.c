@@ -1,8 +1,10 @@
 /* Helper threads for all programs of a process, and memory that each thread has for itself.
  *
  * Work is claimed in pieces: a helper that the system has not scheduled costs nothing, since the
- * calling thread takes the pieces itself. Whoever finds the helpers busy with another caller's work
- * does its own alone. After a fork the child has no helpers and works alone too. */
+ * calling thread takes the pieces itself, the first ones first; helpers take the last or the first
+ * ones. So a thread finds in its own cache what it has made before, where pieces of one job and the
+ * next are of the same rows. Whoever finds the helpers busy with another caller's work does its own
+ * alone. After a fork the child has no helpers and works alone too. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -14,16 +16,20 @@
 /* Of a helper's stack, which nothing of ours fills: BLAS wants some, and a process may have set a
  * default for its threads that is very small. */
 #define STACK (1 << 20)
+/* The most pieces of a job; more are several jobs. */
+#define PIECES 0xffff
 
 typedef void (*task_t)(void **table, long begin, long end);
 
 static struct {
     task_t run;
     void **table;
-    long size, piece;
+    long begin, size, piece;
 } job;
-static _Atomic uint64_t ticket;  /* number of the job, shifted by 32, and pieces not yet claimed */
-static _Atomic uint32_t left;    /* pieces not yet done */
+/* The pieces of a job that are not yet claimed: the first, 16 bits, and where they end, 16 bits;
+ * before these the number of the job. */
+static _Atomic uint64_t ticket;
+static _Atomic uint32_t left; /* pieces not yet done */
 static _Atomic int asleep, busy, helpers;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
@@ -39,12 +45,17 @@ static inline void pause_a_little(void) {
 /* Memory of the calling thread's own. It is no part of the stack, which may be small. */
 void *tg_rows(void) { return rows; }
 
-/* Claim a piece and do it. The job does not change while a claimed piece is undone. */
-static int work(void) {
+static inline int claimed(uint64_t t) { return (uint16_t)t == (uint16_t)(t >> 16); }
+
+/* Claim the first or the last piece and do it. The job does not change while a claimed piece is
+ * undone. */
+static int work(int first) {
     uint64_t t = atomic_load(&ticket);
-    while ((uint32_t)t) {
-        if (!atomic_compare_exchange_weak(&ticket, &t, t - 1)) continue;
-        long begin = (long)((uint32_t)t - 1) * job.piece, end = begin + job.piece;
+    while (!claimed(t)) {
+        const uint64_t rest = first ? t + 1 : t - (1 << 16);
+        if (!atomic_compare_exchange_weak(&ticket, &t, rest)) continue;
+        const long number = first ? (uint16_t)t : (uint16_t)(rest >> 16);
+        const long begin = job.begin + number * job.piece, end = begin + job.piece;
         job.run(job.table, begin, end < job.size ? end : job.size);
         atomic_fetch_sub(&left, 1);
         return 1;
@@ -52,19 +63,20 @@ static int work(void) {
     return 0;
 }
 
-static void *helper(void *unused) {
+static void *helper(void *number) {
+    const int first = (uintptr_t)number % 2;
     for (;;) {
         for (int spin = 0; spin < 4000; spin++) {
-            if (work()) spin = 0;
+            if (work(first)) spin = 0;
             else pause_a_little();
         }
         pthread_mutex_lock(&mutex);
         atomic_fetch_add(&asleep, 1);
-        while (!(uint32_t)atomic_load(&ticket)) pthread_cond_wait(&wake, &mutex);
+        while (claimed(atomic_load(&ticket))) pthread_cond_wait(&wake, &mutex);
         atomic_fetch_sub(&asleep, 1);
         pthread_mutex_unlock(&mutex);
     }
-    return unused;
+    return number;
 }
 
 /* In the child after a fork, where one thread is and whatever others held is still held. */
@@ -88,7 +100,8 @@ void tg_start(int count) {
     pthread_attr_setstacksize(&attributes, STACK);
     while (atomic_load(&helpers) < count) {
         pthread_t id;
-        if (pthread_create(&id, &attributes, helper, 0)) break;
+        void *number = (void *)(uintptr_t)atomic_load(&helpers);
+        if (pthread_create(&id, &attributes, helper, number)) break;
         pthread_detach(id);
         atomic_fetch_add(&helpers, 1);
     }
@@ -96,31 +109,42 @@ void tg_start(int count) {
     pthread_mutex_unlock(&starting);
 }
 
-/* Run a task over [0, size) in pieces. */
-void tg_run(task_t run, void **table, long size, long piece) {
-    long count = (size + piece - 1) / piece;
-    int idle = 0;
-    if (!atomic_load(&helpers) || count < 2 || !atomic_compare_exchange_strong(&busy, &idle, 1)) {
-        for (long begin = 0; begin < size; begin += piece)
-            run(table, begin, begin + piece < size ? begin + piece : size);
-        return;
-    }
+/* Run a task over [begin, size) in pieces, PIECES of them at most, with the helpers. */
+static void run_together(task_t run, void **table, long begin, long size, long piece) {
+    const uint64_t count = (size - begin + piece - 1) / piece;
     job.run = run;
     job.table = table;
+    job.begin = begin;
     job.size = size;
     job.piece = piece;
     atomic_store(&left, (uint32_t)count);
-    atomic_store(&ticket, ((atomic_load(&ticket) >> 32) + 1) << 32 | (uint64_t)count);
+    atomic_store(&ticket, ((atomic_load(&ticket) >> 32) + 1) << 32 | count << 16);
     if (atomic_load(&asleep)) {
         pthread_mutex_lock(&mutex);
         pthread_cond_broadcast(&wake);
         pthread_mutex_unlock(&mutex);
     }
-    while (work()) {
+    while (work(1)) {
     }
     for (int spin = 0; atomic_load(&left); spin++) {
         if (spin < 2000) pause_a_little();
         else sched_yield();
+    }
+}
+
+/* Run a task over [0, size) in pieces. */
+void tg_run(task_t run, void **table, long size, long piece) {
+    int idle = 0;
+    if (!atomic_load(&helpers) || piece >= size ||
+        !atomic_compare_exchange_strong(&busy, &idle, 1)) {
+        for (long begin = 0; begin < size; begin += piece)
+            run(table, begin, begin + piece < size ? begin + piece : size);
+        return;
+    }
+    for (long begin = 0; begin < size; begin += PIECES * piece) {
+        const long rest = size - begin;
+        run_together(run, table, begin, rest / piece < PIECES ? size : begin + PIECES * piece,
+                     piece);
     }
     atomic_store(&busy, 0);
 }

@@ -141,15 +141,20 @@ TG void tg_sum_tiles(long rows, long columns, long depth, const float *a, long a
 /* How much of the inner axis is added up in registers before it goes to memory. */
 #define TG_DEPTH 256
 
-/* Rows of a transposed factor, in panels of TG_TILE rows: [panel][l][row of the panel]. */
+/* Rows of a transposed factor, in panels of TG_TILE rows: [panel][l][row of the panel]. A few steps
+ * of the inner axis at a time, so that lines are full before others of their cache set are begun:
+ * panels lie at distances of a power of two. */
 TG void tg_pack_tall(const float *a, long lda, long rows, long depth, float *to) {
-    for (long l = 0; l < depth; l++)
+    for (long l = 0; l < depth; l += TG_L)
         for (long i = 0; i < rows; i += TG_TILE) {
-            const float *from = a + l * lda + i;
-            float *line = to + i * depth + l * TG_TILE;
-            if (i + TG_TILE <= rows) memcpy(line, from, sizeof(float) * TG_TILE);
-            else
-                for (long r = 0; r < TG_TILE; r++) line[r] = i + r < rows ? from[r] : 0.0f;
+            const long end = tg_smaller(depth, l + TG_L);
+            for (long k = l; k < end; k++) {
+                const float *from = a + k * lda + i;
+                float *line = to + i * depth + k * TG_TILE;
+                if (i + TG_TILE <= rows) memcpy(line, from, sizeof(float) * TG_TILE);
+                else
+                    for (long r = 0; r < TG_TILE; r++) line[r] = i + r < rows ? from[r] : 0.0f;
+            }
         }
 }
 
