@@ -68,6 +68,7 @@ SELECTIONS: dict[str, Selection] = {
         8,
     ),
     "threads": Selection(f"{_MISTAKES} -k 'bits_do_not_depend'", 9),
+    "long programs": Selection("tests/program/test_fast_call.py -k 'not fork'", 6),
     "checks": Selection(f"{_MISTAKES} -k '2_4_8 or where or happens_once or bits_are'", 4),
     "shared memory": Selection(f"{_MISTAKES} -k 'memory_that or share_memory'", 3),
     "followed": Selection(
@@ -1100,6 +1101,34 @@ MUTANTS: list[Mutant] = [
         "if (kwargs || e->count >= e->limit || ",
         "if (kwargs || ",
         "checks",
+    ),
+    Mutant(
+        "other threads wait for a long program",
+        f"{PROGRAM}/c/fast_call.c",
+        "    Py_BEGIN_ALLOW_THREADS\n    failed = run(e);\n    Py_END_ALLOW_THREADS\n",
+        "    failed = run(e);\n",
+        "long programs",
+    ),
+    Mutant(
+        "arrays of arguments not held while other threads go on",
+        f"{PROGRAM}/c/fast_call.c",
+        "    for (Py_ssize_t k = 0; k < e->argument_count; k++) {\n        e->arguments[k].held =",
+        "    for (Py_ssize_t k = 0; k < 0; k++) {\n        e->arguments[k].held =",
+        "long programs",
+    ),
+    Mutant(
+        "turns not taken by long programs",
+        f"{PROGRAM}/compiled.py",
+        "with last.turns, self._lock, GATE:",
+        "with self._lock, GATE:",
+        "long programs",
+    ),
+    Mutant(
+        "forks in the midst of long programs",
+        f"{PROGRAM}/compiled.py",
+        "with last.turns, self._lock, GATE:",
+        "with last.turns, self._lock:",
+        "long programs",
     ),
     # --- on a GPU
     Mutant(

@@ -459,15 +459,19 @@ class Compiled:
         last = self._last_used
         if (
             last is not None
-            and last.fast is not None
+            and (fast := last.fast) is not None
             and not kwargs
             and not (last.turns is None or last.turns.inside)
-            and self._lock.acquire(False)
+            and (fast.is_long or self._lock.acquire(False))
         ):
-            try:
-                out = NotImplemented if last.fast is None else last.fast(*args)
-            finally:
-                self._lock.release()
+            if fast.is_long:
+                with last.turns, self._lock, GATE:
+                    out = NotImplemented if last.fast is None else last.fast(*args)
+            else:
+                try:
+                    out = NotImplemented if last.fast is None else last.fast(*args)
+                finally:
+                    self._lock.release()
             if out is not NotImplemented:
                 return out[0] if last.single else unflatten(last.tree, out)
         try:

@@ -95,8 +95,8 @@ def fast_conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> Any
     names = "rates draws results overwritten segments gradients words places"
     nothing: dict[str, Any] = {name: [] for name in names.split()}
     arguments = [(t.data.shape, t.data.dtype.num, type(t.node), 0, 0, 0, 0) for t in tensors]
-    more = {"arguments": arguments, "table": 0, "set_threads": 0, "get_threads": 0, "limit": 0}
-    return _made(module, {**held, **nothing, **more})
+    zeros = dict.fromkeys(("table", "set_threads", "get_threads", "limit", "long"), 0)
+    return _made(module, {**held, **nothing, **zeros, "arguments": arguments})
 
 
 def _made(module: Any, spec: dict[str, Any]) -> Any:
@@ -145,6 +145,7 @@ def _running(run: FastRun, keep: Executor, tensors: Sequence[Tensor]) -> dict[st
         "overwritten": overwritten,
         "segments": [_item(keep, address=address) for address in run.segments],
         "table": run.table,
+        "long": int(run.long),
         "set_threads": run.threads[0],
         "get_threads": run.threads[1],
     }

@@ -3,8 +3,8 @@
 The child has one thread and a copy of all memory. What other threads held stays locked there, and
 what they had half done stays half done. NumPy's OpenBLAS goes further: it ends its threads before a
 fork, and whoever is computing a product with them waits for ever, in the parent too. So a fork is
-put off until replays are through. (The fast call, c/fast_call.c, holds the interpreter's lock, so
-that nobody can fork meanwhile.)
+put off until replays are through. (The fast call of a short program, c/fast_call.c, holds the
+interpreter's lock, so that nobody can fork meanwhile.)
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 /* The fast call of a small program: checks what has to be the same, hands over the arguments, runs,
- * and gives the results, all without Python in between.
+ * and gives the results, all without Python in between. A long program lets other threads go on while it
+ * runs; the caller sees to it that none of them calls it, or changes the same gradients.
  *
  * An Entry is made from lists that tensorgrad/program/fast_call.py fills. Called with the arguments of a
  * compiled function it returns the result, or NotImplemented where anything is not as it was at
@@ -20,6 +21,7 @@ typedef struct {
     char *copy;       /* where a small argument is copied to, or NULL */
     Py_ssize_t bytes;
     Py_ssize_t first, end; /* of a large one's items among ``places`` */
+    PyObject *held;        /* the array, while other threads go on */
 } Argument;
 
 typedef struct {
@@ -54,6 +56,7 @@ typedef struct {
     uintptr_t *ranges; /* memory outside begins and ends by turns at these addresses */
     Py_ssize_t range_count;
     long limit;        /* calls until the next check */
+    long is_long;
     Run *runs;
     Py_ssize_t run_count;
     void **table;
@@ -254,6 +257,30 @@ static PyObject *new_tensor(Entry *e, PyObject *array) {
     return t;
 }
 
+static int run(Entry *e) {
+    int before = e->get_threads ? e->get_threads() : 1, failed = 0;
+    if (before != 1) e->set_threads(1);
+    for (Py_ssize_t k = 0; k < e->segments.count && !failed; k++)
+        failed = ((segment_t)e->segments.items[k].to)(e->table);
+    if (before != 1) e->set_threads(before);
+    return failed;
+}
+
+/* Other threads may give the tensors other arrays meanwhile: those that were copied from or placed
+ * stay until the end. */
+static int run_beside_others(Entry *e, PyObject *args) {
+    for (Py_ssize_t k = 0; k < e->argument_count; k++) {
+        e->arguments[k].held = SLOT(PyTuple_GET_ITEM(args, k), e->data_at);
+        Py_INCREF(e->arguments[k].held);
+    }
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = run(e);
+    Py_END_ALLOW_THREADS
+    for (Py_ssize_t k = 0; k < e->argument_count; k++) Py_CLEAR(e->arguments[k].held);
+    return failed;
+}
+
 static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
     Entry *e = (Entry *)self;
     if (kwargs || e->count >= e->limit || PyTuple_GET_SIZE(args) != e->argument_count ||
@@ -287,12 +314,8 @@ static PyObject *entry_call(PyObject *self, PyObject *args, PyObject *kwargs) {
         if (!unsigned_attribute(d->a, d->b, &value)) return NULL;
         *(uint64_t *)d->to = value + (uint64_t)d->n;
     }
-    int before = e->get_threads ? e->get_threads() : 1, failed = 0;
-    if (before != 1) e->set_threads(1);
-    for (Py_ssize_t k = 0; k < e->segments.count && !failed; k++)
-        failed = ((segment_t)e->segments.items[k].to)(e->table);
-    if (before != 1) e->set_threads(before);
-    if (failed) Py_RETURN_NOTIMPLEMENTED; /* a label out of range: the slow path says which */
+    if (e->is_long ? run_beside_others(e, args) : run(e))
+        Py_RETURN_NOTIMPLEMENTED; /* a label out of range: the slow path says which */
 
     for (Py_ssize_t k = 0; k < e->gradients.count; k++) {
         Item *g = &e->gradients.items[k];
@@ -453,6 +476,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     for (Py_ssize_t k = 0; k < e->range_count; k++)
         e->ranges[k] = (uintptr_t)PyLong_AsUnsignedLongLong(PyList_GET_ITEM(ranges, k));
     e->limit = PyLong_AsLong(PyDict_GetItemString(spec, "limit"));
+    e->is_long = PyLong_AsLong(PyDict_GetItemString(spec, "long"));
     e->table = PyLong_AsVoidPtr(PyDict_GetItemString(spec, "table"));
     e->set_threads = (void (*)(int))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "set_threads"));
     e->get_threads = (int (*)(void))PyLong_AsVoidPtr(PyDict_GetItemString(spec, "get_threads"));
@@ -510,6 +534,7 @@ static void entry_dealloc(PyObject *self) {
 
 static PyMemberDef entry_members[] = {
     {"count", T_LONG, offsetof(Entry, count), READONLY, "how often it ran"},
+    {"is_long", T_LONG, offsetof(Entry, is_long), READONLY, "whether other threads go on meanwhile"},
     {NULL},
 };
 

@@ -25,7 +25,8 @@ class FastRun:
     placed: arguments, by number, and addresses of places that get theirs, with what is added.
     results: arrays that hold the results afterwards. overwritten: what lies outside and changes.
     segments: the functions to call with ``table``, by their addresses. threads: a BLAS's functions
-        that set and get the number of its threads, or zeros.
+        that set and get the number of its threads, or zeros. long: whether other threads of Python
+        are to go on meanwhile.
     """
 
     scalars: list[tuple[Callable[[], Mapping[str, Any]], str, np.ndarray[Any, Any]]]
@@ -36,6 +37,7 @@ class FastRun:
     segments: list[int]
     table: int
     threads: tuple[int, int]
+    long: bool
 
 
 class Executor(Protocol):

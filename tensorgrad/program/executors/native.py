@@ -28,7 +28,7 @@ from tensorgrad.program.executors import c_source, pieces
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Piece, Program, Range, Value
-from tensorgrad.program.loop_ir import Call, Product, Routine, Scan, Scatter, Storage
+from tensorgrad.program.loop_ir import Call, Map, Product, Routine, Scan, Scatter, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.packing import with_packed_factors
 from tensorgrad.program.placement import placed
@@ -96,8 +96,8 @@ class AddressTable:
 # --- the executor ---------------------------------------------------------------------------------
 
 
-# A program of less work than this, in additions, is worth the fast call, which holds the
-# interpreter's lock while it runs.
+# A program of less work than this, in additions, holds the interpreter's lock in the fast call: it
+# is over before much else could be done, and waits for no turn.
 _SHORT = 2_000_000
 
 
@@ -360,8 +360,12 @@ class NativeExecutor(ArenaExecutor):
         )
 
     def fast_run(self) -> FastRun | None:
-        """See Executor; for programs that run without calls and for less than about 100 us."""
-        if not self._is_short() or any(self.direct):  # the latter would have to be watched
+        """See Executor; for programs that run without calls."""
+        if self._mirrored or self.schedule.at_risk:  # they have to be filled, or saved
+            return None
+        if any(self.direct):  # they would have to be watched
+            return None
+        if not all(type(step) is int for step in self.source.steps):
             return None
         if any(v.label == "gradient" for v in self.program.values()):
             return None  # gradients are added to, which then lie elsewhere every time
@@ -379,22 +383,23 @@ class NativeExecutor(ArenaExecutor):
             segments=[_address(function) for function in segments],
             table=self._table.address,
             threads=(_address(quiet.set_threads), _address(quiet.get_threads)) if quiet else (0, 0),
+            long=self._work() >= _SHORT,
         )
 
-    def _is_short(self) -> bool:
-        if self._mirrored or self.schedule.at_risk:
-            return False  # they have to be filled, or saved
+    def _work(self) -> int:
+        """About how many additions a replay takes."""
         work = 0
         for unit in self.schedule.units:
             if isinstance(unit, Nest):
-                work += math.prod(unit.dims) * len(unit.members)
+                costs = (m.cost if type(m) is Map else 1 for m in unit.members)
+                work += math.prod(unit.dims) * sum(costs)
             elif isinstance(unit.operation, Product):
                 work += math.prod(c_source.product_of(unit.operation)) // 8
             elif isinstance(unit.operation, Scatter | Scan):
                 work += 4 * unit.operation.views[-1].size
             elif isinstance(unit.operation, Routine):
                 work += unit.operation.cost
-        return work < _SHORT and all(type(step) is int for step in self.source.steps)
+        return work
 
     def lines(self) -> list[str]:
         """What ran where, for the report."""

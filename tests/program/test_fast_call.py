@@ -1,0 +1,252 @@
+"""The fast call of long programs, during which other threads go on."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from program.executors import EXECUTORS
+
+import tensorgrad as tg
+from tensorgrad import Tensor, nn, optim
+from tensorgrad.program import Compiled, fast_call
+from tensorgrad.program.executors import native
+from tensorgrad.program.forks import GATE
+
+pytestmark = pytest.mark.skipif(
+    "native" not in EXECUTORS or fast_call._module() is None,
+    reason="needs a C compiler and Python's headers",
+)
+
+
+@pytest.fixture(params=["short", "long"])
+def length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What programs are taken for."""
+    monkeypatch.setattr(native, "_SHORT", 0 if request.param == "long" else 1 << 40)
+    return str(request.param)
+
+
+def fast(function: Any) -> Any:
+    """The fast call that is there; ``None`` if there is none."""
+    assert isinstance(function, Compiled)
+    assert function._last_used is not None
+    return function._last_used.fast
+
+
+def slowly(x: Tensor) -> Tensor:
+    """Some milliseconds on one core, most of them in one unit."""
+    return tg.sin(tg.sin(tg.sin(x.reshape(64, -1)))).sum(axis=1)
+
+
+def made_fast(step: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """The step, compiled, after enough calls for many fast ones to follow."""
+    compiled = tg.compile(step)
+    for _ in range(34):
+        compiled(x)
+    assert fast(compiled) is not None
+    return compiled
+
+
+@pytest.fixture
+def rare_switches() -> Iterator[None]:
+    """Another thread goes on only where this one lets it, or waits."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(100.0)
+    yield
+    sys.setswitchinterval(before)
+
+
+def meanwhile(call: Callable[[], Any], look: Callable[[], Any]) -> list[Any]:
+    """What another thread sees as soon as ``call`` lets it go on; nothing if that ends before."""
+    begun, ended, seen = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        begun.wait()
+        if not ended.is_set():
+            seen.append(look())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.set()
+    call()
+    ended.set()
+    thread.join()
+    return seen
+
+
+@pytest.mark.usefixtures("rare_switches")
+def test_other_threads_go_on_meanwhile() -> None:
+    """And find the turn taken, for a fork to wait, and the array of the argument held."""
+    x = Tensor(np.ones(1 << 18, np.float32))
+    w = Tensor([1.0], requires_grad=True)
+
+    def stepping(x: Tensor) -> None:
+        w.grad = None
+        (slowly(x).sum() * w).sum().backward()
+
+    step = made_fast(stepping, x)
+    assert fast(step).is_long
+    turns, references = step._last_used.turns, sys.getrefcount(x.data)
+
+    def look() -> tuple[int, bool, bool, int]:
+        free = step._lock.acquire(False)
+        return turns.inside, bool(GATE._inside), free, sys.getrefcount(x.data) - references
+
+    before = fast(step).count
+    seen = [found for _ in range(5) for found in meanwhile(lambda: step(x), look)]
+    assert fast(step).count == before + 5
+    assert seen.count((1, True, False, 1)) >= 1
+    assert set(seen) == {(1, True, False, 1)}
+
+
+@pytest.mark.usefixtures("rare_switches")
+def test_short_programs_keep_the_lock() -> None:
+    x = Tensor(np.ones(100, np.float32))
+    step = made_fast(lambda x: (x * 2).sum(), x)
+    assert not fast(step).is_long
+    assert not any(meanwhile(lambda: step(x), lambda: 1) for _ in range(5))
+
+
+@pytest.mark.usefixtures("rare_switches")
+def test_an_argument_that_gets_another_array_meanwhile() -> None:
+    """The one that the program reads stays until the end: its memory is unmapped after that."""
+    size = 1 << 18
+
+    def mapped(k: float) -> Tensor:
+        array = np.frombuffer(mmap.mmap(-1, 4 * size), np.float32)
+        array[:] = k
+        return Tensor(array, copy=False)
+
+    x = mapped(0.5)
+    step = made_fast(slowly, x)
+    right = step(x).numpy()
+    others = [mapped(0.5) for _ in range(8)]
+
+    def change() -> None:
+        x.data = others.pop().data
+
+    results: list[np.ndarray[Any, Any]] = []
+    for _ in range(8):
+        meanwhile(lambda: results.append(step(x).numpy()), change)
+    assert len(others) < 8
+    assert fast(step).count >= 8
+    for result in results:
+        np.testing.assert_array_equal(result, right)
+
+
+def trained(run: Callable[[Any], Any], steps: int) -> list[np.ndarray[Any, Any]]:
+    """The losses, parameters and gradients of a network with dropout, whose loss is looked up."""
+    tg.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 33), nn.Tanh(), nn.Dropout(0.3), nn.Linear(33, 5))
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+    criterion = nn.CrossEntropyLoss()
+
+    def step(x: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = criterion(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    step = run(step)
+    draw = np.random.default_rng(0)
+    losses = []
+    for k in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.01 / (k + 1)
+        x, labels = draw.standard_normal((9, 6)), draw.integers(0, 5, 9)
+        losses.append(step(Tensor(x, dtype=tg.float32), Tensor(labels)).numpy())
+    if isinstance(step, Compiled):
+        counted = step._last_used
+        assert counted is not None
+        assert counted.fast is not None
+        before = [p.detach().numpy().copy() for p in model.parameters()]
+        with pytest.raises(IndexError, match="label number 8 is 5"):
+            step(Tensor(x, dtype=tg.float32), Tensor(np.array([0, 1, 2, 3, 4, 0, 1, 2, 5])))
+        for p, was in zip(model.parameters(), before):
+            np.testing.assert_array_equal(p.detach().numpy(), was)
+    gradients = [p.grad.numpy() for p in model.parameters() if p.grad is not None]
+    return [*losses, *[p.detach().numpy() for p in model.parameters()], *gradients]
+
+
+def test_a_step_is_what_it_was(length: str) -> None:
+    """By the fast call of either kind, by Python, and in eager mode; errors are those of it."""
+    found = trained(tg.compile, 40)
+    for a, b in zip(found, trained(lambda f: f, 40)):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
+
+
+def test_both_kinds_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for limit in (0, 1 << 40):
+        monkeypatch.setattr(native, "_SHORT", limit)
+        ends.append(trained(tg.compile, 40))
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_threads_add_to_one_gradient(length: str) -> None:
+    """By one program and by two, and in eager mode: nothing is forgotten, and nobody waits."""
+    w = tg.zeros(4, requires_grad=True)
+    x = tg.ones(4)
+
+    def step() -> None:
+        (w * x).sum().backward()
+
+    def alone() -> None:
+        v.grad = None
+        (v * x).sum().backward()
+
+    v = tg.zeros(4, requires_grad=True)
+    once = tg.compile(step)
+    own = tg.compile(alone)
+    steps: list[Callable[[], Any]] = [once, once, tg.compile(step), step, own, own]
+    failed: list[BaseException] = []
+
+    def work(step: Callable[[], Any]) -> None:
+        try:
+            for _ in range(150):
+                step()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert w.grad is not None
+    assert v.grad is not None
+    np.testing.assert_array_equal(w.grad.numpy(), 600)
+    np.testing.assert_array_equal(v.grad.numpy(), 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a process with threads is forked
+def test_a_fork_waits_for_a_long_one() -> None:
+    """A child finds no product half done: locks of a BLAS would stay locked in it."""
+    draw = np.random.default_rng(0)
+    a = Tensor(draw.random((300, 300)).astype(np.float32))
+    step = made_fast(lambda a: ((a @ a) * 1e-3 @ a).sum(axis=0), a)
+    assert fast(step).is_long
+    right = step(a).numpy()
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: [step(a) for _ in iter(ended.is_set, True)])
+    thread.start()
+    try:
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                os._exit(int(not (step(a).numpy() == right).all()))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        ended.set()
+        thread.join()
