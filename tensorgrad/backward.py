@@ -328,8 +328,7 @@ class _BackwardPass:
                 self._add(ahead, ahead_g)
                 ahead = None
             self._add(parent, d)
-        if not self.retain:
-            node.edges = None
+        node.edges = node.edges if self.retain else None
         return ahead, ahead_g
 
     def _visit(self, node: Node, g: Any) -> None:

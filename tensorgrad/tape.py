@@ -458,8 +458,8 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
     except (ValueError, IndexError, TypeError, OverflowError, AttributeError) as error:
         raise explained(op, arrays, attrs, error) from error
     if op.residual is not None:
-        y, residual = y
-        attrs = {**attrs, "r": residual}
+        y, r = y
+        attrs = {**attrs, "r": r}
     if type(y) not in BACKENDS:
         y = device.xp.asarray(y)
     out = new_object(Tensor)
