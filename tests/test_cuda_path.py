@@ -10,7 +10,6 @@ much memory is needed, and whether CuPy's kernels compile and are right.
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from emulator import emulator
 from sampler import Array, draw, host, outputs
-from standin import cupy_standin, record
+from standin import cublas, cupy_standin, record
 from standin.cupy_standin import Standin, log
 
 import tensorgrad as tg
@@ -431,35 +430,39 @@ def test_precision_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
         tg.set_float32_matmul_precision("high")
 
 
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What cuBLAS is asked for: types of the factors and the result, compute type, and matrices."""
+    found: list[tuple[Any, ...]] = []
+    right = cublas.gemm
+
+    def watched(*given: Any) -> int:
+        found.append((given[7], given[16], given[-2], given[-3]))
+        return right(*given)
+
+    monkeypatch.setattr(cublas, "gemm", watched)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("one", "two"), [((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((3, 4), (2, 4, 5))]
+    ("one", "two"), [((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((3, 4), (4, 5))]
 )
-def test_precision_of_products_of_stacks(
-    one: tuple[int, ...], two: tuple[int, ...], installed: Standin, monkeypatch: pytest.MonkeyPatch
+def test_precision_of_every_product(
+    one: tuple[int, ...], two: tuple[int, ...], products: list[tuple[Any, ...]]
 ) -> None:
-    """It is that of the cuBLAS handle while the product is queued, and put back then."""
-    cublas: Any = importlib.import_module("cupy_backends.cuda.libs.cublas")
-    plain, modes = installed.matmul, []
-
-    def watched(a: Any, b: Any, **kwargs: Any) -> Any:
-        modes.append(cublas.getMathMode(1))
-        return plain(a, b, **kwargs)
-
-    monkeypatch.setattr(installed, "matmul", watched)
     draw = np.random.default_rng(0)
     try:
-        for precision, mode in [("highest", 0), ("high", 3), ("highest", 0)]:
+        for precision, compute in [("highest", 68), ("high", 77), ("highest", 68)]:
             tg.set_float32_matmul_precision(precision)
             for dtype in (tg.float32, tg.float64):
                 a, b = (
                     Tensor(draw.normal(size=shape), dtype=dtype, device="cuda", requires_grad=True)
                     for shape in (one, two)
                 )
-                modes.clear()
+                products.clear()
                 (a @ b).sum().backward()
-                assert len(modes) == 3
-                assert set(modes) == {mode if dtype == tg.float32 else 0}
-                assert cublas.getMathMode(1) == 0
+                wanted = (0, 0, compute) if dtype == tg.float32 else (1, 1, 70)
+                assert {given[:3] for given in products} == {wanted}
     finally:
         tg.set_float32_matmul_precision("highest")
 

@@ -23,10 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-
 from bench.machine import ROOT
-from tensorgrad import backend
 from tensorgrad.backend import kernels
 from tensorgrad.program.executors import cuda
 
@@ -53,7 +50,7 @@ def installed(plants: Sequence[str] = ()) -> Iterator[None]:
             stack.enter_context(patch.object(target, name, value, create=True))
 
         _complete(standin, module, put)
-        _products(module, put)
+        put(cuda, "_loaded", importlib.import_module("standin.cublas").Library)
         stack.enter_context(patch.dict(cuda._CUBLAS, clear=True))
         for name in ("_expanded", "get", "_module"):  # nothing from before, nor for afterwards
             put(kernels, name, cache(inspect.unwrap(getattr(kernels, name))))
@@ -101,56 +98,6 @@ def _complete(standin: Any, module: Any, put: _Put) -> None:
         ),
     }.items():
         put(module.cuda.runtime, name, value)
-
-
-def _products(module: Any, put: _Put) -> None:
-    """Products of compiled steps by the tests' cuBLAS; all round to TF32 where told to."""
-    gpu: Any = backend.cuda_backend()
-    tests: Any = importlib.import_module("program.test_cuda")
-
-    class Library(tests.Library):  # type: ignore[misc]
-        def _gemm(self, *given: Any) -> Any:
-            *most, count, compute, algorithm = given
-            if compute != cuda._TF32:
-                return super()._gemm(*given)
-            # (.., m, n, k, alpha, a, kind, ld, step, b, kind, ld, step, ..), columns first
-            (ta, tb, m, n, k), a, b = most[:5], most[6:10], most[10:14]
-            held = [
-                _stretch(at, kind_ld_step, columns, count)
-                for (at, *kind_ld_step), columns in ((a, m if ta else k), (b, k if tb else n))
-            ]
-            most[6], most[10] = (ctypes.c_void_p(x.ctypes.data) for x in held)
-            return super()._gemm(*most, count, _FULL, algorithm)
-
-    def product(name: str) -> Callable[..., Any]:
-        right = getattr(module, name)
-
-        def rounding(a: Any, b: Any, *given: Any, **options: Any) -> Any:
-            if gpu.tf32 and a.dtype == b.dtype == np.float32:
-                a, b = (module.array(_rounded(x.get())) for x in (a, b))
-            return right(a, b, *given, **options)
-
-        return rounding
-
-    put(cuda, "_loaded", Library)
-    for name in ("matmul", "dot"):
-        put(module, name, product(name))
-
-
-_FULL = 68  # CUBLAS_COMPUTE_32F
-
-
-def _rounded(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """float32 with the 10 bits of a TF32."""
-    return (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
-
-
-def _stretch(at: Any, layout: Sequence[Any], columns: int, count: int) -> np.ndarray[Any, Any]:
-    """The memory in which some matrices lie, rounded; what lies between them too."""
-    _, ld, step = layout
-    size = (count - 1) * step.value + columns * ld
-    flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(at.value))
-    return _rounded(flat)
 
 
 # --- faults ---------------------------------------------------------------------------------------

@@ -18,9 +18,6 @@ from tensorgrad.errors import DeviceError
 if TYPE_CHECKING:
     from tensorgrad.tape import Primitive
 
-# cublasMath_t, from the cuBLAS library reference; CuPy has no name for it.
-_TF32_TENSOR_OP_MATH = 3
-
 INSTALL = 'pip install "cupy-cuda13x[ctk]" (CUDA 13) or "cupy-cuda12x[ctk]" (CUDA 12)'
 
 
@@ -76,6 +73,7 @@ class CudaBackend(Backend):
         from tensorgrad.backend import launch  # what launches kernels is of use only here
 
         self._forward, self._backward = launch.FORWARD, launch.BACKWARD
+        self._product, self._tf32 = launch.FORWARD["matmul"], launch.products.tf32
         #: whether the hand-written kernels are used; without them CuPy's own functions compute
         #: everything, which tells a wrong kernel from a wrong formula
         self.kernels = os.environ.get("TENSORGRAD_KERNELS", "1") != "0"
@@ -155,21 +153,9 @@ class CudaBackend(Backend):
         return None if found is NotImplemented else found
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """``a @ b``; see Backend.
-
-        CuPy tells cuBLAS of TF32 with products of two matrices; those of stacks follow the mode of
-        the handle, which is this thread's.
-        """
-        if not self.tf32 or a.dtype != np.float32 or b.dtype != np.float32:
-            return self.xp.matmul(a, b)
-        cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
-        handle = importlib.import_module("cupy.cuda.device").get_cublas_handle()
-        before = cublas.getMathMode(handle)
-        cublas.setMathMode(handle, _TF32_TENSOR_OP_MATH)
-        try:
-            return self.xp.matmul(a, b)
-        finally:
-            cublas.setMathMode(handle, before)
+        """``a @ b``; see Backend."""
+        y = self._product(self.xp, a, b)
+        return self.xp.matmul(a, b) if y is NotImplemented else y
 
     def one(self, like: Array) -> Array:
         """A shared 1 without axes, for ``like``'s dtype and device; nobody may write to it.
@@ -191,8 +177,7 @@ class CudaBackend(Backend):
         CuPy's own setting, one for the process: off unless set here or by CUPY_TF32=1. Setting it
         raises DeviceError if the GPU has no TF32 (before compute capability 8.0).
         """
-        products = importlib.import_module("cupy._core._routines_linalg")
-        return bool(products.get_compute_type(np.dtype(np.float32)) == products.COMPUTE_TYPE_TF32)
+        return self._tf32(self.xp)
 
     @tf32.setter
     def tf32(self, allowed: bool) -> None:

@@ -43,12 +43,9 @@ def product(xp: Any, a: Any, b: Any) -> Any:
 
     On a GPU by cuBLAS, in float32 throughout unless ``set_float32_matmul_precision`` allows TF32.
     """
-    # Of two matrices NumPy's dot is the quicker way to the same BLAS.
-    if a.ndim == 2 == b.ndim:
-        return xp.dot(a, b)
-    if xp is np or isinstance(xp, Namespace):
-        return xp.matmul(a, b)
-    return backend.of(a).matmul(a, b)
+    if xp is np:  # of two matrices its dot is the quicker way to the same BLAS
+        return np.dot(a, b) if a.ndim == 2 == b.ndim else np.matmul(a, b)
+    return xp.matmul(a, b) if isinstance(xp, Namespace) else backend.of(a).matmul(a, b)
 
 
 def _matmul_value(xp: Any, x1: Any, x2: Any) -> Any:
@@ -130,6 +127,7 @@ _MATMUL: Primitive = Primitive(
     fresh=True,
     flops=lambda x1, x2, out: _flops(x1, out),
     autocast="half",
+    kernel="matmul",
 )
 _matmul = binary(_MATMUL)
 
@@ -208,6 +206,7 @@ _LINEAR: Primitive = Primitive(
     fresh=True,
     flops=lambda x, weight, bias, out: _flops(x, out) + (0 if bias is None else out.size),
     autocast="half",
+    kernel="linear",
 )
 _linear = ternary(_LINEAR)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend import gemm
 from tensorgrad.dtypes import FLOATS, HALVES, float32
 from tensorgrad.errors import CompileError
 from tensorgrad.program.definition import is_immutable
@@ -255,17 +256,17 @@ class Lowering:
         """The matrix product of two stacks."""
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         out = self.new((*batch, a.shape[-2], b.shape[-1]), a.dtype)
-        a = self._factor(a.broadcast((*batch, *a.shape[-2:])))
-        b = self._factor(b.broadcast((*batch, *b.shape[-2:])))
+        a, b = a.broadcast((*batch, *a.shape[-2:])), b.broadcast((*batch, *b.shape[-2:]))
+        if self.program.on_host:
+            a, b = (x if gemm.leading(x.shape, x.strides) else self.copy(x) for x in (a, b))
+        else:
+            plan = gemm.planned(a.shape, a.strides, b.shape, b.strides)
+            if type(plan) is gemm.Copies:
+                a, b = (self.copy(a) if plan.a else a), (self.copy(b) if plan.b else b)
+            elif plan is None:
+                raise NotFollowedError("a matrix is too large for cuBLAS")
         self.operations.append(Product(out, a, b, self.where))
         return out
-
-    def _factor(self, x: View) -> View:
-        """A matrix one of whose axes has its elements side by side, as BLAS wants it."""
-        (rows, columns), (r, c) = x.shape[-2:], x.strides[-2:]
-        if ((c == 1 or columns == 1) and r >= columns) or ((r == 1 or rows == 1) and c >= rows):
-            return x
-        return self.copy(x)
 
     def check(self, labels: View, low: int, high: int, axis: int | None) -> None:
         """The program stops unless the labels lie in [low, high)."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -20,6 +18,7 @@ from kernels.compile_all import ARCHITECTURES, compile_source, missing
 from program import test_fuse
 from sampler import host
 from standin import cupy_standin
+from standin.cublas import Library
 from standin.cupy_standin import log
 
 import tensorgrad as tg
@@ -234,71 +233,6 @@ def test_kernels_that_compute_something_else_are_not_used(monkeypatch: pytest.Mo
 
 
 # --- products by cuBLAS ---------------------------------------------------------------------------
-
-
-class Library:
-    """cuBLAS as its reference describes it, computed on the host; columns come first."""
-
-    def __init__(self, name: str) -> None:
-        assert name == "libcublas.so.0"
-        self.computed: list[tuple[int, int, int, int]] = []
-        self.precisions: set[int] = set()
-        #: which thread did what
-        self.told: list[tuple[int, str, int]] = []
-        #: seconds that each call takes at least
-        self.slow = 0.0
-
-    def _tell(self, what: str, value: int) -> int:
-        self.told.append((threading.get_ident(), what, value))
-        time.sleep(self.slow)
-        return 0
-
-    def cublasCreate_v2(self, handle: Any) -> int:
-        return 0
-
-    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
-        return self._tell("stream", stream.value or 0)
-
-    def cublasSetWorkspace_v2(self, handle: Any, room: Any, size: Any) -> int:
-        return self._tell("workspace", room.value)
-
-    def cublasGemmStridedBatchedEx(self, handle: Any, *given: Any) -> int:
-        self._tell("product", 0)
-        graph = cupy_standin.current_stream().graph
-        if graph is not None:
-            graph._work.append(partial(self._gemm, *given))
-            return 0
-        return self._gemm(*given)
-
-    def _gemm(
-        self, ta: int, tb: int, m: int, n: int, k: int, alpha: Any,
-        a: Any, a_kind: int, lda: int, step_a: Any,
-        b: Any, b_kind: int, ldb: int, step_b: Any, beta: Any,
-        c: Any, c_kind: int, ldc: int, step_c: Any,
-        count: int, compute: int, algorithm: int,
-    ) -> int:  # fmt: skip
-        self.computed.append((m, n, k, count))
-        kind: Any = {0: ctypes.c_float, 1: ctypes.c_double}[a_kind]
-        assert (a_kind, compute) in ((0, 68), (0, 77), (1, 70))
-        self.precisions.add(compute)
-        assert a_kind == b_kind == c_kind
-        assert lda >= (k if ta else m)
-        assert ldb >= (n if tb else k)
-        assert ldc >= m
-
-        def matrix(at: Any, step: Any, i: int, rows: int, columns: int, ld: int) -> Any:
-            size = (columns - 1) * ld + rows
-            address = at.value + i * step.value * ctypes.sizeof(kind)
-            flat = np.ctypeslib.as_array((kind * size).from_address(address))
-            item = flat.itemsize
-            return np.lib.stride_tricks.as_strided(flat, (rows, columns), (item, ld * item))
-
-        for i in range(count):
-            x = matrix(a, step_a, i, *((k, m) if ta else (m, k)), lda)
-            y = matrix(b, step_b, i, *((n, k) if tb else (k, n)), ldb)
-            z = matrix(c, step_c, i, m, n, ldc)
-            z[...] = (x.T if ta else x) @ (y.T if tb else y)
-        return 0
 
 
 @pytest.fixture

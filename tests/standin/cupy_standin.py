@@ -560,12 +560,21 @@ def _order(order: str) -> Any:
 
 def _garbage(shape: Any, dtype: Any, order: str = "C") -> Host:
     """Memory as it may be found: NaN, -1 and True."""
-    a: Host = np.empty(shape, dtype, _order(order))
+    a = _aligned(shape, dtype, order)
     if a.dtype == np.bool_:
         a.fill(True)
     else:
         a.reshape(-1, order="A").view(np.uint8).fill(0xFF)
     return a
+
+
+def _aligned(shape: Any, dtype: Any, order: str = "C") -> Host:
+    """New memory at a multiple of 512 bytes, as CuPy's pool gives it."""
+    like: Host = np.empty(shape, dtype, _order(order))
+    memory = np.empty(like.nbytes + 512, np.uint8)
+    begin = -memory.ctypes.data % 512
+    flat = memory[begin : begin + like.nbytes].view(like.dtype)
+    return flat.reshape(like.shape, order="F" if order == "F" else "C")
 
 
 def _made(a: Host) -> ndarray:
@@ -1169,14 +1178,10 @@ def _modules() -> dict[str, ModuleType]:
         get_compute_type=lambda dtype: compute_type[dtype.char],
         set_compute_type=lambda dtype, kind: compute_type.update({np.dtype(dtype).char: kind}),
     )
-    # One handle for all threads, and its mode.
-    mode = {1: 0}
+    from standin import cublas
+
     device = ModuleType("cupy.cuda.device")
-    device.__dict__["get_cublas_handle"] = lambda: 1
-    cublas = ModuleType("cupy_backends.cuda.libs.cublas")
-    cublas.__dict__.update(
-        getMathMode=mode.__getitem__, setMathMode=lambda handle, kind: mode.update({handle: kind})
-    )
+    device.__dict__["get_cublas_handle"] = lambda: cublas.HANDLE  # one for all threads
     cupyx = ModuleType("cupyx")
     cupyx.__dict__["empty_pinned"] = _empty_pinned
     return {
@@ -1186,7 +1191,7 @@ def _modules() -> dict[str, ModuleType]:
         "cupy_backends": ModuleType("cupy_backends"),
         "cupy_backends.cuda": ModuleType("cupy_backends.cuda"),
         "cupy_backends.cuda.libs": ModuleType("cupy_backends.cuda.libs"),
-        "cupy_backends.cuda.libs.cublas": cublas,
+        "cupy_backends.cuda.libs.cublas": cublas.binding(),
         "cupy._core": ModuleType("cupy._core"),
         "cupy._core._routines_linalg": products,
         "cupyx": cupyx,
@@ -1251,10 +1256,12 @@ def _forget() -> None:
 
     from tensorgrad import tape
     from tensorgrad.backend import cuda
+    from tensorgrad.backend.launch import products
     from tensorgrad.ops import random
 
     cuda.problem.cache_clear()
     cuda.load.cache_clear()
+    products._library.cache_clear()
     random._place.cache_clear()
     for found in gc.get_objects():
         if type(found) is tape.Primitive:

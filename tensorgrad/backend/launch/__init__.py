@@ -14,6 +14,7 @@ from tensorgrad.backend.launch import (
     indexing,
     normalization,
     optimizer,
+    products,
     random,
     rows,
 )
@@ -21,5 +22,5 @@ from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
     "BACKWARD", "FORWARD", "activation", "bias_activation", "indexing", "normalization",
-    "optimizer", "random", "rows",
+    "optimizer", "products", "random", "rows",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend.gemm import leading
 from tensorgrad.dtypes import HALVES
 from tensorgrad.program.compiler import APART
 from tensorgrad.program.functions import C_TYPES, number_type, printed
@@ -706,10 +707,9 @@ def product_of(op: Product) -> tuple[int, int, int, int]:
 
 def layout(view: View) -> tuple[int, int]:
     """Whether the matrices of a factor lie transposed, and their leading dimension."""
-    (rows, columns), (r, c) = view.shape[-2:], view.strides[-2:]
-    if (c == 1 or columns == 1) and (r >= columns or rows == 1):
-        return 0, max(r, columns, 1) if rows != 1 else columns
-    return 1, max(c, rows) if columns != 1 else rows
+    found = leading(view.shape, view.strides)
+    assert found is not None  # what lies otherwise was copied
+    return found
 
 
 def is_small(op: Product) -> bool:

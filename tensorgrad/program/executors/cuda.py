@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +18,20 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import kernels
+from tensorgrad.backend.gemm import (
+    CUDA_TYPES,
+    DEFAULT_ALGORITHM,
+    ZERO_AND_ONE,
+    Gemm,
+    compute_type,
+    planned,
+)
+from tensorgrad.backend.launch import products
 from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.executors import cuda_source
-from tensorgrad.program.executors.c_source import Operand, layout, product_of
+from tensorgrad.program.executors.c_source import Operand
 from tensorgrad.program.functions import C_TYPES
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
@@ -43,12 +50,6 @@ _STREAMS = 4
 
 def _loaded(name: str) -> Any:
     return ctypes.CDLL(name)
-
-
-# Type in memory and of the arithmetic: CUDA_R_32F with CUBLAS_COMPUTE_32F, and so for 64 bits.
-_KINDS = {"float32": (0, 68), "float64": (1, 70)}
-_TF32 = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
-_DEFAULT_ALGORITHM = -1
 
 
 class Cublas:
@@ -76,8 +77,6 @@ class Cublas:
         self._lock = threading.Lock()
         #: by address: a stream, so that its address stays its own, and its workspace
         self._workspaces: dict[int, tuple[Any, Any]] = {}
-        self._one = {"float32": ctypes.c_float(1), "float64": ctypes.c_double(1)}
-        self._zero = {"float32": ctypes.c_float(0), "float64": ctypes.c_double(0)}
 
     def _check(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -112,37 +111,28 @@ class Cublas:
             self._workspaces[stream.ptr] = found
         return found[1]
 
-    def gemm(
-        self,
-        dtype: np.dtype[Any],
-        sizes: tuple[int, int, int],
-        a: tuple[int, int, int, int],
-        b: tuple[int, int, int, int],
-        c: tuple[int, int, int],
-        count: int,
-        tf32: bool,
-    ) -> None:
-        """``count`` products C (m, n) = A (m, k) @ B (k, n), all row-major.
-
-        a, b: address, whether it lies transposed, leading dimension, elements from one to the next;
-        c: the same but for the second.
-        """
-        m, n, k = sizes
-        kind, compute = _KINDS[dtype.name]
-        if tf32 and kind == 0:
-            compute = _TF32
-        one, zero = self._one[dtype.name], self._zero[dtype.name]
-        (at_a, ta, lda, step_a), (at_b, tb, ldb, step_b), (at_c, ldc, step_c) = a, b, c
-        # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
-        self._check(
-            "cublasGemmStridedBatchedEx", self._handle, tb, ta, n, m, k,
-            ctypes.byref(one),
-            ctypes.c_void_p(at_b), kind, ldb, ctypes.c_longlong(step_b),
-            ctypes.c_void_p(at_a), kind, lda, ctypes.c_longlong(step_a),
-            ctypes.byref(zero),
-            ctypes.c_void_p(at_c), kind, ldc, ctypes.c_longlong(step_c),
-            count, compute, _DEFAULT_ALGORITHM,
-        )  # fmt: skip
+    def multiply(self, plan: Gemm, a: Any, b: Any, out: Any, tf32: bool) -> None:
+        """The products of a plan, from arrays that begin where its places are counted from."""
+        kind, into = CUDA_TYPES[a.dtype], CUDA_TYPES[out.dtype]
+        zero, one = map(ctypes.c_void_p, ZERO_AND_ONE[a.dtype])
+        compute = compute_type(a.dtype, tf32)
+        m, k, n = plan.sizes
+        (ta, lda, step_a), (tb, ldb, step_b) = plan.a, plan.b
+        for places in plan.places:
+            at_a, at_b, at_c = (
+                ctypes.c_void_p(x.data.ptr + first * x.itemsize)
+                for x, first in zip((a, b, out), places)
+            )
+            # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
+            self._check(
+                "cublasGemmStridedBatchedEx", self._handle, tb, ta, n, m, k,
+                one,
+                at_b, kind, ldb, ctypes.c_longlong(step_b),
+                at_a, kind, lda, ctypes.c_longlong(step_a),
+                zero,
+                at_c, into, n, ctypes.c_longlong(plan.c),
+                plan.matrices, compute, DEFAULT_ALGORITHM,
+            )  # fmt: skip
 
 
 _CUBLAS: dict[str, Cublas] = {}  # one for each device
@@ -294,31 +284,11 @@ class CudaExecutor(ArenaExecutor):
     def _product(self, op: Product) -> None:
         a, b, out = self._array(op.a), self._array(op.b), self._array(op.out)
         if self._cublas is None:
-            self._xp.matmul(a, b, out=out)
+            products.product(self._xp, a, b, out)
             return
-        _, m, k, n = product_of(op)
-        dims = op.out.shape[:-2]
-        (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
-        item = op.out.dtype.itemsize
-        step_a, step_b = (_batch_step(dims, v.strides[:-2]) for v in (op.a, op.b))
-        places = [(0, 0, 0)]
-        count = math.prod(dims)
-        if step_a is None or step_b is None:
-            count, step_a, step_b = 1, 0, 0
-            places = [
-                (_dot(at, op.a.strides), _dot(at, op.b.strides), number * m * n)
-                for number, at in enumerate(itertools.product(*map(range, dims)))
-            ]
-        for at_a, at_b, at_c in places:
-            self._cublas.gemm(
-                op.out.dtype,
-                (m, n, k),
-                (a.data.ptr + at_a * item, ta, lda, step_a),
-                (b.data.ptr + at_b * item, tb, ldb, step_b),
-                (out.data.ptr + at_c * item, n, m * n),
-                count,
-                self._backend.tf32,
-            )
+        plan = planned(op.a.shape, op.a.strides, op.b.shape, op.b.strides)
+        assert type(plan) is Gemm  # what lies otherwise was copied
+        self._cublas.multiply(plan, a, b, out, self._backend.tf32)
 
     def _enqueue(self, steps: Sequence[Any], queue: Any, stream: Any) -> None:
         """Queue a stretch on the current stream, ``queue``, for a launch on ``stream``."""
@@ -446,17 +416,3 @@ class CudaExecutor(ArenaExecutor):
             )
         found.append(f"arena {self.arena_bytes} bytes on {self.device}")
         return found
-
-
-def _batch_step(dims: Sequence[int], strides: Sequence[int]) -> int | None:
-    """The distance from one matrix of a stack to the next, if it is always the same."""
-    axes = [(n, s) for n, s in zip(dims, strides) if n != 1]
-    if not axes:
-        return 0
-    if all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(axes)):
-        return axes[-1][1]
-    return None
-
-
-def _dot(at: Sequence[int], strides: Sequence[int]) -> int:
-    return sum(i * s for i, s in zip(at, strides))

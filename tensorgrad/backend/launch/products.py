@@ -1,0 +1,186 @@
+"""Matrix products by cuBLAS, through CuPy's binding: backend/gemm.py says how.
+
+16-bit floats are multiplied as they are: cuBLAS adds in float32 and rounds once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tensorgrad.backend import gemm
+from tensorgrad.backend.base import Array
+from tensorgrad.backend.gemm import CUDA_TYPES, DEFAULT_ALGORITHM, ZERO_AND_ONE
+from tensorgrad.backend.launch.common import backward, forward
+from tensorgrad.dtypes import HALVES, float32
+
+
+@cache
+def _library(xp: Any) -> tuple[Any, Any, Any]:
+    """The binding of ``xp``, what gives this thread's handle, and where the precision is set."""
+    return (
+        importlib.import_module("cupy_backends.cuda.libs.cublas"),
+        importlib.import_module("cupy.cuda.device").get_cublas_handle,
+        importlib.import_module("cupy._core._routines_linalg"),
+    )
+
+
+def tf32(xp: Any) -> bool:
+    """Whether CuPy's setting allows TF32 for products of float32."""
+    setting = _library(xp)[2]
+    return bool(setting.get_compute_type(float32) == setting.COMPUTE_TYPE_TF32)
+
+
+def product(xp: Any, a: Array, b: Array, out: Array = None, add: bool = False) -> Any:
+    """``a @ b`` of floats of one dtype, where neither is copied if cuBLAS can take it as it lies.
+
+    out: what the result is written to, an array without gaps; a new one of their dtype if ``None``.
+    Factors of 16 bits may have one of float32. add: add the product to what is there.
+
+    ``NotImplemented`` for other arrays, and for shapes that do not fit.
+    """
+    dtype = a.dtype
+    kind = CUDA_TYPES.get(dtype)
+    if kind is None or b.dtype != dtype or not (a.ndim and b.ndim):
+        return NotImplemented
+    row, column = a.ndim == 1, b.ndim == 1
+    if row:
+        a = a[None]
+    if column:
+        b = b[:, None]
+    plan = gemm.planned(a.shape, a.strides, b.shape, b.strides, dtype.itemsize)
+    if type(plan) is gemm.Copies:
+        a, b = _copied(xp, a, b, plan)
+        plan = gemm.planned(a.shape, a.strides, b.shape, b.strides, dtype.itemsize)
+    if type(plan) is not gemm.Gemm:
+        return NotImplemented
+    if out is None:
+        out = xp.empty(plan.shape, dtype)
+    _multiply(xp, plan, a, b, out, add)
+    if row or column:
+        shape = plan.shape[:-2] + plan.shape[-2:-1] * (not row) + plan.shape[-1:] * (not column)
+        return out.reshape(shape)
+    return out
+
+
+def _copied(xp: Any, a: Array, b: Array, copies: gemm.Copies) -> tuple[Array, Array]:
+    if copies.broadcast:
+        dims = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (xp.broadcast_to(x, (*dims, *x.shape[-2:])) for x in (a, b))
+    return (
+        xp.ascontiguousarray(a) if copies.a else a,
+        xp.ascontiguousarray(b) if copies.b else b,
+    )
+
+
+def _multiply(xp: Any, plan: gemm.Gemm, a: Array, b: Array, out: Array, add: bool) -> None:
+    """Queue the calls of a plan on the current stream."""
+    cublas, get_handle, _ = _library(xp)
+    dtype, handle = a.dtype, get_handle()
+    kind, into = CUDA_TYPES[dtype], CUDA_TYPES[out.dtype]
+    compute = gemm.compute_type(dtype, dtype == float32 and tf32(xp))
+    zero, one = ZERO_AND_ONE[dtype]
+    beta = one if add else zero
+    m, k, n = plan.sizes
+    (ta, lda, step_a), (tb, ldb, step_b) = plan.a, plan.b
+    at_a, at_b, at_c = a.data.ptr, b.data.ptr, out.data.ptr
+    # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
+    if plan.matrices == 1 and len(plan.places) == 1:
+        cublas.gemmEx(
+            handle, tb, ta, n, m, k, one, at_b, kind, ldb, at_a, kind, lda,
+            beta, at_c, into, n, compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+        return
+    size, size_c = dtype.itemsize, out.dtype.itemsize
+    for first_a, first_b, first_c in plan.places:
+        cublas.gemmStridedBatchedEx(
+            handle, tb, ta, n, m, k, one,
+            at_b + first_b * size, kind, ldb, step_b,
+            at_a + first_a * size, kind, lda, step_a,
+            beta, at_c + first_c * size_c, into, n, plan.c,
+            plan.matrices, compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+
+
+@forward("matmul")
+def _matmul(xp: Any, a: Array, b: Array) -> Any:
+    """Products of two vectors are sums, which CuPy computes in more blocks than cuBLAS."""
+    if not (isinstance(a, xp.ndarray) and isinstance(b, xp.ndarray)):
+        return NotImplemented
+    if a.ndim == 1 == b.ndim and a.dtype not in HALVES:
+        return NotImplemented
+    return product(xp, a, b)
+
+
+@forward("linear")
+def _linear(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
+    """The bias is what the product is added to, so that the sum is rounded once."""
+    arrays = (x, weight) if bias is None else (x, weight, bias)
+    if not all(isinstance(a, xp.ndarray) and a.dtype == x.dtype for a in arrays):
+        return NotImplemented
+    if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
+        return NotImplemented
+    if bias is None:
+        return product(xp, x, weight.T)
+    if bias.shape != weight.shape[:1] or not x.size or not bias.size or x.dtype not in CUDA_TYPES:
+        return NotImplemented
+    y = xp.empty((*x.shape[:-1], bias.size), x.dtype)
+    y[...] = bias
+    return product(xp, x, weight.T, y, add=True)
+
+
+@backward("matmul")
+def _matmul_gradients(
+    xp: Any,
+    g: Array,
+    needed: Sequence[bool],
+    *,
+    x1: Array = None,
+    x2: Array = None,
+    x1_shape: tuple[int, ...] | None = None,
+    x2_shape: tuple[int, ...] | None = None,
+) -> Any:
+    """One product for each; what broadcast is summed by the caller."""
+    first, second = x1_shape or x1.shape, x2_shape or x2.shape
+    if len(first) == 1:
+        g = g[..., None, :] if len(second) > 1 else g[None]
+        x1 = None if x1 is None else x1[None]
+    if len(second) == 1:
+        g = g[..., None]
+        x2 = None if x2 is None else x2[:, None]
+    left = right = None
+    if needed[0]:
+        left = product(xp, g, x2.swapaxes(-1, -2))
+        if left is NotImplemented:
+            return NotImplemented
+        left = left.reshape(left.shape[:-2] + left.shape[-1:]) if len(first) == 1 else left
+    if needed[1]:
+        if len(second) < 3:
+            x1, g = _as_rows(x1), _as_rows(g)
+        right = product(xp, x1.swapaxes(-1, -2), g)
+        if right is NotImplemented:
+            return NotImplemented
+        right = right.reshape(right.shape[:-1]) if len(second) == 1 else right
+    return left, right
+
+
+@backward("linear")
+def _linear_gradients(
+    xp: Any, g: Array, needed: Sequence[bool], *, x: Array = None, weight: Array = None
+) -> Any:
+    """The gradient of the bias is summed by the caller."""
+    dx = product(xp, g, weight) if needed[0] else None
+    dw = product(xp, _as_rows(g).T, _as_rows(x)) if needed[1] else None
+    if dx is NotImplemented or dw is NotImplemented:
+        return NotImplemented
+    return dx, dw, g
+
+
+def _as_rows(x: Array) -> Array:
+    """A stack of matrices as one matrix, a vector as a matrix of one row."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
