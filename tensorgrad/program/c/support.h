@@ -208,25 +208,36 @@ TG float tg_tanh_f(float x) {
     return a < 0.625f ? copysignf(near, x) : x != x ? x : far;
 }
 
-/* 1 ulp: x P(x^2) / Q(x^2) in float64, rounded once; the coefficients of ops/special.py. */
+/* 1 ulp. Below 0.9 a polynomial, x + x P(x^2); beyond, 1 - 2^t, where t is one about a point at
+ * which the logarithm of 1 - erf has few bits: so its distance from a whole number is rounded once.
+ * From 3.95 on the power is less than half of the last bit. */
 TG float tg_erf_f(float x) {
-    double c = x > 4.0f ? 4.0f : x;
-    c = c < -4.0 ? -4.0 : c;
-    double s = c * c;
-    double p = -1.3202355612352765e-08;
-    p = p * s + 4.684802195264565e-06;
-    p = p * s + 0.0003796096144624759;
-    p = p * s + 0.003849608753114666;
-    p = p * s + 0.05431691559778851;
-    p = p * s + 0.18520309414173608;
-    p = p * s + 1.128379169378379;
-    double q = 6.311080557005392e-05;
-    q = q * s + 0.001307570251008126;
-    q = q * s + 0.0154620873500427;
-    q = q * s + 0.11395838208457491;
-    q = q * s + 0.49746538257616524;
-    q = q * s + 1.0;
-    return (float)(c * p / q);
+    float a = fabsf(x), s = a * a;
+    float near = 7.910095882834867e-05f;
+    near = near * s - 0.0008032101904973388f;
+    near = near * s + 0.0051911454647779465f;
+    near = near * s - 0.02685537561774254f;
+    near = near * s + 0.11283622682094574f;
+    near = near * s - 0.3761262893676758f;
+    near = near * s + 0.12837916612625122f;
+    near = near * a + a;
+    float u = (a > 3.95f ? 3.95f : a) - 1.1798171997070312f;
+    float q = 0.0002854932099580765f;
+    q = q * u - 0.002396979834884405f;
+    q = q * u + 0.01207499485462904f;
+    q = q * u - 0.05043978616595268f;
+    q = q * u - 1.2460434436798096f;
+    q = q * u - 4.25015926361084f;
+    float n = rintf(q * u - 3.3926849365234375f), r = q * u + (-3.3926849365234375f - n);
+    float p = 0.0001532858150312677f;
+    p = p * r + 0.001339098671451211f;
+    p = p * r + 0.009618501178920269f;
+    p = p * r + 0.05550359562039375f;
+    p = p * r + 0.24022647738456726f;
+    p = p * r + 0.6931471824645996f;
+    p = p * r + 1.0f;
+    float far = 1.0f - p * tg_power_of_2((int32_t)n);
+    return copysignf(a < 0.9f ? near : far, x);
 }
 
 /* --- random numbers: Philox 4x32-10, as in backend/philox.py (Salmon et al., SC 2011) --- */
