@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.backend import kernels
+from tensorgrad.backend.launch import common
 
 _names: set[str] = set()
 
@@ -29,6 +30,7 @@ def note() -> None:
         return call
 
     kernels.get = get  # type: ignore[assignment]
+    common.forget_plans()
 
 
 def taken() -> list[str]:

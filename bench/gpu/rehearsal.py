@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 from bench.machine import ROOT
 from tensorgrad.backend import kernels
+from tensorgrad.backend.launch import common
 from tensorgrad.program.executors import cuda
 
 #: puts a value in place of an attribute for as long as the rehearsal lasts
@@ -54,6 +55,8 @@ def installed(plants: Sequence[str] = ()) -> Iterator[None]:
         stack.enter_context(patch.dict(cuda._CUBLAS, clear=True))
         for name in ("_expanded", "get", "_module"):  # nothing from before, nor for afterwards
             put(kernels, name, cache(inspect.unwrap(getattr(kernels, name))))
+        common.forget_plans()
+        stack.callback(common.forget_plans)
         if "kernel" in plants:
             _wrong_kernels(Path(stack.enter_context(tempfile.TemporaryDirectory())), put)
         if "capture" in plants:

@@ -12,6 +12,7 @@ from kernel_devices import Cuda
 from standin import cupy_standin
 
 from tensorgrad.backend import cuda_is_available, kernels
+from tensorgrad.backend.launch import common
 
 WHERE = [pytest.param(n, id=f"schedule{n}") for n in emulator.SCHEDULES]
 if cuda_is_available():
@@ -33,7 +34,7 @@ def _cuda(request: pytest.FixtureRequest) -> Iterator[Cuda]:
 
 
 @pytest.fixture
-def cuda(_cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Cuda:
+def cuda(_cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
     """Each device that kernels can run on in turn, with nothing counted yet."""
     _cuda.launched.clear()
     before = kernels.get
@@ -48,4 +49,6 @@ def cuda(_cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Cuda:
         return call
 
     monkeypatch.setattr(kernels, "get", counted)
-    return _cuda
+    common.forget_plans()
+    yield _cuda
+    common.forget_plans()

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from tensorgrad.backend import kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import (
     BACKWARD,
     FORWARD,
+    THREADS,
+    Plan,
     blocks_for,
     contiguous,
     fits,
-    launch,
     per_pack,
+    planned,
 )
 
 #: Rows with a kernel, and the option that is the parameter of their function.
@@ -37,22 +42,35 @@ def parameter(name: str, options: Mapping[str, Any], dtype: Any) -> Any:
     return arithmetic(dtype).type(0.0 if option is None else options[option])
 
 
+@planned
+def _plan(xp: Any, kernel: str, size: int, dtype: np.dtype[Any]) -> Plan:
+    """The plan for so many elements; its argument is the parameter of functions that have none."""
+    grid = (blocks_for(size, per_pack(dtype)),)
+    function = kernels.get(xp, "activation", kernel, dtype)
+    return function, grid, (THREADS,), (arithmetic(dtype).type(0.0),)
+
+
 def _value(name: str) -> Callable[..., Any]:
+    kernel = f"{name}_forward"
+
     def launcher(xp: Any, x: Array, **options: Any) -> Any:
         if not fits(xp, x):
             return NotImplemented
         x = contiguous(xp, x)
         y = xp.empty(x.shape, x.dtype)
         if x.size:
-            grid = (blocks_for(x.size, per_pack(x.dtype)),)
-            scalar = parameter(name, options, x.dtype)
-            launch(xp, "activation", f"{name}_forward", x.dtype, grid, x, y, scalar, x.size)
+            function, grid, block, (scalar,) = _plan(xp, kernel, x.size, x.dtype)
+            if options:
+                scalar = parameter(name, options, x.dtype)
+            function(grid, block, (x, y, scalar, x.size))
         return y
 
     return launcher
 
 
 def _gradient(name: str) -> Callable[..., Any]:
+    kernel = f"{name}_backward"
+
     def launcher(
         xp: Any,
         g: Array,
@@ -68,11 +86,10 @@ def _gradient(name: str) -> Callable[..., Any]:
         g, saved = contiguous(xp, g), contiguous(xp, saved)
         d = xp.empty(g.shape, g.dtype)
         if g.size:
-            grid = (blocks_for(g.size, per_pack(g.dtype)),)
-            scalar = parameter(name, options, g.dtype)
-            launch(
-                xp, "activation", f"{name}_backward", g.dtype, grid, g, saved, d, scalar, g.size
-            )  # fmt: skip
+            function, grid, block, (scalar,) = _plan(xp, kernel, g.size, g.dtype)
+            if options:
+                scalar = parameter(name, options, g.dtype)
+            function(grid, block, (g, saved, d, scalar, g.size))
         return (d,)
 
     return launcher

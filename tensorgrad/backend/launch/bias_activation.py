@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend import kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch import common
@@ -19,6 +21,7 @@ from tensorgrad.backend.launch.common import (
     fits,
     launch,
     per_pack,
+    planned,
 )
 
 #: Blocks that the largest GPU runs at a time; more would only lengthen the second stage.
@@ -55,7 +58,8 @@ class Layout:
 
 def aligned(columns: int, *arrays: Array) -> bool:
     """Whether every row of the matrices begins at a multiple of 16 bytes."""
-    return columns % per_pack(arrays[0].dtype) == 0 and not any(a.data.ptr % 16 for a in arrays)
+    width = columns * arrays[0].itemsize
+    return all((width | a.data.ptr) % 16 == 0 for a in arrays)
 
 
 def summed(xp: Any, partial: Array, dtype: np.dtype[Any]) -> Array:
@@ -68,27 +72,44 @@ def summed(xp: Any, partial: Array, dtype: np.dtype[Any]) -> Array:
     return out
 
 
+@planned
+def _plan(
+    xp: Any, kernel: str, shape: tuple[int, ...], dtype: np.dtype[Any], packed: bool
+) -> tuple[Any, ...]:
+    """The plan of a pass over an array of this shape, a 0, and the shape of the partial sums."""
+    columns = shape[-1]
+    rows = math.prod(shape[:-1])
+    at = Layout(rows, columns, dtype, packed)
+    tail = rows, columns, np.int32(at.across), at.tiles, np.int32(packed)
+    function = kernels.get(xp, "bias_activation", kernel, dtype)
+    zero = arithmetic(dtype).type(0.0)
+    return function, at.grid, (THREADS,), tail, zero, (at.partial_rows, columns)
+
+
 def _value(name: str) -> Callable[..., Any]:
+    kernel = f"bias_{name}_forward"
+
     def launcher(xp: Any, z: Array, bias: Array, **options: Any) -> Any:
         if not fits(xp, z, bias) or bias.shape != z.shape[-1:]:
             return NotImplemented
-        z, bias = contiguous(xp, z), contiguous(xp, bias)
-        y = xp.empty(z.shape, z.dtype)
+        shape, dtype = z.shape, z.dtype
+        if not (z.flags.c_contiguous and bias.flags.c_contiguous):
+            z, bias = contiguous(xp, z), contiguous(xp, bias)
+        y = xp.empty(shape, dtype)
         if z.size:
-            columns = z.shape[-1]
-            rows = z.size // columns
-            at = Layout(rows, columns, z.dtype, aligned(columns, z, y))
-            launch(
-                xp, "bias_activation", f"bias_{name}_forward", z.dtype, at.grid,
-                z, bias, y, parameter(name, options, z.dtype), rows, columns,
-                np.int32(at.across), at.tiles, np.int32(at.packed),
-            )  # fmt: skip
+            packed = not (shape[-1] * z.itemsize | z.data.ptr | y.data.ptr) % 16
+            function, grid, block, tail, scalar, _ = _plan(xp, kernel, shape, dtype, packed)
+            if options:
+                scalar = parameter(name, options, dtype)
+            function(grid, block, (z, bias, y, scalar, *tail))
         return y
 
     return launcher
 
 
 def _gradients(name: str) -> Callable[..., Any]:
+    kernel = f"bias_{name}_backward"
+
     def launcher(
         xp: Any,
         g: Array,
@@ -103,25 +124,24 @@ def _gradients(name: str) -> Callable[..., Any]:
         saved = z if y is None else y
         if bias is not None:
             bias_shape = bias.shape
-        if not fits(xp, g, saved) or saved.shape != g.shape:
+        shape, dtype = g.shape, g.dtype
+        if not fits(xp, g, saved) or saved.shape != shape:
             return NotImplemented
-        if bias_shape not in (None, g.shape[-1:]):
+        if bias_shape not in (None, shape[-1:]):
             return NotImplemented
         bias = saved if bias is None else contiguous(xp, bias)  # not read, where y is saved
-        g, saved = contiguous(xp, g), contiguous(xp, saved)
-        dz = xp.empty(g.shape, g.dtype)
-        columns = g.shape[-1]
+        if not (g.flags.c_contiguous and saved.flags.c_contiguous):
+            g, saved = contiguous(xp, g), contiguous(xp, saved)
+        dz = xp.empty(shape, dtype)
         if not g.size:
-            return dz, xp.zeros(columns, g.dtype)
-        rows = g.size // columns
-        at = Layout(rows, columns, g.dtype, aligned(columns, g, saved, dz))
-        partial = xp.empty((at.partial_rows, columns), arithmetic(g.dtype))
-        launch(
-            xp, "bias_activation", f"bias_{name}_backward", g.dtype, at.grid,
-            g, saved, bias, dz, partial, parameter(name, options, g.dtype), rows, columns,
-            np.int32(at.across), at.tiles, np.int32(at.packed),
-        )  # fmt: skip
-        return dz, summed(xp, partial, g.dtype) if needed[1] else None
+            return dz, xp.zeros(shape[-1], dtype)
+        packed = not (shape[-1] * g.itemsize | g.data.ptr | saved.data.ptr | dz.data.ptr) % 16
+        function, grid, block, tail, scalar, strips = _plan(xp, kernel, shape, dtype, packed)
+        if options:
+            scalar = parameter(name, options, dtype)
+        partial = xp.empty(strips, scalar.dtype)
+        function(grid, block, (g, saved, bias, dz, partial, scalar, *tail))
+        return dz, summed(xp, partial, dtype) if needed[1] else None
 
     return launcher
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,12 +45,34 @@ def _entered(registry: dict[str, Callable[..., Any]], name: str) -> Callable[[La
     return enter
 
 
+#: A kernel, and what it is called with for arrays of one shape and dtype: its grid and block, and
+#: the arguments that are no arrays.
+Plan = tuple[Any, tuple[int, ...], tuple[int, ...], tuple[Any, ...]]
+
+_PLANNED: list[Any] = []
+
+
+def planned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the plans that ``function(xp, *what decides)`` makes."""
+    kept = lru_cache(maxsize=1024)(function)
+    _PLANNED.append(kept)
+    return kept
+
+
+def forget_plans() -> None:
+    """Let go of all plans: the kernels, or what decides about grids, are others from now on."""
+    for kept in _PLANNED:
+        kept.cache_clear()
+
+
 def fits(xp: Any, *arrays: Array) -> bool:
     """Whether all are arrays of one floating dtype that the kernels are compiled for."""
-    first = arrays[0]
-    if not all(isinstance(a, xp.ndarray) and a.dtype == first.dtype for a in arrays):
-        return False
-    return first.dtype in FLOATS
+    kind, dtype = xp.ndarray, None
+    for a in arrays:
+        if type(a) is not kind or (dtype is not None and a.dtype != dtype):
+            return False
+        dtype = a.dtype
+    return dtype in FLOATS
 
 
 def contiguous(xp: Any, array: Array) -> Array:

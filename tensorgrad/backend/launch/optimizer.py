@@ -13,6 +13,7 @@ from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.common import fits, forward, launch
 from tensorgrad.backend.streams import StreamOrder
+from tensorgrad.dtypes import FLOATS
 
 #: Streams for which the addresses last sent are kept, at most.
 _STREAMS = 8
@@ -37,9 +38,9 @@ class Tables:
         self.order.here(xp)
         #: for each stream the addresses last sent, and where they are; replaced as one, for the
         #: sake of threads
-        self._sent: dict[int, tuple[tuple[int, ...], Any]] = {}
+        self._sent: dict[int, tuple[Sequence[int], Any]] = {}
 
-    def arguments(self, xp: Any, arrays: Sequence[Array]) -> tuple[Any, ...]:
+    def arguments(self, xp: Any, addresses: Sequence[int]) -> tuple[Any, ...]:
         """The first arguments of a kernel over these tensors, in the order of their addresses.
 
         The addresses are sent to the device anew if they changed: by a copy that does not wait.
@@ -48,7 +49,6 @@ class Tables:
         order of the stream only.
         """
         stream = self.order.here(xp).ptr
-        addresses = tuple([a.data.ptr for a in arrays])
         sent, pointers = self._sent.get(stream, ((), None))
         if addresses != sent:
             pointers = xp.asarray(np.array(addresses, np.uint64))
@@ -78,18 +78,24 @@ def _prepared(
 ) -> tuple[_Bundle, tuple[Any, ...], Sequence[Array]] | None:
     """The bundle's tables and the first arguments of its kernel; ``None`` if it does not fit.
 
-    And the gradients that they point to, to be kept until the kernel is queued: some are copies.
+    And copies of gradients among those that are pointed to, to be kept until the kernel is queued.
     """
-    if not fits(xp, *params) or not all(p.flags.c_contiguous for p in params):
+    kind, dtype = xp.ndarray, params[0].dtype
+    addresses: list[int] = []
+    copies = []
+    for p, g in zip(params, grads):
+        if type(p) is not kind or p.dtype != dtype or g.dtype != dtype or not p.flags.c_contiguous:
+            return None
+        if not g.flags.c_contiguous:
+            g = xp.ascontiguousarray(g)
+            copies.append(g)
+        addresses += p.data.ptr, g.data.ptr
+    if dtype not in FLOATS:
         return None
-    if any(g.dtype != params[0].dtype for g in grads):
-        return None
-    grads = [g if g.flags.c_contiguous else xp.ascontiguousarray(g) for g in grads]
     if scratch.device is None:
         scratch.device = _Bundle(xp, scratch, [p.size for p in params])
     bundle: _Bundle = scratch.device
-    both = [a for pair in zip(params, grads) for a in pair]
-    return bundle, (*bundle.tables.arguments(xp, both), bundle.starts), grads
+    return bundle, (*bundle.tables.arguments(xp, addresses), bundle.starts), copies
 
 
 @forward("sgd")
@@ -164,7 +170,7 @@ def _gradients(xp: Any, grads: Sequence[Array]) -> tuple[Tables, tuple[Any, ...]
     if not fits(xp, *grads) or not all(g.flags.c_contiguous for g in grads):
         return None
     tables = _tables(xp, tuple([g.size for g in grads]), grads[0].device.id)
-    return tables, tables.arguments(xp, grads)
+    return tables, tables.arguments(xp, [g.data.ptr for g in grads])
 
 
 @forward("total_norm")

@@ -13,12 +13,14 @@ from tensorgrad.backend.launch.common import (
     BACKWARD,
     FORWARD,
     THREADS,
+    Plan,
     backward,
     blocks_for,
     contiguous,
     fits,
     forward,
     launch,
+    planned,
 )
 
 #: Threads at most of a block that has a row; of more elements than they hold, a row is read tile by
@@ -41,6 +43,22 @@ def _threads(columns: int, tile: int) -> int:
     return min(_MOST_THREADS, -(-columns // (32 * tile)) * 32)
 
 
+@planned
+def _row_plan(
+    xp: Any, family: str, name: str, dtype: np.dtype[Any], rows: int, columns: int, one_tile: str,
+    suffix: str,
+) -> Plan:  # fmt: skip
+    tile = _tile(dtype)
+    if columns <= 32 * tile:
+        lanes = _lanes(columns, tile)
+        kernel = kernels.get(xp, family, f"{name}_short{suffix}", dtype)
+        return kernel, (blocks_for(rows * lanes),), (THREADS,), (lanes,)
+    threads = _threads(columns, tile)
+    variant = one_tile if columns <= threads * tile else "_long"
+    kernel = kernels.get(xp, family, f"{name}{variant}{suffix}", dtype)
+    return kernel, (blocks_for(rows * THREADS),), (threads,), ()  # a block for each row
+
+
 def by_rows(
     xp: Any,
     family: str,
@@ -56,18 +74,10 @@ def by_rows(
 
     one_tile: the variant for rows that a block holds in registers.
     """
-    tile = _tile(dtype)
-    if columns <= 32 * tile:
-        lanes = _lanes(columns, tile)
-        blocks = blocks_for(rows * lanes)
-        launch(xp, family, f"{name}_short{suffix}", dtype, (blocks,), *args, lanes)
-        return blocks
-    threads = _threads(columns, tile)
-    variant = one_tile if columns <= threads * tile else "_long"
-    blocks = blocks_for(rows * THREADS)  # one for each row
-    kernel = f"{name}{variant}{suffix}"
-    launch(xp, family, kernel, dtype, (blocks,), *args, block=(threads,))
-    return blocks
+    plan = _row_plan(xp, family, name, dtype, rows, columns, one_tile, suffix)
+    kernel, grid, block, lanes = plan
+    kernel(grid, block, (*args, *lanes))
+    return grid[0]
 
 
 # --- softmax and its logarithm --------------------------------------------------------------------
@@ -129,8 +139,10 @@ for _name in ("softmax", "log_softmax"):
 
 def _labels(xp: Any, labels: Array) -> tuple[Any, str]:
     """The labels as the kernels take them, and the ending of the name of those that do."""
-    if labels.dtype == np.int32:
-        return contiguous(xp, labels), "_32"
+    dtype = labels.dtype
+    if dtype == np.int32 or dtype == np.int64:
+        ending = "_32" if dtype == np.int32 else "_64"
+        return (labels if labels.flags.c_contiguous else contiguous(xp, labels)), ending
     # Of uint64, what is beyond int64 becomes negative: out of range all the same.
     return contiguous(xp, labels.astype(np.int64, copy=False)), "_64"
 
@@ -144,7 +156,8 @@ def _cross_entropy(xp: Any, logits: Array, labels: Array, reduction: str) -> Arr
     """
     if not fits(xp, logits) or not logits.size:
         return NotImplemented
-    logits = contiguous(xp, logits)
+    if not logits.flags.c_contiguous:
+        logits = contiguous(xp, logits)
     labels, suffix = _labels(xp, labels)
     dtype = logits.dtype
     rows, columns = logits.shape
@@ -177,7 +190,8 @@ def _cross_entropy_gradient(
 ) -> Any:
     if r.ndim != 1 or not fits(xp, g, logits):
         return NotImplemented  # the rule serves either kind of r
-    g, logits = contiguous(xp, g), contiguous(xp, logits)
+    if not (g.flags.c_contiguous and logits.flags.c_contiguous):
+        g, logits = contiguous(xp, g), contiguous(xp, logits)
     labels, suffix = _labels(xp, labels)
     rows, columns = logits.shape
     d = xp.empty(logits.shape, logits.dtype)
