@@ -132,6 +132,20 @@ struct alignas(4 * sizeof(E) < 16 ? 4 * sizeof(E) : 16) Quad {
   E at[4];
 };
 
+// Writes a pack by one instruction. Left to itself, the compiler now and then writes its elements
+// one by one.
+template <typename E>
+__device__ __forceinline__ void store_pack(E* to, const Pack<E>& pack) {
+#ifdef __CUDACC__
+  uint32 word[4];
+  memcpy(word, &pack, 16);
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+               :: "l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]) : "memory");
+#else
+  *reinterpret_cast<Pack<E>*>(to) = pack;
+#endif
+}
+
 template <typename E>
 __device__ __forceinline__ bool aligned16(const E* pointer) {
   return (uint64(pointer) & 15u) == 0;

@@ -24,6 +24,10 @@ __device__ __forceinline__ bool rows_aligned16(const T* x, index_t columns) {
 
 // --- teams ---------------------------------------------------------------------------------------
 
+struct Pair {
+  A first, second;
+};
+
 // `size` lanes of a warp, a power of two. All lanes of the warp must call `reduce` together.
 struct Lanes {
   int size, thread;
@@ -33,10 +37,30 @@ struct Lanes {
       value = Op::combine(value, __shfl_xor_sync(WHOLE_WARP, value, offset));
     return value;
   }
+  __device__ __forceinline__ Pair sums(A a, A b) const {
+    return {reduce<Sum>(a), reduce<Sum>(b)};
+  }
 };
 
 struct Block {
   int size, thread;
+  // Two sums at once: the block waits twice and not four times.
+  __device__ __forceinline__ Pair sums(A a, A b) const {
+    __shared__ A partial[2][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    a = warp_reduce<Sum>(a);
+    b = warp_reduce<Sum>(b);
+    if (warps == 1) return {a, b};
+    __syncthreads();  // the last call's sums may still be being read
+    if (lane == 0) {
+      partial[0][warp] = a;
+      partial[1][warp] = b;
+    }
+    __syncthreads();
+    a = lane < warps ? partial[0][lane] : A(0);
+    b = lane < warps ? partial[1][lane] : A(0);
+    return {warp_reduce<Sum>(a), warp_reduce<Sum>(b)};
+  }
   template <typename Op>
   __device__ __forceinline__ A reduce(A value) const {
     return block_reduce<Op>(value);
@@ -109,7 +133,7 @@ __device__ __forceinline__ void store_tile(T* __restrict__ to, int n, Team team,
         Pack<T> out;
 #pragma unroll
         for (int j = 0; j < pack; ++j) out.at[j] = narrow<T>(v[k + j]);
-        *reinterpret_cast<Pack<T>*>(to + i) = out;
+        store_pack(to + i, out);
       }
     }
   } else {
@@ -131,6 +155,18 @@ __device__ __forceinline__ void tiles(index_t columns, int size, Work work) {
     work(start, left < whole ? int(left) : whole);
   }
 }
+
+// Part number `part` of `parts` of a row: whole groups of 32 packs, so that packs stay aligned.
+struct Part {
+  index_t begin, columns;
+
+  __device__ __forceinline__ Part(index_t all, index_t part, index_t parts) {
+    constexpr index_t whole = 32 * Pack<T>::size;
+    const index_t each = ((all + parts - 1) / parts + whole - 1) / whole * whole;
+    begin = part * each < all ? part * each : all;
+    columns = all - begin < each ? all - begin : each;
+  }
+};
 
 // --- the sum of exponentials ---------------------------------------------------------------------
 

@@ -52,12 +52,17 @@ class Usage:
 #: random numbers of which a thread makes one
 PLAIN = frozenset(
     {
-        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "layer_norm_parameters",
-        "rms_norm_parameters", "random_words", "random_integers", "random_normal", "sum_strips",
+        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "random_words",
+        "random_integers", "random_normal", "sum_strips", "sum_strips_of_two",
     }
 )  # fmt: skip
-#: the same for one dtype: a uniform number of 64 bits takes two words
-PLAIN_IN = frozenset({("random_uniform", "float64")})
+#: the same for one dtype: a uniform number of 64 bits takes two words; and kernels that are empty
+PLAIN_IN = frozenset(
+    {
+        ("random_uniform", "float64"), ("layer_norm_backward_wide", "float64"),
+        ("rms_norm_backward_wide", "float64"),
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from mutation import Mutant
 #: The tests of each file, the quickest to tell first.
 TESTS_OF: dict[str, list[str]] = {
     "common.cuh": ["test_softmax.py", "test_activation.py", "test_optimizer.py"],
-    "rows.cuh": ["test_softmax.py", "test_cross_entropy.py"],
+    "rows.cuh": ["test_softmax.py", "test_cross_entropy.py", "test_normalization.py"],
     "elementwise.cuh": ["test_activation.py"],
     "functions.cuh": ["test_activation.py", "test_bias_activation.py"],
     "math.cuh": ["test_activation.py"],
@@ -16,7 +16,7 @@ TESTS_OF: dict[str, list[str]] = {
     "many.cuh": ["test_optimizer.py"],
     "activation.cu": ["test_activation.py"],
     "bias_activation.cu": ["test_bias_activation.py"],
-    "sums.cu": ["test_bias_activation.py"],
+    "sums.cu": ["test_bias_activation.py", "test_normalization.py"],
     "softmax.cu": ["test_softmax.py"],
     "cross_entropy.cu": ["test_cross_entropy.py"],
     "normalization.cu": ["test_normalization.py"],
@@ -93,6 +93,25 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "swapped operand", "rows.cuh", "sum * exp(most - greatest)", "sum * exp(greatest - most)"
+    ),
+    Mutant("dropped part", "rows.cuh", "b = lane < warps ?", "b = lane < 1 ?"),
+    Mutant(
+        "missing barrier",
+        "rows.cuh",
+        "    __syncthreads();  // the last call's sums may still be being read\n",
+        "",
+    ),
+    Mutant(
+        "missing barrier",
+        "rows.cuh",
+        "      partial[1][warp] = b;\n    }\n    __syncthreads();\n",
+        "      partial[1][warp] = b;\n    }\n",
+    ),
+    Mutant(
+        "part too long",
+        "rows.cuh",
+        "columns = all - begin < each ? all - begin : each;",
+        "columns = each;",
     ),
     # --- element by element
     Mutant(
@@ -175,16 +194,19 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "missing barrier",
         "sums.cu",
-        "    sums[warp][lane] = sum;\n    __syncthreads();\n",
-        "    sums[warp][lane] = sum;\n",
+        "  sums[warp][lane] = sum;\n  __syncthreads();\n",
+        "  sums[warp][lane] = sum;\n",
     ),
     Mutant(
         "missing barrier",
         "sums.cu",
-        "    __syncthreads();  // before the next columns overwrite the sums\n",
+        "  __syncthreads();  // before the next columns overwrite the sums\n",
         "",
     ),
-    Mutant("dropped part", "sums.cu", "for (int w = 1; w < 8; ++w)", "for (int w = 1; w < 7; ++w)"),
+    Mutant("dropped part", "sums.cu", "lane < warps ?", "lane < warps - 1 ?"),
+    Mutant("missing guard", "sums.cu", "k < 32 && first + k < columns;", "k < 32;"),
+    Mutant("missing grid stride", "sums.cu", "b += gridDim.x) {", "b += 2 * blocks) {"),
+    Mutant("wrong array", "sums.cu", "second ? other : partial", "second ? partial : other"),
     # --- softmax and cross-entropy
     Mutant("wrong sign", "softmax.cu", "return y * (g - total);", "return y * (g + total);"),
     Mutant("dropped term", "softmax.cu", "return g - exp(y) * total;", "return g - y * total;"),
@@ -224,14 +246,14 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "dropped term",
         "normalization.cu",
-        "h[k] = s * (h[k] - average - z[k] * slope);\n  store_tile",
-        "h[k] = s * (h[k] - z[k] * slope);\n  store_tile",
+        "s * (h[k] - average - z[k] * slope)",
+        "s * (h[k] - z[k] * slope)",
     ),
     Mutant(
         "padding counted",
         "normalization.cu",
-        "team, m, z);  // padded with the mean, so that z is 0 there",
-        "team, A(0), z);",
+        "load_tile<packed>(b.x + at, part.n, team, m, z);",
+        "load_tile<packed>(b.x + at, part.n, team, A(0), z);",
         survives="h, by which z is multiplied, is 0 there as well",
     ),
     Mutant(
@@ -240,11 +262,57 @@ MUTANTS: list[Mutant] = [
         "load_tile<packed>(p.bias + start, n,",
         "load_tile<packed>(p.bias, n,",
     ),
+    Mutant("mean left out", "normalization.cu", "z[k] = (z[k] - m) * s;", "z[k] = z[k] * s;"),
+    Mutant("row counted twice", "normalization.cu", "    if (live) {\n", "    {\n"),
+    Mutant("wrong factor", "normalization.cu", "? w[k] : held[k];", "? held[k] : w[k];"),
     Mutant(
-        "mean left out",
+        "dropped step",
         "normalization.cu",
-        "weight += d * ((widen(x[r * columns + at.column]) - m) * scale[r]);",
-        "weight += d * (widen(x[r * columns + at.column]) * scale[r]);",
+        "offset = team.size; offset < 32;",
+        "offset = team.size; offset < 16;",
+    ),
+    Mutant(
+        "missing barrier",
+        "normalization.cu",
+        "  __syncthreads();\n  for (int c = threadIdx.x;",
+        "  for (int c = threadIdx.x;",
+    ),
+    Mutant(
+        "missing barrier",
+        "normalization.cu",
+        "  __syncthreads();  // before the next sums take the place of these\n",
+        "",
+    ),
+    Mutant("dropped part", "normalization.cu", "for (int w = 1; w < 8;", "for (int w = 1; w < 7;"),
+    Mutant(
+        "wrong window",
+        "normalization.cu",
+        "const index_t to = strip * b.columns + part.begin;",
+        "const index_t to = strip * b.columns;",
+    ),
+    Mutant(
+        "wrong weight",
+        "normalization.cu",
+        "load_weight<packed>(b.weight + column, b.has_weight,",
+        "load_weight<packed>(b.weight + start, b.has_weight,",
+    ),
+    Mutant(
+        "dropped part",
+        "normalization.cu",
+        "for (index_t p = 1; p < parts; ++p)",
+        "for (index_t p = 2; p < parts; ++p)",
+    ),
+    Mutant(
+        "missing grid stride",
+        "normalization.cu",
+        "at < b.rows * b.parts; at += gridDim.x",
+        "at < b.rows * b.parts; at += b.rows * b.parts",
+    ),
+    Mutant(
+        "wrong strip",
+        "normalization.cu",
+        "blockIdx.x / windows, gridDim.x / windows);",
+        "blockIdx.x / windows, gridDim.x);",
     ),
     # --- random numbers
     Mutant("wrong constant", "philox.cuh", "0xBB67AE85u", "0xBB67AE84u"),

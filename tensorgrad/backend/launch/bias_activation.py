@@ -17,9 +17,9 @@ from tensorgrad.backend.launch.common import (
     BACKWARD,
     FORWARD,
     THREADS,
+    Plan,
     contiguous,
     fits,
-    launch,
     per_pack,
     planned,
 )
@@ -62,14 +62,33 @@ def aligned(columns: int, *arrays: Array) -> bool:
     return all((width | a.data.ptr) % 16 == 0 for a in arrays)
 
 
+@planned
+def _sums_plan(xp: Any, name: str, strips: int, columns: int, dtype: np.dtype[Any]) -> Plan:
+    arrays = 2 if name == "sum_strips_of_two" else 1
+    grid = (max(1, min(-(-columns // 32) * arrays, common.MOST_BLOCKS)),)
+    # Each warp of a block adds up some strips; eight to a warp, where there are enough.
+    block = (32 * max(1, min(32, -(-strips // 8))),)
+    return kernels.get(xp, "sums", name, dtype), grid, block, (strips, columns)
+
+
 def summed(xp: Any, partial: Array, dtype: np.dtype[Any]) -> Array:
     """The sums of the columns of ``partial`` [strips, columns], as an array of ``dtype``."""
     strips, columns = partial.shape
     out = xp.empty(columns, dtype)
     if columns:
-        grid = (max(1, min(-(-columns // 32), common.MOST_BLOCKS)),)
-        launch(xp, "sums", "sum_strips", dtype, grid, partial, out, strips, columns)
+        kernel, grid, block, sizes = _sums_plan(xp, "sum_strips", strips, columns, dtype)
+        kernel(grid, block, (partial, out, *sizes))
     return out
+
+
+def summed_two(xp: Any, partial: Array, other: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The same of two arrays of one shape in one launch."""
+    strips, columns = partial.shape
+    out, other_out = xp.empty(columns, dtype), xp.empty(columns, dtype)
+    if columns:
+        kernel, grid, block, sizes = _sums_plan(xp, "sum_strips_of_two", strips, columns, dtype)
+        kernel(grid, block, (partial, other, out, other_out, *sizes))
+    return out, other_out
 
 
 @planned

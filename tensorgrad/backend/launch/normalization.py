@@ -9,9 +9,18 @@ import numpy as np
 
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
-from tensorgrad.backend.launch.bias_activation import Layout, aligned, summed
-from tensorgrad.backend.launch.common import BACKWARD, FORWARD, contiguous, fits, launch
-from tensorgrad.backend.launch.rows import by_rows
+from tensorgrad.backend.launch import common
+from tensorgrad.backend.launch.bias_activation import aligned, summed, summed_two
+from tensorgrad.backend.launch.common import (
+    BACKWARD,
+    FORWARD,
+    THREADS,
+    blocks_for,
+    contiguous,
+    fits,
+    launch,
+)
+from tensorgrad.backend.launch.rows import by_rows, lanes_for, tile_of
 
 
 def _packed(columns: int, *arrays: Array) -> np.int32:
@@ -42,6 +51,71 @@ def _value(name: str) -> Callable[..., Any]:
     return launcher
 
 
+#: Blocks of a pass that adds up over rows, at most: each leaves sums of its own.
+_PERSISTENT = 1024
+
+
+def _blocks(rows: int) -> int:
+    """Blocks for so many rows (or groups of rows): four rows or more to a block, if that leaves
+    enough blocks to occupy a GPU."""
+    most = min(_PERSISTENT, common.MOST_BLOCKS)
+    return max(1, min(most, max(-(-rows // 4), min(rows, 128))))
+
+
+def _held(
+    name: str, dtype: np.dtype[Any], rows: int, columns: int, packed: bool
+) -> tuple[str, int, int, tuple[int, ...]] | None:
+    """Kernel, blocks, threads and further arguments for rows that a team of threads can hold."""
+    tile = tile_of(dtype)
+    if columns <= 32 * tile:
+        lanes = lanes_for(columns, tile)
+        return f"{name}_short", _blocks(-(-rows * lanes // THREADS)), THREADS, (lanes,)
+    threads = -(-columns // (32 * tile)) * 32
+    if packed and dtype.itemsize < 8 and 256 < threads <= 1024:
+        return f"{name}_wide", _blocks(rows), threads, ()
+    return (f"{name}_row", _blocks(rows), threads, ()) if threads <= 512 else None
+
+
+#: Parts of a row at most, where rows are so few that blocks share one.
+_PARTS = 16
+
+
+def _swept(
+    xp: Any, name: str, arrays: tuple[Array, ...], flags: tuple[np.int32, ...], packed: bool,
+    rows: int, columns: int, sums: int,
+) -> list[Array]:  # fmt: skip
+    """Launch what makes dx, and the sums over the rows of each block.
+
+    arrays: g, x, weight, mean, scale, dx. flags: whether there is a weight, and whether dx and the
+    sums are wanted. sums: two arrays of these, or one.
+    """
+    dtype, scale = arrays[1].dtype, arrays[4]
+    held = _held(name, dtype, rows, columns, packed)
+    whole = 512 * tile_of(dtype)
+    windows = -(-columns // whole)
+    strips = max(1, _blocks(rows) // windows) if held is None else held[1]
+    # What is not wanted is not written: scale stands in for the pointer.
+    partial = [xp.empty((strips, columns), scale.dtype) if flags[2] else scale for _ in range(sums)]
+    args = (*arrays, partial[0], partial[-1], *flags, np.int32(packed), rows, columns)
+    if held is not None:
+        kernel, blocks, threads, more = held
+        block = (threads,)
+        launch(xp, "normalization", kernel, dtype, (blocks,), *args, *more, block=block)
+        return partial
+    # 256 blocks make the sums, if there is work for so many
+    parts = max(1, min(_PARTS, 256 // rows, columns // whole))
+    joint = xp.empty((rows, parts, 2), scale.dtype)
+    for kernel, blocks in (
+        ("long", blocks_for(rows * parts * THREADS)),
+        ("apply", windows * strips),
+    ):
+        launch(
+            xp, "normalization", f"{name}_{kernel}", dtype, (blocks,), *args, joint, parts,
+            block=(512,),
+        )  # fmt: skip
+    return partial
+
+
 def _gradients(name: str) -> Callable[..., Any]:
     def launcher(
         xp: Any,
@@ -62,29 +136,20 @@ def _gradients(name: str) -> Callable[..., Any]:
         g, x = contiguous(xp, g), contiguous(xp, x)
         w = x if weight is None else contiguous(xp, weight)
         columns = x.shape[-1]
-        rows = x.size // columns
-        dx = d_weight = d_bias = None
-        if needed[0]:
-            dx = xp.empty(x.shape, x.dtype)
-            by_rows(
-                xp, "normalization", f"{name}_backward", x.dtype, rows, columns,
-                g, x, w, center, scale, dx, np.int32(weight is not None),
-                _packed(columns, g, x, w, dx), rows, columns, one_tile="_row",
-            )  # fmt: skip
-        if any(needed[1:]):
-            at = Layout(rows, columns, x.dtype, packed=False)
-            weights, biases = (
-                xp.empty((at.partial_rows, columns), arithmetic(x.dtype)) for _ in range(2)
-            )
-            launch(
-                xp, "normalization", f"{name}_parameters", x.dtype, at.grid,
-                g, x, center, scale, weights, biases, rows, columns, np.int32(at.across),
-                at.tiles,
-            )  # fmt: skip
-            if needed[1]:
-                d_weight = summed(xp, weights, x.dtype)
-            if needed[2:] and needed[2]:
-                d_bias = summed(xp, biases, x.dtype)
+        dx = xp.empty(x.shape, x.dtype) if needed[0] else None
+        flags = (np.int32(weight is not None), np.int32(needed[0]), np.int32(any(needed[1:])))
+        packed = aligned(columns, g, x, w, *([dx] if needed[0] else []))
+        sums = _swept(
+            xp, f"{name}_backward", (g, x, w, center, scale, x if dx is None else dx), flags,
+            packed, x.size // columns, columns, 2 if name == "layer_norm" else 1,
+        )  # fmt: skip
+        d_weight = d_bias = None
+        if len(needed) > 2 and needed[1] and needed[2]:
+            d_weight, d_bias = summed_two(xp, sums[0], sums[1], x.dtype)
+        elif needed[1]:
+            d_weight = summed(xp, sums[0], x.dtype)
+        elif needed[2:] and needed[2]:
+            d_bias = summed(xp, sums[1], x.dtype)
         return dx, d_weight, d_bias
 
     return launcher

@@ -28,12 +28,12 @@ from tensorgrad.backend.launch.common import (
 _MOST_THREADS = 512
 
 
-def _tile(dtype: np.dtype[Any]) -> int:
+def tile_of(dtype: np.dtype[Any]) -> int:
     """How many elements of a row a thread holds at most: TILE in kernels/rows.cuh."""
     return 4 if dtype.itemsize == 8 else 8
 
 
-def _lanes(columns: int, tile: int) -> int:
+def lanes_for(columns: int, tile: int) -> int:
     """How many lanes of a warp share a row: a power of two that gives each half a tile or less."""
     return min(32, 1 << (-(-2 * columns // tile) - 1).bit_length())
 
@@ -48,9 +48,9 @@ def _row_plan(
     xp: Any, family: str, name: str, dtype: np.dtype[Any], rows: int, columns: int, one_tile: str,
     suffix: str,
 ) -> Plan:  # fmt: skip
-    tile = _tile(dtype)
+    tile = tile_of(dtype)
     if columns <= 32 * tile:
-        lanes = _lanes(columns, tile)
+        lanes = lanes_for(columns, tile)
         kernel = kernels.get(xp, family, f"{name}_short{suffix}", dtype)
         return kernel, (blocks_for(rows * lanes),), (THREADS,), (lanes,)
     threads = _threads(columns, tile)
