@@ -87,6 +87,31 @@ TG uint32 tg_word(int64_t key, int64_t i) {
   return philox_block(uint64(key), uint64(i) >> 2).at[i & 3];
 }
 
+// The words of the elements that a thread has in four steps: w[s] belongs to number i + s * step of
+// the stream. All lanes of a warp call it, and i is their lane more than in the first of them. Four
+// neighbouring lanes need four words of one block in each step. So each makes the block of one step,
+// and they exchange: four times as few blocks as words.
+TG void tg_words(int64_t key, int64_t i, int64_t step, uint32* w) {
+  const int lane = threadIdx.x & 31, mine = lane & 3;
+  if (((i - lane) | step) & 3) {  // the same for all lanes
+#pragma unroll
+    for (int s = 0; s < 4; ++s) w[s] = tg_word(key, i + s * step);
+    return;
+  }
+  Words words = philox_block(uint64(key), uint64(i + mine * step) >> 2);
+#pragma unroll
+  for (int apart = 1; apart < 4; apart *= 2)
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      if (!(k & apart)) {  // lanes with the bit give the lower of the two, the others the upper one
+        uint32 &lower = words.at[k], &upper = words.at[k | apart];
+        const uint32 got = __shfl_xor_sync(WHOLE_WARP, mine & apart ? lower : upper, apart);
+        (mine & apart ? lower : upper) = got;
+      }
+#pragma unroll
+  for (int s = 0; s < 4; ++s) w[s] = words.at[s];
+}
+
 struct Min {
   template <typename R>
   static TG R identity() {
@@ -136,4 +161,17 @@ TG R team_reduce(R value) {
   } else {
     return block_reduce<Op>(value);
   }
+}
+
+// Over the warps of a block of 1024 threads, for each lane by itself; the first warp gets the results.
+template <typename Op, typename R>
+TG R column_reduce(R value) {
+  __shared__ R partial[32][32];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  __syncthreads();  // the last call's results may still be being read
+  partial[warp][lane] = value;
+  __syncthreads();
+  if (warp == 0)
+    for (int w = 1; w < 32; ++w) value = Op::template combine<R>(value, partial[w][lane]);
+  return value;
 }

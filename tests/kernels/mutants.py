@@ -38,6 +38,27 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant("wrong constant", "program.cuh", "    return R(1);\n", "    return R(0);\n"),
     Mutant("wrong place", "program.cuh", ".at[i & 3]", ".at[i & 1]"),
+    Mutant(
+        "missing barrier",
+        "program.cuh",
+        "  __syncthreads();  // the last call's results may still be being read\n",
+        "",
+    ),
+    Mutant(
+        "missing barrier",
+        "program.cuh",
+        "  partial[warp][lane] = value;\n  __syncthreads();\n",
+        "  partial[warp][lane] = value;\n",
+    ),
+    Mutant("dropped part", "program.cuh", "w = 1; w < 32; ++w", "w = 1; w < 31; ++w"),
+    Mutant("wrong step", "program.cuh", "uint64(i + mine * step) >> 2", "uint64(i + step) >> 2"),
+    Mutant(
+        "alignment ignored",
+        "program.cuh",
+        "if (((i - lane) | step) & 3) {",
+        "if (step & 3) {",
+    ),
+    Mutant("wrong order", "program.cuh", "mine & apart ? lower : upper,", "lower,"),
     # --- reductions within a block
     Mutant(
         "missing barrier",

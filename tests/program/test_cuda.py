@@ -25,6 +25,8 @@ import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import kernels
 from tensorgrad.program.executors import c_source, cuda, cuda_source
+from tensorgrad.program.lower import Lowering
+from tensorgrad.program.schedule import Schedule
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,6 +102,50 @@ def test_sums_do_not_drift(shape: tuple[int, int], axis: int | None) -> None:
     np.testing.assert_allclose(host(found), exact.sum(axis=axis), rtol=3e-6)
     factors = (values * np.float32(10.001)).astype(np.float64)
     np.testing.assert_allclose(host(product), factors.prod(axis=axis), rtol=3e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(200_000, 8), (100_000, 64), (20_000, 300), (300, 4096), (9, 64)]
+)
+def test_sums_over_rows_occupy_a_gpu(shape: tuple[int, int]) -> None:
+    """Blocks enough, partial sums that are little beside the input, and no thread with many."""
+    x = tg.zeros(shape)
+    call = tg.compile(lambda x: (tg.tanh(x) * 2.0).sum(axis=0))
+    call(x)
+    lowering = Lowering(call._last().program)
+    seen = {lowering.views[v].storage for v in call._last().program.kept()}
+    schedule = Schedule(lowering.operations, seen, recomputed=False)
+    ((made, _),) = cuda_source.write(schedule).nests.values()
+    threads, size = math.prod(made.grid) * made.block, math.prod(shape)
+    assert threads >= min(1 << 15, size // 4)
+    assert threads <= 1 << 18
+    ((_, partial),) = made.partial
+    assert partial <= max(size // 16, 1 << 19)
+    assert made.end * 32 >= shape[1]
+    assert made.end_block == 1024
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 130), (700,)])
+def test_four_random_words_are_made_at_a_time(shape: tuple[int, ...]) -> None:
+    """They are those of the CPU wherever the generator stands."""
+    x = np.random.default_rng(0).normal(size=shape)
+
+    def f(x: tg.Tensor) -> list[tg.Tensor]:
+        y = tg.dropout(x * 2.0, 0.3)
+        return [y, y.sum(axis=-1, keepdims=True) * y]
+
+    found: dict[str, list[Any]] = {}
+    for device in ("cpu", "cuda"):
+        tg.manual_seed(3)
+        given, call = tg.Tensor(x, dtype=tg.float32, device=device), tg.compile(f)
+        found[device] = [host(y) for _ in range(3) for y in call(given)]
+        tg.random.uniform((3,), device=device)  # so that blocks of four words lie across rows
+        with emulator.scheduled(4):
+            found[device] += [host(y) for y in call(given)]
+    runs_on_cuda(call)
+    assert "tg_words(" in call._last().executor.text
+    for a, b in zip(found["cpu"], found["cuda"], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
 def test_pixels_are_converted_in_passing() -> None:
@@ -495,8 +541,10 @@ def test_kernels_compile(arch: int) -> None:
     compiled(t)
     runs_on_cuda(compiled)
     text = compiled._last().executor.text
-    names = tuple(re.findall(r"void __launch_bounds__\(\d+\) (\w+)", text))
+    names = tuple(re.findall(r"void __launch_bounds__\(\d+, 1\) (\w+)", text))
     assert len(names) > 5
+    assert "tg_words(" in text
+    assert "column_reduce<" in text
     whole = f"{kernels.header('program')}\n{text}"
     # In a process of its own, where CuPy is the real one.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:

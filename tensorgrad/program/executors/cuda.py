@@ -263,7 +263,7 @@ class CudaExecutor(ArenaExecutor):
             add(_Launch(kernel, made.grid, made.block, made.operands, partial))
             if made.end:
                 kernel = self._module.get_function(f"{name}_end")
-                add(_Launch(kernel, (made.end,), 128, made.operands, partial))
+                add(_Launch(kernel, (made.end,), made.end_block, made.operands, partial))
         return found
 
     @staticmethod

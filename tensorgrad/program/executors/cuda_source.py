@@ -12,18 +12,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from tensorgrad.program.executors.c_source import (
     ROWS_IN_ORDER,
     NestWriter,
     Operand,
     accumulated,
     has_axes,
+    literal,
     neutral_of,
     type_of,
     wide_of,
 )
+from tensorgrad.program.functions import number_type
 from tensorgrad.program.ir import Program
-from tensorgrad.program.loop_ir import EPILOGUE, POINT, ROW, Map, Reduce
+from tensorgrad.program.loop_ir import EPILOGUE, POINT, ROW, Map, Reduce, View
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule
 
@@ -33,8 +37,17 @@ _THREADS = 128  # of a block, unless a row needs more
 _STEPS = 16
 # Blocks that are launched at most; they step through what is left.
 _BLOCKS = 2048
-# Teams that leave partial sums over the rows: few enough to be added up quickly.
-_PARTIAL_TEAMS = 256
+# Blocks of a flat loop that leave partial results.
+_PARTIAL_BLOCKS = 1024
+# Threads that add up over rows: enough to keep the largest GPU busy with few rows; and with many,
+# of which each team then has _PARTIAL_ROWS or more, so that partial sums are a small part of what
+# is read.
+_FEW_THREADS = 1 << 17
+_MANY_THREADS = 1 << 18
+_PARTIAL_ROWS = 32
+# Threads of the kernels that add up partial results, and columns of a block there.
+_END_THREADS = 1024
+_END_COLUMNS = 32
 _OPERATIONS = {"+": "Sum", "*": "Product", "max": "Max", "min": "Min"}
 
 
@@ -43,7 +56,7 @@ class KernelText:
     """The text of a nest's kernels, with ``@`` for the name, and how they are launched.
 
     partial: C type and number of elements of each array of partial results.
-    end: the grid of the kernel ``@_end``, which follows; 0 if there is none.
+    end: the grid of the kernel ``@_end``, which follows; 0 if there is none. end_block: its block.
     """
 
     text: str
@@ -52,6 +65,7 @@ class KernelText:
     block: int
     partial: list[tuple[str, int]]
     end: int
+    end_block: int
 
 
 class KernelWriter(NestWriter):
@@ -79,8 +93,35 @@ class KernelWriter(NestWriter):
         self.room = math.inf  # they lie in registers
         self.in_registers = self.steps <= _STEPS
         self.totals: list[str] = []  # statements after all rows
-        self.column_partial = False
+        #: arrays of random words, and the statements that draw them before a phase's columns
+        self.words: list[str] = []
+        self.drawn: list[list[str]] = [[] for _ in range(self.last + 1)]
+        self.column_partial = any(
+            type(m) is Reduce and nest.level[m] != ROW and has_axes(m.out) for m in nest.members
+        )
+        self.grid, self.teams = self._shared_out()
         self.scalar_end: list[str] = []
+
+    def _shared_out(self) -> tuple[tuple[int, int], int]:
+        """The grid, and how many teams share the rows."""
+        block = max(self.width, _THREADS)
+        if self.flat:
+            most = _PARTIAL_BLOCKS if self._leaves_partial() else _BLOCKS
+            blocks = min(most, -(-self.columns // (4 * block)))
+            return (blocks, 1), blocks
+        per_block = block // self.width
+        limit = _BLOCKS * per_block
+        if self.column_partial:
+            across = self.width * self.chunks
+            limit = max(
+                min(1024, _FEW_THREADS // across),
+                min(_MANY_THREADS // across, self.rows // _PARTIAL_ROWS),
+            )
+        blocks = -(-min(self.rows, limit) // per_block)
+        return (blocks, self.chunks), blocks * per_block
+
+    def _leaves_partial(self) -> bool:
+        return any(type(m) is Reduce and self.nest.level[m] != ROW for m in self.nest.members)
 
     # --- where things are ---------------------------------------------------------------------
 
@@ -98,6 +139,37 @@ class KernelWriter(NestWriter):
             self.late.append(f"if (threadIdx.x == 0) {target} = {name};")
         else:
             self.row[phase].append(f"if (lane == 0) {target} = {name};")
+
+    # --- random numbers -----------------------------------------------------------------------
+
+    def _text(self, m: Map, level: str, phase: int) -> str:
+        """The expression of ``m``; of random words one that four columns share."""
+        steps = m.inputs[-1]
+        single = isinstance(steps, np.generic) and steps == 1
+        if m.name != "word" or level != POINT or not (single and (self.flat or self.in_registers)):
+            return super()._text(m, level, phase)
+        key, position = (self._scalar(m, k, phase) for k in range(2))
+        name = f"w{len(self.words)}"
+        first = "c" if self.rows == 1 else f"r * {self.columns} + c"
+        step = "thread_count()" if self.flat else str(self.width)
+        many = 4 if self.flat else -(-self.steps // 4) * 4
+        self.words.append(name)
+        self.drawn[phase] += [
+            f"uint32 {name}[{many}];",
+            "#pragma unroll",
+            f"for (int k = 0; k < {many}; k += 4) {{",
+            f"    const index_t c = {self._column('k')};",
+            f"    tg_words({key}, {position} + {first}, {step}, {name} + k);",
+            "}",
+        ]
+        return f"{name}[k]"
+
+    def _scalar(self, m: Map, k: int, phase: int) -> str:
+        """Input number ``k`` of ``m``, a number for all points."""
+        x = m.inputs[k]
+        if type(x) is View:
+            return self._operand(m, [v for v in m.inputs if type(v) is View].index(x), POINT, phase)
+        return literal(x.item(), number_type(x.dtype))
 
     # --- reductions ---------------------------------------------------------------------------
 
@@ -120,7 +192,9 @@ class KernelWriter(NestWriter):
             return
         n = len(self.partial)
         if has_axes(m.out):  # over all axes but the last
-            self.partial.append((ctype, self.columns))
+            # Equal factors are rounded alike, and a product would drift with the number of teams.
+            own = wide_of(m) if m.kind == "*" else ctype
+            self.partial.append((own, self.columns))
             self._add_up_columns(m, n, x, ctype, phase)
             return
         self.partial.append((ctype, 1))
@@ -149,7 +223,6 @@ class KernelWriter(NestWriter):
             self.late.append(f"if (threadIdx.x == 0) {target} = {acc};")
 
     def _add_up_columns(self, m: Reduce, n: int, x: str, ctype: str, phase: int) -> None:
-        self.column_partial = True
         start = neutral_of(m)
         mine = f"a{n}[team * {self.columns} + c]"
         if self.in_registers:
@@ -157,7 +230,7 @@ class KernelWriter(NestWriter):
             self.begin.append(f"{own} c{n}[{self.steps}];")
             self.begin.append(f"for (int k = 0; k < {self.steps}; ++k) c{n}[k] = {start};")
             self.column[phase].append(accumulated(m.kind, f"c{n}[k]", x))
-            if m.kind == "+" and self.rows > ROWS_IN_ORDER * _PARTIAL_TEAMS:
+            if m.kind == "+" and self.rows > ROWS_IN_ORDER * self.teams:
                 self.begin.append(f"{ctype} d{n}[{self.steps}];")
                 self.begin.append(f"for (int k = 0; k < {self.steps}; ++k) d{n}[k] = 0;")
                 loop = f"for (int k = 0; k < {self.steps}; ++k)"
@@ -170,25 +243,52 @@ class KernelWriter(NestWriter):
             self.column[phase].append(accumulated(m.kind, mine, x))
         if m in self.nest.stored:
             target = self._start(m.out)
+            wide, here = wide_of(m), f"a{n}[k * {self.columns} + c]"
             self.combine += [
-                f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{",
-                f"    {wide_of(m)} s = a{n}[c];",
-                f"    for (index_t k = 1; k < teams; ++k) "
-                f"{accumulated(m.kind, 's', f'a{n}[k * {self.columns} + c]')}",
-                f"    {target}[c] = s;",
-                "}",
+                f"{{ {wide} s = {start};",
+                f"if (c < {self.columns})",
+                "#pragma unroll 8",
+                f"for (index_t k = warp; k < teams; k += {_END_THREADS // _WARP}) "
+                f"{{ {accumulated(m.kind, 's', here)} }}",
+                f"s = column_reduce<{_OPERATIONS[m.kind]}>(s);",
+                f"if (warp == 0 && c < {self.columns}) {target}[c] = s; }}",
             ]
 
     # --- the whole ----------------------------------------------------------------------------
 
+    def _column(self, step: str) -> str:
+        """The column that a thread has in a step."""
+        if self.flat:
+            return f"base + {step} * thread_count()"
+        first = f"(blockIdx.y * {self.steps} + {step})" if self.chunks > 1 else step
+        return f"lane + index_t({first}) * {self.width}"
+
     def _over_columns(self, inner: list[str]) -> list[str]:
-        first = f"(blockIdx.y * {self.steps} + k)" if self.chunks > 1 else "k"
         return [
             *(["#pragma unroll"] if self.in_registers else []),
             f"for (int k = 0; k < {self.steps}; ++k) {{",
-            f"    const index_t c = lane + index_t({first}) * {self.width};",
+            f"    const index_t c = {self._column('k')};",
             f"    if (c < {self.columns}) {{",
             *[f"        {text}" for text in inner],
+            "    }",
+            "}",
+        ]
+
+    def _flat_loop(self, inner: list[str]) -> list[str]:
+        if not self.words:
+            head = f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{"
+            return [head, *[f"    {text}" for text in inner], "}"]
+        # Whole warps go on together, as they exchange words.
+        return [
+            f"for (index_t base = thread_number(); base - (threadIdx.x & 31) < {self.columns}; "
+            "base += 4 * thread_count()) {",
+            *[f"    {text}" for text in self.drawn[0]],
+            "#pragma unroll",
+            "    for (int k = 0; k < 4; ++k) {",
+            f"        const index_t c = {self._column('k')};",
+            f"        if (c < {self.columns}) {{",
+            *[f"            {text}" for text in inner],
+            "        }",
             "    }",
             "}",
         ]
@@ -201,11 +301,7 @@ class KernelWriter(NestWriter):
         body += [text for head, text in self.row_pointers if head]
         if self.flat:
             inner = self.column[0] + self.column_end[0]
-            body += self.row[0]
-            body.append(
-                f"for (index_t c = thread_number(); c < {self.columns}; c += thread_count()) {{"
-            )
-            body += [f"    {text}" for text in inner] + ["}"] + self.row_end[0]
+            body += self.row[0] + self._flat_loop(inner) + self.row_end[0]
         else:
             body.append(f"for (index_t r = team; r < {self.rows}; r += teams) {{")
             body += [f"    {text}" for text in self._row_indices()]
@@ -213,7 +309,7 @@ class KernelWriter(NestWriter):
             for m, name in self.kept.items():
                 body.append(f"    {type_of(m.out)} {name}[{self.steps}];")
             for phase in range(self.last + 1):
-                body += [f"    {text}" for text in self.row[phase]]
+                body += [f"    {text}" for text in self.row[phase] + self.drawn[phase]]
                 inner = self.column[phase] + self.column_end[phase]
                 if inner:
                     body += [f"    {text}" for text in self._over_columns(inner)]
@@ -226,15 +322,7 @@ class KernelWriter(NestWriter):
         body += self.totals
         block = max(self.width, _THREADS)
         per_block = block // self.width
-        if self.flat:
-            grid = (min(_BLOCKS, -(-self.columns // (4 * block))), 1)
-            if self.partial:
-                grid = (min(4 * _PARTIAL_TEAMS, grid[0]), 1)
-            teams = grid[0]
-        else:
-            limit = _PARTIAL_TEAMS if self.column_partial else _BLOCKS * per_block
-            grid = (-(-min(self.rows, limit) // per_block), self.chunks)
-            teams = grid[0] * per_block
+        grid, teams = self.grid, self.teams
         pieces = teams * self.chunks
         params = self._parameters()
         team = "blockIdx.x" if per_block == 1 else f"thread_number() / {self.width}"
@@ -244,20 +332,24 @@ class KernelWriter(NestWriter):
             "(void)lane, (void)team, (void)teams;",
         ]
         text = _kernel_text("@", block, params, [*head, *body])
-        end = 0
+        end, end_block = 0, _THREADS
         if self.combine or self.scalar_end or self.late:
-            end = -(-self.columns // _THREADS) if self.combine else 1
+            end = -(-self.columns // _END_COLUMNS) if self.combine else 1
+            if self.combine or pieces > _THREADS:
+                end_block = _END_THREADS
             tail = [
                 f"const index_t teams = {teams}, pieces = {pieces};",
-                "(void)teams, (void)pieces;",
+                f"const index_t c = index_t(blockIdx.x) * {_END_COLUMNS} + threadIdx.x % {_WARP};",
+                f"const int warp = threadIdx.x / {_WARP};",
+                "(void)teams, (void)pieces, (void)c, (void)warp;",
                 *self.combine,
                 "if (blockIdx.x != 0) return;",
                 *self.scalar_end,
                 *self.late,
             ]
-            text += _kernel_text("@_end", _THREADS, params, tail)
+            text += _kernel_text("@_end", end_block, params, tail)
         partial = [(ctype, teams * n if n > 1 else pieces) for ctype, n in self.partial]
-        return KernelText(text, self.operands(), grid, block, partial, end)
+        return KernelText(text, self.operands(), grid, block, partial, end, end_block)
 
     def _parameters(self) -> str:
         pointers = [
@@ -297,6 +389,6 @@ def source_of(program: Program) -> str:
 def _kernel_text(name: str, block: int, params: str, body: list[str]) -> str:
     lines = "\n    ".join(body)
     return (
-        f'extern "C" __global__ void __launch_bounds__({block}) {name}({params}) {{\n'
+        f'extern "C" __global__ void __launch_bounds__({block}, 1) {name}({params}) {{\n'
         f"    {lines}\n}}\n"
     )
