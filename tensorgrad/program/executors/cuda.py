@@ -12,6 +12,7 @@ import ctypes
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifet
 from tensorgrad.program.executors import cuda_source
 from tensorgrad.program.executors.c_source import Operand
 from tensorgrad.program.functions import C_TYPES
-from tensorgrad.program.ir import Program
+from tensorgrad.program.ir import Program, Value
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule
@@ -46,6 +47,8 @@ _PATIENCE = 8
 _WORKSPACE = 32 << 20
 # For how many streams workspaces, and graphs of a program, are kept at most.
 _STREAMS = 4
+# Bytes of a result whose memory is kept for the next ones; larger ones have new memory each time.
+_RESULT = 1 << 20
 
 
 def _loaded(name: str) -> Any:
@@ -176,6 +179,9 @@ class CudaExecutor(ArenaExecutor):
         self._order.here(self._xp)
         #: by the address of the stream that they are launched on; the stream is kept with them
         self._graphs: dict[int, tuple[Any, list[Any]]] = {}
+        #: of each result the arrays that were handed out last, and views of where they are made
+        self._results: list[list[Any]] = [[] for _ in program.results]
+        self._shown_results: dict[int, Any] = {}
         self._replays = 0
         self._captures = 0
         self._cublas: Cublas | None = None
@@ -364,6 +370,7 @@ class CudaExecutor(ArenaExecutor):
 
     def _put(self, storage: Storage, memory: Any) -> None:
         super()._put(storage, memory)
+        self._shown_results = {}
         self._moved()
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -382,10 +389,33 @@ class CudaExecutor(ArenaExecutor):
             for number in range(len(self._segments)):
                 self._run_segment(number, stream)
             self._replays += 1
-            results = [self._array(self._views[v]).copy() for v in self.program.results]
+            results = [self._result(k, v) for k, v in enumerate(self.program.results)]
             return results, [None if e is None else self._gradient(*e) for e in self._gradients]
         finally:
             self._finish(True)
+
+    def _result(self, number: int, v: Value) -> Any:
+        """A copy of a result, which is the caller's, in memory that nobody holds any more.
+
+        A loop holds the last result while the next one is made: so there are two to take turns.
+        """
+        view = self._views[v]
+        source = self._shown_results.get(number)
+        if source is None:
+            source = self._array(view)
+            if view.storage.role == "temporary":  # what lies outside may be elsewhere next time
+                self._shown_results[number] = source
+        if source.nbytes > _RESULT:
+            return source.copy()
+        held = self._results[number]
+        for array in held:
+            if getrefcount(array) <= 3:  # here, in the list, and in the call
+                break
+        else:
+            array = self._xp.empty(view.shape, view.dtype)
+            held[:] = [*held, array][-2:]
+        array[...] = source
+        return array
 
     def _send_scalars(self) -> None:
         """Learning rates and positions of generators, where they have changed."""

@@ -1,0 +1,114 @@
+"""How much the host does in a step on a GPU: upper bounds, counted as bench/host.py says.
+
+Everything is the real CUDA path on the stand-in for CuPy, kernels run by the emulator. Whoever
+makes a step do more has to raise a bound here; whoever makes it do less should lower it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator import emulator
+from standin import cupy_standin
+from standin.cupy_standin import log
+
+import tensorgrad as tg
+from bench import host
+from bench.gpu import rehearsal
+from tensorgrad import nn, optim
+
+pytestmark = pytest.mark.skipif(emulator.available() is not None, reason="the emulator is missing")
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+def test_eager_steps(optimizer: str) -> None:
+    """In float32: by phase, what is called and what is launched."""
+    with cupy_standin.installed():
+        counter = host.counted(optimizer, half=False, compiled=False)
+    phases = {name: part.python for name, part in counter.phases.items()}
+    limits = {"zero_grad": 1, "forward": 104, "loss": 26, "backward": 144, "optimizer": 22}
+    assert all(phases[name] <= limit for name, limit in limits.items()), phases
+    launches = {name: part.launches for name, part in counter.phases.items()}
+    limits = {"zero_grad": 0, "forward": 6, "loss": 2, "backward": 12, "optimizer": 1}
+    assert all(launches[name] <= limit for name, limit in limits.items()), launches
+    total = counter.total()
+    assert total.python <= host.FIRST[optimizer] / 3
+    assert (total.waits, total.graphs) == (0, 0)
+    assert total.allocations <= 23
+    assert total.uploads <= 1  # addresses of gradients, where they are others than before
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+def test_compiled_steps(optimizer: str) -> None:
+    """One graph, copies of the two arguments and of the result, and no memory."""
+    with rehearsal.installed():
+        total = host.counted(optimizer, half=False, compiled=True).total()
+    assert (total.graphs, total.launches) == (1, 3)
+    assert (total.allocations, total.uploads, total.waits) == (0, 0, 0)
+    assert total.python <= 280
+
+
+def test_hooks_are_called_and_the_current_device_is_left_as_it_was() -> None:
+    """Beside the short ways of dispatch and of the backward pass."""
+    with cupy_standin.installed() as xp:
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).to("cuda:1")
+        x = tg.Tensor(np.ones((5, 3), np.float32), device="cuda:1")
+        labels = tg.Tensor(np.arange(5) % 2, device="cuda:1")
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        seen = []
+        loss = nn.functional.cross_entropy(model(x), labels)
+        loss.register_hook(lambda g: seen.append(float(g)))
+        loss.backward()
+        optimizer.step()
+        assert seen == [1.0]
+        assert xp.cuda.runtime.getDevice() == 0
+        assert {p.device for p in model.parameters()} == {"cuda:1"}
+
+
+def test_the_seed_is_shared_and_stays_1() -> None:
+    """A loss begins with a 1 that nobody may write to: whoever could gets one of their own."""
+    with cupy_standin.installed():
+        w: Any = tg.Tensor(np.eye(2, dtype=np.float32), device="cuda", requires_grad=True)
+        labels = tg.Tensor(np.arange(2), device="cuda")
+
+        def loss() -> Any:
+            return nn.functional.cross_entropy(w, labels)
+
+        log.clear()
+        loss().backward()
+        before = w.grad.numpy()
+        hooked = loss()
+        hooked.register_hook(lambda g: g.multiply_(3.0) if hasattr(g, "multiply_") else g * 3.0)
+        hooked.backward()
+        w.grad = None
+        kept = loss()
+        kept.retain_grad()
+        kept.backward()
+        kept.grad.copy_(7.0)
+        w.grad = None
+        loss().backward()
+        np.testing.assert_array_equal(w.grad.numpy(), before)
+
+
+def test_results_of_programs_take_turns_where_nobody_keeps_them() -> None:
+    with rehearsal.installed():
+        x = tg.Tensor(np.arange(4.0), device="cuda")
+        call = tg.compile(lambda x: ((x * 2.0).sum(), x + 1.0))
+        for _ in range(10):
+            found = call(x)
+        log.clear()
+        for _ in range(5):
+            found = call(x)  # the 16th is checked
+        assert log.allocations == 0
+        kept = [call(x * float(k)) for k in range(9)]
+        views = [y[1:] for _, y in kept]
+        sums = [float(total) for total, _ in kept]
+        assert sums == [12.0 * k for k in range(9)]
+        del kept, found
+        more = [call(x) for _ in range(4)]
+        assert [v.numpy().tolist() for v in views] == [
+            [k + 1, 2 * k + 1, 3 * k + 1] for k in range(9)
+        ]
+        assert all(float(total) == 12.0 for total, _ in more)
