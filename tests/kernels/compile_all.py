@@ -48,21 +48,17 @@ class Usage:
         return self.spill_stores + self.spill_loads
 
 
-#: kernels that access one element at a time by design: sums of few numbers, scattered rows, and
-#: random numbers of which a thread makes one
+#: kernels that access one element at a time by design: sums of few numbers, and scattered rows
 PLAIN = frozenset(
     {
-        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "random_words",
-        "random_integers", "random_normal", "sum_strips", "sum_strips_of_two",
+        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "sum_strips",
+        "sum_strips_of_two",
     }
 )  # fmt: skip
-#: the same for one dtype: a uniform number of 64 bits takes two words; and kernels that are empty
+#: those that are empty for one dtype
 PLAIN_IN = frozenset(
-    {
-        ("random_uniform", "float64"), ("layer_norm_backward_wide", "float64"),
-        ("rms_norm_backward_wide", "float64"),
-    }
-)  # fmt: skip
+    {("layer_norm_backward_wide", "float64"), ("rms_norm_backward_wide", "float64")}
+)
 
 
 @dataclass(frozen=True)

@@ -346,16 +346,35 @@ MUTANTS: list[Mutant] = [
         "first.at[(skip + j) & 3]",
     ),
     Mutant("guard missing", "philox.cuh", "if (i >= 0 && i < n) work(", "if (i < n) work("),
-    Mutant("wrong branch", "random.cu", "normal_from(u, a, p & 1)", "normal_from(u, a, !(p & 1))"),
+    Mutant("wrong branch", "random.cu", "quarter & 1 ? s : c,", "quarter & 1 ? c : s,"),
+    Mutant("wrong sign", "random.cu", "(quarter + 1) & 2 ? -x", "quarter & 2 ? -x"),
+    Mutant("rest left out", "random.cu", "pi_low + third, pi * turn_low", "third, 0.0f"),
+    Mutant("log of 0", "random.cu", "float(word + 1), rest", "float(word), rest"),
     Mutant(
-        "log of 0", "random.cu", "(double(w.at[0]) + 1.0) * 0x1p-32", "double(w.at[0]) * 0x1p-32"
+        "digits lost",
+        "random.cu",
+        "  if (word >> 31) {",
+        "  if (false) {",
     ),
     Mutant(
         "wrong bits",
         "random.cu",
-        "uint64(w.at[1]) << 32 | w.at[0];",
-        "uint64(w.at[0]) << 32 | w.at[1];",
+        "uint64(upper) << 32 | lower;",
+        "uint64(lower) << 32 | upper;",
     ),
+    Mutant("guard missing", "random.cu", "if (first >= 0) work(", "work("),
+    Mutant("guard missing", "random.cu", "if (first + 1 < n) work(", "work("),
+    Mutant(
+        "guard missing", "random.cu", "if (first + j >= 0 && first + j < n)", "if (first + j < n)"
+    ),
+    Mutant(
+        "alignment ignored",
+        "random.cu",
+        "if (together && skip == 0 && first + 4 <= n) {",
+        "if (skip == 0 && first + 4 <= n) {",
+        survives="what is drawn into begins at the start of an allocation",
+    ),
+    Mutant("wrong block", "random.cu", "((position - odd) & ~uint64(3)) + odd", "position"),
     Mutant(
         "guard off by one",
         "dropout.cu",

@@ -24,6 +24,11 @@ def _word(number: int) -> np.uint64:
     return np.uint64(number)
 
 
+def _made_at_once(dtype: Any) -> int:
+    """How many numbers a thread makes: what one block of four words gives."""
+    return 4 if dtype.itemsize < 8 else 2
+
+
 @forward("random.uniform")
 def _uniform(
     xp: Any, like: Array, key: int, position: int, shape: Any, dtype: Any, low: float, high: float
@@ -31,8 +36,7 @@ def _uniform(
     out = xp.empty(shape, dtype)
     if out.size:
         real = arithmetic(dtype).type
-        # a thread makes what one block of four words gives
-        grid = (blocks_for(out.size, 4 if dtype.itemsize < 8 else 1),)
+        grid = (blocks_for(out.size, _made_at_once(dtype)),)
         launch(
             xp, "random", "random_uniform", dtype, grid, out, _word(key), _word(position),
             real(high - low), real(low), np.int32((low, high) == (0.0, 1.0)), out.size,
@@ -47,8 +51,9 @@ def _normal(
     out = xp.empty(shape, dtype)
     if out.size:
         real = arithmetic(dtype).type
+        grid = (blocks_for(out.size, _made_at_once(dtype)),)
         launch(
-            xp, "random", "random_normal", dtype, (blocks_for(out.size),), out, _word(key),
+            xp, "random", "random_normal", dtype, grid, out, _word(key),
             _word(position), real(std), real(mean), out.size,
         )  # fmt: skip
     return out
@@ -61,7 +66,7 @@ def _randint(
     out = xp.empty(shape, np.int64)
     if out.size:
         launch(
-            xp, "random", "random_integers", float32, (blocks_for(out.size),), out, _word(key),
+            xp, "random", "random_integers", float32, (blocks_for(out.size, 2),), out, _word(key),
             _word(position), low, _word(high - low), out.size,
         )  # fmt: skip
     return out.astype(dtype, copy=False)
@@ -71,7 +76,7 @@ def _randint(
 def _permutation(xp: Any, like: Array, key: int, position: int, n: int) -> Array:
     words = xp.empty(n, np.uint64)
     if n:
-        grid = (blocks_for(n),)
+        grid = (blocks_for(n, 2),)
         launch(
             xp, "random", "random_words", float32, grid, words, _word(key), _word(position), n
         )  # fmt: skip
