@@ -112,6 +112,14 @@ TG void tg_words(int64_t key, int64_t i, int64_t step, uint32* w) {
   for (int s = 0; s < 4; ++s) w[s] = words.at[s];
 }
 
+// 16-bit floats are numbers of float outside of memory.
+using tg_half = f16;
+using tg_bfloat = bf16;
+TG float tg_half_is(tg_half h) { return widen(h); }
+TG tg_half tg_half_of(float x) { return narrow<f16>(x); }
+TG float tg_bfloat_is(tg_bfloat h) { return widen(h); }
+TG tg_bfloat tg_bfloat_of(float x) { return narrow<bf16>(x); }
+
 struct Min {
   template <typename R>
   static TG R identity() {

@@ -15,7 +15,7 @@ import numpy as np
 from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes, versions
-from tensorgrad.backend import BACKENDS, is_array
+from tensorgrad.backend import BACKENDS, gemm, is_array
 from tensorgrad.backend.base import Array
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
@@ -422,7 +422,10 @@ class _BackwardPass:
                 return rule.eager(g, *saved)
         in_parts = rule.gives_parts and not self.observers
         if g.dtype in HALVES and node.op is not CAST and not in_parts:
-            return _in_float32(rule, g, saved)  # the gradient of a cast has the dtype of its input
+            # The gradient of a cast has the dtype of its input; cuBLAS multiplies 16-bit floats.
+            on_host = isinstance(g.data if self.dispatched else g, ndarray | np.generic)
+            if on_host or node.op.kernel not in gemm.ROWS:
+                return _in_float32(rule, g, saved)
         return (rule.function if self.observers else rule.eager)(g, *saved)
 
     def _accumulate_leaves(self) -> None:

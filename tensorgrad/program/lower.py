@@ -253,9 +253,10 @@ class Lowering:
         return self._reshaped(self.copy(x), shape) if found is None else found
 
     def matmul(self, a: View, b: View) -> View:
-        """The matrix product of two stacks."""
+        """The matrix product of two stacks; that of 16-bit floats is one of float32."""
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        out = self.new((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+        dtype = float32 if a.dtype in HALVES else a.dtype
+        out = self.new((*batch, a.shape[-2], b.shape[-1]), dtype)
         a, b = a.broadcast((*batch, *a.shape[-2:])), b.broadcast((*batch, *b.shape[-2:]))
         if self.program.on_host:
             a, b = (x if gemm.leading(x.shape, x.strides) else self.copy(x) for x in (a, b))
@@ -267,6 +268,17 @@ class Lowering:
                 raise NotFollowedError("a matrix is too large for cuBLAS")
         self.operations.append(Product(out, a, b, self.where))
         return out
+
+    def _rounded_product(self, x: View, half: np.dtype[Any]) -> View | None:
+        """``x`` rounded to 16 bits by the product that it is, the last operation; ``None`` if it
+        is none: cuBLAS rounds as it writes, so that no more than that is written."""
+        last = self.operations[-1] if self.operations else None
+        if type(last) is not Product or last.out.storage is not x.storage:
+            return None
+        if last.a.dtype != half or not x.contiguous or x.size != last.out.size:
+            return None
+        out = last.out = self.new(last.out.shape, half)
+        return View(out.storage, x.shape, x.strides)
 
     def check(self, labels: View, low: int, high: int, axis: int | None) -> None:
         """The program stops unless the labels lie in [low, high)."""
@@ -383,7 +395,7 @@ class Lowering:
         except KeyError as error:
             raise CompileError(f"{i.op.name} uses what only a kernel computes") from error
         dtypes = {v.dtype for v in (*i.values(), *i.outputs)}
-        if not dtypes <= C_TYPES.keys() or (dtypes & HALVES and not self.program.on_host):
+        if not dtypes <= C_TYPES.keys():
             return self._call(i, inputs, "of its element type")
         if not all(math.prod(v.shape) for v in i.outputs):
             return self._call(i, inputs, "there are no elements")
@@ -427,7 +439,11 @@ class Lowering:
         if isinstance(value, str):
             value = functools.partial(_named, value)
         halves = [x.dtype for x in inputs if type(x) is View and x.dtype in HALVES]
-        if halves and i.op.half_in_float32:
+        if halves and i.op.kernel in gemm.ROWS and not self.program.on_host:
+            made = value(xp, *given, **attrs)
+            view = self._rounded_product(made.elements, halves[-1])
+            made = _rounded(made, halves[-1]) if view is None else xp.input(view)
+        elif halves and i.op.half_in_float32:
             made = _in_float32(value, xp, given, attrs, halves[-1])
         else:
             made = value(xp, *given, **attrs)

@@ -1264,14 +1264,16 @@ class SymbolicNamespace(Namespace):
         if not a.ndim or not b.ndim:
             raise ValueError("a number is no matrix")
         dtype = np.result_type(a.dtype, b.dtype)
-        if dtype not in WIDE_FLOATS:
+        as_they_are = dtype in HALVES and not self.on_host
+        if dtype not in WIDE_FLOATS and not as_they_are:
             self.refuse(f"products of {dtype} are left to NumPy")
         if a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
             raise ValueError(f"matmul: {a.shape} and {b.shape} do not fit")
         if not (a.size and b.size):
             self.refuse("there are no elements")
         if a.ndim == b.ndim == 1:  # a sum can be part of a nest
-            found = self.multiply(a, b).sum()
+            wide = float32 if as_they_are else dtype
+            found = self.multiply(a.astype(wide), b.astype(wide)).sum()
         else:
             x = self.as_dtype(a if a.ndim > 1 else a[None, :], dtype)
             y = self.as_dtype(b if b.ndim > 1 else b[:, None], dtype)

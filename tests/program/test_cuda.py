@@ -23,7 +23,7 @@ from standin.cupy_standin import log
 
 import tensorgrad as tg
 from tensorgrad import nn, optim
-from tensorgrad.backend import kernels
+from tensorgrad.backend import gemm, kernels
 from tensorgrad.program.executors import c_source, cuda, cuda_source
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Schedule
@@ -311,30 +311,71 @@ PRODUCTS: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [tg.float32, tg.float64], ids=str)
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float64, tg.bfloat16], ids=str)
 @pytest.mark.parametrize(("one", "two", "text"), PRODUCTS)
 def test_products(
     library: list[Library], one: tuple[int, ...], two: tuple[int, ...], text: str, dtype: Any
 ) -> None:
     draw = np.random.default_rng(2)
-    a, b = (draw.normal(size=shape) for shape in (one, two))
+    first, second = (draw.normal(size=shape) for shape in (one, two))
 
     def gradients(a: tg.Tensor, b: tg.Tensor) -> list[tg.Tensor]:
         y = eval(text, {"a": a, "b": b})
         return [y.detach(), *tg.autograd.grad((y * y).sum(), (a, b))]
 
     def given(device: str) -> list[tg.Tensor]:
-        return [tg.Tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (a, b)]
+        return [
+            tg.Tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (first, second)
+        ]
 
     compiled = tg.compile(gradients)
     wanted = gradients(*given("cpu"))
+    rtol, atol = (2e-2, 1e-1) if dtype == tg.bfloat16 else (1e-4, 1e-5)
     for _ in range(3):
         found = compiled(*given("cuda"))
         for x, y in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(host(x), host(y), rtol=1e-4, atol=1e-5)
+            assert x.dtype == y.dtype
+            a, b = (host(t).astype(np.float64) for t in (x, y))
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
     if len(one) + len(two) > 2:  # else the product is a sum
         assert library[0].computed
+        kind = gemm.CUDA_TYPES[dtype]
+        assert library[0].kinds == {(kind, kind)}
     assert "one graph" in compiled.report()
+
+
+@pytest.mark.parametrize("dtype", [tg.float16, tg.bfloat16], ids=str)
+def test_a_step_in_16_bits_is_one_graph(library: list[Library], dtype: Any) -> None:
+    """No call, no product of float32; and the numbers are those of eager mode."""
+    draw = np.random.default_rng(3)
+    x = tg.Tensor(draw.normal(size=(8, 6)), dtype=tg.float32, device="cuda")
+    t = tg.Tensor(draw.integers(0, 3, 8), device="cuda")
+    ends = []
+    for compiled in (False, True):
+        tg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 5), nn.ReLU()).to("cuda")
+        head = nn.Linear(5, 3, device="cuda")
+        update = optim.SGD([*model.parameters(), *head.parameters()], lr=0.1, momentum=0.9)
+
+        def step(x: tg.Tensor, t: tg.Tensor, m: Any = model, h: Any = head, u: Any = update) -> Any:
+            u.zero_grad()
+            with tg.autocast(dtype):
+                loss = nn.functional.cross_entropy(h(m(x)), t)
+            loss.backward()
+            u.step()
+            return loss
+
+        run: Any = tg.compile(step) if compiled else step
+        ends.append([run(x, t).item() for _ in range(5)])
+        if compiled:
+            runs_on_cuda(run)
+            report = run.report()
+            assert "segment 0" in report
+            assert "call " not in report, report
+            assert "one graph" in report
+    kind = gemm.CUDA_TYPES[dtype]
+    assert library[0].kinds <= {(kind, kind), (kind, 0)}
+    np.testing.assert_allclose(ends[1], ends[0], rtol=5e-3)
 
 
 def test_precision_is_switched_after_capture(library: list[Library]) -> None:
@@ -531,6 +572,8 @@ def test_kernels_compile(arch: int) -> None:
     def step(t: tg.Tensor) -> tg.Tensor:
         update.zero_grad()
         y = nn.functional.dropout(tg.gelu(norm(x)), 0.1, training=True)
+        half, brain = (tg.exp(x.to(kind)) for kind in (tg.float16, tg.bfloat16))
+        y = y * half.to(tg.float32) + brain.to(tg.float32)
         loss = nn.functional.cross_entropy(y, t) + (tg.tanh(x).T * 2.0).sum(axis=0).max()
         loss.backward()
         optim.clip_grad_norm_([x], 1.0)

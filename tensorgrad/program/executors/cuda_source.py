@@ -134,11 +134,12 @@ class KernelWriter(NestWriter):
             return
         level, phase = self.nest.level[m], self.phase[m]
         name = self._value(m, level, 0 if level == EPILOGUE else phase)
+        stored = self._as_stored(m, name)
         target = self._element(m.out, level, phase)
         if level == EPILOGUE:
-            self.late.append(f"if (threadIdx.x == 0) {target} = {name};")
+            self.late.append(f"if (threadIdx.x == 0) {target} = {stored};")
         else:
-            self.row[phase].append(f"if (lane == 0) {target} = {name};")
+            self.row[phase].append(f"if (lane == 0) {target} = {stored};")
 
     # --- random numbers -----------------------------------------------------------------------
 
@@ -307,7 +308,7 @@ class KernelWriter(NestWriter):
             body += [f"    {text}" for text in self._row_indices()]
             body += [f"    {text}" for head, text in self.row_pointers if not head]
             for m, name in self.kept.items():
-                body.append(f"    {type_of(m.out)} {name}[{self.steps}];")
+                body.append(f"    {number_type(m.out.dtype)} {name}[{self.steps}];")
             for phase in range(self.last + 1):
                 body += [f"    {text}" for text in self.row[phase] + self.drawn[phase]]
                 inner = self.column[phase] + self.column_end[phase]
