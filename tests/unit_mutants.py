@@ -9,7 +9,7 @@ _PROGRAM = "tensorgrad/program"
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
     "convolutions of programs": Selection(
-        "tests/program/test_convolution.py -k 'pooled or finite or seen'", 16
+        "tests/program/test_convolution.py -k 'pooled or finite or seen or values'", 24
     ),
     "flattening": Selection("tests/program/test_flattening.py", 4),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
@@ -120,6 +120,27 @@ MUTANTS: list[Mutant] = [
         f"{_PROGRAM}/c/convolution.h",
         "const tg_ivec better = (x > best) | (x != x);",
         "const tg_ivec better = x > best;",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "products with zeros left out though weights are not finite",
+        f"{_PROGRAM}/c/convolution.h",
+        "finite ? 0 : zero, pitch",
+        "0, pitch",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "taps of the last position left out as those of the first",
+        f"{_PROGRAM}/c/convolution.h",
+        "tg_taps_within(columns, c.x_size[1], at + P - 1).end",
+        "tg_taps_within(columns, c.x_size[1], at + P).end",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "rows of taps left out as if the image ended sooner",
+        f"{_PROGRAM}/c/convolution.h",
+        "tg_taps_within(rows, c.x_size[0], r)",
+        "tg_taps_within(rows, c.x_size[0] - 1, r)",
         "convolutions of programs",
     ),
 ]

@@ -135,6 +135,55 @@ def _tile(lanes: int, rows: int, columns: int, outer: int, unit: int = 1) -> int
     return best[1] << 16 | best[2] << 8 | best[3]
 
 
+def _within(place: int, step: int, count: int, size: int) -> int:
+    """How many of ``count`` places, ``step`` apart from ``place`` on, are among ``size``."""
+    return len(range(max(0, -(place // step)), min(count, -((place - size) // step))))
+
+
+@functools.cache
+def _plain_tile(lanes: int, c: _Convolution, bands: int) -> int:
+    """The same for a convolution without a pool, or its gradient for the input.
+
+    Left out are products with zeros above and below, by tiles of one row, and beside short rows;
+    see ``tg_spares``. A loop over channels takes about 16 cycles besides, and a tile about 40 and
+    two for each vector.
+    """
+    vectors, most = -(-c.outer // lanes), _REGISTERS[lanes] - _SPARE
+    (rows, columns), (high, wide) = c.counts, c.kernel
+    stride = (1, 1) if c.transposed else c.stride
+    spares = c.inner > 1 and 1 < wide <= 5 and columns <= 20 and max(c.stride) == stride[1]
+    first = [
+        (k - 1) * d - p if c.transposed else p
+        for k, d, p in zip(c.kernel, c.dilation, c.padding, strict=True)
+    ]  # places before the image
+    used = sum(
+        _within(r * stride[0] - first[0], c.dilation[0], high, c.x_size[0]) for r in range(rows)
+    )
+
+    def tile(r: int, p: int, v: int, at: int) -> float:
+        """Cycles of a row of taps for each channel."""
+        found = 0.0
+        for tap in range(wide):
+            place = at * stride[1] - first[1] + tap * c.dilation[1]
+            n = r * (_within(place, stride[1], p, c.x_size[1]) if spares else p)
+            found += max(n * v, n + v / 2, 8) + 0.3 if n else 0
+        return found + 16 / c.inner
+
+    best = (math.inf, 0, 0, 0)
+    for v in range(1, min(4, vectors) + 1):
+        for p in range(1, min(most // v, columns) + 1):
+            begins = [min(at, columns - p) for at in range(0, columns, p)]
+            for r in range(1, min(most // (v * p), rows // bands) + 1):
+                tiles = rows if r == 1 else -(-(rows // bands) // r) * bands
+                each = sum(tile(r, p, v, at) for at in begins)
+                once = len(begins) * (40 + 2 * r * p * v) / c.inner
+                times = -(-vectors // v)
+                taps = used if r == 1 and c.inner > 1 else tiles * high
+                cost = times * (taps * each + tiles * once)
+                best = min(best, (cost, r, p, v))
+    return best[1] << 16 | best[2] << 8 | best[3]
+
+
 @functools.cache
 def _weight_tile(lanes: int, c: _Convolution) -> int:
     """The tile with which the sums of a gradient for weights take least time; see ``_tile``."""
@@ -166,10 +215,13 @@ def _checked(xp: Any, arrays: tuple[Any, ...], size: Sizes) -> None:
 
 
 def _packed(xp: Any, weight: Any, bias: Any, c: _Convolution, steps: Sizes) -> Any:
-    """The weights in blocks, and the bias. steps: of group, of channel of input and of result."""
-    floats = c.blocks * (c.taps * c.inner + 1) * 16
+    """The weights in blocks, the bias, and what taps make of zeros.
+
+    steps: of group, of channel of input and of result."""
+    floats = c.blocks * (c.taps * (c.inner + 1) + 1) * 16
     cost = 2 * floats
-    sizes = (c.groups, c.inner, c.outer, c.taps, *steps, 1, int(bias is not None))
+    tap = -1 if c.transposed else 1
+    sizes = (c.groups, c.inner, c.outer, c.taps, *steps, tap, int(bias is not None))
     given = [weight, weight if bias is None else bias]
     (found,) = xp.routine(
         "convolution.convolution_pack", sizes, given, [((floats,), np.float32)], c.blocks,
@@ -210,7 +262,7 @@ def _convolved(
     bands = c.bands(_ROOM, 1 << 24)
     if not bands:
         xp.refuse("convolutions of such long rows are computed in tiles")
-    tiles = [_tile(lanes, c.counts[0] // bands, c.counts[1], c.outer) for lanes in _REGISTERS]
+    tiles = [_plain_tile(lanes, c, bands) for lanes in _REGISTERS]
     packed = _packed(xp, weight, bias, c, steps)
     items, products = c.images * bands, c.products
     (found,) = xp.routine(

@@ -43,6 +43,16 @@ TG tg_bytes tg_narrowed(tg_ivec x) {
     return __builtin_convertvector(x, tg_bytes);
 #endif
 }
+/* count: a multiple of 16. */
+TG int tg_all_finite(const float *x, long count) {
+    tg_vec sum[4] = {{0}};
+    const long whole = count / (4 * TG_L) * (4 * TG_L);
+    for (long i = 0; i < whole; i += 4 * TG_L)
+        TG_UNROLL for (int k = 0; k < 4; k++) sum[k] += tg_load(x + i + k * TG_L) * 0.0f;
+    for (long i = whole; i < count; i += TG_L) sum[0] += tg_load(x + i) * 0.0f;
+    return tg_total(sum[0] + sum[1] + (sum[2] + sum[3])) == 0.0f;
+}
+
 TG long tg_blocks(long channels) { return (channels + 15) / 16; }
 
 /* Where vector v of packed blocks, `block` apart, begins. */
@@ -70,6 +80,8 @@ typedef struct {
 
 /* Of the gradient for the input each `stride`-th position meets the same taps. */
 TG tg_axis tg_phase(long phase, long size, long kernel, long stride, long padding, long dilation) {
+    if (stride == 1)
+        return (tg_axis){size, 0, 1, padding - (kernel - 1) * dilation, 1, kernel, dilation, 0, 1};
     long first = -1, apart = stride;
 #pragma GCC unroll 16
     for (long k = stride - 1; k >= 0; k--)
@@ -81,12 +93,32 @@ TG tg_axis tg_phase(long phase, long size, long kernel, long stride, long paddin
     if (first < 0) return (tg_axis){count, phase, stride, 0, 1, 0, 1, 0, 1};
     const long taps = (kernel - 1 - first) / apart + 1, last = first + (taps - 1) * apart;
     return (tg_axis){count, phase, stride, (phase + padding - last * dilation) / stride, 1, taps,
-                     apart * dilation / stride, last, -apart};
+                     apart * dilation / stride, kernel - 1 - last, apart};
 }
 TG tg_axis tg_axis_of(const tg_conv c, int a, long phase) {
+    if (c.stride[a] == 1) phase = 0; /* known before loops are written out */
     if (c.transposed)
         return tg_phase(phase, c.y_size[a], c.kernel[a], c.stride[a], c.padding[a], c.dilation[a]);
     return (tg_axis){c.y_size[a], 0, 1, -c.padding[a], c.stride[a], c.kernel[a], c.dilation[a], 0, 1};
+}
+
+/* Which of `count` places, `step` apart from `place` on, are among `size`. */
+typedef struct {
+    long first, end;
+} tg_range;
+
+TG tg_range tg_within(long place, long step, long count, long size) {
+    const long first = place >= 0 ? 0 : tg_least(count, (step - 1 - place) / step);
+    const long end = place < size ? tg_least(count, (size - 1 - place) / step + 1) : 0;
+    return (tg_range){first, end < first ? first : end};
+}
+/* The taps that position q meets a number with, and those of `count` positions from q on that do with
+ * a tap. */
+TG tg_range tg_taps_within(const tg_axis a, long size, long q) {
+    return tg_within(a.from + q * a.step, a.apart, a.taps, size);
+}
+TG tg_range tg_positions_within(const tg_axis a, long size, long q, long count, long tap) {
+    return tg_within(a.from + q * a.step + tap * a.apart, a.step, count, size);
 }
 
 /* The first place that any window begins at, and how many places `count` of them cover. */
@@ -148,8 +180,9 @@ TG void tg_copy_box(float *to, const float *x, const long size[2], long channels
 
 /* --- weights ------------------------------------------------------------------------------------ */
 
-/* Blocks [begin, end) of packed weights, of groups * blocks; the bias follows them all. The steps are
- * those of the weights: from group to group, and so on. */
+/* Blocks [begin, end) of packed weights, of groups * blocks; the bias follows them all, and for each tap
+ * what it makes of zeros: 0, or NaN if a weight is not finite. The steps are those of the weights: from
+ * group to group, and so on; from tap to tap backwards for gradients. */
 TG void tg_convolution_pack(long groups, long in, long out, long taps, long group_step, long in_step,
                             long out_step, long tap_step, long bias_step, const float *w,
                             const float *bias, float *packed, long begin, long end) {
@@ -157,13 +190,18 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
     for (long b = begin; b < end; b++) {
         const long first = b % blocks * 16, lanes = tg_least(16, out - first);
         const float *from = w + b / blocks * group_step + first * out_step;
+        if (tap_step < 0) from -= (taps - 1) * tap_step;
         float *to = packed + b * block, *last = packed + groups * blocks * block + b * 16;
-        for (long t = 0; t < taps; t++)
+        float *zero = packed + groups * blocks * (block + 16) + b * taps * 16;
+        for (long t = 0; t < taps; t++, zero += 16) {
+            for (long l = 0; l < 16; l++) zero[l] = 0.0f;
             for (long i = 0; i < in; i++, to += 16) {
                 for (long l = 0; l < lanes; l++)
                     to[l] = from[t * tap_step + i * in_step + l * out_step];
                 for (long l = lanes; l < 16; l++) to[l] = 0.0f;
+                for (long l = 0; l < 16; l++) zero[l] += to[l] * 0.0f;
             }
+        }
         for (long l = 0; l < 16; l++)
             last[l] = bias_step && l < lanes ? bias[b / blocks * out + first + l] : 0.0f;
     }
@@ -171,18 +209,20 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
 
 /* --- the convolution, and its gradient for the input --------------------------------------------- */
 
-/* Adds to the sums of R * P positions, V vectors of channels each, what one tap gives. channel: from one
- * to the next of the input's. */
-TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long row, long column,
-                    long channel, const float *p, const float *q, long v, tg_vec *sum) {
+/* Adds to the sums of R * P positions, V vectors of channels each, what `count` channels of a tap give
+ * to positions [first, end) of each row. channel: from one to the next of the input's. */
+TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long count, long first,
+                    long end, long row, long column, long channel, const float *p, const float *q,
+                    long v, tg_vec *sum) {
     const long block = c.kernel[0] * c.kernel[1] * c.in * 16;
-    TG_ROLLED for (long i = 0; i < c.in; i++, p += channel, q += 16) {
+    TG_ROLLED for (long i = 0; i < count; i++, p += channel, q += 16) {
+        __asm__("" : "+r"(p)); /* GCC would keep what the next channels read, too, without room */
         tg_vec f[4];
         TG_UNROLL for (int k = 0; k < V; k++) {
             f[k] = tg_load(q + tg_vector_at(v + k, block));
             TG_IN_REGISTER(f[k]);
         }
-        TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++) {
+        TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = first; j < end; j++) {
             const float *at = p + r * row + j * column;
             TG_UNROLL for (int k = 0; k < V; k++)
                 sum[(r * P + j) * V + k] +=
@@ -191,24 +231,72 @@ TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long
     }
 }
 
-/* The same of all taps. */
+/* Whether products with zeros beside rows are left out: the first and the last tile of a row are then
+ * compiled apart. In long rows there are few such products. As in ops/convolution_loops.py. */
+TG int tg_spares(const tg_conv c, const tg_axis columns) {
+    return c.in > 1 && columns.taps > 1 && columns.taps <= 5 && columns.count <= 20;
+}
+
+/* The same of all taps; of tap rows with `taps` alone. at: the first position's column, if products
+ * with zeros are left out, else -1. */
 TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
                      const tg_axis columns, long pitch, long place, long channel, const float *x,
-                     const float *w, long v, tg_vec *sum) {
+                     const float *w, long v, const tg_range taps, long at, tg_vec *sum) {
     const float *const q = w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16;
     const long down = rows.tap_step * c.kernel[1] * c.in * 16, right = columns.tap_step * c.in * 16;
     const long row = rows.step * pitch, column = columns.step * place;
+    const long aside = columns.apart * place;
+    /* whether channels of the next tap follow */
+    const int merged = channel == 1 && aside == c.in && right == c.in * 16;
     if (c.in == 1 && c.kernel[0] * c.kernel[1] <= 9) { /* not worth a loop */
         TG_UNROLL for (int a = 0; a < rows.taps; a++) TG_UNROLL for (int b = 0; b < columns.taps; b++)
-            tg_conv_tap(R, P, V, c, row, column, channel,
-                        x + a * rows.apart * pitch + b * columns.apart * place,
-                        q + a * down + b * right, v, sum);
+            tg_conv_tap(R, P, V, c, 1, 0, P, row, column, channel,
+                        x + a * rows.apart * pitch + b * aside, q + a * down + b * right, v, sum);
         return;
     }
-    TG_ROLLED for (long a = 0; a < rows.taps; a++) TG_ROLLED for (long b = 0; b < columns.taps; b++)
-        tg_conv_tap(R, P, V, c, row, column, channel,
-                    x + a * rows.apart * pitch + b * columns.apart * place,
-                    q + a * down + b * right, v, sum);
+    TG_ROLLED for (long a = taps.first; a < taps.end; a++) {
+        const float *from = x + a * rows.apart * pitch, *f = q + a * down;
+        if (at >= 0) {
+            const long first = tg_taps_within(columns, c.x_size[1], at).first;
+            const long end = tg_taps_within(columns, c.x_size[1], at + P - 1).end;
+            TG_UNROLL for (int b = 0; b < columns.taps; b++) { /* [first, end): those of all positions */
+                if (merged && b > first && b < end) continue;
+                const tg_range m = tg_positions_within(columns, c.x_size[1], at, P, b);
+                const long count = merged && b == first && b < end ? (end - first) * c.in : c.in;
+                if (m.first < m.end)
+                    tg_conv_tap(R, P, V, c, count, m.first, m.end, row, column, channel,
+                                from + b * aside, f + b * right, v, sum);
+            }
+        } else {
+            TG_ROLLED for (long b = 0; b < (merged ? 1 : columns.taps); b++)
+                tg_conv_tap(R, P, V, c, merged ? columns.taps * c.in : c.in, 0, P, row, column,
+                            channel, from + b * aside, f + b * right, v, sum);
+        }
+    }
+}
+
+/* What R * P positions from (r, j) on begin with, `lanes` channels each: the bias, and what zeros around
+ * the image give at the taps that meet them. zero: for each tap, blocks being `taps` * 16 apart. */
+static __attribute__((noinline, noclone)) void tg_conv_zeros(long R, long P, long lanes, const long size[2],
+                                                    const tg_axis *rows, const tg_axis *columns,
+                                                    long wide, long taps, const float *bias,
+                                                    const float *zero, long v, long r, long j,
+                                                    float *sum) {
+    for (long i = 0; i < R * P; i++, sum += lanes) {
+        const tg_range m = tg_taps_within(*rows, size[0], r + i / P);
+        const tg_range n = tg_taps_within(*columns, size[1], j + i % P);
+        memcpy(sum, bias + v * TG_L, 4 * lanes);
+        for (long a = 0; a < rows->taps; a++)
+            for (long b = 0; b < columns->taps; b++) {
+                if (a >= m.first && a < m.end && b >= n.first && b < n.end) continue;
+                const long tap = (rows->tap + a * rows->tap_step) * wide + columns->tap +
+                                 b * columns->tap_step;
+                for (long l = 0; l < lanes; l++) {
+                    const long o = v * TG_L + l;
+                    sum[l] += zero[(o / 16 * taps + tap) * 16 + o % 16];
+                }
+            }
+    }
 }
 
 /* Stores the first `lanes` channels of R * P positions; the next ones are others'. Loops, not written out
@@ -258,14 +346,32 @@ TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, 
         memcpy(number + r * pitch + j * c.out, bytes + (r * (P / 2) + j) * V, lanes);
 }
 
-/* One tile. x: what its first window begins at; y, number: where its first position goes. */
+/* Where a tile of a phase takes its numbers: weights and biases of the group, and what taps make of
+ * zeros, if that is not 0 everywhere. */
+typedef struct {
+    const float *w, *bias, *zero;
+    long pitch, place, channel;
+} tg_source;
+
+/* One tile, at row r and column j, and at vector v. x: what its first window begins at; y, number: where
+ * its first position goes. spares: whether products with zeros beside rows are left out. */
 TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                     const tg_axis columns, long pitch, long place, long channel, const float *x,
-                     const float *w, const float *bias, long v, float *y, uint8_t *number) {
+                     const tg_axis columns, const tg_source s, const float *x, long v, long r, long j,
+                     int spares, float *y, uint8_t *number) {
+    float own[TG_SUMS * TG_L];
+    const float *start = s.bias + v * TG_L;
+    long step = 0;
+    if (s.zero) {
+        tg_conv_zeros(R, P, V * TG_L, c.x_size, &rows, &columns, c.kernel[1],
+                      c.kernel[0] * c.kernel[1], s.bias, s.zero, v, r, j, own);
+        start = own, step = V * TG_L;
+    }
     tg_vec sum[TG_SUMS];
-    TG_UNROLL for (int i = 0; i < R * P; i++) TG_UNROLL for (int k = 0; k < V; k++)
-        sum[i * V + k] = tg_load(bias + (v + k) * TG_L);
-    tg_conv_sums(R, P, V, c, rows, columns, pitch, place, channel, x, w, v, sum);
+    TG_UNROLL for (int i = 0; i < R * P; i++, start += step) TG_UNROLL for (int k = 0; k < V; k++)
+        sum[i * V + k] = tg_load(start + k * TG_L);
+    const tg_range taps = R == 1 ? tg_taps_within(rows, c.x_size[0], r) : (tg_range){0, rows.taps};
+    tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel, x, s.w, v, taps,
+                 spares ? j : -1, sum);
     if (c.pooled) {
         tg_store_pooled(R, P, V, c, sum, v, y, number);
         return;
@@ -281,51 +387,61 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
             tg_store(y + r * row + j * column + k * TG_L + v * TG_L, sum[(r * P + j) * V + k]);
 }
 
+/* The tile at row r and column j. x: the first window of row q. */
+TG void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                        const tg_axis columns, const tg_source s, const float *x, long q, long v,
+                        long r, long j, int spares, float *y, uint8_t *number) {
+    const float *from = x + (r - q) * rows.step * s.pitch + j * columns.step * s.place +
+                        (c.depthwise ? v * TG_L : 0);
+    const long to = c.pooled ? r / 2 * (c.y_size[1] / 2) + j / 2
+                             : (rows.to + r * rows.to_step) * c.y_size[1] + columns.to +
+                                   j * columns.to_step;
+    const long channels = c.groups * c.out;
+    tg_conv_tile(R, P, V, c, rows, columns, s, from, v, r, j, spares, y + to * channels,
+                 number + to * channels);
+}
+
 /* Rows [q, end) of one phase. What is left over at the end of an axis is computed by a tile that
  * overlaps with the last one. */
 TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_axis columns,
-                     long pitch, long place, long channel, const float *x, const float *w,
-                     const float *bias, float *y, uint8_t *number, long q, long end) {
-    const long vectors = (c.out + TG_L - 1) / TG_L, channels = c.groups * c.out;
+                     const tg_source s, const float *x, float *y, uint8_t *number, long q, long end) {
+    const long vectors = (c.out + TG_L - 1) / TG_L;
     const int P = tg_least(c.tile >> 8 & 255, columns.count), V = tg_least(c.tile & 255, vectors);
+    const int spares = tg_spares(c, columns);
+    const long last = columns.count - P;
     for (long v = 0; v < vectors; v += V) {
         const long u = tg_least(v, vectors - V);
-        for (long r = q; r < end; r += R) {
-            const long row = tg_least(r, end - R);
-            for (long j = 0; j < columns.count; j += P) {
-                const long column = tg_least(j, columns.count - P);
-                const float *from = x + (row - q) * rows.step * pitch +
-                                    column * columns.step * place +
-                                    (c.depthwise ? u * TG_L : 0);
-                const long to = c.pooled ? row / 2 * (c.y_size[1] / 2) + column / 2
-                                         : (rows.to + row * rows.to_step) * c.y_size[1] +
-                                               columns.to + column * columns.to_step;
-                tg_conv_tile(R, P, V, c, rows, columns, pitch, place, channel, from, w, bias, u,
-                             y + to * channels, number + to * channels);
-            }
+        TG_ROLLED for (long i = q; i < end; i += R) {
+            const long r = tg_least(i, end - R);
+            if (spares)
+                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, 0, 1, y, number);
+            TG_ROLLED for (long j = spares ? P : 0; j < last + (spares ? 0 : P); j += P)
+                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, tg_least(j, last), 0, y,
+                                number);
+            if (spares && last)
+                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, last, 1, y, number);
         }
     }
 }
 
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
 TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
-                      long place, long channel, const float *x, const float *w, float *y,
+                      long place, long channel, const float *x, const float *w, int finite, float *y,
                       uint8_t *number, long q, long end) {
-    const long blocks = tg_blocks(c.out), block = c.kernel[0] * c.kernel[1] * c.in * 16;
+    const long blocks = tg_blocks(c.out), taps = c.kernel[0] * c.kernel[1], block = taps * c.in * 16;
     const int R = tg_least(c.tile >> 16, rows.count), one = c.pooled ? 2 : 1;
     const long stop = tg_least(end, rows.count);
     const float *from = x + (rows.taps ? rows.from - tg_lowest(c, 0) : 0) * pitch +
                         (columns.taps ? columns.from - tg_lowest(c, 1) : 0) * place;
     for (long g = 0; g < c.groups; g++) {
-        const float *weights = w + g * blocks * block;
-        const float *bias = w + (c.groups * block + g * 16) * blocks;
+        const float *zero = w + c.groups * blocks * (block + 16) + g * blocks * taps * 16;
+        const tg_source s = {w + g * blocks * block, w + (c.groups * block + g * 16) * blocks,
+                             finite ? 0 : zero, pitch, place, channel};
         const float *at = from + g * c.in * channel;
         if (stop - q >= R)
-            tg_conv_band(R, c, rows, columns, pitch, place, channel, at, weights, bias,
-                         y + g * c.out, number, q, stop);
+            tg_conv_band(R, c, rows, columns, s, at, y + g * c.out, number, q, stop);
         else if (R > one && q < stop)
-            tg_conv_band(one, c, rows, columns, pitch, place, channel, at, weights, bias,
-                         y + g * c.out, number, q, stop);
+            tg_conv_band(one, c, rows, columns, s, at, y + g * c.out, number, q, stop);
     }
 }
 
@@ -337,6 +453,8 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float
     const long columns = tg_extent(c, 1, tg_count(c, 1)), inside = tg_inside(c);
     const long pitch = inside ? c.x_step[0] : columns * channels;
     const long place = inside ? c.x_step[1] : channels, channel = inside ? c.x_channel : 1;
+    const long taps = c.kernel[0] * c.kernel[1], blocks = c.groups * tg_blocks(c.out);
+    const int finite = tg_all_finite(w + blocks * (taps * c.in + 1) * 16, blocks * taps * 16);
     for (long item = begin; item < end; item++) {
         const long image = item / c.bands, band = item % c.bands;
         const long q = c.bands == 1 ? 0 : band * (count / one) / c.bands * one;
@@ -356,7 +474,7 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float
         TG_UNROLL for (int r = 0; r < phases[0]; r++) TG_UNROLL for (int k = 0; k < phases[1]; k++)
             if (r < c.y_size[0] && k < c.y_size[1])
                 tg_conv_phase(c, tg_axis_of(c, 0, r), tg_axis_of(c, 1, k), pitch, place, channel,
-                              from, w, y + image * made, number + image * made, q, stop);
+                              from, w, finite, y + image * made, number + image * made, q, stop);
     }
 }
 
@@ -474,16 +592,6 @@ TG void tg_spread_rows(float *restrict to, const tg_conv c, const float *restric
             }
             for (long l = whole; l < c.out; l++) to[l] = at[l] == own ? from[l * channel] : 0.0f;
         }
-}
-
-/* count: a multiple of 16. */
-TG int tg_all_finite(const float *x, long count) {
-    tg_vec sum[4] = {{0}};
-    const long whole = count / (4 * TG_L) * (4 * TG_L);
-    for (long i = 0; i < whole; i += 4 * TG_L)
-        TG_UNROLL for (int k = 0; k < 4; k++) sum[k] += tg_load(x + i + k * TG_L) * 0.0f;
-    for (long i = whole; i < count; i += TG_L) sum[0] += tg_load(x + i) * 0.0f;
-    return tg_total(sum[0] + sum[1] + (sum[2] + sum[3])) == 0.0f;
 }
 
 #if defined(__AVX512F__)
