@@ -11,6 +11,7 @@ SELECTIONS: dict[str, Selection] = {
         8,
     ),
     "attention in programs": Selection("tests/nn/test_attention.py -k 'programs'", 6),
+    "attention's routines": Selection("tests/program/test_attention.py", 12),
     "memory of attention": Selection("tests/nn/test_attention.py -k 'memory or cut'", 2),
     "rotary positions": Selection("tests/ops/test_table.py -k 'rotary'", 2),
     "transformers": Selection("tests/nn/test_transformer.py -k 'not training'", 8),
@@ -20,6 +21,8 @@ _BLOCKS = "tensorgrad/ops/attention_blocks.py"
 _ATTENTION = "tensorgrad/ops/attention.py"
 _HEADS = "tensorgrad/ops/multi_head_attention.py"
 _NN = "tensorgrad/nn/attention.py"
+_LOOPS = "tensorgrad/ops/attention_loops.py"
+_C = "tensorgrad/program/c/attention.h"
 
 MUTANTS: list[Mutant] = [
     Mutant(
@@ -189,5 +192,70 @@ MUTANTS: list[Mutant] = [
         "stack([a * c - b * s, a * s + b * c], axis=-1)",
         "stack([a * c + b * s, b * c - a * s], axis=-1)",
         "rotary positions",
+    ),
+    Mutant(
+        "a tile of keys of which some are hidden counts whole",
+        _C,
+        "if (j + TG_PANEL <= least) tg_weigh_tile",
+        "if (j <= least) tg_weigh_tile",
+        "attention's routines",
+    ),
+    Mutant(
+        "hidden keys have weights in gradients",
+        _C,
+        "            if (!all) y = tg_pick(tg_before(j + v * TG_L, seen[r]), y, (tg_vec){0});\n"
+        "            tg_store(w->p + at",
+        "            tg_store(w->p + at",
+        "attention's routines",
+    ),
+    Mutant(
+        "what nobody sees is multiplied by nothing and not left out",
+        _C,
+        "            if (!all) y = tg_pick(tg_before(j + v * TG_L, seen[r]), y, (tg_vec){0});\n"
+        "            tg_store(w->ds + to, y);",
+        "            tg_store(w->ds + to, y);",
+        "attention's routines",
+    ),
+    Mutant(
+        "too many queries are skipped before the diagonal",
+        _C,
+        "first + j > row ? first + j - row : 0;",
+        "first + j > row ? first + j - row + 1 : 0;",
+        "attention's routines",
+    ),
+    Mutant(
+        "a tile of queries sees what its first one does",
+        _C,
+        "tg_seen(s, row + i + TG_TILE - 1, first, n)",
+        "tg_seen(s, row + i, first, n)",
+        "attention's routines",
+    ),
+    Mutant(
+        "sums of earlier keys keep their scale",
+        _C,
+        "tg_load(y + r * padded + j) * shrink[r]);",
+        "tg_load(y + r * padded + j));",
+        "attention's routines",
+    ),
+    Mutant(
+        "gradients of queries are those of the last keys",
+        _C,
+        "to[j] = adds ? to[j] + x : x;",
+        "to[j] = x;",
+        "attention's routines",
+    ),
+    Mutant(
+        "the gradient of values lies where that of keys does",
+        _LOOPS,
+        "(apart, 2 * apart)",
+        "(apart, apart)",
+        "attention's routines",
+    ),
+    Mutant(
+        "gradients lie in another order than the slices",
+        _LOOPS,
+        "        apart = first\n",
+        "        apart = 1\n",
+        "attention's routines",
     ),
 ]

@@ -266,7 +266,8 @@ def attention_gradient_value(
     xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
     causal: bool, scale: float, of_mask: bool, drop: Any = None,
 ) -> Any:  # fmt: skip
-    """The gradients of q, k and v one after the other, flat; or that of the mask."""
+    """The gradients of q, k and v, (3, ...) if their shapes are equal, else one after the other,
+    flat; or that of the mask."""
     blocks = Blocks(xp, (q, k, v, mask), causal, scale, drop)
     if of_mask:
         found = xp.zeros(mask.shape, g.dtype)
@@ -277,7 +278,7 @@ def attention_gradient_value(
     parts = flat[: ends[0]], flat[ends[0] : ends[1]], flat[ends[1] :]
     shaped = [part.reshape(x.shape) for part, x in zip(parts, (q, k, v))]
     _gradients(blocks, g, y, r, (*shaped, None))
-    return flat
+    return flat.reshape(3, *q.shape) if q.shape == k.shape == v.shape else flat
 
 
 def attention_gradients(g: Any, needed: Sequence[bool], saved: Any) -> list[Any]:

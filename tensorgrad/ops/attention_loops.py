@@ -7,6 +7,7 @@ take no more memory than is linear in that of queries, keys and values.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -140,33 +141,59 @@ def _gradient_block(rows: int, keys: int, d: int, e: int) -> tuple[int, int]:
     return min(high, _rounded(rows, 16)), min(wide, _rounded(keys, 32))
 
 
+def _side_by_side(q: Any, k: Any, v: Any) -> tuple[tuple[int, ...], list[int]]:
+    """The shape in which gradients of three arrays of one shape lie as these do, so that those of
+    slices of one array are that one's, and the places of its axes: of the three, then of one.
+    """
+    apart, lie = math.inf, q.elements.strides[:-1]
+    views = [x.elements for x in (q, k, v)]
+    first, second = (b.offset - a.offset for a, b in itertools.pairwise(views))
+    alike = len({(x.storage, x.strides) for x in views}) == 1
+    if alike and first == second > 0:
+        apart = first
+    steps, sizes = [apart, *map(abs, lie)], (3, *q.shape[:-1])
+    order = sorted(range(len(steps)), key=lambda axis: -steps[axis])
+    made = (*(sizes[axis] for axis in order), q.shape[-1])
+    return made, [order.index(axis) for axis in range(len(order))]
+
+
 def _gradient_routine(
     xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, r: Any,
     causal: bool, scale: float, drop: Any,
 ) -> Any:  # fmt: skip
-    """The gradients of q, k and v one after the other, flat."""
+    """The gradients of q, k and v as ``attention_gradient_value`` gives them."""
     heads, (rows, d), (keys, e) = _heads(q, k, v, mask), q.shape[-2:], v.shape[-2:]
     block = _gradient_block(rows, keys, d, e)
     count = math.prod(heads)
     shapes = [(*heads, *x.shape[-2:]) for x in (q, k, v)]
     sizes = [math.prod(shape) for shape in shapes]
-    lies = [(0,) * (5 - len(shape)) + _strides_of(shape) for shape in shapes]
+    if shapes[0] == q.shape == k.shape == v.shape:
+        made, back = _side_by_side(q, k, v)
+        steps = _strides_of(made)
+        apart, *lie = (steps[place] for place in back)
+        lies, places = [(0,) * (4 - len(lie)) + (*lie, 1)] * 3, (apart, 2 * apart)
+    else:
+        made, back = (sum(sizes),), []
+        lies = [(0,) * (5 - len(shape)) + _strides_of(shape) for shape in shapes]
+        places = (sizes[0], sizes[0] + sizes[1])
     cost = count * rows * keys * (24 + 3 * d + 2 * e) // 8
     (found,) = xp.routine(
         "attention.attention_gradient",
         (
             *_sizes(q, k, v, mask, causal, scale, drop, block), *_lies(g, heads), *_lies(y, heads),
-            *lies[0], *lies[1], *lies[2], sizes[0], sizes[0] + sizes[1],
+            *lies[0], *lies[1], *lies[2], *places,
         ),
         [q, k, v, q if mask is None else mask, g, y, r, *_stream(xp, drop, q)],
-        [((sum(sizes),), float32)], count, max(1, count * _PIECE // cost), cost,
+        [(made, float32)], count, max(1, count * _PIECE // cost), cost,
     )  # fmt: skip
+    if back:
+        return found.transpose(*back, len(back))
     if all(shape == x.shape for shape, x in zip(shapes, (q, k, v))):
         return found
     ends = np.cumsum([0, *sizes])
     parts = [found[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes)]
     summed = [_summed(xp, part, x.shape) for part, x in zip(parts, (q, k, v))]
-    return xp.concatenate([x.reshape(-1) for x in summed])
+    return _joined(xp, summed)
 
 
 # --- products and nests ---------------------------------------------------------------------------
@@ -245,7 +272,7 @@ def attention_gradient_loops(
         (xp.matmul(xp.swapaxes(d, -1, -2), queries), k.shape),
         (xp.matmul(xp.swapaxes(weights, -1, -2), g), v.shape),
     )
-    return xp.concatenate([_summed(xp, x, shape).reshape(-1) for x, shape in found])
+    return _joined(xp, [_summed(xp, x, shape) for x, shape in found])
 
 
 def dropping_loops(
@@ -263,6 +290,12 @@ def dropping_gradient_loops(
     """As ``attention_gradient_loops``, with dropout."""
     drop = key, position, p
     return attention_gradient_loops(xp, g, q, k, v, mask, y, r, causal, scale, of_mask, drop)
+
+
+def _joined(xp: Any, parts: Sequence[Any]) -> Any:
+    """Gradients as ``attention_gradient_value`` gives them."""
+    flat, shape = xp.concatenate([x.reshape(-1) for x in parts]), parts[0].shape
+    return flat.reshape(3, *shape) if all(x.shape == shape for x in parts) else flat
 
 
 def _summed(xp: Any, d: Any, shape: tuple[int, ...]) -> Any:

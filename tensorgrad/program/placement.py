@@ -86,12 +86,19 @@ class _Placement:
             x = copy.inputs[0]
             if x.storage is not first.storage or x.offset - copy.out.offset != start:
                 return set()
-            if not (x.contiguous and copy.out.contiguous):
+            if x.strides != copy.out.strides and not (x.contiguous and copy.out.contiguous):
                 return set()
-        if first.storage.role == "temporary" or first.storage in self._writers:
+        if not self._stays(first.storage):
             return set()
         self._places[storage] = first.storage, start
         return set(copies)
+
+    def _stays(self, storage: Storage) -> bool:
+        """Whether what lies there once stays: from outside, or made by one routine."""
+        writers = self._writers.get(storage, [])
+        if storage.role != "temporary":
+            return not writers
+        return len(writers) == 1 and type(writers[0]) is Routine and storage not in self._kept
 
     def _is_spared(self, op: Operation) -> bool:
         """Whether ``op`` copies the whole of a storage that may lie where it is copied to."""

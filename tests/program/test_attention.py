@@ -183,6 +183,31 @@ def test_the_same_weights_are_dropped(rate: float) -> None:
     assert compiled.captures == 1
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (0, 2, 1)], ids=str)
+def test_gradients_of_slices_are_made_where_they_are_wanted(order: tuple[int, ...]) -> None:
+    """Queries, keys and values that are projected at once: no copy between the gradients' routine
+    and the products with them, if they lie in that order."""
+    rng = np.random.default_rng(11)
+    given = [normal(rng, 2, 40, 48), normal(rng, 48, 144) / 7, normal(rng, 2, 40, 48)]
+
+    def step(x: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+        y = x @ w
+        q, k, v = (
+            y[..., 48 * n : 48 * n + 48].reshape(2, 40, 3, 16).transpose(0, 2, 1, 3) for n in order
+        )
+        z = attend(q, k, v, is_causal=True).transpose(0, 2, 1, 3).reshape(2, 40, 48)
+        return [z.detach(), *tg.autograd.grad(tg.sum(z * z * c), [x, w])]
+
+    singles = [Tensor(a, requires_grad=n < 2) for n, a in enumerate(given)]
+    captured = Captured(step, singles)
+    wanted = step(*[Tensor(x.data.astype(np.float64), requires_grad=True) for x in singles])
+    for found, exact in zip(captured(*singles), wanted, strict=True):
+        np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4, atol=1e-5)
+    (units,) = captured.executor.source.parts
+    at = next(k for k, unit in enumerate(units) if "attention_gradient" in unit)
+    assert units[at + 1].startswith("product" if order == (0, 1, 2) else "nest"), units
+
+
 def test_bits_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     tensors = [Tensor(normal(rng, 2, 150, 16), requires_grad=True) for _ in range(3)]
