@@ -128,6 +128,8 @@ class CapturedProgram:
         self.calls = 0
         self.seconds = 0.0
         self.fast: Any = None
+        #: whether it lets other threads go on meanwhile, and takes turns with them
+        self.is_long = False
         self.verified = False
         self._made_quick = 0
         #: the guards in C, where that can be had
@@ -187,6 +189,7 @@ class CapturedProgram:
             self.fast = fast_call_of(
                 self.executor, self.guards, tensors, gradients, self.words, self._mode, limit
             )
+            self.is_long = self.fast is not None and bool(self.fast.is_long)
 
     def expect(self, tensors: Sequence[Tensor]) -> None:
         """Note what the arguments are, if all of them are tensors: see ``takes``."""
@@ -459,12 +462,12 @@ class Compiled:
         last = self._last_used
         if (
             last is not None
-            and (fast := last.fast) is not None
+            and last.fast is not None
             and not kwargs
             and not (last.turns is None or last.turns.inside)
-            and (fast.is_long or self._lock.acquire(False))
+            and (last.is_long or self._lock.acquire(False))
         ):
-            if fast.is_long:
+            if last.is_long:
                 with last.turns, self._lock, GATE:
                     out = NotImplemented if last.fast is None else last.fast(*args)
             else:

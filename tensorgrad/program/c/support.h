@@ -312,6 +312,11 @@ TG void tg_streamed(void) {
 #endif
 }
 
+/* Ask for memory that is read soon, where no processor can guess it. */
+TG void tg_ask(const void *from, long bytes) {
+    for (long at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
 /* --- links, filled in by the loader --- */
 
 typedef void (*tg_task)(void **table, long begin, long end);

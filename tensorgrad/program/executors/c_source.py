@@ -51,6 +51,9 @@ _PIECE = 1 << 17
 # elements of it that are collected before.
 _STREAMED = 1 << 25
 _BLOCK = 1024
+# Bytes from which on rows of a table that are picked by number are asked for, so many rows ahead;
+# and how many bytes of a row: the processor goes on itself.
+_FAR, _AHEAD, _ASKED = 1 << 18, 8, 1 << 9
 # Rows that are added in order, and elements of a row that are added as one sum: in float32 longer
 # sums would drift. Their sums are added in double precision.
 ROWS_IN_ORDER = 64
@@ -123,7 +126,8 @@ class NestWriter:
     longest = _KEPT
     #: bytes of all that is kept
     room: float = _ROWS
-    #: whether large results are collected in blocks that go past the caches
+    #: whether large results are collected in blocks that go past the caches, and memory is asked for
+    #: before it is read
     streams = True
     #: the cost up to which a value is computed again in a later phase rather than kept
     cheap: float = _CHEAP
@@ -148,6 +152,7 @@ class NestWriter:
         self.row: list[list[str]] = [[] for _ in range(n)]
         self.column: list[list[str]] = [[] for _ in range(n)]
         self.row_end: list[list[str]] = [[] for _ in range(n)]
+        self.ahead: list[str] = []  # what is asked of memory for a later row
         self.clauses: list[list[str]] = [[] for _ in range(n)]
         self.block_begin: list[list[str]] = [[] for _ in range(n)]
         self.block_end: list[list[str]] = [[] for _ in range(n)]
@@ -386,11 +391,30 @@ class NestWriter:
                 )
         if m.table is not None:
             first = self._element(m.table, level, phase).removesuffix("]")
+            if first.endswith("[c") and self.streams and not self.flat:
+                self._ask_ahead(m, first.removesuffix("[c"))
             return _read(m.table, f"{first} + {given[0]}]")
         index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
         last = m.inputs[-1]
         limit = isinstance(last, np.generic) and bool(last == last)
         return printed(m.name, last.dtype, m.out.dtype, given, index, limit)
+
+    def _ask_ahead(self, m: Map, row: str) -> None:
+        """Of a large table ask for the part that a later row reads, if its number is in memory.
+
+        row: where the part would begin if the number were 0.
+        """
+        places, table = m.inputs[0], m.table
+        if type(places) is not View or table is None or self.nest.sources[m][0] is not None:
+            return
+        strides = self.nest.access(places, POINT)[2]
+        if table.storage.nbytes < _FAR or strides[-1] or not any(strides):
+            return
+        if not _linear(self.dims[:-1], strides[:-1], None):
+            return
+        number = self._element(places, POINT, 0).replace("r * ", "ahead * ")
+        size = min(self.columns * table.dtype.itemsize, _ASKED)
+        self.ahead.append(f"tg_ask({row} + {number}, {size});")
 
     # --- statements -------------------------------------------------------------------------------
 
@@ -556,6 +580,9 @@ class NestWriter:
         if not self.flat:
             body += [f"    {text}" for text in self._row_indices()]
             body += [f"    {text}" for head, text in self.row_pointers if not head]
+            if self.ahead:
+                body.append(f"    const long ahead = r + {_AHEAD} < end ? r + {_AHEAD} : r;")
+                body += [f"    {text}" for text in dict.fromkeys(self.ahead)]
         pad = "" if self.flat else "    "
         for phase in range(self.last + 1):
             body += [pad + text for text in self.row[phase]]
