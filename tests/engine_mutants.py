@@ -44,6 +44,7 @@ SELECTIONS: dict[str, Selection] = {
     "results": Selection(f"{_COMPILE} -k 'stays or stay or trees or threads'", 6),
     "modules": Selection(f"{_COMPILE} -k 'modes or changes_are_seen'", 5),
     "rounding": Selection(f"{_COMPILE} -k 'rounding or verify'", 9),
+    "products of trials": Selection("tests/program/test_rounding.py", 2),
     "fuse": Selection("tests/program/test_fuse.py", 9),
     "cuda": Selection("tests/program/test_cuda.py -k 'not compile'", 5),
     # --- tests/program/test_mistakes.py in parts
@@ -1129,6 +1130,20 @@ MUTANTS: list[Mutant] = [
         "with last.turns, self._lock, GATE:",
         "with last.turns, self._lock:",
         "long programs",
+    ),
+    Mutant(
+        "answers of other columns",
+        f"{PROGRAM}/rounding.py",
+        "here = (begin <= column) & (column < begin + width)",
+        "here = (begin <= column) & (column <= begin)",
+        "products of trials",
+    ),
+    Mutant(
+        "what is read as a whole kept at some places",
+        f"{PROGRAM}/rounding.py",
+        "            for v in {*self._names, *self._places}\n            if v not in self._last\n",
+        "            for v in {*self._names, *self._places}\n",
+        "products of trials",
     ),
     # --- on a GPU
     Mutant(

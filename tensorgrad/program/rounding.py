@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -45,6 +46,11 @@ _TRIALS, _MORE_TRIALS = 2, 8
 # Bytes of arrays before which memory is given back.
 _LARGE = 1 << 23
 
+
+# Products whose results can be computed some columns at a time, and the axis of each operand that
+# these are along. So much of a result is computed at a time.
+_COLUMNS: dict[str, tuple[int | None, ...]] = {"matmul": (None, 1), "linear": (None, 0, 0)}
+_PART = 1 << 21
 
 # What chooses among numbers does not round. Whoever looks for the chosen one has to find it.
 _CHOOSE = frozenset({"max", "min", "maximum", "minimum", "max_pool", "max_pool_tiles"})
@@ -176,6 +182,9 @@ class _Trials:
         self._instructions: list[tuple[Instruction, _Update | None]] = []
         self._last: dict[Value, int] = {}  # the last instruction that needs a value as a whole
         self._places: dict[Value, Any] = {}  # of values that are needed at these places
+        self._asked: dict[
+            Value, Any
+        ] = {}  # of values that nothing needs as a whole, those of doubts
         self._find()
 
     def of(self, doubts: Mapping[str, _Doubt]) -> _Trials:
@@ -209,6 +218,14 @@ class _Trials:
             if update is None:
                 self._last.update(dict.fromkeys(i.values(), at))
         self._last.update(dict.fromkeys(rows, len(self._instructions)))
+        asked = [np.zeros(0, np.intp)]
+        self._asked = {
+            v: each_once(np.concatenate([*asked, *(self._doubts[n].at for n in self._names[v])]))
+            if v in self._names
+            else asked[0]
+            for v in {*self._names, *self._places}
+            if v not in self._last
+        }
 
     def _update(self, i: Instruction) -> _Update | None:
         """The update of parameters at some places, where all that is asked for lies there."""
@@ -224,7 +241,7 @@ class _Trials:
     def run(self, kind: str, seed: int) -> None:
         """One trial: "base", "wide" (in float64), "moved" (all last bits), or "shaken" (so many of
         them as are excused)."""
-        run = _Run(self._state, kind, seed, self._places)
+        run = _Run(self._state, kind, seed, self._places, self._asked)
         for v in self._names:
             if v.role != "temporary":  # nothing overwrites it
                 self._tell(kind, v, run.outside(v))
@@ -237,7 +254,9 @@ class _Trials:
                 continue
             run.compute(i)
             for v in i.outputs:
-                if v in self._names:
+                if v in run.answers:
+                    self._tell(kind, v, run.answers.pop(v), self._asked[v])
+                elif v in self._names:
                     self._tell(kind, v, run.made[v])
             for v in (*i.values(), *i.outputs):
                 if self._last.get(v, -1) <= at:
@@ -250,26 +269,40 @@ class _Trials:
                 kind, found.made(keys, rows).data.reshape(-1)[self._doubts[name].at]
             )
 
-    def _tell(self, kind: str, v: Value, array: Any) -> None:
+    def _tell(self, kind: str, v: Value, array: Any, places: Any = None) -> None:
+        """places: where its elements lie in the value, if these are not all."""
         flat = array.reshape(-1)
-        for name in self._names[v]:
+        for name in self._names.get(v, ()):
             if name in self._doubts:
-                self._doubts[name].take_in(kind, flat[self._doubts[name].at])
+                at = self._doubts[name].at
+                at = at if places is None else np.searchsorted(places, at)
+                self._doubts[name].take_in(kind, flat[at])
 
 
 class _Run:
     """One run, of the kind that ``_Trials.run`` names; what lies outside stays as it is.
 
-    places: of values that are needed at these places alone, in row-major order.
+    places: of values that are needed at these places alone, in row-major order. asked: of values
+        that no instruction needs as a whole, the places at which the answer is.
     """
 
-    def __init__(self, state: State, kind: str, seed: int, places: Mapping[Value, Any]) -> None:
+    def __init__(
+        self,
+        state: State,
+        kind: str,
+        seed: int,
+        places: Mapping[Value, Any],
+        asked: Mapping[Value, Any],
+    ) -> None:
         self._state = state
         self._kind = kind
         self._moves = kind in ("moved", "shaken")
         self._change = _change(kind, seed)
         self._places = places
+        self._asked = asked
         self.made: dict[Value, Any] = {}
+        #: of values of which nothing else is there
+        self.answers: dict[Value, Any] = {}
         self._parts: dict[Value, Any] = {}
 
     def outside(self, v: Value) -> Any:
@@ -292,6 +325,9 @@ class _Run:
 
     def compute(self, i: Instruction) -> None:
         """Run one instruction."""
+        if self._kind == "wide" and self._is_large_product(i):
+            self._compute_by_columns(i)
+            return
         from_outside = [v for v in dict.fromkeys(i.values()) if v not in self.made]
         for v in from_outside:
             self._put(v, self.outside(v))
@@ -319,6 +355,60 @@ class _Run:
         if self._kind == "wide":  # it is large, and quickly made again
             for v in from_outside:
                 del self.made[v]
+
+    def _is_large_product(self, i: Instruction) -> bool:
+        if i.op.name not in _COLUMNS or len(i.outputs) != 1 or not self._state.program.on_host:
+            return False
+        factor, out = i.inputs[1], i.outputs[0]
+        if type(factor) is not Value or len(factor.shape) != 2:
+            return False
+        return 8 * max(math.prod(factor.shape), math.prod(out.shape)) >= _LARGE
+
+    def _compute_by_columns(self, i: Instruction) -> None:
+        """Some columns of a large product at a time: float64 of all of it would be twice as large,
+        and of all of a factor from outside, too."""
+        give_back()
+        v, options = i.outputs[0], i.attrs if i.live is None else {**i.attrs, **i.live()}
+        axes = _COLUMNS[i.op.name]
+        given = [
+            x if type(x) is not Value else self._as_it_is(x, axis is None)
+            for x, axis in zip(i.inputs, axes)
+        ]
+        n = v.shape[-1]
+        width = max(1, _PART // max(1, 8 * math.prod(v.shape[:-1])))
+        picked = [self._places.get(v), self._asked[v]] if v in self._asked else []
+        answers = [None if at is None else np.empty(at.size) for at in picked]
+        whole = None if picked else np.empty(v.shape)
+        for begin in range(0, n, width):
+            part = slice(begin, begin + width)
+            arrays = [
+                x
+                if axis is None or x is None
+                else _widened(x[part] if axis == 0 else x[:, part], 0)
+                for x, axis in zip(given, axes)
+            ]
+            y = CPU.run(i.op, arrays, options)
+            if whole is not None:
+                whole[..., part] = y
+            for at, answer in zip(picked, answers):
+                if at is not None and answer is not None:
+                    row, column = np.divmod(at, n)
+                    here = (begin <= column) & (column < begin + width)
+                    answer[here] = y.reshape(-1, y.shape[-1])[row[here], column[here] - begin]
+        if whole is not None:
+            self._put(v, whole)
+            return
+        self.answers[v] = answers[1]
+        if answers[0] is not None:
+            self._parts[v] = answers[0]
+
+    def _as_it_is(self, v: Value, widened: bool) -> Any:
+        """The array of a value; of one from outside as it lies there, or widened."""
+        if v in self.made:
+            return self.made[v]
+        if widened:
+            return self.outside(v)
+        return v.array if v.role == "constant" else self._state.fetch(v)
 
 
 class _Update:

@@ -27,7 +27,7 @@ from tensorgrad.tensor import Tensor
 from tensorgrad.versions import increment_versions
 
 #: Elements that are compared, or exchanged, at a time.
-PIECE = 1 << 16
+PIECE = 1 << 15
 # Bytes that are overwritten from which on memory is given back: it takes about a millisecond.
 _MUCH = 1 << 24
 # Places of a large array that are looked at one by one: so many that differ most, and about so many

@@ -290,3 +290,21 @@ def test_whole_tables_of_sums(dtype: str, monkeypatch: pytest.MonkeyPatch) -> No
     rtol, atol = (1e-5, 1e-5) if dtype == "float32" else (1e-12, 1e-13)
     for a, x in zip(ends[0], xs, strict=True):
         np.testing.assert_allclose(a, host(x.grad), rtol=rtol, atol=atol)
+
+
+@needs_compiler
+def test_rows_of_large_tables_are_asked_for_ahead() -> None:
+    """Of small ones they are not, nor past the last number, which may lie at the end of memory."""
+    for rows, asked in ((50, 0), (5000, 1)):
+        table = Tensor(np.arange(rows * 16, dtype=np.float32).reshape(rows, 16))
+        look = tg.compile(lambda k, t=table: tg.sin(t[k]))
+        for count in (1, 2, 9, 700):
+            numbers = np.random.default_rng(count).integers(-rows, rows, count)
+            for _ in range(2):
+                found = look(Tensor(numbers)).numpy()
+            np.testing.assert_allclose(found, np.sin(host(table)[numbers]), rtol=1e-5, atol=1e-6)
+            text = look._last().executor.text
+            assert text.count("tg_ask(") == (asked if count > 1 else 0)
+            if "tg_ask(" in text:
+                ahead = text[text.index("const long ahead = ") :].partition(";")[0]
+                assert ahead == "const long ahead = r + 8 < end ? r + 8 : r"

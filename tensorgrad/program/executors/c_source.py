@@ -126,8 +126,8 @@ class NestWriter:
     longest = _KEPT
     #: bytes of all that is kept
     room: float = _ROWS
-    #: whether large results are collected in blocks that go past the caches, and memory is asked for
-    #: before it is read
+    #: whether large results are collected in blocks that go past the caches, and what is read is
+    #: asked for before
     streams = True
     #: the cost up to which a value is computed again in a later phase rather than kept
     cheap: float = _CHEAP
