@@ -48,13 +48,8 @@ class Usage:
         return self.spill_stores + self.spill_loads
 
 
-#: kernels that access one element at a time by design: sums of few numbers, and scattered rows
-PLAIN = frozenset(
-    {
-        "cross_entropy_total", "root_of_sum", "add_pieces", "join_pieces", "sum_strips",
-        "sum_strips_of_two",
-    }
-)  # fmt: skip
+#: kernels that access one element at a time by design: sums of few numbers
+PLAIN = frozenset({"cross_entropy_total", "root_of_sum", "sum_strips", "sum_strips_of_two"})
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
     {("layer_norm_backward_wide", "float64"), ("rms_norm_backward_wide", "float64")}

@@ -34,18 +34,20 @@ def test_rows(cuda: Cuda, dtype: str, columns: int, rng: np.random.Generator) ->
     assert x.grad is not None
     exact = added((rows, columns), index, as_float64(g))
     assert_close(x.grad, exact, dtype, rounding=8, scale=4.0)
-    assert cuda.launched == {"take_rows_64": 1, "add_pieces": 1, "join_pieces": 1}
+    assert cuda.launched == {"take_rows_64": 1, "add_rows": 1, "join_rows": 1}
 
 
-@pytest.mark.parametrize("kind", ["one", "two", "sorted", "edges", "distinct"])
-@pytest.mark.parametrize("n", [1, 127, 128, 129, 256, 1000])
+@pytest.mark.parametrize("kind", ["one", "two", "sorted", "edges", "chunks", "distinct"])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 255, 256, 257, 1000, 3000])
 def test_runs(cuda: Cuda, n: int, kind: str, rng: np.random.Generator) -> None:
-    """Runs within a piece, across its edges, through several pieces, and of single numbers."""
+    """Runs within a piece and a chunk of 256, across their edges, through several of them, and of
+    single numbers."""
     index = {
         "one": np.full(n, 3),
         "two": np.arange(n) % 2 * 5,
         "sorted": np.sort(rng.integers(0, 7, n)),
         "edges": np.arange(n) // 64,
+        "chunks": np.arange(n) // 640,
         "distinct": rng.permutation(n),
     }[kind]
     rows = max(8, int(index.max()) + 2)
@@ -53,7 +55,7 @@ def test_runs(cuda: Cuda, n: int, kind: str, rng: np.random.Generator) -> None:
     g = rng.normal(size=(n, 5))
     x[index].backward(cuda.tensor(g, "float64"))
     np.testing.assert_allclose(as_float64(x.grad), added((rows, 5), index, g), atol=1e-12)
-    assert cuda.launched["add_pieces"] == 1
+    assert cuda.launched["add_rows"] == 1
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -71,7 +73,7 @@ def test_scatter_add_and_gather(cuda: Cuda, dtype: str, rng: np.random.Generator
         z.sum().backward()
         ones = added((6, 40), tuple(full), np.ones((6, 40)))
         assert_close(x.grad, ones, dtype, scale=1.0)
-    assert cuda.launched["add_pieces"] == 4
+    assert cuda.launched["add_rows"] == 4
 
 
 def test_index_of_several_arrays(cuda: Cuda, rng: np.random.Generator) -> None:
@@ -89,7 +91,7 @@ def test_index_of_several_arrays(cuda: Cuda, rng: np.random.Generator) -> None:
         g = rng.normal(size=y.shape)
         y.backward(cuda.tensor(g))
         assert_close(x.grad, added((4, 5, 6), index, g), "float32", scale=4.0)
-    assert cuda.launched["add_pieces"] == len(cases)
+    assert cuda.launched["add_rows"] == len(cases)
 
 
 def test_index_types_layouts_and_alignment(cuda: Cuda, rng: np.random.Generator) -> None:

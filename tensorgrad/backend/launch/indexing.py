@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend import kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
+from tensorgrad.backend.launch import common
 from tensorgrad.backend.launch.bias_activation import Layout, aligned
-from tensorgrad.backend.launch.common import contiguous, fits, forward, launch
+from tensorgrad.backend.launch.common import (
+    contiguous,
+    fits,
+    forward,
+    launch,
+    per_pack,
+    planned,
+)
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 
 #: Contributions to a thread: PIECE in kernels/indexing.cu.
-PIECE = 128
+PIECE = 8
 
 
 def _by_rows(template: Sequence[Any], indices: Sequence[Any]) -> bool:
@@ -46,6 +55,26 @@ def _taken(xp: Any, x: Array, *indices: Array, template: Sequence[Any]) -> Array
     return out
 
 
+@planned
+def _sum_plan(xp: Any, dtype: np.dtype[Any], n: int, columns: int, packed: bool) -> tuple[Any, ...]:
+    """For the two kernels: function, grid, block; the arguments that are no arrays; the chunks."""
+    parts = columns // per_pack(dtype) if packed else columns
+    across = min(32, 1 << (parts - 1).bit_length())
+    tiles = -(-parts // across)
+    down = min(32, 256 // across)  # pieces of a chunk
+    chunk = down * PIECE
+    chunks = -(-n // chunk)
+    grid = (tiles * max(1, min(chunks, common.MOST_BLOCKS // tiles)),)
+    add, join = (kernels.get(xp, "indexing", name, dtype) for name in ("add_rows", "join_rows"))
+    tail = n, columns, chunk, np.int32(across), tiles, np.int32(packed)
+    return (
+        (add, grid, (across * down,)),
+        (join, grid, (across * min(32, 512 // across),)),
+        tail,
+        chunks,
+    )
+
+
 def _added(xp: Any, g: Array, rows: Array, shape: tuple[int, ...], columns: int) -> Array:
     """Zeros of ``shape`` with row i of ``g`` added to row ``rows[i]``, of ``columns`` elements."""
     y = xp.zeros(shape, g.dtype)
@@ -54,19 +83,13 @@ def _added(xp: Any, g: Array, rows: Array, shape: tuple[int, ...], columns: int)
         return y
     order = xp.argsort(rows, kind="stable")
     in_order = rows[order]
-    pieces = -(-n // PIECE)
-    first, last = (xp.empty((pieces, columns), arithmetic(g.dtype)) for _ in range(2))
-    at = Layout(pieces, columns, g.dtype, packed=False)
-    place = (np.int32(at.across), at.tiles)
     g = contiguous(xp, g)
-    launch(
-        xp, "indexing", "add_pieces", g.dtype, at.grid, g, order, in_order, y, first, last, n,
-        columns, *place,
-    )  # fmt: skip
-    launch(
-        xp, "indexing", "join_pieces", g.dtype, at.grid, in_order, first, last, y, n, columns,
-        *place,
-    )  # fmt: skip
+    packed = aligned(columns, g, y)
+    (add, grid, block), join, tail, chunks = _sum_plan(xp, g.dtype, n, columns, packed)
+    first, last = (xp.empty((chunks, columns), arithmetic(g.dtype)) for _ in range(2))
+    add(grid, block, (g, order, in_order, y, first, last, *tail))
+    function, grid, block = join
+    function(grid, block, (in_order, y, first, last, *tail))
     return y
 
 
