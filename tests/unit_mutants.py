@@ -9,7 +9,7 @@ _PROGRAM = "tensorgrad/program"
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
     "convolutions of programs": Selection(
-        "tests/program/test_convolution.py -k 'pooled or finite or seen or values'", 24
+        "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape'", 30
     ),
     "flattening": Selection("tests/program/test_flattening.py", 4),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
@@ -104,8 +104,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a quarter of the products of what is not finite",
         f"{_PROGRAM}/c/convolution.h",
-        "const int finite = weights_finite && tg_all_finite(box, size);",
-        "const int finite = 1;",
+        "if (!weights_finite || !tg_all_finite(box, size)) {",
+        "if (0) {",
         "convolutions of programs",
     ),
     Mutant(
@@ -113,6 +113,27 @@ MUTANTS: list[Mutant] = [
         f"{_PROGRAM}/c/convolution.h",
         "    if (!tg_all_finite(room, (stop - first) * columns * 16)) return 0;\n",
         "",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "no gradient of channels beyond the 64th",
+        f"{_PROGRAM}/c/convolution.h",
+        "    for (long o = 0; o < c.out; o += 64, sets += 4)\n",
+        "    for (long o = 0; o < c.out && o < 64; o += 64, sets += 4)\n",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "rows of a gradient are not cleared for those that follow",
+        f"{_PROGRAM}/c/convolution.h",
+        "            memset(rows[a], 0, 4 * line);\n",
+        "",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "gradients that are NaN taken for 0",
+        f"{_PROGRAM}/c/convolution.h",
+        "(uint64_t)(g[o] != 0.0f)",
+        "(uint64_t)(g[o] < 0.0f || g[o] > 0.0f)",
         "convolutions of programs",
     ),
     Mutant(

@@ -87,6 +87,40 @@ def pooled_weights(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
     return list(tg.autograd.grad(tg.sum(y * y), [w, b]))
 
 
+def shaped(padding: tuple[int, int]) -> Callable[..., list[Tensor]]:
+    """The gradients of a convolution behind a pool, given what comes back to it."""
+
+    def step(x: Tensor, w: Tensor, g: Tensor) -> list[Tensor]:
+        y = max_pool2d(tg.relu(conv2d(x * 1.0, w, padding=padding)), 2)
+        return list(tg.autograd.grad(tg.sum(y * g), [x, w]))
+
+    return step
+
+
+def shaped_case(
+    rng: np.random.Generator, inner: int, outer: int, kernel: tuple[int, int]
+) -> tuple[list[Array], tuple[int, int]]:
+    """What ``shaped`` is given, and the padding; many of the gradients are 0."""
+    padding = tuple([int(rng.integers(0, k)) for k in kernel])
+    size = [int(rng.integers(4, 12)) for _ in kernel]
+    after = [(n + 1 + 2 * p - k) // 2 for n, k, p in zip(size, kernel, padding, strict=True)]
+    while min(after) < 1:
+        size = [n + 3 for n in size]
+        after = [(n + 1 + 2 * p - k) // 2 for n, k, p in zip(size, kernel, padding, strict=True)]
+    g = rng.standard_normal((3, outer, *after)) * rng.choice([1.0, 0.0, -0.0], (3, outer, *after))
+    given = [
+        rng.standard_normal((3, inner, *size)),
+        rng.standard_normal((outer, inner, *kernel)),
+        g,
+    ]
+    return given, (padding[0], padding[1])
+
+
+#: Channels of input and result, and the kernel: more than 64 channels, the most taps, few of each.
+SHAPES = [(16, 5, (1, 9)), (32, 70, (2, 4)), (16, 130, (3, 3)), (48, 17, (9, 1)), (16, 64, (1, 1)),
+          (16, 33, (3, 2))]  # fmt: skip
+
+
 def pooled_case(rng: np.random.Generator, inner: int = 16) -> list[Array]:
     """Input, weights and bias for ``pooling``."""
     kernel, outer = int(rng.choice([1, 3])), int(rng.choice([5, 16, 20]))
@@ -117,6 +151,26 @@ def test_pooled_convolutions_and_their_gradients_are_those_of_float64(seed: int)
     assert "convolution" not in names
     assert ("convolution_pooled_gradients" in names) == (given[0].shape[1] % 16 == 0)
     assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
+
+
+@pytest.mark.parametrize(("inner", "outer", "kernel"), SHAPES)
+def test_gradients_behind_a_pool_are_those_of_float64_for_any_shape(
+    inner: int, outer: int, kernel: tuple[int, int]
+) -> None:
+    given, padding = shaped_case(np.random.default_rng(outer), inner, outer, kernel)
+    step, singles = shaped(padding), tensors(given)
+    program = Captured(step, singles)
+    assert "convolution_pooled_gradients" in [i.op.name for i in program.program]
+    assert "call" not in "".join(program.executor.lines())
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+    for k, bad in enumerate((np.nan, np.inf, -np.inf)):
+        given[2].reshape(-1)[k::29] = bad
+    singles = tensors(given)
+    with np.errstate(all="ignore"):
+        wanted = step(*singles)
+        found = program(*singles)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -219,11 +273,13 @@ def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
     options = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
     shapes = [(2, 10, 11, 9), (38, 5, 3, 3), (38,)]
     grouped = [rng.standard_normal(shape) for shape in shapes]
+    many, padding = shaped_case(rng, 32, 70, (2, 4))
     deep = [rng.standard_normal(shape) for shape in [(2, 20, 6, 5), (20, 1, 3, 3), (20,)]]
     cases: list[tuple[Callable[..., list[Tensor]], list[Array]]] = [
         (step_of(2, options), grouped),
         (step_of(2, {"padding": 1, "groups": 20}), deep),
         (pooling, pooled_case(rng)),
+        (shaped(padding), many),
         (pooled_weights, [rng.standard_normal(n) for n in [(3, 1, 9, 8), (16, 1, 3, 3), (16,)]]),
     ]
     for k, (step, given) in enumerate(cases):

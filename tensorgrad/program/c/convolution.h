@@ -778,9 +778,18 @@ TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, lon
  * windows cover the input and its border, the box. */
 #define TG_NEAR 4096 /* numbers that stay in the first cache */
 #define TG_POOLED_TAPS 9 /* at most, as in ops/convolution_loops.py */
+#define TG_POOLED_PLACES 20 /* that the taps of a window meet, of its four positions */
 typedef struct {
-    long in, out, rows, columns, kernel[2], box[2]; /* rows, columns: before pooling */
+    long in, out, rows, columns, kernel[2], padding[2], box[2]; /* rows, columns: before pooling */
 } tg_pooled;
+
+/* The gradient of an image, [window][channel]. */
+TG void tg_pooled_gradient(const tg_pooled c, const float *restrict g, long channel,
+                           const long step[2], float *restrict to) {
+    for (long r = 0; r < c.rows / 2; r++)
+        for (long j = 0; j < c.columns / 2; j++, to += c.out)
+            for (long o = 0; o < c.out; o++) to[o] = g[r * step[0] + j * step[1] + o * channel];
+}
 
 /* For each window and channel the first place in the box that its gradient meets. */
 TG void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *places) {
@@ -798,30 +807,71 @@ TG void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *plac
         }
 }
 
-/* What channel o of the result adds to one vector of the input's. x, d: the box and its gradient; w,
- * total: of this channel and these, tap by tap. g, places: of this channel. Rows [q, end) after
- * pooling. */
-TG void tg_pooled_channel(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
-                          const float *w, float *total, const float *g, const long step[2],
-                          const int32_t *places, long q, long end) {
-    const long tap = c.out * 16, columns = c.columns / 2;
-    tg_vec s[TG_POOLED_TAPS], f[TG_POOLED_TAPS]; /* sized by K0 they would not be in registers */
-    TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
-        s[t] = tg_splat(0.0f);
-        f[t] = tg_load(w + t * tap);
+/* What channel o of the result adds to the sums of one vector of the input's channels. x: the box; total:
+ * of this channel and these, tap by tap. g, places: of this channel. Windows [begin, end). */
+TG void tg_pooled_weights(const int K0, const int K1, const tg_pooled c, const float *x, float *total,
+                          const float *g, const int32_t *places, long begin, long end) {
+    const long tap = c.out * 16;
+    tg_vec s[TG_POOLED_TAPS]; /* sized by K0 they would not be in registers */
+    TG_UNROLL for (int t = 0; t < K0 * K1; t++) s[t] = tg_splat(0.0f);
+    TG_ROLLED for (long i = begin; i < end; i++) {
+        const tg_vec v = tg_splat(g[i * c.out]);
+        const float *from = x + places[i * c.out];
+        TG_UNROLL for (int t = 0; t < K0 * K1; t++)
+            s[t] += v * tg_load(from + (t / K1 * c.box[1] + t % K1) * c.in);
     }
-    TG_ROLLED for (long r = q; r < end; r++)
-        TG_ROLLED for (long j = 0; j < columns; j++) {
-            const tg_vec v = tg_splat(g[r * step[0] + j * step[1]]);
-            const long at = places[(r * columns + j) * c.out];
-            TG_UNROLL for (int t = 0; t < K0 * K1; t++) {
-                const long to = at + (t / K1 * c.box[1] + t % K1) * c.in;
-                s[t] += v * tg_load(x + to);
-                tg_store(d + to, tg_load(d + to) + v * f[t]);
-            }
-        }
     TG_UNROLL for (int t = 0; t < K0 * K1; t++)
         tg_store(total + t * tap, tg_load(total + t * tap) + s[t]);
+}
+
+/* For each 64 channels of a window four sets of bits: those whose number is 0, 1, 2 and 3 and whose
+ * gradient is not 0. */
+TG void tg_pooled_sets(const tg_pooled c, const uint8_t *number, const float *g, uint64_t *sets) {
+    for (long first = 0; first < c.out; first += 64, sets += 4) {
+        long o = first;
+        const long end = tg_least(c.out, first + 64);
+        sets[0] = sets[1] = sets[2] = sets[3] = 0;
+#if defined(__AVX512F__)
+        for (; o + 16 <= end; o += 16) {
+            const tg_ivec numbers = tg_widened(number + o);
+            TG_UNROLL for (int q = 0; q < 4; q++) {
+                uint16_t found;
+                __asm__("vpcmpeqd %2, %1, %0\n\tvcmpneqps %4, %3, %0 %{%0%}"
+                        : "=&Yk"(found)
+                        : "v"(numbers), "v"(tg_isplat(q)), "v"(tg_load(g + o)), "v"(tg_splat(0.0f)));
+                sets[q] |= (uint64_t)found << (o - first);
+            }
+        }
+#endif
+        for (; o < end; o++) sets[number[o]] |= (uint64_t)(g[o] != 0.0f) << (o - first);
+    }
+}
+
+/* Adds to the sums of the places that a window's taps meet what the channels of a set give, whose number
+ * is q. w: of one vector of the input's channels. */
+TG void tg_pooled_set(const int K0, const int K1, const int q, const tg_pooled c, const float *w,
+                      const float *g, uint64_t set, tg_vec *sum) {
+    TG_ROLLED for (; set; set &= set - 1) {
+        const long o = __builtin_ctzll(set);
+        const tg_vec v = tg_splat(g[o]);
+        TG_UNROLL for (int t = 0; t < K0 * K1; t++)
+            sum[(q / 2 + t / K1) * (K1 + 1) + q % 2 + t % K1] +=
+                v * tg_load(w + (t * c.out + o) * 16);
+    }
+}
+
+/* What a window adds to the gradient of one vector of the input's channels. rows: where the rows of its
+ * places lie, of which those from `at` on are its. */
+TG void tg_pooled_window(const int K0, const int K1, const tg_pooled c, float *const *rows, long at,
+                         const float *w, const float *g, const uint64_t *sets) {
+    tg_vec sum[TG_POOLED_PLACES];
+    TG_UNROLL for (int a = 0; a <= K0; a++) TG_UNROLL for (int b = 0; b <= K1; b++)
+        sum[a * (K1 + 1) + b] = tg_load(rows[a] + at + b * c.in);
+    for (long o = 0; o < c.out; o += 64, sets += 4)
+        TG_UNROLL for (int q = 0; q < 4; q++)
+            tg_pooled_set(K0, K1, q, c, w + o * 16, g + o, sets[q], sum);
+    TG_UNROLL for (int a = 0; a <= K0; a++) TG_UNROLL for (int b = 0; b <= K1; b++)
+        tg_store(rows[a] + at + b * c.in, sum[a * (K1 + 1) + b]);
 }
 
 /* What position (r, j) before pooling adds, at all its taps; inside: whether it is one. */
@@ -837,23 +887,55 @@ TG void tg_pooled_place(const tg_pooled c, int inside, long r, long j, const flo
         }
 }
 
-/* All channels of rows [q, end) after pooling. */
-TG void tg_pooled_band(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
-                       const float *w, float *total, const float *g, long channel,
-                       const long step[2], const int32_t *places, long q, long end) {
-    for (long v = 0; v < c.in / TG_L; v++)
-        TG_ROLLED for (long o = 0; o < c.out; o++) {
-            const long at = tg_vector_at(v, K0 * K1 * c.out * 16) + o * 16;
-            tg_pooled_channel(K0, K1, c, x + v * TG_L, d + v * TG_L, w + at, total + at,
-                              g + o * channel, step, places + o, q, end);
+/* What an image adds to the sums for the weights, band by band. */
+TG void tg_pooled_sums(const int K0, const int K1, const tg_pooled c, const float *x, float *total,
+                       const float *g, const int32_t *places) {
+    const long size = c.box[0] * c.box[1] * c.in, windows = c.rows / 2 * (c.columns / 2);
+    const long bands = tg_least((size + TG_NEAR - 1) / TG_NEAR, tg_least(c.rows / 2, 64));
+    for (long band = 0; band < bands; band++)
+        for (long v = 0; v < c.in / TG_L; v++)
+            TG_ROLLED for (long o = 0; o < c.out; o++)
+                tg_pooled_weights(K0, K1, c, x + v * TG_L,
+                                  total + tg_vector_at(v, K0 * K1 * c.out * 16) + o * 16, g + o,
+                                  places + o, band * windows / bands, (band + 1) * windows / bands);
+}
+
+/* Row r of the box of an image's gradient, if it is no border. */
+TG void tg_pooled_row(const tg_pooled c, const float *from, long r, float *dx) {
+    const long columns = c.box[1] - 2 * c.padding[1], row = r - c.padding[0];
+    if (row >= 0 && row < c.box[0] - 2 * c.padding[0])
+        memcpy(dx + row * columns * c.in, from + c.padding[1] * c.in, 4 * columns * c.in);
+}
+
+/* The gradient of an image. d: memory for the rows of the box that a row of windows meets, in turn;
+ * sets: for the channels of a window by their numbers. */
+TG void tg_pooled_input(const int K0, const int K1, const tg_pooled c, float *d, const float *w,
+                        const float *g, const uint8_t *number, uint64_t *sets, float *dx) {
+    const long line = c.box[1] * c.in, block = K0 * K1 * c.out * 16;
+    memset(d, 0, 4 * (K0 + 1) * line);
+    for (long r = 0; r < c.rows / 2; r++) {
+        float *rows[TG_POOLED_PLACES];
+        TG_UNROLL for (int a = 0; a <= K0; a++) rows[a] = d + (2 * r + a) % (K0 + 1) * line;
+        TG_ROLLED for (long j = 0; j < c.columns / 2; j++, g += c.out, number += c.out) {
+            tg_pooled_sets(c, number, g, sets);
+            TG_ROLLED for (long v = 0; v < c.in / TG_L; v++)
+                tg_pooled_window(K0, K1, c, rows, 2 * j * c.in + v * TG_L,
+                                 w + tg_vector_at(v, block), g, sets);
         }
+        TG_UNROLL for (int a = 0; a < 2; a++) {
+            tg_pooled_row(c, rows[a], 2 * r + a, dx);
+            memset(rows[a], 0, 4 * line);
+        }
+    }
+    for (long r = c.rows / 2 * 2; r < c.box[0]; r++)
+        tg_pooled_row(c, d + r % (K0 + 1) * line, r, dx);
 }
 
 /* The same of the whole image with all products, where one factor may be zero and the other is not
  * finite. */
 static __attribute__((noinline)) void tg_pooled_everything(
     const tg_pooled c, const float *x, float *d, const float *w, float *total, const float *g,
-    long g_channel, long g_row, long g_column, const int32_t *places) {
+    const int32_t *places) {
     const long columns = c.columns / 2, block = c.kernel[0] * c.kernel[1] * c.out * 16;
     for (long v = 0; v < c.in / TG_L; v++, x += TG_L, d += TG_L)
         for (long o = 0; o < c.out; o++)
@@ -863,8 +945,7 @@ static __attribute__((noinline)) void tg_pooled_everything(
                     const long own = (r * c.box[1] + j) * c.in;
                     const int pooled = inside && r / 2 < c.rows / 2 && j / 2 < columns &&
                                        places[(r / 2 * columns + j / 2) * c.out + o] == own;
-                    const float value =
-                        pooled ? g[o * g_channel + r / 2 * g_row + j / 2 * g_column] : 0.0f;
+                    const float value = pooled ? g[(r / 2 * columns + j / 2) * c.out + o] : 0.0f;
                     const long at = tg_vector_at(v, block) + o * 16;
                     tg_pooled_place(c, inside, r, j, x, d, w + at, total + at, tg_splat(value));
                 }
@@ -879,34 +960,32 @@ TG void tg_convolution_pooled_gradients(
     long parts, const float *x, const float *w, const float *g, const uint8_t *number, float *dx,
     float *sums, long begin, long end) {
     const tg_pooled c = {in, out, rows, columns, {kernel_rows, kernel_columns},
-                         {rows + kernel_rows - 1, columns + kernel_columns - 1}};
+                         {padding_rows, padding_columns}, {rows + kernel_rows - 1, columns + kernel_columns - 1}};
     const long x_size[2] = {x_rows, x_columns}, x_step[2] = {x_row, x_column};
     const long g_step[2] = {g_row, g_column}, size = c.box[0] * c.box[1] * in;
     const long pools = rows / 2 * (columns / 2), count = kernel_rows * kernel_columns * in * out;
-    float *box = tg_rows(0), *d = box + size;
-    int32_t *places = (int32_t *)(d + size);
+    float *box = tg_rows(0), *d = box + size, *own = d + size;
+    int32_t *places = (int32_t *)(own + pools * out);
+    uint64_t sets[(out + 63) / 64 * 4];
     const int weights_finite = tg_all_finite(w, count);
-    const long bands = tg_least((2 * size + TG_NEAR - 1) / TG_NEAR, tg_least(rows / 2, 64));
     for (long part = begin; part < end; part++) {
         float *total = sums + part * count;
         memset(total, 0, 4 * count);
         for (long n = part * images / parts; n < (part + 1) * images / parts; n++) {
             tg_copy_box(box, x + n * x_image, x_size, in, x_channel, x_step, -padding_rows, c.box[0],
                         -padding_columns, c.box[1]);
-            memset(d, 0, 4 * size);
+            tg_pooled_gradient(c, g + n * g_image, g_channel, g_step, own);
             tg_pooled_places(c, number + n * pools * out, places);
-            const int finite = weights_finite && tg_all_finite(box, size);
-            for (long band = 0; finite && band < bands; band++)
-                tg_pooled_band(kernel_rows, kernel_columns, c, box, d, w, total, g + n * g_image,
-                               g_channel, g_step, places, band * (rows / 2) / bands,
-                               (band + 1) * (rows / 2) / bands);
-            if (!finite)
-                tg_pooled_everything(c, box, d, w, total, g + n * g_image, g_channel, g_row, g_column,
-                                     places);
-            for (long r = 0; r < x_rows; r++)
-                memcpy(dx + (n * x_rows + r) * x_columns * in,
-                       d + ((r + padding_rows) * c.box[1] + padding_columns) * in,
-                       4 * x_columns * in);
+            float *to = dx + n * x_rows * x_columns * in;
+            if (!weights_finite || !tg_all_finite(box, size)) {
+                memset(d, 0, 4 * size);
+                tg_pooled_everything(c, box, d, w, total, own, places);
+                for (long r = 0; r < c.box[0]; r++) tg_pooled_row(c, d + r * c.box[1] * in, r, to);
+                continue;
+            }
+            tg_pooled_sums(kernel_rows, kernel_columns, c, box, total, own, places);
+            tg_pooled_input(kernel_rows, kernel_columns, c, d, w, own, number + n * pools * out,
+                            sets, to);
         }
     }
 }
