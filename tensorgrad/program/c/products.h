@@ -2,7 +2,8 @@
  * support.h.
  *
  * The second factor is packed in panels of TG_PANEL columns, which are read in order. Elements of
- * the first are loaded one by one, from rows or from panels of TG_TILE rows. */
+ * the first are loaded one by one from where they lie: of a transposed one TG_TILE lie side by side,
+ * and the next ones far away, so that these are asked for ahead. */
 #ifndef TG_PRODUCTS
 #define TG_PRODUCTS
 #include "vectors.h"
@@ -95,6 +96,9 @@ TG void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
         TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] = (tg_vec){0};
 }
 
+/* Steps of the inner axis by which rows that lie far apart are asked for ahead. */
+#define TG_AHEAD 12
+
 /* sum [TG_TILE][wide] += a b, where element (r, l) of a lies at r * across + l * along. */
 TG void tg_add_tile(const int wide, long depth, const float *a, long across, long along,
                     const float *b, long ldb, tg_vec (*sum)[2]) {
@@ -104,6 +108,7 @@ TG void tg_add_tile(const int wide, long depth, const float *a, long across, lon
             w[v] = tg_load(b + l * ldb + v * TG_L);
             TG_IN_REGISTER(w[v]);
         }
+        if (along > 4 * TG_PANEL) __builtin_prefetch(a + (l + TG_AHEAD) * along);
         TG_UNROLL for (int r = 0; r < TG_TILE; r++) {
             const float f = a[r * across + l * along];
             TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] += w[v] * f;
@@ -141,23 +146,6 @@ TG void tg_sum_tiles(long rows, long columns, long depth, const float *a, long a
 /* How much of the inner axis is added up in registers before it goes to memory. */
 #define TG_DEPTH 256
 
-/* Rows of a transposed factor, in panels of TG_TILE rows: [panel][l][row of the panel]. A few steps
- * of the inner axis at a time, so that lines are full before others of their cache set are begun:
- * panels lie at distances of a power of two. */
-TG void tg_pack_tall(const float *a, long lda, long rows, long depth, float *to) {
-    for (long l = 0; l < depth; l += TG_L)
-        for (long i = 0; i < rows; i += TG_TILE) {
-            const long end = tg_smaller(depth, l + TG_L);
-            for (long k = l; k < end; k++) {
-                const float *from = a + k * lda + i;
-                float *line = to + i * depth + k * TG_TILE;
-                if (i + TG_TILE <= rows) memcpy(line, from, sizeof(float) * TG_TILE);
-                else
-                    for (long r = 0; r < TG_TILE; r++) line[r] = i + r < rows ? from[r] : 0.0f;
-            }
-        }
-}
-
 /* Columns of a block of B, ``depth`` elements each, as a panel. */
 TG void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns, float *to) {
     if (tb) {
@@ -185,23 +173,21 @@ TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long acr
 }
 
 /* Parts of C [m, n] = op(A) op(B), row-major; op transposes where flagged. Parts are blocks of so
- * many rows, 128 at most of a transposed A, and columns, by rows. */
+ * many rows and columns, by rows. */
 TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high, long wide,
                    const float *A, const float *B, float *C, long begin, long end) {
-    const long across = ta ? 1 : lda, along = ta ? TG_TILE : 1, blocks = (n + wide - 1) / wide;
+    const long across = ta ? 1 : lda, along = ta ? lda : 1, blocks = (n + wide - 1) / wide;
     float *panel = tg_rows(0), *beside = panel + TG_DEPTH * TG_PANEL;
-    float *tall = beside + TG_TILE * (TG_PANEL + TG_DEPTH);
     for (long t = begin; t < end; t++) {
         const long top = t / blocks * high, bottom = tg_smaller(m, top + high);
         const long left = t % blocks * wide, right = tg_smaller(n, left + wide);
         for (long l = 0; l < k; l += TG_DEPTH) {
             const long depth = tg_smaller(TG_DEPTH, k - l);
-            if (ta) tg_pack_tall(A + l * lda + top, lda, bottom - top, depth, tall);
             for (long j = left; j < right; j += TG_PANEL) {
                 const long columns = tg_smaller(TG_PANEL, right - j);
                 tg_pack_panel(B + (tb ? j * ldb + l : l * ldb + j), tb, ldb, depth, columns, panel);
                 for (long i = top; i < bottom; i += TG_TILE) {
-                    const float *a = ta ? tall + (i - top) * depth : A + i * lda + l;
+                    const float *a = A + i * across + l * along;
                     float *c = C + i * n + j;
                     if (i + TG_TILE <= bottom && columns == TG_PANEL)
                         tg_sum_tile(2, depth, a, across, along, panel, TG_PANEL, l > 0, c, n);

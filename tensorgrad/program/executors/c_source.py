@@ -1190,13 +1190,13 @@ def _tiled_product(op: Product) -> str:
     """The text of a product whose parts are blocks of rows and columns."""
     _, m, k, n = product_of(op)
     (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
-    high, wide = min(128 if ta else 256, -(-m // 8) * 8), -(-n // 32) * 32
+    high, wide = min(256, -(-m // 8) * 8), -(-n // 32) * 32
     while (
-        -(-m // high) * -(-n // wide) < (_PARTS // 2 if ta else _PARTS)
+        -(-m // high) * -(-n // wide) < _PARTS
         and high * wide * k > _PART_OF_PRODUCT
         and max(high, wide) > 64
-    ):  # factors are packed for each part, transposed ones at some cost
-        if wide > 64 and (wide > high or tb):
+    ):  # each part packs its columns of the second factor, so these are cut first
+        if wide > 32:
             wide = -(-wide // 64) * 32
         else:
             high = -(-high // 16) * 8
