@@ -102,6 +102,12 @@ def _stream(xp: Any, drop: Any, instead: Any) -> list[Any]:
     return [xp.asarray(x, np.int64) for x in signed]
 
 
+def _piece(items: int, cost: int) -> int:
+    """Items of a part, so that two or four threads have equally many where there are some."""
+    parts = -(-cost // _PIECE)
+    return max(1, items // (-(-parts // 4) * 4)) if parts > 2 else -(-items // parts)
+
+
 def _value_routine(
     xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any
 ) -> tuple[Any, Any]:
@@ -124,7 +130,7 @@ def _value_routine(
         "attention.attention_value", _sizes(q, k, v, mask, causal, scale, drop, block) + lies,
         [q, k, v, q if mask is None else mask, *_stream(xp, drop, q)],
         [((*[shape[axis] for axis in order], e), float32), ((*shape, 1), float32)],
-        items, max(1, items * _PIECE // cost), cost,
+        items, _piece(items, cost), cost,
     )  # fmt: skip
     return y.transpose(*back, len(back)), level
 
@@ -184,7 +190,7 @@ def _gradient_routine(
             *lies[0], *lies[1], *lies[2], *places,
         ),
         [q, k, v, q if mask is None else mask, g, y, r, *_stream(xp, drop, q)],
-        [(made, float32)], count, max(1, count * _PIECE // cost), cost,
+        [(made, float32)], count, _piece(count, cost), cost,
     )  # fmt: skip
     if back:
         return found.transpose(*back, len(back))

@@ -666,7 +666,10 @@ class NestWriter:
             return size
         # Partial results are combined one after the other: few pieces, and the same ones always.
         widest = max((n for _, n in self.partial), default=0)
-        pieces = min(pieces, size, 64 if not widest else max(2, min(16, (1 << 16) // widest)))
+        pieces = min(pieces, 64 if not widest else max(2, min(16, (1 << 16) // widest)))
+        if pieces > 2:  # two or four threads have equally many
+            pieces = -(-pieces // 4) * 4
+        pieces = min(pieces, size)
         piece = -(-size // pieces)
         return -(-piece // 16) * 16 if self.flat else piece
 
