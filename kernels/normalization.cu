@@ -360,7 +360,7 @@ name##_forward_short(const T* x, const T* weight, const T* bias, T* y, A* mean, 
   const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \
   forward_short<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0, int(lanes));       \
 }                                                                                                  \
-extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+extern "C" __global__ void __launch_bounds__(1024, 1)                                              \
 name##_forward_row(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,     \
     int has_weight, int has_bias, int packed, index_t rows, index_t columns) {                     \
   const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \

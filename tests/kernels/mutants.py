@@ -233,6 +233,46 @@ MUTANTS: list[Mutant] = [
     Mutant("dropped term", "softmax.cu", "return g - exp(y) * total;", "return g - y * total;"),
     Mutant("greatest not subtracted", "softmax.cu", "Op::keep(v[k] - of.most)", "Op::keep(v[k])"),
     Mutant(
+        "not a number",
+        "softmax.cu",
+        "    if (found[p].first != -infinity<A>() || most == -infinity<A>())\n",
+        "",
+    ),
+    Mutant(
+        "dropped part", "softmax.cu", "p = 1; p < parts; ++p) most", "p = 2; p < parts; ++p) most"
+    ),
+    Mutant(
+        "dropped term",
+        "softmax.cu",
+        "found[p].second * exp(found[p].first - most)",
+        "found[p].second",
+    ),
+    Mutant(
+        "wrong part",
+        "softmax.cu",
+        "at / parts * columns + part.begin, part.columns, at);",
+        "at / parts * columns, part.columns, at);",
+    ),
+    Mutant("wrong sum", "softmax.cu", "total += sums[row * parts + p];", "total += sums[p];"),
+    Mutant(
+        "missing grid stride",
+        "softmax.cu",
+        "at < rows * parts; at += gridDim.x",
+        "at < rows * parts; at += rows * parts",
+    ),
+    Mutant(
+        "wrong tile",
+        "softmax.cu",
+        "load_tile<true>(y + begin + t * whole, columns - t * whole,",
+        "load_tile<true>(y + begin, columns - t * whole,",
+    ),
+    Mutant(
+        "tile counted once",
+        "softmax.cu",
+        "most = Max::combine(most, v[t][k]);",
+        "most = Max::combine(most, v[0][k]);",
+    ),
+    Mutant(
         "guard off by one",
         "cross_entropy.cu",
         "return label >= 0 && label < columns;",

@@ -10,17 +10,17 @@ from kernel_devices import FLOATS, Cuda, as_float64, assert_close
 
 import tensorgrad as tg
 from tensorgrad.autograd import grad
-from tensorgrad.backend.launch import common
+from tensorgrad.backend.launch import common, rows
 
 Host = np.ndarray[Any, Any]
 NAMES = ["softmax", "log_softmax"]
 #: rows and columns: lanes of a warp, a block that holds the row (from 129 in float64, from 257
-#: else), a block that reads it twice (from 2,049 and 4,097)
+#: else)
 SHAPES = [
     (600, 1), (5, 7), (70, 10), (9, 31), (9, 32), (9, 33), (3, 128), (3, 129), (3, 256), (3, 257),
     (3, 1000), (2, 2048), (2, 2049),
 ]  # fmt: skip
-LONG = [(1, 4096), (2, 4097), (1, 4104), (2, 65_537)]
+LONG = [(1, 8192), (2, 8193), (1, 8200), (2, 65_537)]
 #: by name of the kernel and device: what a run gave, which every other run has to give too
 SEEN: dict[tuple[str, bool], list[bytes]] = {}
 
@@ -61,9 +61,18 @@ def check(cuda: Cuda, name: str, x: tg.Tensor, g: tg.Tensor, dtype: str, axis: i
 
 
 def variant(columns: int, dtype: str) -> str:
-    """Which of the three kernels rows of this length are for."""
+    """Which of the kernels rows of this length are for, where they are few."""
     tile = 4 if dtype == "float64" else 8
-    return "short" if columns <= 32 * tile else "row" if columns <= 512 * tile else "long"
+    return "short" if columns <= 32 * tile else "row" if columns <= 1024 * tile else "long"
+
+
+def launches(name: str, columns: int, dtype: str) -> dict[str, int]:
+    """What a value and a gradient launch, where rows are few."""
+    kind = variant(columns, dtype)
+    found = {f"{name}_forward_{kind}": 1, f"{name}_backward_{kind}": 1}
+    if kind == "long" and columns >= 2 * 512 * (4 if dtype == "float64" else 8):
+        found |= {"exponentials_parts": 1, f"{name}_backward_parts": 1}
+    return found
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -86,8 +95,7 @@ def test_long_rows(cuda: Cuda, name: str, shape: tuple[int, int], rng: np.random
     for dtype in FLOATS:
         x = cuda.tensor(rng.uniform(-5, 5, shape), dtype, requires_grad=True)
         check(cuda, name, x, cuda.tensor(rng.normal(size=shape), dtype), dtype)
-        kind = variant(shape[1], dtype)
-        assert cuda.launched == {f"{name}_forward_{kind}": 1, f"{name}_backward_{kind}": 1}
+        assert cuda.launched == launches(name, shape[1], dtype)
         cuda.launched.clear()
 
 
@@ -95,7 +103,7 @@ def test_long_rows(cuda: Cuda, name: str, shape: tuple[int, int], rng: np.random
 @pytest.mark.parametrize("what", ["g", "x"])
 def test_only_one_is_aligned(cuda: Cuda, what: str, name: str, rng: np.random.Generator) -> None:
     """A kernel reads 16 bytes at a time only where all of its arrays allow that."""
-    for shape in ((3, 64), (2, 512), (1, 4608)):
+    for shape in ((3, 64), (2, 512), (1, 8704)):
         x = cuda.tensor(rng.normal(size=shape), offset=int(what == "x"), requires_grad=True)
         g = cuda.tensor(rng.normal(size=shape), offset=int(what == "g"))
         check(cuda, name, x, g, "float32")
@@ -104,11 +112,12 @@ def test_only_one_is_aligned(cuda: Cuda, what: str, name: str, rng: np.random.Ge
 @pytest.mark.parametrize("name", NAMES)
 def test_alignment_of_each_array(cuda: Cuda, name: str, rng: np.random.Generator) -> None:
     """Launched directly, as the engine's own results are always aligned."""
-    for rows, columns in ((3, 64), (2, 512), (1, 4608)):
+    for n, columns in ((3, 64), (2, 512), (1, 8704)):
         kind = variant(columns, "float32")
-        last = (32,) if kind == "short" else ()
+        last = (32,) if kind == "short" else (1,) if kind == "long" else ()
         block = (256,) if kind == "short" else (64,) if kind == "row" else (512,)
-        host = rng.normal(size=(2, rows, columns))
+        unread = [cuda.xp.empty(1, np.float32)] if kind == "long" else []
+        host = rng.normal(size=(2, n, columns))
         for way, count in (("forward", 2), ("backward", 3)):
             found = []
             for shifted in (None, *range(count)):
@@ -119,7 +128,7 @@ def test_alignment_of_each_array(cuda: Cuda, name: str, rng: np.random.Generator
                 ]  # fmt: skip
                 common.launch(
                     cuda.xp, "softmax", f"{name}_{way}_{kind}", np.dtype("float32"), (1,),
-                    *arrays, rows, columns, *last, block=block,
+                    *arrays, *unread, n, columns, *last, block=block,
                 )  # fmt: skip
                 found.append(arrays[-1].get())
             assert found[0].any()
@@ -130,20 +139,39 @@ def test_alignment_of_each_array(cuda: Cuda, name: str, rng: np.random.Generator
                 np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize("columns", [10, 300, 5000])
+@pytest.mark.parametrize("columns", [10, 300, 9000])
 @pytest.mark.parametrize("name", NAMES)
 def test_more_rows_than_blocks(
     cuda: Cuda, name: str, columns: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(common, "MOST_BLOCKS", 2)
-    shape = ({10: 300, 300: 7, 5000: 5}[columns], columns)
+    shape = ({10: 300, 300: 7, 9000: 3}[columns], columns)
     x = cuda.tensor(rng.normal(size=shape), requires_grad=True)
     check(cuda, name, x, cuda.tensor(rng.normal(size=shape)), "float32")
-    kind = variant(columns, "float32")
-    assert cuda.launched == {f"{name}_forward_{kind}": 1, f"{name}_backward_{kind}": 1}
+    assert cuda.launched == launches(name, columns, "float32")
 
 
-@pytest.mark.parametrize("columns", [5, 300, 5000])
+@pytest.mark.parametrize("columns", [8704, 8705, 12_296])
+@pytest.mark.parametrize("name", NAMES)
+def test_long_rows_that_are_many(
+    cuda: Cuda, name: str, columns: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block holds those of packs, and reads others twice."""
+    monkeypatch.setattr(rows, "_ENOUGH_ROWS", 2)
+    monkeypatch.setattr(common, "MOST_BLOCKS", 2)
+    values = rng.normal(size=(3, columns))
+    values[1, 100:] = -np.inf
+    x = cuda.tensor(values, requires_grad=True)
+    y = getattr(tg, name)(x)
+    expected = reference(name, as_float64(x))
+    assert_close(y, expected, "float32", rounding=8.0, scale=8.0 if name != "softmax" else None)
+    x = cuda.tensor(rng.normal(size=(3, columns)), requires_grad=True)
+    check(cuda, name, x, cuda.tensor(rng.normal(size=(3, columns))), "float32")
+    kind = "long" if columns % 4 else "wide"
+    assert cuda.launched == {f"{name}_forward_{kind}": 2, f"{name}_backward_{kind}": 1}
+
+
+@pytest.mark.parametrize("columns", [5, 300, 5000, 9000])
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_that_are_not_finite(
     cuda: Cuda, name: str, columns: int, rng: np.random.Generator

@@ -20,12 +20,17 @@ from tensorgrad.backend.launch.common import (
     fits,
     forward,
     launch,
+    per_pack,
     planned,
 )
 
-#: Threads at most of a block that has a row; of more elements than they hold, a row is read tile by
-#: tile.
-_MOST_THREADS = 512
+#: Threads at most of a block that holds a row, and of one that reads it tile by tile.
+_HOLDING, _READING = 1024, 512
+#: Tiles of a thread at most, where a block holds rows that are still longer: VALUE_TILES and
+#: GRADIENT_TILES in kernels/softmax.cu. Values of double have one.
+_VALUE_TILES, _GRADIENT_TILES = 4, 2
+#: Rows that occupy a GPU if each has a block. The blocks of fewer, and parts of a row at most.
+_ENOUGH_ROWS, _PART_BLOCKS, _PARTS = 128, 512, 64
 
 
 def tile_of(dtype: np.dtype[Any]) -> int:
@@ -38,11 +43,6 @@ def lanes_for(columns: int, tile: int) -> int:
     return min(32, 1 << (-(-2 * columns // tile) - 1).bit_length())
 
 
-def _threads(columns: int, tile: int) -> int:
-    """Threads of a block that has a row to itself: whole warps, with one tile where they can."""
-    return min(_MOST_THREADS, -(-columns // (32 * tile)) * 32)
-
-
 @planned
 def _row_plan(
     xp: Any, family: str, name: str, dtype: np.dtype[Any], rows: int, columns: int, one_tile: str,
@@ -53,8 +53,11 @@ def _row_plan(
         lanes = lanes_for(columns, tile)
         kernel = kernels.get(xp, family, f"{name}_short{suffix}", dtype)
         return kernel, (blocks_for(rows * lanes),), (THREADS,), (lanes,)
-    threads = _threads(columns, tile)
-    variant = one_tile if columns <= threads * tile else "_long"
+    most = _READING if one_tile == "_long" else _HOLDING
+    threads = min(most, -(-columns // (32 * tile)) * 32)  # whole warps
+    variant = one_tile
+    if columns > threads * tile:
+        variant, threads = "_long", _READING
     kernel = kernels.get(xp, family, f"{name}{variant}{suffix}", dtype)
     return kernel, (blocks_for(rows * THREADS),), (threads,), ()  # a block for each row
 
@@ -93,6 +96,49 @@ def _back(xp: Any, y: Array, axis: int) -> Array:
     return y if axis == y.ndim - 1 else contiguous(xp, xp.moveaxis(y, -1, axis))
 
 
+@planned
+def _long_plan(
+    xp: Any, name: str, dtype: np.dtype[Any], rows: int, columns: int, packed: bool
+) -> tuple[Any, tuple[int, ...], tuple[int, ...], int]:
+    """Of rows that no block holds with a tile to a thread: kernel, grid, block; and into how many
+    parts the rows are cut, 0 if each is read once."""
+    tile, forwards = tile_of(dtype), name.endswith("forward")
+    tiles = (_VALUE_TILES if dtype.itemsize < 8 else 1) if forwards else _GRADIENT_TILES
+    if packed and rows >= _ENOUGH_ROWS and columns <= tiles * _HOLDING * tile:
+        kernel = kernels.get(xp, "softmax", f"{name}_wide", dtype)
+        return kernel, (blocks_for(rows * THREADS),), (_HOLDING,), 0
+    parts = 1
+    if rows < _ENOUGH_ROWS:
+        parts = max(1, min(_PARTS, _PART_BLOCKS // rows, columns // (_READING * tile)))
+        pack = 32 * per_pack(dtype)
+        parts = -(-columns // (-(-columns // (parts * pack)) * pack))  # none is empty
+    kernel = kernels.get(xp, "softmax", f"{name}_long", dtype)
+    return kernel, (blocks_for(rows * parts * THREADS),), (_READING,), parts
+
+
+def _over_rows(xp: Any, name: str, *arrays: Array) -> None:
+    """Launch a kernel of softmax.cu for the rows of arrays of one shape, of which the last is
+    written."""
+    x = arrays[0]
+    dtype, columns = x.dtype, x.shape[-1]
+    rows = x.size // columns
+    if columns <= _HOLDING * tile_of(dtype):
+        args = (*arrays, rows, columns)
+        by_rows(xp, "softmax", name, dtype, rows, columns, *args, one_tile="_row")
+        return
+    packed = not any((columns * a.itemsize | a.data.ptr) % 16 for a in arrays)
+    kernel, grid, block, parts = _long_plan(xp, name, dtype, rows, columns, packed)
+    if not parts:
+        kernel(grid, block, (*arrays, rows, columns))
+        return
+    sums = xp.empty((rows, parts, 2), kernels.arithmetic(dtype))
+    sizes = (sums, rows, columns, parts)
+    if parts > 1:
+        first = "exponentials_parts" if name.endswith("forward") else f"{name}_parts"
+        launch(xp, "softmax", first, dtype, grid, *arrays[:-1], *sizes, block=block)
+    kernel(grid, block, (*arrays, *sizes))
+
+
 def _value(name: str) -> Callable[..., Any]:
     def launcher(xp: Any, x: Array, axis: int) -> Any:
         if not fits(xp, x):
@@ -100,12 +146,7 @@ def _value(name: str) -> Callable[..., Any]:
         x = _last(xp, x, axis)
         y = xp.empty(x.shape, x.dtype)
         if x.size:
-            columns = x.shape[-1]
-            rows = x.size // columns
-            args = (x, y, rows, columns)
-            by_rows(
-                xp, "softmax", f"{name}_forward", x.dtype, rows, columns, *args, one_tile="_row"
-            )
+            _over_rows(xp, f"{name}_forward", x, y)
         return _back(xp, y, axis)
 
     return launcher
@@ -118,12 +159,7 @@ def _gradient(name: str) -> Callable[..., Any]:
         g, y = _last(xp, g, axis), _last(xp, y, axis)
         d = xp.empty(g.shape, g.dtype)
         if g.size:
-            columns = g.shape[-1]
-            rows = g.size // columns
-            args = (g, y, d, rows, columns)
-            by_rows(
-                xp, "softmax", f"{name}_backward", g.dtype, rows, columns, *args, one_tile="_row"
-            )
+            _over_rows(xp, f"{name}_backward", g, y, d)
         return (_back(xp, d, axis),)
 
     return launcher
