@@ -44,7 +44,7 @@ SELECTIONS: dict[str, Selection] = {
     "results": Selection(f"{_COMPILE} -k 'stays or stay or trees or threads'", 6),
     "modules": Selection(f"{_COMPILE} -k 'modes or changes_are_seen'", 5),
     "rounding": Selection(f"{_COMPILE} -k 'rounding or verify'", 9),
-    "products of trials": Selection("tests/program/test_rounding.py", 2),
+    "trials": Selection("tests/program/test_rounding.py", 4),
     "fuse": Selection("tests/program/test_fuse.py", 9),
     "cuda": Selection("tests/program/test_cuda.py -k 'not compile'", 5),
     # --- tests/program/test_mistakes.py in parts
@@ -1136,14 +1136,42 @@ MUTANTS: list[Mutant] = [
         f"{PROGRAM}/rounding.py",
         "here = (begin <= column) & (column < begin + width)",
         "here = (begin <= column) & (column <= begin)",
-        "products of trials",
+        "trials",
     ),
     Mutant(
         "what is read as a whole kept at some places",
         f"{PROGRAM}/rounding.py",
         "            for v in {*self._names, *self._places}\n            if v not in self._last\n",
         "            for v in {*self._names, *self._places}\n",
-        "products of trials",
+        "trials",
+    ),
+    Mutant(
+        "rows in doubt sought in the whole",
+        f"{PROGRAM}/rounding.py",
+        "made.coalesced()[1] if doubt.by_rows else made.data",
+        "made.data",
+        "trials",
+    ),
+    Mutant(
+        "rows without a number taken for rows",
+        f"{PROGRAM}/rounding.py",
+        "functools.partial(kind, shape, lent=True)",
+        "functools.partial(kind, shape)",
+        "trials",
+    ),
+    Mutant(
+        "sums of other rows compared",
+        f"{PROGRAM}/verify.py",
+        "not np.array_equal(numbers, others)",
+        "len(numbers) != len(others)",
+        "trials",
+    ),
+    Mutant(
+        "all pieces taken for equal to the bit",
+        f"{PROGRAM}/verify.py",
+        "return bool((x.view(bits) == y.view(bits)).all())",
+        "return bool((x.view(bits) == y.view(bits)).any())",
+        "trials",
     ),
     # --- on a GPU
     Mutant(

@@ -114,7 +114,8 @@ def _values(state: State) -> dict[str, Value | _Rows | None]:
         if leaf in program.rows and v is not None:
             numbers = program.gradients[program.number_of(leaf)][1]
             assert numbers is not None
-            made = functools.partial(program.rows[leaf][0], program.rows[leaf][1])
+            kind, shape = program.rows[leaf]
+            made = functools.partial(kind, shape, lent=True)  # numbers below 0 name no row
             found[f"gradient {k}"] = _Rows(numbers, v, made)
     updates = program.updates()
     return found | {name: updates.get(v, v) for name, v in state.values.items()}
@@ -127,6 +128,7 @@ class _Doubt:
         #: places in row-major order
         self.at, self._off = difference.places()
         self.is_wide = difference.wanted.dtype == np.float64
+        self.by_rows = difference.by_rows
         self._odd = ~np.isfinite(self._off)
         self._near = np.zeros(self.at.size, bool)
         self._base: Any = None
@@ -265,9 +267,9 @@ class _Trials:
             keys, rows = (
                 run.made[v] if v in run.made else run.outside(v) for v in (found.keys, found.rows)
             )
-            self._doubts[name].take_in(
-                kind, found.made(keys, rows).data.reshape(-1)[self._doubts[name].at]
-            )
+            doubt, made = self._doubts[name], found.made(keys, rows)
+            array = made.coalesced()[1] if doubt.by_rows else made.data
+            doubt.take_in(kind, array.reshape(-1)[doubt.at])
 
     def _tell(self, kind: str, v: Value, array: Any, places: Any = None) -> None:
         """places: where its elements lie in the value, if these are not all."""
