@@ -47,6 +47,7 @@ SELECTIONS: dict[str, Selection] = {
     "trials": Selection("tests/program/test_rounding.py", 4),
     "fuse": Selection("tests/program/test_fuse.py", 9),
     "cuda": Selection("tests/program/test_cuda.py -k 'not compile'", 5),
+    "side by side": Selection("tests/program/test_side_by_side.py", 6),
     # --- tests/program/test_mistakes.py in parts
     "keys": Selection(
         f"{_MISTAKES} -k 'zero or numbers_that or two_dtypes or reductions_of or options or draws"
@@ -1201,6 +1202,27 @@ MUTANTS: list[Mutant] = [
         'first = f"(blockIdx.y * {self.steps} + k)" if self.chunks > 1 else "k"',
         'first = "k"',
         "cuda",
+    ),
+    Mutant(
+        "nests beside those that overwrite what they read",
+        f"{PROGRAM}/executors/side_by_side.py",
+        "                *[written.latest(v) for v in reads],\n",
+        "",
+        "side by side",
+    ),
+    Mutant(
+        "nests beside those that read their results",
+        f"{PROGRAM}/executors/side_by_side.py",
+        "max(written.latest(v), read.latest(v))",
+        "written.latest(v)",
+        "side by side",
+    ),
+    Mutant(
+        "every nest of a launch given the memory of the first",
+        f"{PROGRAM}/executors/cuda_source.py",
+        "for number, mine in enumerate(each[1:], 1):",
+        "for number, mine in enumerate(each[1:], 2):",
+        "side by side",
     ),
     *attention_mutants.MUTANTS,
     *convolution_mutants.MUTANTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
@@ -17,20 +17,23 @@ from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
 from tensorgrad.program.ir import Piece, Program, Range, Value
 from tensorgrad.program.loop_ir import Call, Storage, View, extent_of, is_plain, outputs_of
-from tensorgrad.program.schedule import Nest, Schedule
+from tensorgrad.program.schedule import Nest, Schedule, Unit
 from tensorgrad.versions import increment_versions
 
 # Pieces of memory that are few enough to be placed largest first.
 _FEW = 256
 
 
-def lifetimes(schedule: Schedule, seen: set[Storage]) -> dict[Storage, tuple[int, int, int]]:
-    """Of each temporary storage in memory: its bytes, and the first and last unit that uses it.
+def lifetimes(
+    groups: Iterable[Sequence[Unit]], seen: set[Storage]
+) -> dict[Storage, tuple[int, int, int]]:
+    """Of each temporary storage in memory: its bytes, and the first and last group that uses it.
 
-    seen: storages that somebody sees after a replay, which are left out.
+    groups: units that run at the same time, in order. seen: storages that somebody sees after a
+    replay, which are left out.
     """
     spans: dict[Storage, tuple[int, int, int]] = {}
-    for at, unit in enumerate(schedule.units):
+    for at, unit in ((at, unit) for at, group in enumerate(groups) for unit in group):
         touched = {v.storage for v in unit.reads()}
         if isinstance(unit, Nest):
             touched |= {m.out.storage for m in unit.stored}

@@ -216,7 +216,9 @@ class CudaExecutor(ArenaExecutor):
 
     def _allocate(self) -> None:
         xp = self._xp
-        offsets, self.arena_bytes = arena_plan(lifetimes(self.schedule, self._seen), _ALIGNMENT)
+        offsets, self.arena_bytes = arena_plan(
+            lifetimes(self.source.groups, self._seen), _ALIGNMENT
+        )
         arena = xp.empty(max(self.arena_bytes, 1), np.uint8)
         for s, start in offsets.items():
             self.memory[s] = arena[start : start + s.nbytes].view(s.dtype)
@@ -254,7 +256,7 @@ class CudaExecutor(ArenaExecutor):
                 found.append([])
             found[-1].append(step)
 
-        for unit in self.schedule.units:
+        for unit, *_ in self.source.groups:  # with others that are launched along with it
             if not isinstance(unit, Nest):
                 assert type(unit.operation) is not Check
                 add(unit.operation)

@@ -10,6 +10,7 @@ these up: always in the same order, without atomic operations.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,12 @@ from tensorgrad.program.executors.c_source import (
     type_of,
     wide_of,
 )
+from tensorgrad.program.executors.side_by_side import side_by_side
 from tensorgrad.program.functions import number_type
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import EPILOGUE, POINT, ROW, Map, Reduce, View
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.schedule import Nest, Schedule
+from tensorgrad.program.schedule import Nest, Schedule, Unit
 
 _WARP = 32
 _THREADS = 128  # of a block, unless a row needs more
@@ -48,6 +50,9 @@ _PARTIAL_ROWS = 32
 # Threads of the kernels that add up partial results, and columns of a block there.
 _END_THREADS = 1024
 _END_COLUMNS = 32
+# Pointers that a kernel of several nests is given at most: parameters may take 4 KiB; and blocks of
+# a nest that shares a launch: of more, a launch of their own costs nothing.
+_POINTERS, _BLOCKS_BESIDE = 480, 2 * _BLOCKS
 _OPERATIONS = {"+": "Sum", "*": "Product", "max": "Max", "min": "Min"}
 
 
@@ -363,21 +368,113 @@ class KernelWriter(NestWriter):
 
 @dataclass(slots=True)
 class Source:
-    """The kernels of a program: their text, and of each nest the launch and the kernel's name."""
+    """The kernels of a program: their text, and how they are launched.
+
+    groups: the units, in order; nests side by side are one launch. nests: of the first nest of each
+    group the launch and the kernel's name.
+    """
 
     text: str
+    groups: list[list[Unit]]
     nests: dict[Nest, tuple[KernelText, str]]
 
 
 def write(schedule: Schedule) -> Source:
     """The kernels of all nests; nests that do the same share theirs."""
+    made = {unit: KernelWriter(unit).kernel() for unit in schedule.units if isinstance(unit, Nest)}
+
+    def joins(nest: Nest, group: Sequence[Unit]) -> bool:
+        of_nest = made[nest]
+        if of_nest.partial or of_nest.end or math.prod(of_nest.grid) > _BLOCKS_BESIDE:
+            return False
+        others = [made[other] for other in group if isinstance(other, Nest)]
+        operands = {operand for one in (of_nest, *others) for operand in one.operands}
+        return len(operands) <= _POINTERS and all(
+            one.block == of_nest.block and not one.partial and not one.end for one in others
+        )
+
+    groups = side_by_side(schedule.units, joins)
     named: dict[str, str] = {}
+    functions: dict[str, str] = {}
     nests = {}
-    for unit in schedule.units:
-        if isinstance(unit, Nest):
-            made = KernelWriter(unit).kernel()
-            nests[unit] = made, named.setdefault(made.text, f"f{len(named)}")
-    return Source("\n".join(text.replace("@", name) for text, name in named.items()), nests)
+    for group in groups:
+        first = group[0]
+        if not isinstance(first, Nest):
+            continue
+        kernels = [made[nest] for nest in group if isinstance(nest, Nest)]
+        kernel = kernels[0] if len(kernels) == 1 else _together(kernels, functions)
+        nests[first] = kernel, named.setdefault(kernel.text, f"f{len(named)}")
+    texts = [*functions, *named]
+    names = [*functions.values(), *named.values()]
+    text = "\n".join(text.replace("@", name) for text, name in zip(texts, names))
+    return Source(text, groups, nests)
+
+
+def _together(kernels: Sequence[KernelText], functions: dict[str, str]) -> KernelText:
+    """A kernel whose blocks do what those of several kernels do, of whose grids it has the sum.
+
+    functions: the texts of what kernels do, with their names; those of these kernels are added.
+    """
+    alike: dict[str, list[KernelText]] = {}
+    for kernel in kernels:
+        alike.setdefault(_as_function(kernel), []).append(kernel)
+    pointers: dict[Operand, tuple[str, str]] = {}
+    body = ["unsigned int block = blockIdx.x;"]
+    for function, members in alike.items():
+        name = functions.setdefault(function, f"g{len(functions)}")
+        body += _dispatched(name, members, pointers)
+    params = ", ".join(f"{kind} *{name}" for kind, name in pointers.values())
+    block = kernels[0].block
+    blocks = sum(math.prod(kernel.grid) for kernel in kernels)
+    text = _kernel_text("@", block, params, body)
+    return KernelText(text, list(pointers), (blocks, 1), block, [], 0, _THREADS)
+
+
+def _as_function(kernel: KernelText) -> str:
+    """The text of a kernel as a function of a block's place in a grid, with ``@`` for its name."""
+    head, body = kernel.text.split("@(", 1)
+    assert head.startswith('extern "C" __global__ void')
+    for old, new in (
+        ("blockIdx.x", "block_x"),
+        ("blockIdx.y", "block_y"),
+        ("thread_number()", f"(index_t(block_x) * {kernel.block} + threadIdx.x)"),
+        ("thread_count()", f"index_t({kernel.grid[0] * kernel.block})"),
+    ):
+        body = body.replace(old, new)
+    return f"TG void @(unsigned int block_x, unsigned int block_y, {body}"
+
+
+def _dispatched(
+    name: str, members: Sequence[KernelText], pointers: dict[Operand, tuple[str, str]]
+) -> list[str]:
+    """Statements by which the next blocks of a grid call a function, each for its member.
+
+    pointers: the parameters of the kernel, with their types; those of the members are added.
+    """
+    across, down = members[0].grid
+    kinds = _types_of(members[0])
+    each = []
+    for member in members:
+        for operand, kind in zip(member.operands, kinds):
+            before, known = pointers.get(operand, (kind, f"p{len(pointers)}"))
+            # What one member writes is not read by another, but what is read may be by several.
+            pointers[operand] = before if "const" not in before else kind, known
+        each.append([pointers[operand][1] for operand in member.operands])
+    lines = [f"if (block < {len(members) * across * down}) {{"]
+    lines += [f"    {kind} *q{k} = {p};" for k, (kind, p) in enumerate(zip(kinds, each[0]))]
+    for number, mine in enumerate(each[1:], 1):
+        chosen = " ".join(f"q{k} = {p};" for k, p in enumerate(mine))
+        lines.append(f"    if (block / {across * down} == {number}) {{ {chosen} }}")
+    given = ", ".join(f"q{k}" for k in range(len(kinds)))
+    place = f"block % {across}, block / {across} % {down}"
+    lines += [f"    {name}({place}, {given});", "    return;", "}"]
+    return [*lines, f"block -= {len(members) * across * down};"]
+
+
+def _types_of(kernel: KernelText) -> list[str]:
+    """What the pointers that a kernel is given point to, in order."""
+    params = kernel.text.split("@(", 1)[1].split(")", 1)[0]
+    return [param.split(" *")[0] for param in params.split(", ")]
 
 
 def source_of(program: Program) -> str:

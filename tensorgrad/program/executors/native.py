@@ -162,7 +162,7 @@ class NativeExecutor(ArenaExecutor):
 
     def _prepare(self) -> None:
         """Find places for temporary values in one arena, and memory for what is always the same."""
-        spans = lifetimes(self.schedule, self._seen)
+        spans = lifetimes([[unit] for unit in self.schedule.units], self._seen)
         parts, part_of = shared_pieces(self.regions, spans)
         offsets, self.arena_bytes = arena_plan(parts)
         self._offsets = {s: offsets[part_of[s]] for s in spans}
