@@ -12,6 +12,7 @@ SELECTIONS: dict[str, Selection] = {
         "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape'", 30
     ),
     "flattening": Selection("tests/program/test_flattening.py", 4),
+    "scaled convolutions": Selection("tests/program/test_convolution_scaling.py", 12),
     "memory order": Selection("tests/program/test_memory_order.py", 2),
 }
 
@@ -163,5 +164,48 @@ MUTANTS: list[Mutant] = [
         "tg_taps_within(rows, c.x_size[0], r)",
         "tg_taps_within(rows, c.x_size[0] - 1, r)",
         "convolutions of programs",
+    ),
+    Mutant(
+        "a ReLU before the sum of a scaled convolution",
+        f"{_PROGRAM}/c/convolution.h",
+        "            tg_vec x = (sum[(r * P + j) * V + k] - center) * scale + shift;\n",
+        "            tg_vec x = (sum[(r * P + j) * V + k] - center) * scale + shift;\n"
+        "            if (c.positive) x = tg_pick(x <= 0.0f, tg_splat(0.0f), x);\n",
+        "scaled convolutions",
+    ),
+    Mutant(
+        "what is added to a scaled convolution is that of its first position",
+        f"{_PROGRAM}/c/convolution.h",
+        "    s.after.added += to * channels;\n",
+        "",
+        "scaled convolutions",
+    ),
+    Mutant(
+        "a batch norm without a shift adds its mean",
+        f"{_PROGRAM}/c/convolution.h",
+        "o < out && shifted ? shift[from] : 0.0f",
+        "o < out ? shift[from] : 0.0f",
+        "scaled convolutions",
+    ),
+    Mutant(
+        "groups are scaled as the first one",
+        f"{_PROGRAM}/c/convolution.h",
+        "{after.scales + g * blocks * 16, after.added",
+        "{after.scales, after.added",
+        "scaled convolutions",
+    ),
+    Mutant(
+        "a convolution scaled twice where it is added to itself",
+        f"{_PROGRAM}/scaling.py",
+        "type(other) is Value and a is not b and other.shape",
+        "type(other) is Value and other.shape",
+        "scaled convolutions",
+    ),
+    Mutant(
+        "a sum that broadcasts is part of a scaled convolution",
+        f"{_PROGRAM}/scaling.py",
+        "a is not b and other.shape == y.shape and _is_float(other)",
+        "a is not b and _is_float(other)",
+        "scaled convolutions",
     ),
 ]

@@ -235,9 +235,19 @@ def _in_order(x: Any) -> Any:
     return x if x.flags.c_contiguous else x.copy()
 
 
+class _After(NamedTuple):
+    """What becomes of the sums of a convolution: see ``ops/convolution_scaling.py``."""
+
+    center: Any
+    scale: Any
+    shift: Any
+    added: Any
+    positive: bool
+
+
 def _convolved(
     xp: Any, x: Any, weight: Any, bias: Any, size: Sizes, stride: Sizes, padding: Sizes,
-    dilation: Sizes, groups: int, transposed: bool,
+    dilation: Sizes, groups: int, transposed: bool, after: _After | None = None,
 ) -> Any:  # fmt: skip
     """The convolution, or its gradient for the input, ``size`` positions of it."""
     _checked(xp, (x, weight, bias), size)
@@ -265,13 +275,31 @@ def _convolved(
     tiles = [_plain_tile(lanes, c, bands) for lanes in _REGISTERS]
     packed = _packed(xp, weight, bias, c, steps)
     items, products = c.images * bands, c.products
+    name, how, given = "convolution", (int(transposed), int(depthwise), bands, *tiles), [x, packed]
+    if after is not None:
+        name, given = "convolution_scaled", [*given, *_scales(xp, after, c)]
+        how = (*how[1:], int(after.positive), int(after.added is not None))
     (found,) = xp.routine(
-        "convolution.convolution", (*c.sizes(), int(transposed), int(depthwise), bands, *tiles),
-        [x, packed], [((x.shape[0], *c.y_size, c.outer * c.groups), np.float32)], items,
+        f"convolution.{name}", (*c.sizes(), *how), given,
+        [((x.shape[0], *c.y_size, c.outer * c.groups), np.float32)], items,
         max(1, items * _PIECE // (products * c.images)), products * c.images // 8,
     )  # fmt: skip
     found = found.reshape(x.shape[0], *size, c.outer * c.groups)
     return found.transpose(0, len(size) + 1, *range(1, len(size) + 1))
+
+
+def _scales(xp: Any, after: _After, c: _Convolution) -> list[Any]:
+    """What results are scaled by, in blocks, and what is added to them, channels last."""
+    given = [_in_order(a.reshape(-1)) for a in (after.center, after.scale)]
+    given.append(given[0] if after.shift is None else _in_order(after.shift.reshape(-1)))
+    (scales,) = xp.routine(
+        "convolution.convolution_scales", (c.groups, c.outer, int(after.shift is not None)), given,
+        [((3 * c.blocks * 16,), np.float32)], c.blocks, c.blocks, 3 * c.blocks * 16,
+    )  # fmt: skip
+    added = after.added
+    if added is None:
+        return [scales, scales]
+    return [scales, _in_order(added.transpose(0, *range(2, len(added.shape)), 1))]
 
 
 def convolution_loops(
@@ -280,6 +308,15 @@ def convolution_loops(
 ) -> Any:  # fmt: skip
     """The convolution; see ``ops/convolution.py``."""
     return _convolved(xp, x, weight, bias, size, stride, padding, dilation, groups, False)
+
+
+def convolution_scaled_loops(
+    xp: Any, x: Any, weight: Any, bias: Any, center: Any, scale: Any, shift: Any, added: Any,
+    size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int, positive: bool,
+) -> Any:  # fmt: skip
+    """The convolution, scaled; see ``ops/convolution_scaling.py``."""
+    after = _After(center, scale, shift, added, positive)
+    return _convolved(xp, x, weight, bias, size, stride, padding, dilation, groups, False, after)
 
 
 def convolution_input_loops(

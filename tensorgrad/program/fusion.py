@@ -10,6 +10,7 @@ from tensorgrad.ops.activations import PASS_POSITIVE
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program.flattening import flatten_as_it_lies
 from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.program.scaling import scale_convolutions
 from tensorgrad.program.uses import Uses
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -23,6 +24,8 @@ def fuse(program: Program) -> Program:
         program = _sum_before_spreading(_fuse_pools(program))
         if program.on_host and any(i.op.name == "convolution" for i in program):
             program = _pool_convolutions(program)
+    if program.on_host and {"convolution", "scaled"} <= {i.op.name for i in program}:
+        program = scale_convolutions(program)
     return flatten_as_it_lies(program)
 
 

@@ -70,6 +70,8 @@ typedef struct {
     long bands, tile;
     long pooled;   /* of 2 x 2 positions the largest is kept, and which it was; y_size is even */
     long positive; /* a result below 0 is 0 */
+    long scaled;   /* a result is shifted and scaled by numbers of its channel */
+    long added;    /* and something is added to it that lies as y does */
 } tg_conv;
 
 /* How the positions of one axis meet taps: position q of the result, at to + q * to_step, is the sum
@@ -205,6 +207,22 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
         for (long l = 0; l < 16; l++)
             last[l] = bias_step && l < lanes ? bias[b / blocks * out + first + l] : 0.0f;
     }
+}
+
+/* Blocks [begin, end) of what results are scaled by: for all channels, padded to blocks, what is taken
+ * away first; then all factors, and all that is added, which is nothing unless `shifted`. */
+TG void tg_convolution_scales(long groups, long out, long shifted, const float *center,
+                              const float *scale, const float *shift, float *packed, long begin,
+                              long end) {
+    const long blocks = tg_blocks(out), count = groups * blocks * 16;
+    for (long b = begin; b < end; b++)
+        for (long l = 0; l < 16; l++) {
+            const long o = b % blocks * 16 + l, from = b / blocks * out + o;
+            float *to = packed + b * 16 + l;
+            to[0] = o < out ? center[from] : 0.0f;
+            to[count] = o < out ? scale[from] : 0.0f;
+            to[2 * count] = o < out && shifted ? shift[from] : 0.0f;
+        }
 }
 
 /* --- the convolution, and its gradient for the input --------------------------------------------- */
@@ -346,11 +364,36 @@ TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, 
         memcpy(number + r * pitch + j * c.out, bytes + (r * (P / 2) + j) * V, lanes);
 }
 
-/* Where a tile of a phase takes its numbers: weights and biases of the group, and what taps make of
- * zeros, if that is not 0 everywhere. */
+/* What becomes of sums. scales: of the first channel of a group, each kind `count` after the last one;
+ * added: where the first position's channels are. */
+typedef struct {
+    const float *scales, *added;
+    long count;
+} tg_after;
+
+TG void tg_conv_after(const int R, const int P, const int V, const tg_conv c, const tg_after after,
+                      long v, long row, long column, tg_vec *sum) {
+    TG_UNROLL for (int k = 0; k < V; k++) {
+        const float *p = after.scales + (v + k) * TG_L;
+        const tg_vec center = tg_load(p), scale = tg_load(p + after.count);
+        const tg_vec shift = tg_load(p + 2 * after.count);
+        const long lanes = tg_least(c.out - (v + k) * TG_L, TG_L);
+        TG_UNROLL for (int r = 0; r < R; r++) TG_UNROLL for (int j = 0; j < P; j++) {
+            const float *more = after.added + r * row + j * column + (v + k) * TG_L;
+            tg_vec x = (sum[(r * P + j) * V + k] - center) * scale + shift;
+            if (c.added) x += c.out % TG_L ? tg_load_some(more, lanes) : tg_load(more);
+            if (c.positive) x = tg_pick(x <= 0.0f, tg_splat(0.0f), x);
+            sum[(r * P + j) * V + k] = x;
+        }
+    }
+}
+
+/* Where a tile of a phase takes its numbers: weights and biases of the group, what taps make of zeros,
+ * if that is not 0 everywhere, and what becomes of sums. */
 typedef struct {
     const float *w, *bias, *zero;
     long pitch, place, channel;
+    tg_after after;
 } tg_source;
 
 /* One tile, at row r and column j, and at vector v. x: what its first window begins at; y, number: where
@@ -372,12 +415,13 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
     const tg_range taps = R == 1 ? tg_taps_within(rows, c.x_size[0], r) : (tg_range){0, rows.taps};
     tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel, x, s.w, v, taps,
                  spares ? j : -1, sum);
+    const long row = rows.to_step * c.y_size[1] * c.groups * c.out;
+    const long column = columns.to_step * c.groups * c.out, left = c.out - v * TG_L;
+    if (c.scaled) tg_conv_after(R, P, V, c, s.after, v, row, column, sum);
     if (c.pooled) {
         tg_store_pooled(R, P, V, c, sum, v, y, number);
         return;
     }
-    const long row = rows.to_step * c.y_size[1] * c.groups * c.out;
-    const long column = columns.to_step * c.groups * c.out, left = c.out - v * TG_L;
     if (c.out % TG_L) {
         tg_store_part(R, P, V, sum, y + v * TG_L, row, column, tg_least(left, V * TG_L));
         return;
@@ -389,7 +433,7 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
 
 /* The tile at row r and column j. x: the first window of row q. */
 TG void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                        const tg_axis columns, const tg_source s, const float *x, long q, long v,
+                        const tg_axis columns, tg_source s, const float *x, long q, long v,
                         long r, long j, int spares, float *y, uint8_t *number) {
     const float *from = x + (r - q) * rows.step * s.pitch + j * columns.step * s.place +
                         (c.depthwise ? v * TG_L : 0);
@@ -397,6 +441,7 @@ TG void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c, 
                              : (rows.to + r * rows.to_step) * c.y_size[1] + columns.to +
                                    j * columns.to_step;
     const long channels = c.groups * c.out;
+    s.after.added += to * channels;
     tg_conv_tile(R, P, V, c, rows, columns, s, from, v, r, j, spares, y + to * channels,
                  number + to * channels);
 }
@@ -426,8 +471,8 @@ TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_
 
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
 TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
-                      long place, long channel, const float *x, const float *w, int finite, float *y,
-                      uint8_t *number, long q, long end) {
+                      long place, long channel, const float *x, const float *w, int finite,
+                      const tg_after after, float *y, uint8_t *number, long q, long end) {
     const long blocks = tg_blocks(c.out), taps = c.kernel[0] * c.kernel[1], block = taps * c.in * 16;
     const int R = tg_least(c.tile >> 16, rows.count), one = c.pooled ? 2 : 1;
     const long stop = tg_least(end, rows.count);
@@ -436,7 +481,8 @@ TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns
     for (long g = 0; g < c.groups; g++) {
         const float *zero = w + c.groups * blocks * (block + 16) + g * blocks * taps * 16;
         const tg_source s = {w + g * blocks * block, w + (c.groups * block + g * 16) * blocks,
-                             finite ? 0 : zero, pitch, place, channel};
+                             finite ? 0 : zero, pitch, place, channel,
+                             {after.scales + g * blocks * 16, after.added + g * c.out, after.count}};
         const float *at = from + g * c.in * channel;
         if (stop - q >= R)
             tg_conv_band(R, c, rows, columns, s, at, y + g * c.out, number, q, stop);
@@ -446,8 +492,8 @@ TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns
 }
 
 /* Items [begin, end) of images * bands: y, channels last, of x and packed weights. */
-TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float *y,
-                          uint8_t *number, long begin, long end) {
+TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, const float *scales,
+                          const float *added, float *y, uint8_t *number, long begin, long end) {
     const long one = c.pooled ? 2 : 1, made = c.y_size[0] / one * (c.y_size[1] / one) * c.groups * c.out;
     const long channels = tg_channels(c), count = tg_count(c, 0);
     const long columns = tg_extent(c, 1, tg_count(c, 1)), inside = tg_inside(c);
@@ -474,7 +520,9 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, float
         TG_UNROLL for (int r = 0; r < phases[0]; r++) TG_UNROLL for (int k = 0; k < phases[1]; k++)
             if (r < c.y_size[0] && k < c.y_size[1])
                 tg_conv_phase(c, tg_axis_of(c, 0, r), tg_axis_of(c, 1, k), pitch, place, channel,
-                              from, w, finite, y + image * made, number + image * made, q, stop);
+                              from, w, finite,
+                              (tg_after){scales, added + image * made, blocks * 16},
+                              y + image * made, number + image * made, q, stop);
     }
 }
 
@@ -489,8 +537,26 @@ TG void tg_convolution(long images, long groups, long in, long out, long x_rows,
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
         {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, transposed, depthwise,
-        bands, tg_of_lanes(tile16, tile8, tile4), 0, 0};
-    tg_convolution_of(c, x, w, y, 0, begin, end);
+        bands, tg_of_lanes(tile16, tile8, tile4), 0, 0, 0, 0};
+    tg_convolution_of(c, x, w, 0, 0, y, 0, begin, end);
+}
+
+/* The same of a convolution whose result is scaled, with `added`, if something is, in the order of y. */
+TG void tg_convolution_scaled(long images, long groups, long in, long out, long x_rows, long x_columns,
+                              long x_image, long x_channel, long x_row, long x_column, long y_rows,
+                              long y_columns, long kernel_rows, long kernel_columns,
+                              long stride_rows, long stride_columns, long padding_rows,
+                              long padding_columns, long dilation_rows, long dilation_columns,
+                              long depthwise, long bands, long tile16, long tile8, long tile4,
+                              long positive, long adds, const float *x, const float *w,
+                              const float *scales, const float *added, float *y, long begin,
+                              long end) {
+    const tg_conv c = {
+        images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
+        {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
+        {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, depthwise,
+        bands, tg_of_lanes(tile16, tile8, tile4), 0, positive, 1, adds};
+    tg_convolution_of(c, x, w, scales, added, y, 0, begin, end);
 }
 
 /* The same with the largest of 2 x 2 positions, and which of them it was: y_rows and y_columns are
@@ -507,8 +573,8 @@ TG void tg_convolution_pooled(long images, long groups, long in, long out, long 
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
         {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, 0, bands,
-        tg_of_lanes(tile16, tile8, tile4), 1, positive};
-    tg_convolution_of(c, x, w, y, number, begin, end);
+        tg_of_lanes(tile16, tile8, tile4), 1, positive, 0, 0};
+    tg_convolution_of(c, x, w, 0, 0, y, number, begin, end);
 }
 
 /* --- the gradient for the weights ---------------------------------------------------------------- */
@@ -746,7 +812,7 @@ TG void tg_convolution_weight(long images, long groups, long in, long out, long 
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
         {padding_rows, padding_columns}, {dilation_rows, dilation_columns}, 0, depthwise,
-        bands, tg_of_lanes(tile16, tile8, tile4), pooled, 0};
+        bands, tg_of_lanes(tile16, tile8, tile4), pooled, 0, 0, 0};
     const long y_step[2] = {y_row, y_column};
     tg_weight_parts(c, y_step, y_image, y_channel, together, parts, x, y, number, sums, begin, end);
 }
