@@ -36,6 +36,14 @@ __device__ __forceinline__ void write(T* p, const Part<width>& part) {
   *reinterpret_cast<Part<width>*>(p) = part;
 }
 
+// A thread's sums of its columns, for the second stage.
+template <int width>
+__device__ __forceinline__ void leave(A* __restrict__ partial, const Place& at, index_t columns,
+                                      const A (&sum)[width]) {
+#pragma unroll
+  for (int k = 0; k < width; ++k) partial[at.row * columns + at.column + k] = sum[k];
+}
+
 // y = f(z + bias)
 template <int width, typename Function>
 __device__ __forceinline__ void forward_parts(Function f, const T* __restrict__ z,
@@ -97,8 +105,7 @@ __device__ __forceinline__ void backward_parts(Function f, const T* __restrict__
     }
     write<width>(dz + r * columns + at.column, out);
   }
-#pragma unroll
-  for (int k = 0; k < width; ++k) partial[at.row * columns + at.column + k] = sum[k];
+  leave(partial, at, columns, sum);
 }
 
 template <typename Function>
@@ -109,6 +116,55 @@ __device__ __forceinline__ void backward(Function f, const T* g, const T* saved,
     backward_parts<Pack<T>::size>(f, g, saved, bias, dz, partial, rows, columns, across, tiles);
   else
     backward_parts<1>(f, g, saved, bias, dz, partial, rows, columns, across, tiles);
+}
+
+// Of the identity: a product is added to rows that hold the bias, so that there is no z to be read;
+// and dz is g itself.
+template <int width>
+__device__ __forceinline__ void spread(const T* __restrict__ bias, T* __restrict__ y, index_t rows,
+                                       index_t columns, int across, index_t tiles) {
+  const Place at(width, across, tiles);
+  if (at.column >= columns) return;
+  Part<width> row;
+#pragma unroll
+  for (int k = 0; k < width; ++k) row.at[k] = bias[at.column + k];
+#pragma unroll 4
+  for (index_t r = at.row; r < rows; r += at.step) write<width>(y + r * columns + at.column, row);
+}
+
+extern "C" __global__ void bias_identity_forward(const T* bias, T* y, index_t rows, index_t columns,
+                                                 int across, index_t tiles, int packed) {
+  if (packed)
+    spread<Pack<T>::size>(bias, y, rows, columns, across, tiles);
+  else
+    spread<1>(bias, y, rows, columns, across, tiles);
+}
+
+template <int width>
+__device__ __forceinline__ void add_rows(const T* __restrict__ g, A* __restrict__ partial,
+                                         index_t rows, index_t columns, int across,
+                                         index_t tiles) {
+  const Place at(width, across, tiles);
+  if (at.column >= columns) return;
+  A sum[width];
+#pragma unroll
+  for (int k = 0; k < width; ++k) sum[k] = A(0);
+#pragma unroll 4
+  for (index_t r = at.row; r < rows; r += at.step) {
+    const Part<width> in = read<width>(g + r * columns + at.column);
+#pragma unroll
+    for (int k = 0; k < width; ++k) sum[k] += widen(in.at[k]);
+  }
+  leave(partial, at, columns, sum);
+}
+
+extern "C" __global__ void bias_identity_backward(const T* g, A* partial, index_t rows,
+                                                  index_t columns, int across, index_t tiles,
+                                                  int packed) {
+  if (packed)
+    add_rows<Pack<T>::size>(g, partial, rows, columns, across, tiles);
+  else
+    add_rows<1>(g, partial, rows, columns, across, tiles);
 }
 
 #define KERNELS(name, Function)                                                                 \

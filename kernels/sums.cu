@@ -7,7 +7,8 @@
 #include "common.cuh"
 
 // The 32 columns that begin at `first`.
-__device__ __forceinline__ void sum_columns(const A* __restrict__ partial, T* __restrict__ out,
+template <typename I>
+__device__ __forceinline__ void sum_columns(const I* __restrict__ partial, T* __restrict__ out,
                                             index_t strips, index_t columns, index_t first) {
   __shared__ A sums[32][33];  // a column of padding: warps read down it without conflicts
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -15,7 +16,7 @@ __device__ __forceinline__ void sum_columns(const A* __restrict__ partial, T* __
   A sum = A(0);
   if (c < columns) {
 #pragma unroll 8
-    for (index_t s = warp; s < strips; s += warps) sum += partial[s * columns + c];
+    for (index_t s = warp; s < strips; s += warps) sum += widen(partial[s * columns + c]);
   }
   sums[warp][lane] = sum;
   __syncthreads();
@@ -30,6 +31,13 @@ extern "C" __global__ void __launch_bounds__(1024, 1)
     sum_strips(const A* partial, T* out, index_t strips, index_t columns) {
   for (index_t first = index_t(blockIdx.x) * 32; first < columns; first += index_t(gridDim.x) * 32)
     sum_columns(partial, out, strips, columns, first);
+}
+
+// The same of a few rows of T, for which one stage is enough.
+extern "C" __global__ void __launch_bounds__(1024, 1)
+    sum_rows(const T* x, T* out, index_t rows, index_t columns) {
+  for (index_t first = index_t(blockIdx.x) * 32; first < columns; first += index_t(gridDim.x) * 32)
+    sum_columns(x, out, rows, columns, first);
 }
 
 // Two sums of the same sizes in one launch.

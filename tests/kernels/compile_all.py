@@ -49,7 +49,9 @@ class Usage:
 
 
 #: kernels that access one element at a time by design: sums of few numbers
-PLAIN = frozenset({"cross_entropy_total", "root_of_sum", "sum_strips", "sum_strips_of_two"})
+PLAIN = frozenset(
+    {"cross_entropy_total", "root_of_sum", "sum_rows", "sum_strips", "sum_strips_of_two"}
+)
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
     {("layer_norm_backward_wide", "float64"), ("rms_norm_backward_wide", "float64")}

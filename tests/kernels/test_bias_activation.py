@@ -11,7 +11,7 @@ from kernel_devices import FLOATS, Cuda, as_float64, assert_close
 
 import tensorgrad as tg
 from tensorgrad import nn
-from tensorgrad.backend.launch import common
+from tensorgrad.backend.launch import bias_activation, common
 
 SHAPES = [(1, 1), (5, 31), (3, 32), (67, 33), (40, 1000), (1000, 10), (2, 65_537), (300, 128)]
 SEEN: dict[str, bytes] = {}
@@ -66,6 +66,28 @@ def test_steps_through_the_grid(
     """More rows and columns than the grid has threads."""
     monkeypatch.setattr(common, "MOST_BLOCKS", blocks)
     check(cuda, "gelu", "float32", 130, columns, 0, rng)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (40, 65), (1100, 40)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_linear_alone(cuda: Cuda, dtype: str, rows: int, columns: int, rng: Any) -> None:
+    """The product is added to rows of the bias, and the sum of g is one launch or two."""
+    for offset in (0, 1):
+        cuda.launched.clear()
+        x = cuda.tensor(np.zeros((rows, 2)), dtype)
+        w = cuda.tensor(np.zeros((columns, 2)), dtype)
+        bias = cuda.tensor(rng.uniform(-2, 2, columns), dtype, offset, requires_grad=True)
+        g = cuda.tensor(rng.uniform(-1, 1, (rows, columns)), dtype, offset)
+        y = nn.functional.linear(x, w, bias)
+        y.backward(g)
+        assert bias.grad is not None
+        np.testing.assert_array_equal(as_float64(y), np.tile(as_float64(bias), (rows, 1)))
+        summed = as_float64(g).sum(0)
+        assert_close(bias.grad, summed, dtype, rounding=8, scale=float(rows**0.5) * 3)
+        assert cuda.launched["bias_identity_forward"] == 1
+        few = rows <= bias_activation.FEW_ROWS
+        stages = {"sum_rows": 1} if few else {"bias_identity_backward": 1, "sum_strips": 1}
+        assert cuda.launched == {"bias_identity_forward": 1, **stages}
 
 
 def test_same_bits_every_time(cuda: Cuda) -> None:

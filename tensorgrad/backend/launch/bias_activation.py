@@ -26,6 +26,8 @@ from tensorgrad.backend.launch.common import (
 
 #: Blocks that the largest GPU runs at a time; more would only lengthen the second stage.
 ENOUGH_BLOCKS = 2048
+#: Rows up to which their sum is one launch: so many that a second one would take as long.
+FEW_ROWS = 1024
 
 
 class Layout:
@@ -103,6 +105,40 @@ def _plan(
     function = kernels.get(xp, "bias_activation", kernel, dtype)
     zero = arithmetic(dtype).type(0.0)
     return function, at.grid, (THREADS,), tail, zero, (at.partial_rows, columns)
+
+
+def spread(xp: Any, bias: Array, shape: tuple[int, ...]) -> Array:
+    """An array of ``shape`` whose rows are ``bias``: what a product can be added to."""
+    y = xp.empty(shape, bias.dtype)
+    if y.size:
+        bias = contiguous(xp, bias)
+        packed = not (bias.nbytes | y.data.ptr) % 16
+        function, grid, block, tail, _, _ = _plan(
+            xp, "bias_identity_forward", shape, bias.dtype, packed
+        )
+        function(grid, block, (bias, y, *tail))
+    return y
+
+
+def column_sums(xp: Any, g: Array) -> Array:
+    """The sum over all axes but the last: the gradient of a bias, where ``g`` is that of z too."""
+    shape, dtype = g.shape, g.dtype
+    rows = math.prod(shape[:-1])
+    if not g.size:
+        return xp.zeros(shape[-1], dtype)
+    g = contiguous(xp, g)
+    if rows <= FEW_ROWS:
+        out = xp.empty(shape[-1], dtype)
+        kernel, grid, block, sizes = _sums_plan(xp, "sum_rows", rows, shape[-1], dtype)
+        kernel(grid, block, (g, out, *sizes))
+        return out
+    packed = not (shape[-1] * g.itemsize | g.data.ptr) % 16
+    function, grid, block, tail, zero, strips = _plan(
+        xp, "bias_identity_backward", shape, dtype, packed
+    )
+    partial = xp.empty(strips, zero.dtype)
+    function(grid, block, (g, partial, *tail))
+    return summed(xp, partial, dtype)
 
 
 def _value(name: str) -> Callable[..., Any]:

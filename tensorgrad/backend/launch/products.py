@@ -16,6 +16,7 @@ import numpy as np
 from tensorgrad.backend import gemm
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.gemm import CUDA_TYPES, DEFAULT_ALGORITHM, ZERO_AND_ONE
+from tensorgrad.backend.launch.bias_activation import column_sums, spread
 from tensorgrad.backend.launch.common import backward, forward
 from tensorgrad.dtypes import HALVES, float32
 
@@ -129,8 +130,7 @@ def _linear(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
         return product(xp, x, weight.T)
     if bias.shape != weight.shape[:1] or not x.size or not bias.size or x.dtype not in CUDA_TYPES:
         return NotImplemented
-    y = xp.empty((*x.shape[:-1], bias.size), x.dtype)
-    y[...] = bias
+    y = spread(xp, bias, (*x.shape[:-1], bias.size))
     return product(xp, x, weight.T, y, add=True)
 
 
@@ -173,12 +173,12 @@ def _matmul_gradients(
 def _linear_gradients(
     xp: Any, g: Array, needed: Sequence[bool], *, x: Array = None, weight: Array = None
 ) -> Any:
-    """The gradient of the bias is summed by the caller."""
+    """Two products and a sum."""
     dx = product(xp, g, weight) if needed[0] else None
     dw = product(xp, _as_rows(g).T, _as_rows(x)) if needed[1] else None
     if dx is NotImplemented or dw is NotImplemented:
         return NotImplemented
-    return dx, dw, g
+    return dx, dw, column_sums(xp, g) if needed[2] else None
 
 
 def _as_rows(x: Array) -> Array:
