@@ -9,7 +9,8 @@ _PROGRAM = "tensorgrad/program"
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
     "convolutions of programs": Selection(
-        "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape'", 30
+        "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape or masks'",
+        30,
     ),
     "flattening": Selection("tests/program/test_flattening.py", 4),
     "scaled convolutions": Selection("tests/program/test_convolution_scaling.py", 12),
@@ -121,6 +122,27 @@ MUTANTS: list[Mutant] = [
         f"{_PROGRAM}/c/convolution.h",
         "    for (long o = 0; o < c.out; o += 64, sets += 4)\n",
         "    for (long o = 0; o < c.out && o < 64; o += 64, sets += 4)\n",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "a mask that others need, too, is a part of a gradient",
+        f"{_PROGRAM}/fusion.py",
+        "        return alike and not others and",
+        "        return alike and",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "a gradient is masked by another array than the input",
+        f"{_PROGRAM}/fusion.py",
+        "        if after is not None and after.inputs == (dx, x):",
+        "        if after is not None:",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "the sums of a gradient are those before its mask",
+        f"{_PROGRAM}/c/convolution.h",
+        "                total += to[j * c.out + o];",
+        "                total += v;",
         "convolutions of programs",
     ),
     Mutant(

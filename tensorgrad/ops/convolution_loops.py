@@ -397,7 +397,8 @@ def _summed(xp: Any, sums: Any, shape: Sizes, c: _Convolution, parts: int, steps
     """The sums of the parts of a batch as one gradient. steps: of channels of input and result."""
     (found,) = xp.routine(
         "convolution.convolution_weight_sum",
-        (c.groups, c.inner, c.outer, c.taps, parts, *steps), [sums], [(shape, np.float32)],
+        (c.groups, c.inner, c.outer, c.taps, parts, sums.size // parts, *steps), [sums],
+        [(shape, np.float32)],
         c.blocks, max(1, c.blocks * _PIECE // sums.size), sums.size // 4,
     )  # fmt: skip
     return found
@@ -442,14 +443,16 @@ def fits(weight_shape: Sizes, size: Sizes) -> bool:
     outer, inner, *kernel = weight_shape
     box = math.prod([n + k - 1 for n, k in zip(size, kernel, strict=True)]) * inner
     pools = math.prod([n // 2 for n in size]) * outer
-    return inner % 16 == 0 and 2 * (box + pools) <= _ROOM and math.prod(kernel) <= POOLED_TAPS
+    room = 2 * (box + pools) + inner + outer
+    return inner % 16 == 0 and room <= _ROOM and math.prod(kernel) <= POOLED_TAPS
 
 
 def convolution_pooled_gradients_loops(
-    xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
-) -> Any:
-    """The gradients for ``x`` and for the weights; see ``ops/convolution_pooling.py``."""
-    _checked(xp, (g, x, weight), size)
+    xp: Any, g: Any, number: Any, x: Any, weight: Any, y: Any, size: Sizes, padding: Sizes,
+    masked: bool,
+) -> Any:  # fmt: skip
+    """The gradients for ``x`` and for the weights, and sums; see ``ops/convolution_pooling.py``."""
+    _checked(xp, (g, x, weight, y), size)
     weight, number = _in_order(weight), _channels_last(number)
     outer, inner, *kernel = weight.shape
     c = _Convolution(
@@ -458,15 +461,17 @@ def convolution_pooled_gradients_loops(
     )  # fmt: skip
     packed = _packed(xp, weight, None, c, (0, inner * c.taps, c.taps))
     parts, floats = min(c.images, _PARTS), c.taps * inner * outer
+    one = floats + outer + inner
     (dx, sums) = xp.routine(
         "convolution.convolution_pooled_gradients",
         (
             c.images, inner, outer, *c.x_size, *c.x_steps, *size, *kernel, *padding,
-            *g.elements.strides, parts,
+            *g.elements.strides, int(y is not None), int(masked), parts,
         ),
-        [x, packed, g, number],
-        [((c.images, *c.x_size, inner), np.float32), ((parts * floats,), np.float32)], parts, 1,
+        [x, packed, g, number, g if y is None else _channels_last(y)],
+        [((c.images, *c.x_size, inner), np.float32), ((parts * one,), np.float32)], parts, 1,
         c.products * c.images // 8,
     )  # fmt: skip
-    steps = (inner * c.taps, c.taps)
-    return dx.transpose(0, 3, 1, 2), _summed(xp, sums, weight.shape, c, parts, steps)
+    total = sum(sums[k * one + floats : (k + 1) * one] for k in range(parts))
+    dw = _summed(xp, sums, weight.shape, c, parts, (inner * c.taps, c.taps))
+    return dx.transpose(0, 3, 1, 2), (dw, total[:outer], total[outer:])

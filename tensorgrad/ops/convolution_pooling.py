@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.ops.activations import _relu_value
+from tensorgrad.ops.activations import _pass_positive_value, _relu_value
 from tensorgrad.ops.convolution import (
     _convolution_value,
     _input_value,
@@ -25,6 +25,7 @@ from tensorgrad.ops.convolution_loops import (
     fits,
 )
 from tensorgrad.ops.correlation import Sizes
+from tensorgrad.ops.sums import total
 from tensorgrad.ops.tiled_pooling import _largest_value, _spread_value
 from tensorgrad.ops.windows import Window, Windows
 from tensorgrad.tape import Primitive
@@ -53,25 +54,32 @@ def _weight_pooled_value(
 
 
 def _gradients_value(
-    xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
-) -> Any:
-    g = _spread_value(xp, g, number, size, windows_of(size))
-    one = (1, 1)
-    dx = _input_value(xp, g, weight, None, x.shape[2:], one, padding, one, 1)
-    return dx, _weight_value(xp, g, x, weight.shape[2:], one, padding, one, 1)
+    xp: Any, g: Any, number: Any, x: Any, weight: Any, y: Any, size: Sizes, padding: Sizes,
+    masked: bool,
+) -> Any:  # fmt: skip
+    g = g if y is None else _pass_positive_value(xp, g, y)
+    whole, one, axes = _spread_value(xp, g, number, size, windows_of(size)), (1, 1), (0, 2, 3)
+    dx = _input_value(xp, whole, weight, None, x.shape[2:], one, padding, one, 1)
+    dx = _pass_positive_value(xp, dx, x) if masked else dx
+    dw = _weight_value(xp, whole, x, weight.shape[2:], one, padding, one, 1)
+    return dx, (dw, total(xp, g, axes), total(xp, dx, axes))
 
 
 def _gradients_loops(
-    xp: Any, g: Any, number: Any, x: Any, weight: Any, size: Sizes, padding: Sizes
-) -> Any:
+    xp: Any, g: Any, number: Any, x: Any, weight: Any, y: Any, size: Sizes, padding: Sizes,
+    masked: bool,
+) -> Any:  # fmt: skip
     if fits(weight.shape, size):
-        return convolution_pooled_gradients_loops(xp, g, number, x, weight, size, padding)
-    one, kernel = (1, 1), weight.shape[2:]
-    spread = _spread_value(xp, g, number, size, windows_of(size))
-    return (
-        convolution_input_loops(xp, spread, weight, None, x.shape[2:], one, padding, one, 1),
-        convolution_weight_pooled_loops(xp, g, number, x, kernel, size, one, padding, one, 1),
-    )
+        return convolution_pooled_gradients_loops(
+            xp, g, number, x, weight, y, size, padding, masked
+        )
+    one, kernel, axes = (1, 1), weight.shape[2:], (0, 2, 3)
+    g = g if y is None else _pass_positive_value(xp, g, y)
+    whole = _spread_value(xp, g, number, size, windows_of(size))
+    dx = convolution_input_loops(xp, whole, weight, None, x.shape[2:], one, padding, one, 1)
+    dx = _pass_positive_value(xp, dx, x) if masked else dx
+    dw = convolution_weight_pooled_loops(xp, g, number, x, kernel, size, one, padding, one, 1)
+    return dx, (dw, total(xp, g, axes), total(xp, dx, axes))
 
 
 #: (largest, number) of each 2 x 2 positions of a convolution; there are ``size``. positive:
@@ -94,11 +102,14 @@ CONVOLUTION_WEIGHT_POOLED = Primitive(
     loops=convolution_weight_pooled_loops,
 )
 
-#: The gradients for input and weights, of windows that lie side by side, of ``g`` after pooling.
+#: The gradients for input and weights, of windows that lie side by side, of ``g`` after pooling:
+#: zero where the convolution's result ``y``, if given, is not positive. Then the sums of each
+#: channel, of that and of the gradient for the input. masked: this is zero where ``x`` is not
+#: positive.
 CONVOLUTION_POOLED_GRADIENTS = Primitive(
     "convolution_pooled_gradients",
     _gradients_value,
-    {"g": None, "number": None, "x": None, "weight": None},
+    {"g": None, "number": None, "x": None, "weight": None, "y": None},
     residual=lambda *given, **attrs: _gradients_value(np, *given, **attrs)[1],
     loops=_gradients_loops,
 )

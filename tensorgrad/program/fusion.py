@@ -114,8 +114,11 @@ def _with_numbers(
     else:
         changed[pool] = [replace(pool, op=MAX_POOL_TILES, outputs=[y, number], residual=1)]
     for chain, mask in zip(chains, masks, strict=True):
-        g = uses.maker[chain[2].inputs[0]].inputs[0]
+        flat = uses.maker[chain[2].inputs[0]]
+        g = flat.inputs[0]
         changed.update({i: [] for i in chain})
+        if uses.only(flat.outputs[0], "scatter_add") is not None:
+            changed[flat] = []
         last, made = chain[-1], []
         if late:
             assert mask is not None
@@ -162,7 +165,66 @@ def _pool_convolutions(program: Program) -> Program:
             _pool_convolution(uses, i, changed)
         elif i.op.name == "spread_tiles":
             _pool_gradients(uses, i, changed)
+    return _join_neighbours(program.copy([new for i in program for new in changed.get(i, [i])]))
+
+
+def _join_neighbours(program: Program) -> Program:
+    """What is done to gradients beside ``CONVOLUTION_POOLED_GRADIENTS`` becomes a part of it: they
+    are zero where a ReLU's result is not positive, and summed for the biases."""
+    both = [i for i in program if i.op.name == "convolution_pooled_gradients"]
+    if not both:
+        return program
+    neighbours = _Neighbours(program)
+    for i in both:
+        neighbours.join(i)
+    changed = neighbours.changed
     return program.copy([new for i in program for new in changed.get(i, [i])])
+
+
+class _Neighbours:
+    """The instructions that become a part of others, and these."""
+
+    def __init__(self, program: Program) -> None:
+        self.changed: dict[Instruction, list[Instruction]] = {}
+        self._uses = Uses(program)
+        self._place = {i: at for at, i in enumerate(program)}
+        self._overwritten = {v.before for i in program for v in i.outputs if v.before is not None}
+
+    def join(self, i: Instruction) -> None:
+        """Let ``i`` do what is done to its ``g`` before, and to its gradient for ``x`` after it."""
+        g, number, x, weight, _ = i.inputs
+        dx, dw, *sums = i.outputs
+        masked = False
+        sums[0] = self._sum(i, g, sums[0])
+        mask = self._uses.maker.get(g)
+        y = None
+        if mask is not None and self._is_own(mask, i, g):
+            g, y = mask.inputs
+            self.changed[mask] = []
+        after = self._uses.only(dx, "pass_positive")
+        if after is not None and after.inputs == (dx, x):
+            masked, dx = True, after.outputs[0]
+            self.changed[after] = []
+        sums[1] = self._sum(i, dx, sums[1])
+        inputs, attrs = (g, number, x, weight, y), {**i.attrs, "masked": masked}
+        self.changed[i] = [replace(i, inputs=inputs, attrs=attrs, outputs=[dx, dw, *sums])]
+
+    def _is_own(self, mask: Instruction, i: Instruction, g: Value) -> bool:
+        """Whether ``mask`` is a ReLU's gradient that nobody but ``i`` has a need for."""
+        if mask.op.name != "pass_positive" or mask in self.changed or g in self._uses.kept:
+            return False
+        others = [r for r in self._uses.readers[g] if r is not i and r not in self.changed]
+        alike = all(type(v) is Value and v.shape == g.shape for v in mask.inputs)
+        return alike and not others and self._overwritten.isdisjoint(mask.inputs)
+
+    def _sum(self, i: Instruction, v: Value, found: Value) -> Value:
+        """The sum of each channel of ``v``, if somebody computes it after ``i``; else ``found``."""
+        for r in self._uses.readers.get(v, []):
+            over = r.op.name == "sum" and r.attrs["axis"] == (0, 2, 3) and not r.attrs["keepdims"]
+            if over and r not in self.changed and self._place[r] > self._place[i]:
+                self.changed[r] = []
+                return r.outputs[0]
+        return found
 
 
 def _is_pooled(i: Instruction, size: tuple[int, ...], y: Value) -> bool:
@@ -220,11 +282,13 @@ def _pool_gradients(
     elif _is_together(w, inputs[0], size):
         x, weight = w.inputs[1], inputs[0].inputs[1]
         changed[spread] = changed[w] = changed[inputs[0]] = []
+        attrs = {"size": size, "padding": w.attrs["padding"], "masked": False}
+        dx = inputs[0].outputs[0]
+        sums = [uses.new(dx, shape=(n,)) for n in weight.shape[:2]]
         changed[spread] = [
             replace(w, op=pooled.CONVOLUTION_POOLED_GRADIENTS,
-                    inputs=(*spread.inputs, x, weight),
-                    attrs={"size": size, "padding": w.attrs["padding"]},
-                    outputs=[inputs[0].outputs[0], w.outputs[0]], residual=1)
+                    inputs=(*spread.inputs, x, weight, None), attrs=attrs,
+                    outputs=[dx, w.outputs[0], *sums], residual=3)
         ]  # fmt: skip
 
 

@@ -194,8 +194,8 @@ def _pooled_convolution() -> None:
     )
     apply(
         convolution_pooling.CONVOLUTION_POOLED_GRADIENTS,
-        (g, number, image, weight),
-        {"size": (4, 5), "padding": one},
+        (g, number, image, weight, g * 0.5),
+        {"size": (4, 5), "padding": one, "masked": True},
     )
 
 

@@ -173,6 +173,76 @@ def test_gradients_behind_a_pool_are_those_of_float64_for_any_shape(
         np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def two_layers(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    """Two pooled convolutions with a ReLU each: the gradients of weights and biases."""
+    y = max_pool2d(tg.relu(conv2d(x, k, b, padding=1)), 2)
+    z = max_pool2d(tg.relu(conv2d(y, w, c, padding=1)), 2)
+    return list(tg.autograd.grad(tg.sum(z * z), [k, b, w, c]))
+
+
+def without_a_relu(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    y = max_pool2d(conv2d(x, k, b, padding=1), 2)
+    z = max_pool2d(conv2d(y, w, c, padding=1), 2)
+    return list(tg.autograd.grad(tg.sum(z * z), [k, b, w, c]))
+
+
+def seen_between(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    """The gradients of both results are handed out, and so is another sum."""
+    y = max_pool2d(tg.relu(conv2d(x, k, b, padding=1)), 2)
+    z = max_pool2d(tg.relu(conv2d(y, w, c, padding=1)), 2)
+    found = tg.autograd.grad(tg.sum(z * z), [k, b, w, c, y, z])
+    return [*found, tg.sum(found[4], axis=(0, 2, 3)), tg.sum(found[4], axis=(0, 2))]
+
+
+def used_between(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    """Others read what a ReLU gives, so that gradients are added up before its mask."""
+    y = max_pool2d(tg.relu(conv2d(x, k, b, padding=1)), 2)
+    z = max_pool2d(tg.relu(conv2d(y, w, c, padding=1)), 2)
+    return list(tg.autograd.grad(tg.sum(z * z) + tg.sum(y * y), [k, b, w, c]))
+
+
+def another_relu(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    """The mask of the gradient for the input is not where the input is positive."""
+    y = max_pool2d(conv2d(x, k, b, padding=1), 2)
+    z = max_pool2d(tg.relu(conv2d(tg.relu(y) + 1.0, w, c, padding=1)), 2)
+    return list(tg.autograd.grad(tg.sum(z * z), [k, b, w, c]))
+
+
+def summed_otherwise(x: Tensor, k: Tensor, b: Tensor, w: Tensor, c: Tensor) -> list[Tensor]:
+    """The gradient behind the second pool has a reader of its own."""
+    y = max_pool2d(tg.relu(conv2d(x, k, b, padding=1)), 2)
+    u = max_pool2d(conv2d(y, w, c, padding=1), 2)
+    seen: list[Tensor] = []
+    u.register_hook(lambda g: seen.append(tg.sum(g, axis=(2, 3))))
+    z = tg.relu(u)
+    return [*tg.autograd.grad(tg.sum(z * z), [k, b, w, c]), *seen]
+
+
+@pytest.mark.parametrize(
+    ("step", "masks", "sums"),
+    [(two_layers, 0, 0), (without_a_relu, 0, 0), (seen_between, 1, 2), (used_between, 1, 1),
+     (another_relu, 1, 1), (summed_otherwise, 1, 1)],
+)  # fmt: skip
+def test_masks_and_sums_of_gradients_behind_a_pool_are_a_part_of_them(
+    step: Callable[..., list[Tensor]], masks: int, sums: int
+) -> None:
+    rng = np.random.default_rng(4)
+    shapes = [(11, 3, 13, 10), (16, 3, 3, 3), (16,), (20, 16, 3, 3), (20,)]
+    given = [rng.standard_normal(shape) for shape in shapes]
+    singles = tensors(given)
+    program = Captured(step, singles)
+    names = [i.op.name for i in program.program]
+    assert "convolution_pooled_gradients" in names
+    assert (names.count("pass_positive"), names.count("sum")) == (masks, sums)
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+    given[0][3, 1, 4, 5] = np.nan
+    given[0][5, 1, 4, 5] = np.inf
+    singles = tensors(given)
+    with np.errstate(all="ignore"):
+        for a, b in zip(program(*singles), step(*singles), strict=True):
+            np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_pooled_convolutions_of_one_channel_give_the_weights_of_float64(seed: int) -> None:
     rng = np.random.default_rng(seed)

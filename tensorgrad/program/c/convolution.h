@@ -255,6 +255,27 @@ TG int tg_spares(const tg_conv c, const tg_axis columns) {
     return c.in > 1 && columns.taps > 1 && columns.taps <= 5 && columns.count <= 20;
 }
 
+/* Whether the weights of all taps stay in registers, beside few sums: of one channel each number of the
+ * image is then loaded once for all taps and positions of a tile that meet it. */
+TG int tg_keeps_weights(const tg_conv c, int V) {
+    const int plain = c.stride[0] * c.stride[1] * c.dilation[0] * c.dilation[1] == 1;
+    return TG_L == 16 && plain && V == 1 && c.in == 1 && c.groups == 1 && !c.depthwise &&
+           !c.transposed && c.kernel[0] * c.kernel[1] <= 9;
+}
+TG void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch, long place, const float *x,
+                     const float *w, tg_vec *sum) {
+    const int A = c.kernel[0], B = c.kernel[1];
+    tg_vec f[9];
+    TG_UNROLL for (int t = 0; t < A * B; t++) f[t] = tg_load(w + t * 16);
+    TG_UNROLL for (int i = 0; i < R + A - 1; i++) TG_UNROLL for (int j = 0; j < P + B - 1; j++) {
+        tg_vec v = tg_splat(x[i * pitch + j * place]);
+        TG_IN_REGISTER(v);
+        TG_UNROLL for (int a = 0; a < A; a++) TG_UNROLL for (int b = 0; b < B; b++)
+            if (i >= a && i - a < R && j >= b && j - b < P)
+                sum[(i - a) * P + j - b] += v * f[a * B + b];
+    }
+}
+
 /* The same of all taps; of tap rows with `taps` alone. at: the first position's column, if products
  * with zeros are left out, else -1. */
 TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
@@ -266,6 +287,10 @@ TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, con
     const long aside = columns.apart * place;
     /* whether channels of the next tap follow */
     const int merged = channel == 1 && aside == c.in && right == c.in * 16;
+    if (tg_keeps_weights(c, V)) {
+        tg_conv_kept(R, P, c, pitch, place, x, w + tg_vector_at(v, c.kernel[0] * c.kernel[1] * 16), sum);
+        return;
+    }
     if (c.in == 1 && c.kernel[0] * c.kernel[1] <= 9) { /* not worth a loop */
         TG_UNROLL for (int a = 0; a < rows.taps; a++) TG_UNROLL for (int b = 0; b < columns.taps; b++)
             tg_conv_tap(R, P, V, c, 1, 0, P, row, column, channel,
@@ -817,11 +842,12 @@ TG void tg_convolution_weight(long images, long groups, long in, long out, long 
     tg_weight_parts(c, y_step, y_image, y_channel, together, parts, x, y, number, sums, begin, end);
 }
 
-/* Blocks [begin, end) of groups * blocks: the parts' sums added in order. The steps are those of the
+/* Blocks [begin, end) of groups * blocks: the parts' sums, `one` numbers apart, added in order. The steps are those of the
  * weights' axes; those of groups follow each other. */
-TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long in_step,
-                                  long out_step, const float *sums, float *w, long begin, long end) {
-    const long blocks = tg_blocks(out), block = taps * in * 16, one = groups * blocks * block;
+TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long one,
+                                  long in_step, long out_step, const float *sums, float *w, long begin,
+                                  long end) {
+    const long blocks = tg_blocks(out), block = taps * in * 16;
     for (long b = begin; b < end; b++) {
         const long first = b % blocks * 16, lanes = tg_least(16, out - first);
         float *to = w + (b / blocks * out + first) * out_step;
@@ -847,14 +873,37 @@ TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, lon
 #define TG_POOLED_PLACES 20 /* that the taps of a window meet, of its four positions */
 typedef struct {
     long in, out, rows, columns, kernel[2], padding[2], box[2]; /* rows, columns: before pooling */
+    long positive, masked; /* gradients are 0 where the result, or the input, is not positive */
 } tg_pooled;
 
-/* The gradient of an image, [window][channel]. */
+/* The gradient of an image, [window][channel], zero where y is not positive if there is a y, and its sums
+ * of channels. y: as `to`. */
 TG void tg_pooled_gradient(const tg_pooled c, const float *restrict g, long channel,
-                           const long step[2], float *restrict to) {
-    for (long r = 0; r < c.rows / 2; r++)
-        for (long j = 0; j < c.columns / 2; j++, to += c.out)
-            for (long o = 0; o < c.out; o++) to[o] = g[r * step[0] + j * step[1] + o * channel];
+                           const long step[2], const float *restrict y, float *restrict to,
+                           float *restrict sum) {
+    const long columns = c.columns / 2, whole = channel == 1 ? c.out / TG_L * TG_L : 0;
+    for (long r = 0; r < c.rows / 2; r++, g += step[0], to += columns * c.out) {
+        const float *own = c.positive ? y + r * columns * c.out : to;
+        for (long o = 0; o < whole; o += TG_L) {
+            tg_vec total = tg_splat(0.0f);
+            for (long j = 0; j < columns; j++) {
+                tg_vec v = tg_load(g + j * step[1] + o);
+                if (c.positive) v = tg_pick(tg_load(own + j * c.out + o) > 0.0f, v, tg_splat(0.0f));
+                tg_store(to + j * c.out + o, v);
+                total += v;
+            }
+            tg_store(sum + o, tg_load(sum + o) + total);
+        }
+        for (long o = whole; o < c.out; o++) {
+            float total = 0.0f;
+            for (long j = 0; j < columns; j++) {
+                const float v = g[j * step[1] + o * channel];
+                to[j * c.out + o] = !c.positive || own[j * c.out + o] > 0.0f ? v : 0.0f;
+                total += to[j * c.out + o];
+            }
+            sum[o] += total;
+        }
+    }
 }
 
 /* For each window and channel the first place in the box that its gradient meets. */
@@ -966,17 +1015,32 @@ TG void tg_pooled_sums(const int K0, const int K1, const tg_pooled c, const floa
                                   places + o, band * windows / bands, (band + 1) * windows / bands);
 }
 
-/* Row r of the box of an image's gradient, if it is no border. */
-TG void tg_pooled_row(const tg_pooled c, const float *from, long r, float *dx) {
+/* Row r of the box of an image's gradient, if it is no border: what is stored of it, and its sums of
+ * channels. */
+TG void tg_pooled_row(const tg_pooled c, const float *d, const float *x, long r, float *dx,
+                      float *sum) {
     const long columns = c.box[1] - 2 * c.padding[1], row = r - c.padding[0];
-    if (row >= 0 && row < c.box[0] - 2 * c.padding[0])
-        memcpy(dx + row * columns * c.in, from + c.padding[1] * c.in, 4 * columns * c.in);
+    if (row < 0 || row >= c.box[0] - 2 * c.padding[0]) return;
+    d += c.padding[1] * c.in;
+    x += (r * c.box[1] + c.padding[1]) * c.in;
+    dx += row * columns * c.in;
+    for (long v = 0; v < c.in; v += TG_L) {
+        tg_vec total = tg_splat(0.0f);
+        for (long i = v; i < columns * c.in; i += c.in) {
+            tg_vec value = tg_load(d + i);
+            if (c.masked) value = tg_pick(tg_load(x + i) > 0.0f, value, tg_splat(0.0f));
+            tg_store(dx + i, value);
+            total += value;
+        }
+        tg_store(sum + v, tg_load(sum + v) + total);
+    }
 }
 
 /* The gradient of an image. d: memory for the rows of the box that a row of windows meets, in turn;
  * sets: for the channels of a window by their numbers. */
-TG void tg_pooled_input(const int K0, const int K1, const tg_pooled c, float *d, const float *w,
-                        const float *g, const uint8_t *number, uint64_t *sets, float *dx) {
+TG void tg_pooled_input(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
+                        const float *w, const float *g, const uint8_t *number, uint64_t *sets,
+                        float *dx, float *sum) {
     const long line = c.box[1] * c.in, block = K0 * K1 * c.out * 16;
     memset(d, 0, 4 * (K0 + 1) * line);
     for (long r = 0; r < c.rows / 2; r++) {
@@ -989,12 +1053,12 @@ TG void tg_pooled_input(const int K0, const int K1, const tg_pooled c, float *d,
                                  w + tg_vector_at(v, block), g, sets);
         }
         TG_UNROLL for (int a = 0; a < 2; a++) {
-            tg_pooled_row(c, rows[a], 2 * r + a, dx);
+            tg_pooled_row(c, rows[a], x, 2 * r + a, dx, sum);
             memset(rows[a], 0, 4 * line);
         }
     }
     for (long r = c.rows / 2 * 2; r < c.box[0]; r++)
-        tg_pooled_row(c, d + r % (K0 + 1) * line, r, dx);
+        tg_pooled_row(c, d + r % (K0 + 1) * line, x, r, dx, sum);
 }
 
 /* The same of the whole image with all products, where one factor may be zero and the other is not
@@ -1017,41 +1081,46 @@ static __attribute__((noinline)) void tg_pooled_everything(
                 }
 }
 
-/* Parts [begin, end) of the batch: the gradient for x, channels last, and sums for the weights,
- * [block of channels of x][tap][channel of the result][16], as w is packed. */
+/* Parts [begin, end) of the batch: the gradient for x, channels last, and sums: for the weights,
+ * [block of channels of x][tap][channel of the result][16], as w is packed; then those of the gradient
+ * after pooling and of that for x, of each channel. y: the result, if that is to be positive. */
 TG void tg_convolution_pooled_gradients(
     long images, long in, long out, long x_rows, long x_columns, long x_image, long x_channel,
     long x_row, long x_column, long rows, long columns, long kernel_rows, long kernel_columns,
     long padding_rows, long padding_columns, long g_image, long g_channel, long g_row, long g_column,
-    long parts, const float *x, const float *w, const float *g, const uint8_t *number, float *dx,
-    float *sums, long begin, long end) {
+    long positive, long masked, long parts, const float *x, const float *w, const float *g,
+    const uint8_t *number, const float *y, float *dx, float *sums, long begin, long end) {
     const tg_pooled c = {in, out, rows, columns, {kernel_rows, kernel_columns},
-                         {padding_rows, padding_columns}, {rows + kernel_rows - 1, columns + kernel_columns - 1}};
+                         {padding_rows, padding_columns},
+                         {rows + kernel_rows - 1, columns + kernel_columns - 1}, positive, masked};
     const long x_size[2] = {x_rows, x_columns}, x_step[2] = {x_row, x_column};
     const long g_step[2] = {g_row, g_column}, size = c.box[0] * c.box[1] * in;
-    const long pools = rows / 2 * (columns / 2), count = kernel_rows * kernel_columns * in * out;
-    float *box = tg_rows(0), *d = box + size, *own = d + size;
-    int32_t *places = (int32_t *)(own + pools * out);
+    const long pools = rows / 2 * (columns / 2) * out, count = kernel_rows * kernel_columns * in * out;
+    float *box = tg_rows(0), *d = box + size, *own = d + size, *made = own + 2 * pools;
+    int32_t *places = (int32_t *)(own + pools);
     uint64_t sets[(out + 63) / 64 * 4];
     const int weights_finite = tg_all_finite(w, count);
     for (long part = begin; part < end; part++) {
-        float *total = sums + part * count;
-        memset(total, 0, 4 * count);
+        float *total = sums + part * (count + out + in);
+        memset(total, 0, 4 * (count + out + in));
         for (long n = part * images / parts; n < (part + 1) * images / parts; n++) {
+            float *to = dx + n * x_rows * x_columns * in;
+            memset(made, 0, 4 * (out + in));
             tg_copy_box(box, x + n * x_image, x_size, in, x_channel, x_step, -padding_rows, c.box[0],
                         -padding_columns, c.box[1]);
-            tg_pooled_gradient(c, g + n * g_image, g_channel, g_step, own);
-            tg_pooled_places(c, number + n * pools * out, places);
-            float *to = dx + n * x_rows * x_columns * in;
-            if (!weights_finite || !tg_all_finite(box, size)) {
+            tg_pooled_gradient(c, g + n * g_image, g_channel, g_step, y + n * pools, own, made);
+            tg_pooled_places(c, number + n * pools, places);
+            if (weights_finite && tg_all_finite(box, size)) {
+                tg_pooled_sums(kernel_rows, kernel_columns, c, box, total, own, places);
+                tg_pooled_input(kernel_rows, kernel_columns, c, box, d, w, own, number + n * pools,
+                                sets, to, made + out);
+            } else {
                 memset(d, 0, 4 * size);
                 tg_pooled_everything(c, box, d, w, total, own, places);
-                for (long r = 0; r < c.box[0]; r++) tg_pooled_row(c, d + r * c.box[1] * in, r, to);
-                continue;
+                for (long r = 0; r < c.box[0]; r++)
+                    tg_pooled_row(c, d + r * c.box[1] * in, box, r, to, made + out);
             }
-            tg_pooled_sums(kernel_rows, kernel_columns, c, box, total, own, places);
-            tg_pooled_input(kernel_rows, kernel_columns, c, d, w, own, number + n * pools * out,
-                            sets, to);
+            for (long k = 0; k < out + in; k++) total[count + k] += made[k];
         }
     }
 }
