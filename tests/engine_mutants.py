@@ -631,7 +631,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "wrong leading dimension of a transposed factor",
-        f"{PROGRAM}/executors/c_source.py",
+        "tensorgrad/backend/gemm.py",
         "return 1, max(c, rows) if columns != 1 else rows",
         "return 1, max(c, columns) if columns != 1 else rows",
         "native",
@@ -1192,15 +1192,15 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "last partial sums of a column forgotten",
         f"{PROGRAM}/executors/cuda_source.py",
-        "for (index_t k = 1; k < teams; ++k) ",
-        "for (index_t k = 1; k < teams - 1; ++k) ",
+        "for (index_t k = warp; k < teams; k += ",
+        "for (index_t k = warp; k < teams - 1; k += ",
         "cuda",
     ),
     Mutant(
         "only the first chunk of columns",
         f"{PROGRAM}/executors/cuda_source.py",
-        'first = f"(blockIdx.y * {self.steps} + k)" if self.chunks > 1 else "k"',
-        'first = "k"',
+        'first = f"(blockIdx.y * {self.steps} + {step})" if self.chunks > 1 else step',
+        "first = step",
         "cuda",
     ),
     Mutant(
