@@ -66,31 +66,38 @@ __device__ __forceinline__ A losses_long(const T* x, const Label* labels, A* r, 
   return sum;
 }
 
-// The losses of a block's rows together, in an order that the grid alone determines.
-__device__ __forceinline__ void write_partial(A sum, A* partial) {
+// The losses of a block's rows together, in an order that the grid alone determines: the loss
+// itself, if there is one block.
+__device__ __forceinline__ void write_sum(A sum, A* partial, T* loss, index_t divisor) {
   const A total = block_reduce<Sum>(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = total;
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1)
+    loss[0] = narrow<T>(total / A(divisor));
+  else
+    partial[blockIdx.x] = total;
 }
 
 template <typename Label>
 __device__ __forceinline__ void forward_short(const T* x, const Label* labels, A* r, A* partial,
                                               T* each, index_t rows, index_t columns,
-                                              index_t lanes, bool reduced) {
+                                              index_t divisor, index_t lanes) {
+  const bool reduced = divisor != 0;
   const A sum =
       rows_aligned16(x, columns)
           ? losses_short<true>(x, labels, r, each, rows, int(columns), int(lanes), reduced)
           : losses_short<false>(x, labels, r, each, rows, int(columns), int(lanes), reduced);
-  if (reduced) write_partial(sum, partial);
+  if (reduced) write_sum(sum, partial, each, divisor);
 }
 
 template <typename Label>
 __device__ __forceinline__ void forward_long(const T* x, const Label* labels, A* r, A* partial,
                                              T* each, index_t rows, index_t columns,
-                                             bool reduced) {
+                                             index_t divisor) {
+  const bool reduced = divisor != 0;
   const A sum = rows_aligned16(x, columns)
                     ? losses_long<true>(x, labels, r, each, rows, columns, reduced)
                     : losses_long<false>(x, labels, r, each, rows, columns, reduced);
-  if (reduced) write_partial(sum, partial);
+  if (reduced) write_sum(sum, partial, each, divisor);
 }
 
 // --- gradient ------------------------------------------------------------------------------------
@@ -180,18 +187,19 @@ cross_entropy_total(const A* partial, T* loss, index_t n, index_t divisor) {
   if (threadIdx.x == 0) loss[0] = narrow<T>(sum / A(divisor));
 }
 
-// For labels of 32 and of 64 bits. reduced: a block writes the sum of its rows' losses to
-// `partial`, and `each` is left alone; else the other way round.
+// For labels of 32 and of 64 bits. divisor: of the sum of all losses, or 0 where each row's is
+// wanted. Then `partial` is left alone; else each of several blocks writes the sum of its rows'
+// losses there, and one block writes the loss to `each`.
 #define KERNELS(bits, Label)                                                                       \
 extern "C" __global__ void __launch_bounds__(256, 1)                                               \
 cross_entropy_forward_short_##bits(const T* x, const Label* labels, A* r, A* partial, T* each,     \
-                                   index_t rows, index_t columns, index_t reduced, index_t lanes) {\
-  forward_short(x, labels, r, partial, each, rows, columns, lanes, reduced != 0);                  \
+                                   index_t rows, index_t columns, index_t divisor, index_t lanes) {\
+  forward_short(x, labels, r, partial, each, rows, columns, divisor, lanes);                       \
 }                                                                                                  \
 extern "C" __global__ void __launch_bounds__(512, 1)                                               \
 cross_entropy_forward_long_##bits(const T* x, const Label* labels, A* r, A* partial, T* each,      \
-                                  index_t rows, index_t columns, index_t reduced) {                \
-  forward_long(x, labels, r, partial, each, rows, columns, reduced != 0);                          \
+                                  index_t rows, index_t columns, index_t divisor) {                \
+  forward_long(x, labels, r, partial, each, rows, columns, divisor);                               \
 }                                                                                                  \
 extern "C" __global__ void __launch_bounds__(256, 1)                                               \
 cross_entropy_backward_short_##bits(const T* g, const T* x, const Label* labels, const A* r,       \

@@ -312,6 +312,13 @@ MUTANTS: list[Mutant] = [
         "wrong index", "cross_entropy.cu", "  r[rows + row] = of.sum;\n", "  r[row + 1] = of.sum;\n"
     ),
     Mutant("wrong thread", "cross_entropy.cu", "if (live && team.thread == 0)", "if (live)"),
+    Mutant(
+        "divisor of one block's loss left out",
+        "cross_entropy.cu",
+        "loss[0] = narrow<T>(total / A(divisor));",
+        "loss[0] = narrow<T>(total);",
+    ),
+    Mutant("one block taken for several", "cross_entropy.cu", "if (gridDim.x == 1)", "if (false)"),
     # --- norms
     Mutant(
         "padding counted", "normalization.cu", "if (within(k, n, team, packed)) sum +=", "sum +="

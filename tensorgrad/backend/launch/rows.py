@@ -183,6 +183,23 @@ def _labels(xp: Any, labels: Array) -> tuple[Any, str]:
     return contiguous(xp, labels.astype(np.int64, copy=False)), "_64"
 
 
+#: Logits that one block reads sooner than a second kernel adds up what several made.
+_ONE_BLOCK = 1 << 13
+
+
+@planned
+def _loss_plan(
+    xp: Any, dtype: np.dtype[Any], rows: int, columns: int, suffix: str, reduction: str
+) -> Plan:
+    name = "cross_entropy_forward"
+    plan = _row_plan(xp, "cross_entropy", name, dtype, rows, columns, "_long", suffix)
+    kernel, grid, block, lanes = plan
+    divisor = {"none": 0, "mean": rows, "sum": 1}[reduction]
+    if divisor and rows * columns <= _ONE_BLOCK:
+        grid = (1,)
+    return kernel, grid, block, (rows, columns, divisor, *lanes)
+
+
 @forward("cross_entropy")
 def _cross_entropy(xp: Any, logits: Array, labels: Array, reduction: str) -> Array:
     """The loss, and as the residual ``r``, of one axis, two numbers for each of the N rows.
@@ -197,17 +214,15 @@ def _cross_entropy(xp: Any, logits: Array, labels: Array, reduction: str) -> Arr
     labels, suffix = _labels(xp, labels)
     dtype = logits.dtype
     rows, columns = logits.shape
-    reduced = reduction != "none"
     arithmetic = kernels.arithmetic(dtype)
+    kernel, grid, block, tail = _loss_plan(xp, dtype, rows, columns, suffix, reduction)
+    blocks, divisor = grid[0], tail[2]
     r = xp.empty(2 * rows, arithmetic)
-    loss = xp.empty(() if reduced else rows, dtype)
-    # one sum for each block, of which there are no more than teams of lanes or rows
-    partial = xp.empty(blocks_for(rows * THREADS), arithmetic) if reduced else r
-    args = (logits, labels, r, partial, loss, rows, columns, int(reduced))
-    name = "cross_entropy_forward"
-    blocks = by_rows(xp, "cross_entropy", name, dtype, rows, columns, *args, suffix=suffix)
-    if reduced:
-        divisor = rows if reduction == "mean" else 1
+    loss = xp.empty(() if divisor else rows, dtype)
+    several = divisor and blocks > 1
+    partial = xp.empty(blocks, arithmetic) if several else r
+    kernel(grid, block, (logits, labels, r, partial, loss, *tail))
+    if several:
         block = (min(1024, -(-blocks // 32) * 32),)
         sums = (partial, loss, blocks, divisor)
         launch(xp, "cross_entropy", "cross_entropy_total", dtype, (1,), *sums, block=block)
