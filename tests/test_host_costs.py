@@ -28,26 +28,27 @@ def test_eager_steps(optimizer: str) -> None:
     with cupy_standin.installed():
         counter = host.counted(optimizer, half=False, compiled=False)
     phases = {name: part.python for name, part in counter.phases.items()}
-    limits = {"zero_grad": 1, "forward": 104, "loss": 26, "backward": 144, "optimizer": 22}
+    limits = {"zero_grad": 1, "forward": 106, "loss": 21, "backward": 133, "optimizer": 22}
     assert all(phases[name] <= limit for name, limit in limits.items()), phases
     launches = {name: part.launches for name, part in counter.phases.items()}
-    limits = {"zero_grad": 0, "forward": 6, "loss": 2, "backward": 12, "optimizer": 1}
+    limits = {"zero_grad": 0, "forward": 6, "loss": 1, "backward": 11, "optimizer": 1}
     assert all(launches[name] <= limit for name, limit in limits.items()), launches
     total = counter.total()
     assert total.python <= host.FIRST[optimizer] / 3
     assert (total.waits, total.graphs) == (0, 0)
-    assert total.allocations <= 23
+    assert total.allocations <= 21
     assert total.uploads <= 1  # addresses of gradients, where they are others than before
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
-def test_compiled_steps(optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "half"), [("momentum", False), ("Adam", True)])
+def test_compiled_steps(optimizer: str, half: bool) -> None:
     """One graph, copies of the two arguments and of the result, and no memory."""
     with rehearsal.installed():
-        total = host.counted(optimizer, half=False, compiled=True).total()
+        total = host.counted(optimizer, half, compiled=True).total()
     assert (total.graphs, total.launches) == (1, 3)
     assert (total.allocations, total.uploads, total.waits) == (0, 0, 0)
-    assert total.python <= 280
+    assert total.within <= 24
+    assert total.python <= 295
 
 
 def test_hooks_are_called_and_the_current_device_is_left_as_it_was() -> None:
