@@ -35,8 +35,9 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ schedule = 0
 
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 _RUNTIME = Path(__file__).with_name("cuda_on_cpu.cpp")
+_TRAFFIC = Path(__file__).with_name("traffic.cpp")
 _FLAGS = (
     "-std=c++17", "-O1", "-fPIC", "-w",
     "-ffp-contract=off",
@@ -111,6 +113,40 @@ def scheduled(number: int) -> Iterator[None]:
         yield
     finally:
         schedule = before
+
+
+@dataclass
+class Traffic:
+    """The bytes that launches read and wrote in their arrays, by the name of the kernel.
+
+    also: arrays that kernels reach through tables of addresses.
+    """
+
+    launches: list[tuple[str, int]] = field(default_factory=list)
+    also: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Of all launches."""
+        return sum(n for _, n in self.launches)
+
+
+_traffic: Traffic | None = None
+
+
+@contextmanager
+def counted() -> Iterator[Traffic]:
+    """Count what sources that are loaded within read and write.
+
+    An array of at most a sixteenth of the launch's largest one is taken to stay in the caches: of
+    it each byte counts once, of the others each access.
+    """
+    global _traffic
+    before, _traffic = _traffic, Traffic()
+    try:
+        yield _traffic
+    finally:
+        _traffic = before
 
 
 class _Request(ctypes.Structure):
@@ -192,6 +228,7 @@ class Kernel:
 
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
         self.name = name
+        self._library = library
         self._launch = getattr(library, f"cuda_on_cpu_launch_{name}")
         self._launch.restype = None
         self._launch.argtypes = (ctypes.POINTER(_Request),)
@@ -245,9 +282,36 @@ class Kernel:
             error=ctypes.cast(error, ctypes.c_char_p),
             values=ctypes.cast(pointers, ctypes.c_void_p),
         )
+        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        counting = self._count(arrays)
         self._launch(ctypes.byref(request))
+        if counting is not None:
+            counting()
         if error.value:
             raise RuntimeError(error.value.decode())
+
+    def _count(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Callable[[], None] | None:
+        """Begin to count, if that is asked for; what ends it and notes the bytes."""
+        if _traffic is None or not hasattr(self._library, "cuda_on_cpu_count"):
+            return None
+        traffic = _traffic
+        sizes: dict[int, int] = {}
+        for a in (*arrays, *traffic.also):  # one may be given twice
+            sizes[a.ctypes.data] = max(a.nbytes, sizes.get(a.ctypes.data, 0))
+        begins = np.array(list(sizes), np.uintp)
+        lengths = np.array(list(sizes.values()), np.uint64)
+        self._library.cuda_on_cpu_count(
+            ctypes.c_void_p(begins.ctypes.data), ctypes.c_void_p(lengths.ctypes.data), len(sizes)
+        )
+
+        def end() -> None:
+            found = np.zeros((len(sizes), 4), np.uint64)
+            self._library.cuda_on_cpu_counted(ctypes.c_void_p(found.ctypes.data))
+            cached = lengths * np.uint64(16) <= lengths.max()
+            moved = np.where(cached, found[:, 2:].sum(1), found[:, :2].sum(1))
+            traffic.launches.append((self.name, int(moved.sum())))
+
+        return end
 
     def _values(self, args: Sequence[Any]) -> list[np.ndarray[Any, Any]]:
         if len(args) != self.num_params:
@@ -288,11 +352,12 @@ def load(source: str, options: Sequence[str] = ()) -> Module:
     options: those of NVRTC. Definitions are kept; the language and the GPU mean nothing here.
         Raises ValueError for others, and RuntimeError with g++'s messages if it does not compile.
     """
-    return _load(source, tuple(options), os.environ.get("TENSORGRAD_EMULATOR_FLAGS", ""))
+    extra = os.environ.get("TENSORGRAD_EMULATOR_FLAGS", "")
+    return _load(source, tuple(options), extra, _traffic is not None)
 
 
 @cache
-def _load(source: str, options: tuple[str, ...], extra: str) -> Module:
+def _load(source: str, options: tuple[str, ...], extra: str, counting: bool) -> Module:
     reason = available()
     if reason is not None:
         raise RuntimeError(reason)
@@ -306,8 +371,10 @@ def _load(source: str, options: tuple[str, ...], extra: str) -> Module:
     flags = [*_FLAGS, *more]
     # The runtime is the same for all kernels, and worth optimizing.
     runtime_flags = [*flags, "-O2", *(() if sanitized else (_STAND_IN,))]
-    runtime = _built(_RUNTIME.read_text(), runtime_flags, ".o")
-    kernel_flags = [*flags, *_definitions(options), *(() if sanitized else (_CHECKS,))]
+    text_of_runtime = _RUNTIME.read_text() + (_TRAFFIC.read_text() if counting else "")
+    runtime = _built(text_of_runtime, runtime_flags, ".o")
+    checks = ("-fsanitize=thread", "-fno-threadsafe-statics") if counting else (_CHECKS,)
+    kernel_flags = [*flags, *_definitions(options), *(() if sanitized else checks)]
     library = _built(text, kernel_flags, ".so", runtime, more)
     return Module(ctypes.CDLL(str(library)), names)
 

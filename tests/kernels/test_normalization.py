@@ -101,7 +101,7 @@ def test_65537_columns(cuda: Cuda, rng: np.random.Generator) -> None:
     check(cuda, "layer_norm", "float32", (2, 65_537), rng)
 
 
-@pytest.mark.parametrize("columns", [5, 300, 4100])
+@pytest.mark.parametrize("columns", [5, 300, 4101])
 def test_steps_through_the_grid(
     cuda: Cuda, columns: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:

@@ -51,14 +51,15 @@ def _value(name: str) -> Callable[..., Any]:
     return launcher
 
 
-#: Blocks of a pass that adds up over rows, at most: each leaves sums of its own.
-_PERSISTENT = 1024
+#: Blocks of a pass that adds up over rows, at most: each leaves sums of its own. They occupy the
+#: largest GPU; of blocks of many threads fewer do.
+_PERSISTENT_BLOCKS, _PERSISTENT_THREADS = 1024, 1 << 18
 
 
-def _blocks(rows: int) -> int:
+def _blocks(rows: int, threads: int) -> int:
     """Blocks for so many rows (or groups of rows): four rows or more to a block, if that leaves
     enough blocks to occupy a GPU."""
-    most = min(_PERSISTENT, common.MOST_BLOCKS)
+    most = min(_PERSISTENT_BLOCKS, _PERSISTENT_THREADS // threads, common.MOST_BLOCKS)
     return max(1, min(most, max(-(-rows // 4), min(rows, 128))))
 
 
@@ -69,11 +70,11 @@ def _held(
     tile = tile_of(dtype)
     if columns <= 32 * tile:
         lanes = lanes_for(columns, tile)
-        return f"{name}_short", _blocks(-(-rows * lanes // THREADS)), THREADS, (lanes,)
+        return f"{name}_short", _blocks(-(-rows * lanes // THREADS), THREADS), THREADS, (lanes,)
     threads = -(-columns // (32 * tile)) * 32
     if packed and dtype.itemsize < 8 and 256 < threads <= 1024:
-        return f"{name}_wide", _blocks(rows), threads, ()
-    return (f"{name}_row", _blocks(rows), threads, ()) if threads <= 512 else None
+        return f"{name}_wide", _blocks(rows, threads), threads, ()
+    return (f"{name}_row", _blocks(rows, threads), threads, ()) if threads <= 512 else None
 
 
 #: Parts of a row at most, where rows are so few that blocks share one.
@@ -93,7 +94,7 @@ def _swept(
     held = _held(name, dtype, rows, columns, packed)
     whole = 512 * tile_of(dtype)
     windows = -(-columns // whole)
-    strips = max(1, _blocks(rows) // windows) if held is None else held[1]
+    strips = max(1, _blocks(rows, 512) // windows) if held is None else held[1]
     # What is not wanted is not written: scale stands in for the pointer.
     partial = [xp.empty((strips, columns), scale.dtype) if flags[2] else scale for _ in range(sums)]
     args = (*arrays, partial[0], partial[-1], *flags, np.int32(packed), rows, columns)
