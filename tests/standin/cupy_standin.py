@@ -1167,7 +1167,7 @@ def _empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> Host:
     return _garbage(shape, dtype, order)
 
 
-def _modules() -> dict[str, ModuleType]:
+def _modules(cublaslt: bool) -> dict[str, Any]:
     special = ModuleType("cupyx.scipy.special")
     special.__dict__["erf"] = _ufunc("special.erf")
     products = ModuleType("cupy._core._routines_linalg")
@@ -1179,12 +1179,13 @@ def _modules() -> dict[str, ModuleType]:
         set_compute_type=lambda dtype, kind: compute_type.update({np.dtype(dtype).char: kind}),
     )
     from standin import cublas
+    from standin import cublaslt as lt
 
     device = ModuleType("cupy.cuda.device")
     device.__dict__["get_cublas_handle"] = lambda: cublas.HANDLE  # one for all threads
     cupyx = ModuleType("cupyx")
     cupyx.__dict__["empty_pinned"] = _empty_pinned
-    return {
+    found: dict[str, Any] = {
         "cupy": MODULE,
         "cupy.cuda": MODULE.cuda,
         "cupy.cuda.device": device,
@@ -1198,11 +1199,18 @@ def _modules() -> dict[str, ModuleType]:
         "cupyx.scipy": ModuleType("cupyx.scipy"),
         "cupyx.scipy.special": special,
     }
+    # ``None`` makes an import fail.
+    for name in ("nvmath", "nvmath.bindings"):
+        found[name] = ModuleType(name) if cublaslt else None
+    found["nvmath.bindings.cublasLt"] = lt.binding() if cublaslt else None
+    return found
 
 
 @contextmanager
-def installed(kernels: bool = True) -> Iterator[Standin]:
+def installed(kernels: bool = True, cublaslt: bool = False) -> Iterator[Standin]:
     """Make the stand-in what ``import cupy`` gives; afterwards everything is as it was before.
+
+    cublaslt: whether nvmath-python is there, with its binding of cublasLt.
 
     kernels: run the hand-written kernels, through the emulator. Where that lacks a compiler, and
     without this, CuPy's functions compute everything.
@@ -1210,10 +1218,11 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
     from tensorgrad import backend
     from tensorgrad.program import engine
 
-    modules = _modules()
+    modules = _modules(cublaslt)
     skipped = engine._SKIPPED
     asked = os.environ.get("TENSORGRAD_KERNELS")
-    before = {name: sys.modules.get(name) for name in modules}
+    absent = object()
+    before = {name: sys.modules.get(name, absent) for name in modules}
     backends = dict(backend.BACKENDS)
     _forget()
     sys.modules.update(modules)
@@ -1233,7 +1242,7 @@ def installed(kernels: bool = True) -> Iterator[Standin]:
             os.environ["TENSORGRAD_KERNELS"] = asked
         _Current.number = 0
         for name, module in before.items():
-            if module is None:
+            if module is absent:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
@@ -1256,12 +1265,13 @@ def _forget() -> None:
 
     from tensorgrad import tape
     from tensorgrad.backend import cuda
-    from tensorgrad.backend.launch import products
+    from tensorgrad.backend.launch import epilogues, products
     from tensorgrad.ops import random
 
     cuda.problem.cache_clear()
     cuda.load.cache_clear()
     products._library.cache_clear()
+    epilogues.forget()
     random._place.cache_clear()
     for found in gc.get_objects():
         if type(found) is tape.Primitive:

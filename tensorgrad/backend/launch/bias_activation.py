@@ -111,7 +111,7 @@ def spread(xp: Any, bias: Array, shape: tuple[int, ...]) -> Array:
     """An array of ``shape`` whose rows are ``bias``: what a product can be added to."""
     y = xp.empty(shape, bias.dtype)
     if y.size:
-        bias = contiguous(xp, bias)
+        bias = bias if bias.flags.c_contiguous else contiguous(xp, bias)
         packed = not (bias.nbytes | y.data.ptr) % 16
         function, grid, block, tail, _, _ = _plan(
             xp, "bias_identity_forward", shape, bias.dtype, packed

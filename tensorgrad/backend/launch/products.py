@@ -16,8 +16,9 @@ import numpy as np
 from tensorgrad.backend import gemm
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.gemm import CUDA_TYPES, DEFAULT_ALGORITHM, ZERO_AND_ONE
+from tensorgrad.backend.launch import epilogues
 from tensorgrad.backend.launch.bias_activation import column_sums, spread
-from tensorgrad.backend.launch.common import backward, forward
+from tensorgrad.backend.launch.common import backward, contiguous, fits, forward
 from tensorgrad.dtypes import HALVES, float32
 
 
@@ -122,14 +123,19 @@ def _matmul(xp: Any, a: Array, b: Array) -> Any:
 def _linear(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
     """The bias is what the product is added to, so that the sum is rounded once."""
     arrays = (x, weight) if bias is None else (x, weight, bias)
-    if not all(isinstance(a, xp.ndarray) and a.dtype == x.dtype for a in arrays):
+    if not fits(xp, *arrays):
         return NotImplemented
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         return NotImplemented
     if bias is None:
         return product(xp, x, weight.T)
-    if bias.shape != weight.shape[:1] or not x.size or not bias.size or x.dtype not in CUDA_TYPES:
+    if bias.shape != weight.shape[:1] or not x.size or not bias.size:
         return NotImplemented
+    lt = epilogues.of(xp, x)
+    if lt is not None:
+        y = lt.multiply("BIAS", _as_rows(x), weight.T, contiguous(xp, bias), tf32=tf32(xp))
+        if y is not None:
+            return y.reshape(*x.shape[:-1], bias.size)
     y = spread(xp, bias, (*x.shape[:-1], bias.size))
     return product(xp, x, weight.T, y, add=True)
 
@@ -173,12 +179,23 @@ def _matmul_gradients(
 def _linear_gradients(
     xp: Any, g: Array, needed: Sequence[bool], *, x: Array = None, weight: Array = None
 ) -> Any:
-    """Two products and a sum."""
+    """Two products and a sum, which cublasLt makes along with the second of them."""
     dx = product(xp, g, weight) if needed[0] else None
-    dw = product(xp, _as_rows(g).T, _as_rows(x)) if needed[1] else None
-    if dx is NotImplemented or dw is NotImplemented:
-        return NotImplemented
-    return dx, dw, column_sums(xp, g) if needed[2] else None
+    dw, db = _of_parameters(xp, g, x, needed[1], needed[2])
+    return NotImplemented if dx is NotImplemented or dw is NotImplemented else (dx, dw, db)
+
+
+def _of_parameters(xp: Any, g: Array, x: Array, weight: bool, bias: bool) -> tuple[Any, Any]:
+    """The gradients of a layer's weight and bias, of which those are made that are wanted."""
+    if weight and bias and g.size and x.size:
+        lt = epilogues.of(xp, g)
+        if lt is not None:
+            db = xp.empty(g.shape[-1], g.dtype)
+            dw = lt.multiply("BGRADB", _as_rows(g).T, _as_rows(x), db, tf32=tf32(xp))
+            if dw is not None:
+                return dw, db
+    dw = product(xp, _as_rows(g).T, _as_rows(x)) if weight else None
+    return dw, column_sums(xp, g) if bias else None
 
 
 def _as_rows(x: Array) -> Array:
