@@ -1222,7 +1222,7 @@ def installed(kernels: bool = True, cublaslt: bool = False) -> Iterator[Standin]
     skipped = engine._SKIPPED
     asked = os.environ.get("TENSORGRAD_KERNELS")
     absent = object()
-    before = {name: sys.modules.get(name, absent) for name in modules}
+    before: dict[str, Any] = {name: sys.modules.get(name, absent) for name in modules}
     backends = dict(backend.BACKENDS)
     _forget()
     sys.modules.update(modules)
