@@ -209,14 +209,6 @@ MUTANTS: list[Mutant] = [
         "attention's routines",
     ),
     Mutant(
-        "what nobody sees is multiplied by nothing and not left out",
-        _C,
-        "            if (!all) y = tg_pick(tg_before(j + v * TG_L, seen[r]), y, (tg_vec){0});\n"
-        "            tg_store(w->ds + to, y);",
-        "            tg_store(w->ds + to, y);",
-        "attention's routines",
-    ),
-    Mutant(
         "too many queries are skipped before the diagonal",
         _C,
         "first + j > row ? first + j - row : 0;",
