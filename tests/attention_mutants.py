@@ -232,8 +232,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "gradients of queries are those of the last keys",
         _C,
-        "to[j] = adds ? to[j] + x : x;",
-        "to[j] = x;",
+        "            if (adds) x += tg_gathered(to, 1, n);\n",
+        "",
         "attention's routines",
     ),
     Mutant(

@@ -238,7 +238,8 @@ def _gelu_value(xp: Any, x: Any) -> Any:
 
 
 def _gelu_rule(g: Any, x: Any) -> Any:
-    return g * ((erf(x * _ROOT_HALF) + 1.0) * 0.5 + x * exp(x * x * -0.5) * _DENSITY)
+    z = x * _ROOT_HALF
+    return g * ((erf(z) + 1.0) * 0.5 + x * exp(-(z * z)) * _DENSITY)
 
 
 def _gelu_tanh_value(xp: Any, x: Any) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from program.captured import Captured
 from program.executors import EXECUTORS
 from program.vector_widths import WIDTHS, built
 
+import tensorgrad as tg
+from tensorgrad import Tensor
 from tensorgrad.ops import special
 from tensorgrad.program.compiler import build
 
@@ -26,6 +30,7 @@ FUNCTIONS: dict[str, tuple[Any, float]] = {
     "tanh": (np.tanh, 2.0),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 4.0),
     "erf": (lambda x: special.erf(np, x), 1.0),
+    "erf_beside_exp": (lambda x: special.erf(np, x), 1.1),
 }
 # the same for vectors, of c/vectors.h; the second takes what is not above zero
 VECTORS: dict[str, tuple[Any, float]] = {
@@ -40,9 +45,10 @@ VECTORS: dict[str, tuple[Any, float]] = {
 def library() -> ctypes.CDLL:
     lines = ['#include "support.h"']
     for name in FUNCTIONS:
+        called = name if name.endswith("_exp") else f"{name}_f"
         lines.append(
             f"void run_{name}(const float *x, float *y, long n) {{\n#pragma omp simd\n"
-            f"    for (long i = 0; i < n; i++) y[i] = tg_{name}_f(x[i]);\n}}"
+            f"    for (long i = 0; i < n; i++) y[i] = tg_{called}(x[i]);\n}}"
         )
     lines.append(
         "void run_words(int64_t key, int64_t start, uint32_t *y, long n) {\n"
@@ -149,3 +155,25 @@ def test_random_words_are_those_of_the_library(library: ctypes.CDLL, key: int) -
         ctypes.c_uint64(key), ctypes.c_int64(12), ctypes.c_void_p(found.ctypes.data), 1000
     )
     np.testing.assert_array_equal(found, philox.bits(np, key, 12, 1000))
+
+
+def test_gelu_and_its_gradient_share_an_exponential() -> None:
+    """Of the same x; of another one the exponential is not that of erf."""
+    x = np.concatenate([np.linspace(-9, 9, 4001), [np.nan, np.inf, -np.inf, 0, -0.0, 1e-40]])
+    given = [x.astype(np.float32), np.ones_like(x, np.float32)]
+
+    def step(x: Tensor, g: Tensor) -> list[Tensor]:
+        y = tg.gelu(x)
+        h = g * 0.5
+        apart = tg.erf(x * 0.3) * tg.exp(-(h * h)) + tg.exp(-(h * g))
+        return [y.detach(), *tg.autograd.grad(y, [x], [g]), apart.detach()]
+
+    singles = [Tensor(a, requires_grad=n < 1) for n, a in enumerate(given)]
+    doubles = [Tensor(a.astype(np.float64), requires_grad=n < 1) for n, a in enumerate(given)]
+    with np.errstate(all="ignore"):
+        captured = Captured(step, singles)
+        for found, exact in zip(captured(*singles), step(*doubles), strict=True):
+            np.testing.assert_allclose(found, exact.numpy(), rtol=3e-6, atol=3e-7)
+    text = captured.executor.source.text
+    for name, times in (("erf_beside_exp", 1), ("erf_f", 1), ("exp_negative", 2), ("exp_f", 1)):
+        assert len(re.findall(rf"= tg_{name}\(", text)) == times, text

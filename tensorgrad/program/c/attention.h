@@ -27,6 +27,12 @@ TG long tg_head_of(const tg_attention *s, tg_layout x, long head) {
            head % s->heads_c * x.c;
 }
 
+/* The first n lanes, or all. */
+TG void tg_put(float *to, tg_vec x, long n) {
+    if (n >= TG_L) tg_store(to, x);
+    else tg_store_some(to, x, n);
+}
+
 /* --- rows of scores --- */
 
 /* Scores [TG_TILE][wide]: of rows of d numbers with the first ``keys`` of the packed ones, which
@@ -178,12 +184,17 @@ TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, 
 TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float *y, tg_layout out,
                   float *r) {
     const long padded = tg_rounded(s->e, TG_L);
+#pragma omp simd
     for (long i = 0; i < count; i++) {
         const float sum = w->sum[i], top = w->top[i];
-        const int none = sum == 0;
-        r[i] = none ? INFINITY : (top == -INFINITY ? 0.0f : top) + tg_log_f(sum);
-        for (long j = 0; j < s->e; j++)
-            y[i * out.row + j] = none ? 0.0f : w->y[i * padded + j] / sum;
+        r[i] = sum == 0 ? INFINITY : (top == -INFINITY ? 0.0f : top) + tg_log_f(sum);
+    }
+    for (long i = 0; i < count; i++) {
+        const float part = 1.0f / w->sum[i];
+        for (long j = 0; j < s->e; j += TG_L) {
+            const tg_vec x = tg_load(w->y + i * padded + j) * part;
+            tg_put(y + i * out.row + j, w->sum[i] == 0 ? (tg_vec){0} : x, s->e - j);
+        }
     }
 }
 
@@ -404,21 +415,22 @@ TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *
 TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, int adds, float *dq,
                        tg_layout at) {
     const long d = tg_rounded(s->d, TG_L);
-    for (long i = 0; i < count; i++) {
-        const int none = w->level[i] == INFINITY;
-        const float *from = w->dq + i * d;
-        float *to = dq + i * at.row;
-        for (long j = 0; j < s->d; j++) {
-            float x = none ? 0.0f : from[j] * s->scale;
-            to[j] = adds ? to[j] + x : x;
+    for (long i = 0; i < count; i++)
+        for (long j = 0; j < s->d; j += TG_L) {
+            const long n = s->d - j;
+            float *to = dq + i * at.row + j;
+            tg_vec x = tg_load(w->dq + i * d + j) * s->scale;
+            if (w->level[i] == INFINITY) x = (tg_vec){0};
+            if (adds) x += tg_gathered(to, 1, n);
+            tg_put(to, x, n);
         }
-    }
 }
 
 TG void tg_put_keys(const float *from, long n, long columns, float *to, tg_layout at) {
     const long padded = tg_rounded(columns, TG_L);
     for (long i = 0; i < n; i++)
-        for (long j = 0; j < columns; j++) to[i * at.row + j] = from[i * padded + j];
+        for (long j = 0; j < columns; j += TG_L)
+            tg_put(to + i * at.row + j, tg_load(from + i * padded + j), columns - j);
 }
 
 /* How arrays lie besides those that the value takes: g, y; the gradients, of which each has its

@@ -240,6 +240,31 @@ TG float tg_erf_f(float x) {
     return copysignf(a < 0.9f ? near : far, x);
 }
 
+/* 1.1 ulp: the same with exp(-x^2) P(|x|) subtracted, for loops that need that exponential anyway. */
+TG float tg_erf_beside_exp(float x) {
+    float a = fabsf(x), s = x * x;
+    float near = 7.910095882834867e-05f;
+    near = near * s - 0.0008032101904973388f;
+    near = near * s + 0.0051911454647779465f;
+    near = near * s - 0.02685537561774254f;
+    near = near * s + 0.11283622682094574f;
+    near = near * s - 0.3761262893676758f;
+    near = near * s + 0.12837916612625122f;
+    near = near * a + a;
+    float u = (a > 3.95f ? 3.95f : a) - 1.5f;
+    float p = 0.0001348966034129262f;
+    p = p * u - 0.0007024695514701307f;
+    p = p * u + 0.001985823968425393f;
+    p = p * u - 0.005136765073984861f;
+    p = p * u + 0.013344304636120796f;
+    p = p * u - 0.03293416649103165f;
+    p = p * u + 0.07615412026643753f;
+    p = p * u - 0.16362258791923523f;
+    p = p * u + 0.32158538699150085f;
+    float far = 1.0f - p * tg_exp_negative(-s);
+    return copysignf(a < 0.9f ? near : far, x);
+}
+
 /* --- random numbers: Philox 4x32-10, as in backend/philox.py (Salmon et al., SC 2011) --- */
 
 /* Word i of the stream that belongs to key. */

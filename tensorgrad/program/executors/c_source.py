@@ -126,6 +126,8 @@ class NestWriter:
     longest = _KEPT
     #: bytes of all that is kept
     room: float = _ROWS
+    #: whether there are functions for exp(-x^2) and what goes with it
+    has_bells = True
     #: whether large results are collected in blocks that go past the caches, and what is read is
     #: asked for before
     streams = True
@@ -394,6 +396,8 @@ class NestWriter:
             if first.endswith("[c") and self.streams and not self.flat:
                 self._ask_ahead(m, first.removesuffix("[c"))
             return _read(m.table, f"{first} + {given[0]}]")
+        if self.has_bells and (bell := self._bell(m)):
+            return f"{bell}({given[0]})"
         index = "c" if self.rows == 1 else f"(r * {self.columns} + c)"
         last = m.inputs[-1]
         limit = isinstance(last, np.generic) and bool(last == last)
@@ -415,6 +419,28 @@ class NestWriter:
         number = self._element(places, POINT, 0).replace("r * ", "ahead * ")
         size = min(self.columns * table.dtype.itemsize, _ASKED)
         self.ahead.append(f"tg_ask({row} + {number}, {size});")
+
+    def _bell(self, m: Map) -> str:
+        """A quicker function for exp(-x^2), and for erf(x) in the same nest: they share it."""
+        if m.out.dtype != np.float32:
+            return ""
+        if m.name == "exp" and self._root(m) is not None:
+            return "tg_exp_negative"
+        if m.name == "erf" and (x := self.nest.sources[m][0]) is not None:
+            others = (o for o in self.nest.members if type(o) is Map and o.name == "exp")
+            return "tg_erf_beside_exp" if any(self._root(o) is x for o in others) else ""
+        return ""
+
+    def _root(self, m: Map) -> Map | Reduce | None:
+        """The x of exp(-x * x), where all of it is computed in the nest."""
+        square = m
+        for name in ("negative", "multiply"):
+            below = self.nest.sources[square][0] if square.views else None
+            if type(below) is not Map or below.name != name:
+                return None
+            square = below
+        found = self.nest.sources[square]
+        return found[0] if len(found) == 2 and found[0] is found[1] else None
 
     # --- statements -------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class KernelWriter(NestWriter):
     """Writes one nest as a kernel."""
 
     streams = False
+    has_bells = False
 
     def __init__(self, nest: Nest) -> None:
         super().__init__(nest)
