@@ -176,14 +176,16 @@ class CapturedProgram:
     def make_quick(self, tensors: Sequence[Tensor]) -> None:
         """Make the fast call, where there is one."""
         # A program whose gradients are always kept by somebody would be at it in every step.
-        if self.assigned or self.effects or not self.outputs.plain or self.verified:
+        if self._made_quick >= 8 or self.assigned or self.effects or self.verified:
+            return
+        if not self.outputs.plain:
             return
         if any(k is not None for k in self._given) or self._ambient[2] is not None:
             return
         if any(first != k for k, first in enumerate(self._first)):
             return
         limit = (1 << self.calls.bit_length()) - 1 - self.calls  # until the next check
-        if self._expected is not None and self._made_quick < 8 and limit > 0:
+        if self._expected is not None and limit > 0:
             self._made_quick += 1
             gradients = list(zip(self._leaves, self.gradients, strict=True))
             self.fast = fast_call_of(
@@ -202,15 +204,22 @@ class CapturedProgram:
     def is_for(self, args: Sequence[Any], mode: Any) -> bool:
         """Whether a replay with these arguments is right; the fast path, where all are tensors."""
         quick = self.conditions
-        if quick is not None and quick.hold(*args):
+        on_host = self._device is None
+        if quick is not None and on_host and quick.hold(*args):
             return self.effects.ready() and self.outputs.hold(args)
-        if not self.takes(args, mode) or not self.holds(args):
+        if not self.takes(args, mode):
+            return False
+        # C looks at arrays of the host; of those of a GPU it knows which they were.
+        if quick is not None and not on_host and quick.hold() and self.guards.apart(args):
+            return self.effects.ready() and self.outputs.hold(args)
+        if not self.holds(args):
             return False
         if quick is not None and quick.count > _WORTH_IT:
             self._made_conditions = 0
         if self._made_conditions < 8 and self._ambient[2] is None:
             self._made_conditions += 1
-            self.conditions = fast_conditions(self.guards, args, self._mode)
+            looked_at = args if on_host else ()
+            self.conditions = fast_conditions(self.guards, looked_at, self._mode)
         return True
 
     def takes(self, args: Sequence[Any], mode: Any) -> bool:
@@ -262,6 +271,7 @@ class CapturedProgram:
             if not self.program.on_host:
                 raise
             raise StoppedError from error
+        lays = self.outputs.lays_gradients
         for k, (leaf, array) in enumerate(zip(leaves, gradients)):
             if self._first[k] != k:
                 leaf.grad = leaves[self._first[k]].grad
@@ -270,7 +280,8 @@ class CapturedProgram:
             if self._leaves[k] in self.program.rows:
                 leaf.grad = held[k] = self._as_rows(k, tensor, gradients)
                 continue
-            array = self.outputs.laid(self._leaves[k], array)
+            if lays:
+                array = self.outputs.laid(self._leaves[k], array)
             if array is None:
                 leaf.grad = None
             elif tensor is not None and tensor.data is array:

@@ -482,6 +482,12 @@ class Guards:
         self.broken = self._first_broken(arguments)
         return self.broken is None
 
+    def apart(self, arguments: Sequence[Tensor]) -> bool:
+        """Whether these tensors share memory with those outside as at capture, where all else of
+        what ``hold`` asks is known to be as it was."""
+        assert self.sharing is not None
+        return self.sharing.holds([t.data for t in arguments], self._outside_arrays)
+
     def _first_broken(self, arguments: Sequence[Tensor]) -> Any:
         if self._seen != changes.count or not self._same_attributes():
             for module, then in self.modules:

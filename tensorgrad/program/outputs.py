@@ -177,6 +177,11 @@ class Outputs:
             if type(m) is View and type(m.of) in (Given, Kept)
         )
 
+    @property
+    def lays_gradients(self) -> bool:
+        """Whether views of gradients are handed out, which ``laid`` is for."""
+        return bool(self._laid)
+
     def laid(self, leaf: Leaf, gradient: Any) -> Any:
         """The array of a gradient, as views of it that are handed out need it to lie in memory."""
         strides = self._laid.get(leaf)

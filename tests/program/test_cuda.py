@@ -278,6 +278,37 @@ def test_kernels_that_compute_something_else_are_not_used(monkeypatch: pytest.Mo
     assert "did something else" in step.report()
 
 
+def test_conditions_that_c_looks_at_are_noticed() -> None:
+    """A step on a GPU asks C whether anything changed: a rate that is read, a mode, a parameter, an
+    argument in the memory of what the step reads."""
+    scale = {"by": 2.0}
+    w = tg.Tensor(np.arange(4.0), device="cuda", requires_grad=True)
+    dropout = nn.Dropout(0.5)
+    dropout.eval()
+
+    def step(x: tg.Tensor) -> tg.Tensor:
+        return (dropout(x) * w * scale["by"]).sum() + x[0]
+
+    call: Any = tg.compile(step)
+    x = tg.Tensor(np.ones(4), device="cuda")
+    for _ in range(12):
+        assert call(x).item() == 13.0
+    assert call._last().conditions is not None
+    scale["by"] = 3.0
+    assert call(x).item() == 19.0
+    assert call.captures == 2
+    for _ in range(3):
+        call(x)
+    w.data = tg.Tensor(np.ones(4), device="cuda").data
+    assert [call(x).item() for _ in range(3)] == [13.0] * 3
+    assert call(w.detach()).item() == 13.0
+    dropout.train()
+    found = {call(x).item() for _ in range(8)}
+    assert len(found) > 1
+    with tg.no_grad():
+        assert call(x).item() >= 1.0
+
+
 # --- products by cuBLAS ---------------------------------------------------------------------------
 
 

@@ -392,7 +392,11 @@ class CudaExecutor(ArenaExecutor):
                 self._run_segment(number, stream)
             self._replays += 1
             results = [self._result(k, v) for k, v in enumerate(self.program.results)]
-            return results, [None if e is None else self._gradient(*e) for e in self._gradients]
+            gradients = [
+                None if e is None else self._gradient(*e) if e[1] is None else e[1]
+                for e in self._gradients
+            ]
+            return results, gradients
         finally:
             self._finish(True)
 
