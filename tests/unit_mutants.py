@@ -9,7 +9,7 @@ _PROGRAM = "tensorgrad/program"
 SELECTIONS: dict[str, Selection] = {
     "fusion": Selection("tests/program/test_fusion.py", 22),
     "convolutions of programs": Selection(
-        "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape or masks'",
+        "tests/program/test_convolution.py -k 'pooled or finite or seen or values or shape or masks or equal'",
         30,
     ),
     "flattening": Selection("tests/program/test_flattening.py", 4),
@@ -146,6 +146,27 @@ MUTANTS: list[Mutant] = [
         "convolutions of programs",
     ),
     Mutant(
+        "NaN among the first sums of a tile only",
+        f"{_PROGRAM}/c/convolution.h",
+        "    TG_UNROLL for (int i = 4; i < R * P * V; i++) all[i % 4] += sum[i];\n",
+        "",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "the last of equal positions of a pooled convolution",
+        f"{_PROGRAM}/c/convolution.h",
+        "    TG_UNROLL for (int q = 2; q >= 0; q--) {\n        const tg_ivec found",
+        "    TG_UNROLL for (int q = 0; q < 3; q++) {\n        const tg_ivec found",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "a row that both rows of a tile would meet is left out for both",
+        f"{_PROGRAM}/c/convolution.h",
+        "            if (m.first == 0 && m.end == 1)\n",
+        "            if (0)\n",
+        "convolutions of programs",
+    ),
+    Mutant(
         "rows of a gradient are not cleared for those that follow",
         f"{_PROGRAM}/c/convolution.h",
         "            memset(rows[a], 0, 4 * line);\n",
@@ -162,8 +183,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "NaN is no maximum of a pooled convolution",
         f"{_PROGRAM}/c/convolution.h",
-        "const tg_ivec better = (x > best) | (x != x);",
-        "const tg_ivec better = x > best;",
+        "if (x > best || x != x) best = x, which = q;",
+        "if (x > best) best = x, which = q;",
         "convolutions of programs",
     ),
     Mutant(

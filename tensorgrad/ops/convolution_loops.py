@@ -67,6 +67,12 @@ class _Convolution(NamedTuple):
         return math.prod(self.kernel)
 
     @property
+    def keeps_weights(self) -> bool:
+        """Whether the weights of all taps stay in registers; see ``tg_keeps_weights``."""
+        plain = math.prod((*self.stride, *self.dilation, self.groups, self.inner)) == 1
+        return plain and self.taps <= 9 and not (self.transposed or self.depthwise)
+
+    @property
     def counts(self) -> Sizes:
         """Positions along each axis, of the phase that has most."""
         if not self.transposed:
@@ -150,6 +156,8 @@ def _plain_tile(lanes: int, c: _Convolution, bands: int) -> int:
     """
     vectors, most = -(-c.outer // lanes), _REGISTERS[lanes] - _SPARE
     (rows, columns), (high, wide) = c.counts, c.kernel
+    if c.keeps_weights and lanes == 16 and min(rows // bands, columns) >= 4:
+        return 2 << 16 | 4 << 8 | 1  # the fewest sums of which none waits for itself
     stride = (1, 1) if c.transposed else c.stride
     spares = c.inner > 1 and 1 < wide <= 5 and columns <= 20 and max(c.stride) == stride[1]
     first = [

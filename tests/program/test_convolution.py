@@ -310,6 +310,17 @@ def test_what_is_not_finite_spreads_as_in_eager_mode(which: int, bad: float) -> 
             assert np.isfinite(np.asarray(a)[finite]).all()
 
 
+@pytest.mark.parametrize("inner", [1, 16])
+def test_the_first_of_equal_positions_is_the_largest(inner: int) -> None:
+    rng = np.random.default_rng(inner)
+    shapes = [(5, inner, 14, 12), (35, inner, 3, 3), (35,)]
+    given = [rng.integers(-1, 2, shape).astype(np.float64) for shape in shapes]
+    singles = tensors(given)
+    program = Captured(pooling, singles)
+    for a, b in zip(program(*singles), pooling(*singles), strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+
+
 def test_a_pool_whose_convolution_is_seen_keeps_it() -> None:
     def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
         y = conv2d(x, w, b, padding=1)
@@ -348,7 +359,7 @@ def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
     cases: list[tuple[Callable[..., list[Tensor]], list[Array]]] = [
         (step_of(2, options), grouped),
         (step_of(2, {"padding": 1, "groups": 20}), deep),
-        (pooling, pooled_case(rng)),
+        (pooling, [np.rint(a) for a in pooled_case(rng)]),  # with ties
         (shaped(padding), many),
         (pooled_weights, [rng.standard_normal(n) for n in [(3, 1, 9, 8), (16, 1, 3, 3), (16,)]]),
     ]
@@ -364,6 +375,12 @@ def test_vectors_of_any_width_do(width: int, tmp_path: Path) -> None:
         executor._library = library
         executor._calls = [executor._segment(number) for number in executor.source.steps]
         assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+        given[0].reshape(-1)[given[0].size // 2] = np.nan
+        singles = tensors(given)
+        with np.errstate(all="ignore"):
+            wanted = step(*singles)
+        for a, b in zip(program(*singles), wanted, strict=True):
+            np.testing.assert_array_equal(np.isnan(a), np.isnan(b.numpy()))
 
 
 def executor_links() -> tuple[Any, Any]:

@@ -276,17 +276,40 @@ TG void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch, long
     }
 }
 
-/* The same of all taps; of tap rows with `taps` alone. at: the first position's column, if products
- * with zeros are left out, else -1. */
+/* What a row of taps gives to R rows of P positions. at: the first position's column, if products with
+ * zeros are left out, else -1. from, f: what the first tap meets, and its weights. */
+TG void tg_conv_line(const int R, const int P, const int V, const tg_conv c, const tg_axis columns,
+                     long row, long column, long place, long channel, const float *from,
+                     const float *f, long v, long at, tg_vec *sum) {
+    const long right = columns.tap_step * c.in * 16, aside = columns.apart * place;
+    /* whether channels of the next tap follow */
+    const int merged = channel == 1 && aside == c.in && right == c.in * 16;
+    if (at < 0) {
+        TG_ROLLED for (long b = 0; b < (merged ? 1 : columns.taps); b++)
+            tg_conv_tap(R, P, V, c, merged ? columns.taps * c.in : c.in, 0, P, row, column, channel,
+                        from + b * aside, f + b * right, v, sum);
+        return;
+    }
+    const long first = tg_taps_within(columns, c.x_size[1], at).first;
+    const long end = tg_taps_within(columns, c.x_size[1], at + P - 1).end;
+    TG_UNROLL for (int b = 0; b < columns.taps; b++) { /* [first, end): those of all positions */
+        if (merged && b > first && b < end) continue;
+        const tg_range m = tg_positions_within(columns, c.x_size[1], at, P, b);
+        const long count = merged && b == first && b < end ? (end - first) * c.in : c.in;
+        if (m.first < m.end)
+            tg_conv_tap(R, P, V, c, count, m.first, m.end, row, column, channel, from + b * aside,
+                        f + b * right, v, sum);
+    }
+}
+
+/* What all taps give; tap rows with `taps` alone, and of two rows from r on only those that they meet
+ * inside of the image. at: as above. */
 TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
                      const tg_axis columns, long pitch, long place, long channel, const float *x,
-                     const float *w, long v, const tg_range taps, long at, tg_vec *sum) {
+                     const float *w, long v, const tg_range taps, long r, long at, tg_vec *sum) {
     const float *const q = w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16;
     const long down = rows.tap_step * c.kernel[1] * c.in * 16, right = columns.tap_step * c.in * 16;
     const long row = rows.step * pitch, column = columns.step * place;
-    const long aside = columns.apart * place;
-    /* whether channels of the next tap follow */
-    const int merged = channel == 1 && aside == c.in && right == c.in * 16;
     if (tg_keeps_weights(c, V)) {
         tg_conv_kept(R, P, c, pitch, place, x, w + tg_vector_at(v, c.kernel[0] * c.kernel[1] * 16), sum);
         return;
@@ -294,27 +317,22 @@ TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, con
     if (c.in == 1 && c.kernel[0] * c.kernel[1] <= 9) { /* not worth a loop */
         TG_UNROLL for (int a = 0; a < rows.taps; a++) TG_UNROLL for (int b = 0; b < columns.taps; b++)
             tg_conv_tap(R, P, V, c, 1, 0, P, row, column, channel,
-                        x + a * rows.apart * pitch + b * aside, q + a * down + b * right, v, sum);
+                        x + a * rows.apart * pitch + b * columns.apart * place,
+                        q + a * down + b * right, v, sum);
         return;
     }
     TG_ROLLED for (long a = taps.first; a < taps.end; a++) {
         const float *from = x + a * rows.apart * pitch, *f = q + a * down;
-        if (at >= 0) {
-            const long first = tg_taps_within(columns, c.x_size[1], at).first;
-            const long end = tg_taps_within(columns, c.x_size[1], at + P - 1).end;
-            TG_UNROLL for (int b = 0; b < columns.taps; b++) { /* [first, end): those of all positions */
-                if (merged && b > first && b < end) continue;
-                const tg_range m = tg_positions_within(columns, c.x_size[1], at, P, b);
-                const long count = merged && b == first && b < end ? (end - first) * c.in : c.in;
-                if (m.first < m.end)
-                    tg_conv_tap(R, P, V, c, count, m.first, m.end, row, column, channel,
-                                from + b * aside, f + b * right, v, sum);
-            }
-        } else {
-            TG_ROLLED for (long b = 0; b < (merged ? 1 : columns.taps); b++)
-                tg_conv_tap(R, P, V, c, merged ? columns.taps * c.in : c.in, 0, P, row, column,
-                            channel, from + b * aside, f + b * right, v, sum);
+        if (c.pooled && R == 2 && at >= 0) {
+            const tg_range m = tg_positions_within(rows, c.x_size[0], r, R, a);
+            if (m.first && m.first < m.end)
+                tg_conv_line(1, P, V, c, columns, row, column, place, channel, from + row, f, v, at,
+                             sum + P * V);
+            if (m.first == 0 && m.end == 1)
+                tg_conv_line(1, P, V, c, columns, row, column, place, channel, from, f, v, at, sum);
+            if (m.first || m.end < R) continue;
         }
+        tg_conv_line(R, P, V, c, columns, row, column, place, channel, from, f, v, at, sum);
     }
 }
 
@@ -353,31 +371,73 @@ TG void tg_store_part(const int R, const int P, const int V, const tg_vec *sum, 
             y[r * row + j * column + l] = part[(r * P + j) * V * TG_L + l];
 }
 
-/* Of each 2 x 2 sums the first of the largest ones, or the last NaN, and its number. */
+/* Of each 2 x 2 sums, none of which is NaN, the first of the largest ones, and its number. */
 TG tg_vec tg_pool_sums(const int P, const int V, const tg_vec *sum, tg_bytes *number) {
     tg_vec best = sum[0];
-    tg_ivec which = tg_isplat(0);
-    TG_UNROLL for (int q = 1; q < 4; q++) {
-        const tg_vec x = sum[(q / 2 * P + q % 2) * V];
-        const tg_ivec better = (x > best) | (x != x);
-        best = tg_pick(better, x, best);
-        which = (better & q) | (~better & which);
+    TG_UNROLL for (int q = 1; q < 4; q++) best = tg_larger(sum[(q / 2 * P + q % 2) * V], best);
+    tg_ivec which = tg_isplat(3);
+    TG_UNROLL for (int q = 2; q >= 0; q--) {
+        const tg_ivec found = sum[(q / 2 * P + q % 2) * V] == best;
+        which = (found & q) | (~found & which);
     }
     *number = tg_narrowed(which);
     return best;
 }
 
+/* The same of R * P positions of `lanes` channels each, which may be NaN: the last NaN. Stores `left`
+ * channels. */
+static __attribute__((noinline, noclone)) void tg_store_pooled_nan(
+    long R, long P, long lanes, long left, long positive, long pitch, long out, const float *sum,
+    float *y, uint8_t *number) {
+    for (long i = 0; i < R / 2 * (P / 2); i++)
+        for (long l = 0; l < tg_least(lanes, left); l++) {
+            const long r = i / (P / 2), j = i % (P / 2);
+            float best = sum[(2 * r * P + 2 * j) * lanes + l];
+            int which = 0;
+            for (int q = 1; q < 4; q++) {
+                const float x = sum[((2 * r + q / 2) * P + 2 * j + q % 2) * lanes + l];
+                if (x > best || x != x) best = x, which = q;
+            }
+            y[r * pitch + j * out + l] = positive && best <= 0.0f ? 0.0f : best;
+            number[r * pitch + j * out + l] = which;
+        }
+}
+TG int tg_some_nan(tg_vec x) {
+#if defined(__AVX512F__)
+    uint16_t found;
+    __asm__("vcmpunordps %1, %1, %0" : "=Yk"(found) : "v"(x));
+    return found;
+#elif defined(__AVX__)
+    int found;
+    __asm__("vcmpunordps %1, %1, %1\n\tvmovmskps %1, %0" : "=r"(found), "+x"(x));
+    return found;
+#else
+    const tg_ivec bad = x != x;
+    int found = 0;
+    for (int l = 0; l < TG_L; l++) found |= bad[l];
+    return found;
+#endif
+}
+
 TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, const tg_vec *sum,
                         long v, float *y, uint8_t *number) {
     const long pitch = c.y_size[1] / 2 * c.out, left = c.out - v * TG_L;
-    tg_vec best[TG_SUMS / 4];
+    tg_vec best[TG_SUMS / 4], all[4];
     tg_bytes bytes[TG_SUMS / 4];
     y += v * TG_L, number += v * TG_L;
+    TG_UNROLL for (int i = 0; i < 4; i++) all[i] = sum[i]; /* R and P are even */
+    TG_UNROLL for (int i = 4; i < R * P * V; i++) all[i % 4] += sum[i];
+    if (__builtin_expect(tg_some_nan(all[0] + all[1] + (all[2] + all[3])), 0)) {
+        float own[TG_SUMS * TG_L];
+        TG_UNROLL for (int i = 0; i < R * P * V; i++) tg_store(own + i * TG_L, sum[i]);
+        tg_store_pooled_nan(R, P, V * TG_L, left, c.positive, pitch, c.out, own, y, number);
+        return;
+    }
     TG_UNROLL for (int r = 0; r < R / 2; r++) TG_UNROLL for (int j = 0; j < P / 2; j++)
         TG_UNROLL for (int k = 0; k < V; k++) {
             const int i = (r * (P / 2) + j) * V + k;
             best[i] = tg_pool_sums(P, V, sum + (2 * r * P + 2 * j) * V + k, &bytes[i]);
-            if (c.positive) best[i] = tg_pick(best[i] <= 0.0f, tg_splat(0.0f), best[i]);
+            if (c.positive) best[i] = tg_larger(best[i], tg_splat(0.0f));
             if (c.out % TG_L) continue;
             tg_store(y + r * pitch + j * c.out + k * TG_L, best[i]);
             memcpy(number + r * pitch + j * c.out + k * TG_L, &bytes[i], TG_L);
@@ -438,7 +498,7 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
     TG_UNROLL for (int i = 0; i < R * P; i++, start += step) TG_UNROLL for (int k = 0; k < V; k++)
         sum[i * V + k] = tg_load(start + k * TG_L);
     const tg_range taps = R == 1 ? tg_taps_within(rows, c.x_size[0], r) : (tg_range){0, rows.taps};
-    tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel, x, s.w, v, taps,
+    tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel, x, s.w, v, taps, r,
                  spares ? j : -1, sum);
     const long row = rows.to_step * c.y_size[1] * c.groups * c.out;
     const long column = columns.to_step * c.groups * c.out, left = c.out - v * TG_L;

@@ -69,6 +69,8 @@ _PACKED = 1 << 14  # and whose second factor has at most so many elements
 # unless these have fewer multiplications.
 _TILED = 1 << 21
 _PARTS, _PART_OF_PRODUCT = 8, 1 << 21
+# What is one part takes two threads from so many on.
+_SHARED = 1 << 19
 # What a function that does a part of the work is given.
 _BY_ROWS = "void **P, long begin, long end"
 # Units that a segment calls one by one, at most.
@@ -1226,6 +1228,11 @@ def _tiled_product(op: Product) -> str:
         and max(high, wide) > 64
     ):  # each part packs its columns of the second factor, so these are cut first
         if wide > 32:
+            wide = -(-wide // 64) * 32
+        else:
+            high = -(-high // 16) * 8
+    if high >= m and wide >= n and m * n * k >= _SHARED:
+        if n >= m:
             wide = -(-wide // 64) * 32
         else:
             high = -(-high // 16) * 8
