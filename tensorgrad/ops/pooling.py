@@ -174,7 +174,9 @@ def _flat_places(xp: Any, found: list[Any], windows: Windows) -> Any:
     return whole
 
 
-_PLACES = Primitive("max_pool_places", _places_value, {"x": None, "y": None})
+_PLACES = Primitive(
+    "max_pool_places", _places_value, {"x": None, "y": None}, kernel="max_pool_places"
+)
 
 
 def _places(x: Any, y: Any, windows: Windows) -> Any:
@@ -217,8 +219,9 @@ def _tap_by_tap(g: Any, x: Any, y: Any, windows: Windows) -> Any:
 
 _BITS = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
 _MAX_POOL = Primitive(
-    "max_pool", _max_value, {"x": _max_rule}, promotion="same", half_in_float32=True
-)
+    "max_pool", _max_value, {"x": _max_rule}, promotion="same", half_in_float32=True,
+    kernel="max_pool",
+)  # fmt: skip
 
 
 def _max_pooled(input: Any, windows: Windows, return_indices: bool) -> Any:
@@ -402,6 +405,7 @@ _AVG_POOL: Primitive = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    kernel="avg_pool",
 )
 _AVG_SPREAD: Primitive = Primitive(
     "avg_pool_gradient",
@@ -413,6 +417,7 @@ _AVG_SPREAD: Primitive = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    kernel="avg_pool_gradient",
 )
 
 

@@ -48,10 +48,13 @@ class Usage:
         return self.spill_stores + self.spill_loads
 
 
-#: kernels that access one element at a time by design: sums of few numbers
+#: kernels that access one element at a time by design: sums of few numbers, and places
 PLAIN = frozenset(
-    {"cross_entropy_total", "root_of_sum", "sum_rows", "sum_strips", "sum_strips_of_two"}
-)
+    {
+        "cross_entropy_total", "max_pool_places", "root_of_sum", "sum_rows", "sum_strips",
+        "sum_strips_of_two",
+    }
+)  # fmt: skip
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
     {("layer_norm_backward_wide", "float64"), ("rms_norm_backward_wide", "float64")}

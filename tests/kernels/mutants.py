@@ -25,6 +25,7 @@ TESTS_OF: dict[str, list[str]] = {
     "optimizer.cu": ["test_optimizer.py"],
     "gradient_norm.cu": ["test_optimizer.py"],
     "indexing.cu": ["test_indexing.py"],
+    "pooling.cu": ["test_pooling.py"],
     "program.cuh": ["../program/test_cuda.py"],
 }
 
@@ -579,4 +580,83 @@ MUTANTS: list[Mutant] = [
         "for (int r = 0; r < 1; ++r)",
     ),
     Mutant("wrong stride", "indexing.cu", "q += at.down)", "q += 1)"),
+    # --- pools
+    Mutant("padding counted", "pooling.cu", "if (begin < 0) begin +=", "if (false) begin +="),
+    Mutant(
+        "guard off by one",
+        "pooling.cu",
+        "if (end > axis.size) end = axis.size;",
+        "if (end > axis.size) end = axis.size + 1;",
+    ),
+    Mutant("wrong step", "pooling.cu", "(step - 1 - begin) / step * step;", "-begin;"),
+    Mutant(
+        "window missed",
+        "pooling.cu",
+        "(reach + stride - 1) / stride : 0;",
+        "reach / stride + 1 : 0;",
+    ),
+    Mutant(
+        "window missed",
+        "pooling.cu",
+        "return o < results ? o : results - 1;",
+        "return o < results - 1 ? o : results - 2;",
+    ),
+    Mutant("missing guard", "pooling.cu", "return o < results ? o : results - 1;", "return o;"),
+    Mutant(
+        "dilation left out",
+        "pooling.cu",
+        "return dilation == 1 || (i - begin(o)) % dilation == 0;",
+        "return true;",
+    ),
+    Mutant(
+        "adaptive window cut short",
+        "pooling.cu",
+        "int((index_t(o + 1) * size + results - 1) / results);",
+        "int(index_t(o + 1) * size / results);",
+    ),
+    Mutant(
+        "adaptive window missed",
+        "pooling.cu",
+        "int((index_t(i + 1) * results + size - 1) / size) - 1;",
+        "int(index_t(i + 1) * results / size) - 1;",
+    ),
+    Mutant("wrong identity", "pooling.cu", "best[k] = -infinity<A>();", "best[k] = A(0);"),
+    Mutant(
+        "NaN lost",
+        "pooling.cu",
+        "return x == y || (x != x && y != y);",
+        "return x == y;",
+    ),
+    Mutant(
+        "last in place of first",
+        "pooling.cu",
+        "other > mine : other < mine;",
+        "other > mine : other > mine;",
+    ),
+    Mutant(
+        "first NaN",
+        "pooling.cu",
+        "? other > mine : other < mine;",
+        "? other < mine : other < mine;",
+    ),
+    Mutant("first NaN", "pooling.cu", "return most != most;", "return false;"),
+    Mutant("every maximum counts", "pooling.cu", "if (before && same(", "if (false && same("),
+    Mutant("wrong channel", "pooling.cu", "if (mine >> k & 1) sum[k]", "if (mine & 1) sum[k]"),
+    Mutant(
+        "padding left out",
+        "pooling.cu",
+        "const int limit = axis.size + axis.padding;",
+        "const int limit = axis.size;",
+    ),
+    Mutant("padding counted", "pooling.cu", "(begin > 0 ? begin : 0)", "begin"),
+    Mutant("divisor ignored", "pooling.cu", "divisor != A(0) ? divisor :", "false ? divisor :"),
+    Mutant(
+        "wrong axis", "pooling.cu", "at = divided(at.quotient, h);", "at = divided(at.quotient, w);"
+    ),
+    Mutant(
+        "missing grid stride",
+        "pooling.cu",
+        "i < n; i += thread_count())\n    work(point(i, a.d.size,",
+        "i < n; i += n)\n    work(point(i, a.d.size,",
+    ),
 ]

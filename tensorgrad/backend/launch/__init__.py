@@ -14,6 +14,7 @@ from tensorgrad.backend.launch import (
     indexing,
     normalization,
     optimizer,
+    pooling,
     products,
     random,
     rows,
@@ -22,5 +23,5 @@ from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
     "BACKWARD", "FORWARD", "activation", "bias_activation", "indexing", "normalization",
-    "optimizer", "products", "random", "rows",
+    "optimizer", "pooling", "products", "random", "rows",
 ]  # fmt: skip
