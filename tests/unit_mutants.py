@@ -251,4 +251,32 @@ MUTANTS: list[Mutant] = [
         "a is not b and _is_float(other)",
         "scaled convolutions",
     ),
+    Mutant(
+        "products of zeros with a gradient that is not finite left out",
+        f"{_PROGRAM}/c/convolution.h",
+        "c.tile >> 16 > 1 || !tg_edges_finite(c, y_lie, y, images, q, end);",
+        "c.tile >> 16 > 1;",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "sums for weights that end a row too soon",
+        f"{_PROGRAM}/c/convolution.h",
+        "tg_within(top, c.stride[0], end - q, c.x_size[0])",
+        "tg_within(top, c.stride[0], end - q, c.x_size[0] - 1)",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "packed weights of the last channels are those of the first",
+        f"{_PROGRAM}/c/convolution.h",
+        "from[(t + a) * tap_step + (i + k) * in_step + l * out_step];",
+        "from[(t + a) * tap_step + k * in_step + l * out_step];",
+        "convolutions of programs",
+    ),
+    Mutant(
+        "one part's sums left out",
+        f"{_PROGRAM}/c/convolution.h",
+        "for (long n = 1; n < parts; n++) sum += tg_load(p + n * one);",
+        "for (long n = 2; n < parts; n++) sum += tg_load(p + n * one);",
+        "convolutions of programs",
+    ),
 ]

@@ -178,11 +178,12 @@ def _plain_tile(lanes: int, c: _Convolution, bands: int) -> int:
         return found + 16 / c.inner
 
     best = (math.inf, 0, 0, 0)
+    heights = [(k + 1) * rows // bands - k * rows // bands for k in range(bands)]
     for v in range(1, min(4, vectors) + 1):
         for p in range(1, min(most // v, columns) + 1):
             begins = [min(at, columns - p) for at in range(0, columns, p)]
             for r in range(1, min(most // (v * p), rows // bands) + 1):
-                tiles = rows if r == 1 else -(-(rows // bands) // r) * bands
+                tiles = sum(-(-n // r) for n in heights)
                 each = sum(tile(r, p, v, at) for at in begins)
                 once = len(begins) * (40 + 2 * r * p * v) / c.inner
                 times = -(-vectors // v)
@@ -387,7 +388,10 @@ def _weight_sums(
         together = max(1, min(c.images, _POSITIONS // (rows * columns), _ROOM // room(rows)))
     items = -(-c.images // together) * bands
     floats = c.blocks * c.taps * inner * 16
-    parts = max(1, min(items, _PARTS, _SUMS // (4 * floats)))
+    parts = max(1, min(_PARTS, _SUMS // (4 * floats)))
+    parts = min(
+        items, 1 << (parts.bit_length() - 1)
+    )  # so that two or four threads share them evenly
     tiles = [_weight_tile(lanes, c) for lanes in _REGISTERS]
     (sums,) = xp.routine(
         "convolution.convolution_weight",

@@ -321,6 +321,38 @@ def test_the_first_of_equal_positions_is_the_largest(inner: int) -> None:
         np.testing.assert_array_equal(a, b.numpy())
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_a_gradient_that_is_not_finite_spoils_weights_that_meet_zeros(bad: float, row: int) -> None:
+    def step(x: Tensor, w: Tensor, g: Tensor) -> list[Tensor]:
+        return list(tg.autograd.grad(conv2d(x, w, padding=1), [w], g))
+
+    rng = np.random.default_rng(row)
+    given = [rng.standard_normal(shape) for shape in [(5, 17, 7, 6), (32, 17, 3, 3), (5, 32, 7, 6)]]
+    given[2][3, 20, row, 2] = bad
+    singles = tensors(given)
+    with np.errstate(all="ignore"):
+        (wanted,), (found,) = step(*singles), Captured(step, singles)(*singles)
+    spoiled = ~np.isfinite(wanted.numpy())
+    assert np.isnan(wanted.numpy()[20, 3, 0, 1]) == (np.isnan(bad) or row == 0)
+    np.testing.assert_array_equal(np.asarray(found)[spoiled], wanted.numpy()[spoiled])
+    np.testing.assert_allclose(
+        np.asarray(found)[~spoiled], wanted.numpy()[~spoiled], rtol=2e-5, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("channels", [(40, 3, 5), (300, 20, 1), (3, 33, 200)])
+def test_many_taps_and_channels_are_packed_and_summed_in_pieces(channels: tuple[int, ...]) -> None:
+    inner, outer, taps = channels
+    rng = np.random.default_rng(taps)
+    shapes = [(2, inner, taps + 9), (outer, inner, taps), (outer,)]
+    given = [rng.standard_normal(shape) for shape in shapes]
+    singles, step = tensors(given), step_of(1, {"padding": min(taps - 1, 2)})
+    program = Captured(step, singles)
+    assert "call" not in "".join(program.executor.lines())
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+
+
 def test_a_pool_whose_convolution_is_seen_keeps_it() -> None:
     def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
         y = conv2d(x, w, b, padding=1)

@@ -182,6 +182,31 @@ TG void tg_copy_box(float *to, const float *x, const long size[2], long channels
 
 /* --- weights ------------------------------------------------------------------------------------ */
 
+#define TG_AT_ONCE 144 /* vectors of 16 that are turned in the first cache: 16 channels of 9 taps */
+
+/* Taps [t, stop) of channels [i, end) of one block: read as they lie, so all of one lane first. from, to:
+ * of the block. zero: what each tap makes of zeros; these channels' is added. */
+TG void tg_pack_weights(long in, long in_step, long out_step, long tap_step, long lanes,
+                        const float *from, float *to, float *zero, long t, long stop, long i,
+                        long end) {
+    float turned[TG_AT_ONCE * 16];
+    const long count = end - i;
+    if (lanes < 16) memset(turned, 0, sizeof turned);
+    for (long l = 0; l < lanes; l++)
+        for (long k = 0; k < count; k++)
+            for (long a = 0; a < stop - t; a++)
+                turned[(a * count + k) * 16 + l] =
+                    from[(t + a) * tap_step + (i + k) * in_step + l * out_step];
+    for (long a = 0; a < stop - t; a++)
+        for (long k = 0; k < count; k++)
+            TG_UNROLL for (int l = 0; l < 16; l += TG_L) {
+                const tg_vec x = tg_load(turned + (a * count + k) * 16 + l);
+                float *sum = zero + (t + a) * 16 + l;
+                tg_store(to + ((t + a) * in + i + k) * 16 + l, x);
+                tg_store(sum, tg_load(sum) + x * 0.0f);
+            }
+}
+
 /* Blocks [begin, end) of packed weights, of groups * blocks; the bias follows them all, and for each tap
  * what it makes of zeros: 0, or NaN if a weight is not finite. The steps are those of the weights: from
  * group to group, and so on; from tap to tap backwards for gradients. */
@@ -189,21 +214,18 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
                             long out_step, long tap_step, long bias_step, const float *w,
                             const float *bias, float *packed, long begin, long end) {
     const long blocks = tg_blocks(out), block = taps * in * 16;
+    const long high = tg_least(taps, TG_AT_ONCE), wide = TG_AT_ONCE / high;
     for (long b = begin; b < end; b++) {
         const long first = b % blocks * 16, lanes = tg_least(16, out - first);
         const float *from = w + b / blocks * group_step + first * out_step;
         if (tap_step < 0) from -= (taps - 1) * tap_step;
-        float *to = packed + b * block, *last = packed + groups * blocks * block + b * 16;
+        float *last = packed + groups * blocks * block + b * 16;
         float *zero = packed + groups * blocks * (block + 16) + b * taps * 16;
-        for (long t = 0; t < taps; t++, zero += 16) {
-            for (long l = 0; l < 16; l++) zero[l] = 0.0f;
-            for (long i = 0; i < in; i++, to += 16) {
-                for (long l = 0; l < lanes; l++)
-                    to[l] = from[t * tap_step + i * in_step + l * out_step];
-                for (long l = lanes; l < 16; l++) to[l] = 0.0f;
-                for (long l = 0; l < 16; l++) zero[l] += to[l] * 0.0f;
-            }
-        }
+        memset(zero, 0, 4 * taps * 16);
+        for (long i = 0; i < in; i += wide)
+            for (long t = 0; t < taps; t += high)
+                tg_pack_weights(in, in_step, out_step, tap_step, lanes, from, packed + b * block, zero,
+                                t, tg_least(t + high, taps), i, tg_least(i + wide, in));
         for (long l = 0; l < 16; l++)
             last[l] = bias_step && l < lanes ? bias[b / blocks * out + first + l] : 0.0f;
     }
@@ -669,16 +691,22 @@ typedef struct {
     long image, pitch, place, step;
 } tg_lie;
 
+#define TG_MANY_SUMS 65536 /* which do not stay in the second cache */
+
 /* Adds to A kernel rows * Q rows of sums, V vectors of channels each, what a box of images * rows *
  * columns positions gives. A row of sums is a channel of the input, or a tap. */
-TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, long images, long rows,
-                       const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
-                       float *total, long v) {
+TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, long images,
+                       const tg_range rows, const tg_lie x_lie, const tg_lie y_lie, const float *x,
+                       const float *y, float *total, long v) {
     const long block = c.kernel[0] * c.kernel[1] * c.in * 16, line = c.kernel[1] * c.in * 16;
     tg_vec sum[TG_SUMS];
+    if (block * tg_blocks(c.out) > TG_MANY_SUMS)
+        TG_UNROLL for (int a = 0; a < A; a++) TG_UNROLL for (int i = 0; i < Q; i++)
+            TG_UNROLL for (int k = 0; k < V; k++)
+                __builtin_prefetch(total + a * line + i * 16 + tg_vector_at(v + k, block), 1);
     TG_UNROLL for (int i = 0; i < A * Q * V; i++) sum[i] = (tg_vec){0};
     for (long n = 0; n < images; n++)
-        for (long r = 0; r < rows; r++) {
+        for (long r = rows.first; r < rows.end; r++) {
             const float *p = x + n * x_lie.image + r * c.stride[0] * x_lie.pitch;
             const float *q = y + n * y_lie.image + r * y_lie.pitch;
             for (long j = 0; j < c.y_size[1]; j++, p += c.stride[1] * x_lie.place, q += y_lie.place) {
@@ -702,13 +730,17 @@ TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, l
         }
 }
 
-/* All sums of one group. span: how many rows of sums lie one after the other, `spans` times. */
-TG void tg_weight_group(const tg_conv c, long span, long spans, long images, long rows,
-                        const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
+/* All sums of one group, of rows [q, end) of the result. span: how many rows of sums lie one after the
+ * other, `spans` times. whole: whether products with zeros above and below are computed. */
+TG void tg_weight_group(const tg_conv c, long span, long spans, long images, long q, long end,
+                        int whole, const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
                         float *total) {
     const int A = c.tile >> 16, Q = c.tile >> 8 & 255, V = c.tile & 255;
     for (long v = 0; v < (c.out + TG_L - 1) / TG_L; v += V)
-        for (long a = 0; a < c.kernel[0]; a += A)
+        for (long a = 0; a < c.kernel[0]; a += A) {
+            const long top = q * c.stride[0] + a * c.dilation[0] - c.padding[0];
+            const tg_range rows = A > 1 || whole ? (tg_range){0, end - q}
+                                                 : tg_within(top, c.stride[0], end - q, c.x_size[0]);
             for (long b = 0; b < spans; b++) {
                 const float *p = x + a * c.dilation[0] * x_lie.pitch +
                                  b * c.dilation[1] * x_lie.place + (c.depthwise ? v * TG_L : 0);
@@ -721,6 +753,7 @@ TG void tg_weight_group(const tg_conv c, long span, long spans, long images, lon
                     tg_weight_tile(A, span % Q, V, c, images, rows, x_lie, y_lie,
                                    p + i * x_lie.step, y + v * TG_L, to + i * 16, v);
             }
+        }
 }
 
 /* Rows [q, end) of what a gradient after pooling 2 x 2 positions is before that. */
@@ -814,6 +847,23 @@ TG int tg_weight_picked(const tg_conv c, const tg_lie lie, const float *x, const
 }
 #endif
 
+/* Whether rows of [q, end) that meet zeros above or below the image are finite: products with these
+ * zeros are nothing then. y: of row q. */
+TG int tg_edges_finite(const tg_conv c, const tg_lie lie, const float *y, long images, long q,
+                       long end) {
+    const long made = c.groups * c.out, together = lie.place == made ? c.y_size[1] : 1;
+    if (made % 16) return 0;
+    TG_ROLLED for (long n = 0; n < images; n++) TG_ROLLED for (long r = q; r < end; r++) {
+        const long top = r * c.stride[0] - c.padding[0];
+        if (top >= 0 && top + (c.kernel[0] - 1) * c.dilation[0] < c.x_size[0]) continue;
+        TG_ROLLED for (long j = 0; j < c.y_size[1]; j += together)
+            if (!tg_all_finite(y + n * lie.image + (r - q) * lie.pitch + j * lie.place,
+                               together * made))
+                return 0;
+    }
+    return 1;
+}
+
 /* One box: images from `image` on, rows [q, end) of the result, to be added to `total`. */
 TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
                       const float *x, const float *y, const uint8_t *number, float *total,
@@ -855,8 +905,9 @@ TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long 
     const long span = c.in == 1 ? c.kernel[1] : merged ? c.kernel[1] * c.in : c.in;
     if (c.in == 1) x_lie.step = c.dilation[1] * x_lie.place;
     const long one = c.kernel[0] * c.kernel[1] * c.in * tg_blocks(c.out) * 16;
+    const int whole = c.tile >> 16 > 1 || !tg_edges_finite(c, y_lie, y, images, q, end);
     for (long g = 0; g < c.groups; g++)
-        tg_weight_group(c, span, c.kernel[1] * c.in / span, images, rows, x_lie, y_lie,
+        tg_weight_group(c, span, c.kernel[1] * c.in / span, images, q, end, whole, x_lie, y_lie,
                         x + g * c.in * (inside ? c.x_channel : 1), y + g * c.out, total + g * one);
 }
 
@@ -902,24 +953,40 @@ TG void tg_convolution_weight(long images, long groups, long in, long out, long 
     tg_weight_parts(c, y_step, y_image, y_channel, together, parts, x, y, number, sums, begin, end);
 }
 
-/* Blocks [begin, end) of groups * blocks: the parts' sums, `one` numbers apart, added in order. The steps are those of the
- * weights' axes; those of groups follow each other. */
+/* Of taps [t, stop) and channels [i, end) the parts' sums added in order, first as they lie, then where
+ * `lanes` channels of the result want them. from: of the first tap and channel of the block. */
+TG void tg_sum_parts(long in, long parts, long one, long in_step, long out_step, long lanes,
+                     const float *from, float *to, long t, long stop, long i, long end) {
+    float total[TG_AT_ONCE * 16];
+    const long taps = stop - t;
+    for (long a = t; a < stop; a++)
+        for (long k = i; k < end; k++)
+            TG_UNROLL for (int l = 0; l < 16; l += TG_L) {
+                const float *p = from + (a * in + k) * 16 + l;
+                tg_vec sum = tg_load(p);
+                for (long n = 1; n < parts; n++) sum += tg_load(p + n * one);
+                tg_store(total + ((k - i) * taps + a - t) * 16 + l, sum);
+            }
+    for (long l = 0; l < lanes; l++)
+        for (long k = i; k < end; k++)
+            for (long a = t; a < stop; a++)
+                to[l * out_step + k * in_step + a] = total[((k - i) * taps + a - t) * 16 + l];
+}
+
+/* Blocks [begin, end) of groups * blocks; sums of parts are `one` numbers apart. The steps are those of
+ * the weights' axes; those of groups follow each other. */
 TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long one,
                                   long in_step, long out_step, const float *sums, float *w, long begin,
                                   long end) {
     const long blocks = tg_blocks(out), block = taps * in * 16;
+    const long high = tg_least(taps, TG_AT_ONCE), wide = TG_AT_ONCE / high;
     for (long b = begin; b < end; b++) {
         const long first = b % blocks * 16, lanes = tg_least(16, out - first);
         float *to = w + (b / blocks * out + first) * out_step;
-        for (long i = 0; i < in; i++)
-            for (long t = 0; t < taps; t++) {
-                const float *from = sums + b * block + (t * in + i) * 16;
-                float total[16];
-                for (int l = 0; l < 16; l++) total[l] = from[l];
-                for (long p = 1; p < parts; p++)
-                    for (int l = 0; l < 16; l++) total[l] += from[p * one + l];
-                for (long l = 0; l < lanes; l++) to[l * out_step + i * in_step + t] = total[l];
-            }
+        for (long i = 0; i < in; i += wide)
+            for (long t = 0; t < taps; t += high)
+                tg_sum_parts(in, parts, one, in_step, out_step, lanes, sums + b * block, to, t,
+                             tg_least(t + high, taps), i, tg_least(i + wide, in));
     }
 }
 
