@@ -157,7 +157,7 @@ class _Training:
 
     def __init__(self, optimizer: str, half: bool) -> None:
         import tensorgrad as tg
-        from tensorgrad import nn, optim
+        from tensorgrad import amp, nn, optim
 
         network = NETWORKS[NETWORK]
         layers, inputs, wanted = start(network)
@@ -165,7 +165,8 @@ class _Training:
         self.criterion = nn.CrossEntropyLoss()
         self.x = tg.Tensor(inputs, device="cuda")
         self.target = tg.Tensor(wanted, device="cuda")
-        self.half = half
+        #: None, or what computes products in 16 bits; imported before anything is captured
+        self.amp = amp if half else None
         params = self.model.parameters()
         self.update: Any
         if optimizer == "momentum":
@@ -175,11 +176,9 @@ class _Training:
 
     def step(self, x: Any, target: Any, phase: Callable[[str], Any] = _uncounted) -> Any:
         """One step, eager; each part of it within a ``phase``."""
-        import tensorgrad as tg
-
         with phase("zero_grad"):
             self.update.zero_grad()
-        with tg.amp.autocast("bfloat16") if self.half else nullcontext():
+        with nullcontext() if self.amp is None else self.amp.autocast("bfloat16"):
             with phase("forward"):
                 y = self.model(x)
             with phase("loss"):
