@@ -16,7 +16,7 @@ from numpy import asarray, ndarray
 
 from tensorgrad import backend, dtypes, versions
 from tensorgrad.backend import BACKENDS, gemm, is_array
-from tensorgrad.backend.base import Array
+from tensorgrad.backend.base import Array, Postponed
 from tensorgrad.dtypes import HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
@@ -211,6 +211,8 @@ class _BackwardPass:
             before.append(d)
         else:
             before = gradients[at]
+            if type(before) is Postponed:
+                before = before.array()
             if _kept_as_rows(before):
                 before = before.data
             both = add(before, d) if type(before) is ndarray else before + d
@@ -221,6 +223,8 @@ class _BackwardPass:
         """Add ``part`` to the gradient of ``node``, in place: that costs no more than the part."""
         at, gradients = node.position, self.gradients
         held: Any = gradients.get(at)
+        if type(held) is Postponed:
+            held = gradients[at] = held.array()
         if self.dispatched:
             self._add(node, [part] if held is None else part)
             return
@@ -309,10 +313,12 @@ class _BackwardPass:
         if not getattr(node, "keeps_grad", False):
             together = self._together(node, g)
         if together is None:
-            self._visit(node, g)
+            self._visit(node, g.array() if type(g) is Postponed else g)
             return None, None
         for rule, _, parent in edges:
             d = together[rule.index]
+            if type(d) is Postponed and (parent.position in self.gradients or not _takes(parent)):
+                d = d.array()
             if isinstance(d, Part):
                 self._add_part(parent, d)
                 continue
@@ -360,6 +366,7 @@ class _BackwardPass:
                 d = self._differentiated(node, rule, saved, g)
             else:
                 d = together[rule.index]
+                d = d.array() if type(d) is Postponed else d
             for observer in self.observers:
                 observer.differentiated(node, rule, saved, g, d)
             if self.observers and rule.gives_parts and not self.dispatched:
@@ -395,7 +402,8 @@ class _BackwardPass:
     def _together(self, node: Node, g: Any) -> Sequence[Any] | None:
         """The gradients of all inputs, where one kernel or program computes them at once."""
         op = node.op
-        has_kernel = op.kernel and type(g) is not ndarray and type(g) in BACKENDS
+        array = g.factor if type(g) is Postponed else g
+        has_kernel = op.kernel and type(array) is not ndarray and type(array) in BACKENDS
         if self.dispatched or not (op.together or has_kernel):
             return None
         needed = [False] * len(op.inputs)
@@ -407,7 +415,7 @@ class _BackwardPass:
             needed[rule.index] = self.wanted is None or parent in self.wanted
         if op.together is not None:
             return op.together(g, needed, values)
-        return backend.of(g).gradients(op, g, needed, values)
+        return backend.of(array).gradients(op, g, needed, values)
 
     def _differentiated(self, node: Node, rule: Rule, saved: Sequence[Any], g: Any) -> Any:
         """What ``rule`` makes of ``g``."""
@@ -445,6 +453,13 @@ class _BackwardPass:
         finally:
             if alone:
                 lock.release()
+
+
+def _takes(node: Node) -> bool:
+    """Whether the kernel of a node that has no other gradient wants it as a product to come."""
+    kernel = node.op.kernel
+    alone = not node.hooks and not getattr(node, "keeps_grad", False)
+    return alone and kernel is not None and kernel.startswith("linear_")
 
 
 def _fitted(d: Any, shape: tuple[int, ...]) -> Any:

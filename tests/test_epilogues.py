@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from emulator import emulator
 from sampler import host
 from standin import cublaslt, cupy_standin
 from standin.cupy_standin import log
 
 import tensorgrad as tg
+from bench import host as host_costs
 from tensorgrad import nn
 from tensorgrad.backend.launch import epilogues
 
@@ -119,3 +122,133 @@ def test_without_the_binding_there_is_none() -> None:
         log.clear()
         layer(tg.ones((2, 4), device="cuda"))
         assert "gemm" in log.names
+
+
+# --- with activations -----------------------------------------------------------------------------
+
+
+def networks(dtype: Any, sizes: tuple[int, ...], activation: Any) -> list[nn.Sequential]:
+    """The same network on the CPU and on the device."""
+    found = []
+    for device in ("cpu", "cuda"):
+        tg.manual_seed(3)
+        layers: list[Any] = []
+        for n, m in itertools.pairwise(sizes):
+            layers += [nn.Linear(n, m, dtype=dtype), activation()]
+        found.append(nn.Sequential(*layers[:-1]).to(device))
+    return found
+
+
+def same_gradients(one: nn.Sequential, other: nn.Sequential, dtype: Any) -> None:
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert (a.grad.dtype, a.grad.shape) == (b.grad.dtype, b.grad.shape)
+        scale = max(1.0, float(np.abs(wide(b.grad)).max()))
+        tolerance = 20 * TOLERANCES[str(dtype)] * scale
+        np.testing.assert_allclose(wide(a.grad), wide(b.grad), rtol=0, atol=tolerance)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5)])
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.GELU("tanh")], ids=["relu", "gelu"])
+def test_layers_are_a_launch_forward_and_two_backward(
+    activation: Any, shape: tuple[int, ...], dtype: Any
+) -> None:
+    """The gradient of an activation is part of the product before it."""
+    cpu, gpu = networks(dtype, (5, 16, 24, 3), activation)
+    x = np.random.default_rng(1).normal(size=shape)
+    cpu(tg.tensor(x, dtype=dtype)).square().sum().backward()
+    given = tg.tensor(x, dtype=dtype, device="cuda")
+    log.clear()
+    y = gpu(given)
+    name = "RELU" if activation is nn.ReLU else "GELU"
+    assert log.names == [f"matmul_{name}_AUX_BIAS"] * 2 + ["matmul_BIAS"]
+    g = tg.ones(y.shape, dtype=dtype, device="cuda")
+    y.backward(g, retain_graph=True)
+    gpu.zero_grad()
+    loss = y.square().sum()
+    log.clear()
+    loss.backward()
+    ours = [n for n in log.names if n.startswith(("matmul", "gemm", "bias", "sum_"))]
+    assert ours == ["matmul_BGRADB", *[f"matmul_D{name}_BGRAD", "gemm"] * 2]
+    same_gradients(gpu, cpu, dtype)
+
+
+@pytest.mark.parametrize(
+    "missing", ["RELU_AUX_BIAS", "DRELU_BGRAD", "GELU_AUX_BIAS", "DGELU_BGRAD"]
+)
+def test_activations_that_the_library_does_not_know(missing: str) -> None:
+    cublaslt.MISSING.add(missing)
+    epilogues._MADE.clear()
+    try:
+        activation: Any = nn.ReLU if "RELU" in missing else lambda: nn.GELU("tanh")
+        cpu, gpu = networks(tg.float32, (5, 16, 21, 3), activation)
+        x = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+        cpu(tg.tensor(x)).square().sum().backward()
+        gpu(tg.tensor(x, device="cuda")).square().sum().backward()
+    finally:
+        cublaslt.MISSING.clear()
+        epilogues._MADE.clear()
+    same_gradients(gpu, cpu, tg.float32)
+
+
+def test_gradients_that_others_add_to_are_made_first() -> None:
+    """The result of an activation is used twice, is looked at, or is where the pass ends."""
+    w = np.random.default_rng(2).normal(size=(3, 8, 8)).astype(np.float32)
+
+    def run(device: str) -> list[Any]:
+        ws = [tg.tensor(x, device=device, requires_grad=True) for x in w]
+        b = tg.zeros(8, device=device, requires_grad=True)
+        x = tg.ones((4, 8), device=device)
+        h = tg.linear_activation(x, ws[0], b, "relu")
+        seen: list[Any] = []
+        k = tg.linear_activation(h, ws[1], b, "relu")
+        k.register_hook(lambda g: seen.append(host(g)))
+        y = nn.functional.linear(k, ws[2], b) + h[:, ::1] * 2.0 + h
+        loss = y.square().sum()
+        (dh,) = tg.autograd.grad(loss, h, retain_graph=True)
+        loss.backward()
+        return [host(dh), *seen[-1:], *[host(t.grad) for t in (*ws, b)]]
+
+    for a, c in zip(run("cuda"), run("cpu"), strict=True):
+        np.testing.assert_allclose(a, c, rtol=2e-4, atol=1e-3)
+
+
+def test_second_gradients_and_programs_go_by_the_rules() -> None:
+    draw = np.random.default_rng(4)
+    arrays = [draw.normal(size=s) for s in ((3, 4), (8, 4), (8,))]
+    for name in ("relu", "gelu_tanh"):
+        ends = []
+        for device in ("cpu", "cuda"):
+            x, w, b = (
+                tg.Tensor(a, dtype=tg.float32, device=device, requires_grad=True) for a in arrays
+            )
+            y = tg.linear_activation(x, w, b, name)
+            grads = tg.autograd.grad(y.square().sum(), (x, w, b), create_graph=True)
+            total = sum((g.square().sum() for g in grads[1:]), grads[0].square().sum())
+            ends.append([host(g) for g in tg.autograd.grad(total, (x, w, b))])
+        for one, other in zip(*ends, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_autocast_keeps_16_bits_from_layer_to_layer() -> None:
+    _, gpu = networks(tg.float32, (5, 16, 16, 3), nn.ReLU)
+    x = tg.ones((4, 5), device="cuda")
+    log.clear()
+    with tg.autocast("bfloat16"):
+        y = gpu(x)
+    assert y.dtype == tg.bfloat16
+    assert log.names.count("astype") == 7  # x, and a weight and a bias for each layer
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == tg.float32 for p in gpu.parameters())
+
+
+@pytest.mark.skipif(emulator.available() is not None, reason="the emulator is missing")
+@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+def test_a_step_is_twelve_launches(optimizer: str) -> None:
+    """784-512-512-10: three layers forward and five products backward, loss, and update."""
+    with cupy_standin.installed(cublaslt=True):
+        counter = host_costs.counted(optimizer, half=False, compiled=False)
+    names = [name for part in counter.phases.values() for name in part.names]
+    assert len(names) <= host_costs.LAUNCHES, names

@@ -47,7 +47,7 @@ def test_compiled_steps(optimizer: str, half: bool) -> None:
         total = host.counted(optimizer, half, compiled=True).total()
     assert (total.graphs, total.launches) == (1, 3)
     assert (total.allocations, total.uploads, total.waits) == (0, 0, 0)
-    assert total.within <= 24
+    assert total.within <= 25  # one makes 16 bits of the biases
     assert total.python <= 122
 
 

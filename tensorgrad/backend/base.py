@@ -23,6 +23,35 @@ Array = Any
 Value = str | Callable[..., Any]
 
 
+class Postponed:
+    """A gradient that is the product of ``factor`` and ``weight``, and is not computed yet.
+
+    Whoever needs the numbers calls ``array()``; a kernel that knows what comes next computes both
+    at once. product: what computes it.
+    """
+
+    __slots__ = ("dtype", "factor", "product", "shape", "weight")
+
+    def __init__(self, factor: Array, weight: Array, product: Callable[..., Array]) -> None:
+        self.factor, self.weight, self.product = factor, weight, product
+        self.dtype = factor.dtype
+        self.shape = (*factor.shape[:-1], weight.shape[1])
+
+    @property
+    def data(self) -> Any:
+        """Where the factor lies, which says on what device."""
+        return self.factor.data
+
+    @property
+    def device(self) -> Any:
+        """The device of the factor."""
+        return self.factor.device
+
+    def array(self) -> Array:
+        """The product."""
+        return self.product(self.factor, self.weight)
+
+
 class Backend:
     """One kind of device. ``xp`` is its array module and ``array_type`` its array class."""
 
@@ -33,6 +62,8 @@ class Backend:
     multi_gpu: bool = False
     #: whether float32 matrix products may be less exact than float32
     tf32: bool = False
+    #: whether what follows a product may be part of its launch
+    epilogues: bool = False
 
     def bind(self, value: Value) -> Callable[..., Any]:
         """``value`` as a function of this device's arrays."""

@@ -77,6 +77,7 @@ class CudaBackend(Backend):
         #: whether the hand-written kernels are used; without them CuPy's own functions compute
         #: everything, which tells a wrong kernel from a wrong formula
         self.kernels = os.environ.get("TENSORGRAD_KERNELS", "1") != "0"
+        self.epilogues = self.kernels and launch.epilogues.available(self.xp)
 
     def asarray(
         self, obj: Any, dtype: np.dtype[Any] | None, device: str, copy: bool | None

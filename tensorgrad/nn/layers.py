@@ -11,7 +11,7 @@ from tensorgrad.nn import init
 from tensorgrad.nn.activations import FusedActivation
 from tensorgrad.nn.fit import Misfit, last_axis
 from tensorgrad.nn.module import Module, Parameter, check_sizes
-from tensorgrad.ops.activations import bias_activation
+from tensorgrad.ops.activations import linear_activation
 from tensorgrad.ops.creation import empty
 from tensorgrad.ops.linear_algebra import linear
 from tensorgrad.ops.random import Generator, dropout
@@ -67,7 +67,7 @@ class Linear(Module):
         """
         if activation is not None and self.bias is not None:
             name, options = activation
-            return bias_activation(linear(x, self.weight), self.bias, name, **options)
+            return linear_activation(x, self.weight, self.bias, name, **options)
         return linear(x, self.weight, self.bias)
 
     def _misfit(self, x: Tensor, *others: Any) -> Misfit | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.dtypes import as_dtype
+from tensorgrad.backend import BACKENDS
+from tensorgrad.dtypes import HALVES, as_dtype, float32
+from tensorgrad.observers import current_mode
 from tensorgrad.ops import special
 from tensorgrad.ops.elementwise import (
     ZEROS,
@@ -26,6 +28,13 @@ from tensorgrad.ops.elementwise import (
     where,
 )
 from tensorgrad.ops.fast_paths import unary
+from tensorgrad.ops.linear_algebra import (
+    linear,
+    linear_value,
+    linear_weight,
+    linear_x,
+    product_flops,
+)
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.precision import in_float32
 from tensorgrad.ops.reductions import sum
@@ -38,8 +47,8 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "bias_activation", "elu", "gelu", "hardtanh", "leaky_relu", "log_softmax", "mish", "relu",
-    "selu", "silu", "softmax", "softplus",
+    "bias_activation", "elu", "gelu", "hardtanh", "leaky_relu", "linear_activation", "log_softmax",
+    "mish", "relu", "selu", "silu", "softmax", "softplus",
 ]  # fmt: skip
 
 
@@ -456,6 +465,109 @@ def bias_activation(z: Any, bias: Any, /, activation: str, **options: float) -> 
             f"{', '.join(sorted(unknown))}"
         )
     return apply(op, (z, bias), _floats("bias_activation", {**known, **options}))
+
+
+# --- with a product and a bias ------------------------------------------------------------------
+
+
+def _linear_relu() -> Primitive:
+    relu = _WITH_BIAS["relu"].rules[0]
+    assert relu is not None
+    f = relu.function
+
+    def value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+        y = xp.maximum(linear_value(xp, x, weight, bias), 0.0)
+        return y, y
+
+    return _linear_with(
+        "relu",
+        value,
+        {
+            "x": lambda g, y, weight, r: linear_x(f(g, y), weight),
+            "weight": lambda g, y, x, r: linear_weight(f(g, y), x),
+            "bias": lambda g, y, r: f(g, y),
+        },
+        lambda y: y,
+    )
+
+
+def _linear_gelu() -> Primitive:
+    f = _gelu_tanh_rule
+
+    def value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+        z = linear_value(xp, x, weight, bias)
+        return _gelu_tanh_value(xp, z), z
+
+    return _linear_with(
+        "gelu_tanh",
+        value,
+        {
+            "x": lambda g, x, weight, bias, r: linear_x(f(g, r), weight),
+            "weight": lambda g, x, weight, bias, r: linear_weight(f(g, r), x),
+            "bias": lambda g, x, weight, bias, r: f(g, r),
+        },
+        lambda x, weight, bias: linear(x, weight, bias),
+    )
+
+
+def _linear_with(name: str, value: Any, rules: Any, residual: Any) -> Primitive:
+    """What cublasLt computes in one launch, and its gradient along with the product before it."""
+    return Primitive(
+        f"linear_{name}",
+        value,
+        rules,
+        promotion="same",
+        half_in_float32=True,
+        residual=residual,
+        kernel=f"linear_{name}",
+        fresh=True,
+        autocast="half",
+        flops=lambda x, weight, bias, out: product_flops(x, out) + 2 * out.size,
+    )
+
+
+_AFTER_LINEAR = {"relu": _linear_relu(), "gelu_tanh": _linear_gelu()}
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4), s.real(2, 4), s.real(2), "relu"),
+        lambda s: s(s.real(3, 4), s.real(8, 4), s.real(8), "gelu_tanh"),
+        lambda s: s(s.real(2, 3, 4), s.real(2, 4), s.real(2), "gelu_tanh"),
+        lambda s: s(s.real(4), s.real(2, 4), s.real(2), "sigmoid"),
+    ],
+    reference=lambda x, weight, bias, activation: _bias_reference(
+        np.matmul(x, weight.T), bias, activation
+    ),
+    torch=None,
+    method=False,
+)
+def linear_activation(
+    x: Any, weight: Any, bias: Any, /, activation: str, **options: float
+) -> Tensor:
+    """``activation(x @ weight.T + bias)``.
+
+    On a GPU with cublasLt (extra ``cublaslt``) ReLU and the approximate GELU are part of the
+    product's launch, and so are their gradients of the one before it. cublasLt decides what a ReLU
+    makes of NaN.
+
+    x: shape (..., in). weight: (out, in). bias: (out,). activation, options: see
+    ``bias_activation``. Returns (..., out).
+
+    Raises ValueError for another activation or option.
+    """
+    op = _AFTER_LINEAR.get(activation)
+    if op is not None and not options:
+        # They are one operation, but on a GPU without cublasLt, and where somebody watches there:
+        # programs have kernels of their own.
+        kind = type(x if type(x) in BACKENDS else getattr(x, "data", x))
+        device = None if kind is np.ndarray else BACKENDS.get(kind)
+        if device is None or (device.epilogues and not current_mode().observers):
+            return apply(op, (x, weight, bias))
+    z = linear(x, weight)
+    if z.dtype in HALVES and getattr(bias, "dtype", None) == float32:
+        bias = cast(bias, z.dtype)  # as autocast does with that of a product
+    return bias_activation(z, bias, activation, **options)
 
 
 # --- over an axis -------------------------------------------------------------------------------

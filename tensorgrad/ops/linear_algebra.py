@@ -92,7 +92,7 @@ def _transposed_product(a: Any, b: Any) -> Any:
     return matmul(a.T, b)
 
 
-def _flops(x: Any, out: Any) -> int:
+def product_flops(x: Any, out: Any) -> int:
     """Those of a product whose first factor is ``x``: a multiplication and an addition each."""
     return 2 * out.size * int(x.shape[-1] if x.shape else 1)
 
@@ -125,7 +125,7 @@ _MATMUL: Primitive = Primitive(
     half_in_float32=True,
     explain=_explain_matmul,
     fresh=True,
-    flops=lambda x1, x2, out: _flops(x1, out),
+    flops=lambda x1, x2, out: product_flops(x1, out),
     autocast="half",
     kernel="matmul",
 )
@@ -162,20 +162,23 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 # --- linear -------------------------------------------------------------------------------------
 
 
-def _linear_value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+def linear_value(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+    """``x @ weight.T + bias`` of arrays."""
     y = product(xp, x, weight.T) if x.ndim == 2 else _matmul_value(xp, x, weight.T)
     if bias is not None:
         y += bias
     return y
 
 
-def _linear_x(g: Any, weight: Any) -> Any:
+def linear_x(g: Any, weight: Any) -> Any:
+    """The gradient of ``x``."""
     if type(g) is np.ndarray and g.ndim == 2:  # the commonest case, without dispatch
         return np.dot(g, weight)
     return matmul(g, weight)
 
 
-def _linear_weight(g: Any, x: Any) -> Any:
+def linear_weight(g: Any, x: Any) -> Any:
+    """The gradient of ``weight``."""
     if type(g) is np.ndarray and g.ndim == 2:
         return np.dot(g.T, x)
     if x.ndim == 1:
@@ -198,13 +201,13 @@ def _explain_linear(
 
 _LINEAR: Primitive = Primitive(
     "linear",
-    _linear_value,
-    {"x": _linear_x, "weight": _linear_weight, "bias": lambda g: g},
+    linear_value,
+    {"x": linear_x, "weight": linear_weight, "bias": lambda g: g},
     promotion="same",
     half_in_float32=True,
     explain=_explain_linear,
     fresh=True,
-    flops=lambda x, weight, bias, out: _flops(x, out) + (0 if bias is None else out.size),
+    flops=lambda x, weight, bias, out: product_flops(x, out) + (0 if bias is None else out.size),
     autocast="half",
     kernel="linear",
 )

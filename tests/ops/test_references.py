@@ -64,8 +64,8 @@ NO_NUMBERS = {
     "bitwise_right_shift", "bitwise_xor", "eye", "full", "full_like", "linspace", "one_hot", "ones",
     "ones_like", "zeros", "zeros_like",
 }  # fmt: skip
-#: Rows that consist of another and an addition.
-COMPOSED = {"bias_activation"}
+#: Rows that consist of others and an addition.
+COMPOSED = {"bias_activation", "linear_activation"}
 #: Rows that reduce to one number; tests/nn/test_losses.py looks at their extremes.
 LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"}
 

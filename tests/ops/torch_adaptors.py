@@ -332,6 +332,9 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
     "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,
+    "linear_activation": lambda x, w, b, name: _bias_activation(
+        torch.nn.functional.linear(x, w), b, name
+    ),
     "fractional_max_pool2d": _fractional("fractional_max_pool2d"),
     "fractional_max_pool3d": _fractional("fractional_max_pool3d"),
     "channel_shuffle": lambda x, groups: torch.channel_shuffle(x, groups),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tensorgrad.backend.launch import (
     activation,
     bias_activation,
+    epilogues,
     indexing,
     normalization,
     optimizer,
@@ -22,6 +23,6 @@ from tensorgrad.backend.launch import (
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
-    "BACKWARD", "FORWARD", "activation", "bias_activation", "indexing", "normalization",
-    "optimizer", "pooling", "products", "random", "rows",
+    "BACKWARD", "FORWARD", "activation", "bias_activation", "epilogues", "indexing",
+    "normalization", "optimizer", "pooling", "products", "random", "rows",
 ]  # fmt: skip

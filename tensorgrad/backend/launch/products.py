@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.backend import gemm
-from tensorgrad.backend.base import Array
+from tensorgrad.backend.base import Array, Postponed
 from tensorgrad.backend.gemm import CUDA_TYPES, DEFAULT_ALGORITHM, ZERO_AND_ONE
 from tensorgrad.backend.launch import epilogues
 from tensorgrad.backend.launch.bias_activation import column_sums, spread
-from tensorgrad.backend.launch.common import backward, contiguous, fits, forward
+from tensorgrad.backend.launch.common import BACKWARD, FORWARD, backward, contiguous, fits, forward
 from tensorgrad.dtypes import HALVES, float32
 
 
@@ -180,20 +180,36 @@ def _linear_gradients(
     xp: Any, g: Array, needed: Sequence[bool], *, x: Array = None, weight: Array = None
 ) -> Any:
     """Two products and a sum, which cublasLt makes along with the second of them."""
-    dx = product(xp, g, weight) if needed[0] else None
-    dw, db = _of_parameters(xp, g, x, needed[1], needed[2])
-    return NotImplemented if dx is NotImplemented or dw is NotImplemented else (dx, dw, db)
+    lt, dx = epilogues.of(xp, g), None
+    if needed[0]:
+        dx = product(xp, g, weight) if lt is None else _postponed(xp, g, weight)
+        if dx is NotImplemented:
+            return NotImplemented
+    if lt is not None or g.ndim != 2:
+        dw, db = _of_parameters(xp, lt, g, x, needed[1], needed[2])
+    else:
+        dw = product(xp, g.T, x) if needed[1] else None
+        db = column_sums(xp, g) if needed[2] else None
+    return NotImplemented if dw is NotImplemented else (dx, dw, db)
 
 
-def _of_parameters(xp: Any, g: Array, x: Array, weight: bool, bias: bool) -> tuple[Any, Any]:
+def _postponed(xp: Any, g: Array, weight: Array) -> Postponed:
+    def computed(g: Array, weight: Array) -> Array:
+        d = product(xp, g, weight)
+        return xp.matmul(g, weight) if d is NotImplemented else d
+
+    return Postponed(g, weight, computed)
+
+
+def _of_parameters(
+    xp: Any, lt: Any, g: Array, x: Array, weight: bool, bias: bool
+) -> tuple[Any, Any]:
     """The gradients of a layer's weight and bias, of which those are made that are wanted."""
-    if weight and bias and g.size and x.size:
-        lt = epilogues.of(xp, g)
-        if lt is not None:
-            db = xp.empty(g.shape[-1], g.dtype)
-            dw = lt.multiply("BGRADB", _as_rows(g).T, _as_rows(x), db, tf32=tf32(xp))
-            if dw is not None:
-                return dw, db
+    if weight and bias and lt is not None and g.size and x.size:
+        db = xp.empty(g.shape[-1], g.dtype)
+        dw = lt.multiply("BGRADB", _as_rows(g).T, _as_rows(x), db, tf32=tf32(xp))
+        if dw is not None:
+            return dw, db
     dw = product(xp, _as_rows(g).T, _as_rows(x)) if weight else None
     return dw, column_sums(xp, g) if bias else None
 
@@ -201,3 +217,94 @@ def _of_parameters(xp: Any, g: Array, x: Array, weight: bool, bias: bool) -> tup
 def _as_rows(x: Array) -> Array:
     """A stack of matrices as one matrix, a vector as a matrix of one row."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+# --- with an activation ---------------------------------------------------------------------------
+
+
+def _row(name: str, columns: int) -> int:
+    """Numbers to a row of the auxiliary matrix: a bit for each result, or the inputs."""
+    step = epilogues.MASK if name == "relu" else epilogues.INPUT
+    return -(-columns // step) * step
+
+
+def _auxiliary(xp: Any, name: str, y: Array | tuple[int, ...], columns: int, dtype: Any) -> Array:
+    rows = math.prod(y[:-1])
+    if name == "relu":
+        return xp.empty(rows * (_row(name, columns) // 8), np.uint8)
+    return xp.empty(y, dtype)
+
+
+def _activated(name: str) -> Any:
+    """The value with what its gradient needs: the mask of a ReLU, the input of a GELU."""
+
+    def launcher(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
+        if not fits(xp, x, weight, bias) or weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            return NotImplemented
+        if not x.ndim or x.shape[-1] != weight.shape[1] or not x.size or not bias.size:
+            return NotImplemented
+        lt, columns = epilogues.of(xp, x), bias.size
+        shape = (*x.shape[:-1], columns)
+        if lt is not None and (name == "relu" or columns % epilogues.INPUT == 0):
+            aux = _auxiliary(xp, name, shape, columns, x.dtype)
+            y = lt.multiply(
+                _FORWARD_EPILOGUES[name], _as_rows(x), weight.T, contiguous(xp, bias), aux,
+                _row(name, columns), tf32(xp),
+            )  # fmt: skip
+            if y is not None:
+                return y.reshape(shape), aux
+        z = _linear(xp, x, weight, bias)
+        if z is NotImplemented:
+            return NotImplemented
+        y = FORWARD[name](xp, z)
+        return y, y if name == "relu" else z
+
+    return launcher
+
+
+def _gradients_of_activated(name: str) -> Any:
+    """Where the gradient is a product that is not computed yet, the activation's is part of it."""
+
+    def launcher(
+        xp: Any,
+        g: Any,
+        needed: Sequence[bool],
+        *,
+        y: Array = None,
+        x: Array = None,
+        weight: Array = None,
+        bias: Array = None,
+        r: Array = None,
+    ) -> Any:
+        lt, dz, db = epilogues.of(xp, g), None, None
+        if type(g) is Postponed:
+            columns = g.shape[-1]
+            fit = r.dtype == np.uint8 if name == "relu" else columns % epilogues.INPUT == 0
+            if lt is not None and fit:
+                db = xp.empty(columns, g.dtype)
+                dz = lt.multiply(
+                    _BACKWARD_EPILOGUES[name], _as_rows(g.factor), g.weight, db,
+                    contiguous(xp, r), _row(name, columns), tf32(xp),
+                )  # fmt: skip
+                dz = None if dz is None else dz.reshape(g.shape)
+            g = g if dz is not None else g.array()
+        dw = None
+        if dz is None:
+            found = BACKWARD[name](xp, g, (True,), **({"y": y} if name == "relu" else {"x": r}))
+            if found is NotImplemented:
+                return NotImplemented
+            (dz,) = found
+            dw, db = _of_parameters(xp, lt, dz, x, needed[1], needed[2])
+        elif needed[1]:
+            dw = product(xp, _as_rows(dz).T, _as_rows(x))
+        dx = _postponed(xp, dz, weight) if needed[0] else None
+        return NotImplemented if dw is NotImplemented else (dx, dw, db)
+
+    return launcher
+
+
+_FORWARD_EPILOGUES = {"relu": "RELU_AUX_BIAS", "gelu_tanh": "GELU_AUX_BIAS"}
+_BACKWARD_EPILOGUES = {"relu": "DRELU_BGRAD", "gelu_tanh": "DGELU_BGRAD"}
+for _name in _FORWARD_EPILOGUES:
+    FORWARD[f"linear_{_name}"] = _activated(_name)
+    BACKWARD[f"linear_{_name}"] = _gradients_of_activated(_name)
