@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.ops.transposed_rows import TRANSPOSED_ROWS
 from tensorgrad.program.ir import Instruction, Program, Value
+from tensorgrad.program.sums import primitive
 from tensorgrad.program.uses import Uses
+from tensorgrad.tape import Primitive
 
 # Operations whose results lie as their first operand does, and those that lie channels last.
 _KEEP = frozenset({"relu", "max_pool", "max_pool_tiles"})
 _CONVOLUTIONS = frozenset({"convolution", "convolution_pooled"})
+_PERMUTE, _RESHAPE = primitive("permute_dims"), primitive("reshape")
 _FLOAT = np.dtype(np.float32)
 
 
@@ -117,59 +120,42 @@ class _Turned:
     def take(self, found: _Flattened) -> None:
         """Write what ``found`` becomes."""
         x, y = found.reshape.values()[0], found.reshape.outputs[0]
+        channels, size = x.shape[1], math.prod(x.shape[2:])
         weight = found.layer.inputs[1]
+        own = self._uses.new(weight)
         self.changed[found.reshape] = self._last(found.reshape, x, y)
-        first, own = self._columns(found.layer, weight, x.shape[1:])
-        inputs = (found.layer.inputs[0], own, *found.layer.inputs[2:])
-        self.changed[found.layer] = [*first, replace(found.layer, inputs=inputs)]
+        self.changed[found.layer] = [
+            _made(found.layer, TRANSPOSED_ROWS, weight, own, high=channels),
+            replace(found.layer, inputs=(found.layer.inputs[0], own, *found.layer.inputs[2:])),
+        ]
         for i in found.weights:
             turned = self._uses.new(i.outputs[0])
-            back = self._back(i, turned, i.outputs[0], (i.outputs[0].shape[0], *x.shape[1:]))
-            self.changed[i] = [replace(i, outputs=[turned]), *back]
-        for product, after in found.inputs:
-            turned = self._uses.new(product.outputs[0])
-            self.changed[product] = [
-                replace(product, inputs=(product.inputs[0], own), outputs=[turned])
-            ]
-            self.changed[after] = self._back(after, turned, after.outputs[0], x.shape)
-
-    def _columns(
-        self, where: Instruction, weight: Value, image: tuple[int, ...]
-    ) -> tuple[list[Instruction], Value]:
-        """The weights with columns in the order of the images, channels last."""
-        rows = weight.shape[0]
-        apart, own = self._uses.new(weight, shape=(rows, *image)), self._uses.new(weight)
-        first = _made(where, "reshape", weight, apart, shape=apart.shape)
-        return [first, *self._last(where, apart, own)], own
+            back = _made(i, TRANSPOSED_ROWS, turned, i.outputs[0], high=size)
+            self.changed[i] = [replace(i, outputs=[turned]), back]
+        for i, after in found.inputs:
+            turned = self._uses.new(i.outputs[0])
+            self.changed[i] = [replace(i, inputs=(i.inputs[0], own), outputs=[turned])]
+            self.changed[after] = self._images(after, turned, after.outputs[0])
 
     def _last(self, where: Instruction, x: Value, y: Value) -> list[Instruction]:
         """``y``: the images ``x`` flattened channels last."""
         order = (0, *range(2, len(x.shape)), 1)
         turned = self._uses.new(x, shape=tuple([x.shape[k] for k in order]))
         return [
-            _made(where, "permute_dims", x, turned, axes=order),
-            _made(where, "reshape", turned, y, shape=y.shape),
+            _made(where, _PERMUTE, x, turned, axes=order),
+            _made(where, _RESHAPE, turned, y, shape=y.shape),
         ]
 
-    def _back(
-        self, where: Instruction, x: Value, y: Value, image: tuple[int, ...]
-    ) -> list[Instruction]:
-        """``y``: what lies channels last in the rows of ``x``, in the order of ``image``."""
-        channels, *size = image[1:]
-        apart = self._uses.new(x, shape=(image[0], *size, channels))
-        turned = self._uses.new(x, shape=image)
-        axes = (0, len(image) - 1, *range(1, len(image) - 1))
-        first = _made(where, "reshape", x, apart, shape=apart.shape)
-        if y.shape == image:
-            return [first, _made(where, "permute_dims", apart, y, axes=axes)]
+    def _images(self, where: Instruction, x: Value, y: Value) -> list[Instruction]:
+        """``y``: the images that lie channels last in the rows of ``x``."""
+        rows, channels, *size = y.shape
+        apart = self._uses.new(x, shape=(rows, *size, channels))
+        axes = (0, len(y.shape) - 1, *range(1, len(y.shape) - 1))
         return [
-            first,
-            _made(where, "permute_dims", apart, turned, axes=axes),
-            _made(where, "reshape", turned, y, shape=y.shape),
+            _made(where, _RESHAPE, x, apart, shape=apart.shape),
+            _made(where, _PERMUTE, apart, y, axes=axes),
         ]
 
 
-def _made(where: Instruction, name: str, x: Value, y: Value, **attrs: object) -> Instruction:
-    op = OPERATIONS[name].primitive
-    assert op is not None
+def _made(where: Instruction, op: Primitive, x: Value, y: Value, **attrs: object) -> Instruction:
     return Instruction(op, (x,), attrs, [y], where=where.where)

@@ -34,14 +34,15 @@ def merge_sums_of_products(program: Program) -> Program:
     return _Merge(_without_transposed_products(program)).program
 
 
-def _primitive(name: str) -> Primitive:
+def primitive(name: str) -> Primitive:
+    """The primitive of a row of the table."""
     found = OPERATIONS[name].primitive
     assert found is not None
     return found
 
 
 _ADD, _MATMUL, _CONCAT, _PERMUTE, _POSITIVE = map(
-    _primitive, ("add", "matmul", "concat", "permute_dims", "positive")
+    primitive, ("add", "matmul", "concat", "permute_dims", "positive")
 )
 
 

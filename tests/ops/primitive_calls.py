@@ -25,6 +25,7 @@ from tensorgrad.ops import (
     recurrence,
     recurrence_loops,
     tiled_pooling,
+    transposed_rows,
 )
 from tensorgrad.ops.shaping import RecordedPart, sum_of_recorded
 from tensorgrad.ops.table import OPERATIONS
@@ -175,6 +176,7 @@ def _pools_of_programs(x: Tensor) -> None:
         {"size": (4,), "windows": windows},
     )
     _pooled_convolution()
+    apply(transposed_rows.TRANSPOSED_ROWS, (x.reshape(3, 4),), {"high": 2})
 
 
 def _pooled_convolution() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from program.captured import Captured, recorded
+from program.vector_widths import WIDTHS, built
 
 import tensorgrad as tg
 from tensorgrad import Tensor
@@ -105,10 +108,7 @@ def given(seed: int = 0, dtype: Any = np.float32) -> list[Tensor]:
 def columns_are_moved(step: Step, tensors: list[Tensor]) -> bool:
     """Whether the weights' columns were put in the order of the images."""
     program = simplified(recorded(step, tensors))
-    return any(
-        i.op.name == "permute_dims" and i.attrs["axes"][0] == 0 and i.attrs["axes"][-1] == 1
-        for i in program
-    )
+    return any(i.op.name == "transposed_rows" for i in program)
 
 
 @pytest.mark.parametrize("step", [*TURNED, *OTHERS])
@@ -135,7 +135,7 @@ def test_what_others_see_stays_in_its_order(step: Step) -> None:
 
 def test_no_activation_is_copied_to_be_flattened() -> None:
     text = "".join(Captured(plain, given()).executor.lines())
-    assert "nest [3, 3, 2, 5] of 1" in text  # the weights
+    assert "layout.transposed_rows to [3, 30]" in text  # the weights
     assert "nest [7, 5, 3, 2]" not in text
     text = "".join(Captured(only_forward, given()).executor.lines())
     assert "nest [7, 5, 3, 2]" not in text
@@ -175,3 +175,21 @@ def test_a_program_that_shares_memory_is_left_alone() -> None:
     program = recorded(plain, given())
     program.aliased = True
     assert fuse(program) is program
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("high", "wide"), [(49, 32), (5, 64), (33, 17), (2, 3), (16, 16)])
+def test_rows_are_transposed_by_vectors_of_any_width(
+    high: int, wide: int, width: int, tmp_path: Path
+) -> None:
+    text = (
+        f'#include "layout.h"\nvoid run(float *x, float *y) {{ tg_transposed_rows({high}, {wide}, '
+        "x, y, 1, 4); }\n"
+    )
+    x = np.arange(5 * high * wide, dtype=np.float32)
+    y = np.full_like(x, -1)
+    library: Any = built(text, width, tmp_path)
+    library.run(*[ctypes.c_void_p(a.ctypes.data) for a in (x, y)])
+    wanted = x.reshape(5, high, wide).transpose(0, 2, 1).copy()
+    wanted[[0, 4]] = -1
+    np.testing.assert_array_equal(y, wanted.reshape(-1))
