@@ -66,6 +66,7 @@ def _backward(kind: str, back: Callable[..., Any]) -> Primitive:
         f"{kind.partition('_')[0]}_backward", back,
         dict.fromkeys(("g", "y", "c", "w_hh", "w_hr", "lengths", "*kept")), fresh=True,
         loops=routines.back,
+        kernel=f"{kind}_backward" if kind in ("lstm", "gru") else None,
         flops=lambda g, y, c, w_hh, *rest: 4 * rest[-1].size + 2 * y.size * w_hh.shape[0],
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ def _forward(kind: str, value: Callable[..., Any]) -> Primitive:
         residual=lambda reverse: None,
         together=partial(_together, kind),
         loops=routines.value,
+        kernel=kind if kind in ("lstm", "gru") else None,
         fresh=True,
         flops=_flops,
         autocast="half",

@@ -26,6 +26,7 @@ TESTS_OF: dict[str, list[str]] = {
     "gradient_norm.cu": ["test_optimizer.py"],
     "indexing.cu": ["test_indexing.py"],
     "pooling.cu": ["test_pooling.py"],
+    "recurrence.cu": ["test_recurrence.py"],
     "program.cuh": ["../program/test_cuda.py"],
 }
 
@@ -659,4 +660,62 @@ MUTANTS: list[Mutant] = [
         "i < n; i += thread_count())\n    work(point(i, a.d.size,",
         "i < n; i += n)\n    work(point(i, a.d.size,",
     ),
+    # --- recurrent layers
+    Mutant("wrong function", "recurrence.cu", "q == 2 ? tanh(sum)", "q == 3 ? tanh(sum)"),
+    Mutant(
+        "wrong order",
+        "recurrence.cu",
+        "store<width>(mine + 2 * s.hidden, gate[3]);",
+        "store<width>(mine + 2 * s.hidden, gate[2]);",
+    ),
+    Mutant(
+        "end ignored", "recurrence.cu", "return !has_length || step < length[row];", "return true;"
+    ),
+    Mutant("end off by one", "recurrence.cu", "step < length[row]", "step <= length[row]"),
+    Mutant(
+        "not there",
+        "recurrence.cu",
+        "  if (there) return load<width>(from);",
+        "  return load<width>(from);",
+    ),
+    Mutant(
+        "bias left out",
+        "recurrence.cu",
+        "gate[q].at[k] + (b.at[k] + c.at[k])",
+        "gate[q].at[k] + b.at[k]",
+    ),
+    Mutant("dropped term", "recurrence.cu", "(A(1) - t * t);", "A(1);"),
+    Mutant(
+        "dropped term",
+        "recurrence.cu",
+        "const A whole = dc.at[k] + dh.at[k]",
+        "const A whole = dh.at[k]",
+    ),
+    Mutant(
+        "gradient stops",
+        "recurrence.cu",
+        "live ? whole * f.at[k] : dc.at[k];",
+        "live ? whole * f.at[k] : A(0);",
+    ),
+    Mutant("gradient stops", "recurrence.cu", "live ? A(0) : dh.at[k];", "A(0);"),
+    Mutant("wrong gate", "recurrence.cu", "whole * before.at[k] *", "whole * cell.at[k] *"),
+    Mutant("bias outside", "recurrence.cu", "u[q].at[k] += c.at[k];", "x[q].at[k] += c.at[k];"),
+    Mutant(
+        "swapped operand", "recurrence.cu", "n + z * (h.at[k] - n)", "h.at[k] + z * (n - h.at[k])"
+    ),
+    Mutant("wrong array", "recurrence.cu", "q == 2 ? inner : d[q]", "d[q]"),
+    Mutant(
+        "gradient stops",
+        "recurrence.cu",
+        "live ? dh.at[k] * z.at[k] : dh.at[k];",
+        "live ? A(0) : dh.at[k];",
+    ),
+    Mutant(
+        "wrong sign",
+        "recurrence.cu",
+        "dh.at[k] * (h.at[k] - n.at[k])",
+        "dh.at[k] * (n.at[k] - h.at[k])",
+    ),
+    Mutant("missing grid stride", "recurrence.cu", "i < n; i += thread_count())", "i < n; i += n)"),
+    Mutant("wrong place", "recurrence.cu", "i % across * width);", "i % across);"),
 ]

@@ -18,11 +18,12 @@ from tensorgrad.backend.launch import (
     pooling,
     products,
     random,
+    recurrence,
     rows,
 )
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
     "BACKWARD", "FORWARD", "activation", "bias_activation", "epilogues", "indexing",
-    "normalization", "optimizer", "pooling", "products", "random", "rows",
+    "normalization", "optimizer", "pooling", "products", "random", "recurrence", "rows",
 ]  # fmt: skip
