@@ -11,6 +11,10 @@ SELECTIONS: dict[str, Selection] = {
         8,
     ),
     "recurrence in C": Selection("tests/program/test_recurrence.py", 30),
+    "reused memory": Selection(
+        "tests/program/test_arena.py tests/program/test_recurrence.py -k 'stays or place or room'",
+        6,
+    ),
     "kept memory": Selection("tests/test_memory.py", 2),
 }
 
@@ -23,6 +27,21 @@ _PACKING = "tensorgrad/nn/utils/rnn.py"
 _MEMORY = "tensorgrad/backend/memory.py"
 
 MUTANTS: list[Mutant] = [
+    Mutant(
+        "memory of an input reused that is read later",
+        "tensorgrad/program/arena.py",
+        "            if first != at or ended != at:\n",
+        "            if first != at:\n",
+        "reused memory",
+    ),
+    Mutant(
+        "memory reused of an input that is read elsewhere, too",
+        "tensorgrad/program/arena.py",
+        "            if sum(piece_of.get(view.storage) is old for view in op.inputs) != 1:\n"
+        "                continue\n",
+        "",
+        "reused memory",
+    ),
     Mutant(
         "a state moves on behind the end of its sequence",
         _LOOPS,

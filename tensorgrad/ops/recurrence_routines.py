@@ -163,7 +163,10 @@ def back(
     if name == "rnn":
         numbers.insert(0, int(size.kind == "rnn_relu"))
     made = [((sum(map(math.prod, size.parts.values())),), g.dtype)]
-    return xp.routine(f"recurrence.{name}_back", numbers, given, made, **_pieces(size, w_hh))[0]
+    # What comes backward through the gates of a row takes their place.
+    reused = [(0, len(given) - len(kept))] if kept else []
+    work = _pieces(size, w_hh)
+    return xp.routine(f"recurrence.{name}_back", numbers, given, made, **work, reused=reused)[0]
 
 
 def weights(xp: Any, d: Any, x: Any, before: Any) -> Any:

@@ -16,7 +16,15 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.cpu import CPU
 from tensorgrad.errors import CompileError
 from tensorgrad.program.ir import Piece, Program, Range, Value
-from tensorgrad.program.loop_ir import Call, Storage, View, extent_of, is_plain, outputs_of
+from tensorgrad.program.loop_ir import (
+    Call,
+    Routine,
+    Storage,
+    View,
+    extent_of,
+    is_plain,
+    outputs_of,
+)
 from tensorgrad.program.schedule import Nest, Schedule, Unit
 from tensorgrad.versions import increment_versions
 
@@ -44,6 +52,35 @@ def lifetimes(
                 _, first, _ = spans.get(s, (0, at, at))
                 spans[s] = s.nbytes, first, at
     return spans
+
+
+def reuse(
+    units: Sequence[Unit],
+    pieces: dict[Any, tuple[int, int, int]],
+    piece_of: dict[Storage, Any],
+) -> None:
+    """Let outputs of routines lie where inputs do that are read for the last time; see Routine.
+
+    pieces: of memory, as in ``lifetimes``, and which of them each storage has; both are changed.
+    """
+    for at, unit in enumerate(units):
+        if isinstance(unit, Nest) or type(unit.operation) is not Routine:
+            continue
+        op = unit.operation
+        for k, j in op.reused:
+            out, given = op.outputs[k], op.inputs[j]
+            new, old = piece_of.get(out.storage), piece_of.get(given.storage)
+            if new is None or old is None or new is old or out.offset or given.offset:
+                continue
+            if sum(piece_of.get(view.storage) is old for view in op.inputs) != 1:
+                continue
+            (size, first, last), (before, begun, ended) = pieces[new], pieces[old]
+            if first != at or ended != at:
+                continue
+            pieces[new] = max(size, before), begun, last
+            del pieces[old]
+            for storage in [s for s, piece in piece_of.items() if piece is old]:
+                piece_of[storage] = new
 
 
 def arena_plan(

@@ -358,6 +358,8 @@ class Routine:
     cost: about how many additions it takes as long as, in all.
     by_rows: where a part writes only those rows of the outputs, and of some inputs reads no others:
         the numbers of these inputs. Rows are the first axis.
+    reused: pairs of an output and an input: where nobody needs the input afterwards, the output may
+        begin where it does, for each part has read of it what it overwrites.
     """
 
     header: str
@@ -370,6 +372,7 @@ class Routine:
     cost: int
     where: str = ""
     by_rows: tuple[int, ...] | None = None
+    reused: tuple[tuple[int, int], ...] = ()
 
     @property
     def views(self) -> list[View]:

@@ -328,13 +328,14 @@ class Lowering:
     def routine(
         self, name: str, sizes: Sequence[int | float], inputs: Sequence[View],
         outputs: Sequence[View], size: int, piece: int, cost: int,
+        reused: Sequence[tuple[int, int]],
     ) -> None:  # fmt: skip
         """A C function of a header of its own; see Routine."""
         header, function = name.split(".")
         self.operations.append(
             Routine(
                 header, function, tuple(sizes), tuple(inputs), tuple(outputs), size, piece, cost,
-                self.where,
+                self.where, reused=tuple(reused),
             )
         )  # fmt: skip
         for view in outputs:

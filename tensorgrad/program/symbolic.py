@@ -79,6 +79,7 @@ class Trace(Protocol):
     def routine(
         self, name: str, sizes: Sequence[int | float], inputs: Sequence[View],
         outputs: Sequence[View], size: int, piece: int, cost: int,
+        reused: Sequence[tuple[int, int]],
     ) -> None:  # fmt: skip
         """A C function of a header of its own; see Routine."""
 
@@ -1228,11 +1229,13 @@ class SymbolicNamespace(Namespace):
         size: int = 1,
         piece: int = 1,
         cost: int = 1,
+        reused: Sequence[tuple[int, int]] = (),
     ) -> list[SymbolicArray]:
         """New arrays, contiguous, that a C function fills, and inputs that it overwrites.
 
-        name: "header.function"; see ``Routine`` for this and for ``sizes``, ``size``, ``piece`` and
-            ``cost``. inputs: how they lie (``elements.strides``) has to be said by ``sizes``.
+        name: "header.function"; see ``Routine`` for this and for ``sizes``, ``size``, ``piece``,
+            ``cost`` and ``reused``. inputs: how they lie (``elements.strides``) has to be said by
+            ``sizes``.
         outputs: the shape and dtype of each; or one of the inputs, which is overwritten in place.
         """
         if not self.on_host:
@@ -1242,7 +1245,8 @@ class SymbolicNamespace(Namespace):
         for x in outputs:
             if isinstance(x, SymbolicArray) and self._writable(x).kind != "mutated":
                 self.refuse("a routine overwrites what the step made")
-        self.trace.routine(name, sizes, given, [x.elements for x in found], size, piece, cost)
+        made = [x.elements for x in found]
+        self.trace.routine(name, sizes, given, made, size, piece, cost, reused)
         return found
 
     def _filled(self, shape: tuple[int, ...], dtype: Any) -> SymbolicArray:

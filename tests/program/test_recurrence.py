@@ -236,3 +236,36 @@ def test_second_gradients_are_those_of_eager_mode(kind: str) -> None:
     singles = tensors(given)
     for found, exact in zip(Captured(step, singles)(*singles), step(*tensors(given, np.float64))):
         np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_comes_backward_takes_the_place_of_the_gates(kind: str, twice: bool) -> None:
+    """Unless a second pass reads these again."""
+    tg.manual_seed(0)
+    layer = getattr(nn, kind.upper())(5, 19)
+    parameters = list(layer.parameters())
+
+    def step(x: Tensor) -> list[Tensor]:
+        for p in parameters:
+            p.grad = None
+        y = layer(x)[0]
+        if twice:
+            y.square().sum().backward(retain_graph=True)
+        y.sin().sum().backward()
+        return [p.grad * 1.0 for p in parameters if p.grad is not None]
+
+    x = Tensor(np.random.default_rng(0).standard_normal((7, 9, 5)), dtype=np.float32)
+    right = [g.numpy() for g in step(x)]
+    compiled = tg.compile(step)
+    for _ in range(2):
+        for a, b in zip(compiled(x), right, strict=True):
+            np.testing.assert_allclose(a.numpy(), b, rtol=2e-4, atol=2e-5)
+    executor: Any = compiled._last().executor
+    assert "call" not in compiled.report()
+    where = [
+        (executor._offsets[op.outputs[0].storage], executor._offsets[op.inputs[-2].storage])
+        for op in (u.operation for u in executor.schedule.units if hasattr(u, "operation"))
+        if getattr(op, "function", "") == f"{kind}_back"
+    ]
+    assert [d == gates for d, gates in where] == ([False, True] if twice else [True])

@@ -616,6 +616,13 @@ TG tg_columns tg_columns_of(long q, long inputs, long units, long x_step, const 
     return c;
 }
 
+/* Ask for what the next block has of D, bit by bit: at place i of so many numbers. */
+TG void tg_ask_rows(const float *d, long across, long first, long rows, long i, long numbers) {
+    const long last = rows < first + TG_BLOCK ? rows : first + TG_BLOCK;
+    const long some = (TG_BLOCK * 4 + TG_ACROSS - 1) / TG_ACROSS, from = first + i / 4 * some;
+    for (long k = from; k < from + some && k < last; k++) tg_ask(d + k * across, 4 * numbers);
+}
+
 /* D [rows, across], X [rows, inputs], whose rows are x_step apart, H [rows, units]. out: the
  * products [across, inputs] and [across, units], and the sums. A part of the work is TG_ACROSS
  * numbers of D. */
@@ -644,8 +651,10 @@ TG void tg_weights(long rows, long across, long inputs, long units, long x_step,
                     const float *const panel = copied ? some_x : of;
                     const long step = copied ? TG_WIDE : a.step;
                     if (copied) tg_copy_panel(of, a.step, some, a.numbers, some_x);
-                    for (long i = 0; i < numbers; i += 4)
+                    for (long i = 0; i < numbers; i += 4) {
+                        if (q == g) tg_ask_rows(d + c, across, k + TG_BLOCK, rows, i, numbers);
                         tg_outer_tile(some, some_d + i * some, panel, step, to + i * TG_GROUP);
+                    }
                 }
             }
             for (long q = g; q < last; q++) {

@@ -20,6 +20,7 @@ from tensorgrad.program.arena import (
     as_signed,
     lifetimes,
     packed,
+    reuse,
     traffic_of,
 )
 from tensorgrad.program.blas import blas
@@ -164,6 +165,7 @@ class NativeExecutor(ArenaExecutor):
         """Find places for temporary values in one arena, and memory for what is always the same."""
         spans = lifetimes([[unit] for unit in self.schedule.units], self._seen)
         parts, part_of = shared_pieces(self.regions, spans)
+        reuse(self.schedule.units, parts, part_of)
         offsets, self.arena_bytes = arena_plan(parts)
         self._offsets = {s: offsets[part_of[s]] for s in spans}
         for _, _, buffer, s in self._scalars:
