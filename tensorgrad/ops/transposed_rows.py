@@ -31,4 +31,4 @@ def _loops(xp: Any, x: Any, high: int) -> Any:
 
 
 #: Each row of ``x``, ``high`` times as many numbers, as the transpose of that matrix.
-TRANSPOSED_ROWS = Primitive("transposed_rows", _value, {"x": None}, loops=_loops)
+TRANSPOSED_ROWS = Primitive("transposed_rows", _value, {"x": None}, moves=True, loops=_loops)

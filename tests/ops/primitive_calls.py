@@ -22,6 +22,7 @@ from tensorgrad.observers import MODE, Observer, current_mode
 from tensorgrad.ops import (
     attention,
     convolution_pooling,
+    convolution_scaling,
     recurrence,
     recurrence_loops,
     tiled_pooling,
@@ -187,6 +188,11 @@ def _pooled_convolution() -> None:
     apply(
         convolution_pooling.CONVOLUTION_POOLED,
         (image, weight, None),
+        {"size": (4, 5), "padding": one, "positive": True, **rest},
+    )
+    apply(
+        convolution_scaling.CONVOLUTION_SCALED,
+        (image, weight, None, *[Tensor(rng.standard_normal(2)) for _ in range(3)], None),
         {"size": (4, 5), "padding": one, "positive": True, **rest},
     )
     apply(
