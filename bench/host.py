@@ -32,6 +32,8 @@ NAME = "host"
 TITLE = "what the host does in a step on a GPU, counted on the stand-in for CuPy"
 UNIT = "calls, launches, allocations or waits"
 EAGER, COMPILED = WHO = ("tensorgrad", "tensorgrad compiled")
+#: Whether nvmath-python is there, with its binding of cublasLt; of compiled steps it is not asked.
+LIBRARIES = {"": False, ", with cublasLt": True}
 NETWORK = "784-512-512-10"
 #: Steps before the one that is counted: a compiled one compares itself at the calls 2, 4 and 8.
 BEFORE = {EAGER: 2, COMPILED: 12}
@@ -39,7 +41,7 @@ _OURS = "tensorgrad"
 #: Python calls of an eager step in float32 when they were first counted, by the optimizer; they are
 #: to be a third of it.
 FIRST = {"momentum": 892, "Adam": 913}
-#: What an eager step may launch, and what a compiled one may.
+#: What an eager step may launch where cublasLt is, and how many graphs a compiled one may.
 LAUNCHES, GRAPHS = 12, 3
 
 
@@ -266,26 +268,29 @@ def run(contest: Contest) -> None:
         contest.report.skip("all: the emulator of kernels needs g++")
         return
     for contestant in contest.taking_part(EAGER, COMPILED):
-        for case, (optimizer, half) in CASES.items():
-            if contest.settings.case not in case:
-                continue
-            compiled = contestant == COMPILED
-            with rehearsal.installed() if compiled else standin().installed():
-                counter = counted(optimizer, half, compiled)
-            print(f"{case}, {contestant}\n{told(counter)}", flush=True)
-            for what, n in counter.total().figures().items():
-                contest.report.rows.append(Row(f"{case}: {what}", contestant, n, n))
-            _judge(contest, case, counter.total(), optimizer, half, compiled)
+        compiled = contestant == COMPILED
+        for name, (optimizer, half) in CASES.items():
+            for library, with_lt in LIBRARIES.items():
+                case = f"{name}{library}"
+                if contest.settings.case not in case or (with_lt and compiled):
+                    continue
+                with rehearsal.installed() if compiled else standin().installed(cublaslt=with_lt):
+                    counter = counted(optimizer, half, compiled)
+                print(f"{case}, {contestant}\n{told(counter)}", flush=True)
+                found = counter.total()
+                for what, n in found.figures().items():
+                    contest.report.rows.append(Row(f"{case}: {what}", contestant, n, n))
+                if compiled:
+                    _judge_compiled(contest, case, found)
+                elif not half:
+                    limit = FIRST[optimizer] / 3
+                    contest.report.judge(f"{case}, eager, Python calls", limit, found.python)
+                if with_lt and not half:
+                    contest.report.judge(f"{case}, eager, launches", LAUNCHES, found.launches)
 
 
-def _judge(
-    contest: Contest, case: str, found: Counts, optimizer: str, half: bool, compiled: bool
-) -> None:
+def _judge_compiled(contest: Contest, case: str, found: Counts) -> None:
     judge = contest.report.judge
-    if compiled:
-        judge(f"{case}, compiled, launches of graphs", GRAPHS, found.graphs)
-        judge(f"{case}, compiled, allocations", 0, found.allocations)
-        judge(f"{case}, compiled, waits", 0, found.waits)
-    elif not half:
-        judge(f"{case}, eager, Python calls", FIRST[optimizer] / 3, found.python)
-        judge(f"{case}, eager, launches", LAUNCHES, found.launches)
+    judge(f"{case}, compiled, launches of graphs", GRAPHS, found.graphs)
+    judge(f"{case}, compiled, allocations", 0, found.allocations)
+    judge(f"{case}, compiled, waits", 0, found.waits)

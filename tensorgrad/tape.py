@@ -420,6 +420,12 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
     tensors = bare = numbers = False
     arrays: list[Any] = []
     converts, promoted = op.promotion != "any", op.promoted
+    grad, observers = current_mode()
+    casts = bool(AUTOCASTS and op.autocast)
+    if casts and not observers and isinstance(inputs[0], Tensor):
+        if type(inputs[0].data) is ndarray:
+            return None
+        inputs, casts = [autocast_to(op.autocast, x) for x in inputs], False
     for x in inputs:
         if isinstance(x, Tensor):
             tensors = True
@@ -450,8 +456,7 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
     if not tensors:
         y = device.compute(op, arrays, attrs)
         return y if op.residual is None else y[0]
-    grad, observers = current_mode()
-    if observers or bare or (numbers and dtype in HALVES) or (AUTOCASTS and op.autocast):
+    if observers or bare or casts or (numbers and dtype in HALVES):
         return None
     try:
         y = device.compute(op, arrays, attrs)
