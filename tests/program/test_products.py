@@ -53,22 +53,28 @@ def test_products_are_exact_to_rounding(seed: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0)], ids=str)
 def test_any_vectors(width: int, transposed: tuple[int, int], tmp_path: Any) -> None:
+    """A product, and the same with a row added and with a matrix multiplied."""
     m, n, k = 45, 71, 300
     ta, tb = transposed
+    sizes = f"{m}, {n}, {k}, {ta}, {m if ta else k}, {tb}, {k if tb else n}, 24, 64"
     library = built(
         '#include "products.h"\n'
         "static char rows[1 << 18] __attribute__((aligned(64)));\n"
         "static char *memory(void) { return rows; }\n"
-        "void run(const float *a, const float *b, float *c) {\n"
+        "void run(const float *a, const float *b, const float *e, float *c) {\n"
         "    tg_link(0, 0, 0, memory);\n"
-        f"    tg_product({m}, {n}, {k}, {ta}, {m if ta else k}, {tb}, {k if tb else n}, 24, 64, "
-        "a, b, c, 0, 4);\n}\n",
+        f"    tg_product({sizes}, a, b, c, 0, 4);\n"
+        f"    tg_product_with({sizes}, 1, 0, a, b, e, c + {m * n}, 0, 4);\n"
+        f"    tg_product_with({sizes}, 2, {n}, a, b, e, c + {2 * m * n}, 0, 4);\n}}\n",
         width,
         tmp_path,
     )
     rng = np.random.default_rng(width)
-    a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
-    given = [x.astype(np.float32, order="F" if flag else "C") for x, flag in ((a, ta), (b, tb))]
-    c = np.full((m, n), 7, np.float32)
+    a, b, e = (rng.standard_normal(shape) for shape in ((m, k), (k, n), (m, n)))
+    given = [
+        x.astype(np.float32, order="F" if flag else "C") for x, flag in ((a, ta), (b, tb), (e, 0))
+    ]
+    c = np.full((3, m, n), 7, np.float32)
     library.run(*[ctypes.c_void_p(x.ctypes.data) for x in (*given, c)])
-    np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-4)
+    for found, wanted in zip(c, (a @ b, a @ b + e[0], a @ b * e), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-4)

@@ -116,16 +116,35 @@ TG void tg_add_tile(const int wide, long depth, const float *a, long across, lon
     }
 }
 
-/* c [TG_TILE][wide vectors] = a b, or is added to. */
-TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
-                    const float *b, long ldb, int adds, float *c, long ldc) {
+/* What sums are at last added to or multiplied with, at rows ``step`` apart: how is 1 or 2, or 0. */
+typedef struct {
+    int how;
+    const float *x;
+    long step;
+} tg_epilogue;
+
+/* c [TG_TILE][wide vectors] = a b, or is added to; then the epilogue. */
+TG void tg_sum_tile_with(const int wide, long depth, const float *a, long across, long along,
+                         const float *b, long ldb, int adds, float *c, long ldc, tg_epilogue e) {
     tg_vec sum[TG_TILE][2];
+    if (e.how && e.step)
+        for (long r = 0; r < TG_TILE; r++)
+            for (long v = 0; v < wide * TG_L; v += 16) __builtin_prefetch(e.x + r * e.step + v);
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
         TG_UNROLL for (int v = 0; v < wide; v++)
             sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
     tg_add_tile(wide, depth, a, across, along, b, ldb, sum);
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
-        TG_UNROLL for (int v = 0; v < wide; v++) tg_store(c + r * ldc + v * TG_L, sum[r][v]);
+        TG_UNROLL for (int v = 0; v < wide; v++) {
+            if (e.how == 1) sum[r][v] += tg_load(e.x + r * e.step + v * TG_L);
+            if (e.how == 2) sum[r][v] *= tg_load(e.x + r * e.step + v * TG_L);
+            tg_store(c + r * ldc + v * TG_L, sum[r][v]);
+        }
+}
+TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
+                    const float *b, long ldb, int adds, float *c, long ldc) {
+    const tg_epilogue none = {0};
+    tg_sum_tile_with(wide, depth, a, across, along, b, ldb, adds, c, ldc, none);
 }
 
 /* c [rows][columns] = a b, or is added to. b has whole vectors, and rows ldb apart. */
@@ -159,7 +178,8 @@ TG void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns
 
 /* Some rows, at most TG_TILE, and columns at the rim of C: added up in a tile beside it. */
 TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long across, long along,
-                   const float *panel, int adds, float *c, long ldc, float *beside) {
+                   const float *panel, int adds, float *c, long ldc, float *beside,
+                   tg_epilogue e) {
     float *of_a = beside + TG_TILE * TG_PANEL;
     for (long r = 0; r < TG_TILE; r++)
         for (long l = 0; l < depth; l++)
@@ -168,14 +188,18 @@ TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long acr
     for (long r = 0; r < rows; r++)
         for (long j = 0; j < columns; j++) {
             float x = beside[r * TG_PANEL + j];
-            c[r * ldc + j] = adds ? c[r * ldc + j] + x : x;
+            if (adds) x += c[r * ldc + j];
+            if (e.how == 1) x += e.x[r * e.step + j];
+            if (e.how == 2) x *= e.x[r * e.step + j];
+            c[r * ldc + j] = x;
         }
 }
 
-/* Parts of C [m, n] = op(A) op(B), row-major; op transposes where flagged. Parts are blocks of so
- * many rows and columns, by rows. */
-TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high, long wide,
-                   const float *A, const float *B, float *C, long begin, long end) {
+/* Parts of C [m, n] = op(A) op(B), row-major, plus or times E; op transposes where flagged. Parts
+ * are blocks of so many rows and columns, by rows. */
+TG void tg_product_with(long m, long n, long k, int ta, long lda, int tb, long ldb, long high,
+                        long wide, int how, long step, const float *A, const float *B,
+                        const float *E, float *C, long begin, long end) {
     const long across = ta ? 1 : lda, along = ta ? lda : 1, blocks = (n + wide - 1) / wide;
     float *panel = tg_rows(0), *beside = panel + TG_DEPTH * TG_PANEL;
     for (long t = begin; t < end; t++) {
@@ -189,14 +213,21 @@ TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, l
                 for (long i = top; i < bottom; i += TG_TILE) {
                     const float *a = A + i * across + l * along;
                     float *c = C + i * n + j;
+                    const int last = l + depth == k;
+                    const tg_epilogue e = {last ? how : 0, how ? E + i * step + j : 0, step};
                     if (i + TG_TILE <= bottom && columns == TG_PANEL)
-                        tg_sum_tile(2, depth, a, across, along, panel, TG_PANEL, l > 0, c, n);
+                        tg_sum_tile_with(2, depth, a, across, along, panel, TG_PANEL, l > 0, c, n,
+                                         e);
                     else
                         tg_sum_rim(tg_smaller(TG_TILE, bottom - i), columns, depth, a, across,
-                                   along, panel, l > 0, c, n, beside);
+                                   along, panel, l > 0, c, n, beside, e);
                 }
             }
         }
     }
+}
+TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high, long wide,
+                   const float *A, const float *B, float *C, long begin, long end) {
+    tg_product_with(m, n, k, ta, lda, tb, ldb, high, wide, 0, 0, A, B, 0, C, begin, end);
 }
 #endif

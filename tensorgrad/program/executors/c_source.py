@@ -1190,7 +1190,7 @@ def _product(op: Product) -> str:
     """The text of a single product."""
     if is_small(op):
         return _product_call(op)[0] + _unit(["@(P[0], P[1], P[2]);"])
-    if _is_tiled(op):
+    if is_tiled(op):
         return _tiled_product(op)
     _, m, k, n = product_of(op)
     (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
@@ -1209,7 +1209,7 @@ def _product(op: Product) -> str:
     return part + _unit([f"tg_parallel(@_part, P, {size}, {piece});"])
 
 
-def _is_tiled(op: Product) -> bool:
+def is_tiled(op: Product) -> bool:
     """Whether a product is left to the tiles of products.h: of larger ones BLAS packs more, and of
     fewer rows packing takes the time."""
     _, m, k, n = product_of(op)
@@ -1217,10 +1217,9 @@ def _is_tiled(op: Product) -> bool:
     return op.out.dtype == np.float32 and m >= 32 and n >= 16 and k >= 8 and largest <= _TILED
 
 
-def _tiled_product(op: Product) -> str:
-    """The text of a product whose parts are blocks of rows and columns."""
+def blocks_of(op: Product) -> tuple[int, int]:
+    """The rows and columns of a part of a product in tiles."""
     _, m, k, n = product_of(op)
-    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
     high, wide = min(256, -(-m // 8) * 8), -(-n // 32) * 32
     while (
         -(-m // high) * -(-n // wide) < _PARTS
@@ -1236,6 +1235,14 @@ def _tiled_product(op: Product) -> str:
             wide = -(-wide // 64) * 32
         else:
             high = -(-high // 16) * 8
+    return high, wide
+
+
+def _tiled_product(op: Product) -> str:
+    """The text of a product whose parts are blocks of rows and columns."""
+    _, m, k, n = product_of(op)
+    (ta, lda), (tb, ldb) = layout(op.a), layout(op.b)
+    high, wide = blocks_of(op)
     parts = -(-m // high) * -(-n // wide)
     sizes = f"{m}, {n}, {k}, {ta}, {lda}, {tb}, {ldb}, {high}, {wide}"
     text = '#include "products.h"\n' + _part(f"tg_product({sizes}, P[0], P[1], P[2], begin, end);")

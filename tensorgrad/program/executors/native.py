@@ -25,6 +25,7 @@ from tensorgrad.program.arena import (
 )
 from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import NONE_FOUND, build, compiler
+from tensorgrad.program.epilogues import with_epilogues
 from tensorgrad.program.executors import c_source, pieces
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
@@ -118,6 +119,7 @@ class NativeExecutor(ArenaExecutor):
         super().__init__(program, lowering.views, np)
         operations = placed(lowering.operations, self._seen)
         operations = with_packed_factors(operations, lowering.new)
+        operations = with_epilogues(operations, self._seen)
         self.schedule = Schedule(operations, self._seen)
         self._blas = blas()
         if self._blas is None and any(
