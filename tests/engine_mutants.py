@@ -47,6 +47,8 @@ SELECTIONS: dict[str, Selection] = {
     "trials": Selection("tests/program/test_rounding.py", 4),
     "fuse": Selection("tests/program/test_fuse.py", 9),
     "cuda": Selection("tests/program/test_cuda.py -k 'not compile'", 5),
+    "mixed devices": Selection("tests/test_cuda_path.py -k 'mixing or meet or second_device'", 3),
+    "graphs on a GPU": Selection("tests/test_cuda_path.py -k graphs_agree", 4),
     "side by side": Selection("tests/program/test_side_by_side.py", 6),
     # --- tests/program/test_mistakes.py in parts
     "keys": Selection(
@@ -1202,6 +1204,27 @@ MUTANTS: list[Mutant] = [
         'first = f"(blockIdx.y * {self.steps} + {step})" if self.chunks > 1 else step',
         "first = step",
         "cuda",
+    ),
+    Mutant(
+        "an entry with a kernel visited before its gradient is complete",
+        BACKWARD,
+        "            elif ahead is None and not self.heap:\n",
+        "            elif ahead is None:\n",
+        "graphs on a GPU",
+    ),
+    Mutant(
+        "gradients that are kept forgotten where there is a kernel",
+        BACKWARD,
+        '        if not getattr(node, "keeps_grad", False):\n            together',
+        "        if True:\n            together",
+        "graphs on a GPU",
+    ),
+    Mutant(
+        "arrays of another GPU taken for those of the current one",
+        TAPE,
+        "        elif a.data.device_id != number:\n            return None\n",
+        "",
+        "mixed devices",
     ),
     Mutant(
         "nests beside those that overwrite what they read",

@@ -320,6 +320,57 @@ def test_transfers_carry_gradients() -> None:
     assert there.to("cuda:0").to("cuda") is there
 
 
+def grown(seed: int, device: str) -> list[Array]:
+    """The gradients of a graph whose values are used more than once, by operations with kernels
+    and without; some of its values are kept, hooked, on another device, or differentiated twice."""
+    rng = np.random.default_rng(seed)
+    leaves = [
+        Tensor(rng.standard_normal((4, 4)), dtype="float32", device=device, requires_grad=True)
+        for _ in range(3)
+    ]
+    bias = Tensor(rng.standard_normal(4), dtype="float32", device=device, requires_grad=True)
+    pool: list[Tensor] = list(leaves)
+    steps: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda a, b: tg.relu(a) + b,
+        lambda a, b: tg.softmax(a, axis=1) * b,
+        lambda a, b: a @ b * 0.3,
+        lambda a, b: tg.bias_activation(a, bias, "tanh") - b,
+        lambda a, b: nn.functional.linear(a, b, bias) * 0.3,
+        lambda a, b: nn.functional.layer_norm(a, (4,), bias, bias) * b,
+        lambda a, b: a[1:3].sum() * b + a[:, [0, 2, 0, 1]],
+        lambda a, b: tg.gelu(a.T) + tg.gelu(a),
+    ]
+    kept = []
+    for k in range(9):
+        a, b = (pool[int(rng.integers(max(0, len(pool) - 5), len(pool)))] for _ in range(2))
+        y = steps[int(rng.integers(len(steps)))](a, b)
+        if k == 3:
+            y.register_hook(lambda g: g * 0.5)
+        if k == 5:
+            y = tg.tanh(y).retain_grad()
+            kept.append(y)
+        if k == 6 and device != "cpu":
+            y = y.to("cuda:1" if y.device == "cuda:0" else "cuda:0").to(y.device)
+        pool.append(y)
+    labels = Tensor(rng.integers(0, 4, 4), device=device)
+    loss = nn.functional.cross_entropy(sum(pool[3:], pool[0]), labels)
+    loss.backward(retain_graph=True)
+    if seed % 2:
+        loss.backward()  # added to the first
+    found = [host(x.grad).copy() for x in (*leaves, bias, *kept) if x.grad is not None]
+    found += [host(g) for g in tg.autograd.grad(tg.relu(pool[0] * leaves[0]).sum(), pool[0])]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_graphs_agree(seed: int, device: str) -> None:
+    on_gpu, on_cpu = grown(seed, device), grown(seed, "cpu")
+    for a, b in zip(on_gpu, on_cpu, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, float(np.abs(b).max())))
+    assert Tensor(0.0, device="cuda").device == "cuda:0"  # the current device is as it was
+
+
 def test_gradients_meet_on_the_device_of_the_tensor() -> None:
     """A tensor used on two devices: its gradients are added where it is."""
     x = Tensor([1.0, 2.0], device="cuda:1", requires_grad=True)
