@@ -35,7 +35,7 @@ def _taps(x: Any, windows: Windows) -> Iterator[Any]:
 
 def _largest_value(xp: Any, x: Any, windows: Windows) -> tuple[Any, Any]:
     """The largest element of each window, and its number: the first of equal ones, the last NaN."""
-    best, *others = _taps(x, windows)
+    best, *others = (t.copy() if xp is np else t for t in _taps(x, windows))  # side by side
     if not others:
         return best + 0, xp.zeros(best.shape, np.uint8)
     number: Any = np.uint8(0)
@@ -53,7 +53,7 @@ def _spread_value(xp: Any, g: Any, number: Any, size: tuple[int, ...], windows: 
     if last:  # channels are the innermost axis, and stay it
         order = (0, *range(2, g.ndim), 1)
         g, number = g.transpose(order), number.transpose(order)
-    if not whole:
+    if not whole or xp is np:  # loops over the elements of one window would be short
         d = xp.zeros((*g.shape[: -len(windows)], *size), g.dtype)
         for t, part in enumerate(_taps(d, windows)):
             part[...] = xp.where(number == t, g, 0)
