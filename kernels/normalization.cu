@@ -1,8 +1,8 @@
 // Layer norm and RMS norm along the rows of a matrix, and their gradients.
 //
-// The value has three kernels, by the length of the rows: `_short` for rows that some lanes of a
-// warp hold in registers, `_row` for those that a block holds, `_long` for any, by a block that
-// reads the row several times.
+// The value has kernels by the length of the rows: `_short` for rows that some lanes of a warp hold
+// in registers, `_row` for those that a block holds. Longer ones are read twice, in parts that a
+// block holds: by `_parts`, which leaves their means and squares, and by `_long`.
 //
 // The gradients are made in one pass, too: a block has many rows, and its threads, which meet the
 // same columns in each, add up in registers what these contribute to the gradients of weight and
@@ -83,36 +83,58 @@ __device__ __forceinline__ void value_held(const T* x, T* y, A* mean, A* scale, 
   }
 }
 
+// Of longer rows. A block holds a part, and leaves its mean and the sum of squared distances from that.
+template <bool centred, bool packed>
+__device__ __forceinline__ void value_parts(const T* x, Pair* found, index_t rows, index_t columns,
+                                            index_t parts) {
+  const Block team = this_block();
+  for (index_t at = blockIdx.x; at < rows * parts; at += gridDim.x) {
+    const Part part(columns, at % parts, parts);
+    const int n = int(part.columns);
+    A v[TILE];
+    load_tile<packed>(x + at / parts * columns + part.begin, n, team, A(0), v);
+    const A m = centred ? team.reduce<Sum>(tile_sum(v)) / A(n) : A(0);
+    const A squares = team.reduce<Sum>(tile_squares<packed>(v, n, team, m));
+    if (team.thread == 0) found[at] = {m, squares};
+  }
+}
+
+// Mean of the row and sum of squared distances from it (Chan, Golub and LeVeque, 1979).
+template <bool centred>
+__device__ __forceinline__ Pair joined_parts(const Pair* found, index_t columns, index_t parts) {
+  A mean = A(0), squares = A(0);
+  if (centred) {
+    for (index_t p = 0; p < parts; ++p) mean += found[p].first * A(Part(columns, p, parts).columns);
+    mean /= A(columns);
+  }
+  for (index_t p = 0; p < parts; ++p) {
+    squares += found[p].second;
+    if (centred) {
+      const A off = found[p].first - mean;
+      squares += off * off * A(Part(columns, p, parts).columns);
+    }
+  }
+  return {mean, squares};
+}
+
 template <bool centred, bool packed>
 __device__ __forceinline__ void value_long(const T* x, T* y, A* mean, A* scale, Parameters p,
-                                           A eps, index_t rows, index_t columns) {
+                                           A eps, const Pair* found, index_t rows, index_t columns,
+                                           index_t parts) {
   const Block team = this_block();
-  for (index_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const T* from = x + row * columns;
-    T* to = y + row * columns;
-    A sum = A(0);
-    if (centred)
-      tiles(columns, team.size, [&](index_t start, int n) {
-        A v[TILE];
-        load_tile<packed>(from + start, n, team, A(0), v);
-        sum += tile_sum(v);
-      });
-    const A m = centred ? team.reduce<Sum>(sum) / A(columns) : A(0);
-    A squares = A(0);
-    tiles(columns, team.size, [&](index_t start, int n) {
-      A v[TILE];
-      load_tile<packed>(from + start, n, team, A(0), v);
-      squares += tile_squares<packed>(v, n, team, m);
-    });
-    const A s = A(1) / sqrt(team.reduce<Sum>(squares) / A(columns) + eps);
-    tiles(columns, team.size, [&](index_t start, int n) {
-      A v[TILE];
-      load_tile<packed>(from + start, n, team, A(0), v);
-      finish<packed>(v, start, n, team, m, s, p);
-      store_tile<packed>(to + start, n, team, v);
-    });
-    if (team.thread == 0) {
-      if (centred) mean[row] = m;
+  for (index_t at = blockIdx.x; at < rows * parts; at += gridDim.x) {
+    const index_t row = at / parts;
+    const Part part(columns, at % parts, parts);
+    const int n = int(part.columns);
+    const index_t from = row * columns + part.begin;
+    A v[TILE];
+    load_tile<packed>(x + from, n, team, A(0), v);
+    const Pair all = joined_parts<centred>(found + row * parts, columns, parts);
+    const A s = A(1) / sqrt(all.second / A(columns) + eps);
+    finish<packed>(v, part.begin, n, team, all.first, s, p);
+    store_tile<packed>(y + from, n, team, v);
+    if (team.thread == 0 && part.begin == 0) {
+      if (centred) mean[row] = all.first;
       scale[row] = s;
     }
   }
@@ -345,14 +367,6 @@ __device__ __forceinline__ void forward_row(const T* x, T* y, A* mean, A* scale,
     else
       value_held<centred, false>(x, y, mean, scale, p, eps, row, columns, this_block(), true);
 }
-template <bool centred>
-__device__ __forceinline__ void forward_long(const T* x, T* y, A* mean, A* scale, Parameters p,
-                                             A eps, index_t rows, index_t columns, bool packed) {
-  if (packed)
-    value_long<centred, true>(x, y, mean, scale, p, eps, rows, columns);
-  else
-    value_long<centred, false>(x, y, mean, scale, p, eps, rows, columns);
-}
 #define KERNELS(name, centred)                                                                     \
 extern "C" __global__ void __launch_bounds__(256, 1)                                               \
 name##_forward_short(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,   \
@@ -367,10 +381,24 @@ name##_forward_row(const T* x, const T* weight, const T* bias, T* y, A* mean, A*
   forward_row<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0);                     \
 }                                                                                                  \
 extern "C" __global__ void __launch_bounds__(512, 1)                                               \
+name##_forward_parts(const T* x, A* found, int packed, index_t rows, index_t columns,              \
+    index_t parts) {                                                                               \
+  Pair* to = reinterpret_cast<Pair*>(found);                                                       \
+  if (packed)                                                                                      \
+    value_parts<centred, true>(x, to, rows, columns, parts);                                       \
+  else                                                                                             \
+    value_parts<centred, false>(x, to, rows, columns, parts);                                      \
+}                                                                                                  \
+extern "C" __global__ void __launch_bounds__(512, 1)                                               \
 name##_forward_long(const T* x, const T* weight, const T* bias, T* y, A* mean, A* scale, A eps,    \
-    int has_weight, int has_bias, int packed, index_t rows, index_t columns) {                     \
+    int has_weight, int has_bias, int packed, index_t rows, index_t columns, const A* found,       \
+    index_t parts) {                                                                               \
   const Parameters p = {weight, bias, has_weight != 0, has_bias != 0};                             \
-  forward_long<centred>(x, y, mean, scale, p, eps, rows, columns, packed != 0);                    \
+  const Pair* of = reinterpret_cast<const Pair*>(found);                                           \
+  if (packed)                                                                                      \
+    value_long<centred, true>(x, y, mean, scale, p, eps, of, rows, columns, parts);                \
+  else                                                                                             \
+    value_long<centred, false>(x, y, mean, scale, p, eps, of, rows, columns, parts);               \
 }                                                                                                  \
 extern "C" __global__ void __launch_bounds__(256, 1)                                               \
 name##_backward_short(const T* g, const T* x, const T* weight, const A* mean, const A* scale,      \

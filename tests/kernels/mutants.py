@@ -351,6 +351,24 @@ MUTANTS: list[Mutant] = [
         "load_tile<packed>(p.bias, n,",
     ),
     Mutant("mean left out", "normalization.cu", "z[k] = (z[k] - m) * s;", "z[k] = z[k] * s;"),
+    Mutant(
+        "dropped term",
+        "normalization.cu",
+        "squares += off * off * A(Part(columns, p, parts).columns);",
+        "squares += off * off;",
+    ),
+    Mutant(
+        "wrong weight",
+        "normalization.cu",
+        "mean += found[p].first * A(Part(columns, p, parts).columns);",
+        "mean += found[p].first * A(columns / parts);",
+    ),
+    Mutant(
+        "wrong start",
+        "normalization.cu",
+        "finish<packed>(v, part.begin, n,",
+        "finish<packed>(v, 0, n,",
+    ),
     Mutant("row counted twice", "normalization.cu", "    if (live) {\n", "    {\n"),
     Mutant("wrong factor", "normalization.cu", "? w[k] : held[k];", "? held[k] : w[k];"),
     Mutant(

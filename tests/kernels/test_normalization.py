@@ -84,6 +84,11 @@ def test_value_and_gradients(
         assert kinds == {"wide": 1}
     else:
         assert kinds == ({"row": 1} if shape[1] <= held else {"long": 1, "apply": 1})
+    values = {k.removeprefix(f"{name}_forward_") for k in cuda.launched if "forward" in k}
+    if shape[1] <= 2 * held:
+        assert values == {"short" if shape[1] <= held // 16 else "row"}
+    else:
+        assert values == {"parts", "long"}
     sums = {k: n for k, n in cuda.launched.items() if k.startswith("sum")}
     assert sums == {"sum_strips_of_two" if name == "layer_norm" else "sum_strips": 1}
 
@@ -112,7 +117,7 @@ def test_steps_through_the_grid(
 
 def test_large_mean_small_deviation(cuda: Cuda, rng: np.random.Generator) -> None:
     """Deviations are squared about the mean, and not subtracted from the mean of squares."""
-    for columns in (64, 500, 4200):
+    for columns in (64, 500, 9000):
         x = cuda.tensor(1000 + rng.normal(size=(3, columns)) * 0.01)
         y = functional.layer_norm(x, (columns,))
         z = exact("layer_norm", as_float64(x), np.ones(columns), np.ones(columns), 1e-5)[0]

@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulator import emulator
 from kernel_devices import FLOATS, Cuda, as_float64, assert_close
 
 import tensorgrad as tg
 from tensorgrad.backend.launch import common
 from tensorgrad.nn import functional
+
+
+@pytest.fixture(autouse=True)
+def _few_schedules(cuda: Cuda) -> None:
+    """Threads work alone in these kernels: two schedules tell what six would."""
+    if not cuda.real and emulator.schedule not in (0, 3):
+        pytest.skip("threads do not wait for each other")
+
 
 GATES = {"lstm": 4, "gru": 3}
 KINDS = ["lstm", "gru"]

@@ -19,12 +19,27 @@ from tensorgrad.backend.launch.common import (
     contiguous,
     fits,
     launch,
+    per_pack,
 )
 from tensorgrad.backend.launch.rows import by_rows, lanes_for, tile_of
 
 
 def _packed(columns: int, *arrays: Array) -> np.int32:
     return np.int32(aligned(columns, *arrays))
+
+
+def _long_value(xp: Any, name: str, x: Array, packed: np.int32, args: tuple[Any, ...]) -> None:
+    """Launch the two kernels for rows that no block holds."""
+    rows, columns = args[-2:]
+    pack = 32 * per_pack(x.dtype)
+    parts = -(-columns // (512 * tile_of(x.dtype)))
+    parts = -(-columns // (-(-columns // (parts * pack)) * pack))  # none is empty
+    found = xp.empty((rows, parts, 2), arithmetic(x.dtype))
+    grid = (blocks_for(rows * parts * THREADS),)
+    first = (x, found, packed, rows, columns, parts)
+    launch(xp, "normalization", f"{name}_parts", x.dtype, grid, *first, block=(512,))
+    more = (found, parts)
+    launch(xp, "normalization", f"{name}_long", x.dtype, grid, *args, *more, block=(512,))
 
 
 def _value(name: str) -> Callable[..., Any]:
@@ -40,12 +55,18 @@ def _value(name: str) -> Callable[..., Any]:
         wide = arithmetic(x.dtype)
         scale = xp.empty((*x.shape[:-1], 1), wide)
         center = xp.empty((*x.shape[:-1], 1), wide) if name == "layer_norm" else scale
-        by_rows(
-            xp, "normalization", f"{name}_forward", x.dtype, x.size // columns, columns,
+        rows, packed = x.size // columns, _packed(columns, x, w, b, y)
+        args = (
             x, w, b, y, center, scale, wide.type(eps), np.int32(weight is not None),
-            np.int32(bias is not None), _packed(columns, x, w, b, y), x.size // columns, columns,
-            one_tile="_row",
+            np.int32(bias is not None), packed, rows, columns,
         )  # fmt: skip
+        if columns <= 1024 * tile_of(x.dtype):
+            by_rows(
+                xp, "normalization", f"{name}_forward", x.dtype, rows, columns, *args,
+                one_tile="_row",
+            )  # fmt: skip
+        else:
+            _long_value(xp, f"{name}_forward", x, packed, args)
         return y, (center, scale) if name == "layer_norm" else scale
 
     return launcher
