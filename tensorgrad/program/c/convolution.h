@@ -710,6 +710,7 @@ TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, l
             const float *p = x + n * x_lie.image + r * c.stride[0] * x_lie.pitch;
             const float *q = y + n * y_lie.image + r * y_lie.pitch;
             for (long j = 0; j < c.y_size[1]; j++, p += c.stride[1] * x_lie.place, q += y_lie.place) {
+                __asm__("" : "+r"(p)); /* as in tg_conv_tap */
                 tg_vec f[4];
                 TG_UNROLL for (int k = 0; k < V; k++) {
                     f[k] = tg_load(q + k * TG_L);
