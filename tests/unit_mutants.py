@@ -279,4 +279,11 @@ MUTANTS: list[Mutant] = [
         "for (long n = 2; n < parts; n++) sum += tg_load(p + n * one);",
         "convolutions of programs",
     ),
+    Mutant(
+        "tiles between read what is no part of the image",
+        f"{_PROGRAM}/c/convolution.h",
+        "(last <= P || (tg_taps_within(a, c.x_size[1], P).first == 0 &&",
+        "(1 || (tg_taps_within(a, c.x_size[1], P).first == 0 &&",
+        "convolutions of programs",
+    ),
 ]

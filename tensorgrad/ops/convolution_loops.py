@@ -30,6 +30,8 @@ _PIECE = 1 << 17
 _POSITIONS = 1024
 _SUMS = 1 << 25
 _PARTS = 8
+# Positions of a row whose ends are tiles of their own, as in c/convolution.h.
+_SHORT = 32
 # Phases of a gradient with a stride that are written out.
 _PHASES = 16
 
@@ -159,7 +161,7 @@ def _plain_tile(lanes: int, c: _Convolution, bands: int) -> int:
     if c.keeps_weights and lanes == 16 and min(rows // bands, columns) >= 4:
         return 2 << 16 | 4 << 8 | 1  # the fewest sums of which none waits for itself
     stride = (1, 1) if c.transposed else c.stride
-    spares = c.inner > 1 and 1 < wide <= 5 and columns <= 20 and max(c.stride) == stride[1]
+    spares = c.inner > 1 and 1 < wide <= 5 and columns <= _SHORT and max(c.stride) == stride[1]
     first = [
         (k - 1) * d - p if c.transposed else p
         for k, d, p in zip(c.kernel, c.dilation, c.padding, strict=True)

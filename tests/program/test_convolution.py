@@ -341,6 +341,24 @@ def test_a_gradient_that_is_not_finite_spoils_weights_that_meet_zeros(bad: float
     )
 
 
+@pytest.mark.parametrize(
+    ("shapes", "options"),
+    [
+        ([(2, 17, 9, 30), (64, 17, 3, 4)], {"padding": (1, 9), "dilation": (1, 3)}),
+        ([(3, 16, 8, 32), (16, 16, 3, 3)], {"padding": 1}),
+        ([(2, 10, 11, 23), (40, 5, 3, 5)], {"padding": (2, 1), "groups": 2, "stride": (1, 2)}),
+    ],
+)
+def test_images_are_read_where_they_lie(shapes: list[Any], options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(len(options))
+    x, w = (rng.standard_normal(shape) for shape in shapes)
+    given = [np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1), w]
+    singles, step = tensors(given), step_of(2, options)
+    assert_exact(
+        Captured(step, singles)(*singles), step(*singles), step(*tensors(given, np.float64))
+    )
+
+
 @pytest.mark.parametrize("channels", [(40, 3, 5), (300, 20, 1), (3, 33, 200)])
 def test_many_taps_and_channels_are_packed_and_summed_in_pieces(channels: tuple[int, ...]) -> None:
     inner, outer, taps = channels

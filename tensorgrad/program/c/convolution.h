@@ -4,7 +4,8 @@
  * each tap and channel of the input, a vector of weights is multiplied with a number of each position.
  * Weights are packed as [group][block of 16 channels of the result][tap][channel of the input][16]. The
  * rows of an image that a band of the result needs lie, with zeros around them and channels last, in
- * the thread's own memory, unless they can be read where they are.
+ * the thread's own memory, unless they can be read where they are: no zeros are needed, or products
+ * with them are left out.
  *
  * Sizes are constants for the compiler. Those of tiles come for 16, 8 and 4 lanes, as
  * rows * 65536 + columns * 256 + vectors. */
@@ -15,6 +16,8 @@
 
 #define TG_ROLLED _Pragma("GCC unroll 1") /* compiling would take long */
 #define TG_SUMS 32 /* sums in registers, at most */
+/* Positions of a row whose ends are tiles of their own, at most; as in ops/convolution_loops.py. */
+#define TG_SHORT 32
 
 TG long tg_of_lanes(long wide, long middle, long narrow) {
     return TG_L == 16 ? wide : TG_L == 8 ? middle : narrow;
@@ -150,6 +153,23 @@ TG int tg_inside(const tg_conv c) {
            tg_inside_axis(c, 1);
 }
 
+/* Whether products with zeros beside rows are left out: the first and the last tile of a row are then
+ * compiled apart. In long rows there are few such products. */
+TG int tg_spares(const tg_conv c, const tg_axis columns) {
+    return c.in > 1 && columns.taps > 1 && columns.taps <= 5 && columns.count <= TG_SHORT;
+}
+
+/* Whether tiles leave out all products with zeros, so that a convolution reads the image where it lies:
+ * tiles of one row, and between the first and the last tile of a row no tap is outside. */
+TG int tg_needs_no_zeros(const tg_conv c) {
+    const tg_axis a = tg_axis_of(c, 1, 0);
+    const long P = tg_least(c.tile >> 8 & 255, a.count), last = a.count - P;
+    const int plain = !c.pooled && !(c.transposed && c.stride[0] * c.stride[1] > 1);
+    return plain && c.x_channel == 1 && c.tile >> 16 == 1 && tg_spares(c, a) &&
+           (last <= P || (tg_taps_within(a, c.x_size[1], P).first == 0 &&
+                          tg_taps_within(a, c.x_size[1], last + P - 2).end == a.taps));
+}
+
 /* `count` positions of an image's row, channels last. */
 TG void tg_copy_positions(float *to, const float *x, long count, long channels, long channel,
                           long step) {
@@ -269,12 +289,6 @@ TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long
                     f[k] * (c.depthwise ? tg_load(at + k * TG_L) : tg_splat(*at));
         }
     }
-}
-
-/* Whether products with zeros beside rows are left out: the first and the last tile of a row are then
- * compiled apart. In long rows there are few such products. As in ops/convolution_loops.py. */
-TG int tg_spares(const tg_conv c, const tg_axis columns) {
-    return c.in > 1 && columns.taps > 1 && columns.taps <= 5 && columns.count <= 20;
 }
 
 /* Whether the weights of all taps stay in registers, beside few sums: of one channel each number of the
@@ -603,7 +617,8 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, const
                           const float *added, float *y, uint8_t *number, long begin, long end) {
     const long one = c.pooled ? 2 : 1, made = c.y_size[0] / one * (c.y_size[1] / one) * c.groups * c.out;
     const long channels = tg_channels(c), count = tg_count(c, 0);
-    const long columns = tg_extent(c, 1, tg_count(c, 1)), inside = tg_inside(c);
+    const long columns = tg_extent(c, 1, tg_count(c, 1));
+    const int inside = tg_inside(c) || (tg_needs_no_zeros(c));
     const long pitch = inside ? c.x_step[0] : columns * channels;
     const long place = inside ? c.x_step[1] : channels, channel = inside ? c.x_channel : 1;
     const long taps = c.kernel[0] * c.kernel[1], blocks = c.groups * tg_blocks(c.out);
