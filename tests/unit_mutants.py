@@ -54,6 +54,20 @@ MUTANTS: list[Mutant] = [
         "fusion",
     ),
     Mutant(
+        "the last of equal elements of an array",
+        "tensorgrad/ops/tiled_pooling.py",
+        "better = (part > best) | (part != part)",
+        "better = (part >= best) | (part != part)",
+        "fusion",
+    ),
+    Mutant(
+        "NaN is no maximum of an array",
+        "tensorgrad/ops/tiled_pooling.py",
+        "better = (part > best) | (part != part)",
+        "better = part > best",
+        "fusion",
+    ),
+    Mutant(
         "sums of what was spread over other axes",
         f"{_PROGRAM}/fusion.py",
         "if tiled <= summed else i",

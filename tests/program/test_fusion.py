@@ -13,6 +13,8 @@ from program.executors import EVERY_EXECUTOR
 import tensorgrad as tg
 from tensorgrad import Tensor, nn
 from tensorgrad.nn import functional
+from tensorgrad.ops import tiled_pooling
+from tensorgrad.ops.windows import Window
 from tensorgrad.program.passes import simplified
 
 Array = np.ndarray[Any, Any]
@@ -196,3 +198,33 @@ def test_the_largest_is_found_again_where_last_bits_are_moved(rng: Any) -> None:
         for a, b in zip(found, step(Tensor(x, requires_grad=True)), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
     assert not run.dropped
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "float16", "bfloat16", "int32", "int64", "uint8"]
+)
+def test_tiles_of_arrays_are_picked_to_the_bit(dtype: str, rng: np.random.Generator) -> None:
+    """As ``np.where`` picks them: NaN, negative zeros and equal elements in any layout."""
+    windows = (Window(7, 2, 2, 0, 1, 3), Window(9, 3, 3, 0, 1, 3))
+    x = np.round(rng.standard_normal((3, 4, 7, 9)) * 2).astype(np.dtype(dtype))
+    if x.dtype.kind in "fV":
+        x.reshape(-1)[rng.integers(0, x.size, 30)] = np.nan
+        x.reshape(-1)[rng.integers(0, x.size, 30)] = -0.0
+    for array in (x, np.asfortranarray(x), x.transpose(0, 3, 2, 1).copy().transpose(0, 3, 2, 1)):
+        best, *others = tiled_pooling._taps(array, windows)
+        number = np.zeros(best.shape, np.uint8)
+        with np.errstate(invalid="ignore"):
+            largest, found = tiled_pooling._largest_value(np, array, windows)
+            for t, part in enumerate(others, 1):
+                better = (part > best) | (part != part)
+                best, number = np.where(better, part, best), np.where(better, np.uint8(t), number)
+        assert (largest.dtype, found.dtype) == (x.dtype, np.uint8)
+        assert largest.tobytes() == best.tobytes()
+        assert found.tobytes() == number.tobytes()
+        g = np.asfortranarray(best)
+        whole = np.zeros(x.shape, x.dtype)
+        for t, part in enumerate(tiled_pooling._taps(whole, windows)):
+            part[...] = np.where(number == t, g, np.zeros((), x.dtype))
+        spread = tiled_pooling._spread_value(np, g, number, (7, 9), windows)
+        assert spread.dtype == x.dtype
+        assert spread.tobytes() == whole.tobytes()
