@@ -115,6 +115,20 @@ def test_streams_have_workspaces_of_their_own() -> None:
     assert len(made._workspaces) == 4
 
 
+def test_a_library_that_is_not_found_is_done_without() -> None:
+    cublaslt.absent.append("libcublasLt.so is not there")
+    try:
+        with cupy_standin.installed(cublaslt=True):
+            assert not tg.backend.cuda_backend().epilogues
+            layer = nn.Sequential(nn.Linear(4, 3, device="cuda"), nn.ReLU())
+            log.clear()
+            layer(tg.ones((2, 4), device="cuda"))
+            assert "gemm" in log.names
+            assert not any(name.startswith("matmul_") for name in log.names)
+    finally:
+        cublaslt.absent.clear()
+
+
 def test_without_the_binding_there_is_none() -> None:
     with cupy_standin.installed():
         assert not epilogues.available(cupy_standin.MODULE)
@@ -230,6 +244,24 @@ def test_second_gradients_and_programs_go_by_the_rules() -> None:
             ends.append([host(g) for g in tg.autograd.grad(total, (x, w, b))])
         for one, other in zip(*ends, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias", "both"])
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.GELU("tanh")], ids=["relu", "gelu"])
+def test_layers_of_which_parts_are_frozen(activation: Any, frozen: str) -> None:
+    cpu, gpu = networks(tg.float32, (5, 16, 16, 3), activation)
+    x = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    ends = []
+    for model, device in ((cpu, "cpu"), (gpu, "cuda")):
+        middle: Any = model[2]
+        middle.weight.requires_grad = frozen == "bias"
+        middle.bias.requires_grad = frozen == "weight"
+        model(tg.tensor(x, device=device)).square().sum().backward()
+        ends.append([p.grad for p in model.parameters()])
+    for one, other in zip(*ends, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(host(one), host(other), rtol=1e-4, atol=1e-5)
 
 
 def test_autocast_keeps_16_bits_from_layer_to_layer() -> None:

@@ -172,3 +172,34 @@ def test_tf32_is_what_was_asked_for() -> None:
         assert abs((y @ y).cpu().numpy() - exact).max() > 10 * error
     finally:
         tg.set_float32_matmul_precision(before)
+
+
+# --- products with epilogues ----------------------------------------------------------------------
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [tg.float32, tg.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["relu", "gelu_tanh"])
+def test_epilogues_of_products(name: str, dtype: Any) -> None:
+    """cublasLt itself, where it is installed: two layers forward and backward beside the CPU."""
+    if not cuda_backend().epilogues:
+        pytest.skip("nvmath-python is not installed")
+    draw = np.random.default_rng(0)
+    shapes = ((64, 50), (160, 50), (160,), (248, 160), (248,))
+    arrays = [draw.normal(size=shape) / 8 for shape in shapes]
+    ends = []
+    for device in ("cpu", "cuda"):
+        x, w1, b1, w2, b2 = (
+            tg.Tensor(a, dtype=dtype, device=device, requires_grad=True) for a in arrays
+        )
+        y = tg.linear_activation(tg.linear_activation(x, w1, b1, name), w2, b2, name)
+        y.square().sum().backward()
+        ends.append([y, *[t.grad for t in (x, w1, b1, w2, b2)]])
+    tolerance = 1e-4 if dtype == tg.float32 else 5e-2
+    for one, other in zip(*ends, strict=True):
+        assert one is not None
+        assert other is not None
+        wanted = one.detach().numpy().astype(np.float64)
+        found = other.detach().cpu().numpy().astype(np.float64)
+        scale = max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale)

@@ -34,8 +34,8 @@ class MatmulDescAttribute(enum.IntEnum):
     TRANSB = 4
     EPILOGUE = 7
     BIAS_POINTER = 8
-    EPILOGUE_AUX_POINTER = 10
-    EPILOGUE_AUX_LD = 11
+    EPILOGUE_AUX_POINTER = 11
+    EPILOGUE_AUX_LD = 12
 
 
 class MatmulPreferenceAttribute(enum.IntEnum):
@@ -97,7 +97,13 @@ def _made(value: Any) -> int:
     return handle
 
 
+#: Why the library cannot be loaded; tests put a text here.
+absent: list[str] = []
+
+
 def create() -> int:
+    if absent:
+        raise RuntimeError(absent[0])
     return _made("handle")
 
 

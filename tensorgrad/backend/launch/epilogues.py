@@ -203,15 +203,19 @@ def _binding(xp: Any) -> Any:
 
 
 def available(xp: Any) -> bool:
-    """Whether the binding is installed."""
-    return _binding(xp) is not None
+    """Whether the binding is installed and finds the library, on the current device."""
+    return _binding(xp) is not None and _on(xp, xp.cuda.runtime.getDevice()) is not None
 
 
 def of(xp: Any, array: Array) -> CublasLt | None:
     """cublasLt for products of ``array``, on its device; ``None`` where it is not to be used."""
     if _binding(xp) is None or array.dtype == float64 or array.dtype not in CUDA_TYPES:
         return None
-    key = xp, array.data.device_id
+    return _on(xp, array.data.device_id)
+
+
+def _on(xp: Any, device: int) -> CublasLt | None:
+    key = xp, device
     if key not in _MADE:
         try:
             _MADE[key] = CublasLt(xp, _binding(xp))
