@@ -211,7 +211,9 @@ def of(xp: Any, array: Array) -> CublasLt | None:
     """cublasLt for products of ``array``, on its device; ``None`` where it is not to be used."""
     if _binding(xp) is None or array.dtype == float64 or array.dtype not in CUDA_TYPES:
         return None
-    return _on(xp, array.data.device_id)
+    device = array.data.device_id
+    found = _MADE.get((xp, device))
+    return _on(xp, device) if found is None else found
 
 
 def _on(xp: Any, device: int) -> CublasLt | None:
