@@ -170,6 +170,11 @@ TG int tg_needs_no_zeros(const tg_conv c) {
                           tg_taps_within(a, c.x_size[1], last + P - 2).end == a.taps));
 }
 
+/* Ask the second cache for an image that is next, while the first one is full of this. */
+TG void tg_ask_second(const void *from, long bytes) {
+    for (long i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)from + i, 0, 2);
+}
+
 /* `count` positions of an image's row, channels last. */
 TG void tg_copy_positions(float *to, const float *x, long count, long channels, long channel,
                           long step) {
@@ -1249,6 +1254,12 @@ TG void tg_convolution_pooled_gradients(
         for (long n = part * images / parts; n < (part + 1) * images / parts; n++) {
             float *to = dx + n * x_rows * x_columns * in;
             memset(made, 0, 4 * (out + in));
+            if (n + 1 < images) {
+                tg_ask_second(x + (n + 1) * x_image, 4 * x_rows * x_columns * in);
+                tg_ask_second(g + (n + 1) * g_image, 4 * pools);
+                tg_ask_second(y + (n + 1) * pools, 4 * pools);
+                tg_ask_second(number + (n + 1) * pools, pools);
+            }
             tg_copy_box(box, x + n * x_image, x_size, in, x_channel, x_step, -padding_rows, c.box[0],
                         -padding_columns, c.box[1]);
             tg_pooled_gradient(c, g + n * g_image, g_channel, g_step, y + n * pools, own, made);
