@@ -1,5 +1,7 @@
 """Whole training steps of the layers of ``layers``, compiled: against the best that peers can do.
 
+Of one network the loss alone is computed, besides, as in evaluation.
+
 PyTorch runs with its fused optimizers, in both layouts of memory and compiled; all peers keep what
 they free, so that no page of memory is asked for twice (see ``TUNED``).
 """
@@ -24,6 +26,7 @@ from bench.training.layered import (
     EMBEDDING,
     GPT,
     GRU,
+    INFERENCE,
     LSTM,
     RESNET,
     SPARSE,
@@ -48,6 +51,7 @@ ENVIRONMENTS = dict.fromkeys(PEERS, TUNED)
 BARS: dict[str, list[tuple[float, tuple[str, ...]]]] = {
     CONVNET: [(0.25, PEERS)],
     RESNET: [(0.6, PEERS)],
+    INFERENCE: [(1.0, PEERS)],
     LSTM: [(0.6, PEERS)],
     GRU: [(0.6, PEERS)],
     CELL: [(1.0, ("torch",))],
@@ -57,7 +61,9 @@ BARS: dict[str, list[tuple[float, tuple[str, ...]]]] = {
     SPARSE: [(0.15, ("torch",))],
 }
 #: Those with images, which alone have channels.
-IMAGES = (CONVNET, RESNET)
+IMAGES = (CONVNET, RESNET, INFERENCE)
+#: Those of which JAX has no step, or which PyTorch does not compile.
+WITHOUT = {INFERENCE: ("jax",), SPARSE: ("jax", "torch compiled")}
 #: Whose memory is measured, ours first.
 MEASURED = (OURS, "torch")
 
@@ -144,7 +150,7 @@ def run(contest: Contest) -> None:
             name
             for name in who
             if (name != "torch channels last" or case in IMAGES)
-            and (name not in ("jax", "torch compiled") or case != SPARSE)
+            and name not in WITHOUT.get(case, ())
         ]
         times = contest.compare(
             {(case, name): Job(__name__, name, (case,)) for name in takes},

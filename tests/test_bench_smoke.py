@@ -156,6 +156,11 @@ def test_networks_of_layers_are_trained(name: str) -> None:
     assert last < first
 
 
+def test_a_network_is_evaluated_without_being_changed() -> None:
+    step = layered.training_step("tensorgrad", layered.INFERENCE)
+    assert step().item() == step().item()
+
+
 def test_the_best_peer_is_the_one_with_the_least_median() -> None:
     contest = Contest(Settings(), Report("name", "title", "unit"))
     times = {"tensorgrad compiled": [1.0, 1.0], "torch": [9.0, 9.0], "jax": [4.0, 4.0]}

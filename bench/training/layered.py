@@ -1,5 +1,7 @@
 """Networks of the layers that people train, and a training step of each, here and in PyTorch.
 
+One is evaluated besides: then a step is the loss alone, with batch norms by running statistics.
+
 A model is written once: the layers have the same names in both.
 """
 
@@ -23,13 +25,13 @@ class Case(NamedTuple):
 
     model: from a framework to a module, and to the function that makes the output of the input.
     batch: draws input and target; targets that are integers are classes.
-    optimizer: its name in ``optim``, and its options.
+    optimizer: its name in ``optim``, and its options; ``None`` where nothing is trained.
     sparse: whether gradients are.
     """
 
     model: Callable[[Any], tuple[Any, Forward]]
     batch: Callable[[np.random.Generator], tuple[Array, Array]]
-    optimizer: tuple[str, dict[str, float]]
+    optimizer: tuple[str, dict[str, float]] | None
     sparse: bool = False
 
 
@@ -180,6 +182,7 @@ def _embedding_case(sparse: bool) -> Case:
 
 CONVNET = "ConvNet 1-16-32, 64 x 28 x 28, Adam"
 RESNET = "ResNet-20, 32 x 3 x 32 x 32, momentum"
+INFERENCE = "ResNet-20 evaluated, 32 x 3 x 32 x 32"
 LSTM, GRU = (f"{kind} 64-128, batch 32, 50 steps, SGD" for kind in ("LSTM", "GRU"))
 CELL = "LSTM cell in a Python loop, the same sizes"
 BLOCK = "transformer block, 8 x 64 x 128, 4 heads, AdamW"
@@ -197,6 +200,9 @@ CASES = {
         _residual,
         lambda draw: (_real(draw, 32, 3, 32, 32), draw.integers(0, 10, 32)),
         ("SGD", {"lr": 0.01, "momentum": MOMENTUM}),
+    ),
+    INFERENCE: Case(
+        _residual, lambda draw: (_real(draw, 32, 3, 32, 32), draw.integers(0, 10, 32)), None
     ),
     LSTM: _recurrent_case("LSTM"),
     GRU: _recurrent_case("GRU"),
@@ -255,6 +261,9 @@ def training_step(contestant: str, name: str, fused: bool | None = None) -> Call
     labelled = "int" in str(target.dtype)
     functional = framework.nn.functional
     criterion = functional.cross_entropy if labelled else functional.mse_loss
+    if case.optimizer is None:
+        module.eval()
+        return _evaluation(framework, how, lambda: criterion(output(x), target))
     kind, options = case.optimizer[0], dict[str, Any](case.optimizer[1])
     if framework_name == "torch" and not case.sparse:
         options["fused"] = fused
@@ -277,3 +286,15 @@ def training_step(contestant: str, name: str, fused: bool | None = None) -> Call
 
     call = framework.compile(step) if contestant == "tensorgrad compiled" else step
     return partial(call, x, target)
+
+
+def _evaluation(framework: Any, how: str, loss: Callable[[], Any]) -> Callable[[], Any]:
+    """A call that returns the loss, and keeps nothing for gradients."""
+    if how == "compiled":
+        loss = framework.compile(loss)
+
+    def step() -> Any:
+        with framework.no_grad():
+            return loss()
+
+    return step

@@ -163,6 +163,7 @@ def training_step(name: str) -> Callable[[], Any]:
     case, draw = layered.CASES[name], np.random.default_rng(0)
     values: Any = [jnp.asarray(a) for a in layered.parameters(case.model(tg)[0], draw)]
     x, target = (jnp.asarray(a) for a in case.batch(draw))
+    assert case.optimizer is not None
     kind, options = case.optimizer
     zeros: Any = [jnp.zeros_like(a) for a in values]
     update: Any
