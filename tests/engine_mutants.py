@@ -6,6 +6,7 @@ import attention_mutants
 import convolution_mutants
 import library_mutants
 import pooling_mutants
+import product_mutants
 import recurrence_mutants
 import unit_mutants
 from mutation import Mutant, Selection
@@ -97,6 +98,7 @@ SELECTIONS: dict[str, Selection] = {
     **recurrence_mutants.SELECTIONS,
     **unit_mutants.SELECTIONS,
     **pooling_mutants.SELECTIONS,
+    **product_mutants.SELECTIONS,
 }
 
 TAPE, BACKWARD = "tensorgrad/tape.py", "tensorgrad/backward.py"
@@ -1253,4 +1255,5 @@ MUTANTS: list[Mutant] = [
     *recurrence_mutants.MUTANTS,
     *unit_mutants.MUTANTS,
     *pooling_mutants.MUTANTS,
+    *product_mutants.MUTANTS,
 ]

@@ -229,7 +229,29 @@ def test_gradients_that_others_add_to_are_made_first() -> None:
         np.testing.assert_allclose(a, c, rtol=2e-4, atol=1e-3)
 
 
-def test_second_gradients_and_programs_go_by_the_rules() -> None:
+@pytest.mark.parametrize("order", ["before", "after", "both"])
+def test_branches_are_added_to_a_product_to_come(order: str) -> None:
+    """Gradients that arrive before that of the layer, after it, and on both sides of it."""
+    w = np.random.default_rng(5).normal(size=(3, 8, 8)).astype(np.float32)
+    ends = []
+    for device in ("cpu", "cuda"):
+        ws = [tg.tensor(x, device=device, requires_grad=True) for x in w]
+        b = tg.ones(8, device=device, requires_grad=True)
+        h = tg.linear_activation(tg.ones((4, 8), device=device), ws[0], b, "relu")
+        early = tg.tanh(h)  # its gradient comes after the layer's
+        k = tg.linear_activation(h, ws[1], b, "relu")
+        y = nn.functional.linear(k, ws[2], b)
+        if order != "before":
+            y = y + early
+        if order != "after":
+            y = y + tg.sin(h)
+        y.square().sum().backward()
+        ends.append([host(t.grad) for t in (*ws, b)])
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-3)
+
+
+def test_second_gradients_go_by_the_rules() -> None:
     draw = np.random.default_rng(4)
     arrays = [draw.normal(size=s) for s in ((3, 4), (8, 4), (8,))]
     for name in ("relu", "gelu_tanh"):
