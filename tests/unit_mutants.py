@@ -127,8 +127,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a quarter of the products of what is not finite",
         f"{_PROGRAM}/c/convolution.h",
-        "if (!weights_finite || !tg_all_finite(box, size)) {",
-        "if (0) {",
+        "if (weights_finite && tg_all_finite(box, size)) {",
+        "if (1) {",
         "convolutions of programs",
     ),
     Mutant(
