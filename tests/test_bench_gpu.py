@@ -26,6 +26,7 @@ from bench.gpu.results import Results, load
 from bench.gpu.stages import STAGES, USUAL
 from bench.machine import ROOT
 from tensorgrad.backend import cuda_is_available, kernels
+from tensorgrad.backend.launch import bias_activation, common, rows
 from tensorgrad.program.executors import cuda_source
 
 N = 1 << 12
@@ -57,17 +58,26 @@ def test_every_case_is_one_pass(name: str) -> None:
     case.run()
     most = {"take rows int32 backward": 7, "take rows int64 backward": 6, "clip_grad_norm_": 3}
     most |= dict.fromkeys(set(stage_bandwidth.UPDATES) - {"clip_grad_norm_"}, 1)
+    most |= {"lstm forward": 8, "gru forward": 8, "lstm backward": 16, "gru backward": 16}
     assert 1 <= cupy_standin.log.launches <= most.get(name, 4)
     assert not cupy_standin.log.syncs
 
 
 @pytest.mark.usefixtures("counted")
-def test_every_kernel_has_a_case() -> None:
+def test_every_kernel_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
-    for name in stage_bandwidth.NAMES:
-        launched.taken()
-        stage_bandwidth.case(name, N, parameters=3).run()
+    launched.taken()
+    for large in (False, True):
+        if large:  # the kernels for more rows
+            monkeypatch.setattr(rows, "_ENOUGH_ROWS", 2)
+            monkeypatch.setattr(bias_activation, "FEW_ROWS", 1)
+            common.forget_plans()
+        for name in stage_bandwidth.NAMES:
+            if not large or name.startswith(("softmax", "log_softmax", "linear", "cross")):
+                n = 8 * N if large and "cross_entropy 128" in name else N
+                stage_bandwidth.case(name, n, parameters=3).run()
         seen.update(label.partition(" ")[0] for label in launched.taken())
+    common.forget_plans()
     names = {f"{f}/{name}" for f in kernels.families() for name in kernels.kernel_names(f)}
     assert seen == names
 

@@ -25,8 +25,8 @@ ACTIVATIONS: dict[str, Callable[[tg.Tensor], tg.Tensor]] = {
     "elu": tg.elu, "gelu": tg.gelu, "gelu_tanh": partial(tg.gelu, approximate="tanh"),
     "silu": tg.silu, "softplus": tg.softplus,
 }  # fmt: skip
-#: rows by several to a warp, by a block each, and tile by tile
-WIDTHS = (128, 1024, 8192)
+#: rows by several to a warp, by a block each, with one tile to a thread and with several
+WIDTHS = (128, 1024, 8192, 16384)
 UPDATES = ("SGD momentum", "Adam", "AdamW", "clip_grad_norm_", "clip_grad_value_")
 
 
@@ -90,9 +90,54 @@ def _with_bias(name: str, s: _Sizes, backward: bool) -> Case:
     return _case(backward, function, (x, bias), g, 2 * size, 3 * size)
 
 
+def _linear(s: _Sizes, backward: bool) -> Case:
+    """A product of few features that is added to its bias; and the gradient of that alone."""
+    rows = max(2, s.n // 1024)
+    x, w = s.tensor(rows, 8), s.tensor(1024, 8)
+    bias, size = s.tensor(1024, requires_grad=True), rows * 1024 * s.item
+    function = partial(functional.linear, x, w, bias)
+    return _case(backward, function, (bias,), s.tensor(rows, 1024), 3 * size, size)
+
+
 def _rows(function: Any, columns: int, s: _Sizes, backward: bool) -> Case:
     x, g, size = s.matrix(columns)
     return _case(backward, lambda: function(x), (x,), g, 2 * size, 3 * size)
+
+
+def _few_rows(function: Any, s: _Sizes, backward: bool) -> Case:
+    """Of 64 long rows, which are read twice."""
+    return _rows(function, max(s.n // 64, 1 << 14), s, backward)
+
+
+def _pool(function: Any, s: _Sizes, backward: bool) -> Case:
+    """Of windows of 2 x 2; a maximum's gradient reads input and result besides."""
+    planes = max(1, s.n // 1024)
+    x = s.tensor(1, planes, 32, 32, requires_grad=True)
+    g, size = s.tensor(1, planes, 16, 16), planes * 1024 * s.item
+    more = 5 * size // 4 if function is functional.max_pool2d else 0
+    return _case(backward, lambda: function(x, 2), (x,), g, 5 * size // 4, 5 * size // 4 + more)
+
+
+def _places(s: _Sizes, backward: bool) -> Case:
+    """Where the largest elements are, besides these."""
+    planes = max(1, s.n // 1024)
+    x, n = s.tensor(1, planes, 32, 32), planes * 1024
+    moved = (2 * n + n // 2) * s.item + 8 * n // 4
+    return Case(tg.no_grad()(lambda: functional.max_pool2d(x, 2, return_indices=True)), moved)
+
+
+def _recurrent(kind: str, s: _Sizes, backward: bool) -> Case:
+    """Two steps of 64 units, with their products, whose operands count as they are read."""
+    gates = 4 if kind == "lstm" else 3
+    batch = max(2, s.n // 128)
+    x = s.tensor(2, batch, 64, requires_grad=True)
+    w_ih, w_hh = (s.tensor(64 * gates, 64, requires_grad=True) for _ in range(2))
+    size = 2 * batch * 64 * s.item
+    function = getattr(functional, kind)
+    return _case(
+        backward, lambda: function(x, w_ih, w_hh)[0], (x, w_ih, w_hh), s.tensor(2, batch, 64),
+        (5 * gates + 5) * size, (5 * gates + 9) * size,
+    )  # fmt: skip
 
 
 def _norm(name: str, columns: int, s: _Sizes, backward: bool) -> Case:
@@ -163,10 +208,18 @@ def _makers() -> dict[str, tuple[_Maker, bool]]:
         both(f"log_softmax {columns}", partial(_rows, tg.log_softmax, columns))
         both(f"layer_norm {columns}", partial(_norm, "layer_norm", columns))
         both(f"rms_norm {columns}", partial(_norm, "rms_norm", columns))
-        if columns < WIDTHS[-1]:
+        if columns < 8192:
             for labels in ("int32", "int64"):
                 maker = partial(_cross_entropy, columns, labels)
                 both(f"cross_entropy {columns} {labels}", maker)
+    both("linear", _linear)
+    both("softmax of few rows", partial(_few_rows, tg.softmax))
+    both("log_softmax of few rows", partial(_few_rows, tg.log_softmax))
+    both("max_pool2d", partial(_pool, functional.max_pool2d))
+    both("avg_pool2d", partial(_pool, functional.avg_pool2d))
+    found["max_pool2d places"] = _places, False
+    for kind in ("lstm", "gru"):
+        both(kind, partial(_recurrent, kind))
     both("dropout", _dropout)
     for indices in ("int32", "int64"):
         both(f"take rows {indices}", partial(_taken, indices))
