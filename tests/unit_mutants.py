@@ -16,8 +16,7 @@ SELECTIONS: dict[str, Selection] = {
     "functions of programs": Selection("tests/program/test_math.py -k 'gelu'", 2),
     "flattening": Selection("tests/program/test_flattening.py", 4),
     "borders of convolutions": Selection(
-        "tests/program/test_convolution.py "
-        "-k 'lie or gradient_that or pieces or (spreads and nan)'",
+        "tests/program/test_convolution.py -k 'lie or gradient_that or pieces or weight_that'",
         20,
     ),
     "scaled convolutions": Selection("tests/program/test_convolution_scaling.py", 12),
@@ -216,10 +215,10 @@ MUTANTS: list[Mutant] = [
         "borders of convolutions",
     ),
     Mutant(
-        "taps of the last position left out as those of the first",
+        "of taps that all positions meet the first alone",
         f"{_PROGRAM}/c/convolution.h",
-        "tg_taps_within(columns, c.x_size[1], at + P - 1).end",
-        "tg_taps_within(columns, c.x_size[1], at + P).end",
+        "b < end ? (end - first) * c.in : c.in;",
+        "b < end ? c.in : c.in;",
         "borders of convolutions",
     ),
     Mutant(

@@ -341,11 +341,26 @@ def test_a_gradient_that_is_not_finite_spoils_weights_that_meet_zeros(bad: float
     )
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_spoils_what_meets_zeros(bad: float) -> None:
+    rng = np.random.default_rng(0)
+    given = [rng.standard_normal(shape) for shape in [(2, 32, 7, 6), (32, 32, 3, 3)]]
+    given[1][5, 3, 0, 1] = bad
+    singles, step = tensors(given), step_of(2, {"padding": 1})
+    with np.errstate(all="ignore"):
+        wanted, found = step(*singles), Captured(step, singles)(*singles)
+    assert np.isnan(wanted[0].numpy()[:, 5, 0]).all()
+    for a, b in zip(found[:2], wanted[:2], strict=True):
+        spoiled = ~np.isfinite(b.numpy())
+        np.testing.assert_array_equal(np.asarray(a)[spoiled], b.numpy()[spoiled])
+        assert np.isfinite(np.asarray(a)[~spoiled]).all()
+
+
 @pytest.mark.parametrize(
     ("shapes", "options"),
     [
-        ([(2, 17, 9, 30), (64, 17, 3, 4)], {"padding": (1, 9), "dilation": (1, 3)}),
-        ([(3, 16, 8, 32), (16, 16, 3, 3)], {"padding": 1}),
+        ([(2, 17, 9, 17), (64, 17, 3, 4)], {"padding": (1, 15), "dilation": (1, 5)}),
+        ([(9, 16, 8, 32), (16, 16, 3, 3)], {"padding": 1}),
         ([(2, 10, 11, 23), (40, 5, 3, 5)], {"padding": (2, 1), "groups": 2, "stride": (1, 2)}),
     ],
 )
