@@ -440,12 +440,18 @@ MUTANTS: list[Mutant] = [
         "third, 0.0f",
         survives="less than the two units in the last place that normal numbers may differ by",
     ),
-    Mutant("log of 0", "random.cu", "float(word + 1), rest", "float(word), rest"),
+    Mutant(
+        "log of 0",
+        "random.cu",
+        "float(word + 1), rest = float(int(word + 1 - uint32(v)));",
+        "float(word), rest = float(int(word - uint32(v)));",
+    ),
     Mutant(
         "digits lost",
         "random.cu",
         "  if (word >> 31) {",
         "  if (false) {",
+        survives="the rest makes up for it, but for the greatest of all words",
     ),
     Mutant(
         "wrong bits",
