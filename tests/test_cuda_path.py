@@ -294,9 +294,12 @@ def test_random_numbers_are_those_of_the_cpu(dtype: str) -> None:
         ]
         assert all(x.device.startswith(device) for x in draws)
         drawn.append(draws)
-    for x, *others in zip(*drawn, strict=True):
+    for number, (x, *others) in enumerate(zip(*drawn, strict=True)):
         for other in others:
-            np.testing.assert_array_equal(host(other), host(x))
+            if number == 1 and dtype == "float32":  # of the same words, by functions in float32
+                np.testing.assert_array_max_ulp(host(other), host(x), 2)
+            else:
+                np.testing.assert_array_equal(host(other), host(x))
 
 
 # --- between host and devices ---------------------------------------------------------------------

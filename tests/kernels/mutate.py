@@ -49,12 +49,12 @@ def tried(mutant: Mutant) -> str:
     return found
 
 
-def half(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
-    """Every other mutant of each file: the first, the third and so on (1), or the others (2)."""
+def quarter(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """Every fourth mutant of each file: the first, the fifth and so on (1), or others (2 to 4)."""
     seen: Counter[str] = Counter()
     chosen = []
     for mutant in mutants:
-        if seen[mutant.file] % 2 == number - 1:
+        if seen[mutant.file] % 4 == number - 1:
             chosen.append(mutant)
         seen[mutant.file] += 1
     return chosen
@@ -65,11 +65,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
     parser.add_argument(
-        "--half", type=int, choices=(1, 2), help="every other one of each file, or the others"
+        "--quarter", type=int, choices=(1, 2, 3, 4), help="every fourth one of each file"
     )
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")
     options = parser.parse_args()
-    some = MUTANTS if options.half is None else half(MUTANTS, options.half)
+    some = MUTANTS if options.quarter is None else quarter(MUTANTS, options.quarter)
     chosen = [m for m in some if options.only in m.file or options.only in m.kind]
     reason = emulator.available()
     if reason is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kernels.mutants import MUTANTS, TESTS_OF
-from kernels.mutate import SOURCES, TESTS, half
+from kernels.mutate import SOURCES, TESTS, quarter
 from mutation import Mutant, planted
 
 
@@ -19,12 +19,12 @@ def test_all_files_and_many_kinds() -> None:
         == set(TESTS_OF)
         == {m.file for m in MUTANTS} | {"activation.cu"}
     )  # which is nothing but calls
-    assert len(MUTANTS) >= 40
+    assert len(MUTANTS) >= 110
     assert all((TESTS / "kernels" / test).exists() for tests in TESTS_OF.values() for test in tests)
 
 
-def test_halves_have_mutants_of_every_file() -> None:
-    parts = [half(MUTANTS, k) for k in (1, 2)]
+def test_quarters_have_all_mutants_and_the_first_one_of_every_file() -> None:
+    parts = [quarter(MUTANTS, k) for k in (1, 2, 3, 4)]
     assert sorted(m for part in parts for m in part) == sorted(MUTANTS)
     assert {m.file for m in parts[0]} == {m.file for m in MUTANTS}
-    assert abs(len(parts[0]) - len(parts[1])) <= len(TESTS_OF)
+    assert max(map(len, parts)) - min(map(len, parts)) <= len(TESTS_OF)
