@@ -95,10 +95,10 @@ class Trials:
         )
 
 
-def sixth(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
-    """The mutants whose tests take the least time (1), more (2), and so on to the most (6)."""
+def tenth(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """The mutants whose tests take the least time (1), more (2), and so on to the most (10)."""
     ordered = sorted(mutants, key=lambda m: SELECTIONS[m.tests].seconds)
-    size = -(-len(ordered) // 6)
+    size = -(-len(ordered) // 10)
     return ordered[(number - 1) * size : number * size]
 
 
@@ -109,7 +109,7 @@ def main() -> int:
         "--only", metavar="PATTERN", default="*", help="part of a file or kind, with * and ?"
     )
     parser.add_argument(
-        "--sixth", type=int, choices=range(1, 7), help="1: those whose tests take the least time"
+        "--tenth", type=int, choices=range(1, 11), help="1: those whose tests take the least time"
     )
     parser.add_argument(
         "--without-peers", action="store_true", help="hide PyTorch and the like from the tests"
@@ -119,7 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [
         m
-        for m in (MUTANTS if options.sixth is None else sixth(MUTANTS, options.sixth))
+        for m in (MUTANTS if options.tenth is None else tenth(MUTANTS, options.tenth))
         if any(fnmatch(text, f"*{options.only}*") for text in (m.file, m.kind))
     ]
     if options.list:

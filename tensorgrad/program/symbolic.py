@@ -1276,8 +1276,9 @@ class SymbolicNamespace(Namespace):
         if not (a.size and b.size):
             self.refuse("there are no elements")
         if a.ndim == b.ndim == 1:  # a sum can be part of a nest
-            wide = float32 if as_they_are else dtype
-            found = self.multiply(a.astype(wide), b.astype(wide)).sum()
+            if as_they_are:
+                a, b = a.astype(float32), b.astype(float32)
+            found = self.multiply(a, b).sum()
         else:
             x = self.as_dtype(a if a.ndim > 1 else a[None, :], dtype)
             y = self.as_dtype(b if b.ndim > 1 else b[:, None], dtype)

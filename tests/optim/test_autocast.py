@@ -18,6 +18,7 @@ from tensorgrad.ops.table import OPERATIONS, Operation
 PRODUCTS = {
     "matmul",
     "linear",
+    "linear_activation",
     "dot",
     "einsum",
     "tensordot",
