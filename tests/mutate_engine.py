@@ -95,10 +95,10 @@ class Trials:
         )
 
 
-def tenth(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
-    """The mutants whose tests take the least time (1), more (2), and so on to the most (10)."""
+def part(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """The mutants whose tests take the least time (1), more (2), and so on to the most (20)."""
     ordered = sorted(mutants, key=lambda m: SELECTIONS[m.tests].seconds)
-    size = -(-len(ordered) // 10)
+    size = -(-len(ordered) // 20)
     return ordered[(number - 1) * size : number * size]
 
 
@@ -109,7 +109,7 @@ def main() -> int:
         "--only", metavar="PATTERN", default="*", help="part of a file or kind, with * and ?"
     )
     parser.add_argument(
-        "--tenth", type=int, choices=range(1, 11), help="1: those whose tests take the least time"
+        "--part", type=int, choices=range(1, 21), help="1: those whose tests take the least time"
     )
     parser.add_argument(
         "--without-peers", action="store_true", help="hide PyTorch and the like from the tests"
@@ -119,7 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [
         m
-        for m in (MUTANTS if options.tenth is None else tenth(MUTANTS, options.tenth))
+        for m in (MUTANTS if options.part is None else part(MUTANTS, options.part))
         if any(fnmatch(text, f"*{options.only}*") for text in (m.file, m.kind))
     ]
     if options.list:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from engine_mutants import MUTANTS, SELECTIONS
 from library_mutants import MUTANTS as LIBRARY
-from mutate_engine import ROOT, tenth
+from mutate_engine import ROOT, part
 from mutation import Mutant, first_failure, judged, planted
 
 _ENGINE = (
@@ -52,10 +52,10 @@ def test_every_selection_serves_a_mutant_and_names_files_that_exist() -> None:
         assert all((ROOT / word).exists() for word in files)
 
 
-def test_tenths_are_parts_in_order_of_time() -> None:
-    parts = [tenth(MUTANTS, k) for k in range(1, 11)]
-    assert sorted(m for part in parts for m in part) == sorted(MUTANTS)
-    times = [[SELECTIONS[m.tests].seconds for m in part] for part in parts]
+def test_parts_are_in_order_of_time() -> None:
+    parts = [part(MUTANTS, k) for k in range(1, 21)]
+    assert sorted(m for some in parts for m in some) == sorted(MUTANTS)
+    times = [[SELECTIONS[m.tests].seconds for m in some] for some in parts]
     assert all(max(one) <= min(other) for one, other in pairwise(times))
 
 

@@ -49,12 +49,12 @@ def tried(mutant: Mutant) -> str:
     return found
 
 
-def eighth(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
-    """Every eighth mutant of each file: the first, the ninth and so on (1), or others (2 to 8)."""
+def part(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
+    """Every 16th mutant of each file: the first, the 17th and so on (1), or others (2 to 16)."""
     seen: Counter[str] = Counter()
     chosen = []
     for mutant in mutants:
-        if seen[mutant.file] % 8 == number - 1:
+        if seen[mutant.file] % 16 == number - 1:
             chosen.append(mutant)
         seen[mutant.file] += 1
     return chosen
@@ -65,11 +65,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
     parser.add_argument(
-        "--eighth", type=int, choices=range(1, 9), help="every eighth one of each file"
+        "--part", type=int, choices=range(1, 17), help="every 16th one of each file"
     )
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")
     options = parser.parse_args()
-    some = MUTANTS if options.eighth is None else eighth(MUTANTS, options.eighth)
+    some = MUTANTS if options.part is None else part(MUTANTS, options.part)
     chosen = [m for m in some if options.only in m.file or options.only in m.kind]
     reason = emulator.available()
     if reason is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kernels.mutants import MUTANTS, TESTS_OF
-from kernels.mutate import SOURCES, TESTS, eighth
+from kernels.mutate import SOURCES, TESTS, part
 from mutation import Mutant, planted
 
 
@@ -23,8 +23,8 @@ def test_all_files_and_many_kinds() -> None:
     assert all((TESTS / "kernels" / test).exists() for tests in TESTS_OF.values() for test in tests)
 
 
-def test_eighths_have_all_mutants_and_the_first_one_of_every_file() -> None:
-    parts = [eighth(MUTANTS, k) for k in range(1, 9)]
-    assert sorted(m for part in parts for m in part) == sorted(MUTANTS)
+def test_parts_have_all_mutants_and_the_first_one_of_every_file() -> None:
+    parts = [part(MUTANTS, k) for k in range(1, 17)]
+    assert sorted(m for some in parts for m in some) == sorted(MUTANTS)
     assert {m.file for m in parts[0]} == {m.file for m in MUTANTS}
     assert max(map(len, parts)) - min(map(len, parts)) <= len(TESTS_OF)
