@@ -72,8 +72,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "address of an earlier bias",
         f"{_LAUNCH}/epilogues.py",
-        "            if kept[0] != address:\n",
-        "            if not kept[0]:\n",
+        "        if plan.vector[0] != vector:\n",
+        "        if not plan.vector[0]:\n",
         "products with epilogues",
     ),
     Mutant(

@@ -43,7 +43,8 @@ MASK, INPUT = 128, 8
 class _Plan(NamedTuple):
     """A product that cublasLt knows: descriptors, algorithm, and where addresses are written.
 
-    vector, aux: arrays of one address each, which the library copies when they are set.
+    vector, aux: arrays of one address each, which the library copies when they are set. at: where
+        these and the result of the heuristics lie.
     """
 
     desc: int
@@ -51,6 +52,7 @@ class _Plan(NamedTuple):
     result: np.ndarray[Any, Any]
     vector: np.ndarray[Any, Any]
     aux: np.ndarray[Any, Any]
+    at: tuple[int, int, int]
 
 
 class CublasLt:
@@ -60,6 +62,8 @@ class CublasLt:
         self._xp = xp
         self._lt = binding
         self._handle = binding.create()
+        names = binding.MatmulDescAttribute
+        self._pointers = names.BIAS_POINTER, names.EPILOGUE_AUX_POINTER
         self._lock = threading.Lock()
         self._plans: dict[Any, _Plan | None] = {}
         #: by address: a stream, so that its address stays its own, and its workspace
@@ -100,21 +104,22 @@ class CublasLt:
         return out
 
     def _call(self, plan: _Plan, pointers: Sequence[int], dtype: Any) -> None:
-        lt, names = self._lt, self._lt.MatmulDescAttribute
+        lt = self._lt
         at_left, at_right, at, vector, aux = pointers
-        for kept, address, name in (
-            (plan.vector, vector, names.BIAS_POINTER),
-            (plan.aux, aux, names.EPILOGUE_AUX_POINTER),
-        ):
-            if kept[0] != address:
-                kept[0] = address
-                lt.matmul_desc_set_attribute(plan.desc, name, kept.ctypes.data, 8)
+        bias_pointer, aux_pointer = self._pointers
+        vector_at, aux_at, result_at = plan.at
+        if plan.vector[0] != vector:
+            plan.vector[0] = vector
+            lt.matmul_desc_set_attribute(plan.desc, bias_pointer, vector_at, 8)
+        if plan.aux[0] != aux:
+            plan.aux[0] = aux
+            lt.matmul_desc_set_attribute(plan.desc, aux_pointer, aux_at, 8)
         zero, one = ZERO_AND_ONE[dtype]
         left, right, result = plan.layouts
         stream = self._xp.cuda.get_current_stream()
         lt.matmul(
             self._handle, plan.desc, one, at_left, left, at_right, right, zero, at, result, at,
-            result, plan.result.ctypes.data, self._workspace(stream), _WORKSPACE, stream.ptr,
+            result, result_at, self._workspace(stream), _WORKSPACE, stream.ptr,
         )  # fmt: skip
 
     def _workspace(self, stream: Any) -> int:
@@ -160,7 +165,10 @@ class CublasLt:
             lt.matrix_layout_create(kind, n, m, n),
         )
         result = self._chosen(desc, layouts, aligned)
-        return None if result is None else _Plan(desc, layouts, result, *kept)
+        if result is None:
+            return None
+        at = kept[0].ctypes.data, kept[1].ctypes.data, result.ctypes.data
+        return _Plan(desc, layouts, result, kept[0], kept[1], at)
 
     def _chosen(
         self, desc: int, layouts: tuple[int, int, int], aligned: Sequence[int]
