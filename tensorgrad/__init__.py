@@ -20,9 +20,12 @@ from tensorgrad.autograd import no_grad as no_grad
 from tensorgrad.backend import *
 from tensorgrad.dtypes import *
 from tensorgrad.ops import *
+from tensorgrad.ops.inspection import __array_namespace_info__ as __array_namespace_info__
 from tensorgrad.tensor import Tensor as Tensor
 
 __version__ = "0.1.0"
+#: of the array API standard
+__array_api_version__ = "2025.12"
 
 e = math.e
 pi = math.pi

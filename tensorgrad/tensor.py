@@ -27,6 +27,7 @@ from tensorgrad.tape import Leaf, Node, wrap
 
 Scalar = bool | int | float
 
+_API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 _COMPARISONS = frozenset(
     (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
 )
@@ -475,8 +476,10 @@ class Tensor:
         return self.data.__dlpack_device__()
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
-        if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
-            raise ValueError(f"array API version {api_version!r} is not known; 2024.12 is")
+        if api_version not in (None, *_API_VERSIONS):
+            raise ValueError(
+                f"array API version {api_version!r} is not known; {_API_VERSIONS[-1]} is"
+            )
         import tensorgrad
 
         return tensorgrad

@@ -1,7 +1,7 @@
 """The operations: one row of the table each (table.py), grouped by kind.
 
 In the order in which to read them: elementwise, activations, shaping, padding, indexing, sorting,
-linear_algebra, reductions, scans, creation, random.
+linear_algebra, reductions, scans, creation, inspection, random.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from tensorgrad.ops import (
     creation,
     elementwise,
     indexing,
+    inspection,
     linear_algebra,
     losses,  # noqa: F401 (its rows, which have a namespace of their own)
     normalization,
@@ -27,6 +28,7 @@ from tensorgrad.ops.creation import *
 from tensorgrad.ops.elementwise import *
 from tensorgrad.ops.indexing import *
 from tensorgrad.ops.indexing import assign_at  # noqa: F401 (here, and not in tensorgrad itself)
+from tensorgrad.ops.inspection import *
 from tensorgrad.ops.linear_algebra import *
 from tensorgrad.ops.normalization import *
 from tensorgrad.ops.padding import *
@@ -42,8 +44,8 @@ from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
     for _module in (
-        activations, creation, elementwise, indexing, linear_algebra, normalization, padding,
-        reductions, scans, shaping, sorting,
+        activations, creation, elementwise, indexing, inspection, linear_algebra, normalization,
+        padding, reductions, scans, shaping, sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 
