@@ -15,6 +15,7 @@ from tensorgrad.ops import (
     linear_algebra,
     losses,  # noqa: F401 (its rows, which have a namespace of their own)
     normalization,
+    numpy_modules,
     padding,
     reductions,
     scans,
@@ -31,6 +32,7 @@ from tensorgrad.ops.indexing import assign_at  # noqa: F401 (here, and not in te
 from tensorgrad.ops.inspection import *
 from tensorgrad.ops.linear_algebra import *
 from tensorgrad.ops.normalization import *
+from tensorgrad.ops.numpy_modules import *
 from tensorgrad.ops.padding import *
 from tensorgrad.ops.random import Generator as Generator
 from tensorgrad.ops.random import bernoulli as bernoulli
@@ -45,7 +47,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
     for _module in (
         activations, creation, elementwise, indexing, inspection, linear_algebra, normalization,
-        padding, reductions, scans, shaping, sorting,
+        numpy_modules, padding, reductions, scans, shaping, sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 

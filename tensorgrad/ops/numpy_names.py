@@ -17,6 +17,7 @@ import numpy as np
 from tensorgrad import ops
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops import numpy_modules
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import OPERATIONS
 
@@ -222,7 +223,10 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
 
 @cache
 def functions() -> Mapping[Function, tuple[str, Function, str]]:
-    """NumPy's functions that have a counterpart, with their rows; not those of its ufuncs."""
+    """NumPy's functions that have a counterpart, with their rows; not those of its ufuncs.
+
+    Where the arguments are empty they are NumPy's own.
+    """
     found = {}
     rows = [
         (name, row.function, row.numpy)
@@ -230,6 +234,7 @@ def functions() -> Mapping[Function, tuple[str, Function, str]]:
         if row.numpy
         for name in (row.name, *row.aliases)
     ]
+    rows += [(name, getattr(numpy_modules, name), "") for name in vars(numpy_modules)["__all__"]]
     for row in (*rows, *_ROWS):
         of: Any = np
         for part in row[0].split("."):
@@ -264,6 +269,8 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if row is None:
         raise TypeError(no_counterpart(name))
     _, ours, form = row
+    if not form:  # it has NumPy's own arguments
+        return ours(*args, **kwargs)
     rest, named = list(args), dict(kwargs)
     positional: list[Any] = []
     options: dict[str, Any] = {}

@@ -28,6 +28,7 @@ from tensorgrad.ops import (
     tiled_pooling,
     transposed_rows,
 )
+from tensorgrad.ops.numpy_forms import plain
 from tensorgrad.ops.shaping import RecordedPart, sum_of_recorded
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.ops.windows import strided
@@ -159,6 +160,7 @@ def _others() -> None:
     tg.random.permutation(9)
     for places in (range(8), [3] * 8):  # apart, and all at one
         sum_of_recorded([RecordedPart(Tensor(0.5), (k, ...), (5000,)) for k in places])
+    plain("argpartition", [x], {"kth": 1})
     x.detach().to("cpu")
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])

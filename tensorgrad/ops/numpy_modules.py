@@ -1,0 +1,16 @@
+"""The modules of functions with NumPy's own names and arguments, joined.
+
+``np.f`` called on tensors is ``f`` here (``numpy_names``), which takes all that it is given.
+"""
+
+from typing import TYPE_CHECKING
+
+from tensorgrad.ops import joining, nan_reductions, statistics
+from tensorgrad.ops.joining import *
+from tensorgrad.ops.nan_reductions import *
+from tensorgrad.ops.statistics import *
+
+MODULES = (joining, nan_reductions, statistics)
+
+if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __all__ = [name for module in MODULES for name in module.__all__]

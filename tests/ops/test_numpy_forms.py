@@ -1,0 +1,165 @@
+"""Functions with NumPy's names: NumPy's values in every form of call, and right gradients."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numeric import assert_slope
+from ops.numpy_calls import DIFFERENTIABLE, PLAIN, arguments
+from sampler import LAYOUTS, Array, host, outputs
+
+import tensorgrad as tg
+from tensorgrad import Tensor
+from tensorgrad.ops import numpy_modules
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ARGUMENTS = arguments()
+EVERY = [*DIFFERENTIABLE, *PLAIN]
+
+
+def names_in(call: str) -> list[str]:
+    """The arguments that a call has, and of which it may have gradients."""
+    return [name for name in re.findall(r"\b[a-z]\b", call) if name in ARGUMENTS]
+
+
+def leaves_of(call: str) -> list[str]:
+    return [name for name in dict.fromkeys(names_in(call)) if ARGUMENTS[name].dtype.kind == "f"]
+
+
+def value(call: str, module: Any, given: dict[str, Any]) -> Any:
+    """What a call gives with these arguments, of NumPy's function or one of another module."""
+    with np.errstate(all="ignore"):
+        return eval(call, {"np": module, "slice": slice}, dict(given))
+
+
+def tensors(call: str, requires_grad: bool = False) -> dict[str, Tensor]:
+    return {
+        name: Tensor(ARGUMENTS[name], requires_grad=requires_grad and name in leaves_of(call))
+        for name in names_in(call)
+    }
+
+
+def same(found: Any, right: Any) -> None:
+    """NumPy's numbers, shapes and kinds; tensors for its arrays and numbers."""
+    if isinstance(right, list | tuple):
+        assert isinstance(found, list | tuple)
+        assert len(found) == len(right)
+        for a, b in zip(found, right, strict=True):
+            same(a, b)
+        return
+    right = np.asarray(right)
+    assert isinstance(found, Tensor)
+    assert found.shape == right.shape
+    assert found.dtype.kind == right.dtype.kind
+    np.testing.assert_allclose(host(found), right, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("call", EVERY)
+def test_value(call: str) -> None:
+    """Through NumPy's protocol, and by the function of ours."""
+    right = value(call, np, ARGUMENTS)
+    given = tensors(call)
+    before = {name: host(x).copy() for name, x in given.items()}
+    same(value(call, np, given), right)
+    if call.count(".", 0, call.index("(")) == 1:
+        same(value(call, tg, given), right)
+    for name, x in given.items():
+        np.testing.assert_array_equal(host(x), before[name], err_msg="the input was modified")
+        x.data = LAYOUTS[len(call) % len(LAYOUTS)].tensor(before[name], "cpu").data
+    same(value(call, np, given), right)
+
+
+def floats(result: Any) -> list[Tensor]:
+    return [y for y in outputs(result) if isinstance(y, Tensor) and y.dtype.kind == "f"]
+
+
+def loss_of(call: str, given: dict[str, Tensor]) -> Tensor:
+    """The sum of all elements that are numbers, each times a weight of its own."""
+    loss = Tensor(0.0, dtype=tg.float64)
+    for y in floats(value(call, np, given)):
+        weights = 1.0 + np.cos(np.arange(y.size)).reshape(y.shape)
+        kept = tg.where(tg.isfinite(y), y, 0.0)
+        loss = loss + tg.sum(kept * Tensor(weights) + tg.square(kept) * 0.3)
+    return loss
+
+
+@pytest.mark.parametrize("call", DIFFERENTIABLE)
+def test_gradients(call: str, rng: np.random.Generator) -> None:
+    """First and second ones, against differences."""
+    names = leaves_of(call)
+    numbers = [np.isfinite(ARGUMENTS[name]) for name in names]
+    at = [ARGUMENTS[name] for name in names]
+    v = [rng.uniform(0.5, 1.5, a.shape) * keep for a, keep in zip(at, numbers, strict=True)]
+
+    def given(arrays: Sequence[Array]) -> dict[str, Any]:
+        found: dict[str, Any] = tensors(call, True)
+        for name, a in zip(names, arrays, strict=True):
+            found[name] = Tensor(a, requires_grad=True)
+        return found
+
+    def gradients(arrays: Sequence[Array], again: bool) -> list[Tensor]:
+        leaves = given(arrays)
+        loss = loss_of(call, leaves)
+        assert loss.requires_grad
+        return list(
+            tg.autograd.grad(loss, [leaves[name] for name in names], create_graph=again)
+        ) + ([leaves[name] for name in names] if again else [])
+
+    def first(arrays: Sequence[Array]) -> float:
+        return loss_of(call, given(arrays)).item()
+
+    def second(arrays: Sequence[Array]) -> float:
+        found = gradients(arrays, False)
+        return float(sum((host(g) * d).sum() for g, d in zip(found, v, strict=True)))
+
+    found = gradients(at, True)
+    firsts, leaves = found[: len(names)], found[len(names) :]
+    clean = [np.where(keep, host(g), 0.0) for g, keep in zip(firsts, numbers, strict=True)]
+    for g, keep in zip(firsts, numbers, strict=True):
+        assert not host(g)[~keep].any()
+
+    def along(direction: Sequence[Array]) -> list[Array]:
+        return [d * keep for d, keep in zip(direction, numbers, strict=True)]
+
+    assert_slope(first, at, clean, rng, tries=1, move=along)
+    again = Tensor(0.0, dtype=tg.float64)
+    for g, d in zip(firsts, v, strict=True):
+        again = again + tg.sum(g * Tensor(d))
+    seconds = tg.autograd.grad(again, leaves) if again.requires_grad else None
+    zeros = [np.zeros(a.shape) for a in at]
+    assert_slope(
+        second, at, zeros if seconds is None else [host(g) for g in seconds], rng, tries=1,
+        move=along,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("call", PLAIN)
+def test_what_has_no_gradient_records_nothing(call: str) -> None:
+    for y in outputs(value(call, np, tensors(call, True))):
+        assert not (isinstance(y, Tensor) and y.requires_grad and y.size and host(y).any())
+
+
+FORMS = [(module, name) for module in numpy_modules.MODULES for name in vars(module)["__all__"]]
+
+
+@pytest.mark.parametrize(("module", "name"), FORMS, ids=[name for _, name in FORMS])
+def test_arguments_are_numpys(module: types.ModuleType, name: str) -> None:
+    """Those of which NumPy tells, in its order; what is left out is a layout or a copy."""
+    ours = inspect.signature(getattr(module, name)).parameters
+    assert inspect.getdoc(getattr(module, name)), "a function needs a sentence"
+    assert any(f"np.{name}(" in call for call in EVERY), "no call of it is in the table"
+    theirs = getattr(np, name, None)
+    if theirs is None or isinstance(theirs, np.ufunc):
+        return
+    try:
+        known = list(inspect.signature(theirs).parameters)
+    except ValueError:  # of older versions these are not told
+        return
+    assert list(ours) == [k for k in known if k in ours]
+    assert set(known) - set(ours) <= {"order", "subok", "copy", "like", "device"}
