@@ -13,6 +13,8 @@ import tensorgrad as tg
 from bench.gpu.common import Say, Settings
 from bench.gpu.timing import seconds
 from tensorgrad import backend, nn, optim
+from tensorgrad.backend.kernels import arithmetic
+from tensorgrad.backend.launch import convolution
 from tensorgrad.nn import functional
 
 ELEMENTS = 1 << 26
@@ -126,6 +128,37 @@ def _places(s: _Sizes, backward: bool) -> Case:
     return Case(tg.no_grad()(lambda: functional.max_pool2d(x, 2, return_indices=True)), moved)
 
 
+_FIVE = convolution.Axis(32, 5, 1, 2, 1, 32)
+
+
+def _columns(s: _Sizes, backward: bool) -> Case:
+    """The columns of windows of 5 x 5, and what they give back, in float32: 154 numbers of 160
+    along an axis, as no window reaches the corners of the padding."""
+    planes = max(1, s.n // (25 * 1024))
+    x, xp = s.tensor(1, planes, 32, 32).data, backend.cuda_backend().xp
+    piece = convolution.Piece(0, 1, 0, 1024)
+    if not backward:
+        made = partial(convolution.to_columns, xp, (_FIVE, _FIVE), x, piece, False)
+        return Case(made, 26 * x.size * s.item)
+    columns = xp.ones((1, 25 * planes, 1024), arithmetic(x.dtype))
+    given = partial(convolution.from_columns, xp, (_FIVE, _FIVE), columns, None, x, False)
+    inside = planes * 154**2 * columns.itemsize
+    return Case(given, inside + x.size * s.item)
+
+
+def _channels(s: _Sizes, backward: bool) -> Case:
+    """Sums of a product of all examples, in float32, put in their places; a bias in all places."""
+    channels = max(1, s.n // 4096)
+    y, xp = s.tensor(4, channels, 1024).data, backend.cuda_backend().xp
+    bias = s.tensor(channels).data
+    if not backward:
+        return Case(partial(convolution.spread_channels, xp, bias, y), y.size * s.item)
+    sums = xp.ones((channels, 4096), arithmetic(y.dtype))
+    piece = convolution.Piece(0, 4, 0, 1024)
+    put = partial(convolution.examples_apart, xp, sums, bias, y, piece)
+    return Case(put, sums.nbytes + y.size * s.item)
+
+
 def _recurrent(kind: str, s: _Sizes, backward: bool) -> Case:
     """Two steps of 64 units, with their products, whose operands count as they are read."""
     gates = 4 if kind == "lstm" else 3
@@ -218,6 +251,10 @@ def _makers() -> dict[str, tuple[_Maker, bool]]:
     both("max_pool2d", partial(_pool, functional.max_pool2d))
     both("avg_pool2d", partial(_pool, functional.avg_pool2d))
     found["max_pool2d places"] = _places, False
+    found["columns of windows"] = _columns, False
+    found["sums of columns"] = _columns, True
+    found["bias of channels"] = _channels, False
+    found["examples apart"] = _channels, True
     for kind in ("lstm", "gru"):
         both(kind, partial(_recurrent, kind))
     both("dropout", _dropout)

@@ -139,6 +139,7 @@ _CONVOLUTION: Primitive = Primitive(
         2 * out.size * math.prod(weight.shape[1:]) + (0 if bias is None else out.size)
     ),
     loops=convolution_loops,
+    kernel="convolution",
 )
 
 # its input ``x`` is the gradient of a convolution's result, or what a transposed one is of
@@ -154,6 +155,7 @@ _CONVOLUTION_INPUT: Primitive = Primitive(
         2 * x.size * math.prod(weight.shape[1:]) + (0 if bias is None else out.size)
     ),
     loops=convolution_input_loops,
+    kernel="convolution_input",
 )
 
 _CONVOLUTION_WEIGHT: Primitive = Primitive(
@@ -166,6 +168,7 @@ _CONVOLUTION_WEIGHT: Primitive = Primitive(
     autocast="half",
     flops=lambda y, x, out: 2 * y.size * math.prod(out.shape[1:]),
     loops=convolution_weight_loops,
+    kernel="convolution_weight",
 )
 
 

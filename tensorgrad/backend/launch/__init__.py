@@ -11,6 +11,7 @@ from __future__ import annotations
 from tensorgrad.backend.launch import (
     activation,
     bias_activation,
+    convolution,
     epilogues,
     indexing,
     normalization,
@@ -24,6 +25,6 @@ from tensorgrad.backend.launch import (
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD
 
 __all__ = [
-    "BACKWARD", "FORWARD", "activation", "bias_activation", "epilogues", "indexing",
-    "normalization", "optimizer", "pooling", "products", "random", "recurrence", "rows",
+    "BACKWARD", "FORWARD", "activation", "bias_activation", "convolution", "epilogues",
+    "indexing", "normalization", "optimizer", "pooling", "products", "random", "recurrence", "rows",
 ]  # fmt: skip
