@@ -26,7 +26,7 @@ from unittest.mock import patch
 from bench.machine import ROOT
 from tensorgrad.backend import kernels
 from tensorgrad.backend.launch import common
-from tensorgrad.program.executors import cuda
+from tensorgrad.program.executors import cublas
 
 #: puts a value in place of an attribute for as long as the rehearsal lasts
 _Put = Callable[[Any, str, Any], None]
@@ -51,8 +51,8 @@ def installed(plants: Sequence[str] = ()) -> Iterator[None]:
             stack.enter_context(patch.object(target, name, value, create=True))
 
         _complete(standin, module, put)
-        put(cuda, "_loaded", importlib.import_module("standin.cublas").Library)
-        stack.enter_context(patch.dict(cuda._CUBLAS, clear=True))
+        put(cublas, "_loaded", importlib.import_module("standin.cublas").Library)
+        stack.enter_context(patch.dict(cublas._CUBLAS, clear=True))
         for name in ("_expanded", "get", "_module"):  # nothing from before, nor for afterwards
             put(kernels, name, cache(inspect.unwrap(getattr(kernels, name))))
         common.forget_plans()

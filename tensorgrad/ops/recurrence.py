@@ -170,7 +170,7 @@ def _flops(
 
 WEIGHTS = Primitive(
     "recurrence_weights", loops.weights, {"d": None, "x": None, "before": None}, fresh=True,
-    loops=routines.weights,
+    loops=routines.weights, kernel="recurrence_weights",
     flops=lambda d, x, before, out: 2 * d.shape[0] * out.size,
 )  # fmt: skip
 BACKWARD = {

@@ -160,11 +160,11 @@ def _in_order_of_use(spans: Mapping[Any, tuple[int, int, int]]) -> tuple[dict[An
     return offsets, top
 
 
-def traffic_of(schedule: Schedule) -> list[int]:
+def traffic_of(schedule: Schedule, between: Callable[[Call], bool] | None = None) -> list[int]:
     """The bytes that each stretch between calls, and each call, reads and writes in memory.
 
     What a unit reads twice counts once; what stays in registers does not count; an update counts
-    twice.
+    twice. between: whether a call is no part of a stretch; all are not if ``None``.
     """
     found: list[int] = []
     in_stretch = False
@@ -175,7 +175,8 @@ def traffic_of(schedule: Schedule) -> list[int]:
             written = {(m.out.storage, m.out.size) for m in unit.stored}
         else:
             written = {(v.storage, v.size) for v in outputs_of(unit.operation)}
-        is_call = not isinstance(unit, Nest) and type(unit.operation) is Call
+        op = None if isinstance(unit, Nest) else unit.operation
+        is_call = type(op) is Call and (between is None or between(op))
         if is_call or not in_stretch:
             found.append(0)
         in_stretch = not is_call

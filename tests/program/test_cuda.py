@@ -24,7 +24,7 @@ from standin.cupy_standin import log
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import gemm, kernels
-from tensorgrad.program.executors import c_source, cuda, cuda_source
+from tensorgrad.program.executors import c_source, cublas, cuda_source
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Schedule
 
@@ -320,10 +320,10 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Library]]:
         made.append(Library(name))
         return made[-1]
 
-    monkeypatch.setattr(cuda, "_loaded", load)
-    cuda._CUBLAS.clear()
+    monkeypatch.setattr(cublas, "_loaded", load)
+    cublas._CUBLAS.clear()
     yield made
-    cuda._CUBLAS.clear()
+    cublas._CUBLAS.clear()
 
 
 PRODUCTS: list[tuple[tuple[int, ...], tuple[int, ...], str]] = [

@@ -180,9 +180,7 @@ class Library:
     def cublasGemmStridedBatchedEx(self, handle: Any, *given: Any) -> int:
         self._tell("product", 0)
         plain = [_number(x) for x in given]
-        graph = cupy_standin.current_stream().graph
-        if graph is not None:
-            graph._work.append(partial(self._gemm, given, plain))
+        if cupy_standin._queued(partial(self._gemm, given, plain)):
             return SUCCESS
         cupy_standin.log.launched("gemm")
         return self._gemm(given, plain)

@@ -13,6 +13,7 @@ launch or of an alignment. Kernels of our own are not run here.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import sys
@@ -46,7 +47,7 @@ class Log:
 
     launches: kernels, and copies within a device; names: what they are called, in order, the
     kernels of ours by their own names. graphs: launches of a graph; in_graphs: what these launched
-    in their turn. allocations: arrays with memory of their own. uploads: copies from the host,
+    in their turn. allocations: arrays with memory of the pool. uploads: copies from the host,
     which do not make it wait. syncs: what makes the host wait for the device, by kind ("item",
     "get", "bool", ...). streams: launches by the address of the stream. waits: pairs of the streams
     that wait and those that they wait for.
@@ -68,6 +69,8 @@ class Log:
 
     def launched(self, name: str) -> None:
         """A kernel is queued on the current stream."""
+        if current_stream().graph is None:
+            _not_captured(f"{name} on another stream")
         self.launches += 1
         self.names.append(name)
         self.streams[current_stream().ptr] += 1
@@ -123,17 +126,32 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
     def synchronize(self) -> None:
-        log.syncs["synchronize"] += 1
+        _waits("synchronize")
 
 
 class Memory:
     """A piece of a device's memory. There are no weak references to it, nor to CuPy's."""
 
-    __slots__ = ("device_id", "root")
+    __slots__ = ("device_id", "ptr", "root", "size")
 
     def __init__(self, root: Host) -> None:
         self.root = root
+        self.ptr = root.ctypes.data
+        self.size = root.nbytes
         self.device_id = _Current.number
+
+
+class UnownedMemory(Memory):
+    """Memory at an address, which is there as long as its owner is."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, ptr: int, size: int, owner: object, device_id: int = -1) -> None:
+        assert device_id >= 0, "not in the stand-in"
+        self.ptr = ptr
+        self.size = size
+        self.owner = owner
+        self.device_id = device_id
 
 
 class MemoryPointer:
@@ -141,9 +159,9 @@ class MemoryPointer:
 
     __slots__ = ("mem", "ptr")
 
-    def __init__(self, mem: Memory, ptr: int) -> None:
+    def __init__(self, mem: Memory, offset: int) -> None:
         self.mem = mem
-        self.ptr = ptr
+        self.ptr = mem.ptr + offset
 
     @property
     def device_id(self) -> int:
@@ -159,10 +177,11 @@ class Graph:
 
     def __init__(self) -> None:
         self._work: list[Callable[[], Any]] = []
+        self._launches = 0
 
     def launch(self, stream: Stream | None = None) -> None:
         log.graphs += 1
-        log.in_graphs += len(self._work)
+        log.in_graphs += self._launches
         for call in self._work:
             call()
 
@@ -191,28 +210,33 @@ class Stream:
         return self
 
     def begin_capture(self, mode: int | None = None) -> None:
-        assert self is not DEFAULT_STREAM, "the null stream cannot be captured"
+        if self is DEFAULT_STREAM:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
         assert self.graph is None
         self.graph = Graph()
+        _captured().append(self)
 
     def end_capture(self) -> Graph:
         graph, self.graph = self.graph, None
         assert graph is not None
+        _captured().remove(self)
         return graph
 
     def record(self, event: Event | None = None) -> Event:
+        _not_captured("events")
         event = Event() if event is None else event
         event._at = self, self._begun + len(self._queue)
         return event
 
     def wait_event(self, event: Event) -> None:
+        _not_captured("events")
         if event._at is not None:
             log.waits.append((self.ptr, event._at[0].ptr))
         if event._at is not None and event._at[0] is not self:
             event._finish()
 
     def synchronize(self) -> None:
-        log.syncs["synchronize"] += 1
+        _waits("synchronize")
         self._run(self._begun + len(self._queue))
 
     def _run(self, until: int) -> None:
@@ -232,7 +256,7 @@ class Event:
         return self._at is None or self._at[0]._begun >= self._at[1]
 
     def synchronize(self) -> None:
-        log.syncs["event"] += 1
+        _waits("event")
         self._finish()
 
     def _finish(self) -> None:
@@ -255,6 +279,79 @@ def current_stream() -> Stream:
     """The stream that this thread queues its work on."""
     entered = _entered()
     return entered[-1] if entered else DEFAULT_STREAM
+
+
+# --- what a capture forbids -----------------------------------------------------------------------
+
+
+def _captured() -> list[Stream]:
+    """The streams that this thread is capturing."""
+    found: list[Stream] = _THREAD.__dict__.setdefault("captured", [])
+    return found
+
+
+def _not_captured(what: str) -> None:
+    """Refuse what must not happen while a stream is captured.
+
+    The driver itself refuses to wait and to copy from the host. The pool would give memory, which
+    it gives to others, too, once the graph is there; and what goes to another stream is no part of
+    the graph.
+    """
+    if _captured():
+        raise CUDARuntimeError(
+            f"cudaErrorStreamCaptureUnsupported: {what}: operation not permitted when stream is "
+            "capturing"
+        )
+
+
+def _waits(kind: str) -> None:
+    """The host waits for the device."""
+    _not_captured(kind)
+    log.syncs[kind] += 1
+
+
+def _uploads() -> None:
+    """The host's memory is copied to the device."""
+    _not_captured("copies from the host")
+    log.uploads += 1
+
+
+def _queued(work: Callable[[], Any], launches: int = 1) -> bool:
+    """Whether ``work`` was put into the graph that the current stream is captured into."""
+    graph = current_stream().graph
+    if graph is None:
+        return False
+    graph._work.append(work)
+    graph._launches += launches
+    return True
+
+
+_Allocator = Callable[[int], MemoryPointer]
+
+
+def _pool(size: int) -> MemoryPointer:
+    """Memory of the pool, which is aligned to 512 bytes."""
+    _not_captured("memory of the pool")
+    log.allocations += 1
+    memory = np.empty(size + 512, np.uint8)
+    begin = -memory.ctypes.data % 512
+    return MemoryPointer(Memory(memory[begin : begin + size]), 0)
+
+
+def _allocator() -> _Allocator:
+    found: _Allocator = _THREAD.__dict__.get("allocator") or _pool
+    return found
+
+
+@contextmanager
+def _using_allocator(allocator: _Allocator) -> Iterator[None]:
+    """cupy.cuda.using_allocator."""
+    before = _THREAD.__dict__.get("allocator")
+    _THREAD.__dict__["allocator"] = allocator
+    try:
+        yield
+    finally:
+        _THREAD.__dict__["allocator"] = before
 
 
 class Capsule:
@@ -289,8 +386,13 @@ class ndarray:
     base: ndarray | None  #: the array that a view was made of in the first place
 
     def __init__(self, shape: Any, dtype: Any = float, *, order: str = "C") -> None:
-        self._hold(_garbage(shape, dtype, order))
-        log.allocations += 1
+        self._allocate(np.empty(shape, dtype, _order(order)))
+
+    def _allocate(self, like: Host) -> None:
+        """Have memory of its own for an array that lies as ``like`` does."""
+        pointer = _allocator()(like.nbytes)
+        self.base, self._memory = None, pointer.mem
+        self._a = _at(pointer, like)
 
     def _hold(self, a: Host, of: ndarray | None = None) -> None:
         self._a = a
@@ -333,7 +435,7 @@ class ndarray:
 
     @property
     def data(self) -> MemoryPointer:
-        return MemoryPointer(self._memory, self._a.ctypes.data)
+        return MemoryPointer(self._memory, self._a.ctypes.data - self._memory.ptr)
 
     @property
     def device(self) -> Device:
@@ -358,7 +460,7 @@ class ndarray:
     # --- to the host: everything here makes the host wait ---
 
     def _fetched(self, kind: str) -> Host:
-        log.syncs[kind] += 1
+        _waits(kind)
         return self._a.copy()
 
     def get(
@@ -374,7 +476,7 @@ class ndarray:
             raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
         _check_device((self,))
         if stream is None:
-            log.uploads += 1
+            _uploads()
             self._a[...] = arr
         else:  # as late as it may be, from what the source holds then
             stream._queue.append(partial(self.set, arr))
@@ -447,6 +549,7 @@ class ndarray:
         found = self._a[parts]
         if not advanced:
             return _view(self, found)
+        _not_captured("an index that is an array")
         if not self.size and found.size:
             raise IndexError("cannot do a non-empty take from an empty axes.")
         return _launched("take", (self,), found)
@@ -461,9 +564,16 @@ class ndarray:
         log.launched("fill" if not isinstance(value, ndarray) else "assign")
         values = value._a if isinstance(value, ndarray) else np.asarray(value, self.dtype)
         if not advanced:
-            with np.errstate(all="ignore"):
-                self._a[parts] = values
+            into = self._a[(*parts, ...) if ... not in parts else parts]
+
+            def assign() -> None:
+                with np.errstate(all="ignore"):
+                    into[...] = values
+
+            if not _queued(assign):
+                assign()
             return
+        _not_captured("an index that is an array")
         places = np.arange(self.size).reshape(self.shape)[parts]
         with np.errstate(all="ignore"):
             values = np.broadcast_to(values.astype(self.dtype), places.shape)
@@ -489,14 +599,13 @@ class ndarray:
         wanted = np.dtype(dtype)
         if not copy and wanted == self.dtype and order in ("K", "A"):
             return self
-        with np.errstate(all="ignore"):
-            cast = np.array(self._a.astype(wanted), order=_order(order))
-        return _launched("astype", (self,), cast)
+        return _launched(
+            "astype", (self,), lambda: np.array(self._a.astype(wanted), order=_order(order))
+        )
 
     def copy(self, order: str = "C") -> ndarray:
         """A copy on the current device, wherever the array is: the one way between devices."""
-        log.launched("copy")
-        return _made(np.array(self._a, order=_order(order)))
+        return _launched("copy", (), lambda: np.array(self._a, order=_order(order)))
 
     __copy__ = copy
 
@@ -506,12 +615,13 @@ class ndarray:
     def argsort(self, axis: int | None = -1, kind: str | None = None) -> ndarray:
         if kind not in (None, "stable"):
             raise ValueError("kind can only be None or 'stable'")
+        _not_captured("argsort")  # Thrust waits for the stream
         return _launched("argsort", (self,), np.argsort(self._a, axis=axis, kind="stable"))
 
     def nonzero(self) -> tuple[ndarray, ...]:
         if not self.ndim:
             raise ValueError("Calling nonzero on 0d arrays is not allowed.")
-        log.syncs["nonzero"] += 1  # the number of them has to be known
+        _waits("nonzero")  # the number of them has to be known
         places = _launched("nonzero", (self,), np.argwhere(self._a))
         return tuple(places[:, i] for i in range(self.ndim))
 
@@ -558,33 +668,40 @@ def _order(order: str) -> Any:
     return order
 
 
-def _garbage(shape: Any, dtype: Any, order: str = "C") -> Host:
-    """Memory as it may be found: NaN, -1 and True."""
-    a = _aligned(shape, dtype, order)
-    if a.dtype == np.bool_:
-        a.fill(True)
+def _at(pointer: MemoryPointer, like: Host) -> Host:
+    """A new array at a place that lies as ``like`` does, without gaps, and holds what may be found
+    in new memory: NaN, -1 and True."""
+    if not like.nbytes:
+        return np.empty_like(like)
+    if type(pointer.mem) is Memory:
+        begin = pointer.ptr - pointer.mem.ptr
+        flat = pointer.mem.root[begin : begin + like.nbytes]
     else:
-        a.reshape(-1, order="A").view(np.uint8).fill(0xFF)
-    return a
+        buffer = (ctypes.c_uint8 * like.nbytes).from_address(pointer.ptr)
+        flat = np.ctypeslib.as_array(buffer)
+    garbage = 1 if like.dtype == np.bool_ else 0xFF
+    if not _queued(lambda: flat.fill(garbage), 0):
+        flat.fill(garbage)
+    return np.ndarray(like.shape, like.dtype, flat, 0, _packed_strides(like))
 
 
-def _aligned(shape: Any, dtype: Any, order: str = "C") -> Host:
-    """New memory at a multiple of 512 bytes, as CuPy's pool gives it."""
-    like: Host = np.empty(shape, dtype, _order(order))
-    memory = np.empty(like.nbytes + 512, np.uint8)
-    begin = -memory.ctypes.data % 512
-    flat = memory[begin : begin + like.nbytes].view(like.dtype)
-    return flat.reshape(like.shape, order="F" if order == "F" else "C")
+def _packed_strides(like: Host) -> tuple[int, ...]:
+    """The strides of an array whose axes are in the order of those of ``like``, without gaps."""
+    by_step = sorted(range(like.ndim), key=lambda k: (-abs(like.strides[k]), k))
+    strides, step = [0] * like.ndim, like.itemsize
+    for k in reversed(by_step):
+        strides[k] = step
+        step *= like.shape[k]
+    return tuple(strides)
 
 
 def _made(a: Host) -> ndarray:
-    """A new array on the current device, which CuPy's pool aligns to 512 bytes."""
-    log.allocations += 1
-    if a.ctypes.data % 512 and (a.flags.c_contiguous or a.flags.f_contiguous):
-        aligned = _aligned(a.shape, a.dtype, "C" if a.flags.c_contiguous else "F")
-        aligned[...] = a
-        a = aligned
-    return _described(a)
+    """A new array on the current device with the elements of ``a``."""
+    x = object.__new__(ndarray)
+    x._allocate(a)
+    with np.errstate(all="ignore"):
+        x._a[...] = a
+    return x
 
 
 def _described(a: Host) -> ndarray:
@@ -608,10 +725,26 @@ def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
 
 
 def _launched(name: str, inputs: Iterable[ndarray], found: Any) -> ndarray:
-    """``found`` as the result of a kernel that read ``inputs``."""
+    """``found`` as the result of a kernel that read ``inputs``.
+
+    found: what NumPy makes of them, or a function that computes it, again in each replay.
+    """
     _check_device(inputs)
     log.launched(name)
-    return _made(np.asarray(found))
+
+    def computed() -> Host:
+        with np.errstate(all="ignore"):
+            return np.asarray(found() if callable(found) else found)
+
+    first = computed()
+    if current_stream().graph is None:
+        return _made(first)
+    if not callable(found):
+        _not_captured(name)
+    x = object.__new__(ndarray)
+    x._allocate(first)
+    _queued(lambda: np.copyto(x._a, computed()))
+    return x
 
 
 def _check_device(arrays: Iterable[ndarray]) -> None:
@@ -633,7 +766,7 @@ def _parts(x: ndarray, index: Any) -> tuple[tuple[Any, ...], bool]:
             given[i] = part._a
         elif isinstance(part, list | tuple | np.ndarray | bool | np.bool_):
             host = np.asarray(part)
-            log.uploads += 1
+            _uploads()
             given[i] = host.astype(np.int32) if isinstance(part, list) and not host.size else host
     taken = sum(_axes(part) for part in given)
     if not any(part is Ellipsis for part in given):
@@ -646,7 +779,7 @@ def _parts(x: ndarray, index: Any) -> tuple[tuple[Any, ...], bool]:
     for i, part in enumerate(given):
         if isinstance(part, np.ndarray):
             if part.dtype.kind == "b":
-                log.syncs["mask"] += 1  # the number of true elements has to be known
+                _waits("mask")  # the number of true elements has to be known
             elif part.dtype.kind in "iu":
                 given[i] = part % x.shape[axis] if x.shape[axis] else part
             else:
@@ -725,16 +858,25 @@ class Ufunc:
                 raise ValueError("Out shape is mismatched")
             if not np.can_cast(gives, out.dtype, kwargs.get("casting", "same_kind")):
                 raise TypeError(f"Cannot cast output operand from {gives!r} to {out.dtype!r}")
-        operands = [
-            x._a.astype(t, copy=False) if isinstance(x, ndarray) else np.asarray(x, t)
-            for x, t in zip(inputs, wanted, strict=True)
-        ]
+
+        def computed() -> Host:
+            operands = [
+                x._a.astype(t, copy=False) if isinstance(x, ndarray) else np.asarray(x, t)
+                for x, t in zip(inputs, wanted, strict=True)
+            ]
+            with np.errstate(all="ignore"):
+                return np.array(self.compute(*operands)).astype(gives, copy=False)
+
+        if out is None:
+            return _launched(self.__name__, (), computed)
         log.launched(self.__name__)
-        with np.errstate(all="ignore"):
-            found = np.asarray(self.compute(*operands)).astype(gives, copy=False)
-            if out is None:
-                return _made(np.array(found))
-            out._a[...] = found
+
+        def put() -> None:
+            with np.errstate(all="ignore"):
+                out._a[...] = computed()
+
+        if not _queued(put):
+            put()
         return out
 
     def _loop(self, inputs: Any, dtype: Any) -> tuple[list[np.dtype[Any]], list[np.dtype[Any]]]:
@@ -923,6 +1065,8 @@ def _computed(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -
     options = {k: _unwrapped(v, inputs) for k, v in kwargs.items()}
     if name not in _VIEWS:
         _check_device(inputs)
+    if current_stream().graph is not None:
+        return _in_graph(name, partial(function, *plain, **options), inputs)
     with np.errstate(all="ignore"):
         found = _wrapped(function(*plain, **options), inputs)
     new = isinstance(found, ndarray) and found.base is None
@@ -932,8 +1076,19 @@ def _computed(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -
     if copied or name not in _VIEWS:
         log.launched(name)
     if name in _SYNCHRONIZING:
-        log.syncs[name] += 1
+        _waits(name)
     return found
+
+
+def _in_graph(name: str, computed: Callable[[], Any], inputs: list[ndarray]) -> Any:
+    """The same as a part of a graph: of views and of what has new memory to itself, written by one
+    kernel; what CuPy does elsewhere depends on the case."""
+    found = computed()
+    if name in _VIEWS and any(np.may_share_memory(found, x._a) for x in inputs):
+        return _wrapped(found, inputs)
+    if name not in _VIEWS | _CREATION - {"array", "asarray"}:
+        _not_captured(name)
+    return _launched(name, inputs, computed)
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -978,7 +1133,7 @@ def _array(
 ) -> ndarray:
     assert (subok, ndmin) == (False, 0), "not in the stand-in"
     if not isinstance(obj, ndarray):
-        log.uploads += 1
+        _uploads()
         return _made(np.array(obj, dtype, copy=True, order=_order(order)))
     if obj._memory.device_id != _Current.number:
         obj = obj.copy(order)
@@ -1037,16 +1192,16 @@ def _from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray
 def _empty_like(
     prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
 ) -> ndarray:
-    like = np.empty_like(prototype._a, dtype, _order(order), shape=shape)
-    a = _garbage(like.size, like.dtype)
-    return _made(np.lib.stride_tricks.as_strided(a, like.shape, like.strides) if a.size else like)
+    x = object.__new__(ndarray)
+    x._allocate(np.empty_like(prototype._a, dtype, _order(order), shape=shape))
+    return x
 
 
 # What NumPy does otherwise, or what needs no launch.
 _OWN: dict[str, Callable[..., Any]] = {
     "array": _array,
     "asarray": _asarray,
-    "empty": lambda shape, dtype=float, order="C": _made(_garbage(shape, dtype, order)),
+    "empty": lambda shape, dtype=float, order="C": ndarray(shape, dtype, order=order),
     "empty_like": _empty_like,
     "where": _where,
     "clip": lambda a, a_min, a_max, out=None: _ufunc("inner.clip")(a, a_min, a_max, out=out),
@@ -1100,11 +1255,9 @@ class RawFunction:
                 a = a._a
             passed.append(a)
         log.launched(self._kernel.name)
-        graph = current_stream().graph
-        if graph is not None:
-            graph._work.append(partial(self._kernel, grid, block, passed, shared_mem))
-            return
-        self._kernel(grid, block, passed, shared_mem)
+        work = partial(self._kernel, grid, block, passed, shared_mem)
+        if not _queued(work):
+            work()
 
 
 def RawKernel(
@@ -1134,6 +1287,10 @@ class Standin(ModuleType):
         self.cuda = ModuleType("cupy.cuda")
         self.cuda.__dict__.update(
             Device=Device,
+            MemoryPointer=MemoryPointer,
+            UnownedMemory=UnownedMemory,
+            get_allocator=_allocator,
+            using_allocator=_using_allocator,
             is_available=lambda: True,
             Stream=Stream,
             Event=Event,
@@ -1168,7 +1325,9 @@ MODULE = Standin()
 
 
 def _empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> Host:
-    return _garbage(shape, dtype, order)
+    a: Host = np.empty(shape, dtype, _order(order))
+    a.reshape(-1, order="A").view(np.uint8).fill(0xFF)
+    return a
 
 
 def _modules(cublaslt: bool) -> dict[str, Any]:

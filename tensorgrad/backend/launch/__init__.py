@@ -22,9 +22,9 @@ from tensorgrad.backend.launch import (
     recurrence,
     rows,
 )
-from tensorgrad.backend.launch.common import BACKWARD, FORWARD
+from tensorgrad.backend.launch.common import BACKWARD, BETWEEN, FORWARD
 
 __all__ = [
-    "BACKWARD", "FORWARD", "activation", "bias_activation", "convolution", "epilogues",
+    "BACKWARD", "BETWEEN", "FORWARD", "activation", "bias_activation", "convolution", "epilogues",
     "indexing", "normalization", "optimizer", "pooling", "products", "random", "recurrence", "rows",
 ]  # fmt: skip

@@ -73,10 +73,10 @@ def _sums_plan(xp: Any, name: str, strips: int, columns: int, dtype: np.dtype[An
     return kernels.get(xp, "sums", name, dtype), grid, block, (strips, columns)
 
 
-def summed(xp: Any, partial: Array, dtype: np.dtype[Any]) -> Array:
+def summed(xp: Any, partial: Array, dtype: np.dtype[Any], out: Array = None) -> Array:
     """The sums of the columns of ``partial`` [strips, columns], as an array of ``dtype``."""
     strips, columns = partial.shape
-    out = xp.empty(columns, dtype)
+    out = xp.empty(columns, dtype) if out is None else out
     if columns:
         kernel, grid, block, sizes = _sums_plan(xp, "sum_strips", strips, columns, dtype)
         kernel(grid, block, (partial, out, *sizes))
@@ -120,15 +120,18 @@ def spread(xp: Any, bias: Array, shape: tuple[int, ...]) -> Array:
     return y
 
 
-def column_sums(xp: Any, g: Array) -> Array:
-    """The sum over all axes but the last: the gradient of a bias, where ``g`` is that of z too."""
+def column_sums(xp: Any, g: Array, out: Array = None) -> Array:
+    """The sum over all axes but the last: the gradient of a bias, where ``g`` is that of z too.
+
+    out: what it is written to, if that is there and ``g`` has elements.
+    """
     shape, dtype = g.shape, g.dtype
     rows = math.prod(shape[:-1])
     if not g.size:
         return xp.zeros(shape[-1], dtype)
     g = contiguous(xp, g)
     if rows <= FEW_ROWS:
-        out = xp.empty(shape[-1], dtype)
+        out = xp.empty(shape[-1], dtype) if out is None else out
         kernel, grid, block, sizes = _sums_plan(xp, "sum_rows", rows, shape[-1], dtype)
         kernel(grid, block, (g, out, *sizes))
         return out
@@ -138,7 +141,7 @@ def column_sums(xp: Any, g: Array) -> Array:
     )
     partial = xp.empty(strips, zero.dtype)
     function(grid, block, (g, partial, *tail))
-    return summed(xp, partial, dtype)
+    return summed(xp, partial, dtype, out)
 
 
 def _value(name: str) -> Callable[..., Any]:

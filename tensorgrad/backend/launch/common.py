@@ -18,6 +18,9 @@ Launcher = TypeVar("Launcher", bound=Callable[..., Any])
 FORWARD: dict[str, Callable[..., Any]] = {}
 #: ``launcher(xp, g, needed, **saved)`` -> a gradient for each input of the row
 BACKWARD: dict[str, Callable[..., Any]] = {}
+#: Launchers of values that do more than launch: allocate through CuPy, and queue kernels, CuPy's
+#: elementwise functions and products. So no stream can be captured meanwhile; and why that is.
+BETWEEN: dict[str, str] = {}
 
 #: Threads of a block, where nothing speaks for another number.
 THREADS = 256
@@ -26,8 +29,13 @@ THREADS = 256
 MOST_BLOCKS = 1 << 16
 
 
-def forward(name: str) -> Callable[[Launcher], Launcher]:
-    """Enter the decorated function as the launcher of the value of the row with this kernel."""
+def forward(name: str, between: str = "") -> Callable[[Launcher], Launcher]:
+    """Enter the decorated function as the launcher of the value of the row with this kernel.
+
+    between: why programs call it between their graphs, where they have to; see BETWEEN.
+    """
+    if between:
+        BETWEEN[name] = between
     return _entered(FORWARD, name)
 
 

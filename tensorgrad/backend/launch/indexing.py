@@ -23,6 +23,8 @@ from tensorgrad.backend.launch.common import (
 )
 from tensorgrad.backend.templates import ARRAY, along_axis, filled
 
+#: Why programs do not have these launches in their graphs.
+_BETWEEN = "CuPy sorts its indices, and waits for that"
 #: Contributions to a thread: PIECE in kernels/indexing.cu.
 PIECE = 8
 
@@ -98,7 +100,7 @@ def _positions(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Array
     return xp.arange(math.prod(shape)).reshape(shape)[index]
 
 
-@forward("index_add")
+@forward("index_add", between=_BETWEEN)
 def _index_added(
     xp: Any,
     g: Array,
@@ -118,7 +120,7 @@ def _index_added(
     return _added(xp, g, places.reshape(-1), shape, 1)
 
 
-@forward("scatter_add")
+@forward("scatter_add", between=_BETWEEN)
 def _scattered(
     xp: Any, src: Array, indices: Array, axis: int, shape: tuple[int, ...], distinct: bool
 ) -> Any:

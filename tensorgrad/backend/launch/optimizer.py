@@ -17,6 +17,8 @@ from tensorgrad.dtypes import FLOATS
 
 #: Streams for which the addresses last sent are kept, at most.
 _STREAMS = 8
+#: Why programs do not have these launches in their graphs.
+_BETWEEN = "its kernel reads addresses that the host sends"
 #: Elements of a tensor to a block: CHUNK in kernels/many.cuh.
 CHUNK = 4096
 
@@ -98,7 +100,7 @@ def _prepared(
     return bundle, (*bundle.tables.arguments(xp, addresses), bundle.starts), copies
 
 
-@forward("sgd")
+@forward("sgd", between=_BETWEEN)
 def _sgd(
     xp: Any,
     step: Array,
@@ -130,7 +132,7 @@ def _sgd(
     return arrays[0]
 
 
-@forward("adam")
+@forward("adam", between=_BETWEEN)
 def _adam(
     xp: Any,
     step: Array,
@@ -173,7 +175,7 @@ def _gradients(xp: Any, grads: Sequence[Array]) -> tuple[Tables, tuple[Any, ...]
     return tables, tables.arguments(xp, [g.data.ptr for g in grads])
 
 
-@forward("total_norm")
+@forward("total_norm", between=_BETWEEN)
 def _total_norm(xp: Any, *grads: Array, norm_type: float) -> Array:
     found = _gradients(xp, grads) if norm_type == 2 else None
     if found is None:
@@ -189,7 +191,7 @@ def _total_norm(xp: Any, *grads: Array, norm_type: float) -> Array:
     return norm
 
 
-@forward("clip_grad_norm_")
+@forward("clip_grad_norm_", between=_BETWEEN)
 def _scale(xp: Any, norm: Array, *grads: Array, max_norm: float) -> Any:
     found = _gradients(xp, grads)
     dtype = grads[0].dtype
@@ -203,7 +205,7 @@ def _scale(xp: Any, norm: Array, *grads: Array, max_norm: float) -> Any:
     return grads[0]
 
 
-@forward("clip_grad_value_")
+@forward("clip_grad_value_", between=_BETWEEN)
 def _limit(xp: Any, *grads: Array, clip_value: float) -> Any:
     found = _gradients(xp, grads)
     if found is None:

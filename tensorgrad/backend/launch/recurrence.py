@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorgrad.backend import kernels
 from tensorgrad.backend.base import Array
+from tensorgrad.backend.launch.bias_activation import column_sums
 from tensorgrad.backend.launch.common import (
     THREADS,
     Plan,
@@ -168,6 +169,21 @@ def _gru(
         )  # fmt: skip
         h = outs[t]
     return states
+
+
+@forward("recurrence_weights")
+def _weights(xp: Any, d: Array, x: Array, before: Array) -> Any:
+    """The gradients of matrices and of the bias, flat, each made where it is to lie."""
+    factors = [a for a in (x, before) if a is not None]
+    if not fits(xp, d, *factors) or not all(a.size for a in (d, *factors)):
+        return NotImplemented
+    rows = d.shape[1]
+    flat = xp.empty(rows * (1 + sum(a.shape[1] for a in factors)), d.dtype)
+    *matrices, bias = _cut(flat, *[(rows, a.shape[1]) for a in factors], (rows,))
+    for factor, out in zip(factors, matrices, strict=True):
+        _multiplied(xp, d.T, factor, out)
+    column_sums(xp, d, bias)
+    return flat
 
 
 def _rows(xp: Any, kept: Array) -> Array:

@@ -8,9 +8,7 @@ of a graph: when memory outside the program moves, it is captured anew.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
@@ -19,20 +17,23 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend import kernels
-from tensorgrad.backend.gemm import (
-    CUDA_TYPES,
-    DEFAULT_ALGORITHM,
-    ZERO_AND_ONE,
-    Gemm,
-    compute_type,
-    planned,
-)
+from tensorgrad.backend.gemm import Gemm, planned
 from tensorgrad.backend.launch import products
 from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.executors import cuda_source
 from tensorgrad.program.executors.c_source import Operand
+from tensorgrad.program.executors.cublas import Cublas, cublas_on
+from tensorgrad.program.executors.cuda_calls import (
+    KernelCall,
+    NotCapturedError,
+    call_of,
+    kernel_call,
+    reason_of,
+    stays_between,
+    stretches,
+)
 from tensorgrad.program.functions import C_TYPES
 from tensorgrad.program.ir import Program, Value
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
@@ -43,102 +44,10 @@ _ALIGNMENT = 256
 _DTYPES = {ctype: dtype for dtype, ctype in C_TYPES.items()}
 # How often memory may move before graphs are given up: capturing costs as much as some replays.
 _PATIENCE = 8
-# Bytes, what NVIDIA recommends for Hopper; cuBLAS may not allocate in a graph.
-_WORKSPACE = 32 << 20
-# For how many streams workspaces, and graphs of a program, are kept at most.
+# For how many streams graphs of a program are kept at most.
 _STREAMS = 4
 # Bytes of a result whose memory is kept for the next ones; larger ones have new memory each time.
 _RESULT = 1 << 20
-
-
-def _loaded(name: str) -> Any:
-    return ctypes.CDLL(name)
-
-
-class Cublas:
-    """Matrix products by cuBLAS, called directly: CuPy refuses to while a graph is captured.
-
-    A handle has one stream and one workspace at a time, so it is locked while products are queued;
-    the workspaces are the streams' own, as products on two streams may run at once.
-
-    Source of names and numbers: the cuBLAS library reference, cublasGemmStridedBatchedEx.
-    """
-
-    def __init__(self, xp: Any) -> None:
-        """Raises CompileError if the library is not found or has no handle to give."""
-        one = xp.ones((1, 1), np.float32)
-        xp.matmul(one, one)  # CuPy knows where the library is, and loads it
-        version = xp.cuda.runtime.runtimeGetVersion() // 1000
-        try:
-            self._library = _loaded(f"libcublas.so.{version}")
-        except OSError as error:
-            raise CompileError(f"cuBLAS was not found: {error}") from error
-        handle = ctypes.c_void_p()
-        self._check("cublasCreate_v2", ctypes.byref(handle))
-        self._handle = handle
-        self._xp = xp
-        self._lock = threading.Lock()
-        #: by address: a stream, so that its address stays its own, and its workspace
-        self._workspaces: dict[int, tuple[Any, Any]] = {}
-
-    def _check(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
-        if status:
-            raise CompileError(f"{name} failed with status {status}")
-
-    @contextlib.contextmanager
-    def on(self, queue: Any, stream: Any) -> Iterator[None]:
-        """Products within are queued on ``queue``, with the workspace of ``stream``.
-
-        The two differ while a graph is captured, which is to be launched on ``stream``.
-        """
-        room = ctypes.c_void_p(self._workspace(stream).data.ptr)
-        with self._lock:
-            self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(queue.ptr))
-            # Setting the stream resets the workspace to the library's own.
-            self._check("cublasSetWorkspace_v2", self._handle, room, ctypes.c_size_t(_WORKSPACE))
-            yield
-
-    def prepare(self, stream: Any) -> None:
-        """Make the workspace of a stream: nothing may be allocated while a graph is captured."""
-        self._workspace(stream)
-
-    def _workspace(self, stream: Any) -> Any:
-        found = self._workspaces.get(stream.ptr)
-        if found is None:
-            # One that is dropped goes back to the pool, in the order of the stream it was made on.
-            while len(self._workspaces) >= _STREAMS:
-                self._workspaces.pop(next(iter(self._workspaces)))
-            with stream:
-                found = stream, self._xp.empty(_WORKSPACE, np.uint8)
-            self._workspaces[stream.ptr] = found
-        return found[1]
-
-    def multiply(self, plan: Gemm, a: Any, b: Any, out: Any, tf32: bool) -> None:
-        """The products of a plan, from arrays that begin where its places are counted from."""
-        kind, into = CUDA_TYPES[a.dtype], CUDA_TYPES[out.dtype]
-        zero, one = map(ctypes.c_void_p, ZERO_AND_ONE[a.dtype])
-        compute = compute_type(a.dtype, tf32)
-        m, k, n = plan.sizes
-        (ta, lda, step_a), (tb, ldb, step_b) = plan.a, plan.b
-        for places in plan.places:
-            at_a, at_b, at_c = (
-                ctypes.c_void_p(x.data.ptr + first * x.itemsize)
-                for x, first in zip((a, b, out), places)
-            )
-            # cuBLAS counts by columns, where a row-major matrix is its own transpose: C' = B' A'.
-            self._check(
-                "cublasGemmStridedBatchedEx", self._handle, tb, ta, n, m, k,
-                one,
-                at_b, kind, ldb, ctypes.c_longlong(step_b),
-                at_a, kind, lda, ctypes.c_longlong(step_a),
-                zero,
-                at_c, into, n, ctypes.c_longlong(plan.c),
-                plan.matrices, compute, DEFAULT_ALGORITHM,
-            )  # fmt: skip
-
-
-_CUBLAS: dict[str, Cublas] = {}  # one for each device
 
 
 @dataclass(slots=True)
@@ -174,11 +83,14 @@ class CudaExecutor(ArenaExecutor):
         self._write()
         self._scalars = [(s.instruction.live, s.name, s.out.storage) for s in lowering.scalars]
         self._allocate()
-        self._segments = self._steps()
-        self._order = StreamOrder()
-        self._order.here(self._xp)
+        self._steps = self._made_steps()
         #: by the address of the stream that they are launched on; the stream is kept with them
         self._graphs: dict[int, tuple[Any, list[Any]]] = {}
+        self._divide()
+        #: what kernels of calls need besides their results; they take turns with it
+        self._call_room: Any = None
+        self._order = StreamOrder()
+        self._order.here(self._xp)
         #: of each result the arrays that were handed out last, and views of where they are made
         self._results: list[list[Any]] = [[] for _ in program.results]
         self._shown_results: dict[int, Any] = {}
@@ -186,16 +98,18 @@ class CudaExecutor(ArenaExecutor):
         self._captures = 0
         self._cublas: Cublas | None = None
         self._graphing = True
-        if any(type(step) is Product for part in self._segments for step in part):
-            self._find_cublas()
+        #: whether calls have turned out to stay between graphs since steps were last divided
+        self._apart = False
+        kinds = {type(step) for step in self._steps}
+        if Product in kinds or KernelCall in kinds:
+            self._find_cublas(Product in kinds)
 
-    def _find_cublas(self) -> None:
+    def _find_cublas(self, needed: bool) -> None:
         try:
-            if self.device not in _CUBLAS:
-                _CUBLAS[self.device] = Cublas(self._xp)
-            self._cublas = _CUBLAS[self.device]
-        except (CompileError, AttributeError) as error:
-            self._give_up_graphs(str(error))
+            self._cublas = cublas_on(self.device, self._xp)
+        except CompileError as error:
+            if needed:
+                self._give_up_graphs(str(error))
 
     def _give_up_graphs(self, why: str) -> None:
         self._graphing = False
@@ -240,8 +154,8 @@ class CudaExecutor(ArenaExecutor):
                 self.memory[s] = xp.empty(s.size, s.dtype)
         self._bind_outputs()
 
-    def _steps(self) -> list[list[Any]]:
-        """Stretches of launches and products, and calls, each alone."""
+    def _made_steps(self) -> list[Any]:
+        """Launches, products and calls, in order."""
         xp = self._xp
         # Partial results are used up by the next kernel: all nests share the room for them.
         sizes = [
@@ -249,17 +163,15 @@ class CudaExecutor(ArenaExecutor):
             for made, _ in self.source.nests.values()
         ]
         room = xp.empty(max([*sizes, 1]), np.uint8)
-        found: list[list[Any]] = []
-
-        def add(step: Any) -> None:
-            if not found or type(step) is Call or type(found[-1][-1]) is Call:
-                found.append([])
-            found[-1].append(step)
-
+        found: list[Any] = []
         for unit, *_ in self.source.groups:  # with others that are launched along with it
             if not isinstance(unit, Nest):
-                assert type(unit.operation) is not Check
-                add(unit.operation)
+                op = unit.operation
+                assert type(op) is not Check
+                if type(op) is Call:
+                    found.append(kernel_call(op, self._backend, self._array, self._call(op)))
+                else:
+                    found.append(op)
                 continue
             made, name = self.source.nests[unit]
             partial, start = [], 0
@@ -268,10 +180,10 @@ class CudaExecutor(ArenaExecutor):
                 partial.append(room[start : start + size].view(_DTYPES[ctype]))
                 start += -(-size // _ALIGNMENT) * _ALIGNMENT
             kernel = self._module.get_function(name)
-            add(_Launch(kernel, made.grid, made.block, made.operands, partial))
+            found.append(_Launch(kernel, made.grid, made.block, made.operands, partial))
             if made.end:
                 kernel = self._module.get_function(f"{name}_end")
-                add(_Launch(kernel, (made.end,), made.end_block, made.operands, partial))
+                found.append(_Launch(kernel, (made.end,), made.end_block, made.operands, partial))
         return found
 
     @staticmethod
@@ -300,13 +212,17 @@ class CudaExecutor(ArenaExecutor):
 
     def _enqueue(self, steps: Sequence[Any], queue: Any, stream: Any) -> None:
         """Queue a stretch on the current stream, ``queue``, for a launch on ``stream``."""
-        products = contextlib.nullcontext() if self._cublas is None else (
-            self._cublas.on(queue, stream)
-        )  # fmt: skip
-        with products:
+        cublas = self._cublas
+        with contextlib.ExitStack() as stack:
+            if cublas is not None:
+                stack.enter_context(cublas.on(queue, stream))
+                stack.enter_context(products.queued_by(cublas.multiply))
             for step in steps:
                 if type(step) is Product:
                     self._product(step)
+                elif type(step) is KernelCall:
+                    step.run(self._call_room, queue is not stream)
+                    self._apart = self._apart or bool(step.between)
                 else:
                     arrays = [self._from(s, first) for s, first in step.operands]
                     step.kernel(step.grid, (step.block,), (*arrays, *step.partial))
@@ -325,9 +241,11 @@ class CudaExecutor(ArenaExecutor):
             queue.begin_capture()
             try:
                 self._enqueue(steps, queue, stream)
-            finally:
-                graph = queue.end_capture()
-        return graph
+            except BaseException:
+                with contextlib.suppress(Exception):  # it says that the capture has failed
+                    queue.end_capture()
+                raise
+            return queue.end_capture()
 
     def _graphs_for(self, stream: Any) -> list[Any]:
         """The graphs of the stretches on a stream; ``None`` for those that are not captured yet."""
@@ -338,10 +256,40 @@ class CudaExecutor(ArenaExecutor):
             found = self._graphs[stream.ptr] = stream, [None] * len(self._segments)
         return found[1]
 
+    def _run_segments(self, stream: Any) -> None:
+        done = 0
+        while done < len(self._segments):
+            try:
+                self._run_segment(done, stream)
+                done += 1
+            except NotCapturedError:  # nothing was queued; the stretch is divided
+                self._divide()
+        if not self._replays:
+            self._measured()
+        elif self._apart:
+            self._divide()
+
+    def _divide(self) -> None:
+        """Divide the steps into stretches, by what is known of calls."""
+        self._segments = stretches(self._steps)
+        self._alone = [stays_between(steps[0]) for steps in self._segments]
+        self._graphs = {}
+        self._apart = False
+
+    def _measured(self) -> None:
+        """After the first replay: it is known what the kernels of calls need."""
+        calls = [step for step in self._steps if type(step) is KernelCall]
+        if calls:
+            self._call_room = self._xp.empty(max(1, *[call.room for call in calls]), np.uint8)
+            self._divide()
+
     def _run_segment(self, number: int, stream: Any) -> None:
         steps = self._segments[number]
-        if type(steps[0]) is Call:
-            self._call(steps[0])()
+        if self._alone[number]:
+            if type(steps[0]) is KernelCall:
+                steps[0].otherwise()
+            else:
+                self._call(steps[0])()
             return
         graph = None
         if self._graphing and self._replays:
@@ -350,6 +298,8 @@ class CudaExecutor(ArenaExecutor):
                 if graphs[number] is None:
                     graphs[number] = self._captured(steps, stream)
                 graph = graphs[number]
+            except NotCapturedError:
+                raise
             except Exception as error:  # whatever CUDA has against it: the launches themselves work
                 self._give_up_graphs(f"{type(error).__name__}: {error}")
         if graph is None:
@@ -388,8 +338,7 @@ class CudaExecutor(ArenaExecutor):
         if self._scalars:
             self._send_scalars()
         try:
-            for number in range(len(self._segments)):
-                self._run_segment(number, stream)
+            self._run_segments(stream)
             self._replays += 1
             results = [self._result(k, v) for k, v in enumerate(self.program.results)]
             gradients = [
@@ -437,18 +386,23 @@ class CudaExecutor(ArenaExecutor):
     def lines(self) -> list[str]:
         """What ran where, for the report."""
         found = []
-        for number, (steps, moved) in enumerate(zip(self._segments, traffic_of(self.schedule))):
-            if type(steps[0]) is Call:
-                op = steps[0]
-                about = f"{op.reason} ({op.where}); {moved:,} bytes"
+        between = {step: reason_of(step) for step in self._steps if stays_between(step)}
+        calls = {call_of(step) for step in between}
+        moved_by = traffic_of(self.schedule, calls.__contains__)
+        for number, (steps, moved) in enumerate(zip(self._segments, moved_by, strict=True)):
+            if stays_between(steps[0]):
+                op = call_of(steps[0])
+                about = f"{between[steps[0]]} ({op.where}); {moved:,} bytes"
                 found.append(f"call {op.instruction.op.name}: {about}")
                 continue
+            own = [s.op.instruction.op.name for s in steps if type(s) is KernelCall]
             products = sum(type(step) is Product for step in steps)
             graphs = [made[number] for _, made in self._graphs.values()]
             how = "one graph" if any(g is not None for g in graphs) else "launched one by one"
+            with_calls = f"{len(own)} calls ({', '.join(own)}), " if own else ""
             found.append(
-                f"segment {number}: {len(steps) - products} kernels, {products} products, "
-                f"{moved:,} bytes, {how}"
+                f"segment {number}: {len(steps) - products - len(own)} kernels, "
+                f"{products} products, {with_calls}{moved:,} bytes, {how}"
             )
         found.append(f"arena {self.arena_bytes} bytes on {self.device}")
         return found
