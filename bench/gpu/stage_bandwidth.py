@@ -173,6 +173,15 @@ def _recurrent(kind: str, s: _Sizes, backward: bool) -> Case:
     )  # fmt: skip
 
 
+def _attention(features: int, s: _Sizes, backward: bool) -> Case:
+    """Heads of 64 queries and keys, which lie in one tile: so few that memory counts."""
+    shape = 1, max(1, s.n // (64 * features)), 64, features
+    q, k, v = (s.tensor(*shape, requires_grad=True) for _ in range(3))
+    size = q.size * s.item
+    function = partial(functional.scaled_dot_product_attention, q, k, v)
+    return _case(backward, function, (q, k, v), s.tensor(*shape), 4 * size, 8 * size)
+
+
 def _norm(name: str, columns: int, s: _Sizes, backward: bool) -> Case:
     x, g, size = s.matrix(columns)
     more = [s.tensor(columns, requires_grad=True) for _ in range(2 if name == "layer_norm" else 1)]
@@ -257,6 +266,8 @@ def _makers() -> dict[str, tuple[_Maker, bool]]:
     found["examples apart"] = _channels, True
     for kind in ("lstm", "gru"):
         both(kind, partial(_recurrent, kind))
+    for features in (64, 128):
+        found[f"attention {features} forward"] = partial(_attention, features), False
     both("dropout", _dropout)
     for indices in ("int32", "int64"):
         both(f"take rows {indices}", partial(_taken, indices))

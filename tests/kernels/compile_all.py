@@ -57,8 +57,12 @@ PLAIN = frozenset(
 )  # fmt: skip
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
-    {("layer_norm_backward_wide", "float64"), ("rms_norm_backward_wide", "float64")}
-)
+    (name, "float64")
+    for name in (
+        "attention_forward_64", "attention_forward_128", "layer_norm_backward_wide",
+        "rms_norm_backward_wide",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mutation import Mutant
 
+from kernels.mutants_attention import ATTENTION
+
 #: The tests of each file, the quickest to tell first.
 TESTS_OF: dict[str, list[str]] = {
     "common.cuh": ["test_softmax.py", "test_activation.py", "test_optimizer.py"],
@@ -28,6 +30,8 @@ TESTS_OF: dict[str, list[str]] = {
     "pooling.cu": ["test_pooling.py"],
     "convolution.cu": ["test_convolution.py"],
     "recurrence.cu": ["test_recurrence.py"],
+    "tiles.cuh": ["test_attention.py"],
+    "attention.cu": ["test_attention.py"],
     "program.cuh": ["../program/test_cuda.py"],
 }
 
@@ -860,4 +864,5 @@ MUTANTS: list[Mutant] = [
         "        if (i + k < n) y[i + k] = out.at[k];",
         "        if (false) y[i + k] = out.at[k];",
     ),
+    *ATTENTION,
 ]

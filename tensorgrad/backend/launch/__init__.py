@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tensorgrad.backend.launch import (
     activation,
+    attention,
     bias_activation,
     convolution,
     epilogues,
@@ -25,6 +26,7 @@ from tensorgrad.backend.launch import (
 from tensorgrad.backend.launch.common import BACKWARD, BETWEEN, FORWARD
 
 __all__ = [
-    "BACKWARD", "BETWEEN", "FORWARD", "activation", "bias_activation", "convolution", "epilogues",
-    "indexing", "normalization", "optimizer", "pooling", "products", "random", "recurrence", "rows",
+    "BACKWARD", "BETWEEN", "FORWARD", "activation", "attention", "bias_activation", "convolution",
+    "epilogues", "indexing", "normalization", "optimizer", "pooling", "products", "random",
+    "recurrence", "rows",
 ]  # fmt: skip
