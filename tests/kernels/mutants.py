@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mutation import Mutant
-
 from kernels.mutants_attention import ATTENTION
+from mutation import Mutant
 
 #: The tests of each file, the quickest to tell first.
 TESTS_OF: dict[str, list[str]] = {

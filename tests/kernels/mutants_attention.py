@@ -17,4 +17,5 @@ ATTENTION: list[Mutant] = [
         "attention.cu",
         "          total[half] *= shrink[half];\n",
         "",
+    ),
 ]
