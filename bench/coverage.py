@@ -1,7 +1,9 @@
-"""How much of PyTorch's ``nn.functional`` is here: its own samples of operations as the judge.
+"""How much of PyTorch's operations is here: the samples that it tests them with as the judge.
 
-``python -m bench.coverage`` runs the samples that PyTorch tests its functions with, in float64:
-values, first gradients, and what is overwritten, of ours against PyTorch's.
+``python -m bench.coverage`` runs those of ``nn.functional``, ``--all`` those of its whole table of
+operations, in float64 (integers where there is none, and complex128 besides with ``--complex``):
+values, first gradients, with ``--second`` second ones, and what is overwritten, of ours against
+PyTorch's. How each is called here, and which have no meaning here, ``bench.op_names`` says.
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ from typing import Any
 
 import numpy as np
 
-import tensorgrad as tg
+import tensorgrad
+from bench import op_names
 from tensorgrad.nn import functional
+
+#: Asked for names that may not be there.
+tg: Any = tensorgrad
 
 PREFIX = "nn.functional."
 #: Operations that ``torch.nn.functional`` has too, though PyTorch lists them elsewhere.
@@ -51,14 +57,21 @@ class Outcome:
         return f"{self.name} {self.variant}".rstrip()
 
 
-def operations() -> list[Any]:
-    """PyTorch's entries of its table of operations, as far as they have samples here."""
+def operations(everything: bool = False) -> list[Any]:
+    """PyTorch's entries of its table of operations, as far as they have samples here.
+
+    everything: whether those outside ``nn.functional`` come too, if they mean something here.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch.testing._internal.common_methods_invocations import op_db
     return [
         op for op in op_db
-        if (op.name.startswith(PREFIX) or op.name in KIN) and _dtype(op) is not None
+        if _dtype(op) is not None
+        and (
+            op.name not in op_names.WITHOUT if everything
+            else op.name.startswith(PREFIX) or op.name in KIN
+        )
     ]  # fmt: skip
 
 
@@ -67,17 +80,23 @@ def name_of(op: Any) -> str:
     return str(op.name).removeprefix(PREFIX)
 
 
-def judge(op: Any, most: int | None = None) -> Outcome:
-    """Compare one operation on its samples; ``most`` of them, spread over the list."""
+def judge(
+    op: Any, most: int | None = None, second: bool = False, dtype: Any = None
+) -> Outcome:  # fmt: skip
+    """Compare one operation on its samples; ``most`` of them, spread over the list.
+
+    second: whether gradients of gradients are compared too, where PyTorch has them.
+    dtype: of the samples; by default float64, or else what there is.
+    """
     import torch
 
     outcome = Outcome(name_of(op), op.variant_test_name)
-    ours = getattr(functional, outcome.name, None)
+    ours = _function(op)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
-        dtype = _dtype(op)
-        needs = op.supports_autograd and dtype.is_floating_point
+        dtype = _dtype(op) if dtype is None else dtype
+        needs = op.supports_autograd and (dtype.is_floating_point or dtype.is_complex)
         # Not ``op.sample_inputs``: that looks for the test it is called in, through all frames.
         samples = list(op.sample_inputs_func(op, "cpu", dtype, needs))
         outcome.samples = len(samples)
@@ -91,7 +110,13 @@ def judge(op: Any, most: int | None = None) -> Outcome:
         # Those of its variant "grad" are different everywhere.
         values_only = outcome.name.startswith("max_unpool") and outcome.variant != "grad"
         for number, sample in enumerate(samples):
-            _judge_sample(outcome, ours, number, sample, values_only)
+            call = _Call(outcome.name, sample)
+            if not op.name.startswith(PREFIX) and op.name not in KIN:
+                call.function = op.get_op()
+            # In pieces PyTorch's has other second gradients than cross_entropy of the product.
+            right = outcome.name != "linear_cross_entropy"
+            call.second = second and needs and right and op.supports_gradgrad
+            _judge_sample(outcome, ours, number, call, values_only)
     return outcome
 
 
@@ -106,29 +131,53 @@ def score(outcomes: Iterable[Outcome]) -> tuple[int, int]:
 def _dtype(op: Any) -> Any:
     import torch
 
-    return next((d for d in (torch.float64, torch.int64) if d in op.dtypes), None)
+    kinds = torch.float64, torch.int64, torch.complex128
+    return next((d for d in kinds if d in op.dtypes), None)
+
+
+def _function(op: Any) -> Callable[..., Any] | None:
+    """Ours."""
+    if op.name.startswith(PREFIX) or op.name in KIN:
+        return getattr(functional, name_of(op), None)
+    return op_names.ours(op.name, op.variant_test_name)
 
 
 def _judge_sample(
-    outcome: Outcome, ours: Callable[..., Any], number: int, sample: Any, values_only: bool
+    outcome: Outcome, ours: Callable[..., Any], number: int, call: _Call, values_only: bool
 ) -> None:
-    call = _Call(outcome.name, sample)
     if values_only:
         call.args = [x.detach() if hasattr(x, "detach") else x for x in call.args]
     told = f"sample {number}, {call}: "
     try:
         found = call.ours(ours)
     except Exception as error:  # whatever it is, the sample is not computed
+        if call.function and any(t in str(error) for t in UNFIT):
+            outcome.samples -= 1
+            return
         outcome.reasons.append(f"{told}{type(error).__name__}: {str(error)[:200]}")
         if outcome.status == "passes":
             outcome.status = "refuses"
         return
-    wrong = RANDOM[outcome.name](call, found) if call.random else _difference(call.torch(), found)
+    if call.random:
+        wrong = RANDOM[outcome.name](call, found)
+    else:
+        wrong = _difference(_theirs(call), found, outcome.name in DRAWN)
     if wrong:
         outcome.reasons.append(told + wrong)
         outcome.status = "wrong"
     else:
         outcome.passed += 1
+
+
+def _theirs(call: _Call) -> _Found:
+    """PyTorch's results; without second gradients where it has none of this sample."""
+    try:
+        return call.torch()
+    except RuntimeError as error:
+        if not call.second or "derivative" not in str(error):
+            raise
+        call.second = False
+        return call.torch()
 
 
 @dataclass(frozen=True)
@@ -138,6 +187,7 @@ class _Found:
     outputs: list[Any]
     gradients: list[Any]
     left: list[Any]
+    seconds: list[Any] = field(default_factory=list)
 
 
 class _Call:
@@ -161,6 +211,8 @@ class _Call:
         if name == "multi_head_attention_forward":
             args[10] = 0.0
         self.name, self.args, self.kwargs = name, args, kwargs
+        self.function: Any = None
+        self.second = False
         p, training = kwargs.get("p", 0.5), kwargs.get("training", "dropout" in name)
         self.random = name in RANDOM and bool(training) and p not in (0, 1)
 
@@ -172,18 +224,31 @@ class _Call:
         """PyTorch's results."""
         import torch
 
-        function = getattr(torch.nn.functional, self.name, None) or getattr(torch, self.name)
+        function = self.function or getattr(torch.nn.functional, self.name, None)
+        function = function or getattr(torch, self.name)
         args, kwargs, given = self._copied(lambda t: t.detach().clone(), lambda x: x)
         leaves = [t.requires_grad_() for t, needed in given if needed]
         if self.name == "ctc_loss":
             args[0] = torch.nn.functional.log_softmax(args[0], -1)
         outputs = _flat(function(*args, **kwargs), torch.Tensor)
         ends = [y for y in outputs if y.requires_grad]
-        total = sum(((y * torch.from_numpy(_weights(y))).sum() for y in ends), torch.tensor(0.0))
-        if leaves and ends:
-            total.backward()
-        none = [torch.zeros_like(t) if t.grad is None else t.grad for t in leaves]
-        return _Found(_arrays(outputs), _arrays(none), _arrays(t for t, _ in given))
+
+        def summed(tensors: list[Any]) -> Any:
+            parts = [(y * torch.from_numpy(_weights(y))).sum() for y in tensors]
+            return sum(p.real + p.imag if p.is_complex() else p for p in parts)
+
+        def slopes(tensors: list[Any], again: bool) -> list[Any]:
+            tensors = [y for y in tensors if y.requires_grad]
+            if not tensors or not leaves:
+                return [torch.zeros_like(t) for t in leaves]
+            found = torch.autograd.grad(
+                summed(tensors), leaves, create_graph=again, allow_unused=True
+            )
+            return [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, found)]
+
+        firsts = slopes(ends, self.second)
+        seconds = slopes(firsts, False) if self.second else []
+        return _Found(*map(_arrays, (outputs, firsts, [t for t, _ in given], seconds)))
 
     def ours(self, function: Callable[..., Any]) -> _Found:
         """Ours."""
@@ -196,15 +261,25 @@ class _Call:
         pieces = kwargs.pop("options", None)  # of a linear layer's cross-entropy
         if pieces is not None:
             kwargs["rows"] = pieces.batch_chunk_size
-        names = {key: RENAMED.get(key, key) for key in kwargs}
+        names = {key: key if self.function else RENAMED.get(key, key) for key in kwargs}
         result = function(*args, **{names[key]: value for key, value in kwargs.items()})
         outputs = _flat(result, tg.Tensor)
         ends = [y for y in outputs if y.requires_grad]
-        if leaves and ends:
-            total: Any = sum((y * tg.Tensor(_weights(y))).sum() for y in ends)
-            total.backward()
-        none = [tg.zeros_like(t) if t.grad is None else t.grad for t in leaves]
-        return _Found(_arrays(outputs), _arrays(none), _arrays(t for t, _ in given))
+
+        def summed(tensors: list[Any]) -> Any:
+            parts = [(y * tg.Tensor(_weights(y))).sum() for y in tensors]
+            kinds = [y.dtype.kind for y in tensors]
+            return sum(tg.real(p) + tg.imag(p) if k == "c" else p for k, p in zip(kinds, parts))
+
+        def slopes(tensors: list[Any], again: bool) -> list[Any]:
+            tensors = [y for y in tensors if y.requires_grad]
+            if not tensors or not leaves:
+                return [tg.zeros_like(t) for t in leaves]
+            return list(tg.autograd.grad(summed(tensors), leaves, create_graph=again))
+
+        firsts = slopes(ends, self.second)
+        seconds = slopes(firsts, False) if self.second else []
+        return _Found(*map(_arrays, (outputs, firsts, [t for t, _ in given], seconds)))
 
     def _copied(self, tensor: Any, other: Any) -> tuple[list[Any], dict[str, Any], list[Any]]:
         import torch
@@ -228,6 +303,10 @@ class _Call:
 
         if isinstance(x, torch.dtype):
             return getattr(tg, str(x).removeprefix("torch."))
+        if isinstance(x, (torch.device, torch.memory_format, torch.layout)):
+            return str(x)
+        if isinstance(x, torch.Size):
+            return tuple(x)
         if isinstance(x, torch.nn.PairwiseDistance):
             p, eps, keepdim = x.norm, x.eps, x.keepdim
             return lambda a, b: tg.norm(a - b + eps, p, axis=-1, keepdims=keepdim)
@@ -237,11 +316,20 @@ class _Call:
 def _flat(result: Any, kind: type) -> list[Any]:
     if isinstance(result, kind):
         return [result]
+    if isinstance(result, (bool, int, float, complex)):
+        return [kind(result) if kind is tg.Tensor else kind([result]).reshape(())]
     return [one for part in result for one in _flat(part, kind)] if result is not None else []
 
 
 def _arrays(tensors: Iterable[Any]) -> list[Any]:
-    return [np.array(t.detach().numpy()) for t in tensors]
+    # Copied first: PyTorch has zeros without memory and conjugates that NumPy does not know.
+    return [np.array(_plain(t.detach())) for t in tensors]
+
+
+def _plain(tensor: Any) -> Any:
+    if str(tensor.dtype).endswith("bfloat16"):
+        tensor = tensor.float() if not isinstance(tensor, tg.Tensor) else tensor.astype(tg.float32)
+    return tensor.numpy() if isinstance(tensor, tg.Tensor) else tensor.numpy(force=True)
 
 
 def _weights(like: Any) -> Any:
@@ -261,15 +349,16 @@ def _shown(x: Any) -> str:
     return repr(x)
 
 
-def _difference(wanted: _Found, found: _Found) -> str:
-    for what in ("outputs", "gradients", "left"):
+def _difference(wanted: _Found, found: _Found, drawn: bool) -> str:
+    whats = ("outputs", "gradients", "left", *(("seconds",) if wanted.seconds else ()))
+    for what in whats:
         ours, theirs = getattr(found, what), getattr(wanted, what)
         if len(ours) != len(theirs):
             return f"{len(ours)} {what}, not {len(theirs)}"
         for number, (a, b) in enumerate(zip(ours, theirs)):
             if a.shape != b.shape:
                 return f"{what} {number} of shape {a.shape}, not {b.shape}"
-            if not np.allclose(a, b, RTOL, ATOL, equal_nan=True):
+            if not drawn and not np.allclose(a, b, RTOL, ATOL, equal_nan=True):
                 off = ~np.isclose(a, b, RTOL, ATOL, equal_nan=True)
                 return (
                     f"{what} {number} differ in {off.sum()} of {off.size} places: "
@@ -323,6 +412,14 @@ def _leaked(call: _Call, found: _Found) -> str:
     return "" if inside and np.unique(below).size == below.size else "slopes are not drawn"
 
 
+#: Samples that break NumPy's rules and are refused with these words: an axis of what has none.
+UNFIT = ("absent: the tensor has no axes",)
+#: Of these shapes can be compared, and nothing else.
+DRAWN = frozenset({
+    "bernoulli", "empty", "empty_like", "multinomial", "new_empty", "normal", "rand_like",
+    "randint", "randint_like", "randn", "randn_like",
+})  # fmt: skip
+
 RANDOM: dict[str, Callable[[_Call, _Found], str]] = {
     "alpha_dropout": _dropped,
     "dropout": _dropped,
@@ -342,11 +439,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, metavar="N", help="at most N of each operation")
     parser.add_argument("--name", default="", metavar="TEXT", help="operations with TEXT in them")
     parser.add_argument("--reasons", type=int, default=2, metavar="N", help="shown of each")
+    parser.add_argument("--all", action="store_true", help="not nn.functional alone")
+    parser.add_argument("--second", action="store_true", help="gradients of gradients too")
+    parser.add_argument("--complex", action="store_true", help="samples of complex128")
     options = parser.parse_args(arguments)
+    import torch
+
+    dtype = torch.complex128 if options.complex else None
     outcomes = []
-    for op in operations():
-        if options.name in op.name:
-            outcome = judge(op, options.samples)
+    for op in operations(options.all):
+        if options.name in op.name and (dtype is None or dtype in op.dtypes):
+            outcome = judge(op, options.samples, options.second, dtype)
             outcomes.append(outcome)
             print(f"{outcome.status:8}  {outcome.passed:4} of {outcome.samples:4}  {outcome.key}")
             for reason in outcome.reasons[: options.reasons]:
