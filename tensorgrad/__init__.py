@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from tensorgrad import optim as optim
     from tensorgrad import profiler as profiler
     from tensorgrad import program as program
+    from tensorgrad import special as special
     from tensorgrad import training as training
     from tensorgrad import viz as viz
     from tensorgrad.amp import autocast as autocast
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from tensorgrad.program import set_eager as set_eager
 else:  # mypy reads no sum of lists; it goes by the imports, which say the same
     #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
-    _MODULES = ("amp", "data", "nn", "optim", "profiler", "program", "training", "viz")
+    _MODULES = ("amp", "data", "nn", "optim", "profiler", "program", "special", "training", "viz")
     _OF = {
         "autocast": "amp",
         "compile": "program",

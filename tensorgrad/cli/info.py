@@ -7,12 +7,16 @@ import platform
 
 import numpy as np
 
-from tensorgrad import backend, dtypes
+from tensorgrad import (
+    backend,
+    dtypes,
+    special,  # noqa: F401 (its rows enter the table)
+)
 from tensorgrad.backend import kernels
 from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
 from tensorgrad.errors import CompileError, DeviceError
-from tensorgrad.nn import functional  # noqa: F401 (its rows enter the table)
+from tensorgrad.nn import functional  # noqa: F401 (as these)
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.program import pool
 from tensorgrad.program.blas import blas

@@ -329,6 +329,8 @@ def _fractional(name: str) -> Callable[..., Any]:
 
 
 ADAPTORS: dict[str, Callable[..., Any]] = {
+    "erfcinv": lambda x: torch.erfinv(1 - x),
+    "spherical_bessel_j0": lambda x: torch.sinc(x / math.pi),
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},
     "ctc_loss": _ctc_loss,
     "bias_activation": _bias_activation,

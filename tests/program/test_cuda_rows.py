@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from emulator import emulator
 from ops.test_table import differentiable, every_case
-from program.test_rows import check
+from program.test_rows import alone, check
 from standin import cupy_standin
 
 from tensorgrad import dtypes
@@ -30,7 +30,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[bool]:
         yield False
 
 
-@every_case(differentiable)
+@every_case(lambda row: alone(row) and differentiable(row))
 def test_rows(row: Operation, number: int, real: bool) -> None:
     compiled = check(row, number, dtypes.float32, "auto", True, "cuda")
     if not compiled.captures:

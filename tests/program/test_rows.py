@@ -28,6 +28,12 @@ from tensorgrad.program import compile  # noqa: A004
 DATA_DEPENDENT = {"nonzero", "unique_values"}
 
 
+def alone(row: Operation) -> bool:
+    """Whether a row is tried in programs of its own: special functions share those of
+    test_special_rows.py."""
+    return row.namespace != "special"
+
+
 def refused(row: Operation, call: Call) -> bool:
     """Whether the row cannot be compiled with these arguments."""
     masks = any(a.dtype == np.bool_ for a in call.arrays(floats=False))
@@ -118,19 +124,21 @@ def check(
 
 
 @EVERY_EXECUTOR
-@every_case(lambda row: not differentiable(row))
+@every_case(lambda row: alone(row) and not differentiable(row))
 def test_without_gradients(row: Operation, number: int, executor: str) -> None:
     check(row, number, dtypes.float32, executor, backward=False)
 
 
 @EVERY_EXECUTOR
-@pytest.mark.parametrize("row", [row for row in ROWS if differentiable(row)], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if alone(row) and differentiable(row)], ids=lambda r: r.name
+)
 def test_forward(row: Operation, executor: str) -> None:
     """The first case by itself: of all cases the values are tried with the gradients."""
     check(row, 0, dtypes.float32, executor, backward=False)
 
 
 @EVERY_EXECUTOR
-@every_case_and_float(differentiable)
+@every_case_and_float(lambda row: alone(row) and differentiable(row))
 def test_backward(row: Operation, number: int, dtype: Any, executor: str) -> None:
     check(row, number, dtype, executor, backward=True)

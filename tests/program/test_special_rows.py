@@ -1,0 +1,88 @@
+"""The special functions in programs: all of one executor in one, forward and backward.
+
+Natively, in both types and at special numbers, they are part of test_differential.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from emulator import emulator
+from ops.test_table import ROWS, weighted, weights_of
+from sampler import draw, host, outputs
+from standin import cupy_standin
+
+from tensorgrad import Tensor, dtypes
+from tensorgrad.program import compile  # noqa: A004
+
+SPECIAL = [row for row in ROWS if row.namespace == "special"]
+#: Rows that stay calls: how often they loop, or how much they add up, depends on numbers.
+CALLS: set[str] = set()
+
+
+@pytest.fixture
+def stand_in() -> Iterator[None]:
+    if emulator.available() is not None:
+        pytest.skip(str(emulator.available()))
+    with cupy_standin.installed():
+        yield
+
+
+def step_and_inputs(device: str) -> tuple[Any, list[Tensor]]:
+    """A function that gives values and gradients of all rows, and its arguments."""
+    given: list[Tensor] = []
+    parts = []
+    for row in SPECIAL:
+        call = draw(row, 0)
+        _, leaves = call.tensors(device, dtypes.float32, row.gradient)
+        weights = weights_of(row, call, np.random.default_rng(0), device) if row.gradient else []
+        drawn = [Tensor(w, dtype=dtypes.float32, device=device) for w in weights]
+        parts.append((row, call, len(leaves), drawn))
+        given += leaves
+
+    def step(*tensors: Tensor) -> list[Tensor]:
+        following, found = iter(tensors), []
+        for row, call, count, weights in parts:
+            mine = [next(following) for _ in range(count)]
+            inner = iter(mine)
+            result = call.map(lambda _: next(inner)).of(row.function)  # noqa: B023
+            found += [y.detach() for y in outputs(result)]
+            if row.gradient:
+                weighted(result, weights).backward()
+                for x in mine:
+                    if x.grad is not None:
+                        found.append(x.grad)
+                        x.grad = None
+        return found
+
+    return step, given
+
+
+def check(executor: str, device: str) -> Any:
+    step, given = step_and_inputs(device)
+    compiled = compile(step, executor=executor)
+    wanted = step(*given)
+    for _ in range(2):
+        for a, b in zip(compiled(*given), wanted, strict=True):
+            np.testing.assert_allclose(host(a), host(b), rtol=2e-5, atol=1e-6)
+    assert compiled.captures == 1
+    return compiled
+
+
+def test_numpy() -> None:
+    check("numpy", "cpu")
+
+
+def test_cuda(stand_in: None) -> None:
+    executor = check("auto", "cuda")._last().executor
+    assert executor.name == "cuda", executor.reason
+
+
+def test_those_that_stay_calls_are_named() -> None:
+    step, given = step_and_inputs("cpu")
+    compiled = compile(step, executor="native")
+    compiled(*given)
+    print(compiled.report())
