@@ -2,6 +2,11 @@
 
 Nodes are visited in descending tape position, from a heap. Whatever used a value has a higher
 position than the value, so a gradient is complete when its node comes up.
+
+Of complex numbers the pass carries what pairs with a change ``d`` as ``real(g * d)``, without
+conjugation: so the rules of functions that have a derivative are those of real numbers. What users
+give and get is the conjugate of that, the direction of steepest ascent: it is taken where
+gradients enter, and where they leave or are shown (``conjugate``, ``_run_hooks``).
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ from numpy import asarray, ndarray
 from tensorgrad import backend, dtypes, versions
 from tensorgrad.backend import BACKENDS, gemm, is_array
 from tensorgrad.backend.base import Array, Postponed
-from tensorgrad.dtypes import HALVES
+from tensorgrad.dtypes import COMPLEX, HALVES
 from tensorgrad.errors import GradientError, ShapeError
 from tensorgrad.observers import MODE, Mode, current_mode
+from tensorgrad.ops.complex_parts import conj
 from tensorgrad.ops.elementwise import add
 from tensorgrad.ops.indexing import recorded_gradient
 from tensorgrad.ops.parts import Part, Rows, RowsPart
@@ -343,7 +349,7 @@ class _BackwardPass:
             self._use_device_of(g)
         g = _run_hooks(node, g, self.dispatched)
         if self.targets is not None and node in self.targets:
-            self.found[node] = g
+            self.found[node] = conjugate(g)
         if node.edges is None:
             raise GradientError(
                 f"backward a second time through {node.op.name}{_location(node)}: its saved "
@@ -528,7 +534,26 @@ def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
     return d.astype(half) if d.dtype == dtypes.float32 else d
 
 
+def conjugate(g: Any) -> Any:
+    """A gradient as it enters or leaves the pass: of complex numbers the conjugate."""
+    return conj(g) if g.dtype in COMPLEX else g
+
+
 def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
+    """``g``, shown to the hooks of ``node``, or what they put in its place.
+
+    That of a leaf is then what the user gets; that of another node goes on in the pass.
+    """
+    if g.dtype not in COMPLEX:
+        return _shown(node, g, dispatched)
+    if type(node) is Leaf:
+        return _shown(node, conj(g), dispatched)
+    if node.hooks or getattr(node, "keeps_grad", False):
+        return conj(_shown(node, conj(g), dispatched))
+    return g
+
+
+def _shown(node: Node, g: Any, dispatched: bool) -> Any:
     for hook in tuple(node.hooks or ()):
         replaced = hook(g if dispatched or _kept_as_rows(g) else wrap(g, None))
         if replaced is not None:

@@ -2,12 +2,12 @@
 
 Floating point is contagious and never widens by accident: an integer tensor beside a float32
 tensor gives float32 (NumPy would give float64), and a Python or NumPy *scalar* never changes the
-type of a floating tensor beside it. Otherwise the rules are those of the Python array API.
+precision of a floating tensor beside it. Complex numbers are contagious in the same way. Otherwise
+the rules are those of the Python array API.
 """
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from tensorgrad.errors import DtypeError
 
-__all__ = ["bfloat16", "bool", "float16", "float32", "float64", "get_default_dtype", "int8"]
+__all__ = ["bfloat16", "bool", "complex64", "complex128", "float16", "float32", "float64"]
+__all__ += ["get_default_dtype", "int8"]
 __all__ += ["int16", "int32", "int64", "set_default_dtype", "uint8", "uint16", "uint32", "uint64"]
 
 bool = np.dtype(np.bool_)
@@ -32,14 +33,24 @@ float16 = np.dtype(np.float16)
 bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
+complex64 = np.dtype(np.complex64)
+complex128 = np.dtype(np.complex128)
 
+#: the real ones
 FLOATS: frozenset[np.dtype[Any]] = frozenset({float16, bfloat16, float32, float64})
 HALVES = frozenset({float16, bfloat16})
 WIDE_FLOATS = frozenset({float32, float64})
 INTEGERS: frozenset[np.dtype[Any]] = frozenset(
     {int8, int16, int32, int64, uint8, uint16, uint32, uint64}
 )
-ALL = FLOATS | INTEGERS | {bool}
+COMPLEX: frozenset[np.dtype[Any]] = frozenset({complex64, complex128})
+INEXACT = FLOATS | COMPLEX  # those that can have a gradient
+WIDE = WIDE_FLOATS | COMPLEX  # those of them that NumPy computes with
+ALL = INEXACT | INTEGERS | {bool}
+_COMPLEX_OF: dict[np.dtype[Any], np.dtype[Any]] = {
+    float16: complex64, bfloat16: complex64, float32: complex64, float64: complex128,
+}  # fmt: skip
+_REAL_OF: dict[np.dtype[Any], np.dtype[Any]] = {complex64: float32, complex128: float64}
 _SINGLE: dict[np.dtype[Any], np.dtype[Any]] = {
     dtype: dtype for dtype in ALL
 }  # NumPy makes equal dtypes that are other objects
@@ -80,9 +91,14 @@ def names() -> str:
     return ", ".join(sorted(str(d) for d in ALL))
 
 
-def is_floating(dtype: np.dtype[Any]) -> builtins.bool:
-    """Whether ``dtype`` is one of the four floating types."""
-    return dtype in FLOATS
+def complex_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The complex dtype whose parts hold numbers of ``dtype``; of integers the default one."""
+    return dtype if dtype in COMPLEX else _COMPLEX_OF[dtype if dtype in FLOATS else _default]
+
+
+def real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the parts of a complex one; any other itself."""
+    return _REAL_OF.get(dtype, dtype)
 
 
 def promote(dtypes: Iterable[np.dtype[Any]], scalars: Iterable[Any] = ()) -> np.dtype[Any]:
@@ -95,8 +111,10 @@ def promote(dtypes: Iterable[np.dtype[Any]], scalars: Iterable[Any] = ()) -> np.
         common = dtype if common is None or common == dtype else _pair(common, dtype)
     for scalar in scalars:
         kind = type(scalar)
-        if kind is float and common not in FLOATS:
+        if kind is float and common not in INEXACT:
             common = _default
+        elif kind is complex and common not in COMPLEX:
+            common = complex_of(_default if common is None else common)
         elif kind is int and (common is None or common == bool):
             common = int64
         elif common is None:
@@ -105,6 +123,9 @@ def promote(dtypes: Iterable[np.dtype[Any]], scalars: Iterable[Any] = ()) -> np.
 
 
 def _pair(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    if a in COMPLEX or b in COMPLEX:
+        parts = [real_of(d) for d in (a, b) if d in INEXACT]
+        return complex_of(parts[0] if len(parts) == 1 else _pair(*parts))
     if a in FLOATS or b in FLOATS:
         if a not in FLOATS:
             return b

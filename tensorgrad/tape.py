@@ -27,7 +27,7 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array, Backend, Value
 from tensorgrad.backend.cpu import CPU
-from tensorgrad.dtypes import FLOATS, HALVES, WIDE_FLOATS, float32
+from tensorgrad.dtypes import COMPLEX, FLOATS, HALVES, INEXACT, WIDE_FLOATS, float32
 from tensorgrad.errors import DeviceError, DtypeError, explained
 from tensorgrad.observers import AUTOCAST_DTYPE, AUTOCASTS
 from tensorgrad.observers import MODE as MODE  # for those who observe what passes here
@@ -163,6 +163,8 @@ class Leaf(Node):
         super().__init__(LEAF, (), shape)
         self.dtype = dtype
         self.grad = None
+        if dtype.kind == "c":
+            self.hooks = []  # its gradient is conjugated where hooks are shown theirs
         #: whose turn it is, where programs change the gradient besides; see ``turns.py``
         self.turns: Turns | None = None
 
@@ -236,13 +238,16 @@ class Primitive:
     autocast: what float tensors become inside ``autocast``: "half", or "float32" again.
     flops: ``flops(*inputs, out)``, the floating-point operations, where they are not one for each
         element of the largest array (none for what moves).
+    complex: whether value and rules serve complex numbers, which others refuse; or the primitive
+        that takes this one's place there. What moves elements does. Rules pair gradients without
+        conjugation: of a function with a derivative they are the same for real and complex numbers.
     """
 
     __slots__ = (
-        "__weakref__", "_flops", "autocast", "cpu", "cuda", "data_dependent", "eager",
+        "__weakref__", "_flops", "autocast", "complex", "cpu", "cuda", "data_dependent", "eager",
         "elementwise", "explain", "fresh", "half_in_float32", "has_rules", "inputs", "kernel",
         "live", "loops", "moves", "mutates", "name", "promoted", "promotion", "random", "residual",
-        "rules", "source", "together", "value", "variadic", "view_or_copy",
+        "rules", "slow", "source", "together", "value", "variadic", "view_or_copy",
     )  # fmt: skip
 
     def __init__(
@@ -271,6 +276,7 @@ class Primitive:
         live: tuple[str, ...] = (),
         autocast: str = "",
         flops: Callable[..., int] | None = None,
+        complex: bool | Primitive | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -302,6 +308,11 @@ class Primitive:
         self.live = ("key", "position") if random else live
         self.autocast = autocast
         self._flops = flops
+        self.complex = moves if complex is None else complex
+        #: the dtypes of bare arrays that ``eager`` is not for
+        self.slow = (HALVES if half_in_float32 else frozenset()) | (
+            frozenset() if self.complex is True else COMPLEX
+        )
         self.cpu = CPU.bind(value)
         #: what NumPy's arrays are given to where nobody watches: ``cpu``, or a kernel of it
         self.eager = self.cpu
@@ -336,7 +347,9 @@ class Primitive:
 LEAF = Primitive("leaf", "positive", {})
 NO_ATTRS: dict[str, Any] = {}
 SCALARS = frozenset({float, int, bool})
-_ARRAYS = frozenset({ndarray, np.float32, np.float64})  # NumPy makes a scalar of a 0-d array
+NUMBERS = SCALARS | {complex}
+# NumPy makes a scalar of a 0-d array.
+_ARRAYS = frozenset({ndarray, np.float32, np.float64, np.complex64, np.complex128})
 
 
 # --- dispatch ---------------------------------------------------------------------------------
@@ -355,7 +368,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
         for x in inputs:
             if type(x) not in _ARRAYS and type(x) not in SCALARS:
                 break
-            if op.half_in_float32 and type(x) is ndarray and x.dtype in HALVES:
+            if op.slow and type(x) not in SCALARS and x.dtype in op.slow:
                 break
         else:
             y = op.eager(*inputs, **attrs)
@@ -373,11 +386,13 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
             bare = next((x for x in inputs if is_array(x) or isinstance(x, np.generic)), None)
             if bare is not None:
                 device = BACKENDS.get(type(bare), CPU)
+                op = _for_complex(op, inputs)
                 y = device.run(op, inputs, attrs)
                 return y if op.residual is None else y[0]
         inputs = _prepare(op, inputs)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         device = _device_of(op, arrays)
+        op = _for_complex(op, arrays)
     grad, observers = current_mode()
     if observers and op.mutates:
         for observer in observers:
@@ -399,7 +414,7 @@ def apply(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any] = NO_AT
     out = new_object(Tensor)
     out.data = y
     out.node = None
-    if grad and op.has_rules and y.dtype in FLOATS:
+    if grad and op.has_rules and y.dtype in INEXACT:
         out.node = _recorded(op, inputs, arrays, attrs, y)
     if op.mutates:
         increment_versions([arrays[i] for i in op.mutated(len(arrays))])
@@ -420,6 +435,7 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
     tensors = bare = numbers = False
     arrays: list[Any] = []
     converts, promoted = op.promotion != "any", op.promoted
+    known = INEXACT if op.complex is True else FLOATS
     grad, observers = current_mode()
     casts = bool(AUTOCASTS and op.autocast)
     if casts and not observers and isinstance(inputs[0], Tensor):
@@ -444,9 +460,11 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
         elif a.data.device_id != number:
             return None
         if converts and a.dtype is not dtype and (promoted is None or len(arrays) in promoted):
-            if a.dtype != dtype and (dtype is not None or a.dtype not in FLOATS):
+            if a.dtype != dtype and (dtype is not None or a.dtype not in known):
                 return None
             dtype = a.dtype
+        elif known is FLOATS and a.dtype in COMPLEX:
+            return None
         arrays.append(a)
     if kind is None or (converts and dtype is None):
         return None
@@ -470,7 +488,7 @@ def _applied_on_gpu(op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, An
     out = new_object(Tensor)
     out.data = y
     out.node = None
-    if grad and op.has_rules and y.dtype in FLOATS:
+    if grad and op.has_rules and y.dtype in INEXACT:
         out.node = _recorded(op, inputs, arrays, attrs, y)
     if op.mutates:
         increment_versions([arrays[i] for i in op.mutated(len(arrays))])
@@ -549,11 +567,14 @@ def _prepared_on_cpu(op: Primitive, inputs: Sequence[Any]) -> list[Any] | None:
     dtype = None
     tensor = False
     converts, promoted = op.promotion != "any", op.promoted
+    refuses = not converts and op.complex is not True
     for x in inputs:
         if isinstance(x, Tensor):
             tensor = True
             a = x.data
             if type(a) is not ndarray:
+                return None
+            if refuses and a.dtype in COMPLEX:
                 return None
             if converts and a.dtype is not dtype and (promoted is None or len(arrays) in promoted):
                 if dtype is not None or a.dtype not in WIDE_FLOATS:
@@ -571,7 +592,7 @@ def _prepared_on_cpu(op: Primitive, inputs: Sequence[Any]) -> list[Any] | None:
 def _device_of(op: Primitive, arrays: Sequence[Any]) -> Backend:
     """The device of the first array among ``arrays``, scalars and ``None``."""
     for a in arrays:
-        if a is not None and type(a) not in SCALARS:
+        if a is not None and type(a) not in NUMBERS:
             return backend.of(a)
     raise DtypeError(f"{op.name}: a tensor or a number is needed; got None")
 
@@ -590,7 +611,7 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
             pass
         elif isinstance(x, np.generic) and not isinstance(x, np.void):
             x = x.item()
-        elif x is not None and type(x) not in SCALARS:
+        elif x is not None and type(x) not in NUMBERS:
             place = None if first is None else first.device
             if is_array(x):
                 place = backend.of(x).device_of(x)
@@ -626,8 +647,10 @@ def _promote(op: Primitive, found: list[Any], device: str | None) -> None:
     tensors = [i for i in promoted if isinstance(found[i], Tensor)]
     scalars = [i for i in promoted if not isinstance(found[i], Tensor)]
     common = dtypes.promote([found[i].data.dtype for i in tensors], [found[i] for i in scalars])
-    if op.promotion == "float" and common not in FLOATS:
+    if op.promotion == "float" and common not in INEXACT:
         common = dtypes.get_default_dtype()
+    if common in COMPLEX and not op.complex:
+        raise not_for_complex(op.name, op.promotion == "bool")
     for i in tensors:
         if found[i].data.dtype != common:
             found[i] = cast(found[i], common)
@@ -635,6 +658,29 @@ def _promote(op: Primitive, found: list[Any], device: str | None) -> None:
     if not tensors or common in HALVES:
         for i in scalars:
             found[i] = Tensor(found[i], dtype=common, device=device)
+
+
+def _for_complex(op: Primitive, arrays: Sequence[Any]) -> Primitive:
+    """``op``, or what takes its place if there are complex numbers among ``arrays``.
+
+    Raises DtypeError if it is not for them.
+    """
+    if op.complex is True:
+        return op
+    for a in arrays:
+        if type(a) is complex or getattr(a, "dtype", None) in COMPLEX:
+            if not op.complex:
+                raise not_for_complex(op.name, op.promotion == "bool")
+            return op.complex
+    return op
+
+
+def not_for_complex(name: str, ordered: bool = False) -> DtypeError:
+    """The error for complex numbers given to what is not for them."""
+    reason = ", which have no order" if ordered else ""
+    return DtypeError(
+        f"{name} is not for complex numbers{reason}; take abs(x), tg.real(x) or tg.imag(x)"
+    )
 
 
 def autocast_to(policy: str, x: Any) -> Any:
@@ -667,12 +713,31 @@ def cast(x: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _cast_value(xp: Any, x: Array, dtype: np.dtype[Any]) -> Array:
+    if x.dtype.kind == "c" and dtype.kind != "c":
+        raise DtypeError(
+            f"astype: {x.dtype} does not become {dtype} by itself; take tg.real(x), tg.imag(x) or "
+            "abs(x) first"
+        )
     return x.astype(dtype)
 
 
-CAST = Primitive(
-    "astype", _cast_value, {"x": lambda g, x_dtype: cast(g, x_dtype)}, elementwise=True, moves=True
-)
+def _cast_rule(g: Any, x_dtype: np.dtype[Any]) -> Any:
+    # Here real numbers meet complex gradients, of which they get the real part.
+    return cast(g if x_dtype in COMPLEX else real_part(g), x_dtype)
+
+
+CAST = Primitive("astype", _cast_value, {"x": _cast_rule}, elementwise=True, moves=True)
+
+
+def real_part(x: Any) -> Any:
+    """The real part of complex numbers, in memory of theirs; anything else as it is."""
+    return apply(REAL, (x,)) if x.dtype in COMPLEX else x
+
+
+REAL = Primitive(
+    "real", lambda xp, x: x.real, {"x": lambda g, x_dtype: cast(g, x_dtype)}, elementwise=True,
+    moves=True, fresh=False,
+)  # fmt: skip
 new_object = object.__new__
 if not TYPE_CHECKING:
     Tensor: Any = None  # set by tensor.py: the class needs the operations, and they need this file

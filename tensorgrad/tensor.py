@@ -15,17 +15,17 @@ from numpy import ndarray
 from tensorgrad import backend, dtypes, ops, tape
 from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array
-from tensorgrad.backward import run_backward
+from tensorgrad.backward import conjugate, run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
-from tensorgrad.ops import fast_paths, numpy_names, ufunc_calls
+from tensorgrad.ops import fast_paths, numpy_names
 from tensorgrad.ops.indexing import assign_at
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.table import OPERATIONS
 from tensorgrad.ops.transfer import to_device
 from tensorgrad.tape import Leaf, Node, wrap
 
-Scalar = bool | int | float
+Scalar = bool | int | float | complex
 
 _API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 _COMPARISONS = frozenset(
@@ -58,11 +58,11 @@ class Tensor:
     data: a number, nested sequences, a NumPy or CuPy array, or a tensor, whose history is left
         behind. It is copied unless ``copy`` is False (never copy) or None (only if needed).
     dtype: the element type. Left out, it is that of the data; Python floats get the default real
-        dtype (float32), Python integers int64.
+        dtype (float32), complex numbers that of such parts (complex64), Python integers int64.
     device: "cpu", "cuda", "cuda:1" or "auto". Left out, it is that of the data, or the default
         device for data of the host.
     requires_grad: record what is computed from this tensor, so that ``backward()`` can put the
-        gradient into ``.grad``. Only for floating dtypes.
+        gradient into ``.grad``. Only for floating and complex dtypes.
 
     Raises DtypeError, DeviceError, or ValueError for ragged data.
     """
@@ -95,12 +95,14 @@ class Tensor:
             place = backend.normalize(device)
         if type(data) is not ndarray and not isinstance(getattr(data, "dtype", None), np.dtype):
             data, wanted = _from_python(data, wanted)
+            _check_parts(data, wanted)
         else:
             _refuse_masked(data)
-            if data.dtype.kind in "cSU" or (data.dtype.kind == "O" and wanted is None):
+            if data.dtype.kind in "SU" or (data.dtype.kind == "O" and wanted is None):
                 raise _no_number(data.reshape(-1).tolist(), data)
             if wanted is None:
                 wanted = dtypes.as_dtype(data.dtype)
+            _check_parts(data, wanted)
         self.data = backend.backend_for(place).asarray(data, wanted, place, copy)
         self.node = None
         for observer in current_mode().observers:
@@ -141,6 +143,16 @@ class Tensor:
         return "cpu" if type(self.data) is ndarray else backend.of(self.data).device_of(self.data)
 
     @property
+    def real(self) -> Tensor:
+        """The real parts, a view of complex numbers."""
+        return ops.real(self)
+
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary parts, a view of complex numbers; those of real ones are 0."""
+        return ops.imag(self)
+
+    @property
     def T(self) -> Tensor:
         """The tensor with its axes in reverse order."""
         return ops.transpose(self)
@@ -162,7 +174,8 @@ class Tensor:
         parts = [text]
         if not self.size:
             parts.append(f"shape={self.shape}")
-        if self.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool):
+        default = dtypes.get_default_dtype()
+        if self.dtype not in (default, dtypes.complex_of(default), dtypes.int64, dtypes.bool):
             parts.append(f"dtype={self.dtype}")
         if self.device != "cpu":
             parts.append(f"device={self.device!r}")
@@ -192,7 +205,7 @@ class Tensor:
                 )
             self.node = None
         elif self.node is None:
-            if self.dtype not in dtypes.FLOATS:
+            if self.dtype not in dtypes.INEXACT:
                 raise DtypeError(
                     f"only floating tensors can require a gradient, not {self.dtype}; convert "
                     "with .astype(tg.float32) first"
@@ -291,8 +304,11 @@ class Tensor:
     ) -> None:
         """Add the gradient of this tensor to the ``.grad`` of all leaves it was computed from.
 
+        That of a complex leaf is the derivative by its real part plus ``1j`` times that by its
+        imaginary part: the direction of steepest ascent.
+
         gradient: the gradient with respect to this tensor, of its shape; needed unless it holds
-            one number, where it is 1.
+            one real number, where it is 1.
         retain_graph: keep the saved values, so that another backward pass can follow.
         create_graph: record the backward pass itself, for gradients of gradients.
 
@@ -303,9 +319,10 @@ class Tensor:
         if create_graph:
             run_backward([(node, self._seed(gradient))], create_graph=True, retain_graph=True)
             return
-        if gradient is None and not data.ndim and type(data) is ndarray:
+        alone = gradient is None and not data.ndim and data.dtype.kind != "c"
+        if alone and type(data) is ndarray:
             seed = constant(1.0, data.dtype)
-        elif gradient is None and not data.ndim and _never_writes(node):
+        elif alone and _never_writes(node):
             seed = BACKENDS[type(data)].one(data)  # type: ignore[attr-defined]
         else:
             seed = self._seed(gradient).data
@@ -321,9 +338,15 @@ class Tensor:
         return self.node
 
     def _seed(self, gradient: Any) -> Tensor:
-        """The gradient to start from: ``gradient`` checked, or 1."""
+        """The gradient that the pass starts from: ``gradient`` checked, or 1."""
         if gradient is None:
             data = self.data
+            if data.dtype.kind == "c":
+                raise GradientError(
+                    "backward: a complex tensor needs a gradient, since no direction in which it "
+                    "changes is the steepest; differentiate a real number, as abs(y) or "
+                    "tg.real(y), or say which direction is meant, as in y.backward(tg.ones_like(y))"
+                )
             if type(data) is ndarray and not data.ndim:
                 return wrap(constant(1.0, data.dtype), None)
             if self.size != 1:
@@ -345,7 +368,9 @@ class Tensor:
             raise DeviceError(
                 f"backward: the tensor is on {self.device} and the gradient on {gradient.device}"
             )
-        return gradient if gradient.dtype == self.dtype else gradient.astype(self.dtype)
+        if gradient.dtype != self.dtype:
+            gradient = gradient.astype(self.dtype)
+        return conjugate(gradient)
 
     def detach(self) -> Tensor:
         """The same values without history; shares memory."""
@@ -373,7 +398,7 @@ class Tensor:
             )
         return self._host()
 
-    def item(self) -> Scalar:
+    def item(self) -> Any:
         """The value of a tensor of one element as a Python number."""
         if self.size != 1:
             raise ValueError(
@@ -487,33 +512,28 @@ class Tensor:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """NumPy's ufuncs called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
         function = numpy_names.ufuncs().get(ufunc)
-        if method == "__call__" and function is not None and not options:
+        if method == "__call__" and function is not None and set(options) <= {"axis"}:
             if ufunc in _COMPARISONS and self.device != "cpu":
                 # NumPy made an array of the scalar in ``scalar < tensor``, which has no device.
                 inputs = tuple(
                     [x.item() if isinstance(x, ndarray) and not x.ndim else x for x in inputs]
                 )
-            return function(*inputs)
+            return function(*inputs, **options)
         out = options.get("out", ())
         if any(_has_ufuncs_of_its_own(x) for x in (*inputs, *out)):
             return NotImplemented
-        if function is None or (out and all(isinstance(x, ndarray) for x in out)):
-            return self._into_arrays(ufunc, method, inputs, options)
-        if method == "__call__":
-            return ufunc_calls.call(ufunc, function, inputs, options)
-        return ufunc_calls.method(ufunc, function, method, inputs, options)
-
-    def _into_arrays(
-        self, ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
-        """``array += tensor``: numbers are put into an array, which has no gradient."""
-        out = options.get("out", ())
-        if not out or not all(isinstance(x, ndarray) for x in out):
-            call = "" if method == "__call__" else f".{method}"
-            raise TypeError(numpy_names.no_counterpart(f"np.{ufunc.__name__}{call}"))
-        inputs = tuple([x.numpy() if isinstance(x, Tensor) else x for x in inputs])
-        options = {k: x.numpy() if isinstance(x, Tensor) else x for k, x in options.items()}
-        return getattr(ufunc, method)(*inputs, **options)
+        name = f"np.{ufunc.__name__}"
+        if method != "__call__":
+            raise TypeError(numpy_names.no_counterpart(f"{name}.{method}"))
+        if out and all(isinstance(x, ndarray) for x in out):
+            # array += tensor: numbers are put into an array, which has no gradient.
+            return ufunc(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
+        if function is None:
+            raise TypeError(numpy_names.no_counterpart(name))
+        raise TypeError(
+            f"{name}: {', '.join(options)} has no counterpart for tensors; write "
+            f"tg.{function.__name__}(...), and x.copy_(result) to overwrite x"
+        )
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
@@ -580,7 +600,13 @@ class Tensor:
         return int(self.item())
 
     def __float__(self) -> Any:
-        return self.item().__float__()
+        found = self.item()
+        if isinstance(found, complex):
+            raise TypeError("a complex number is no float; take x.real or abs(x) first")
+        return found.__float__()
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
 
     def __index__(self) -> int:
         if self.dtype not in dtypes.INTEGERS or self.ndim:
@@ -684,14 +710,24 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
         found = np.asarray(data)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"a tensor needs numbers in a regular shape: {error}") from error
-    if found.dtype.kind not in "biuf" and found.dtype not in dtypes.ALL:
+    if found.dtype.kind not in "biufc" and found.dtype not in dtypes.ALL:
         raise _no_number(data, found)
     if dtype is None:
         if found.dtype == np.float64 and not strong:
             dtype = dtypes.get_default_dtype()
+        elif found.dtype == np.complex128 and not strong:
+            dtype = dtypes.complex_of(dtypes.get_default_dtype())
         else:
             dtype = dtypes.as_dtype(found.dtype)
     return found, dtype
+
+
+def _check_parts(data: Array, wanted: np.dtype[Any]) -> None:
+    """Raise DtypeError for complex numbers that are to become real ones."""
+    if data.dtype.kind == "c" and wanted.kind != "c":
+        raise DtypeError(
+            f"a tensor of {wanted} cannot hold complex numbers; give their x.real, x.imag or abs(x)"
+        )
 
 
 def _refuse_masked(data: Any) -> None:
@@ -710,7 +746,7 @@ def _no_number(data: Any, found: ndarray[Any, Any]) -> Exception:
     bad, outer = data, data
     while isinstance(bad, list | tuple) and bad:
         parts = [np.asarray(x) for x in bad]
-        outer, at = bad, [k for k, x in enumerate(parts) if x.dtype.kind not in "biuf"]
+        outer, at = bad, [k for k, x in enumerate(parts) if x.dtype.kind not in "biufc"]
         if not at:
             break
         bad = bad[at[0]]
@@ -730,8 +766,6 @@ def _no_number(data: Any, found: ndarray[Any, Any]) -> Exception:
         text = f"got a {where}; give a list of its numbers, as in list(x.values())"
     elif isinstance(bad, str | bytes):
         text = f"got the text {bad!r}{inside}; convert it with float(x) or int(x)"
-    elif isinstance(bad, complex | np.complexfloating):
-        text = f"got {bad!r}{inside}: complex numbers are not supported; keep two real tensors"
     elif hasattr(bad, "__next__") or hasattr(bad, "__iter__"):
         text = f"got a {where}; give a list, as in list(x)"
     elif hasattr(bad, "__float__"):
@@ -757,7 +791,7 @@ def _kinds(data: Any) -> tuple[list[np.dtype[Any]], list[Any]] | None:
     waiting = [data]
     while waiting:
         x = waiting.pop()
-        if type(x) in (float, int, bool):
+        if type(x) in tape.NUMBERS:
             numbers[type(x)] = x
         elif isinstance(x, list | tuple):
             waiting += x

@@ -67,8 +67,8 @@ def test_every_dtype_by_name(dtype: str, device: str) -> None:
     for data in ([0, 1], np.array([0, 1]), Tensor([0, 1], device=device)):
         x = Tensor(data, dtype=dtype, device=device)
         assert str(x.dtype) == dtype
-        assert [float(v) for v in x.tolist()] == [0, 1]
-        assert x.astype("float32").dtype == np.float32
+        assert x.tolist() == [0, 1]
+        assert tg.real(x).astype("float32").dtype == np.float32
 
 
 def test_tensors_inside_sequences() -> None:
@@ -104,17 +104,17 @@ def test_ragged_data(data: Any) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["text", ["a", "b"], None, object(), 1j, np.array([1j])],
-    ids=["text", "texts", "None", "object", "complex", "complex-array"],
+    ["text", ["a", "b"], None, object()],
+    ids=["text", "texts", "None", "object"],
 )
 def test_data_that_is_no_numbers(data: Any) -> None:
     with pytest.raises((DtypeError, ValueError)):
         Tensor(data)
 
 
-@pytest.mark.parametrize("dtype", ["complex128", "float128", "nonsense", object, "int4"])
+@pytest.mark.parametrize("dtype", ["complex256", "float128", "nonsense", object, "int4"])
 def test_unknown_dtype_is_answered_with_the_known(dtype: Any) -> None:
-    with pytest.raises(DtypeError, match=r"bfloat16, bool, float16, float32, float64, int16"):
+    with pytest.raises(DtypeError, match=r"bfloat16, bool, complex128, complex64, float16"):
         Tensor([1], dtype=dtype)
 
 

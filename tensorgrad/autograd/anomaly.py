@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import _SetMode
-from tensorgrad.dtypes import FLOATS
+from tensorgrad.dtypes import INEXACT
 from tensorgrad.errors import AnomalyError, user_line
 from tensorgrad.observers import Mode, Observer
 from tensorgrad.tape import Node, Primitive, Rule
@@ -16,7 +16,7 @@ from tensorgrad.tape import Node, Primitive, Rule
 def _bad(x: Any) -> str | None:
     """What is wrong with the numbers in ``x``: "2 of 6 are NaN"."""
     a = getattr(x, "data", x) if hasattr(x, "node") else x
-    if not backend.is_array(a) or a.dtype not in FLOATS or not a.size:
+    if not backend.is_array(a) or a.dtype not in INEXACT or not a.size:
         return None
     xp = backend.of(a).xp
     nans = int(xp.isnan(a).sum())
@@ -32,7 +32,7 @@ def _range(name: str, x: Any) -> str:
     if not backend.is_array(a):
         return f"{name} = {a!r}"
     text = f"{name}: shape {a.shape} {a.dtype}"
-    if a.dtype not in FLOATS or not a.size:
+    if a.dtype not in INEXACT or not a.size:
         return text
     xp = backend.of(a).xp
     wide = a.astype("float64")

@@ -31,16 +31,17 @@ def gradcheck(
     entry is looked at, to name the worst. Where the function has a kink on the way (the one-sided
     differences disagree), any value between the one-sided derivatives is right.
 
-    inputs: float64 tensors; those that require a gradient are checked. eps: the step.
+    inputs: float64 or complex128 tensors; those that require a gradient are checked, complex ones
+        along their real and imaginary parts. eps: the step.
     Returns True, or raises GradientError (returns False if ``raise_exception`` is False).
-    Raises ValueError for inputs that are not float64, or of which none is checked.
+    Raises ValueError for inputs of another dtype, or of which none is checked.
     """
     ins = _as_tuple("inputs", inputs)
     checked = [i for i, x in enumerate(ins) if x.requires_grad]
     if not checked:
         raise ValueError("gradcheck: no input requires a gradient, so there is nothing to check")
     for i in checked:
-        if ins[i].dtype != dtypes.float64:
+        if ins[i].dtype not in (dtypes.float64, dtypes.complex128):
             raise ValueError(
                 f"gradcheck: input {i} is {ins[i].dtype}; differences need float64, convert it "
                 "with .astype(tg.float64)"
@@ -58,7 +59,7 @@ def gradcheck(
                 for i, (p, d) in enumerate(zip(points, devices))
             ]
             outputs = _as_tuple("outputs", function(*moved))
-        return [o.detach().cpu().numpy().astype(np.float64) for o in outputs]
+        return [_wide(o.detach().cpu().numpy()) for o in outputs]
 
     with enable_grad():
         leaves = [
@@ -66,7 +67,7 @@ def gradcheck(
             for i, (p, d) in enumerate(zip(points, devices))
         ]
         outs = _as_tuple("outputs", function(*leaves))
-        weights = [rng.standard_normal(o.shape) for o in outs]
+        weights = [_normal(rng, o) for o in outs]
         gradients = _grad_or_zeros(
             outs,
             [leaves[i] for i in checked],
@@ -74,12 +75,12 @@ def gradcheck(
             False,
         )
     analytic = {i: g.cpu().numpy() for i, g in zip(checked, gradients)}
-    direction = {i: rng.standard_normal(points[i].shape) for i in checked}
+    direction = {i: _normal(rng, points[i]) for i in checked}
 
     def differences(shift: dict[int, np.ndarray[Any, Any]]) -> tuple[float, float, float]:
         ahead, here, behind = evaluate(shift, eps), evaluate({}, 0.0), evaluate(shift, -eps)
-        right = sum(float((w * (a - h)).sum()) for w, a, h in zip(weights, ahead, here)) / eps
-        left = sum(float((w * (h - b)).sum()) for w, h, b in zip(weights, here, behind)) / eps
+        right = sum(_paired(w, a - h) for w, a, h in zip(weights, ahead, here)) / eps
+        left = sum(_paired(w, h - b) for w, h, b in zip(weights, here, behind)) / eps
         return (right + left) / 2, min(left, right), max(left, right)
 
     def agrees(value: float, found: tuple[float, float, float]) -> bool:
@@ -90,12 +91,27 @@ def gradcheck(
             return low - tolerance <= value <= high + tolerance
         return abs(value - central) <= tolerance
 
-    total = sum(float((analytic[i] * direction[i]).sum()) for i in checked)
+    total = sum(_paired(analytic[i], direction[i]) for i in checked)
     if agrees(total, differences(direction)):
         return True
     if not raise_exception:
         return False
     raise GradientError(_worst_entry(points, analytic, differences, agrees))
+
+
+def _wide(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
+
+
+def _normal(rng: np.random.Generator, like: Any) -> np.ndarray[Any, Any]:
+    """Random numbers of the shape of ``like``, complex ones if it is."""
+    x = np.asarray(rng.standard_normal(like.shape))
+    return x + 1j * rng.standard_normal(like.shape) if like.dtype.kind == "c" else x
+
+
+def _paired(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    """The sum of products, in which a complex number is a pair of real ones."""
+    return float(np.vdot(a, b).real)
 
 
 def _worst_entry(
@@ -107,21 +123,25 @@ def _worst_entry(
     worst: tuple[float, str] = (-1.0, "")
     wrong = count = 0
     for i, gradient in analytic.items():
-        for place in np.ndindex(gradient.shape):
-            one = np.zeros_like(points[i])
-            one[place] = 1.0
-            found = differences({i: one})
-            count += 1
-            if agrees(float(gradient[place]), found):
-                continue
-            wrong += 1
-            error = abs(float(gradient[place]) - found[0])
-            if error > worst[0]:
-                worst = (
-                    error,
-                    f"worst is input {i} at {place}: the gradient rule gives "
-                    f"{float(gradient[place]):.8g}, differences give {found[0]:.8g}",
-                )
+        parts = {"": gradient}
+        if gradient.dtype.kind == "c":
+            parts = {", the real part": gradient.real, ", the imaginary part": gradient.imag}
+        for which, slope in parts.items():
+            step = 1j if which.endswith("imaginary part") else 1.0
+            for place in np.ndindex(gradient.shape):
+                one = np.zeros_like(points[i])
+                one[place] = step
+                found, given = differences({i: one}), float(slope[place])
+                count += 1
+                if agrees(given, found):
+                    continue
+                wrong += 1
+                if abs(given - found[0]) > worst[0]:
+                    worst = (
+                        abs(given - found[0]),
+                        f"worst is input {i} at {place}{which}: the gradient rule gives "
+                        f"{given:.8g}, differences give {found[0]:.8g}",
+                    )
     if not wrong:
         return (
             "gradcheck: along a random direction the gradient disagrees with differences, though "
@@ -149,9 +169,7 @@ def gradgradcheck(
     def gradient(*args: Tensor) -> tuple[Tensor, ...]:
         outs = _as_tuple("outputs", function(*args))
         if not weights:
-            weights.extend(
-                Tensor(rng.standard_normal(o.shape), dtype=o.dtype, device=o.device) for o in outs
-            )
+            weights.extend(Tensor(_normal(rng, o), dtype=o.dtype, device=o.device) for o in outs)
         return _grad_or_zeros(outs, [args[i] for i in checked], weights, True)
 
     return gradcheck(

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from tensorgrad.autograd.modes import enable_grad, no_grad
-from tensorgrad.dtypes import is_floating
+from tensorgrad.dtypes import INEXACT
 from tensorgrad.errors import GradientError
 from tensorgrad.observers import RECOMPUTING, current_mode
 from tensorgrad.ops.precision import autocast, autocast_dtype
@@ -150,7 +150,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
                 f"checkpoint: the function must return tensors, but returned {type(tensor)}"
             )
         number = next(numbers)
-        if not is_floating(tensor.dtype):
+        if tensor.dtype not in INEXACT:
             return tensor
         return wrap(tensor.data, _Checkpoint(segment, number, tensor.shape))
 

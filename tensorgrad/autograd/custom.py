@@ -11,7 +11,7 @@ import numpy as np
 from tensorgrad import dtypes
 from tensorgrad.backend.base import Value
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.tape import Primitive, apply, parameters_of
+from tensorgrad.tape import Primitive, apply, cast, parameters_of, real_part
 
 
 def custom_operation(
@@ -27,6 +27,9 @@ def custom_operation(
         the gradient of the result. By their names the others are given the inputs, the result
         ``y``, an input's shape (``x_shape``), or an option. Written with operators and tensorgrad
         functions it can be differentiated again, to any order.
+
+    Of complex numbers a rule pairs gradients without conjugation, ``real(g * d)`` being what a
+    change ``d`` makes: where the function has a complex derivative it is that of real numbers.
 
     Returns the operation, to be called like ``value`` without ``xp``. Usable as a decorator::
 
@@ -74,11 +77,19 @@ def custom_operation(
     if takes_xp:
         signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     function: Value = compute
+    given = {n: rules[n] for n in inputs}
     op = Primitive(
         name,
         function,
-        {n: None if (rule := rules[n]) is None else _careful(name, n, rule) for n in inputs},
+        {n: None if rule is None else _careful(name, n, rule) for n, rule in given.items()},
         source=value,
+        complex=Primitive(
+            name,
+            function,
+            {n: None if rule is None else _of_complex(name, n, rule) for n, rule in given.items()},
+            source=value,
+            complex=True,
+        ),
     )
 
     @functools.wraps(value)
@@ -123,14 +134,40 @@ def _careful(name: str, n: str, rule: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(rule)
     def checked(g: Any, *args: Any) -> Any:
-        d = rule(g, *args)
-        if getattr(d, "dtype", None) not in dtypes.FLOATS:
-            raise TypeError(
-                f"custom_operation {name}: the rule for {n!r} must return a floating array or "
-                f"tensor, got {getattr(d, 'dtype', type(d))}"
-            )
-        if d.dtype != g.dtype:
-            d = d.astype(g.dtype)
-        return d
+        d = _checked(name, n, rule(g, *args))
+        if d.dtype == g.dtype and d.dtype not in dtypes.COMPLEX:
+            return d
+        return cast(real_part(d), dtypes.real_of(g.dtype))  # complex if the result is
 
     return checked
+
+
+def _of_complex(name: str, n: str, rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule where inputs are complex: the gradient of those that are is, of others real."""
+
+    @functools.wraps(rule)
+    def checked(g: Any, *args: Any) -> Any:
+        *args, dtype = args  # type: ignore[assignment]
+        d = _checked(name, n, rule(g, *args))
+        if dtype in dtypes.COMPLEX:
+            return cast(d, dtypes.complex_of(g.dtype))
+        return cast(real_part(d), dtypes.real_of(g.dtype))
+
+    from inspect import Parameter, Signature
+
+    names = [*parameters_of(rule), f"{n}_dtype"]
+    kind = Parameter.POSITIONAL_ONLY
+    checked.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter(name, kind) for name in names]
+    )
+    return checked
+
+
+def _checked(name: str, n: str, d: Any) -> Any:
+    """What the rule for input ``n`` returned. Raises TypeError if it is no gradient."""
+    if getattr(d, "dtype", None) not in dtypes.INEXACT:
+        raise TypeError(
+            f"custom_operation {name}: the rule for {n!r} must return a floating array or "
+            f"tensor, got {getattr(d, 'dtype', type(d))}"
+        )
+    return d

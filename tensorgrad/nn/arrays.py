@@ -1,4 +1,4 @@
-"""Arrays as safetensors files hold them, bfloat16 included."""
+"""Arrays as safetensors files hold them, bfloat16 and complex64 included."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from numpy import ndarray
 from safetensors import SafetensorError, deserialize
 
 from tensorgrad import backend, dtypes
+from tensorgrad.errors import DtypeError
 from tensorgrad.files import DataFileError, read_whole
 from tensorgrad.tensor import Tensor
 
 METADATA = "__metadata__"  # the name in a file's header under which no array can be
 
-# safetensors' own NumPy reader does not know BF16.
+# safetensors' own NumPy reader does not know BF16. The format has no name for complex128.
 _DTYPES = {
     "BOOL": dtypes.bool, "I8": dtypes.int8, "I16": dtypes.int16, "I32": dtypes.int32,
     "I64": dtypes.int64, "U8": dtypes.uint8, "U16": dtypes.uint16, "U32": dtypes.uint32,
     "U64": dtypes.uint64, "F16": dtypes.float16, "BF16": dtypes.bfloat16, "F32": dtypes.float32,
-    "F64": dtypes.float64,
+    "F64": dtypes.float64, "C64": dtypes.complex64,
 }  # fmt: skip
 
 
@@ -77,10 +78,15 @@ def _array(view: Mapping[str, Any]) -> ndarray[Any, Any]:
 def host_array(value: Any) -> ndarray[Any, Any]:
     """A tensor or array as safetensors takes it: on the host, of a known dtype, in order.
 
-    Raises DtypeError for a dtype that tensors do not have.
+    Raises DtypeError for a dtype that tensors do not have, or the format: complex128.
     """
     array = value.data if isinstance(value, Tensor) else value
     dtype = dtypes.as_dtype(array.dtype)
+    if dtype == dtypes.complex128:
+        raise DtypeError(
+            "safetensors files hold complex numbers as complex64 alone; convert complex128 with "
+            ".astype(tg.complex64), or save its two parts"
+        )
     # It takes the memory as it lies.
     found: ndarray[Any, Any] = np.array(
         backend.of(array).to_host(array), dtype, order="C", copy=None

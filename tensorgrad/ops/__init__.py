@@ -1,13 +1,15 @@
 """The operations: one row of the table each (table.py), grouped by kind.
 
-In the order in which to read them: elementwise, activations, shaping, padding, indexing, sorting,
-linear_algebra, reductions, scans, creation, inspection, random.
+In the order in which to read them: complex_parts, elementwise, activations, shaping, padding,
+indexing, sorting, linear_algebra, reductions, scans, creation, inspection, random.
 """
 
 from typing import TYPE_CHECKING
 
 from tensorgrad.ops import (
     activations,
+    complex_numbers,
+    complex_parts,
     creation,
     elementwise,
     indexing,
@@ -25,6 +27,8 @@ from tensorgrad.ops import (
 )
 from tensorgrad.ops import random as random
 from tensorgrad.ops.activations import *
+from tensorgrad.ops.complex_numbers import *
+from tensorgrad.ops.complex_parts import *
 from tensorgrad.ops.creation import *
 from tensorgrad.ops.elementwise import *
 from tensorgrad.ops.indexing import *
@@ -46,8 +50,9 @@ from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
     for _module in (
-        activations, creation, elementwise, indexing, inspection, linear_algebra, normalization,
-        numpy_modules, padding, reductions, scans, shaping, sorting,
+        activations, complex_numbers, complex_parts, creation, elementwise, indexing, inspection,
+        linear_algebra, normalization, numpy_modules, padding, reductions, scans, shaping,
+        sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 

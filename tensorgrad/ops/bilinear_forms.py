@@ -32,6 +32,7 @@ def _reference(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Any:
     torch="nn.functional.bilinear",
     namespace="nn.functional",
     method=False,
+    complex=True,
 )
 def bilinear(x1: Any, x2: Any, /, weight: Any, bias: Any = None) -> Tensor:
     """``x1 @ weight[k] @ x2 + bias[k]`` for each output k.

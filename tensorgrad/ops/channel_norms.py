@@ -589,6 +589,7 @@ def _normalize_reference(x: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-
     torch="nn.functional.normalize",
     namespace="nn.functional",
     method=False,
+    complex=True,
 )
 @in_float32
 def normalize(x: Any, /, p: float = 2.0, axis: Any = 1, eps: float = 1e-12) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad import backend, dtypes
-from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.errors import DtypeError, GradientError, ShapeError
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.numbers import number
 from tensorgrad.ops.shaping import broadcast_to, reshape, shape_of
@@ -133,8 +133,8 @@ def _dtype_of_number(name: str, value: Any) -> Any:
     """The dtype of a tensor of this number: default, int64, bool, or its own."""
     if hasattr(value, "dtype") and not isinstance(value, float):
         return value.dtype
-    kind = type(number(name, "fill_value", value))
-    return {bool: dtypes.bool, int: dtypes.int64}.get(kind, dtypes.get_default_dtype())
+    kind = type(number(name, "fill_value", value, True))
+    return dtypes.promote([], [kind()])
 
 
 def _spread(
@@ -211,7 +211,8 @@ def full(
         return _spread("full", sizes, fill_value, dtype, device, requires_grad)
     if dtype is None:
         dtype = _dtype_of_number("full", fill_value)
-    return _filled(sizes, number("full", "fill_value", fill_value), dtype, device, requires_grad)
+    fill_value = number("full", "fill_value", fill_value, True)
+    return _filled(sizes, fill_value, dtype, device, requires_grad)
 
 
 def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
@@ -226,6 +227,7 @@ def _like(x: Any, value: Any, dtype: Any, device: str | None, requires_grad: boo
     cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))],
     gradient=False,
     numpy="a dtype= !order=K ~subok !shape device=",
+    complex=True,
 )
 def zeros_like(
     x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
@@ -238,6 +240,7 @@ def zeros_like(
     cases=[lambda s: s(s.real(2, 3)), lambda s: s(s.ints(3, high=3))],
     gradient=False,
     numpy="a dtype= !order=K ~subok !shape device=",
+    complex=True,
 )
 def ones_like(
     x: Any, /, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
@@ -257,6 +260,7 @@ def empty_like(
     cases=[lambda s: s(s.real(2, 3), 1.5)],
     gradient=False,
     numpy="a fill_value dtype= !order=K ~subok !shape device=",
+    complex=True,
 )
 def full_like(
     x: Any,
@@ -271,7 +275,8 @@ def full_like(
     if hasattr(fill_value, "node"):
         of = _like(x, None, dtype, device, False)
         return _spread("full_like", of.shape, fill_value, of.dtype, of.device, requires_grad)
-    return _like(x, number("full_like", "fill_value", fill_value), dtype, device, requires_grad)
+    fill_value = number("full_like", "fill_value", fill_value, True)
+    return _like(x, fill_value, dtype, device, requires_grad)
 
 
 # --- matrices, ranges and grids -------------------------------------------------------------------
@@ -352,8 +357,8 @@ def arange(
     numpy="start stop num=50 endpoint= !retstep dtype= !axis=0 device=",
 )
 def linspace(
-    start: float,
-    stop: float,
+    start: complex,
+    stop: complex,
     /,
     num: int,
     *,
@@ -365,11 +370,15 @@ def linspace(
     """``num`` equally spaced numbers from ``start`` to ``stop``.
 
     Without the latter if ``endpoint`` is False; rounded down for an integer dtype."""
-    start, stop = number("linspace", "start", start), number("linspace", "stop", stop)
+    start = number("linspace", "start", start, True)
+    stop = number("linspace", "stop", stop, True)
     if not hasattr(num, "__index__") or num < 0:
         raise ValueError(f"linspace: num must be an integer from 0; got {num!r}")
-    wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
-    found = np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)
+    kind = complex if complex in (type(start), type(stop)) else float
+    wanted = dtypes.promote([], [kind()]) if dtype is None else dtypes.as_dtype(dtype)
+    if kind is complex and wanted not in dtypes.COMPLEX:
+        raise DtypeError(f"linspace: complex numbers do not go into {wanted}")
+    found = np.linspace(start, stop, num, endpoint=endpoint, dtype=kind)
     if wanted in dtypes.INTEGERS:
         found = np.floor(found)
     return _made(found.astype(wanted), device, requires_grad)
@@ -385,6 +394,7 @@ def linspace(
     method=False,
     torch=None,
     numpy="*xi ~copy !sparse indexing=",
+    complex=True,
 )
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     """The coordinates of a grid, from a vector for each of its axes.

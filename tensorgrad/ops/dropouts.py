@@ -79,6 +79,7 @@ def _channelwise(
     reference=_all_or_nothing,
     torch="nn.functional.dropout1d",
     **_HERE,
+    complex=True,
 )
 def dropout1d(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
@@ -99,6 +100,7 @@ def dropout1d(
     reference=_all_or_nothing,
     torch="nn.functional.dropout2d",
     **_HERE,
+    complex=True,
 )
 def dropout2d(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
@@ -113,6 +115,7 @@ def dropout2d(
     reference=_all_or_nothing,
     torch="nn.functional.dropout3d",
     **_HERE,
+    complex=True,
 )
 def dropout3d(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
@@ -146,6 +149,7 @@ def _to_low(x: Any, shape: tuple[int, ...], p: float, generator: Generator | Non
     reference=lambda x, p=0.5, training=False: _all_or_nothing(x, p, training),
     torch="nn.functional.alpha_dropout",
     **_HERE,
+    complex=False,
 )
 def alpha_dropout(
     x: Any, /, p: float = 0.5, training: bool = False, *, generator: Generator | None = None
@@ -166,6 +170,7 @@ def alpha_dropout(
     reference=lambda x, p=0.5, training=False: _all_or_nothing(x, p, training),
     torch="nn.functional.feature_alpha_dropout",
     **_HERE,
+    complex=False,
 )
 def feature_alpha_dropout(
     x: Any, /, p: float = 0.5, training: bool = False, *, generator: Generator | None = None

@@ -11,7 +11,7 @@ tensor of the broadcast shape. Of bare arrays they return a bare array, as NumPy
 
 from __future__ import annotations
 
-import builtins
+import cmath
 import math
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -19,48 +19,52 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.dtypes import FLOATS, WIDE_FLOATS, float32, float64, int32, int64
+from tensorgrad.dtypes import (
+    COMPLEX,
+    FLOATS,
+    WIDE_FLOATS,
+    complex_of,
+    float32,
+    float64,
+    int32,
+    int64,
+)
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops import special
-from tensorgrad.ops.fast_paths import binary, ternary, unary
+from tensorgrad.ops.complex_parts import conj, imag, is_complex
+from tensorgrad.ops.complex_parts import zero as _zero
+from tensorgrad.ops.fast_paths import binary, ternary
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.sums import least_squares
 from tensorgrad.ops.table import elementwise, elementwise2, operation
-from tensorgrad.tape import Primitive, apply, cast
+from tensorgrad.tape import NUMBERS, Primitive, apply, cast
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
-    "arctan2", "arctanh", "around", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
+    "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
     "ceil", "clamp", "clip", "cos", "cosh", "divide", "equal", "erf", "exp", "exp2", "expm1",
     "floor", "floor_divide", "greater", "greater_equal", "hypot", "isfinite", "isinf", "isnan",
     "less", "less_equal", "log", "log1p", "log2", "log10", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative",
-    "not_equal", "positive", "pow", "power", "reciprocal", "remainder", "rint", "round", "rsqrt",
-    "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
+    "not_equal", "positive", "pow", "power", "reciprocal", "remainder", "round", "rsqrt", "sigmoid",
+    "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
 ]  # fmt: skip
 
 INTEGER: dict[str, Any] = {"promotion": "same"}  # defined on integers too, and keeps their dtype
 LOGICAL: dict[str, Any] = {"promotion": "bool"}
 
 
-_ZERO = Primitive("zero", "zeros_like", {"x": None}, elementwise=True, moves=True)
-
-
-def _zero(g: Any) -> Any:
-    return apply(_ZERO, (g,))
-
-
 # --- arithmetic -------------------------------------------------------------------------------
 
 add = elementwise2(
-    "add", "add", lambda g: g, lambda g: g, "The sum ``x1 + x2``.", first={"low": -3}
+    "add", "add", lambda g: g, lambda g: g, "The sum ``x1 + x2``.", first={"low": -3}, complex=True
 )
 subtract = elementwise2(
-    "subtract", "subtract", lambda g: g, lambda g: -g, "The difference ``x1 - x2``."
+    "subtract", "subtract", lambda g: g, lambda g: -g, "The difference ``x1 - x2``.", complex=True
 )
 multiply = elementwise2(
     "multiply",
@@ -68,6 +72,7 @@ multiply = elementwise2(
     lambda g, x2: g * x2,
     lambda g, x1: g * x1,
     "The product ``x1 * x2``.",
+    complex=True,
 )
 divide = elementwise2(
     "divide",
@@ -77,6 +82,7 @@ divide = elementwise2(
     "The quotient ``x1 / x2``; integers give the default real dtype.",
     promotion="float",
     second={"low": 0.5},
+    complex=True,
 )
 floor_divide = elementwise2(
     "floor_divide",
@@ -95,22 +101,65 @@ remainder = elementwise2(
     first={"low": 2.1, "high": 2.9},
     second={"low": 1.1, "high": 1.9},
 )
-negative = elementwise("negative", "negative", lambda g: -g, "``-x``.", **INTEGER)
+negative = elementwise("negative", "negative", lambda g: -g, "``-x``.", **INTEGER, complex=True)
 positive = elementwise(
-    "positive", "positive", lambda g: g, "``+x``, a copy.", moves=True, **INTEGER
+    "positive", "positive", lambda g: g, "``+x``, a copy.", moves=True, **INTEGER, complex=True
 )
-square = elementwise("square", "square", lambda g, x: g * x * 2.0, "``x * x``.", **INTEGER)
-reciprocal = elementwise("reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5)
+square = elementwise(
+    "square", "square", lambda g, x: g * x * 2.0, "``x * x``.", **INTEGER, complex=True
+)
+reciprocal = elementwise(
+    "reciprocal", "reciprocal", lambda g, y: -g * y * y, "``1 / x``.", low=0.5, complex=True
+)
 abs = elementwise(
     "abs",
     "abs",
     lambda g, x: g * sign(x),
     "The absolute value; the gradient at 0 is 0.",
     avoid=0.0,
+    complex=Primitive(
+        "abs",
+        "abs",
+        {"x": lambda g, x: g * conj(sign(x))},  # it changes by real(conj(sign(x)) * d)
+        promotion="same",
+        elementwise=True,
+        complex=True,
+    ),
     **INTEGER,
 )
 absolute = abs
-sign = elementwise("sign", "sign", _zero, "-1, 0 or 1; the gradient is 0.", avoid=0.0, **INTEGER)
+
+
+def _sign_of_complex(xp: Any, x: Any) -> Any:
+    size = xp.abs(x)
+    with np.errstate(invalid="ignore"):
+        return xp.where(size == 0, x, x / xp.where(size == 0, size.dtype.type(1), size))
+
+
+def _sign_rule(g: Any, x: Any, y: Any) -> Any:
+    # It turns by imag(conj(y) * d) / abs(x), which multiplies it by 1j.
+    size = abs(x)
+    none = equal(size, 0)
+    turned = imag(g * y) * conj(y) / where(none, 1.0, size)
+    return where(none, 0.0, turned * 1j)
+
+
+sign = elementwise(
+    "sign",
+    "sign",
+    _zero,
+    "-1, 0 or 1, with the gradient 0; of complex numbers ``x / abs(x)``, and 0 of 0.",
+    avoid=0.0,
+    complex=Primitive(
+        "sign",
+        _sign_of_complex,
+        {"x": _sign_rule},
+        promotion="same",
+        elementwise=True,
+        complex=True,
+    ),
+    **INTEGER,
+)
 
 
 def _power_value(xp: Any, x: Any, exponent: float) -> Any:
@@ -140,7 +189,23 @@ _POWER = Primitive(
     promotion="same",
     half_in_float32=True,
     elementwise=True,
+    complex=Primitive(
+        "pow",
+        lambda xp, x1, x2: xp.power(x1, x2),
+        {
+            "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
+            # of 0 ** x2 it is 0, as long as this is 0
+            "x2": lambda g, x1, x2, y: g * where(equal(y, 0), 0.0, y * log(_not_zero(x1))),
+        },
+        promotion="same",
+        elementwise=True,
+        complex=True,
+    ),
 )
+
+
+def _not_zero(x: Any) -> Any:
+    return where(equal(x, 0), 1.0, x)
 
 
 def _log_or_nan(base: Any, exponent: Any) -> Any:
@@ -159,6 +224,7 @@ _POWER_CONSTANT = Primitive(
     promotion="same",
     half_in_float32=True,
     elementwise=True,
+    complex=True,
 )
 _POWER_OF_CONSTANT: Primitive = Primitive(
     "pow",
@@ -167,6 +233,14 @@ _POWER_OF_CONSTANT: Primitive = Primitive(
     promotion="float",
     half_in_float32=True,
     elementwise=True,
+    complex=Primitive(
+        "pow",
+        lambda xp, x, base: xp.power(x.dtype.type(base), x),
+        {"x": lambda g, y, base: g * (y * cmath.log(base) if base else _zero(y))},
+        promotion="same",
+        elementwise=True,
+        complex=True,
+    ),
 )
 _power_of_tensor = binary(_POWER)
 
@@ -201,6 +275,8 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
         x2 = int(x2)
     elif type(x1) is bool and getattr(x2, "dtype", None) in FLOATS:
         x1 = int(x1)
+    if is_complex(x1) or is_complex(x2):
+        return _power_of_complex(x1, x2)
     if type(x2) is int or type(x2) is float:
         dtype = getattr(x1, "dtype", None)
         if dtype in FLOATS or (type(x2) is int and x2 >= 0 and dtype is not None):
@@ -215,6 +291,17 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
 power = pow
 
 
+def _power_of_complex(x1: Any, x2: Any) -> Any:
+    """``x1 ** x2``, one of which is complex."""
+    if type(x2) in NUMBERS and getattr(x1, "dtype", None) is not None:
+        x1 = x1 if x1.dtype in COMPLEX else cast(x1, complex_of(x1.dtype))
+        return apply(_POWER_CONSTANT, (x1,), {"exponent": x2})
+    if type(x1) in NUMBERS and getattr(x2, "dtype", None) is not None:
+        x2 = x2 if x2.dtype in COMPLEX else cast(x2, complex_of(x2.dtype))
+        return apply(_POWER_OF_CONSTANT, (x2,), {"base": x1})
+    return _power_of_tensor(x1, x2)
+
+
 def plain(value: Any) -> Any:
     """A NumPy scalar as a Python number, which takes on the dtype of what it meets."""
     return value.item() if isinstance(value, np.generic) else value
@@ -222,21 +309,35 @@ def plain(value: Any) -> Any:
 
 # --- exponentials, logarithms, roots ------------------------------------------------------------
 
-exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.")
+exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.", complex=True)
 expm1 = elementwise(
-    "expm1", "expm1", lambda g, y: g * (y + 1.0), "``exp(x) - 1``, exact for small ``x``."
+    "expm1",
+    "expm1",
+    lambda g, y: g * (y + 1.0),
+    "``exp(x) - 1``, exact for small ``x``.",
+    complex=True,
 )
-exp2 = elementwise("exp2", "exp2", lambda g, y: g * y * math.log(2.0), "``2 ** x``.")
-log = elementwise("log", "log", lambda g, x: g / x, "The natural logarithm.", low=0.3)
+exp2 = elementwise("exp2", "exp2", lambda g, y: g * y * math.log(2.0), "``2 ** x``.", complex=True)
+log = elementwise("log", "log", lambda g, x: g / x, "The natural logarithm.", low=0.3, complex=True)
 log1p = elementwise(
-    "log1p", "log1p", lambda g, x: g / (x + 1.0), "``log(1 + x)``, exact for small ``x``.", low=-0.7
+    "log1p",
+    "log1p",
+    lambda g, x: g / (x + 1.0),
+    "``log(1 + x)``, exact for small ``x``.",
+    low=-0.7,
+    complex=True,
 )
 log2 = elementwise(
-    "log2", "log2", lambda g, x: g / x * (1 / math.log(2.0)), "The logarithm to base 2.", low=0.3
+    "log2",
+    "log2",
+    lambda g, x: g / x * (1 / math.log(2.0)),
+    "The logarithm to base 2.",
+    low=0.3,
+    complex=True,
 )
 log10 = elementwise(
     "log10", "log10", lambda g, x: g / x * (1 / math.log(10.0)), "The logarithm to base 10.",
-    low=0.3,
+    low=0.3, complex=True,
 )  # fmt: skip
 
 
@@ -280,6 +381,7 @@ sigmoid = elementwise(
     "The logistic function ``1 / (1 + exp(-x))``, without overflow at any ``x``.",
     reference=sigmoid_reference,
     kernel="sigmoid",
+    complex=True,
 )
 logaddexp = elementwise2(
     "logaddexp",
@@ -308,7 +410,7 @@ def _sqrt_rule(g: Any, y: Any) -> Any:
     return g * 0.5 / y
 
 
-sqrt = elementwise("sqrt", "sqrt", _sqrt_rule, "The square root.", low=0.3)
+sqrt = elementwise("sqrt", "sqrt", _sqrt_rule, "The square root.", low=0.3, complex=True)
 rsqrt = elementwise(
     "rsqrt",
     lambda xp, x: xp.reciprocal(xp.sqrt(x)),
@@ -316,6 +418,7 @@ rsqrt = elementwise(
     "``1 / sqrt(x)``.",
     low=0.3,
     reference=lambda x: 1 / np.sqrt(x),
+    complex=True,
 )
 hypot = elementwise2(
     "hypot",
@@ -329,9 +432,13 @@ hypot = elementwise2(
 
 # --- trigonometric and hyperbolic ---------------------------------------------------------------
 
-sin = elementwise("sin", "sin", lambda g, x: g * cos(x), "The sine of ``x`` radians.")
-cos = elementwise("cos", "cos", lambda g, x: -g * sin(x), "The cosine of ``x`` radians.")
-tan = elementwise("tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", low=-1.2, high=1.2)
+sin = elementwise("sin", "sin", lambda g, x: g * cos(x), "The sine of ``x`` radians.", complex=True)
+cos = elementwise(
+    "cos", "cos", lambda g, x: -g * sin(x), "The cosine of ``x`` radians.", complex=True
+)
+tan = elementwise(
+    "tan", "tan", lambda g, y: g * (y * y + 1.0), "The tangent.", low=-1.2, high=1.2, complex=True
+)
 asin = elementwise(
     "asin",
     "arcsin",
@@ -339,6 +446,7 @@ asin = elementwise(
     "The inverse sine, in [-pi/2, pi/2].",
     low=-0.9,
     high=0.9,
+    complex=True,
 )
 arcsin = asin
 acos = elementwise(
@@ -348,6 +456,7 @@ acos = elementwise(
     "The inverse cosine, in [0, pi].",
     low=-0.9,
     high=0.9,
+    complex=True,
 )
 arccos = acos
 atan = elementwise(
@@ -355,6 +464,7 @@ atan = elementwise(
     "arctan",
     lambda g, x: g / (x * x + 1.0),
     "The inverse tangent, in (-pi/2, pi/2).",
+    complex=True,
 )
 arctan = atan
 atan2 = elementwise2(
@@ -413,8 +523,8 @@ _over_squares = binary(
 )
 
 
-sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.")
-cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.")
+sinh = elementwise("sinh", "sinh", lambda g, x: g * cosh(x), "The hyperbolic sine.", complex=True)
+cosh = elementwise("cosh", "cosh", lambda g, x: g * sinh(x), "The hyperbolic cosine.", complex=True)
 
 
 def _tanh_rule(g: Any, y: Any) -> Any:
@@ -427,17 +537,21 @@ def _tanh_rule(g: Any, y: Any) -> Any:
 
 
 tanh = elementwise(
-    "tanh",
-    "tanh",
-    _tanh_rule,
-    "The hyperbolic tangent.",
-    kernel="tanh",
+    "tanh", "tanh", _tanh_rule, "The hyperbolic tangent.", kernel="tanh", complex=True
 )
 asinh = elementwise(
     "asinh",
     "arcsinh",
     lambda g, x: g / hypot(x, 1.0),  # x * x would overflow
     "The inverse hyperbolic sine.",
+    complex=Primitive(
+        "asinh",
+        "arcsinh",
+        {"x": lambda g, x: g * rsqrt(1.0 + x * 1j) * rsqrt(1.0 - x * 1j)},
+        promotion="float",
+        elementwise=True,
+        complex=True,
+    ),
 )
 arcsinh = asinh
 acosh = elementwise(
@@ -447,6 +561,7 @@ acosh = elementwise(
     "The inverse hyperbolic cosine.",
     low=1.2,
     high=3.0,
+    complex=True,
 )
 arccosh = acosh
 atanh = elementwise(
@@ -456,6 +571,7 @@ atanh = elementwise(
     "The inverse hyperbolic tangent.",
     low=-0.9,
     high=0.9,
+    complex=True,
 )
 arctanh = atanh
 erf = elementwise(
@@ -473,50 +589,24 @@ _STEP: dict[str, Any] = {"promotion": "same", "low": 0.1, "high": 0.4}
 floor = elementwise("floor", "floor", _zero, "Rounded down; the gradient is 0.", **_STEP)
 ceil = elementwise("ceil", "ceil", _zero, "Rounded up; the gradient is 0.", **_STEP)
 trunc = elementwise("trunc", "trunc", _zero, "Rounded towards 0; the gradient is 0.", **_STEP)
-_ROUND = Primitive(
+round = elementwise(
     "round",
     lambda xp, x: x.copy() if x.dtype.kind in "iub" else xp.rint(x),
-    {"x": _zero},
-    promotion="same",
-    half_in_float32=True,
-    elementwise=True,
+    _zero,
+    "Rounded to the nearest integer, halves to even; the gradient is 0.",
+    reference="rint",
+    numpy="a !decimals=0 !out",
+    **_STEP,
+    complex=True,
 )
-_rounded = unary(_ROUND)
-
-
-@operation(
-    cases=[
-        lambda s: s(s.real(3, 4, low=0.1, high=0.4)),
-        lambda s: s(s.real(3, 4, low=0.21, high=0.24), 1),
-        lambda s: s(s.real(3, 4, low=0.1, high=0.4), -1),
-    ],
-    torch=None,
-    primitive=_ROUND,
-    numpy="a decimals= !out",
-)
-def round(x: Any, /, decimals: int = 0) -> Tensor:
-    """Rounded to the nearest integer, halves to even; the gradient is 0.
-
-    decimals: to so many behind the point; if negative, to tens, hundreds, ...
-    """
-    if not decimals:
-        return _rounded(x)
-    power = 10.0 ** builtins.abs(decimals)
-    if getattr(x, "dtype", float32) in FLOATS or not hasattr(x, "dtype"):
-        return _rounded(x * power) / power if decimals > 0 else _rounded(x / power) * power
-    return _rounded(x) if decimals > 0 else cast(_rounded(x / power) * power, x.dtype)
-
-
-around = round
-rint = round
 
 # --- comparison and logic -----------------------------------------------------------------------
 
 equal = elementwise2(
-    "equal", "equal", None, None, "``x1 == x2``, elementwise.", torch="eq", **LOGICAL
+    "equal", "equal", None, None, "``x1 == x2``, elementwise.", torch="eq", **LOGICAL, complex=True
 )
 not_equal = elementwise2(
-    "not_equal", "not_equal", None, None, "``x1 != x2``, elementwise.", **LOGICAL
+    "not_equal", "not_equal", None, None, "``x1 != x2``, elementwise.", **LOGICAL, complex=True
 )
 less = elementwise2("less", "less", None, None, "``x1 < x2``, elementwise.", **LOGICAL)
 less_equal = elementwise2(
@@ -527,18 +617,34 @@ greater_equal = elementwise2(
     "greater_equal", "greater_equal", None, None, "``x1 >= x2``, elementwise.", **LOGICAL
 )
 logical_and = elementwise2(
-    "logical_and", "logical_and", None, None, "Both are true (not zero).", **LOGICAL
+    "logical_and", "logical_and", None, None, "Both are true (not zero).", **LOGICAL, complex=True
 )
 logical_or = elementwise2(
-    "logical_or", "logical_or", None, None, "At least one is true (not zero).", **LOGICAL
+    "logical_or",
+    "logical_or",
+    None,
+    None,
+    "At least one is true (not zero).",
+    **LOGICAL,
+    complex=True,
 )
 logical_xor = elementwise2(
-    "logical_xor", "logical_xor", None, None, "Exactly one is true (not zero).", **LOGICAL
+    "logical_xor",
+    "logical_xor",
+    None,
+    None,
+    "Exactly one is true (not zero).",
+    **LOGICAL,
+    complex=True,
 )
-logical_not = elementwise("logical_not", "logical_not", None, "False (zero).", **LOGICAL)
-isnan = elementwise("isnan", "isnan", None, "Is NaN.", **LOGICAL)
-isinf = elementwise("isinf", "isinf", None, "Is plus or minus infinity.", **LOGICAL)
-isfinite = elementwise("isfinite", "isfinite", None, "Is neither infinite nor NaN.", **LOGICAL)
+logical_not = elementwise(
+    "logical_not", "logical_not", None, "False (zero).", **LOGICAL, complex=True
+)
+isnan = elementwise("isnan", "isnan", None, "Is NaN.", **LOGICAL, complex=True)
+isinf = elementwise("isinf", "isinf", None, "Is plus or minus infinity.", **LOGICAL, complex=True)
+isfinite = elementwise(
+    "isfinite", "isfinite", None, "Is neither infinite nor NaN.", **LOGICAL, complex=True
+)
 
 _BITS = [lambda s: s(s.ints(3, 4, high=9), s.ints(4, high=9))]
 bitwise_and = elementwise2(

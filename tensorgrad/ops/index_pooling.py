@@ -107,7 +107,7 @@ def _max_unpool(n: int) -> Function:
 
     def reference(x: Any, indices: Any, k: int, s: int | None = None) -> Any:
         sizes = [(m - 1) * (s or k) + k for m in x.shape[-n:]]
-        y = np.zeros((*x.shape[:-n], math.prod(sizes)))
+        y = np.zeros((*x.shape[:-n], math.prod(sizes)), x.dtype)
         np.put_along_axis(
             y, indices.reshape(*x.shape[:-n], -1), x.reshape(*x.shape[:-n], -1), axis=-1
         )
@@ -123,6 +123,7 @@ def _max_unpool(n: int) -> Function:
             lambda s: s(s.real(1, *shape[1:]), places.reshape(1, *shape[1:]), 2, 1),
         ],
         reference=reference,
+        complex=True,
     )(pool)
 
 

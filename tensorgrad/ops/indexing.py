@@ -255,6 +255,7 @@ _INDEX_ADD: Primitive = Primitive(
     half_in_float32=True,
     kernel="index_add",
     loops=_index_add_loops,
+    complex=True,
 )
 _PUT: Primitive = Primitive(
     "index_put",
@@ -274,12 +275,13 @@ _ASSIGN: Primitive = Primitive(
     moves=True,
 )
 # Which elements of an index are the last that name their place.
-_IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None})
+_IS_LAST: Primitive = Primitive("is_last", _last_value, {"x": None, "*indices": None}, complex=True)
 _NONZERO: Primitive = Primitive(
     "nonzero",
     lambda xp, x: xp.stack([i.astype(np.int64) for i in x.nonzero()]),
     {"x": None},
     data_dependent=True,
+    complex=True,
 )
 
 
@@ -516,7 +518,7 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
         value = x._joined(value, x.device, x.dtype)
     if hasattr(value, "node") and value.dtype != x.dtype:
         value = tape.cast(value, x.dtype)
-    elif not hasattr(value, "node") and not isinstance(value, int | float | np.generic):
+    elif not hasattr(value, "node") and not isinstance(value, int | float | complex | np.generic):
         value = beside(x, np.asarray(value, x.dtype) if type(value) in (list, tuple) else value)
     if new_axes:
         # The index is a mask without axes: it is on all of x, or on nothing.
@@ -624,6 +626,7 @@ _SCATTER_ADD: Primitive = Primitive(
     },
     half_in_float32=True,
     kernel="scatter_add",
+    complex=True,
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tensorgrad import backend, dtypes
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops.creation import asarray
-from tensorgrad.tape import SCALARS
+from tensorgrad.tape import NUMBERS
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -26,8 +26,8 @@ _KINDS: dict[str, frozenset[np.dtype[Any]]] = {
     "unsigned integer": frozenset(d for d in dtypes.INTEGERS if d.kind == "u"),
     "integral": dtypes.INTEGERS,
     "real floating": dtypes.FLOATS,
-    "complex floating": frozenset(),
-    "numeric": dtypes.INTEGERS | dtypes.FLOATS,
+    "complex floating": dtypes.COMPLEX,
+    "numeric": dtypes.INTEGERS | dtypes.INEXACT,
 }
 
 
@@ -78,11 +78,11 @@ def isdtype(dtype: Any, kind: Any, /) -> builtins.bool:
 
 
 def finfo(type: Any, /) -> FloatLimits:
-    """The limits of a floating dtype, or of that of a tensor.
+    """The limits of a floating dtype, or of that of a tensor; of a complex one those of its parts.
 
     Raises DtypeError for any other.
     """
-    dtype = _dtype_of(type)
+    dtype = dtypes.real_of(_dtype_of(type))
     if dtype not in dtypes.FLOATS:
         raise DtypeError(f"finfo: a floating dtype is needed, not {dtype}; of integers ask iinfo")
     limits: Any = ml_dtypes.finfo
@@ -109,8 +109,8 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
     Raises ValueError if there is nothing but numbers, DtypeError for dtypes that do not mix.
     """
     numbers = [x.item() if isinstance(x, np.generic) else x for x in arrays_and_dtypes]
-    scalars = [x for x in numbers if type(x) in SCALARS]
-    others = [_dtype_of(x) for x in numbers if type(x) not in SCALARS]
+    scalars = [x for x in numbers if type(x) in NUMBERS]
+    others = [_dtype_of(x) for x in numbers if type(x) not in NUMBERS]
     if not others:
         raise ValueError("result_type: at least one tensor or dtype is needed")
     return dtypes.promote(others, scalars)
@@ -157,6 +157,7 @@ class NamespaceInfo:
         backend.normalize(device)
         return {
             "real floating": dtypes.get_default_dtype(),
+            "complex floating": dtypes.complex_of(dtypes.get_default_dtype()),
             "integral": dtypes.int64,
             "indexing": dtypes.int64,
         }

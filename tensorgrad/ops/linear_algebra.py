@@ -11,6 +11,7 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import conj, is_complex
 from tensorgrad.ops.fast_paths import binary, ternary
 from tensorgrad.ops.padding import diagonal
 from tensorgrad.ops.precision import in_float32
@@ -128,6 +129,7 @@ _MATMUL: Primitive = Primitive(
     flops=lambda x1, x2, out: product_flops(x1, out),
     autocast="half",
     kernel="matmul",
+    complex=True,
 )
 _matmul = binary(_MATMUL)
 
@@ -210,6 +212,7 @@ _LINEAR: Primitive = Primitive(
     flops=lambda x, weight, bias, out: product_flops(x, out) + (0 if bias is None else out.size),
     autocast="half",
     kernel="linear",
+    complex=True,
 )
 _linear = ternary(_LINEAR)
 
@@ -248,6 +251,7 @@ def linear(x: Any, weight: Any, bias: Any = None, /) -> Tensor:
     ],
     torch=None,
     numpy="a b !out",
+    complex=True,
 )
 def dot(x1: Any, x2: Any, /) -> Tensor:
     """The sum of products over the last axis of ``x1`` and the last but one of ``x2``.
@@ -268,6 +272,7 @@ def dot(x1: Any, x2: Any, /) -> Tensor:
 @operation(
     cases=[lambda s: s(s.real(3), s.real(4)), lambda s: s(s.real(0), s.real(2))],
     numpy="a b !out",
+    complex=True,
 )
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """All products of an element of ``x1`` and one of ``x2``, both flattened: a matrix."""
@@ -280,12 +285,15 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
         lambda s: s(s.real(2, 3, 4), s.real(3, 4)),
         lambda s: s(s.real(3, 4, 1), s.real(3, 1, 2), axis=0),
     ],
-    reference=lambda x1, x2, axis=-1: (x1 * x2).sum(axis),
+    reference=lambda x1, x2, axis=-1: (np.conj(x1) * x2).sum(axis),
     torch=None,
+    complex=True,
 )
 @in_float32
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """The sum of products along ``axis`` of both; the other axes broadcast.
+
+    Of complex numbers the conjugates of ``x1`` are taken.
 
     Raises ShapeError unless both have the same size along ``axis``.
     """
@@ -297,7 +305,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
         )
     if len(shape_of(x1)) != len(shape_of(x2)):
         x1, x2, axis = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1), -1
-    return sum(x1 * x2, axis=axis)
+    return sum(conj(x1) * x2 if is_complex(x1) else x1 * x2, axis=axis)
 
 
 @operation(
@@ -311,6 +319,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     ],
     torch=None,
     numpy="a b axes=",
+    complex=True,
 )
 def tensordot(
     x1: Any, x2: Any, /, *, axes: int | tuple[Axis, Axis] | Sequence[Sequence[int]] = 2
@@ -357,6 +366,7 @@ def tensordot(
     ],
     torch=None,
     numpy="a offset= axis1= axis2= !dtype !out",
+    complex=True,
 )
 def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The sum of a diagonal: of the elements ``x[i, i + offset]``."""
@@ -370,6 +380,7 @@ def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
         lambda s: s(s.real(2, 1, 2), s.real(3)),
     ],
     numpy="a b",
+    complex=True,
 )
 def kron(x1: Any, x2: Any, /) -> Tensor:
     """The Kronecker product: every element of ``x1`` times all of ``x2``, as blocks."""
@@ -408,6 +419,7 @@ Labelled = tuple[Any, str]
         lambda s: s("...,...->...", s.real(2, 3), s.real(3)),
     ],
     method=False,
+    complex=True,
 )
 def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     """The sum of products written in Einstein's notation, as ``einsum("ij,jk->ik", a, b)``.

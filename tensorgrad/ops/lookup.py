@@ -339,7 +339,7 @@ def _bag_reference(
     torch="nn.functional.embedding_bag",
     namespace="nn.functional",
     method=False,
-    primitive=_EMBEDDING,
+    primitive=_EMBEDDING, complex=False,
 )  # fmt: skip
 def embedding_bag(
     input: Any,

@@ -225,7 +225,7 @@ def _reference(
     reference=_reference,
     torch="nn.functional.multi_head_attention_forward",
     namespace="nn.functional",
-    method=False,
+    method=False, complex=False,
 )  # fmt: skip
 def multi_head_attention_forward(
     query: Any,

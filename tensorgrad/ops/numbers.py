@@ -11,10 +11,11 @@ from tensorgrad.errors import DtypeError, GradientError
 from tensorgrad.observers import current_mode
 
 
-def number(function: str, name: str, value: Any) -> Any:
+def number(function: str, name: str, value: Any, complex_too: bool = False) -> Any:
     """The option ``name`` of ``function`` as a Python number: bool, int or float.
 
-    value: a number of Python or NumPy, or a tensor or array of one element.
+    value: a number of Python or NumPy, or a tensor or array of one element. complex_too: it may be
+        a complex one.
 
     Raises GradientError for a tensor that requires a gradient, as none would reach it, and
     DtypeError for what is no number.
@@ -28,13 +29,14 @@ def number(function: str, name: str, value: Any) -> Any:
         )
     if hasattr(value, "item") and getattr(value, "size", 0) == 1:
         value = value.item()
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float) or (complex_too and isinstance(value, complex)):
         return value
     shape = getattr(value, "shape", None)
     if shape is None and hasattr(value, "__float__"):
         return float(value)  # a Fraction, a Decimal
+    kind = "" if complex_too else "real "
     came = f"{type(value).__name__} {value!r}" if shape is None else f"shape {tuple(shape)}"
-    raise DtypeError(f"{function}: {name} must be one real number; got {came}")
+    raise DtypeError(f"{function}: {name} must be one {kind}number; got {came}")
 
 
 @lru_cache(maxsize=1024)

@@ -130,6 +130,7 @@ def _pairs(name: str, given: Any, shape: tuple[int, ...], kind: Any) -> tuple[tu
     ],
     torch=None,
     numpy="a repeats axis=",
+    complex=True,
 )
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """Each element of ``x`` repeated along ``axis``; of the flattened ``x`` if ``None``.
@@ -171,6 +172,7 @@ repeat_interleave = repeat
         lambda s: s(s.real(), (2,)),
     ],
     numpy="A reps",
+    complex=True,
 )
 def tile(x: Any, repetitions: int | Sequence[int], /) -> Tensor:
     """Copies of ``x`` laid side by side, ``repetitions[i]`` of them along axis i."""
@@ -238,6 +240,7 @@ def triu(x: Any, /, *, k: int = 0) -> Tensor:
         lambda s: s(s.real(3, 4), 7),
     ],
     numpy="a offset= axis1= axis2=",
+    complex=True,
 )
 def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The elements ``x[i, i + offset]`` of the matrices that lie in ``axis1`` and ``axis2``.
@@ -263,6 +266,7 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     ],
     torch=None,
     numpy="v k=",
+    complex=True,
 )
 def diag(x: Any, /, k: int = 0) -> Tensor:
     """A vector as diagonal ``k`` of a square matrix of zeros; of a matrix, its diagonal ``k``."""

@@ -575,6 +575,7 @@ def _adaptive_avg_pool(n: int) -> Function:
         reference=lambda x, size: _brute_force(
             x, adaptive(name, x, n, size), lambda values, _: values.mean(-1)
         ),
+        complex=False,
     )(pool)
 
 

@@ -52,6 +52,7 @@ def _reference(x: Any, offset: int = 0, base: float = 10000.0, interleaved: bool
     torch=None,
     namespace="nn.functional",
     method=False,
+    complex=False,
 )
 def rotary_embedding(
     x: Any, offset: int = 0, base: float = 10000.0, interleaved: bool = True

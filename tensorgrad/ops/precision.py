@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from tensorgrad import dtypes
 from tensorgrad.errors import DtypeError
 from tensorgrad.observers import AUTOCAST_DTYPE, AUTOCASTS
+from tensorgrad.tape import not_for_complex
 
 
 def autocast_dtype() -> Any:
@@ -62,7 +63,10 @@ def in_float32(function: F) -> F:
 
 
 def loss_in_float32(function: F) -> F:
-    """``in_float32`` for a loss or a similarity, which stays float32 inside ``autocast``."""
+    """``in_float32`` for a loss or a similarity, which stays float32 inside ``autocast``.
+
+    It refuses complex numbers: squares are not those of absolute values.
+    """
     return _in_float32(function, True)
 
 
@@ -70,8 +74,11 @@ def _in_float32(function: F, loss: bool) -> F:
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         for x in (*args, *options.values()):
-            if getattr(x, "dtype", None) in dtypes.HALVES:
+            dtype = getattr(x, "dtype", None)
+            if dtype in dtypes.HALVES:
                 break
+            if loss and dtype in dtypes.COMPLEX:
+                raise not_for_complex(function.__name__)
         else:
             return function(*args, **options)
         given = [getattr(x, "dtype", None) for x in (*args, *options.values())]

@@ -175,7 +175,9 @@ _UNIFORM = _draw("random.uniform", _uniform_value, _uniform_loops)
 _NORMAL = _draw("random.normal", _normal_value)
 _RANDINT = _draw("random.randint", _randint_value, _randint_loops)
 _PERMUTATION = _draw("random.permutation", _permutation_value)
-_MASK: Primitive = Primitive("random.dropout_mask", _mask_value, {"x": None}, random=True)
+_MASK: Primitive = Primitive(
+    "random.dropout_mask", _mask_value, {"x": None}, random=True, complex=True
+)
 
 
 @cache
@@ -402,6 +404,7 @@ _DROPOUT = Primitive(
     residual=lambda key, position, p: None,
     kernel="dropout",
     random=True,
+    complex=True,
 )
 
 
@@ -416,6 +419,7 @@ _DROPOUT = Primitive(
     torch="nn.functional.dropout",
     elementwise=True,
     primitive=_DROPOUT,
+    complex=True,
 )
 def dropout(
     x: Any, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None

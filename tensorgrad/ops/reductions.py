@@ -10,10 +10,12 @@ import numpy as np
 from tensorgrad import dtypes
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import DtypeError
+from tensorgrad.ops.complex_parts import imag, is_complex, real
 from tensorgrad.ops.elementwise import (
     abs,
     equal,
     exp,
+    hypot,
     not_equal,
     pow,
     ratio,
@@ -54,6 +56,7 @@ _SUM: Primitive = Primitive(
     {"x": spread},
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 
 
@@ -122,6 +125,7 @@ _MEAN: Primitive = Primitive(
     },
     promotion="float",
     half_in_float32=True,
+    complex=True,
 )
 
 
@@ -133,7 +137,7 @@ def mean(x: Any, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = Fa
     """
     if dtype is not None:
         wanted = dtypes.as_dtype(dtype)
-        if wanted not in dtypes.FLOATS:
+        if wanted not in dtypes.INEXACT:
             raise DtypeError(f"mean: the dtype of a mean must be a floating one; got {wanted}")
         x = cast(x, wanted)
     return apply(_MEAN, (x,), {"axis": normalize_axes("mean", axis, x), "keepdims": keepdims})
@@ -228,10 +232,17 @@ _SPREAD_CASES = [
 def _moment(op: Primitive, x: Any, axis: Axis, correction: float, keepdims: bool) -> Tensor:
     axes = normalize_axes(op.name, axis, x)
     correction = number(op.name, "correction", correction)
+    if is_complex(x):  # the mean square distance is that of the parts together
+        re, im = (_moment(op, part(x), axis, correction, keepdims) for part in (real, imag))
+        return re + im if op is _VAR else hypot(re, im)
     return apply(op, (x,), {"axis": axes, "keepdims": keepdims, "correction": correction})
 
 
-@operation(cases=_SPREAD_CASES, primitive=_VAR)
+@operation(
+    cases=_SPREAD_CASES,
+    primitive=_VAR,
+    complex=True,
+)
 def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The mean square distance from the mean; the sum is divided by ``n - correction``.
 
@@ -241,7 +252,11 @@ def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool
     return _moment(_VAR, x, axis, correction, keepdims)
 
 
-@operation(cases=_SPREAD_CASES, primitive=_STD)
+@operation(
+    cases=_SPREAD_CASES,
+    primitive=_STD,
+    complex=True,
+)
 def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The square root of ``var``; the gradient is 0 where it is 0."""
     return _moment(_STD, x, axis, correction, keepdims)
@@ -388,6 +403,7 @@ def _truth_value(name: str) -> Primitive:
         name,
         lambda xp, x, axis, keepdims: getattr(xp, name)(x != 0, axis=axis, keepdims=keepdims),
         {"x": None},
+        complex=True,
     )
 
 
@@ -396,6 +412,7 @@ _COUNT: Primitive = Primitive(
     "count_nonzero",
     lambda xp, x, axis, keepdims: (x != 0).sum(axis=axis, keepdims=keepdims),
     {"x": None},
+    complex=True,
 )
 _TRUTH_CASES = [
     lambda s: s(s.bools(3, 4)),
@@ -540,6 +557,7 @@ def _norm_reference(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = 
     reference=_norm_reference,
     torch=None,
     primitive=_NORM,
+    complex=True,
 )
 def norm(
     x: Any, /, ord: float | str | None = None, axis: Axis = None, *, keepdims: bool = False
@@ -554,6 +572,8 @@ def norm(
     along an element that is 0. Raises ValueError for any other ``ord``.
     """
     axes = normalize_axes("norm", axis, x)
+    if is_complex(x):
+        x = abs(x)
     if ord is not None and not isinstance(ord, str):
         ord = number("norm", "ord", ord)
     if ord is None or ord == 2 or ord == "fro":

@@ -305,7 +305,7 @@ def _moved(x: Any, shape: tuple[int, ...], order: Sequence[int], result: tuple[i
 
 def _pixel_shuffle_reference(x: Any, r: int) -> Any:
     *_, c, h, w = x.shape
-    y = np.empty((*x.shape[:-3], c // r**2, h * r, w * r))
+    y = np.empty((*x.shape[:-3], c // r**2, h * r, w * r), x.dtype)
     for i, j in np.ndindex(r, r):
         y[..., i::r, j::r] = x[..., i * r + j :: r**2, :, :]
     return y
@@ -320,6 +320,7 @@ def _pixel_shuffle_reference(x: Any, r: int) -> Any:
     torch="nn.functional.pixel_shuffle",
     method=False,
     namespace="nn.functional",
+    complex=True,
 )
 def pixel_shuffle(input: Any, upscale_factor: int) -> Tensor:
     """(..., C * r**2, H, W) as (..., C, H * r, W * r), r being ``upscale_factor``.
@@ -349,6 +350,7 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Tensor:
     torch="nn.functional.pixel_unshuffle",
     method=False,
     namespace="nn.functional",
+    complex=True,
 )
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Tensor:
     """(..., C, H * r, W * r) as (..., C * r**2, H, W): ``pixel_shuffle`` undone.
@@ -377,6 +379,7 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Tensor:
     torch=None,
     method=False,
     namespace="nn.functional",
+    complex=True,
 )
 def channel_shuffle(input: Any, groups: int) -> Tensor:
     """``input`` with the first channel of each group first, then the second ones, and so on.

@@ -222,6 +222,7 @@ def _affine_grid_reference(theta: Any, size: Sequence[int], align_corners: bool 
     torch="nn.functional.affine_grid",
     method=False,
     namespace="nn.functional",
+    complex=False,
 )
 @in_float32
 def affine_grid(theta: Any, size: Sequence[int], align_corners: bool | None = None) -> Tensor:

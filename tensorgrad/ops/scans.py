@@ -102,6 +102,7 @@ _RECURRENCE: Primitive = Primitive(
     },
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 
 
@@ -148,6 +149,7 @@ _CUMSUM: Primitive = Primitive(
     {"x": lambda g, axis: flip(apply(_CUMSUM, (flip(g, axis=axis),), {"axis": axis}), axis=axis)},
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 # dx[i] = (product of what precedes x[i]) * (g[i] + x[i+1] * (g[i+1] + x[i+2] * ...)): there is no
 # division, so zeros among the factors do no harm.
@@ -162,6 +164,7 @@ _CUMPROD: Primitive = Primitive(
     },
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 _CUMULATIVE_CASES = [
     lambda s: s(s.real(4)),
@@ -258,6 +261,7 @@ _PROD: Primitive = Primitive(
     {"x": _prod_rule},
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 
 

@@ -315,6 +315,7 @@ SUM_TO = Primitive(
     {"x": lambda g, x_shape: apply(_BROADCAST_TO, (g,), {"shape": x_shape})},
     promotion="same",
     half_in_float32=True,
+    complex=True,
 )
 
 
@@ -539,6 +540,7 @@ _FROM_PARTS = Primitive(
     _from_parts_value,
     {"*parts": lambda g, indices, index: sliced(g, indices[index])},
     half_in_float32=True,
+    complex=True,
 )
 
 

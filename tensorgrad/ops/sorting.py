@@ -62,6 +62,7 @@ def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool
     ),
     torch=None,
     primitive=GATHER,
+    complex=False,
 )
 def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """``x`` in order along ``axis``; NaN is the largest number. Always stable."""
@@ -86,6 +87,7 @@ def _topk_reference(x: Any, k: int, axis: int = -1, largest: bool = True) -> Any
     reference=_topk_reference,
     torch=None,
     primitive=GATHER,
+    complex=False,
 )
 def topk(x: Any, /, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The ``k`` largest (or smallest) elements along ``axis`` in order, and where they are.
@@ -116,6 +118,7 @@ _UNIQUE = Primitive(
     {"x": None},
     half_in_float32=True,
     data_dependent=True,
+    complex=True,
 )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.dtypes import WIDE_FLOATS
+from tensorgrad.dtypes import WIDE
 
 Array = ndarray[Any, Any]
 
@@ -39,7 +39,7 @@ def total(xp: Any, x: Any, axis: tuple[int, ...] | None = None, keepdims: bool =
     ndim = x.ndim
     over = range(ndim) if axis is None else axis
     count = x.shape[over[0]] if len(over) == 1 else math.prod([x.shape[k] for k in over])
-    if count <= IN_ORDER or ndim == 1 or x.dtype not in WIDE_FLOATS:
+    if count <= IN_ORDER or ndim == 1 or x.dtype not in WIDE:
         return reduce(x, axis, keepdims=keepdims)
     first = ndim - len(over)
     if x.flags.c_contiguous and all(k >= first for k in over):

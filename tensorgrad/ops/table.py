@@ -8,10 +8,12 @@ the line in the documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from tensorgrad.dtypes import COMPLEX
 from tensorgrad.ops.fast_paths import binary, unary
-from tensorgrad.tape import Primitive
+from tensorgrad.tape import Primitive, not_for_complex
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -49,6 +51,8 @@ class Operation(NamedTuple):
     ``namespace`` is where it is found below ``tensorgrad``, as "nn.functional".
     ``numpy`` gives the arguments of NumPy's functions of its names, which it stands in for when
     they are called with tensors; see ``numpy_names``. The ufuncs need none.
+    ``complex`` is whether it takes complex numbers. It is what the primitive says; where it is
+    said to be False, whatever the function consists of, they are refused.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Operation(NamedTuple):
     namespace: str = ""
     numpy: str = ""
     aliases: tuple[str, ...] = ()
+    complex: bool = False
 
     @property
     def summary(self) -> str:
@@ -92,12 +97,15 @@ def operation(
     primitive: Primitive | None = None,
     namespace: str = "",
     numpy: str = "",
+    complex: bool | None = None,
 ) -> Callable[[F], F]:
     """Enter the decorated function in the table. An empty ``reference`` or ``torch`` means the
     function of the same name, and ``elementwise`` is the primitive's unless another is given."""
 
     def enter(function: F) -> F:
         name = function.__name__
+        if complex is False:
+            function = _refusing(function)
         pointwise = elementwise
         if pointwise is None:
             pointwise = primitive is not None and primitive.elementwise
@@ -113,6 +121,9 @@ def operation(
             primitive,
             namespace,
             numpy,
+            complex=(primitive is not None and bool(primitive.complex))
+            if complex is None
+            else complex,
         )
         return function
 
@@ -133,6 +144,7 @@ def elementwise(
     kernel: str | None = None,
     moves: bool = False,
     fresh: bool | None = None,
+    complex: bool | Primitive | None = None,
     **row: Any,
 ) -> Callable[[Any], Tensor]:
     """A row for an elementwise function of one argument; its tests draw from [low, high], unless
@@ -147,6 +159,7 @@ def elementwise(
         elementwise=True,
         moves=moves,
         fresh=fresh,
+        complex=complex,
     )
     call = unary(op)
     _describe(call, name, doc)
@@ -169,6 +182,7 @@ def elementwise2(
     first: Mapping[str, Any] | None = None,
     second: Mapping[str, Any] | None = None,
     cases: Sequence[Case] | None = None,
+    complex: bool | Primitive | None = None,
     **row: Any,
 ) -> Callable[[Any, Any], Tensor]:
     """A row for an elementwise function of two arguments with broadcasting.
@@ -182,6 +196,7 @@ def elementwise2(
         promotion=promotion,
         half_in_float32=True,
         elementwise=True,
+        complex=complex,
     )
     call = binary(op)
     _describe(call, name, doc)
@@ -197,6 +212,19 @@ def elementwise2(
         primitive=op,
         **row,
     )(call)
+
+
+def _refusing(function: F) -> F:
+    """``function``, which consists of what takes complex numbers, refusing them."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        for x in args:
+            if getattr(x, "dtype", None) in COMPLEX:
+                raise not_for_complex(function.__name__)
+        return function(*args, **options)
+
+    return call  # type: ignore[return-value]
 
 
 def _describe(call: Callable[..., Any], name: str, doc: str) -> None:

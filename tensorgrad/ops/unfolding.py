@@ -96,6 +96,7 @@ _FOLD: Primitive = Primitive(
     {"x": _fold_x},
     half_in_float32=True,
     fresh=True,
+    complex=True,
     flops=lambda x, out: x.size,
 )
 
@@ -140,7 +141,7 @@ def _fold_reference(
 ) -> Any:
     padded, p, places = _places(output_size, kernel_size, dilation, padding, stride)
     channels = x.shape[-2] // len(places)
-    y = np.zeros((*x.shape[:-2], channels, int(padded.prod())))
+    y = np.zeros((*x.shape[:-2], channels, int(padded.prod())), x.dtype)
     for tap, column in zip(places, np.moveaxis(x.reshape(*y.shape[:-1], *places.shape), -2, 0)):
         y[..., tap] += column
     image = y.reshape(*y.shape[:-1], *padded)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeGuard
 import numpy as np
 
 from tensorgrad import backend
-from tensorgrad.errors import ShapeError
+from tensorgrad.dtypes import COMPLEX
+from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.observers import current_mode, is_captured
 from tensorgrad.ops.elementwise import isinf
 from tensorgrad.ops.parts import LARGE
@@ -212,6 +213,11 @@ class Optimizer:
             raise TypeError(
                 f"{self._name}: only tensors can be optimized; parameter {name} is a "
                 f"{type(p).__name__}"
+            )
+        if p.dtype in COMPLEX:
+            raise DtypeError(
+                f"{self._name}: parameter {name} is {p.dtype}, and squares of gradients are not "
+                "those of complex ones; optimize its two parts, and make it of them by tg.complex"
             )
         if not p.is_leaf:
             raise ValueError(

@@ -203,8 +203,12 @@ def _pack(value: Any, path: str, arrays: dict[str, ndarray[Any, Any]]) -> Any:
         name = path.encode(errors="backslashreplace").decode()  # JSON of the format is UTF-8
         while name in arrays or name == METADATA:
             name += "_"
-        arrays[name] = host_array(array)
-        return {_MARK: kind, "name": name}
+        if array.dtype != np.complex128:
+            arrays[name] = host_array(array)
+            return {_MARK: kind, "name": name}
+        host = np.asarray(Tensor(array, copy=None)._host(), order="C")
+        arrays[name] = np.stack([host.real, host.imag], -1)  # the format has no complex128
+        return {_MARK: kind, "name": name, "complex": True}
     if isinstance(value, list):
         return _pack_all(value, path, arrays)
     if isinstance(value, tuple):
@@ -235,10 +239,11 @@ def _unpack(value: Any, arrays: Mapping[str, ndarray[Any, Any]]) -> Any:
     kind = value.get(_MARK)
     if kind is None:
         return {key: _unpack(item, arrays) for key, item in value.items()}
-    if kind == "tensor":
-        return Tensor(arrays[value["name"]], device="cpu", copy=None)
-    if kind == "array":
-        return arrays[value["name"]]
+    if kind in ("tensor", "array"):
+        array = arrays[value["name"]]
+        if value.get("complex"):
+            array = array.view(np.complex128).reshape(array.shape[:-1])
+        return Tensor(array, device="cpu", copy=None) if kind == "tensor" else array
     if kind == "integer":
         return int(value["hex"], 16)
     items = _unpack(value["items"], arrays)

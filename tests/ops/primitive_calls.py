@@ -140,6 +140,7 @@ def _others() -> None:
     for y in (x**2.5, 2.5**x, x.float().double(), (x.T @ x).reshape(-1), tg.norm(x, 3, axis=1)):
         _differentiated([y], [x])
     _differentiated([tg.dropout(x, 0.5)], [x])
+    tg.complex(x.detach(), x.detach())
     for activation in ("none", "tanh"):
         _differentiated([tg.gelu(x, approximate=activation)], [x])
     for activation in ("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh"):

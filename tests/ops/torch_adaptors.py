@@ -129,6 +129,10 @@ def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
     return _selected(x, np.take(_positions(x), _host(indices), axis))
 
 
+def _imag(x: Any) -> Any:
+    return torch.imag(x) if x.is_complex() else torch.zeros_like(x)
+
+
 # --- shapes ---------------------------------------------------------------------------------------
 
 
@@ -342,6 +346,8 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "channel_shuffle": lambda x, groups: torch.channel_shuffle(x, groups),
     "rotary_embedding": _rotary_embedding,
     "binary_cross_entropy": _binary_cross_entropy,
+    "imag": _imag,
+    "sign": lambda x: torch.sgn(x) if x.is_complex() else torch.sign(x),
     "maximum": _with_tensors("maximum"),
     "minimum": _with_tensors("minimum"),
     "transpose": _transpose,
@@ -382,8 +388,6 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "linear_recurrence": _linear_recurrence,
     "sort": _sort,
     "argsort": _argsort,
-    "round": lambda x, decimals=0: torch.round(x, decimals=decimals),
-    "cbrt": lambda x: torch.sign(x) * torch.abs(x) ** (1 / 3),
     "topk": lambda x, k, axis=-1, largest=True: tuple(torch.topk(x, k, axis, largest)),
     "full": lambda shape, value: torch.full((shape,) if isinstance(shape, int) else shape, value),
     "eye": _eye,

@@ -159,7 +159,7 @@ def test_refuses_what_it_cannot_hold(tmp_path: Path, value: Any) -> None:
     with pytest.raises(CheckpointError, match=r"state|x"):
         save_checkpoint(tmp_path / "c", {"x": value})
     with pytest.raises(DtypeError):
-        save_checkpoint(tmp_path / "c", {"x": np.zeros(2, complex)})
+        save_checkpoint(tmp_path / "c", {"x": np.zeros(2, np.clongdouble)})
     assert load_checkpoint(tmp_path / "c").state == {"n": 1}
 
 
