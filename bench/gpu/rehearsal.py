@@ -39,13 +39,16 @@ _STAYS = ExitStack()
 
 
 @contextmanager
-def installed(plants: Sequence[str] = ()) -> Iterator[None]:
-    """Make ``import cupy`` give the stand-in, broken as ``plants`` says; then all is as before."""
+def installed(plants: Sequence[str] = (), cudnn: bool = False) -> Iterator[None]:
+    """Make ``import cupy`` give the stand-in, broken as ``plants`` says; then all is as before.
+
+    cudnn: whether cuDNN and its frontend are there.
+    """
     if str(TESTS) not in sys.path:
         sys.path.insert(0, str(TESTS))
     standin: Any = importlib.import_module("standin.cupy_standin")
     with ExitStack() as stack:
-        module = stack.enter_context(standin.installed())
+        module = stack.enter_context(standin.installed(cudnn=cudnn))
 
         def put(target: Any, name: str, value: Any) -> None:
             stack.enter_context(patch.object(target, name, value, create=True))

@@ -12,7 +12,7 @@ from tensorgrad import (
     dtypes,
     special,  # noqa: F401 (its rows enter the table)
 )
-from tensorgrad.backend import kernels
+from tensorgrad.backend import cudnn, kernels
 from tensorgrad.backend.cuda import load as cuda_backend
 from tensorgrad.backend.cuda import problem
 from tensorgrad.errors import CompileError, DeviceError
@@ -122,6 +122,7 @@ def _gpu_details() -> list[tuple[str, str]]:
             if cuda.kernels
             else "switched off by TENSORGRAD_KERNELS=0",
         ),
+        ("cuDNN", cudnn.state(cuda.xp) if cuda.kernels else "not used: kernels are switched off"),
     ]
 
 

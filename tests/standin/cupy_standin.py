@@ -1330,7 +1330,7 @@ def _empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> Host:
     return a
 
 
-def _modules(cublaslt: bool) -> dict[str, Any]:
+def _modules(cublaslt: bool, cudnn: bool) -> dict[str, Any]:
     special = ModuleType("cupyx.scipy.special")
     special.__dict__["erf"] = _ufunc("special.erf")
     products = ModuleType("cupy._core._routines_linalg")
@@ -1343,6 +1343,7 @@ def _modules(cublaslt: bool) -> dict[str, Any]:
     )
     from standin import cublas
     from standin import cublaslt as lt
+    from standin import cudnn as dnn
 
     device = ModuleType("cupy.cuda.device")
     device.__dict__["get_cublas_handle"] = lambda: cublas.HANDLE  # one for all threads
@@ -1366,14 +1367,18 @@ def _modules(cublaslt: bool) -> dict[str, Any]:
     for name in ("nvmath", "nvmath.bindings"):
         found[name] = ModuleType(name) if cublaslt else None
     found["nvmath.bindings.cublasLt"] = lt.binding() if cublaslt else None
+    found["cudnn"] = dnn.package() if cudnn else None
     return found
 
 
 @contextmanager
-def installed(kernels: bool = True, cublaslt: bool = False) -> Iterator[Standin]:
+def installed(
+    kernels: bool = True, cublaslt: bool = False, cudnn: bool = False
+) -> Iterator[Standin]:
     """Make the stand-in what ``import cupy`` gives; afterwards everything is as it was before.
 
-    cublaslt: whether nvmath-python is there, with its binding of cublasLt.
+    cublaslt: whether nvmath-python is there, with its binding of cublasLt. cudnn: whether cuDNN and
+    its frontend are.
 
     kernels: run the hand-written kernels, through the emulator. Where that lacks a compiler, and
     without this, CuPy's functions compute everything.
@@ -1381,7 +1386,7 @@ def installed(kernels: bool = True, cublaslt: bool = False) -> Iterator[Standin]
     from tensorgrad import backend
     from tensorgrad.program import engine
 
-    modules = _modules(cublaslt)
+    modules = _modules(cublaslt, cudnn)
     skipped = engine._SKIPPED
     asked = os.environ.get("TENSORGRAD_KERNELS")
     absent = object()
@@ -1427,7 +1432,7 @@ def _forget() -> None:
     import gc
 
     from tensorgrad import tape
-    from tensorgrad.backend import cuda
+    from tensorgrad.backend import cuda, cudnn
     from tensorgrad.backend.launch import epilogues, products
     from tensorgrad.ops import random
 
@@ -1435,6 +1440,7 @@ def _forget() -> None:
     cuda.load.cache_clear()
     products._library.cache_clear()
     epilogues.forget()
+    cudnn.forget()
     random._place.cache_clear()
     for found in gc.get_objects():
         if type(found) is tape.Primitive:

@@ -1,11 +1,11 @@
 """Convolutions: which way each of them is computed, and matrix products of columns.
 
-``way`` decides. By columns (kernels/convolution.cu), a convolution is the product of the weights
-and the windows, its gradient for the input the windows' gradients added up where they came from,
-that for the weights the product of gradients and windows. The examples are taken in pieces whose
-columns fill at most ``WORKSPACE`` bytes, unless those of a single position (or, for the input,
-channel) are more; beside them there are sums, and gradients in another order, for the same
-positions.
+cuDNN is asked first, where it is (``backend/cudnn.py``); else ``way`` decides. By columns
+(kernels/convolution.cu), a convolution is the product of the weights and the windows, its gradient
+for the input the windows' gradients added up where they came from, that for the weights the product
+of gradients and windows. The examples are taken in pieces whose columns fill at most ``WORKSPACE``
+bytes, unless those of a single position (or, for the input, channel) are more; beside them there
+are sums, and gradients in another order, for the same positions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorgrad.backend import kernels
+from tensorgrad.backend import cudnn, kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
 from tensorgrad.backend.launch.bias_activation import summed
@@ -31,7 +31,7 @@ from tensorgrad.backend.launch.common import (
     per_pack,
     planned,
 )
-from tensorgrad.backend.launch.products import product
+from tensorgrad.backend.launch.products import product, tf32
 
 #: Bytes that columns take at a time.
 WORKSPACE = 1 << 27
@@ -126,6 +126,10 @@ def _value(
     c = _served(xp, arrays, shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
+    options = shapes[2], stride, padding, dilation, tf32(xp)
+    found = cudnn.convolution(xp, "fprop", x, weight, bias, *options)
+    if found is not None:
+        return found
     x, weight = contiguous(xp, x), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
     if way("value", x.dtype, c) == "pointwise":
@@ -143,6 +147,10 @@ def _input(
     c = _served(xp, arrays, shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
+    options = shapes[0], stride, padding, dilation, tf32(xp)
+    found = cudnn.convolution(xp, "dgrad", g, weight, None, *options)
+    if found is not None:
+        return found if bias is None else _plus(xp, found, bias)
     g, weight = contiguous(xp, g), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
     if way("input", g.dtype, c) == "pointwise":
@@ -158,10 +166,19 @@ def _weight(
     c = _served(xp, (g, x), shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
+    options = shapes[1], stride, padding, dilation, tf32(xp)
+    found = cudnn.convolution(xp, "wgrad", g, x, None, *options)
+    if found is not None:
+        return found
     g, x = contiguous(xp, g), contiguous(xp, x)
     if way("weight", g.dtype, c) == "pointwise" and _partial_sums_are_less(c, g.itemsize):
         return _mixed_weight(xp, c, g, x)
     return _weight_by_columns(xp, c, g, x)
+
+
+def _plus(xp: Any, y: Array, bias: Array) -> Array:
+    """``y``, [examples, channels, ...], with the bias added to it: cuDNN has no plan for both."""
+    return xp.add(y, bias.reshape(-1, *(1,) * (y.ndim - 2)), out=y)
 
 
 # --- one tap --------------------------------------------------------------------------------------
