@@ -49,6 +49,7 @@ def manual_seed(seed: int) -> None:
 if TYPE_CHECKING:
     from tensorgrad import amp as amp
     from tensorgrad import data as data
+    from tensorgrad import linalg as linalg
     from tensorgrad import nn as nn
     from tensorgrad import optim as optim
     from tensorgrad import profiler as profiler
@@ -64,7 +65,9 @@ if TYPE_CHECKING:
     from tensorgrad.program import set_eager as set_eager
 else:  # mypy reads no sum of lists; it goes by the imports, which say the same
     #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
-    _MODULES = ("amp", "data", "nn", "optim", "profiler", "program", "special", "training", "viz")
+    _MODULES = (
+        "amp", "data", "linalg", "nn", "optim", "profiler", "program", "special", "training", "viz",
+    )  # fmt: skip
     _OF = {
         "autocast": "amp",
         "compile": "program",

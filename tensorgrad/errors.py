@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from tensorgrad.tape import Primitive
 
@@ -63,6 +65,10 @@ class AnomalyError(TensorgradError, ArithmeticError):
     """The first NaN or Inf, found by ``autograd.detect_anomaly``."""
 
 
+class LinAlgError(TensorgradError, np.linalg.LinAlgError):
+    """A matrix has no inverse, no factorization, or eigenvalues that were not found."""
+
+
 class CompileError(TensorgradError, RuntimeError):
     """A function cannot become a program, or a program no longer does what the function does."""
 
@@ -87,6 +93,8 @@ def explained(
         return OverflowError(f"{op.name}: {error}; convert the tensor with .astype(...) first")
     shapes = [a.shape for a in arrays if hasattr(a, "shape")]
     got = " and ".join(str(s) for s in shapes)
+    if isinstance(error, np.linalg.LinAlgError):
+        return LinAlgError(f"{op.name}: {error}; got {got}")
     reason = ""
     if op.explain is not None:
         reason = op.explain(*shapes, **attrs)

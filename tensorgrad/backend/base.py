@@ -141,6 +141,10 @@ class Backend:
         """A context in which new arrays of this backend, and kernels, go to ``device``."""
         return nullcontext()
 
+    def raising(self) -> AbstractContextManager[Any]:
+        """A context in which matrix functions raise LinAlgError where there is no result."""
+        return nullcontext()
+
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""
         raise NotImplementedError

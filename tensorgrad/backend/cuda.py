@@ -196,6 +196,13 @@ class CudaBackend(Backend):
         context: AbstractContextManager[Any] = self.xp.cuda.Device(int(device.partition(":")[2]))
         return context
 
+    def raising(self) -> AbstractContextManager[Any]:
+        """A context in which CuPy waits for what cuSOLVER says of matrices; see Backend."""
+        context: AbstractContextManager[Any] = importlib.import_module("cupyx").errstate(
+            linalg="raise"
+        )
+        return context
+
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
         self.xp.cuda.get_current_stream().synchronize()

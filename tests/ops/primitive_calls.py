@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ops.matrix_calls import CALLS
 from sampler import draw, outputs
 
 import tensorgrad as tg
-from tensorgrad import Tensor, nn, optim
+from tensorgrad import Tensor, linalg, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
@@ -166,8 +167,18 @@ def _others() -> None:
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])
     _attention(x)
+    _matrices()
     _recurrence()
     _pools_of_programs(x.detach())
+
+
+def _matrices() -> None:
+    for name, call in CALLS.items():
+        given = [Tensor(a, requires_grad=True) for a in call.arrays(name)]
+        found = outputs(call.prepared(lambda *x: call.call(linalg, *x), *given))  # noqa: B023
+        _differentiated([y for y in found if y.node is not None], given)
+    x = Tensor(CALLS["det"].arrays("det")[0][0], requires_grad=True)
+    _differentiated(list(grad(linalg.det(x), x, create_graph=True)), [x])
 
 
 def _pools_of_programs(x: Tensor) -> None:

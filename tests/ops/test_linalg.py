@@ -1,0 +1,162 @@
+"""``tg.linalg``: values as NumPy and SciPy give them, gradients of both orders, every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numeric import assert_slope
+from ops.matrix_calls import CALLS, Array, MatrixCall
+
+import tensorgrad as tg
+from tensorgrad import Tensor, linalg
+from tensorgrad.autograd import grad
+
+EVERY = pytest.mark.parametrize("name", CALLS)
+
+
+def flat(result: Any) -> list[Any]:
+    """All arrays or tensors of a result, however deep in tuples."""
+    if isinstance(result, list | tuple):
+        return [y for part in result for y in flat(part)]
+    return [result]
+
+
+def results(name: str, arrays: Sequence[Any]) -> list[Tensor]:
+    known = CALLS[name]
+    return flat(known.prepared(lambda *x: known.call(linalg, *x), *arrays))
+
+
+def weights_for(shapes: Sequence[tuple[int, ...]], start: float) -> list[Array]:
+    """Numbers that differ, for each result."""
+    return [np.cos(start + np.arange(float(np.prod(s)))).reshape(s) for s in shapes]
+
+
+def loss_of(ys: Sequence[Any], make: Callable[[Array], Any]) -> Any:
+    """The sum of all results that have a gradient, weighted."""
+    ends = [y for y in ys if y.requires_grad]
+    weights = weights_for([tuple(y.shape) for y in ends], 1.0)
+    return sum((y * make(w)).sum() for y, w in zip(ends, weights, strict=True))
+
+
+def both_gradients(name: str, arrays: Sequence[Array]) -> tuple[list[Tensor], list[Tensor]]:
+    """The first gradients of the weighted results, and those of the weighted first ones."""
+    leaves = [Tensor(a, requires_grad=True) for a in arrays]
+    loss = loss_of(results(name, leaves), Tensor)
+    if not isinstance(loss, Tensor):
+        return [tg.zeros_like(x) for x in leaves], [tg.zeros_like(x) for x in leaves]
+    firsts = grad(loss, leaves, create_graph=True)
+    weights = weights_for([x.shape for x in leaves], 0.3)
+    second: Any = sum((g * Tensor(w)).sum() for g, w in zip(firsts, weights, strict=True))
+    if not second.requires_grad:
+        return [g.detach() for g in firsts], [tg.zeros_like(x) for x in leaves]
+    return [g.detach() for g in firsts], list(grad(second, leaves))
+
+
+def close(found: Any, wanted: Any, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+    wanted = np.asarray(wanted)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
+
+
+# --- values and gradients -------------------------------------------------------------------------
+
+
+def test_every_function_is_called() -> None:
+    elsewhere = {"LinAlgError", "kron", "matmul", "matrix_transpose", "tensordot", "vecdot"}
+    called = {name.partition("-")[0] for name in CALLS} | {"lu_factor", "matrix_norm"}
+    assert called == set(vars(linalg)["__all__"]) - elsewhere
+
+
+@EVERY
+def test_value(name: str) -> None:
+    known, arrays = CALLS[name], CALLS[name].arrays(name)
+    if known.numpy is None:
+        pytest.skip("NumPy and SciPy have no such function")
+    wanted = known.numpy(np.linalg, *arrays) if callable(known.numpy) else None
+    wanted = known.call(np.linalg, *arrays) if wanted is None else wanted
+    found = results(name, [Tensor(a) for a in arrays])
+    for y, right in zip(found, flat(wanted), strict=True):
+        close(y.numpy(), right)
+
+
+@EVERY
+def test_gradients_are_slopes(name: str, rng: np.random.Generator) -> None:
+    arrays = CALLS[name].arrays(name)
+    firsts, seconds = both_gradients(name, arrays)
+
+    def value(given: Sequence[Array]) -> float:
+        leaves = [Tensor(a, requires_grad=True) for a in given]
+        loss = loss_of(results(name, leaves), Tensor)
+        return loss.item() if isinstance(loss, Tensor) else 0.0
+
+    def slope(given: Sequence[Array]) -> float:
+        found = both_gradients(name, given)[0]
+        weights = weights_for([a.shape for a in given], 0.3)
+        return float(sum((g.numpy() * w).sum() for g, w in zip(found, weights, strict=True)))
+
+    assert_slope(value, arrays, [g.numpy() for g in firsts], rng, tries=1)
+    assert_slope(slope, arrays, [g.numpy() for g in seconds], rng, tries=1)
+
+
+@EVERY
+def test_against_pytorch(name: str) -> None:
+    torch: Any = pytest.importorskip("torch", reason="compares with PyTorch")
+    known, arrays = CALLS[name], CALLS[name].arrays(name)
+    if known.torch is None:
+        pytest.skip("PyTorch has no such function, or no second gradient of it")
+    given = known.torch if callable(known.torch) else known.call
+    leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
+    there = flat(known.prepared(lambda *x: given(torch.linalg, *x), *leaves))
+    here = results(name, [Tensor(a, requires_grad=True) for a in arrays])
+    for y, wanted in zip(here, there, strict=True):
+        close(y.detach().numpy(), wanted.detach().numpy())
+    loss = loss_of(there, torch.tensor)
+    if not isinstance(loss, torch.Tensor):
+        return
+    firsts = torch.autograd.grad(loss, leaves, create_graph=True)
+    weights = weights_for([a.shape for a in arrays], 0.3)
+    second: Any = sum((g * torch.tensor(w)).sum() for g, w in zip(firsts, weights, strict=True))
+    seconds = [None] * len(leaves)
+    if second.requires_grad:
+        seconds = torch.autograd.grad(second, leaves, allow_unused=True)
+    ours = both_gradients(name, arrays)
+    for g, wanted in zip((*ours[0], *ours[1]), (*firsts, *seconds), strict=True):
+        right = np.zeros(g.shape) if wanted is None else wanted.detach().numpy(force=True)
+        close(g.detach().numpy(), right, 1e-7, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in CALLS.items() if max(map(len, c.shapes)) == 3 and "norm" not in n]
+)
+def test_stacks_of_nothing(name: str) -> None:
+    """They have the right shapes, and gradients of none."""
+    known: MatrixCall = CALLS[name]
+    if "tensor" in name or name == "householder_product":
+        pytest.skip("the first axis of an array is no stack")
+    arrays = [a[:0] if a.ndim == 3 else a for a in known.arrays(name)]
+    shapes = [y.shape for y in results(name, [Tensor(a) for a in known.arrays(name)])]
+    found = results(name, [Tensor(a) for a in arrays])
+    assert [y.shape for y in found] == [(0, *shape[1:]) for shape in shapes]
+    for g in flat(both_gradients(name, arrays)):
+        assert not g.numpy().any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@EVERY
+def test_narrow_floats(name: str, dtype: str) -> None:
+    """Results have the dtype of the matrix; of 16 bits they are computed in float32."""
+    arrays = [Tensor(a, dtype=dtype).double().numpy() for a in CALLS[name].arrays(name)]
+    leaves = [Tensor(a, dtype=dtype, requires_grad=True) for a in arrays]
+    found, exact = results(name, leaves), results(name, [Tensor(a) for a in arrays])
+    room = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-1}[dtype]
+    for y, wanted in zip(found, exact, strict=True):
+        assert y.dtype == (dtype if wanted.dtype == tg.float64 else wanted.dtype)
+        scale = max(1.0, float(np.abs(wanted.numpy()).max()))
+        close(y.detach().double().numpy(), wanted.double().numpy(), room, room * scale)
+    loss = loss_of(found, lambda w: Tensor(w, dtype=dtype))
+    for g in grad(loss, leaves) if isinstance(loss, Tensor) else ():
+        assert g.dtype == dtype
+        assert np.isfinite(g.double().numpy()).all()
