@@ -18,7 +18,7 @@ from tensorgrad.backend.base import Array
 from tensorgrad.backward import conjugate, run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
-from tensorgrad.ops import fast_paths, numpy_names
+from tensorgrad.ops import fast_paths, numpy_names, ufunc_calls
 from tensorgrad.ops.indexing import assign_at
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.table import OPERATIONS
@@ -512,28 +512,33 @@ class Tensor:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """NumPy's ufuncs called on tensors: ``np.exp(x)`` is ``tg.exp(x)``, with gradients."""
         function = numpy_names.ufuncs().get(ufunc)
-        if method == "__call__" and function is not None and set(options) <= {"axis"}:
+        if method == "__call__" and function is not None and not options:
             if ufunc in _COMPARISONS and self.device != "cpu":
                 # NumPy made an array of the scalar in ``scalar < tensor``, which has no device.
                 inputs = tuple(
                     [x.item() if isinstance(x, ndarray) and not x.ndim else x for x in inputs]
                 )
-            return function(*inputs, **options)
+            return function(*inputs)
         out = options.get("out", ())
         if any(_has_ufuncs_of_its_own(x) for x in (*inputs, *out)):
             return NotImplemented
-        name = f"np.{ufunc.__name__}"
-        if method != "__call__":
-            raise TypeError(numpy_names.no_counterpart(f"{name}.{method}"))
-        if out and all(isinstance(x, ndarray) for x in out):
-            # array += tensor: numbers are put into an array, which has no gradient.
-            return ufunc(*[x.numpy() if isinstance(x, Tensor) else x for x in inputs], **options)
-        if function is None:
-            raise TypeError(numpy_names.no_counterpart(name))
-        raise TypeError(
-            f"{name}: {', '.join(options)} has no counterpart for tensors; write "
-            f"tg.{function.__name__}(...), and x.copy_(result) to overwrite x"
-        )
+        if function is None or (out and all(isinstance(x, ndarray) for x in out)):
+            return self._into_arrays(ufunc, method, inputs, options)
+        if method == "__call__":
+            return ufunc_calls.call(ufunc, function, inputs, options)
+        return ufunc_calls.method(ufunc, function, method, inputs, options)
+
+    def _into_arrays(
+        self, ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """``array += tensor``: numbers are put into an array, which has no gradient."""
+        out = options.get("out", ())
+        if not out or not all(isinstance(x, ndarray) for x in out):
+            call = "" if method == "__call__" else f".{method}"
+            raise TypeError(numpy_names.no_counterpart(f"np.{ufunc.__name__}{call}"))
+        inputs = tuple([x.numpy() if isinstance(x, Tensor) else x for x in inputs])
+        options = {k: x.numpy() if isinstance(x, Tensor) else x for k, x in options.items()}
+        return getattr(ufunc, method)(*inputs, **options)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any

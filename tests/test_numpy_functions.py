@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import types
@@ -193,8 +194,6 @@ def same(found: Any, right: Any) -> None:
 
 def test_forms_name_the_arguments_that_numpy_has() -> None:
     """In its order, as far as this NumPy says what they are."""
-    import inspect
-
     for function, (name, _, form) in numpy_names.functions().items():
         try:
             known = list(inspect.signature(function).parameters)
@@ -213,7 +212,8 @@ def test_numpys_meaning_or_an_error(name: str) -> None:
     function = named(name)
     if function is None:
         pytest.skip("this NumPy has no such function")
-    form = next(form for known, _, form in numpy_names._ROWS if known == name)
+    ours, form = next((ours, form) for known, ours, form in numpy_names._ROWS if known == name)
+    form = form or " ".join(inspect.signature(ours).parameters)
     agreed = 0
     for args, kwargs in calls(name, form):
         given: Any = with_tensors(args), {k: with_tensors(v) for k, v in kwargs.items()}
@@ -221,8 +221,8 @@ def test_numpys_meaning_or_an_error(name: str) -> None:
             given[1]["like"] = Tensor(1.0)
         found = outcome(function, *given)
         if kwargs.get("out") is not None:  # NumPy 2.4 dies of some that do not fit
-            assert isinstance(found, Exception), (args, kwargs)
-            continue
+            kwargs = {key: value for key, value in kwargs.items() if key != "out"}
+            assert isinstance(found, Exception) or found is given[1]["out"], (args, kwargs)
         right = outcome(function, args, kwargs)
         if isinstance(right, Exception) or isinstance(found, Exception):
             assert not isinstance(found, AttributeError), (args, kwargs)
@@ -281,18 +281,15 @@ def test_functions_without_a_counterpart_are_refused(module: types.ModuleType) -
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda x: np.cbrt(x), "np.cbrt has no counterpart"),
         (lambda x: np.emath.sqrt(-x), "np.lib.scimath.sqrt has no counterpart"),
         (lambda x: np.linalg.svd(x), "np.linalg.svd has no counterpart"),
         (lambda x: np.fft.fft(x), "np.fft.fft has no counterpart"),
-        (lambda x: np.add.reduce(x), "np.add.reduce has no counterpart"),
-        (lambda x: np.add.outer(x, x), "np.add.outer has no counterpart"),
-        (lambda x: np.exp(x, out=x), r"np.exp: out has no counterpart for tensors; write tg.exp"),
-        (lambda x: np.exp(x, where=x > 0), "np.exp: where has no counterpart"),
-        (lambda x: np.sum(x, initial=1.0), "np.sum: initial=1.0 has no counterpart"),
-        (lambda x: np.sum(x, where=x > 0), "np.sum: where="),
+        (lambda x: np.isnat(x), "np.isnat has no counterpart"),
+        (lambda x: np.divmod.outer(x, x), "np.divmod.outer: NumPy has it for"),
+        (lambda x: np.exp(x, where=x > 0), "np.exp: with where= and no out="),
+        (lambda x: np.max(x, where=x > 0), "np.max: where= needs an initial value"),
         (lambda x: np.linalg.norm(x, 2), "singular values"),
-        (lambda x: np.round(x, 2), "np.round: decimals=2 has no counterpart"),
+        (lambda x: np.argsort(x, order="f"), "np.argsort: order='f' has no counterpart"),
         (lambda x: np.reshape(x, (9,), order="F"), "np.reshape: order='F' has no counterpart"),
     ],
 )
@@ -348,6 +345,6 @@ def test_another_library_is_asked_too() -> None:
         def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> str:
             return "theirs"
 
-    assert np.cbrt.at is not None
+    assert np.isnat.at is not None
     other: Any = Other()
     assert np.cbrt(Tensor(1.0), out=(other,)) == "theirs"

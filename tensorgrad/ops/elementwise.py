@@ -11,6 +11,7 @@ tensor of the broadcast shape. Of bare arrays they return a bare array, as NumPy
 
 from __future__ import annotations
 
+import builtins
 import cmath
 import math
 from contextvars import Context
@@ -33,7 +34,7 @@ from tensorgrad.errors import DtypeError
 from tensorgrad.ops import special
 from tensorgrad.ops.complex_parts import conj, imag, is_complex
 from tensorgrad.ops.complex_parts import zero as _zero
-from tensorgrad.ops.fast_paths import binary, ternary
+from tensorgrad.ops.fast_paths import binary, ternary, unary
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.sums import least_squares
 from tensorgrad.ops.table import elementwise, elementwise2, operation
@@ -44,14 +45,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
-    "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
+    "arctan2", "arctanh", "around", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
     "ceil", "clamp", "clip", "cos", "cosh", "divide", "equal", "erf", "exp", "exp2", "expm1",
     "floor", "floor_divide", "greater", "greater_equal", "hypot", "isfinite", "isinf", "isnan",
     "less", "less_equal", "log", "log1p", "log2", "log10", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative",
-    "not_equal", "positive", "pow", "power", "reciprocal", "remainder", "round", "rsqrt", "sigmoid",
-    "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
+    "not_equal", "positive", "pow", "power", "reciprocal", "remainder", "rint", "round", "rsqrt",
+    "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
 ]  # fmt: skip
 
 INTEGER: dict[str, Any] = {"promotion": "same"}  # defined on integers too, and keeps their dtype
@@ -589,16 +590,43 @@ _STEP: dict[str, Any] = {"promotion": "same", "low": 0.1, "high": 0.4}
 floor = elementwise("floor", "floor", _zero, "Rounded down; the gradient is 0.", **_STEP)
 ceil = elementwise("ceil", "ceil", _zero, "Rounded up; the gradient is 0.", **_STEP)
 trunc = elementwise("trunc", "trunc", _zero, "Rounded towards 0; the gradient is 0.", **_STEP)
-round = elementwise(
+_ROUND = Primitive(
     "round",
     lambda xp, x: x.copy() if x.dtype.kind in "iub" else xp.rint(x),
-    _zero,
-    "Rounded to the nearest integer, halves to even; the gradient is 0.",
-    reference="rint",
-    numpy="a !decimals=0 !out",
-    **_STEP,
+    {"x": _zero},
+    promotion="same",
+    half_in_float32=True,
+    elementwise=True,
     complex=True,
 )
+_rounded = unary(_ROUND)
+
+
+@operation(
+    cases=[
+        lambda s: s(s.real(3, 4, low=0.1, high=0.4)),
+        lambda s: s(s.real(3, 4, low=0.21, high=0.24), 1),
+        lambda s: s(s.real(3, 4, low=0.1, high=0.4), -1),
+    ],
+    torch=None,
+    primitive=_ROUND,
+    numpy="a decimals= !out",
+)
+def round(x: Any, /, decimals: int = 0) -> Tensor:
+    """Rounded to the nearest integer, halves to even; the gradient is 0.
+
+    decimals: to so many behind the point; if negative, to tens, hundreds, ...
+    """
+    if not decimals:
+        return _rounded(x)
+    power = 10.0 ** builtins.abs(decimals)
+    if getattr(x, "dtype", float32) in FLOATS | COMPLEX or not hasattr(x, "dtype"):
+        return _rounded(x * power) / power if decimals > 0 else _rounded(x / power) * power
+    return _rounded(x) if decimals > 0 else cast(_rounded(x / power) * power, x.dtype)
+
+
+around = round
+rint = round
 
 # --- comparison and logic -----------------------------------------------------------------------
 

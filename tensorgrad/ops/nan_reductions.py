@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops import reductions, scans
-from tensorgrad.ops.elementwise import equal, isnan, logical_not, sqrt, square, where
+from tensorgrad.ops.elementwise import equal, isnan, logical_not, where
 from tensorgrad.ops.numpy_forms import as_array, as_real, lined, placed
+from tensorgrad.ops.numpy_reductions import given, mean_of, real_of, root, variance_of
 from tensorgrad.ops.reductions import of_dtype
 from tensorgrad.ops.shaping import (
     Axis,
@@ -60,11 +59,6 @@ def _with_dtype(reduced: Callable[[Any], Any], x: Any, dtype: Any) -> Any:
     return reduced(x) if dtype is None else of_dtype(reduced, x, dtype)
 
 
-def _number(value: Any) -> Any:
-    """An initial value, which is absent as ``None`` or as NumPy's mark."""
-    return None if value is None or value is np._NoValue else value
-
-
 def nansum(
     a: Any, axis: Axis = None, dtype: Any = None, out: Any = None, keepdims: bool = False,
     initial: Any = None, where: Any = True,
@@ -72,7 +66,7 @@ def nansum(
     """The sum over ``axis`` of what is not NaN; 0 of nothing."""
     x = _filled(a, 0.0, where)
     y = _with_dtype(lambda x: reductions.sum(x, axis=axis, keepdims=keepdims), x, dtype)
-    initial = _number(initial)
+    initial = given(initial)
     return placed("nansum", y if initial is None else y + initial, out)
 
 
@@ -83,7 +77,7 @@ def nanprod(
     """The product over ``axis`` of what is not NaN; 1 of nothing."""
     x = _filled(a, 1.0, where)
     y = _with_dtype(lambda x: scans.prod(x, axis=axis, keepdims=keepdims), x, dtype)
-    initial = _number(initial)
+    initial = given(initial)
     return placed("nanprod", y if initial is None else y * initial, out)
 
 
@@ -109,24 +103,9 @@ def nanmean(
     where: Any = True,
 ) -> Tensor:  # fmt: skip
     """The mean over ``axis`` of what is not NaN; NaN of nothing."""
-    a = as_real(a) if dtype is None else cast(as_array(a), dtypes.as_dtype(dtype))
-    y = _mean(a, _kept(a, where), normalize_axes("nanmean", axis, a), keepdims)
+    a = real_of(a, dtype)
+    y = mean_of(a, _kept(a, where), normalize_axes("nanmean", axis, a), keepdims)
     return placed("nanmean", y, out)
-
-
-def _count(keep: Any, axes: tuple[int, ...], keepdims: bool, dtype: Any) -> Any:
-    return cast(reductions.count_nonzero(keep, axis=axes, keepdims=keepdims), dtype)
-
-
-def _mean(a: Any, keep: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    total = reductions.sum(where(keep, a, 0.0), axis=axes, keepdims=keepdims)
-    return _divided(total, _count(keep, axes, keepdims, a.dtype))
-
-
-def _divided(total: Any, count: Any) -> Any:
-    """``total / count``, NaN where the count is 0 or less; there the gradient is 0."""
-    none = count <= 0.0
-    return where(none, math.nan, total / where(none, 1.0, count))
 
 
 def nanvar(
@@ -147,26 +126,17 @@ def nanstd(
 ) -> Tensor:  # fmt: skip
     """The square root of ``nanvar``; the gradient is 0 where it is 0."""
     y = _variance(a, axis, dtype, ddof, keepdims, where, mean, correction)
-    return placed("nanstd", _root(y), out)
-
-
-def _root(y: Any) -> Any:
-    none = equal(y, 0.0)
-    return where(none, 0.0, sqrt(where(none, 1.0, y)))
+    return placed("nanstd", root(y), out)
 
 
 def _variance(
     a: Any, axis: Axis, dtype: Any, ddof: float, keepdims: bool, where_: Any, mean: Any,
     correction: Any,
 ) -> Any:  # fmt: skip
-    a = as_real(a) if dtype is None else cast(as_array(a), dtypes.as_dtype(dtype))
-    axes, keep = normalize_axes("nanvar", axis, a), _kept(a, where_)
-    if _number(mean) is None:
-        mean = _mean(a, keep, axes, True)
-    d = where(keep, a - mean, 0.0)
-    total = reductions.sum(square(d), axis=axes, keepdims=keepdims)
-    less = ddof if correction is None or correction is np._NoValue else correction
-    return _divided(total, _count(keep, axes, keepdims, a.dtype) - float(less))
+    a = real_of(a, dtype)
+    less = ddof if given(correction) is None else correction
+    axes = normalize_axes("nanvar", axis, a)
+    return variance_of(a, _kept(a, where_), axes, keepdims, given(mean), less)
 
 
 # --- extremes -------------------------------------------------------------------------------------
@@ -177,7 +147,7 @@ def _extreme(
 ) -> Any:
     a = as_array(a)
     floating = a.dtype in dtypes.FLOATS
-    initial = _number(initial)
+    initial = given(initial)
     if where_ is not True and initial is None:
         raise ValueError("nanmax, nanmin: where= needs an initial value, as that of nothing")
     sign = -1.0 if reduced is reductions.max else 1.0

@@ -5,12 +5,13 @@
 
 from typing import TYPE_CHECKING
 
-from tensorgrad.ops import joining, nan_reductions, statistics
+from tensorgrad.ops import joining, nan_reductions, numpy_elementwise, statistics
 from tensorgrad.ops.joining import *
 from tensorgrad.ops.nan_reductions import *
+from tensorgrad.ops.numpy_elementwise import *
 from tensorgrad.ops.statistics import *
 
-MODULES = (joining, nan_reductions, statistics)
+MODULES = (joining, nan_reductions, numpy_elementwise, statistics)
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = [name for module in MODULES for name in module.__all__]

@@ -17,7 +17,8 @@ import numpy as np
 from tensorgrad import ops
 from tensorgrad.dtypes import FLOATS
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops import numpy_modules
+from tensorgrad.ops import numpy_modules, numpy_reductions
+from tensorgrad.ops.numpy_forms import placed
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import OPERATIONS
 
@@ -51,13 +52,6 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
     if (a_min is not None and min is not None) or (a_max is not None and max is not None):
         raise ValueError("np.clip: give a limit once, as a_min or as min")
     return ops.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
-
-
-def _moment(function: Function) -> Function:
-    def call(x: Any, axis: Any = None, ddof: float = 0, **options: Any) -> Any:
-        return function(x, axis, **{"correction": ddof, **options})
-
-    return call
 
 
 def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
@@ -174,8 +168,9 @@ def _outer(x1: Any, x2: Any) -> Any:
 
 # --- the table ------------------------------------------------------------------------------------
 
+_REDUCTIONS = ["all", "amax", "amin", "any", "max", "mean", "min", "prod", "std", "sum", "var"]
 # NumPy's name, our function, and NumPy's arguments in its order: "a" is handed on, "axis=" where it
-# is given, "axis=-1" with this default; "!out" has to be absent, "!order=C" to be absent or "C";
+# is given, "axis=-1" with this default; "!out" gets the result, "!order=C" has to be absent or "C";
 # "~kind" changes nothing; "*arys" are all that are left. Here is what the rows of the operations
 # do not say themselves: where arguments mean something else, and other names.
 _ROWS: tuple[tuple[str, Function, str], ...] = (
@@ -198,7 +193,10 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("size", _size, "a axis="),
     ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
     ("split", _split, "ary indices_or_sections axis="),
-    ("std", _moment(ops.std), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
+    *[
+        (name, getattr(numpy_reductions, {"amax": "max", "amin": "min"}.get(name, name)), "")
+        for name in _REDUCTIONS
+    ],
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
     ("transpose", _transpose, "a axes="),
     (
@@ -206,7 +204,6 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
         ops.unique_values,
         "ar !return_index !return_inverse !return_counts !axis",
     ),
-    ("var", _moment(ops.var), "a axis= !dtype !out ddof= keepdims= !where=True !mean correction="),
     ("where", _where, "condition x= y="),
     ("linalg.diagonal", _last_two(ops.diagonal), "x offset="),
     ("linalg.matmul", ops.matmul, "x1 x2"),
@@ -239,7 +236,8 @@ def functions() -> Mapping[Function, tuple[str, Function, str]]:
         of: Any = np
         for part in row[0].split("."):
             of = getattr(of, part, None)
-        if of is not None:  # else this NumPy is older, or the name not its own
+        # Else this NumPy is older, or the name not its own; ufuncs ask in another way.
+        if of is not None and not isinstance(of, np.ufunc):
             found[of] = row
     return found
 
@@ -253,6 +251,10 @@ def ufuncs() -> Mapping[np.ufunc, Function]:
             function = getattr(np, name, None) if isinstance(name, str) else None
             if isinstance(function, np.ufunc):
                 found[function] = row.function
+    for name in vars(numpy_modules)["__all__"]:
+        function = getattr(np, name, None)
+        if isinstance(function, np.ufunc):
+            found[function] = getattr(numpy_modules, name)
     found.update({np.vecdot: _vecdot, np.reciprocal: _reciprocal})
     return found
 
@@ -273,6 +275,7 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         return ours(*args, **kwargs)
     rest, named = list(args), dict(kwargs)
     positional: list[Any] = []
+    out = None
     options: dict[str, Any] = {}
     for token in form.split():
         mark = token[0] if token[0] in "!~*" else ""
@@ -282,7 +285,9 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
             continue
         value = rest.pop(0) if rest else named.pop(key, np._NoValue)
         absent = value is np._NoValue
-        if mark == "!":
+        if token == "!out":
+            out = None if absent else value
+        elif mark == "!":
             if not (absent or value is None or value is False or _is(value, default)):
                 raise TypeError(
                     f"{name}: {key}={value!r} has no counterpart for tensors; leave it out, or "
@@ -294,7 +299,7 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
             options[key] = literal_eval(default) if absent else value
     if rest or named:
         raise TypeError(f"{name}: {', '.join(named) or rest} has no counterpart for tensors")
-    return ours(*positional, **options)
+    return placed(name, ours(*positional, **options), out)
 
 
 def _is(value: Any, default: str) -> bool:

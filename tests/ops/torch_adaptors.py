@@ -388,6 +388,8 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "linear_recurrence": _linear_recurrence,
     "sort": _sort,
     "argsort": _argsort,
+    "round": lambda x, decimals=0: torch.round(x, decimals=decimals),
+    "cbrt": lambda x: torch.sign(x) * torch.abs(x) ** (1 / 3),
     "topk": lambda x, k, axis=-1, largest=True: tuple(torch.topk(x, k, axis, largest)),
     "full": lambda shape, value: torch.full((shape,) if isinstance(shape, int) else shape, value),
     "eye": _eye,

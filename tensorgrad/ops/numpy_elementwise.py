@@ -1,0 +1,254 @@
+"""Elementwise functions of NumPy that the array API standard does not have."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tensorgrad import dtypes
+from tensorgrad.errors import ShapeError
+from tensorgrad.ops.elementwise import (
+    abs,
+    bitwise_invert,
+    bitwise_left_shift,
+    bitwise_right_shift,
+    divide,
+    equal,
+    exp2,
+    floor_divide,
+    greater,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    logaddexp,
+    logical_and,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    pow,
+    remainder,
+    trunc,
+    where,
+)
+from tensorgrad.ops.inspection import finfo
+from tensorgrad.ops.numpy_forms import as_array, as_real, placed, plain
+from tensorgrad.ops.reductions import all as all_of
+from tensorgrad.ops.shaping import broadcast_arrays, shape_of
+from tensorgrad.ops.table import elementwise
+from tensorgrad.tape import cast
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "allclose", "array_equal", "array_equiv", "bitwise_count", "bitwise_not", "cbrt", "deg2rad",
+    "degrees", "divmod", "fabs", "fix", "float_power", "fmax", "fmin", "fmod", "frexp", "gcd",
+    "heaviside", "invert", "isclose", "isneginf", "isposinf", "lcm", "ldexp", "left_shift",
+    "logaddexp2", "mod", "modf", "nan_to_num", "rad2deg", "radians", "right_shift", "spacing",
+    "true_divide",
+]  # fmt: skip
+
+# --- other names of rows --------------------------------------------------------------------------
+
+bitwise_not = bitwise_invert
+invert = bitwise_invert
+left_shift = bitwise_left_shift
+right_shift = bitwise_right_shift
+mod = remainder
+true_divide = divide
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+cbrt = elementwise(
+    "cbrt",
+    "cbrt",
+    lambda g, y: g / (y * y * 3.0),
+    "The cube root; the gradient at 0 is infinite.",
+    avoid=0.0,
+    torch=None,
+)
+
+
+def deg2rad(x: Any, /) -> Tensor:
+    """Degrees as radians."""
+    return multiply(as_real(x), math.pi / 180.0)
+
+
+def rad2deg(x: Any, /) -> Tensor:
+    """Radians as degrees."""
+    return multiply(as_real(x), 180.0 / math.pi)
+
+
+radians, degrees = deg2rad, rad2deg
+
+
+def fabs(x: Any, /) -> Tensor:
+    """The absolute value, as a floating number."""
+    return abs(as_real(x))
+
+
+def logaddexp2(x1: Any, x2: Any, /) -> Tensor:
+    """``log2(2**x1 + 2**x2)`` without overflow; the gradient at (-inf, -inf) is 0."""
+    half = math.log(2.0)
+    return logaddexp(as_real(x1) * half, as_real(x2) * half) / half
+
+
+def float_power(x1: Any, x2: Any, /) -> Tensor:
+    """``x1 ** x2`` of floating numbers, which integers become first."""
+    return pow(as_real(x1), as_real(x2))
+
+
+def fmod(x1: Any, x2: Any, /) -> Tensor:
+    """The remainder with the sign of ``x1``, that of a quotient rounded towards 0."""
+    x1, size = as_array(x1), abs(as_array(x2))
+    return where(less(x1, 0), -remainder(-x1, size), remainder(x1, size))
+
+
+def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
+    """``floor_divide`` and ``remainder``."""
+    return floor_divide(x1, x2), remainder(x1, x2)
+
+
+def heaviside(x1: Any, x2: Any, /) -> Tensor:
+    """0 below 0 and 1 above it, and ``x2`` at 0, which gets its gradient there; NaN of NaN."""
+    x1, x2 = as_real(x1), as_real(x2)
+    return where(isnan(x1), x1, where(less(x1, 0.0), 0.0, where(greater(x1, 0.0), 1.0, x2)))
+
+
+def _of_numbers(pick: Any, x1: Any, x2: Any) -> Any:
+    x1, x2 = as_array(x1), as_array(x2)
+    found = pick(x1, x2)
+    if x1.dtype not in dtypes.FLOATS and x2.dtype not in dtypes.FLOATS:
+        return found
+    return where(isnan(x1), x2, where(isnan(x2), x1, found))
+
+
+def fmax(x1: Any, x2: Any, /) -> Tensor:
+    """The larger one; of a number and NaN the number. At a tie each gets half the gradient."""
+    return _of_numbers(maximum, x1, x2)
+
+
+def fmin(x1: Any, x2: Any, /) -> Tensor:
+    """The smaller one; of a number and NaN the number. At a tie each gets half the gradient."""
+    return _of_numbers(minimum, x1, x2)
+
+
+# --- parts of numbers -----------------------------------------------------------------------------
+
+
+def ldexp(x1: Any, x2: Any, /) -> Tensor:
+    """``x1 * 2**x2``, also where the power alone is out of range; no gradient goes to ``x2``."""
+    x1, x2 = as_real(x1), as_array(x2)
+    wide = cast(x2, x1.dtype)
+    half = trunc(wide * 0.5)
+    return x1 * exp2(half) * exp2(wide - half)
+
+
+def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
+    """A number in (-1, -0.5] or [0.5, 1), or 0, and the power of 2 that ``x`` is made of it by."""
+    x = as_real(x)
+    power = plain("frexp", [x], part=1)
+    return where(isfinite(x), ldexp(x, -power), x), power
+
+
+def modf(x: Any, /) -> tuple[Tensor, Tensor]:
+    """What is behind the point, and the number without it, both with the sign of ``x``."""
+    x = as_real(x)
+    whole = trunc(x)
+    return where(isinf(x), 0.0, x - where(isinf(x), 0.0, whole)), whole
+
+
+def fix(x: Any, out: Any = None) -> Tensor:
+    """Rounded towards 0; the gradient is 0."""
+    return placed("fix", trunc(x), out)
+
+
+def spacing(x: Any, /) -> Tensor:
+    """How far the next number of the same dtype is, away from 0."""
+    return plain("spacing", [as_real(x)])
+
+
+def nan_to_num(
+    x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
+) -> Tensor:
+    """``x`` with ``nan`` in place of NaN, and of infinities the largest and smallest numbers.
+
+    posinf, neginf: what to take in place of them. With ``copy=False`` ``x`` is overwritten.
+    """
+    x = as_array(x)
+    if x.dtype not in dtypes.FLOATS:
+        return x
+    top = finfo(x.dtype).max
+    y = where(isnan(x), nan, x)
+    y = where(equal(x, math.inf), top if posinf is None else posinf, y)
+    y = where(equal(x, -math.inf), -top if neginf is None else neginf, y)
+    if not copy:
+        x[...] = y
+    return y if copy else x
+
+
+# --- integers and comparisons ---------------------------------------------------------------------
+
+
+def gcd(x1: Any, x2: Any, /) -> Tensor:
+    """The greatest common divisor of integers."""
+    return plain("gcd", [x1, x2])
+
+
+def lcm(x1: Any, x2: Any, /) -> Tensor:
+    """The least common multiple of integers."""
+    return plain("lcm", [x1, x2])
+
+
+def bitwise_count(x: Any, /) -> Tensor:
+    """How many bits of the absolute value of an integer are 1."""
+    return plain("bitwise_count", [x])
+
+
+def isposinf(x: Any, out: Any = None) -> Tensor:
+    """Is plus infinity."""
+    return placed("isposinf", equal(x, math.inf), out)
+
+
+def isneginf(x: Any, out: Any = None) -> Tensor:
+    """Is minus infinity."""
+    return placed("isneginf", equal(x, -math.inf), out)
+
+
+def isclose(
+    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
+) -> Tensor:
+    """Whether ``abs(a - b) <= atol + rtol * abs(b)``; infinities are close to themselves."""
+    a, b = as_real(a), as_real(b)
+    y = logical_and(less_equal(abs(a - b), atol + rtol * abs(b)), isfinite(b))
+    y = logical_or(y, equal(a, b))
+    return logical_or(y, logical_and(isnan(a), isnan(b))) if equal_nan else y
+
+
+def allclose(
+    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
+) -> Tensor:
+    """Whether all elements are close; see ``isclose``."""
+    return all_of(isclose(a, b, rtol, atol, equal_nan))
+
+
+def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Tensor:
+    """Whether both have one shape and equal elements."""
+    a1, a2 = as_array(a1), as_array(a2)
+    if shape_of(a1) != shape_of(a2):
+        return as_array(False)
+    y = equal(a1, a2)
+    return all_of(logical_or(y, logical_and(isnan(a1), isnan(a2))) if equal_nan else y)
+
+
+def array_equiv(a1: Any, a2: Any) -> Tensor:
+    """Whether the elements are equal when one is repeated to the shape of the other."""
+    a1, a2 = as_array(a1), as_array(a2)
+    try:
+        a1, a2 = broadcast_arrays(a1, a2)
+    except ShapeError:
+        return as_array(False)
+    return all_of(equal(a1, a2))
