@@ -146,6 +146,15 @@ def _columns(s: _Sizes, backward: bool) -> Case:
     return Case(given, inside + x.size * s.item)
 
 
+def _three(s: _Sizes, backward: bool) -> Case:
+    """Windows of 3 x 3 of up to 64 channels, bound by arithmetic; the gradient for the input."""
+    channels = min(64, max(8, s.n // 1024))
+    shape = max(1, s.n // (1024 * channels)), channels, 32, 32
+    x, w = s.tensor(*shape, requires_grad=True), s.tensor(channels, channels, 3, 3)
+    g, size = s.tensor(*shape), 2 * x.size * s.item
+    return _case(backward, lambda: functional.conv2d(x, w, padding=1), (x,), g, size, size)
+
+
 def _channels(s: _Sizes, backward: bool) -> Case:
     """Sums of a product of all examples, in float32, put in their places; a bias in all places."""
     channels = max(1, s.n // 4096)
@@ -260,6 +269,7 @@ def _makers() -> dict[str, tuple[_Maker, bool]]:
     both("max_pool2d", partial(_pool, functional.max_pool2d))
     both("avg_pool2d", partial(_pool, functional.avg_pool2d))
     found["max_pool2d places"] = _places, False
+    both("conv2d 3 x 3", _three)
     found["columns of windows"] = _columns, False
     found["sums of columns"] = _columns, True
     found["bias of channels"] = _channels, False

@@ -59,8 +59,8 @@ PLAIN = frozenset(
 PLAIN_IN = frozenset(
     (name, "float64")
     for name in (
-        "attention_forward_64", "attention_forward_128", "layer_norm_backward_wide",
-        "rms_norm_backward_wide",
+        "attention_forward_64", "attention_forward_128", "convolution_3x3",
+        "layer_norm_backward_wide", "rms_norm_backward_wide",
     )
 )  # fmt: skip
 

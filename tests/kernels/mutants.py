@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernels.mutants_attention import ATTENTION
+from kernels.mutants_convolution import CONVOLUTION
 from mutation import Mutant
 
 #: The tests of each file, the quickest to tell first.
@@ -28,6 +29,7 @@ TESTS_OF: dict[str, list[str]] = {
     "indexing.cu": ["test_indexing.py"],
     "pooling.cu": ["test_pooling.py"],
     "convolution.cu": ["test_convolution.py"],
+    "convolution_3x3.cu": ["test_convolution_3x3.py"],
     "recurrence.cu": ["test_recurrence.py"],
     "tiles.cuh": ["test_attention.py"],
     "attention.cu": ["test_attention.py"],
@@ -752,116 +754,6 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant("missing grid stride", "recurrence.cu", "i < n; i += thread_count())", "i < n; i += n)"),
     Mutant("wrong place", "recurrence.cu", "i % across * width);", "i % across);"),
-    # --- convolutions
-    Mutant(
-        "padding left out",
-        "convolution.cu",
-        "{ return o * stride - padding; }",
-        "{ return o * stride; }",
-    ),
-    Mutant(
-        "window missed", "convolution.cu", "(reach + stride - 1) / stride;", "reach / stride + 1;"
-    ),
-    Mutant(
-        "window missed", "convolution.cu", "return o < results ? o : results - 1;", "return o - 1;"
-    ),
-    Mutant("missing guard", "convolution.cu", "return o < results ? o : results - 1;", "return o;"),
-    Mutant(
-        "dilation left out",
-        "convolution.cu",
-        "return from % dilation ? -1 : from / dilation;",
-        "return from / dilation;",
-    ),
-    Mutant(
-        "end of a row ignored",
-        "convolution.cu",
-        "if (q >= c.inner * c.count) return",
-        "if (false) return",
-    ),
-    Mutant(
-        "piece begins at 0",
-        "convolution.cu",
-        "divided(c.begin + example.rest, a.w.results)",
-        "divided(example.rest, a.w.results)",
-    ),
-    Mutant(
-        "wrong example",
-        "convolution.cu",
-        "(matrix * c.inner + example.quotient) * c.channels + channel;",
-        "(matrix + example.quotient) * c.channels + channel;",
-    ),
-    Mutant(
-        "padding read",
-        "convolution.cu",
-        "there[k] = inside(z, a.d.size) && inside(y, a.h.size);",
-        "there[k] = inside(z, a.d.size);",
-    ),
-    Mutant(
-        "padding read",
-        "convolution.cu",
-        "there[k] && inside(i, a.w.size) ?",
-        "there[k] ?",
-    ),
-    Mutant("wrong row", "convolution.cu", "++w, to += c.row)", "++w, to += c.count)"),
-    Mutant(
-        "wrong row",
-        "convolution.cu",
-        "channel.rest * a.taps() * c.row + q;",
-        "channel.rest * c.row + q;",
-    ),
-    Mutant(
-        "wrong tap",
-        "convolution.cu",
-        "(index_t(tap_d) * a.h.kernel + tap_h)",
-        "(index_t(tap_d) * a.w.kernel + tap_h)",
-    ),
-    Mutant("missing guard", "convolution.cu", "if (tap_w >= 0) sum +=", "sum +="),
-    Mutant(
-        "missing guard",
-        "convolution.cu",
-        "      if (tap_h < 0) continue;\n",
-        "",
-    ),
-    Mutant("no carry", "convolution.cu", "    h = 0;\n    if (++d", "    if (++d"),
-    Mutant("no carry", "convolution.cu", "    d = 0;\n    ++plane;", "    d = 0;"),
-    Mutant(
-        "wrong example",
-        "convolution.cu",
-        "                  matrix.rest * a.results();",
-        "                  matrix.rest;",
-    ),
-    Mutant(
-        "wrong channel",
-        "convolution.cu",
-        "return bias ? sum + widen(bias[plane.rest]) : sum;",
-        "return bias ? sum + widen(bias[matrix.rest]) : sum;",
-    ),
-    Mutant(
-        "wrong place",
-        "convolution.cu",
-        "(plane.rest * examples + plane.quotient) * count",
-        "(plane.quotient * examples + plane.rest) * count",
-    ),
-    Mutant(
-        "piece begins at 0",
-        "convolution.cu",
-        "T* to = y + pack.quotient * positions + begin +",
-        "T* to = y + pack.quotient * positions +",
-    ),
-    Mutant(
-        "dropped term",
-        "convolution.cu",
-        "narrow<T>(in.at[j] + more);",
-        "narrow<T>(in.at[j]);",
-    ),
-    Mutant(
-        "wrong channel", "convolution.cu", "if (++channel == channels) channel = 0;", "++channel;"
-    ),
-    Mutant(
-        "dropped tail",
-        "convolution.cu",
-        "        if (i + k < n) y[i + k] = out.at[k];",
-        "        if (false) y[i + k] = out.at[k];",
-    ),
+    *CONVOLUTION,
     *ATTENTION,
 ]

@@ -41,7 +41,7 @@ SCALE = stage_bandwidth.ELEMENTS // N
 #: heads with many features a block has fewer queries than there are
 OTHERS = (
     "permutation", "linear", "lstm", "gru", "max_pool", "avg_pool", "layer_norm 16384",
-    "rms_norm 16384", "softmax of", "log_softmax of", "attention 128",
+    "rms_norm 16384", "softmax of", "log_softmax of", "attention 128", "conv2d",
 )  # fmt: skip
 NAMES = tuple(name for name in stage_bandwidth.NAMES if not name.startswith(OTHERS))
 

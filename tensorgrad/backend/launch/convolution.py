@@ -20,6 +20,7 @@ import numpy as np
 from tensorgrad.backend import cudnn, kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.kernels import arithmetic
+from tensorgrad.backend.launch import convolution_3x3
 from tensorgrad.backend.launch.bias_activation import summed
 from tensorgrad.backend.launch.common import (
     THREADS,
@@ -32,6 +33,7 @@ from tensorgrad.backend.launch.common import (
     planned,
 )
 from tensorgrad.backend.launch.products import product, tf32
+from tensorgrad.dtypes import float32
 
 #: Bytes that columns take at a time.
 WORKSPACE = 1 << 27
@@ -90,14 +92,30 @@ class Convolution(NamedTuple):
         """Whether each window is the element in its place."""
         return all(a[1:5] == (1, 1, 0, a.dilation) and a.size == a.results for a in self.axes)
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether there are windows of 3 x 3, one at each element or fewer, and little padding."""
+        each = all(a.kernel == 3 and a.stride == a.dilation == 1 and a.padding <= 2
+                   for a in self.axes)  # fmt: skip
+        return each and len(self.axes) == 2
+
 
 @lru_cache(maxsize=1024)
-def way(part: str, dtype: np.dtype[Any], c: Convolution) -> str:
-    """How a part of a convolution is computed: "columns" or "pointwise".
+def way(part: str, dtype: np.dtype[Any], c: Convolution, tf32: bool = False) -> str:
+    """How a part of a convolution is computed: "columns", "pointwise" or "implicit".
 
-    part: "value", or of which of the factors it is the gradient: "input" or "weight".
+    part: "value", or of which of the factors it is the gradient: "input" or "weight". tf32: whether
+    products of float32 may be rounded, and so be left to tensor cores.
     """
-    return "pointwise" if c.groups == 1 and c.pointwise else "columns"
+    if c.groups > 1:
+        return "columns"
+    if c.pointwise:
+        return "pointwise"
+    if c.side_by_side and not (tf32 and dtype == float32) and part != "weight":
+        channels, size = (c.channels, c.results) if part == "value" else (c.outputs, c.size)
+        if convolution_3x3.worthwhile(dtype, channels, *size):
+            return "implicit"
+    return "columns"
 
 
 def _served(
@@ -132,7 +150,10 @@ def _value(
         return found
     x, weight = contiguous(xp, x), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    if way("value", x.dtype, c) == "pointwise":
+    chosen = way("value", x.dtype, c, options[4])
+    if chosen == "implicit":
+        return convolution_3x3.convolved(xp, x, weight, bias, c.results, tuple(padding), False)
+    if chosen == "pointwise":
         return _mixed(xp, weight.reshape(c.outputs, c.channels), x, bias, c.results)
     return _value_by_columns(xp, c, x, weight, bias)
 
@@ -153,7 +174,11 @@ def _input(
         return found if bias is None else _plus(xp, found, bias)
     g, weight = contiguous(xp, g), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    if way("input", g.dtype, c) == "pointwise":
+    chosen = way("input", g.dtype, c, options[4])
+    if chosen == "implicit":
+        above = tuple([2 - n for n in padding])
+        return convolution_3x3.convolved(xp, g, weight, bias, c.size, above, True)
+    if chosen == "pointwise":
         return _mixed(xp, weight.reshape(c.outputs, c.channels).T, g, bias, c.size)
     return _input_by_columns(xp, c, g, weight, bias)
 
