@@ -48,11 +48,11 @@ class Usage:
         return self.spill_stores + self.spill_loads
 
 
-#: kernels that access one element at a time by design: sums of few numbers, and places
+#: kernels that access one element at a time by design: sums of few numbers, places, and sorting
 PLAIN = frozenset(
     {
-        "cross_entropy_total", "max_pool_places", "root_of_sum", "sum_rows", "sum_strips",
-        "sum_strips_of_two",
+        "cross_entropy_total", "max_pool_places", "root_of_sum", "sort_count", "sort_keys_32",
+        "sort_keys_64", "sort_offsets", "sort_place", "sum_rows", "sum_strips", "sum_strips_of_two",
     }
 )  # fmt: skip
 #: those that are empty for one dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kernels.mutants_attention import ATTENTION
 from kernels.mutants_convolution import CONVOLUTION
+from kernels.mutants_sorting import SORTING
 from mutation import Mutant
 
 #: The tests of each file, the quickest to tell first.
@@ -27,6 +28,7 @@ TESTS_OF: dict[str, list[str]] = {
     "optimizer.cu": ["test_optimizer.py"],
     "gradient_norm.cu": ["test_optimizer.py"],
     "indexing.cu": ["test_indexing.py"],
+    "sorting.cu": ["test_sorting.py", "test_indexing.py"],
     "pooling.cu": ["test_pooling.py"],
     "convolution.cu": ["test_convolution.py"],
     "convolution_3x3.cu": ["test_convolution_3x3.py"],
@@ -756,4 +758,5 @@ MUTANTS: list[Mutant] = [
     Mutant("wrong place", "recurrence.cu", "i % across * width);", "i % across);"),
     *CONVOLUTION,
     *ATTENTION,
+    *SORTING,
 ]

@@ -21,10 +21,9 @@ from tensorgrad.backend.launch.common import (
     per_pack,
     planned,
 )
-from tensorgrad.backend.templates import ARRAY, along_axis, filled
+from tensorgrad.backend.launch.sorting import rows_in_order
+from tensorgrad.backend.templates import ARRAY, filled
 
-#: Why programs do not have these launches in their graphs.
-_BETWEEN = "CuPy sorts its indices, and waits for that"
 #: Contributions to a thread: PIECE in kernels/indexing.cu.
 PIECE = 8
 
@@ -77,14 +76,21 @@ def _sum_plan(xp: Any, dtype: np.dtype[Any], n: int, columns: int, packed: bool)
     )
 
 
-def _added(xp: Any, g: Array, rows: Array, shape: tuple[int, ...], columns: int) -> Array:
-    """Zeros of ``shape`` with row i of ``g`` added to row ``rows[i]``, of ``columns`` elements."""
+def _added(
+    xp: Any, g: Array, index: Array, shape: tuple[int, ...], columns: int,
+    m: int, rows: int, inner: int = 1,
+) -> Array:  # fmt: skip
+    """Zeros of ``shape`` to which rows of ``g``, of ``columns`` elements, are added.
+
+    index, m, rows, inner: to which rows of it; see ``rows_in_order``.
+    """
     y = xp.zeros(shape, g.dtype)
-    n = rows.size
+    n = index.size
     if not n or not columns or not y.size:
         return y
-    order = xp.argsort(rows, kind="stable")
-    in_order = rows[order]
+    if n >= 1 << 31:
+        return NotImplemented
+    order, in_order = rows_in_order(xp, index, m, rows, inner)
     g = contiguous(xp, g)
     packed = aligned(columns, g, y)
     (add, grid, block), join, tail, chunks = _sum_plan(xp, g.dtype, n, columns, packed)
@@ -100,7 +106,7 @@ def _positions(xp: Any, shape: tuple[int, ...], index: tuple[Any, ...]) -> Array
     return xp.arange(math.prod(shape)).reshape(shape)[index]
 
 
-@forward("index_add", between=_BETWEEN)
+@forward("index_add")
 def _index_added(
     xp: Any,
     g: Array,
@@ -112,19 +118,21 @@ def _index_added(
     if distinct or not fits(xp, g):
         return NotImplemented
     if _by_rows(template, indices) and shape[0]:
-        rows = indices[0].reshape(-1).astype(np.int64, copy=False) % shape[0]
-        return _added(xp, g, rows, shape, math.prod(shape[1:]))
+        (index,) = indices
+        return _added(xp, g, index, shape, math.prod(shape[1:]), index.size, shape[0])
     places = _positions(xp, shape, filled(template, indices))
     if places.shape != g.shape:
         g = xp.broadcast_to(g, places.shape)
-    return _added(xp, g, places.reshape(-1), shape, 1)
+    return _added(xp, g, places, shape, 1, places.size, math.prod(shape))
 
 
-@forward("scatter_add", between=_BETWEEN)
+@forward("scatter_add")
 def _scattered(
     xp: Any, src: Array, indices: Array, axis: int, shape: tuple[int, ...], distinct: bool
 ) -> Any:
     if distinct or not fits(xp, src) or not src.size:
         return NotImplemented
-    places = _positions(xp, shape, along_axis(xp, indices, axis))
-    return _added(xp, src, places.reshape(-1), shape, 1)
+    m, rows, inner = indices.shape[axis], shape[axis], math.prod(shape[axis + 1 :])
+    if indices.shape != (*shape[:axis], m, *shape[axis + 1 :]):
+        return NotImplemented
+    return _added(xp, src, indices, shape, 1, m, rows, inner)
