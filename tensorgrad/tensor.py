@@ -661,6 +661,7 @@ class Tensor:
             )
         if not isinstance(source, Tensor):
             source = Tensor(source, device=self.device, copy=None)
+        _check_parts(source.data, self.dtype)
         tape.apply(_COPY, (self, source.to(self.device).detach()))
         return self
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import _SetMode
-from tensorgrad.dtypes import INEXACT
+from tensorgrad.dtypes import COMPLEX, INEXACT
 from tensorgrad.errors import AnomalyError, user_line
 from tensorgrad.observers import Mode, Observer
 from tensorgrad.tape import Node, Primitive, Rule
@@ -35,6 +35,8 @@ def _range(name: str, x: Any) -> str:
     if a.dtype not in INEXACT or not a.size:
         return text
     xp = backend.of(a).xp
+    if a.dtype in COMPLEX:
+        a, text = xp.abs(a), text + ", of absolute values"
     wide = a.astype("float64")
     finite = wide[xp.isfinite(wide)]
     if finite.size:

@@ -8,7 +8,8 @@ from typing import Any
 from tensorgrad import ops
 from tensorgrad.autograd.modes import enable_grad
 from tensorgrad.backward import run_backward
-from tensorgrad.errors import GradientError, ShapeError
+from tensorgrad.dtypes import COMPLEX
+from tensorgrad.errors import DtypeError, GradientError, ShapeError
 from tensorgrad.ops.indexing import assign_at
 from tensorgrad.tape import Leaf, Node, wrap
 from tensorgrad.tensor import Tensor
@@ -180,13 +181,18 @@ def jacobian(function: Callable[..., Tensor], inputs: Tensors, create_graph: boo
     """All derivatives of ``function(*inputs)``: output shape followed by input shape.
 
     One tensor for a single input, a tuple of them for a sequence of inputs. One reverse pass per
-    element of the output.
+    element of the output, which must be real.
     """
     with enable_grad():
         ins, outputs, outs = _call(function, inputs, create_graph)
         if len(outs) != 1 or not isinstance(outputs, Tensor):
             raise TypeError("jacobian: the function must return one tensor")
         out = outs[0]
+        if out.dtype in COMPLEX:
+            raise DtypeError(
+                "jacobian: a complex result changes in two directions with each number; "
+                "differentiate its tg.real(y) and tg.imag(y), or use vjp and jvp"
+            )
         rows: list[tuple[Tensor, ...]] = []
         for i in range(out.size):
             weight = _zeros_like(out)

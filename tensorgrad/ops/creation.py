@@ -111,6 +111,8 @@ def _filled(
 ) -> Tensor:
     """A tensor of one value, made where it will be; of any values if ``value`` is ``None``."""
     wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+    if isinstance(value, complex) and wanted not in dtypes.COMPLEX:
+        raise DtypeError(f"a tensor of {wanted} cannot hold the complex number {value}")
     place = backend.normalize(device)
     of = backend.backend_for(place)
     if place == "cpu":

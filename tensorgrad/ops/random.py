@@ -16,9 +16,10 @@ import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.backend import philox
-from tensorgrad.dtypes import FLOATS, HALVES
+from tensorgrad.dtypes import COMPLEX, FLOATS, HALVES, real_of
 from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.observers import current_mode
+from tensorgrad.ops.complex_parts import complex as complex_of_parts
 from tensorgrad.ops.creation import Shape, sizes_of
 from tensorgrad.ops.indexing import take
 from tensorgrad.ops.numbers import number
@@ -253,9 +254,14 @@ class Generator:
         **parameters: Any,
     ) -> Tensor:
         wanted = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+        sizes = sizes_of(op.name, shape)
+        if wanted in COMPLEX:
+            re, im = self._real(op, (2, *sizes), real_of(wanted), device, False, **parameters)
+            both = complex_of_parts(re, im)
+            both.requires_grad = requires_grad
+            return both
         if wanted not in FLOATS:
             raise DtypeError(f"{op.name}: a floating dtype is needed; got {wanted}")
-        sizes = sizes_of(op.name, shape)
         words = 2 if wanted == dtypes.float64 else 1
         attrs = {
             **self.advance(math.prod(sizes) * words),
@@ -278,21 +284,34 @@ class Generator:
         device: str | None = None,
         requires_grad: bool = False,
     ) -> Tensor:
-        """Numbers spread evenly over [low, high); rounding may give ``high`` itself."""
+        """Numbers spread evenly over [low, high); rounding may give ``high`` itself.
+
+        Of complex ones both parts are.
+        """
         limits = {k: float(number("uniform", k, v)) for k, v in (("low", low), ("high", high))}
         return self._real(_UNIFORM, shape, dtype, device, requires_grad, **limits)
 
     def normal(
         self,
         shape: Shape = (),
-        mean: float = 0.0,
+        mean: complex = 0.0,
         std: float = 1.0,
         *,
         dtype: Any = None,
         device: str | None = None,
         requires_grad: bool = False,
     ) -> Tensor:
-        """Numbers of a normal distribution."""
+        """Numbers of a normal distribution.
+
+        Of complex ones the mean square distance from the mean, which may be complex, is ``std**2``:
+        half of it falls to either part, as in PyTorch.
+        """
+        if dtype is not None and dtypes.as_dtype(dtype) in COMPLEX:
+            std = float(number("normal", "std", std)) / math.sqrt(2.0)
+            drawn = self._real(_NORMAL, shape, dtype, device, False, mean=0.0, std=std)
+            drawn = drawn + number("normal", "mean", mean, True)
+            drawn.requires_grad = requires_grad
+            return drawn
         given = ("mean", mean), ("std", std)
         parameters = {k: float(number("normal", k, v)) for k, v in given}
         return self._real(_NORMAL, shape, dtype, device, requires_grad, **parameters)
