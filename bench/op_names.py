@@ -7,6 +7,7 @@ PyTorch, each with the reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -300,6 +301,23 @@ CALLS: dict[str, Function] = {
     "gather": lambda x, dim, index: tg.gather(x, index, axis=dim),
     "take_along_dim": lambda x, index, dim=None: tg.take_along_axis(x, index, axis=dim),
     "index_select": lambda x, dim, index: tg.take(x, index, axis=dim),
+    "scatter": lambda x, dim, index, src=None, value=None, reduce=None: _scatter(
+        x, dim, index, value if src is None else src, reduce
+    ),
+    "scatter_reduce": lambda x, dim, index, src, reduce, include_self=True: tg.scatter_reduce(
+        x, index, src, dim, reduce, include_self
+    ),
+    "index_reduce": lambda x, dim, index, src, reduce, include_self=True: tg.scatter_reduce(
+        x, _spread(index, src, dim), src, dim, reduce, include_self
+    ),
+    "put": lambda x, index, src, accumulate=False: _put(
+        x.reshape(-1), (index.reshape(-1),), src.reshape(-1), accumulate
+    ).reshape(x.shape),
+    "diagonal_scatter": lambda x, src, offset=0, dim1=0, dim2=1: _on_diagonal(
+        x, src, offset, dim1, dim2
+    ),
+    "diag_embed": lambda x, offset=0, dim1=-2, dim2=-1: _embedded(x, offset, dim1, dim2),
+    "unfold": lambda x, dim, size, step: _windows(x, dim, size, step),
     "scatter_add": lambda x, dim, index, src: tg.scatter_add(x, index, src, axis=dim),
     "masked_fill": lambda x, mask, value: tg.where(mask, value, x),
     "masked_scatter": lambda x, mask, source: _scattered(x, mask, source),
@@ -359,6 +377,58 @@ CALLS: dict[str, Function] = {
     "cross": lambda a, b, dim=None: tg.linalg.cross(a, b, axis=_three(a) if dim is None else dim),
     "softmax": _named("softmax", "x | dim"),
     "log_softmax": _named("log_softmax", "x | dim"),
+    # with masks
+    "masked.sum": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.sum(
+        _kept(x, mask, 0), axis=_axes(dim), keepdims=keepdim, dtype=dtype
+    ),
+    "masked.prod": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.prod(
+        _kept(x, mask, 1), axis=_axes(dim), keepdims=keepdim, dtype=dtype
+    ),
+    "masked.cumsum": lambda x, dim, dtype=None, mask=None: tg.cumsum(_kept(x, mask, 0), axis=dim),
+    "masked.cumprod": lambda x, dim, dtype=None, mask=None: tg.cumprod(_kept(x, mask, 1), axis=dim),
+    "masked.amax": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.max(
+        _kept(x, mask, -math.inf), axis=_axes(dim), keepdims=keepdim
+    ),
+    "masked.amin": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.min(
+        _kept(x, mask, math.inf), axis=_axes(dim), keepdims=keepdim
+    ),
+    "masked.argmax": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.argmax(
+        _kept(x, mask, -math.inf), axis=dim, keepdims=keepdim
+    ),
+    "masked.argmin": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.argmin(
+        _kept(x, mask, math.inf), axis=dim, keepdims=keepdim
+    ),
+    "masked.mean": lambda x, dim=None, keepdim=False, dtype=None, mask=None: (
+        tg.mean(x, axis=_axes(dim), keepdims=keepdim)
+        if mask is None
+        else tg.mean(x, axis=_axes(dim), keepdims=keepdim, where=tg.broadcast_to(mask, x.shape))
+    ),
+    "masked.median": lambda x, dim, keepdim=False, mask=None: _middle(
+        tg.where(mask, x, math.nan) if mask is not None else x, dim, keepdim, None
+    )[0],
+    "masked.norm": lambda x, ord, dim=None, keepdim=False, dtype=None, mask=None: (
+        tg.linalg.vector_norm(
+            _kept(x, mask, math.inf if ord == -math.inf else 0),
+            ord=ord,
+            axis=_axes(dim),
+            keepdims=keepdim,
+        )
+    ),
+    "masked.logsumexp": lambda x, dim=None, keepdim=False, dtype=None, mask=None: tg.logsumexp(
+        _kept(x, mask, -math.inf), axis=_axes(dim), keepdims=keepdim
+    ),
+    "masked.softmax": lambda x, dim, dtype=None, mask=None: tg.softmax(
+        _kept(x, mask, -math.inf), axis=dim
+    ),
+    "masked.log_softmax": lambda x, dim, dtype=None, mask=None: tg.log_softmax(
+        _kept(x, mask, -math.inf), axis=dim
+    ),
+    "masked.softmin": lambda x, dim, dtype=None, mask=None: tg.softmax(
+        -_kept(x, mask, math.inf), axis=dim
+    ),
+    "masked.logaddexp": lambda a, b, input_mask=None, other_mask=None: tg.logaddexp(
+        _kept(a, input_mask, -math.inf), _kept(b, other_mask, -math.inf)
+    ),
     # dtypes and creation
     "bfloat16": lambda x, **_: x.astype(tg.bfloat16),
     "half": lambda x, **_: x.astype(tg.float16),
@@ -380,6 +450,10 @@ CALLS: dict[str, Function] = {
     "special.polygamma": lambda n, x: tg.special.polygamma(n, x),
     "linalg.cross": lambda a, b, dim=-1: tg.linalg.cross(a, b, axis=dim),
 }
+
+
+def _kept(x: Any, mask: Any, other: float) -> Any:
+    return x if mask is None else tg.where(mask, x, tg.full_like(x, other))
 
 
 def _norm(x: Any, p: Any, dim: Any, keepdim: bool) -> Any:
@@ -427,9 +501,46 @@ def _product(x: Any) -> Any:
 
 
 def _put(x: Any, index: Any, value: Any, accumulate: bool = False) -> Any:
-    if accumulate:
-        return tg.index_add(x, index, value)
-    return tg.index_put(x, index, value)
+    if not accumulate:
+        return tg.index_put(x, index, value)
+    places = tg.arange(math.prod(x.shape)).reshape(x.shape)[index].reshape(-1)
+    value = tg.broadcast_to(value, x[index].shape).reshape(-1)
+    return tg.index_add(x.reshape(-1), places, value).reshape(x.shape)
+
+
+def _scatter(x: Any, dim: int, index: Any, src: Any, reduce: Any) -> Any:
+    if isinstance(src, tg.Tensor) and src.shape != index.shape:
+        src = src[tuple(slice(n) for n in index.shape)]
+    if reduce is None:
+        return tg.scatter(x, index, src, dim)
+    if not isinstance(src, tg.Tensor):
+        src = tg.full(index.shape, src, dtype=x.dtype)
+    name = {"add": "sum", "multiply": "prod"}[reduce]
+    return tg.scatter_reduce(x, index, src, dim, name)
+
+
+def _spread(index: Any, src: Any, dim: int) -> Any:
+    shape = [1] * src.ndim
+    shape[dim] = index.size
+    return tg.broadcast_to(index.reshape(shape), src.shape)
+
+
+def _on_diagonal(x: Any, src: Any, offset: int, dim1: int, dim2: int) -> Any:
+    places = tg.arange(math.prod(x.shape)).reshape(x.shape)
+    places = tg.diagonal(places, offset, axis1=dim1, axis2=dim2).reshape(-1)
+    return tg.index_put(x.reshape(-1), (places,), src.reshape(-1)).reshape(x.shape)
+
+
+def _embedded(x: Any, offset: int, dim1: int, dim2: int) -> Any:
+    n = x.shape[-1] + abs(offset)
+    y = tg.zeros((*x.shape[:-1], n, n), dtype=x.dtype)
+    return tg.moveaxis(_on_diagonal(y, x, offset, -2, -1), (-2, -1), (dim1, dim2))
+
+
+def _windows(x: Any, dim: int, size: int, step: int) -> Any:
+    starts = tg.arange(0, x.shape[dim] - size + 1, step)
+    places = starts[:, None] + tg.arange(size)
+    return tg.moveaxis(tg.take(x, places, axis=dim), dim % x.ndim + 1, -1)
 
 
 def _at(x: Any, dim: int, index: Any) -> Any:

@@ -7,6 +7,7 @@ indexing, sorting, linear_algebra, reductions, scans, creation, inspection, rand
 from typing import TYPE_CHECKING
 
 from tensorgrad.ops import (
+    accumulate,
     activations,
     complex_numbers,
     complex_parts,
@@ -21,11 +22,13 @@ from tensorgrad.ops import (
     padding,
     reductions,
     scans,
+    scattering,
     shaping,
     sorting,
     table,
 )
 from tensorgrad.ops import random as random
+from tensorgrad.ops.accumulate import *
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.complex_numbers import *
 from tensorgrad.ops.complex_parts import *
@@ -43,6 +46,7 @@ from tensorgrad.ops.random import bernoulli as bernoulli
 from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.reductions import *
 from tensorgrad.ops.scans import *
+from tensorgrad.ops.scattering import *
 from tensorgrad.ops.shaping import *
 from tensorgrad.ops.sorting import *
 from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
@@ -50,9 +54,9 @@ from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
     for _module in (
-        activations, complex_numbers, complex_parts, creation, elementwise, indexing, inspection,
-        linear_algebra, normalization, numpy_modules, padding, reductions, scans, shaping,
-        sorting,
+        accumulate, activations, complex_numbers, complex_parts, creation, elementwise, indexing,
+        inspection, linear_algebra, normalization, numpy_modules, padding, reductions, scans,
+        scattering, shaping, sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 

@@ -555,10 +555,10 @@ def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
     place = normalize_axis("take", axis, x)
     if type(indices) is int:
         return sliced(x, along(place, indices))
-    return indexed(x, [_integers("take", x, indices)], along(place, ARRAY))
+    return indexed(x, [integer_indices("take", x, indices)], along(place, ARRAY))
 
 
-def _integers(name: str, x: Any, indices: Any) -> Any:
+def integer_indices(name: str, x: Any, indices: Any) -> Any:
     """``indices`` as an integer array or tensor beside ``x``."""
     if not hasattr(indices, "dtype"):
         indices = np.asarray(indices)
@@ -668,7 +668,7 @@ def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> Tensor:
     The other axes of ``x`` and ``indices`` broadcast.
     """
     place = normalize_axis("take_along_axis", axis, x)
-    indices = _integers("take_along_axis", x, indices)
+    indices = integer_indices("take_along_axis", x, indices)
     _check_same_ndim("take_along_axis", x, indices)
     own, theirs = list(shape_of(x)), list(indices.shape)
     n, m = own[place], theirs[place]
@@ -719,10 +719,19 @@ def gather(x: Any, indices: Any, /, axis: int) -> Tensor:
     the shape of ``indices``.
     """
     place = normalize_axis("gather", axis, x)
-    indices = _integers("gather", x, indices)
+    indices = integer_indices("gather", x, indices)
     _check_same_ndim("gather", x, indices)
     _check_within("gather", shape_of(x), indices, place)
     return gathered(x, indices, place)
+
+
+def checked_places(name: str, x: Any, indices: Any, axis: int) -> tuple[int, Any]:
+    """The axis from 0 and the indices, which may go along it into ``x``, beside ``x``."""
+    place = normalize_axis(name, axis, x)
+    indices = integer_indices(name, x, indices)
+    _check_same_ndim(name, x, indices)
+    _check_within(name, shape_of(x), indices, place)
+    return place, indices
 
 
 def _scatter_add_reference(x: Any, indices: Any, src: Any, axis: int) -> Any:
@@ -751,10 +760,7 @@ def scatter_add(x: Any, indices: Any, src: Any, /, axis: int) -> Tensor:
     indices: with as many axes as ``x``, along all others no longer than it. src: of the shape of
     ``indices``. The sums are made in an order that does not change from run to run.
     """
-    place = normalize_axis("scatter_add", axis, x)
-    indices = _integers("scatter_add", x, indices)
-    _check_same_ndim("scatter_add", x, indices)
-    _check_within("scatter_add", shape_of(x), indices, place)
+    place, indices = checked_places("scatter_add", x, indices, axis)
     if shape_of(src) != indices.shape:
         raise ShapeError(
             f"scatter_add: src must have the shape of the indices; got {shape_of(src)} and "
@@ -816,7 +822,7 @@ def one_hot(indices: Any, /, num_classes: int | None = None, *, dtype: Any = Non
     """
     if not hasattr(indices, "dtype"):
         indices = np.asarray(indices)
-    indices = _integers("one_hot", indices, indices)
+    indices = integer_indices("one_hot", indices, indices)
     if num_classes is None or num_classes == -1:
         if hasattr(indices, "_read"):
             indices._read("one_hot() without num_classes")

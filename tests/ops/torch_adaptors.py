@@ -363,6 +363,14 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "take": _take,
     "take_along_axis": lambda x, i, axis=-1: torch.take_along_dim(x, i, axis),
     "gather": lambda x, i, axis: torch.gather(x, axis, i),
+    "cummax": lambda x, axis: tuple(torch.cummax(x, axis)),
+    "cummin": lambda x, axis: tuple(torch.cummin(x, axis)),
+    "logcumsumexp": lambda x, axis: torch.logcumsumexp(x, axis),
+    "index_add": lambda x, i, src, axis=0: torch.index_add(x, axis, i, src),
+    "scatter": lambda x, i, src, axis: torch.scatter(x, axis, i % x.shape[axis], src),
+    "scatter_reduce": lambda x, i, src, axis, reduce="sum", include_self=True: torch.scatter_reduce(
+        x, axis, i, src, reduce, include_self=include_self
+    ),
     "scatter_add": lambda x, i, src, axis: torch.scatter_add(x, axis, i, src),
     "one_hot": lambda x, n: torch.nn.functional.one_hot(x, n).float(),
     "nonzero": lambda x: torch.nonzero(x, as_tuple=True),
