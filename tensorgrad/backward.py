@@ -419,9 +419,10 @@ class _BackwardPass:
                 _check_saved(node, rule, saved)
             values.update(zip(rule.names, saved))
             needed[rule.index] = self.wanted is None or parent in self.wanted
-        if op.together is not None:
-            return op.together(g, needed, values)
-        return backend.of(array).gradients(op, g, needed, values)
+        found = backend.of(array).gradients(op, g, needed, values) if has_kernel else None
+        if found is None and op.together is not None:
+            found = op.together(g, needed, values)
+        return found
 
     def _differentiated(self, node: Node, rule: Rule, saved: Sequence[Any], g: Any) -> Any:
         """What ``rule`` makes of ``g``."""
@@ -436,9 +437,9 @@ class _BackwardPass:
                 return rule.eager(g, *saved)
         in_parts = rule.gives_parts and not self.observers
         if g.dtype in HALVES and node.op is not CAST and not in_parts:
-            # The gradient of a cast has the dtype of its input; cuBLAS multiplies 16-bit floats.
+            # The gradient of a cast has the dtype of its input; GPUs multiply 16-bit floats.
             on_host = isinstance(g.data if self.dispatched else g, ndarray | np.generic)
-            if on_host or node.op.kernel not in gemm.ROWS:
+            if on_host or node.op.kernel not in gemm.RULES:
                 return _in_float32(rule, g, saved)
         return (rule.function if self.observers else rule.eager)(g, *saved)
 

@@ -17,6 +17,7 @@ import pytest
 import tensorgrad as tg
 from tensorgrad.backend import cudnn
 from tensorgrad.backend.cudnn import Convolution
+from tensorgrad.backend.cudnn_attention import Attention, attention_graph
 from tensorgrad.backend.gemm import row_major
 
 #: What the library wants to know of a card, by compute capability: here an H200's, where it is not
@@ -83,13 +84,18 @@ def _key(case: str, kind: str, dtype: Any, last: bool, tf32: bool) -> Convolutio
     return Convolution(kind, np.dtype(dtype), a, b, out, bias, stride, padding, dilation, tf32)
 
 
+def _described(library: Any, key: Any, capability: int) -> Any:
+    """A graph that the library has checked, for a card."""
+    describe = attention_graph if type(key) is Attention else cudnn.convolution_graph
+    card = _card(library, capability)
+    return cudnn.described(
+        library, key, describe, device_property=card, sm_version=capability // 10
+    )
+
+
 def _planned(library: Any, key: Convolution, capability: int = 900) -> int:
     """The workspace of the plan that is chosen for a card."""
-    graph = cudnn.described(
-        library, key, cudnn.convolution_graph,
-        device_property=_card(library, capability), sm_version=capability // 10,
-    )  # fmt: skip
-    return cudnn.planned(library, graph, key.dtype, key.tf32)
+    return cudnn.planned(library, _described(library, key, capability), key.dtype, key.tf32)
 
 
 @pytest.mark.parametrize("capability", sorted(_SHARED))
@@ -113,3 +119,45 @@ def test_what_the_library_refuses_is_refused(library: Any) -> None:
     for key, capability in ((good._replace(bias=True), 900), (half, 750), (wrong, 900)):
         with pytest.raises(Exception, match=r"no engine|No valid|gives"):
             _planned(library, key, capability)
+
+
+def _attention(kind: str, dtype: Any, q: tuple[int, ...], k: tuple[int, ...], **more: Any) -> Any:
+    """Attention of heads behind the length, as projections leave them."""
+
+    def lay(shape: tuple[int, ...]) -> Any:
+        _, heads, length, size = shape
+        return shape, (length * heads * size, size, heads * size, 1)
+
+    sums = _laid((*q[:3], 1))
+    given: tuple[Any, ...]
+    into: tuple[Any, ...]
+    if kind == "sdpa":
+        given, into = (lay(q), lay(k), lay(k)), (lay(q), sums)
+    else:
+        given, into = (lay(q), lay(k), lay(k), lay(q), sums, lay(q)), (lay(q), lay(k), lay(k))
+    return Attention(kind, np.dtype(dtype), given, into, more.get("causal", False), 0.125)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["sdpa", "sdpa_backward"])
+def test_attention_is_described_as_the_library_wants_it(
+    library: Any, kind: str, dtype: str
+) -> None:
+    """How it is computed, it plans where it can compile alone: not without a GPU."""
+    shapes: list[Any] = [((2, 8, 256, 64), (2, 8, 256, 64)), ((2, 8, 17, 64), (2, 2, 129, 64))]
+    for (q, k), causal, card in itertools.product(shapes, (False, True), (800, 900, 1000, 1200)):
+        key = _attention(kind, getattr(tg, dtype), q, k, causal=causal)
+        _described(library, key, card)
+
+
+def test_attention_that_is_described_wrongly_is_refused(library: Any) -> None:
+    """Features that are no multiple of 8, heads that do not divide, a layout without rows."""
+    good = _attention("sdpa", tg.float16, (2, 8, 32, 64), (2, 8, 32, 64))
+    _described(library, good, 900)
+    odd = _attention("sdpa", tg.float16, (2, 8, 32, 36), (2, 8, 32, 36))
+    heads = _attention("sdpa", tg.float16, (2, 8, 32, 64), (2, 3, 32, 64))
+    shape, strides = good.given[0]
+    turned = good._replace(given=((shape, (*strides[:2], 1, 512)), *good.given[1:]))
+    for key in (odd, heads, turned):
+        with pytest.raises(Exception, match=r"hidden_dim|head|stride"):
+            _described(library, key, 900)

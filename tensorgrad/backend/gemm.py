@@ -20,9 +20,12 @@ import numpy as np
 
 from tensorgrad.dtypes import bfloat16, float16, float32, float64
 
-#: Rows whose value and rules multiply what they are given as it is, by the names of their kernels:
-#: on a GPU also 16-bit floats, which are widened for others.
+#: Rows whose value multiplies what it is given as it is, by the names of their kernels: on a GPU
+#: also 16-bit floats, which are widened for others.
 ROWS = frozenset({"matmul", "linear"})
+#: Rows whose rules do, by what they call: kernels that take 16-bit floats, or a value that widens
+#: them itself.
+RULES = ROWS | {"convolution", "convolution_input", "convolution_weight", "attention"}
 #: cudaDataType: CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF.
 CUDA_TYPES = {float32: 0, float64: 1, float16: 2, bfloat16: 14}
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77

@@ -202,6 +202,7 @@ _ATTENTION_GRADIENT: Primitive = Primitive(
     _GRADIENT_INPUTS,
     half_in_float32=True,
     loops=attention_gradient_loops,
+    kernel="attention_gradient",
     fresh=True,
     flops=_gradient_flops,
 )

@@ -51,9 +51,10 @@ __version__ = "1.32.0"
 version = [92801]
 absent: list[str] = []
 MISSING: set[str] = set()
-#: Kinds of graphs that were planned, and executed.
+#: Kinds of graphs that were planned, and executed; dtypes of these.
 planned: list[str] = []
 executed: list[str] = []
+kinds: set[str] = set()
 _draw = np.random.default_rng(0)
 
 
@@ -338,6 +339,7 @@ class pygraph:  # the frontend's name
                 _compute(self, arrays)
 
         executed.append(self.kind)
+        kinds.add(str(_DTYPES[self.io]))
         if not cupy_standin._queued(work):
             cupy_standin.log.launched(f"cudnn_{self.kind}")
             work()

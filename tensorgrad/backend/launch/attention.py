@@ -1,17 +1,19 @@
-"""Attention: kernels/attention.cu, where it is fit."""
+"""Attention: cuDNN where it is, and kernels/attention.cu, where these are fit."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorgrad.backend import kernels
+from tensorgrad.backend import cudnn_attention, kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.launch.common import (
     MOST_BLOCKS,
     Plan,
+    backward,
     fits,
     forward,
     planned,
@@ -176,6 +178,10 @@ def _value(
     key: int = 0, position: int = 0, p: float | None = None,
 ) -> Any:  # fmt: skip
     call = Call(q, k, v, mask, causal, scale, None if p is None else (key, position, p))
+    if mask is None and p is None:
+        found = cudnn_attention.attention(xp, q, k, v, causal, scale)
+        if found is not None:
+            return found
     if way(xp, call) != "tiles":
         return NotImplemented
     heads = call.heads
@@ -190,3 +196,33 @@ def _value(
     hidden = q if mask is None else mask
     kernel(grid, block, (q, k, v, hidden, y, level, *_stream(call.drop), *numbers))
     return y, level
+
+
+@backward("attention")
+def _gradients(
+    xp: Any, g: Array, needed: Sequence[bool], *, y: Array, r: Array, q: Array, k: Array, v: Array,
+    mask: Array | None, causal: bool, scale: float, key: int = 0, position: int = 0,
+    p: float | None = None,
+) -> Any:  # fmt: skip
+    if mask is not None or p is not None:
+        return NotImplemented
+    found = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale)
+    return NotImplemented if found is None else (*found, None)
+
+
+@forward("attention_gradient")
+def _gradient_value(
+    xp: Any, g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, r: Array,
+    causal: bool, scale: float, of_mask: bool,
+) -> Any:  # fmt: skip
+    """All gradients one after the other, as ``attention_gradient_value`` has them."""
+    if mask is not None:
+        return NotImplemented
+    flat = xp.empty(q.size + k.size + v.size, q.dtype)
+    ends = q.size, q.size + k.size
+    parts = flat[: ends[0]], flat[ends[0] : ends[1]], flat[ends[1] :]
+    into = [part.reshape(x.shape) for part, x in zip(parts, (q, k, v))]
+    found = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale, into)
+    if found is None:
+        return NotImplemented
+    return flat.reshape(3, *q.shape) if q.shape == k.shape == v.shape else flat
