@@ -38,7 +38,7 @@ _FACTORS = 4
 # Numbers that are added up one after the other in float32, as in ops/sums.py.
 _IN_ORDER = 128
 # Operations that one value function may take, and how many more for each of its inputs.
-_OPERATIONS, _EACH = 256, 64
+_OPERATIONS, _EACH = 768, 64
 
 
 class NotFollowedError(Exception):

@@ -332,7 +332,22 @@ def _fractional(name: str) -> Callable[..., Any]:
     return pool
 
 
+def _polygamma(n: int, x: Any) -> Any:
+    """By zeta: PyTorch's own for n = 1 is right to 1e-9 only."""
+    if not n:
+        return torch.digamma(x)
+    return (-1.0) ** (n + 1) * math.factorial(n) * torch.special.zeta(n + 1.0, x)
+
+
+def _betaln(a: Any, b: Any) -> Any:
+    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+
 ADAPTORS: dict[str, Callable[..., Any]] = {
+    "beta": lambda a, b: torch.exp(_betaln(a, b)),
+    "betaln": lambda a, b: _betaln(a, b),
+    "polygamma": lambda n, x: _polygamma(n, x),
+    "gamma": lambda x: torch.exp(torch.lgamma(x)),
     "erfcinv": lambda x: torch.erfinv(1 - x),
     "spherical_bessel_j0": lambda x: torch.sinc(x / math.pi),
     **{kind: functools.partial(_recurrent, kind) for kind in ("gru", "lstm", "rnn")},

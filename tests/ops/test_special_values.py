@@ -1,0 +1,146 @@
+"""How far the special functions are off, in float64: against mpmath, in units in the last place.
+
+The bounds are those that the functions' modules promise. Narrower floats are computed in float64
+and rounded once, which test_table.py tries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from sampler import Array
+
+from tensorgrad import special
+
+mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
+mp = mpmath.mp
+
+
+class Bound(NamedTuple):
+    """On ``places`` the error is below ``ulps`` units in the last place of the value.
+
+    Near a zero it may be ``ulps`` units of 1 / 4 instead, where ``near_zeros`` says so.
+    """
+
+    name: str
+    exact: Callable[..., Any]
+    places: Sequence[Array | tuple[Array, ...]]
+    ulps: float
+    near_zeros: bool = False
+
+
+def between(low: float, high: float, count: int = 40) -> Array:
+    """Numbers between two limits, none of which is a simple one."""
+    return low + (high - low) * (np.arange(count) + 0.382) / count
+
+
+def powers(low: float, high: float, count: int = 40) -> Array:
+    """Numbers whose logarithms to base 10 lie between two limits."""
+    return 10.0 ** between(low, high, count)
+
+
+def _normal(x: Any) -> Any:
+    return mp.erfc(-x / mp.sqrt(2)) / 2
+
+
+def _erfcx(x: Any) -> Any:
+    if x > 50:
+        return mp.hyp2f0(1, 0.5, -1 / (x * x)) / (x * mp.sqrt(mp.pi))
+    return mp.exp(x * x) * mp.erfc(x)
+
+
+def _inverse(function: Callable[[Any], Any], y: Any, guess: Any) -> Any:
+    """x with ``function(x) == y``; close to ``guess``."""
+    return mp.findroot(lambda x: mp.log(function(x)) - mp.log(y), float(guess))
+
+
+def _ndtri(y: Any) -> Any:
+    return _inverse(_normal, y, special.ndtri(np.array(float(y))))
+
+
+def _erfcinv(y: Any) -> Any:
+    return _inverse(mp.erfc, y, special.erfcinv(np.array(float(y))))
+
+
+def _gammaln(x: Any) -> Any:
+    return mp.log(abs(mp.gamma(x)))
+
+
+def _betaln(a: Any, b: Any) -> Any:
+    return mp.log(mp.beta(a, b))
+
+
+def _multigammaln(x: Any) -> Any:
+    """In three dimensions."""
+    return mp.fsum(_gammaln(x - j / 2) for j in range(3)) + 1.5 * mp.log(mp.pi)
+
+
+def _logit(x: Any) -> Any:
+    return mp.log(x) - mp.log1p(-x)
+
+
+ERRORS = [
+    Bound("erfc", mp.erfc, [between(-6, 1), between(1, 27)], 4),
+    Bound("erfcx", _erfcx, [between(-26, 0), between(0, 30), powers(-300, 300)], 4),
+    Bound("erfinv", mp.erfinv, [between(-1, 1), 1 - powers(-15, -1), powers(-300, -1)], 8),
+    Bound("erfcinv", _erfcinv, [between(0, 2), powers(-300, -1)], 8),
+    Bound("ndtr", _normal, [between(-37, -1), between(-1, 8)], 5),
+    Bound("ndtri", _ndtri, [between(0, 1), powers(-300, -1)], 6),
+    Bound("log_ndtr", lambda x: mp.log(_normal(x)), [between(-60, 0), between(0, 9)], 5),
+    Bound("logit", _logit, [between(0, 1), powers(-300, -1), 0.5 + powers(-15, -1)], 4),
+    Bound("entr", lambda x: -x * mp.log(x), [between(0, 3), powers(-300, 100)], 2),
+    Bound("xlogy", lambda x, y: x * mp.log(y), [(between(-3, 3), powers(-300, 100))], 2),
+    Bound("xlog1py", lambda x, y: x * mp.log1p(y), [(between(-3, 3), powers(-300, 100))], 2),
+    Bound("sinc", mp.sincpi, [between(-9, 9), between(1e5, 1e5 + 9)], 3),
+    Bound("spherical_bessel_j0", mp.sinc, [between(-9, 9), between(1e5, 1e5 + 9)], 3),
+]
+GAMMAS = [
+    Bound("gammaln", _gammaln, [between(0, 4), between(3, 40), powers(-300, 300)], 5),
+    Bound("gammaln", _gammaln, [1 + powers(-15, -1), 1 - powers(-15, -1), 2 - powers(-15, -1)], 5),
+    Bound("gammaln", _gammaln, [between(-12, 0)], 60, True),
+    Bound("gamma", mp.gamma, [between(0, 12), between(12, 171), between(-9, 0)], 6),
+    Bound("gamma", mp.gamma, [between(-170, -9), powers(-300, -1)], 6),
+    Bound("digamma", mp.digamma, [between(0, 12), powers(-300, 300)], 5),
+    Bound("digamma", mp.digamma, [between(-12, 0)], 20, True),
+    *[
+        Bound(f"polygamma {n}", lambda x, n=n: mp.polygamma(n, x), [between(0, 30)], 8)
+        for n in (1, 2, 3, 7)
+    ],
+    *[
+        Bound(f"polygamma {n}", lambda x, n=n: mp.polygamma(n, x), [between(-9, 0)], 40)
+        for n in (1, 2, 3, 7)
+    ],
+    Bound("zeta", mp.zeta, [(between(1, 8), powers(-2, 2)), (between(8, 200), powers(-1, 1))], 8),
+    Bound("beta", mp.beta, [(powers(-2, 1), powers(-1, 0.8))], 10),
+    Bound("beta", mp.beta, [(powers(0.5, 2.2), powers(2.2, 0.4))], 300),
+    Bound("beta", mp.beta, [(powers(-2, 1), powers(6, 1))], 300),
+    Bound("betaln", _betaln, [(powers(0.5, 5), powers(6, 1))], 6),
+    Bound("betaln", _betaln, [(powers(-2, 1), powers(0, 8))], 20, True),
+    Bound("multigammaln 3", _multigammaln, [between(1, 30)], 6, True),
+]
+
+
+def called(name: str, *places: Array) -> Array:
+    """The values of a function, whose name may end with an order."""
+    function, _, order = name.partition(" ")
+    of = getattr(special, function)
+    if function == "polygamma":
+        return np.asarray(of(int(order), *places))
+    return np.asarray(of(*places, *([int(order)] if order else [])))
+
+
+@pytest.mark.parametrize("bound", [*ERRORS, *GAMMAS], ids=lambda bound: bound.name)
+def test_errors(bound: Bound) -> None:
+    with mp.workdps(60):
+        for places in bound.places:
+            given = places if isinstance(places, tuple) else (places,)
+            found = called(bound.name, *given)
+            for y, *x in zip(found.tolist(), *(p.tolist() for p in given), strict=True):
+                exact = bound.exact(*(mp.mpf(number) for number in x))
+                unit = math.ulp(max(float(abs(exact)), 0.25 if bound.near_zeros else 0.0))
+                error = float(abs(mp.mpf(y) - exact) / unit)
+                assert error <= bound.ulps, f"{bound.name}{tuple(x)} is {y}, off by {error} ulp"
