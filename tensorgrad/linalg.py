@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tensorgrad.errors import LinAlgError as LinAlgError
 from tensorgrad.ops import (
     determinants,
+    eigenvalues,
     factorizations,
     least_squares,
     linear_systems,
@@ -15,6 +16,7 @@ from tensorgrad.ops import (
     spectra,
 )
 from tensorgrad.ops.determinants import *
+from tensorgrad.ops.eigenvalues import *
 from tensorgrad.ops.factorizations import *
 from tensorgrad.ops.least_squares import *
 from tensorgrad.ops.linear_algebra import kron as kron
@@ -29,11 +31,7 @@ from tensorgrad.ops.spectra import *
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["LinAlgError", "kron", "matmul", "matrix_transpose", "tensordot", "vecdot"]
     for _module in (
-        determinants,
-        factorizations,
-        least_squares,
-        linear_systems,
-        matrix_functions,
+        determinants, eigenvalues, factorizations, least_squares, linear_systems, matrix_functions,
         spectra,
-    ):
+    ):  # fmt: skip
         __all__ += _module.__all__

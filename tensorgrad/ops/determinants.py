@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tensorgrad.ops.complex_parts import complex as complex_number
+from tensorgrad.ops.complex_parts import imag, is_complex
 from tensorgrad.ops.elementwise import equal, log, where
 from tensorgrad.ops.linear_systems import _INV
 from tensorgrad.ops.matrices import (
@@ -18,7 +20,7 @@ from tensorgrad.ops.matrices import (
 )
 from tensorgrad.ops.reductions import sum
 from tensorgrad.ops.shaping import expand_dims, matrix_transpose, squeeze
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, real_part
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -143,11 +145,14 @@ def _slogdet_value(xp: Any, x: Any) -> Any:
 
 def _slogdet_rule(g: Any, x: Any, y: Any) -> Any:
     sign, _ = unpacked(y, (1,), (1,))
-    _, g_size = unpacked(g, (1,), (1,))
+    slope, g_size = unpacked(g, (1,), (1,))
     singular = expand_dims(equal(sign, 0), -1)
     safe = where(singular, identity(x, x.shape[-1]), x)
     inverse = matrix_transpose(apply(_INV, (safe,)))
-    return expand_dims(g_size, -1) * nan_where(singular, inverse)
+    by = real_part(g_size)
+    if is_complex(x):  # the sign turns by the imaginary part of what the logarithm changes by
+        by = complex_number(by, imag(slope * sign))
+    return expand_dims(by, -1) * nan_where(singular, inverse)
 
 
 _SLOGDET: Primitive = factorization("slogdet", _slogdet_value, {"x": _slogdet_rule})
@@ -161,7 +166,7 @@ def slogdet(x: Any, /) -> SlogdetResult:
     """
     matrix_shape("slogdet", x, square=True)
     sign, size = unpacked(apply(_SLOGDET, (x,)), (1,), (1,))
-    return SlogdetResult(squeeze(sign, axis=-1), squeeze(size, axis=-1))
+    return SlogdetResult(squeeze(sign, axis=-1), squeeze(real_part(size), axis=-1))
 
 
 def logdet(x: Any, /) -> Tensor:

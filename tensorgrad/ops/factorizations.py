@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import is_complex
 from tensorgrad.ops.elementwise import equal, less_equal, where
 from tensorgrad.ops.indexing import beside, take_along_axis
 from tensorgrad.ops.linear_algebra import matmul
@@ -42,7 +43,7 @@ from tensorgrad.ops.shaping import (
     squeeze,
 )
 from tensorgrad.ops.sorting import argsort
-from tensorgrad.tape import Primitive, apply, cast
+from tensorgrad.tape import Primitive, apply, cast, real_part
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -161,7 +162,9 @@ def _qr_rule(g: Any, y: Any, x_shape: tuple[int, ...], complete: bool) -> Any:
 
 def imaginary_diagonal(x: Any) -> Any:
     """The imaginary part of the diagonal, as a matrix; 0 of real matrices."""
-    return 0.0
+    if not is_complex(x):
+        return 0.0
+    return where(on_diagonal(x, x.shape[-1]), (x - conjugated(x)) * 0.5, 0.0)
 
 
 def sliced_to(g: Any, shape: tuple[int, ...]) -> Any:
@@ -241,7 +244,9 @@ def _lu_value(xp: Any, x: Any) -> Any:
     exchanged = xp.zeros((len(flat), builtins.min(m, n)), xp.int64)
     each = xp.arange(len(flat))
     for k in range(builtins.min(m, n)):
-        best = xp.argmax(xp.abs(flat[:, k:, k]), axis=1) + k
+        column = flat[:, k:, k]  # of complex numbers LAPACK adds the parts, too
+        size = xp.abs(column.real) + xp.abs(column.imag) if y.dtype.kind == "c" else xp.abs(column)
+        best = xp.argmax(size, axis=1) + k
         exchanged[:, k] = best
         row = flat[each, best]
         flat[each, best] = flat[:, k]
@@ -258,7 +263,7 @@ def _lu_value(xp: Any, x: Any) -> Any:
 def _lu_parts(y: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     m, n = shape[-2:]
     compact, exchanged = unpacked(y, (m, n), (builtins.min(m, n),))
-    return compact, exchanged
+    return compact, real_part(exchanged)
 
 
 def lower_of(compact: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tensorgrad import backend, dtypes
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import conj, is_complex
 from tensorgrad.ops.elementwise import abs, where
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.linear_algebra import matmul
@@ -40,7 +41,8 @@ VANISHING = 1e3
 
 
 def factorization(name: str, value: Any, rules: Any, **options: Any) -> Primitive:
-    """A primitive for floats that computes 16-bit ones in float32, also inside ``autocast``."""
+    """A primitive for real and complex numbers; 16-bit ones are computed in float32, also inside
+    ``autocast``."""
     return Primitive(
         name,
         value,
@@ -48,7 +50,7 @@ def factorization(name: str, value: Any, rules: Any, **options: Any) -> Primitiv
         promotion="float",
         half_in_float32=True,
         fresh=True,
-        **{"autocast": "float32", **options},
+        **{"autocast": "float32", "complex": True, **options},
     )
 
 
@@ -128,8 +130,8 @@ def columns(x: Any, start: int | None, stop: int | None) -> Any:
 
 
 def conjugated(x: Any) -> Any:
-    """``x`` with the opposite imaginary part."""
-    return x
+    """``x`` with the opposite imaginary part; real numbers as they are."""
+    return conj(x) if is_complex(x) else x
 
 
 def adjoint(x: Any) -> Any:
@@ -182,8 +184,8 @@ def nan_where(condition: Any, x: Any) -> Any:
 
 
 def either(condition: Any, one: float, other: float, like: Any) -> Any:
-    """One number where the ``condition`` holds, else the other, of the dtype of ``like``."""
-    return cast(where(condition, one, other), like.dtype)
+    """One number where the ``condition`` holds, else the other, as precise as ``like``."""
+    return cast(where(condition, one, other), dtypes.real_of(like.dtype))
 
 
 def in_batch(x: Any, batch: tuple[int, ...]) -> Any:

@@ -14,12 +14,14 @@ import numpy as np
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops import linear_algebra, padding
-from tensorgrad.ops.elementwise import abs, equal, isnan, logical_not, where
+from tensorgrad.ops.determinants import slogdet
+from tensorgrad.ops.elementwise import abs, equal, logical_not, where
 from tensorgrad.ops.least_squares import rank_of, tolerance_of
 from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.linear_systems import inv
 from tensorgrad.ops.matrices import (
     columns,
+    either,
     factorization,
     identity,
     in_batch,
@@ -232,7 +234,7 @@ def _expm_value(xp: Any, x: Any) -> Any:
     size = xp.abs(x).sum(axis=-2).max(axis=-1)
     finite = xp.isfinite(size)
     steps = xp.ceil(xp.log2(xp.maximum(xp.where(finite, size, 1.0), _LIMIT) / _LIMIT))
-    a = xp.ldexp(x, -steps.astype(xp.int32)[..., None, None])
+    a = x * (2.0**-steps)[..., None, None].astype(size.dtype)
     eye = xp.eye(n, dtype=x.dtype)
     a2 = a @ a
     a4 = a2 @ a2
@@ -318,12 +320,21 @@ def cond(x: Any, /, p: float | str | None = None) -> Tensor:
     if p in (None, 2, -2):
         s = svdvals(x)
         large, small = s[..., 0], s[..., -1]
-        return small / large if p == -2 else large / small
-    singular = expand_dims(expand_dims(equal(svdvals(x)[..., -1], 0), -1), -1)
-    inverse = inv(where(singular, identity(x, shape[-1]), x))
-    found = matrix_norm(x, ord=p) * matrix_norm(inverse, ord=p)
-    infinite = squeeze(singular, axis=(-2, -1)) & logical_not(isnan(found))
-    return where(infinite, math.inf, found)
+        if p == -2:
+            return _infinite_where(equal(large, 0), small, large)
+        return _infinite_where(equal(small, 0), large, small)
+    singular = equal(slogdet(x).sign, 0)
+    at = expand_dims(singular, (-2, -1))
+    inverse = inv(where(at, identity(x, shape[-1]), x))
+    return _infinite_where(singular, matrix_norm(x, ord=p) * matrix_norm(inverse, ord=p))
+
+
+def _infinite_where(condition: Any, x: Any, by: Any = None) -> Any:
+    """``x / by`` of numbers that are not negative; infinite, with its slope, at the condition."""
+    x = x + either(condition, 1.0, 0.0, x)
+    if by is not None:
+        x = x / where(condition, 1.0, by)
+    return x * either(condition, math.inf, 1.0, x)
 
 
 # --- norms ----------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ Where eigenvalues coincide, their vectors are any basis of their space, and the 
 vectors divides by zero. What a function makes of them may still have a gradient. The rules tell by
 the numerators (``quotients``): where these vanish too, and the gradients of the coinciding values
 are equal, the result does not depend on the choice of vectors, and nothing is added. Else the
-gradient of that matrix is NaN. Of values alone it is always finite: where they coincide, one of the
-generalized gradients, and the gradient if there is one.
+gradient of that matrix is NaN: what the limit would be is not to be seen from the gradients of
+values and vectors. Of values alone (``eigvalsh``, ``svdvals``) it is always finite: where they
+coincide, one of the generalized gradients, and the gradient if there is one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tensorgrad.ops.complex_parts import imag, is_complex
 from tensorgrad.ops.elementwise import abs, less_equal, where
 from tensorgrad.ops.factorizations import depends_on_rest, sliced_to
 from tensorgrad.ops.indexing import take_along_axis
@@ -39,7 +41,7 @@ from tensorgrad.ops.matrices import (
 )
 from tensorgrad.ops.shaping import broadcast_to, expand_dims, matrix_transpose, squeeze
 from tensorgrad.ops.sorting import argsort
-from tensorgrad.tape import Primitive, apply
+from tensorgrad.tape import Primitive, apply, real_part
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -62,6 +64,9 @@ class SVDResult(NamedTuple):
     Vh: Tensor
 
 
+#: As many rounding errors of 1 do not count as a change by what multiplies complex vectors.
+PHASES = 100.0
+
 # --- what coincides -------------------------------------------------------------------------------
 
 
@@ -75,21 +80,25 @@ def quotients(values: Any, turning: Any, used: Any, slopes: Any) -> Any:
 
     turning: what multiplies it, before its skew part is taken. used: for each vector, the largest
     absolute value in the gradient with respect to it. slopes: the gradients of the values.
+    Of complex numbers each vector may be multiplied by a number of size 1, too: where that changes
+    something, the diagonal is NaN.
     """
     n = values.shape[-1]
     noise = n * roundoff(values)
     second, first = pairs(values)
     gap = second - first
     same = less_equal(abs(gap), expand_dims(largest(values, -1), -1) * (COINCIDING * noise))
-    both = sum_of_pairs(used)
-    limit = both * (VANISHING * noise)
+    limit = sum_of_pairs(used) * (VANISHING * noise)
     second, first = pairs(slopes)
     equal_slopes = less_equal(
         abs(second - first), expand_dims(largest(slopes, -1), -1) * (VANISHING * noise)
     )
     vanishing = less_equal(abs(turning), limit) & equal_slopes
     vanishing = vanishing & matrix_transpose(vanishing)
-    fine = vanishing | less_equal(both, 0.0) | on_diagonal(values, n)
+    own: Any = on_diagonal(values, n)
+    if is_complex(turning):  # what is all rounding errors has no size to be compared with
+        own = less_equal(abs(imag(turning)), limit + PHASES * noise)
+    fine = where(on_diagonal(values, n), own, vanishing)
     return where(same, either(fine, 0.0, math.nan, gap), 1.0 / where(same, 1.0, gap))
 
 
@@ -111,7 +120,7 @@ def _eigh_value(xp: Any, x: Any, lower: bool) -> Any:
 def _eigh_parts(y: Any) -> tuple[Any, Any]:
     n = side_of(y.shape[-1])
     w, v = unpacked(y, (n,), (n, n))
-    return w, v
+    return real_part(w), v
 
 
 def side_of(size: int) -> int:
@@ -141,7 +150,8 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
     UPLO: "L" or "U", the triangle that is read.
 
     The gradient is that of Hermitian changes, and is Hermitian. Where eigenvalues coincide and the
-    result depends on the choice of their eigenvectors, it is NaN. Raises LinAlgError where the
+    result depends on the choice of their eigenvectors, or treats the values differently, it is NaN.
+    Raises LinAlgError where the
     computation does not converge.
     """
     matrix_shape("eigh", x, square=True)
@@ -193,7 +203,8 @@ def _svd_value(xp: Any, x: Any, full: bool) -> Any:
 def _svd_parts(y: Any, shape: tuple[int, ...], full: bool) -> list[Any]:
     m, n = shape[-2:]
     k = min(m, n)
-    return unpacked(y, (m, m if full else k), (k,), (n if full else k, n))
+    u, s, vh = unpacked(y, (m, m if full else k), (k,), (n if full else k, n))
+    return [u, real_part(s), vh]
 
 
 def _svd_rule(g: Any, y: Any, x_shape: tuple[int, ...], full: bool) -> Any:
@@ -215,7 +226,7 @@ def _svd_rule(g: Any, y: Any, x_shape: tuple[int, ...], full: bool) -> Any:
     size_u, size_v = squeeze(largest(gu, -2), axis=-2), squeeze(largest(gv, -2), axis=-2)
     used = size_u + size_v
     inner = skew(of_u + of_v) * quotients(s, of_u + of_v, used, gs)
-    inner = inner + skew(of_u - of_v) * _over_sums(s, used)
+    inner = inner + skew(of_u - of_v) * _over_sums(s, used, is_complex(u))
     found = matmul(product(u, inner) + scaled(u, gs), vh)
     if m > k:
         off = gu - matmul(u, of_u)
@@ -243,20 +254,24 @@ def _with_rest(off: Any, rest: Any, g_rest: Any, of: Any) -> Any:
     return off - product(rest, adjoint(g_rest), of) + bad
 
 
-def _over_sums(s: Any, used: Any) -> Any:
-    """``1 / (s[i] + s[j])``; where both vanish, 0 if nothing depends on their vectors, else NaN."""
+def _over_sums(s: Any, used: Any, turns: bool) -> Any:
+    """``1 / (s[i] + s[j])``; where both vanish, 0 if nothing depends on their vectors, else NaN.
+
+    turns: whether single vectors may turn, as complex ones do.
+    """
     n = s.shape[-1]
     total = sum_of_pairs(s)
     none = less_equal(total, expand_dims(largest(s, -1), -1) * (COINCIDING * n * roundoff(s)))
-    fine = less_equal(sum_of_pairs(used), 0.0) | on_diagonal(s, n)
+    fine = less_equal(sum_of_pairs(used), 0.0) | (on_diagonal(s, n) & (not turns))
     return where(none, either(fine, 0.0, math.nan, s), 1.0 / where(none, 1.0, total))
 
 
 def _over_values(s: Any, gs: Any, off: Any, g: Any, used: Any) -> Any:
     """``1 / s``, which is to multiply the columns of ``off``.
 
-    Where a value is rounding error, a function that has a gradient has one that shrinks with the
-    value, for the vector as for the value; else it is NaN.
+    Where a value is rounding error, the gradient of its vector shrinks with it, or the result
+    depends on the choice of the vector, and is NaN. Of a value that is 0 nothing is left to divide,
+    and its own gradient has to be 0.
     """
     size = largest(s, -1)
     noise = s.shape[-1] * COINCIDING * roundoff(s)
@@ -265,8 +280,7 @@ def _over_values(s: Any, gs: Any, off: Any, g: Any, used: Any) -> Any:
     share = s / where(less_equal(size, 0.0), 1.0, size)
     shrinks = less_equal(column, largest(used, -1) * share * VANISHING)
     nothing = less_equal(s, 0.0)
-    alone = less_equal(largest(used, -1), 0.0) | less_equal(abs(gs), 0.0)
-    fine = shrinks & (alone | ~nothing)
+    fine = shrinks & (less_equal(abs(gs), 0.0) | ~nothing)
     return where(none & ~fine, math.nan, where(nothing, 0.0, 1.0 / where(nothing, 1.0, s)))
 
 

@@ -30,29 +30,31 @@ class MatrixCall:
     torch: Callable[..., Any] | str | None = ""
     hermitian: bool = False
 
-    def arrays(self, name: str) -> list[Array]:
+    def arrays(self, name: str, complex: bool = False) -> list[Array]:
         """The arrays, the same in every run."""
         rng = np.random.default_rng(crc32(name.encode()))
-        found = []
+        found: list[Array] = []
         for k, shape in enumerate(self.shapes):
-            x = rng.uniform(-1, 1, shape)
+            x: Array = rng.uniform(-1, 1, shape)
+            if complex:
+                x = x + 1j * rng.uniform(-1, 1, shape)
             if len(shape) > 1 and shape[-1] == shape[-2]:
                 x = x + np.diag(np.arange(2.0, 2.0 + shape[-1]))
             if k == 0 and self.hermitian:
-                x = (x + x.swapaxes(-1, -2)) / 2
+                x = (x + x.swapaxes(-1, -2).conj()) / 2
             found.append(x)
         return found
 
     def prepared(self, function: Callable[..., Any], x: Any, *more: Any) -> Any:
         """What ``function`` gives, of the Hermitian part if it is one for such matrices."""
         if self.hermitian:
-            x = (x + x.swapaxes(-1, -2)) / 2
+            x = (x + x.swapaxes(-1, -2).conj()) / 2
         return function(x, *more)
 
 
 def _squares(result: Any) -> list[Any]:
-    """Vectors whose signs are free, squared; and the values."""
-    return [y**2 for y in result]
+    """Vectors whose signs or phases are free, and the values, squared."""
+    return [abs(y) ** 2 for y in result]
 
 
 def _scipy() -> Any:
@@ -108,6 +110,10 @@ CALLS: dict[str, MatrixCall] = {
         lambda m, a, b: m.cross(a, b), ((2, 3), (3,)),
         torch=lambda m, a, b: m.cross(a, b.expand(2, 3)),
     ),
+    "eig": MatrixCall(
+        lambda m, x: _squares(m.eig(x)), ((2, 3, 3),),
+    ),
+    "eigvals": MatrixCall(lambda m, x: m.eigvals(x) ** 2, ((3, 3),)),
     "det": MatrixCall(lambda m, x: m.det(x), ((2, 3, 3),)),
     "diagonal": MatrixCall(lambda m, x: m.diagonal(x, offset=1), ((2, 3, 3),)),
     "eigh": MatrixCall(lambda m, x: _squares(m.eigh(x)), ((2, 3, 3),), hermitian=True),
@@ -140,7 +146,8 @@ CALLS: dict[str, MatrixCall] = {
     ),
     "lu_solve-transposed": MatrixCall(
         lambda m, a, b: m.lu_solve(m.lu_factor(a), b, trans=1), ((3, 3), (3,)),
-        lambda m, a, b: m.solve(a.T, b), lambda m, a, b: m.solve(a.T, b),
+        lambda m, a, b: m.solve(a.swapaxes(-1, -2), b),
+        lambda m, a, b: m.solve(a.swapaxes(-1, -2), b),
     ),
     "matrix_norm-keepdims": MatrixCall(
         lambda m, x: m.matrix_norm(x, keepdims=True, ord="nuc"), ((2, 3, 4),),
@@ -203,7 +210,7 @@ CALLS: dict[str, MatrixCall] = {
     "svd-tall": MatrixCall(lambda m, x: _squares(m.svd(x, full_matrices=False)), ((2, 4, 3),)),
     "svd-wide": MatrixCall(lambda m, x: _squares(m.svd(x, full_matrices=False)), ((3, 4),)),
     "svd-full": MatrixCall(
-        lambda m, x: [y[..., :3, :3] ** 2 for y in m.svd(x)[::2]], ((4, 3),),
+        lambda m, x: [abs(y[..., :3, :3]) ** 2 for y in m.svd(x)[::2]], ((4, 3),), torch=None,
     ),
     "svd-hermitian": MatrixCall(
         lambda m, x: _squares(m.svd(x, hermitian=True)), ((3, 3),),

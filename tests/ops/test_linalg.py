@@ -15,6 +15,7 @@ from tensorgrad import Tensor, linalg
 from tensorgrad.autograd import grad
 
 EVERY = pytest.mark.parametrize("name", CALLS)
+EVERY_KIND = pytest.mark.parametrize("kind", ["real", "complex"])
 
 
 def flat(result: Any) -> list[Any]:
@@ -34,25 +35,33 @@ def weights_for(shapes: Sequence[tuple[int, ...]], start: float) -> list[Array]:
     return [np.cos(start + np.arange(float(np.prod(s)))).reshape(s) for s in shapes]
 
 
-def loss_of(ys: Sequence[Any], make: Callable[[Array], Any]) -> Any:
-    """The sum of all results that have a gradient, weighted."""
-    ends = [y for y in ys if y.requires_grad]
-    weights = weights_for([tuple(y.shape) for y in ends], 1.0)
-    return sum((y * make(w)).sum() for y, w in zip(ends, weights, strict=True))
+def loss_of(ys: Sequence[Any], make: Callable[[Array], Any], start: float = 1.0) -> Any:
+    """The sum of all results that have a gradient, weighted; both parts of complex ones."""
+    found: Any = 0
+    for y in (y for y in ys if y.requires_grad):
+        first, second = weights_for([tuple(y.shape)] * 2, start)
+        if "complex" in str(y.dtype):
+            parts = (tg.real(y), tg.imag(y)) if isinstance(y, Tensor) else (y.real, y.imag)
+            found = found + (parts[0] * make(first)).sum() + (parts[1] * make(second**2)).sum()
+        else:
+            found = found + (y * make(first)).sum()
+    return found
 
 
-def both_gradients(name: str, arrays: Sequence[Array]) -> tuple[list[Tensor], list[Tensor]]:
+def both_gradients(name: str, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The first gradients of the weighted results, and those of the weighted first ones."""
-    leaves = [Tensor(a, requires_grad=True) for a in arrays]
+    none = [tg.zeros_like(x) for x in leaves]
     loss = loss_of(results(name, leaves), Tensor)
     if not isinstance(loss, Tensor):
-        return [tg.zeros_like(x) for x in leaves], [tg.zeros_like(x) for x in leaves]
+        return none, none
     firsts = grad(loss, leaves, create_graph=True)
-    weights = weights_for([x.shape for x in leaves], 0.3)
-    second: Any = sum((g * Tensor(w)).sum() for g, w in zip(firsts, weights, strict=True))
-    if not second.requires_grad:
-        return [g.detach() for g in firsts], [tg.zeros_like(x) for x in leaves]
-    return [g.detach() for g in firsts], list(grad(second, leaves))
+    second = loss_of(firsts, Tensor, 0.3)
+    seconds = grad(second, leaves) if isinstance(second, Tensor) else none
+    return [g.detach() for g in firsts], list(seconds)
+
+
+def leaves_of(arrays: Sequence[Array]) -> list[Tensor]:
+    return [Tensor(a, requires_grad=True) for a in arrays]
 
 
 def close(found: Any, wanted: Any, rtol: float = 1e-9, atol: float = 1e-11) -> None:
@@ -70,10 +79,12 @@ def test_every_function_is_called() -> None:
     assert called == set(vars(linalg)["__all__"]) - elsewhere
 
 
+@EVERY_KIND
 @EVERY
-def test_value(name: str) -> None:
-    known, arrays = CALLS[name], CALLS[name].arrays(name)
-    if known.numpy is None:
+def test_value(name: str, kind: str) -> None:
+    known = CALLS[name]
+    arrays = known.arrays(name, kind == "complex")
+    if known.numpy is None or name + kind == "logdetcomplex":
         pytest.skip("NumPy and SciPy have no such function")
     wanted = known.numpy(np.linalg, *arrays) if callable(known.numpy) else None
     wanted = known.call(np.linalg, *arrays) if wanted is None else wanted
@@ -82,47 +93,59 @@ def test_value(name: str) -> None:
         close(y.numpy(), right)
 
 
+@EVERY_KIND
 @EVERY
-def test_gradients_are_slopes(name: str, rng: np.random.Generator) -> None:
-    arrays = CALLS[name].arrays(name)
-    firsts, seconds = both_gradients(name, arrays)
+def test_gradients_are_slopes(name: str, kind: str, rng: np.random.Generator) -> None:
+    """Of complex numbers along both parts: a gradient says how the loss changes with each."""
+    arrays = CALLS[name].arrays(name, kind == "complex")
+    parts = [p.copy() for a in arrays for p in ((a.real, a.imag) if kind == "complex" else (a,))]
+
+    def whole(given: Sequence[Array]) -> list[Array]:
+        if kind == "real":
+            return list(given)
+        return [a + 1j * b for a, b in zip(given[::2], given[1::2], strict=True)]
+
+    def split(found: Sequence[Tensor]) -> list[Array]:
+        numbers = [g.numpy() for g in found]
+        return [p for g in numbers for p in ((g.real, g.imag) if kind == "complex" else (g,))]
 
     def value(given: Sequence[Array]) -> float:
-        leaves = [Tensor(a, requires_grad=True) for a in given]
-        loss = loss_of(results(name, leaves), Tensor)
+        loss = loss_of(results(name, leaves_of(whole(given))), Tensor)
         return loss.item() if isinstance(loss, Tensor) else 0.0
 
     def slope(given: Sequence[Array]) -> float:
-        found = both_gradients(name, given)[0]
-        weights = weights_for([a.shape for a in given], 0.3)
-        return float(sum((g.numpy() * w).sum() for g, w in zip(found, weights, strict=True)))
+        found = both_gradients(name, leaves_of(whole(given)))[0]
+        loss = loss_of([g.requires_grad_() for g in found], Tensor, 0.3)
+        return float(loss.item())
 
-    assert_slope(value, arrays, [g.numpy() for g in firsts], rng, tries=1)
-    assert_slope(slope, arrays, [g.numpy() for g in seconds], rng, tries=1)
+    firsts, seconds = both_gradients(name, leaves_of(arrays))
+    assert_slope(value, parts, split(firsts), rng, tries=1)
+    assert_slope(slope, parts, split(seconds), rng, tries=1)
 
 
+@EVERY_KIND
 @EVERY
-def test_against_pytorch(name: str) -> None:
+def test_against_pytorch(name: str, kind: str) -> None:
     torch: Any = pytest.importorskip("torch", reason="compares with PyTorch")
-    known, arrays = CALLS[name], CALLS[name].arrays(name)
+    known = CALLS[name]
+    arrays = known.arrays(name, kind == "complex")
     if known.torch is None:
         pytest.skip("PyTorch has no such function, or no second gradient of it")
     given = known.torch if callable(known.torch) else known.call
     leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
     there = flat(known.prepared(lambda *x: given(torch.linalg, *x), *leaves))
-    here = results(name, [Tensor(a, requires_grad=True) for a in arrays])
+    here = results(name, leaves_of(arrays))
     for y, wanted in zip(here, there, strict=True):
-        close(y.detach().numpy(), wanted.detach().numpy())
+        close(y.detach().numpy(), wanted.detach().numpy(force=True))
     loss = loss_of(there, torch.tensor)
     if not isinstance(loss, torch.Tensor):
         return
     firsts = torch.autograd.grad(loss, leaves, create_graph=True)
-    weights = weights_for([a.shape for a in arrays], 0.3)
-    second: Any = sum((g * torch.tensor(w)).sum() for g, w in zip(firsts, weights, strict=True))
+    second = loss_of(firsts, torch.tensor, 0.3)
     seconds = [None] * len(leaves)
-    if second.requires_grad:
+    if isinstance(second, torch.Tensor):
         seconds = torch.autograd.grad(second, leaves, allow_unused=True)
-    ours = both_gradients(name, arrays)
+    ours = both_gradients(name, leaves_of(arrays))
     for g, wanted in zip((*ours[0], *ours[1]), (*firsts, *seconds), strict=True):
         right = np.zeros(g.shape) if wanted is None else wanted.detach().numpy(force=True)
         close(g.detach().numpy(), right, 1e-7, 1e-9)
@@ -140,7 +163,7 @@ def test_stacks_of_nothing(name: str) -> None:
     shapes = [y.shape for y in results(name, [Tensor(a) for a in known.arrays(name)])]
     found = results(name, [Tensor(a) for a in arrays])
     assert [y.shape for y in found] == [(0, *shape[1:]) for shape in shapes]
-    for g in flat(both_gradients(name, arrays)):
+    for g in flat(both_gradients(name, leaves_of(arrays))):
         assert not g.numpy().any()
 
 
@@ -148,6 +171,11 @@ def test_stacks_of_nothing(name: str) -> None:
 @EVERY
 def test_narrow_floats(name: str, dtype: str) -> None:
     """Results have the dtype of the matrix; of 16 bits they are computed in float32."""
+    if name in ("eig", "eigvals"):
+        x = Tensor(np.eye(2), dtype=dtype, requires_grad=True)
+        assert linalg.eig(x).eigenvectors.dtype == "complex64"
+        assert grad(tg.real(linalg.eigvals(x).sum()), x)[0].dtype == dtype
+        return
     arrays = [Tensor(a, dtype=dtype).double().numpy() for a in CALLS[name].arrays(name)]
     leaves = [Tensor(a, dtype=dtype, requires_grad=True) for a in arrays]
     found, exact = results(name, leaves), results(name, [Tensor(a) for a in arrays])
