@@ -41,6 +41,9 @@ def tensor(
     return Tensor(data, dtype, device, requires_grad)
 
 
+array = tensor
+
+
 def manual_seed(seed: int) -> None:
     """Start the default random generator anew from ``seed``, an integer from 0 to 2**64 - 1."""
     random.seed(seed)
@@ -77,7 +80,16 @@ else:  # mypy reads no sum of lists; it goes by the imports, which say the same
         "set_eager": "program",
     }
 
-    __all__ = ["Tensor", "autograd", "e", "enable_grad", "inf", "is_grad_enabled", "manual_seed"]
+    __all__ = [
+        "Tensor",
+        "array",
+        "autograd",
+        "e",
+        "enable_grad",
+        "inf",
+        "is_grad_enabled",
+        "manual_seed",
+    ]
     __all__ += ["nan", "newaxis", "no_grad", "pi", "tensor", *_MODULES, *_OF]
     __all__ += backend.__all__ + dtypes.__all__ + ops.__all__
 

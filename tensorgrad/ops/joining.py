@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.numpy_forms import as_array, integer
+from tensorgrad.ops.numpy_forms import as_array, integer, together
 from tensorgrad.ops.shaping import (
     atleast_1d,
     atleast_2d,
@@ -38,7 +38,7 @@ __all__ = [
 def _joined(name: str, tup: Any, ready: Any, axis: int, dtype: Any, casting: str) -> Any:
     if casting != "same_kind":
         raise ValueError(f"{name}: casting must be 'same_kind'; got {casting!r}")
-    xs = [ready(as_array(x)) for x in tup]
+    xs = [ready(x) for x in together(*tup)]
     if not xs:
         raise ShapeError(f"{name}: at least one tensor is needed; got none")
     y = concat(xs, axis=min(axis, len(shape_of(xs[0])) - 1))

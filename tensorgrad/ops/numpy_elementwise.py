@@ -34,7 +34,7 @@ from tensorgrad.ops.elementwise import (
     where,
 )
 from tensorgrad.ops.inspection import finfo
-from tensorgrad.ops.numpy_forms import as_array, as_real, placed, plain
+from tensorgrad.ops.numpy_forms import as_array, as_real, placed, plain, reals, together
 from tensorgrad.ops.reductions import all as all_of
 from tensorgrad.ops.shaping import broadcast_arrays, shape_of
 from tensorgrad.ops.table import elementwise
@@ -93,17 +93,20 @@ def fabs(x: Any, /) -> Tensor:
 def logaddexp2(x1: Any, x2: Any, /) -> Tensor:
     """``log2(2**x1 + 2**x2)`` without overflow; the gradient at (-inf, -inf) is 0."""
     half = math.log(2.0)
-    return logaddexp(as_real(x1) * half, as_real(x2) * half) / half
+    x1, x2 = reals(x1, x2)
+    return logaddexp(x1 * half, x2 * half) / half
 
 
 def float_power(x1: Any, x2: Any, /) -> Tensor:
     """``x1 ** x2`` of floating numbers, which integers become first."""
-    return pow(as_real(x1), as_real(x2))
+    x1, x2 = reals(x1, x2)
+    return pow(x1, x2)
 
 
 def fmod(x1: Any, x2: Any, /) -> Tensor:
     """The remainder with the sign of ``x1``, that of a quotient rounded towards 0."""
-    x1, size = as_array(x1), abs(as_array(x2))
+    x1, x2 = together(x1, x2)
+    size = abs(x2)
     return where(less(x1, 0), -remainder(-x1, size), remainder(x1, size))
 
 
@@ -114,12 +117,12 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
 
 def heaviside(x1: Any, x2: Any, /) -> Tensor:
     """0 below 0 and 1 above it, and ``x2`` at 0, which gets its gradient there; NaN of NaN."""
-    x1, x2 = as_real(x1), as_real(x2)
+    x1, x2 = reals(x1, x2)
     return where(isnan(x1), x1, where(less(x1, 0.0), 0.0, where(greater(x1, 0.0), 1.0, x2)))
 
 
 def _of_numbers(pick: Any, x1: Any, x2: Any) -> Any:
-    x1, x2 = as_array(x1), as_array(x2)
+    x1, x2 = together(x1, x2)
     found = pick(x1, x2)
     if x1.dtype not in dtypes.FLOATS and x2.dtype not in dtypes.FLOATS:
         return found
@@ -222,7 +225,7 @@ def isclose(
     a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Whether ``abs(a - b) <= atol + rtol * abs(b)``; infinities are close to themselves."""
-    a, b = as_real(a), as_real(b)
+    a, b = reals(a, b)
     y = logical_and(less_equal(abs(a - b), atol + rtol * abs(b)), isfinite(b))
     y = logical_or(y, equal(a, b))
     return logical_or(y, logical_and(isnan(a), isnan(b))) if equal_nan else y
@@ -237,7 +240,7 @@ def allclose(
 
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Tensor:
     """Whether both have one shape and equal elements."""
-    a1, a2 = as_array(a1), as_array(a2)
+    a1, a2 = together(a1, a2)
     if shape_of(a1) != shape_of(a2):
         return as_array(False)
     y = equal(a1, a2)
@@ -246,7 +249,7 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Tensor:
 
 def array_equiv(a1: Any, a2: Any) -> Tensor:
     """Whether the elements are equal when one is repeated to the shape of the other."""
-    a1, a2 = as_array(a1), as_array(a2)
+    a1, a2 = together(a1, a2)
     try:
         a1, a2 = broadcast_arrays(a1, a2)
     except ShapeError:

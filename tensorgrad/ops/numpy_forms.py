@@ -7,7 +7,7 @@ operations of the table, whose gradients of every order, devices and loops in pr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,48 @@ from tensorgrad.ops.shaping import Axis, normalize_axes, permute_dims, reshape, 
 from tensorgrad.tape import Primitive, apply, cast
 
 
-def as_array(x: Any) -> Any:
-    """``x`` if it is a tensor or an array; sequences and numbers as a tensor."""
-    if hasattr(x, "dtype") and hasattr(x, "reshape"):
+def as_array(x: Any, like: Any = None) -> Any:
+    """``x`` if it is a tensor or an array; sequences and numbers as a tensor.
+
+    like: a tensor or an array whose floating dtype these take.
+    """
+    if hasattr(x, "dtype") and hasattr(x, "reshape") and not isinstance(x, np.generic):
         return x
     from tensorgrad.ops.creation import asarray
 
-    return asarray(x)
+    y = asarray(x)
+    wanted = getattr(like, "dtype", None)
+    if y.dtype in dtypes.FLOATS and wanted in dtypes.FLOATS and y.dtype != wanted:
+        return y if _holds_arrays(x) else asarray(x, dtype=wanted)
+    return y
 
 
-def as_real(x: Any) -> Any:
-    """``as_array(x)`` as floating numbers: integers become the default real dtype."""
-    x = as_array(x)
-    return x if x.dtype in dtypes.FLOATS else cast(x, dtypes.get_default_dtype())
+def _holds_arrays(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(map(_holds_arrays, x))
+    return hasattr(x, "dtype") and not isinstance(x, np.generic)
+
+
+def as_real(x: Any, like: Any = None) -> Any:
+    """``as_array(x)`` as floating numbers: integers become the default real dtype, or like's."""
+    x = as_array(x, like)
+    if x.dtype in dtypes.FLOATS:
+        return x
+    wanted = getattr(like, "dtype", None)
+    return cast(x, wanted if wanted in dtypes.FLOATS else dtypes.get_default_dtype())
+
+
+def together(*xs: Any) -> list[Any]:
+    """Each as ``as_array`` gives it; numbers and sequences in the dtype of the widest array."""
+    kinds = [x.dtype for x in xs if _holds_arrays(x) and hasattr(x, "dtype")]
+    kinds = [kind for kind in kinds if kind in dtypes.FLOATS]
+    like = np.empty(0, dtypes.promote(kinds)) if kinds else None
+    return [as_array(x, like) for x in xs]
+
+
+def reals(*xs: Any) -> list[Any]:
+    """``together``, as floating numbers."""
+    return [as_real(x) for x in together(*xs)]
 
 
 def placed(name: str, y: Any, out: Any) -> Any:
@@ -91,9 +120,14 @@ def integer(name: str, what: str, value: Any) -> int:
 
 
 def _plain_value(
-    xp: Any, *arrays: Any, function: str, options: tuple[tuple[str, Any], ...], part: int | None
+    xp: Any,
+    *arrays: Any,
+    function: str,
+    more: tuple[Any, ...],
+    options: tuple[tuple[str, Any], ...],
+    part: int | None,
 ) -> Any:
-    found = getattr(xp, function)(*arrays, **dict(options))
+    found = getattr(xp, function)(*arrays, *more, **dict(options))
     return found if part is None else found[part]
 
 
@@ -102,11 +136,20 @@ _PLAIN = Primitive("plain", _plain_value, {"*arrays": None})
 
 
 def plain(
-    function: str, arrays: Sequence[Any], options: Mapping[str, Any] = {}, part: int | None = None
+    function: str,
+    arrays: Sequence[Any],
+    more: Sequence[Any] = (),
+    part: int | None = None,
+    **options: Any,
 ) -> Any:
     """What the ``function`` of NumPy (or CuPy) gives for some arrays; nothing is recorded.
 
-    part: which of several results.
+    more, options: its other arguments, by position and by name. part: which of several results.
     """
-    attrs = {"function": function, "options": tuple(options.items()), "part": part}
+    attrs = {
+        "function": function,
+        "more": tuple(more),
+        "options": tuple(options.items()),
+        "part": part,
+    }
     return apply(_PLAIN, tuple(as_array(x) for x in arrays), attrs)

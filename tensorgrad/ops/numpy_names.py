@@ -199,11 +199,6 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ],
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
     ("transpose", _transpose, "a axes="),
-    (
-        "unique",
-        ops.unique_values,
-        "ar !return_index !return_inverse !return_counts !axis",
-    ),
     ("where", _where, "condition x= y="),
     ("linalg.diagonal", _last_two(ops.diagonal), "x offset="),
     ("linalg.matmul", ops.matmul, "x1 x2"),

@@ -218,14 +218,14 @@ def _check_matrix(name: str, x: Any) -> None:
 
 
 @operation(cases=_MATRICES, torch=None, primitive=_TRIL, numpy="m k=")
-def tril(x: Any, /, *, k: int = 0) -> Tensor:
+def tril(x: Any, /, k: int = 0) -> Tensor:
     """The lower triangle of a matrix or of a stack of them: zeros above diagonal ``k``."""
     _check_matrix("tril", x)
     return apply(_TRIL, (x,), {"k": k})
 
 
 @operation(cases=_MATRICES, torch=None, primitive=_TRIU, numpy="m k=")
-def triu(x: Any, /, *, k: int = 0) -> Tensor:
+def triu(x: Any, /, k: int = 0) -> Tensor:
     """The upper triangle of a matrix or of a stack of them: zeros below diagonal ``k``."""
     _check_matrix("triu", x)
     return apply(_TRIU, (x,), {"k": k})

@@ -14,7 +14,7 @@ from tensorgrad.tape import Primitive, apply
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["argsort", "searchsorted", "sort", "topk", "unique", "unique_values"]
+__all__ = ["argsort", "searchsorted", "sort", "topk", "unique_values"]
 
 
 def _argsort_value(xp: Any, x: Any, axis: int, descending: bool) -> Any:
@@ -154,6 +154,3 @@ def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
 def unique_values(x: Any, /) -> Tensor:
     """The different elements of ``x``, in ascending order."""
     return apply(_UNIQUE, (x,))
-
-
-unique = unique_values

@@ -22,7 +22,7 @@ from tensorgrad.ops.elementwise import (
 )
 from tensorgrad.ops.indexing import gathered, take
 from tensorgrad.ops.linear_algebra import matmul
-from tensorgrad.ops.numpy_forms import as_array, as_real, lined, placed
+from tensorgrad.ops.numpy_forms import as_array, as_real, lined, placed, reals, together
 from tensorgrad.ops.padding import diag
 from tensorgrad.ops.reductions import any as any_of
 from tensorgrad.ops.reductions import max as largest
@@ -192,7 +192,7 @@ def weights_in_rows(name: str, a: Any, weights: Any, axis: Axis, method: str) ->
     """The weights of elements over ``axis`` along the last axis, as ``lined`` has the elements."""
     if method != "inverted_cdf":
         raise ValueError(f'{name}: weights are for the method "inverted_cdf" alone')
-    weights = as_array(weights)
+    weights = as_array(weights, a)
     if shape_of(weights) != shape_of(a):
         weights = _along(name, a, weights, axis)
     return lined(name, weights, axis)[0]
@@ -275,13 +275,12 @@ def average(
         add up to 0 the average is NaN or infinite.
     returned: give the sum of the weights as well, in the shape of the average.
     """
-    a = as_array(a)
+    a, weights = together(a, weights) if weights is not None else (as_array(a), None)
     if weights is None:
         y = mean_of(a, axis=axis, keepdims=keepdims)
         count = math.prod(shape_of(a)) / max(math.prod(shape_of(y)), 1)
         whole: Any = broadcast_to(cast(as_array(count), y.dtype), shape_of(y))
     else:
-        weights = as_array(weights)
         if shape_of(weights) != shape_of(a):
             weights = _along("average", a, weights, axis)
         whole = total(weights, axis=axis, keepdims=keepdims)
@@ -299,7 +298,6 @@ def ptp(a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False) -> T
 
 
 def _variables(name: str, m: Any, rowvar: bool) -> Any:
-    m = as_real(m)
     if len(shape_of(m)) > 2:
         raise ValueError(f"{name}: at most two axes are possible; got shape {shape_of(m)}")
     return reshape(m, (1, -1)) if len(shape_of(m)) < 2 else m if rowvar else m.T
@@ -321,6 +319,7 @@ def cov(
     bias: divide by n and not by n - 1; ddof: by n - ddof. fweights: how often each observation
     counts; aweights: the weight of each.
     """
+    m, y = reals(m, y) if y is not None else (as_real(m), None)
     m = _variables("cov", m, rowvar or len(shape_of(m)) < 2)
     if y is not None:
         m = concat([m, _variables("cov", y, rowvar or len(shape_of(y)) < 2)], axis=0)
@@ -331,7 +330,7 @@ def cov(
     n = shape_of(m)[1]
     weights = None if fweights is None else as_array(fweights)
     if aweights is not None:
-        weights = as_real(aweights) if weights is None else weights * as_real(aweights)
+        weights = as_real(aweights, m) if weights is None else weights * as_real(aweights, m)
     if weights is None:
         d = m - mean_of(m, axis=1, keepdims=True)
         factor = n - ddof
@@ -346,7 +345,7 @@ def cov(
         whole = total(weights)
         d = m - total(m * weights, axis=1, keepdims=True) / whole
         if ddof and aweights is not None:
-            whole = whole - ddof * total(weights * as_real(aweights)) / whole
+            whole = whole - ddof * total(weights * as_real(aweights, m)) / whole
         else:
             whole = whole - ddof
         found = matmul(d * weights, d.T) / whole

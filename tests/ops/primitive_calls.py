@@ -163,7 +163,7 @@ def _others() -> None:
     tg.random.permutation(9)
     for places in (range(8), [3] * 8):  # apart, and all at one
         sum_of_recorded([RecordedPart(Tensor(0.5), (k, ...), (5000,)) for k in places])
-    plain("argpartition", [x], {"kth": 1})
+    plain("argpartition", [x], kth=1)
     x.detach().to("cpu")
     tg.ops.transfer.to_device(x, "cpu")
     _differentiated([F.nll_loss(x, Tensor([1, 0, 3]), reduction="none")], [x])

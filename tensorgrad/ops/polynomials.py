@@ -1,0 +1,153 @@
+"""Polynomials as vectors of coefficients, the highest power first, in NumPy's form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorgrad.ops.differences import convolve
+from tensorgrad.ops.elementwise import add, pow, subtract
+from tensorgrad.ops.indexing import beside
+from tensorgrad.ops.numpy_forms import as_array, as_real, integer, reals, together
+from tensorgrad.ops.scans import cumulative_prod
+from tensorgrad.ops.shaping import broadcast_to, concat, flip, reshape, shape_of, sliced
+
+if TYPE_CHECKING:
+    from tensorgrad.tensor import Tensor
+
+__all__ = [
+    "poly", "polyadd", "polyder", "polydiv", "polyint", "polymul", "polysub", "polyval", "vander",
+]  # fmt: skip
+
+
+def _row(x: Any) -> Any:
+    x = as_array(x)
+    return reshape(x, (-1,)) if len(shape_of(x)) != 1 else x
+
+
+def _cut(x: Any, start: int | None, stop: int | None = None) -> Any:
+    return sliced(x, ((start, stop, None), ...))
+
+
+def polyval(p: Any, x: Any) -> Tensor:
+    """The polynomial with the coefficients ``p`` at ``x``, by Horner's scheme."""
+    p, x = together(p, x)
+    y = x * 0
+    for k in range(shape_of(p)[0]):
+        y = y * x + sliced(p, (k, ...))
+    return y
+
+
+def _aligned(name: str, of: Any, a1: Any, a2: Any) -> Any:
+    a1, a2 = map(_row, together(a1, a2))
+    n, m = shape_of(a1)[0], shape_of(a2)[0]
+    if n == m:
+        return of(a1, a2)
+    longer = a1 if n > m else a2
+    cut = abs(n - m)
+    low = of(_cut(a1, cut), a2) if n > m else of(a1, _cut(a2, cut))
+    head = _cut(longer, None, cut)
+    return concat([-head if of is subtract and longer is a2 else head, low])
+
+
+def polyadd(a1: Any, a2: Any) -> Tensor:
+    """The sum of two polynomials."""
+    return _aligned("polyadd", add, a1, a2)
+
+
+def polysub(a1: Any, a2: Any) -> Tensor:
+    """The difference of two polynomials."""
+    return _aligned("polysub", subtract, a1, a2)
+
+
+def polymul(a1: Any, a2: Any) -> Tensor:
+    """The product of two polynomials."""
+    return convolve(*map(_row, together(a1, a2)))
+
+
+def polydiv(u: Any, v: Any) -> tuple[Tensor, Tensor]:
+    """The quotient and the remainder of two polynomials.
+
+    Leading coefficients of the remainder that are 0 to within rounding are left out, as NumPy does.
+    """
+    u, v = map(_row, reals(u, v))
+    n, m = shape_of(u)[0], shape_of(v)[0]
+    if n < m:
+        return sliced(u, ((0, 1, None), ...)) * 0.0, u
+    quotient, rest = [], u
+    for _ in range(n - m + 1):
+        factor = _cut(rest, 0, 1) / _cut(v, 0, 1)
+        quotient.append(factor)
+        rest = concat([_cut(rest, 1, m) - factor * _cut(v, 1), _cut(rest, m)])
+    if not shape_of(rest)[0]:
+        rest = factor * 0.0
+    numbers = rest.detach() if hasattr(rest, "node") else as_array(rest)
+    zero = 0
+    for value in numbers.tolist()[:-1]:
+        if not np.allclose(value, 0.0, rtol=1e-14):
+            break
+        zero += 1
+    return concat(quotient), _cut(rest, zero)
+
+
+def polyder(p: Any, m: int = 1) -> Tensor:
+    """The ``m``-th derivative of a polynomial."""
+    p, m = _row(p), integer("polyder", "m", m)
+    if m < 0:
+        raise ValueError(f"polyder: m must not be negative; got {m}")
+    for _ in range(m):
+        n = shape_of(p)[0] - 1
+        p = _cut(p, None, -1) * beside(p, np.arange(n, 0, -1))
+    return p
+
+
+def polyint(p: Any, m: int = 1, k: Any = None) -> Tensor:
+    """The ``m``-th antiderivative of a polynomial.
+
+    k: its constants of integration, ``m`` numbers in the order of integrating; 0 if ``None``.
+    """
+    p, m = _row(as_real(p)), integer("polyint", "m", m)
+    if m < 0:
+        raise ValueError(f"polyint: m must not be negative; got {m}")
+    given = as_real([0.0] * m if k is None else k, p)
+    constants = broadcast_to(reshape(given, (-1,)), (m,)) if given.size == 1 else reshape(given, -1)
+    if shape_of(constants) != (m,):
+        raise ValueError(f"polyint: k must hold {m} numbers, or one; got {shape_of(constants)[0]}")
+    for i in range(m):
+        n = shape_of(p)[0]
+        p = concat([p / beside(p, np.arange(n, 0, -1.0)), _cut(constants, i, i + 1)])
+    return p
+
+
+def poly(seq_of_zeros: Any) -> Tensor:
+    """The coefficients of the polynomial with these zeros, the first one 1.
+
+    Raises ValueError for a matrix, whose eigenvalues would be the zeros.
+    """
+    zeros = as_real(seq_of_zeros)
+    if len(shape_of(zeros)) > 1:
+        raise ValueError(f"poly: a vector of zeros is needed; got shape {shape_of(zeros)}")
+    zeros = reshape(zeros, (-1,))
+    one = as_real(1.0) if not hasattr(zeros, "node") else beside(zeros, np.ones(1, zeros.dtype))
+    found = reshape(one, (1,))
+    for k in range(shape_of(zeros)[0]):
+        padded = concat([found, found[:1] * 0.0])
+        found = padded - concat([found[:1] * 0.0, found * sliced(zeros, (k, ...))])
+    return found
+
+
+def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
+    """The powers of each of a vector's elements in a row: (n, ``N``), the highest first.
+
+    N: how many powers, n if ``None``. increasing: the lowest first.
+    """
+    x = as_array(x)
+    if len(shape_of(x)) != 1:
+        raise ValueError(f"vander: a vector is needed; got shape {shape_of(x)}")
+    n = shape_of(x)[0]
+    count = n if N is None else integer("vander", "N", N)
+    column = reshape(x, (n, 1))
+    y = concat([pow(column, 0), broadcast_to(column, (n, max(count - 1, 0)))], axis=1)
+    y = cumulative_prod(y, axis=1)[:, :count]
+    return y if increasing else flip(y, axis=1)
