@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import conj
 from tensorgrad.ops.elementwise import abs as size_of
 from tensorgrad.ops.elementwise import clip, equal, greater, isnan, less, multiply, remainder, where
 from tensorgrad.ops.indexing import take
-from tensorgrad.ops.numpy_forms import as_array, as_real, integer, reals, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, integer, together
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.scans import cumulative_sum
 from tensorgrad.ops.shaping import (
@@ -93,7 +94,7 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: float = 2 * m
 
     discont: only jumps of at least this much are taken away.
     """
-    p = as_real(p)
+    p = as_inexact(p)
     place = normalize_axis("unwrap", axis, p)
     jump = diff(p, axis=place)
     half = period / 2
@@ -114,7 +115,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
 
     Gives a list for several axes. Raises ValueError for an axis with too few points.
     """
-    f = as_real(f)
+    f = as_inexact(f)
     axes = normalize_axes("gradient", axis, f)
     if len(varargs) not in (0, 1, len(axes)):
         raise TypeError(f"gradient: {len(axes)} axes take 0, 1 or {len(axes)} distances")
@@ -131,7 +132,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
                 f"gradient: axis {place} has {n} points, and at least {edge_order + 1} are needed"
             )
         line = moveaxis(f, place, -1)
-        found.append(moveaxis(_slope(line, as_real(spacing, f), edge_order), -1, place))
+        found.append(moveaxis(_slope(line, as_inexact(spacing, f), edge_order), -1, place))
     return found[0] if len(found) == 1 else found
 
 
@@ -164,7 +165,7 @@ def _end(near: Any, far: Any, rise: Any, next_rise: Any) -> Any:
 
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
     """The integral along ``axis`` of straight lines between points ``dx`` apart, or at ``x``."""
-    y, x = reals(y, x) if x is not None else (as_real(y), None)
+    y, x = inexact(y, x) if x is not None else (as_inexact(y), None)
     place = normalize_axis("trapezoid", axis, y)
     mean = (part(y, place, 1, None) + part(y, place, None, -1)) * 0.5
     if x is None:
@@ -187,7 +188,7 @@ def interp(
     left, right: the values before the first point and behind the last one, theirs if ``None``.
     period: after which the points repeat, in any order; ``left`` and ``right`` have no effect.
     """
-    x, xp, fp = reals(x, xp, fp)
+    x, xp, fp = inexact(x, xp, fp)
     if len(shape_of(xp)) != 1 or shape_of(fp) != shape_of(xp) or not shape_of(xp)[0]:
         raise ValueError(
             "interp: xp and fp must be vectors of one length, which is not 0; got shapes "
@@ -242,6 +243,7 @@ _CONVOLVE: Primitive = Primitive(
     },
     promotion="same",
     half_in_float32=True,
+    complex=True,
     flops=lambda a, v, out: 2 * a.size * v.size,
 )
 
@@ -281,15 +283,15 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
 
 
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
-    """The cross-correlation of two vectors: the sums of all ``a[i + k] * v[i]``.
+    """The cross-correlation of two vectors: the sums of all ``a[i + k] * conj(v[i])``.
 
     mode: as for ``convolve``.
     """
     a, v = _vectors("correlate", a, v)
     n, m = shape_of(a)[0], shape_of(v)[0]
     if m > n:
-        return flip(correlate(v, a, mode), axis=0)
-    return _cut("correlate", _full(a, flip(v, axis=0)), n, m, mode, (m - 1) // 2)
+        return flip(conj(correlate(v, a, mode)), axis=0)
+    return _cut("correlate", _full(a, flip(conj(v), axis=0)), n, m, mode, (m - 1) // 2)
 
 
 def cross(

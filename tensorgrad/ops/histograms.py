@@ -13,7 +13,7 @@ from tensorgrad.errors import ShapeError
 from tensorgrad.ops.differences import diff
 from tensorgrad.ops.elementwise import equal, greater, less, logical_or, where
 from tensorgrad.ops.indexing import beside, index_added
-from tensorgrad.ops.numpy_forms import as_array, as_real, integer, plain, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, integer, plain, together
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import reshape, shape_of, sliced, stack, unstack
 from tensorgrad.ops.sorting import searchsorted
@@ -100,7 +100,7 @@ def histogram(
     edges = _edges("histogram", a, bins, range, weights)
     counts = _counted(_bin_of(a, edges), shape_of(edges)[0] - 1, weights, edges)
     if density:
-        counts = as_real(counts)
+        counts = as_inexact(counts)
         counts = counts / (diff(edges) * total(counts))
     return counts, edges
 

@@ -10,7 +10,7 @@ from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops import reductions, scans
 from tensorgrad.ops.elementwise import equal, isnan, logical_not, where
-from tensorgrad.ops.numpy_forms import as_array, as_real, lined, placed
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, lined, placed
 from tensorgrad.ops.numpy_reductions import given, mean_of, real_of, root, variance_of
 from tensorgrad.ops.reductions import of_dtype
 from tensorgrad.ops.shaping import (
@@ -50,9 +50,9 @@ def _kept(x: Any, where_: Any) -> Any:
 def _filled(a: Any, fill: float, where_: Any = True) -> Any:
     """``a`` with ``fill`` in place of what does not count."""
     a = as_array(a)
-    if where_ is True and a.dtype not in dtypes.FLOATS:
+    if where_ is True and a.dtype not in dtypes.INEXACT:
         return a
-    return where(_kept(a, where_), a, fill if a.dtype in dtypes.FLOATS else int(fill))
+    return where(_kept(a, where_), a, fill if a.dtype in dtypes.INEXACT else int(fill))
 
 
 def _with_dtype(reduced: Callable[[Any], Any], x: Any, dtype: Any) -> Any:
@@ -204,7 +204,7 @@ def nanargmin(
 def _quantiles(
     name: str, a: Any, q: Any, most: float, axis: Axis, method: str, keepdims: bool, weights: Any
 ) -> Any:
-    a, q = as_real(a), checked_quantiles(name, q, most)
+    a, q = as_inexact(a), checked_quantiles(name, q, most)
     rows, _, kept = lined(name, a, axis)
     if not shape_of(rows)[-1]:
         raise ShapeError(f"{name}: there are no elements over axis {axis} of shape {shape_of(a)}")
@@ -246,7 +246,7 @@ def nanmedian(
     keepdims: bool = False,
 ) -> Tensor:
     """The middle one over ``axis`` of what is not NaN, or the mean of the middle two."""
-    a = as_real(a)
+    a = as_inexact(a)
     if not lined("nanmedian", a, axis)[0].shape[-1]:
         y = reductions.mean(a, axis=axis, keepdims=keepdims)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import complex, imag, is_complex, real
 from tensorgrad.ops.elementwise import (
     abs,
     bitwise_invert,
@@ -34,7 +35,7 @@ from tensorgrad.ops.elementwise import (
     where,
 )
 from tensorgrad.ops.inspection import finfo
-from tensorgrad.ops.numpy_forms import as_array, as_real, placed, plain, reals, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, placed, plain, together
 from tensorgrad.ops.reductions import all as all_of
 from tensorgrad.ops.shaping import broadcast_arrays, shape_of
 from tensorgrad.ops.table import elementwise
@@ -74,12 +75,12 @@ cbrt = elementwise(
 
 def deg2rad(x: Any, /) -> Tensor:
     """Degrees as radians."""
-    return multiply(as_real(x), math.pi / 180.0)
+    return multiply(as_inexact(x), math.pi / 180.0)
 
 
 def rad2deg(x: Any, /) -> Tensor:
     """Radians as degrees."""
-    return multiply(as_real(x), 180.0 / math.pi)
+    return multiply(as_inexact(x), 180.0 / math.pi)
 
 
 radians, degrees = deg2rad, rad2deg
@@ -87,19 +88,19 @@ radians, degrees = deg2rad, rad2deg
 
 def fabs(x: Any, /) -> Tensor:
     """The absolute value, as a floating number."""
-    return abs(as_real(x))
+    return abs(as_inexact(x))
 
 
 def logaddexp2(x1: Any, x2: Any, /) -> Tensor:
     """``log2(2**x1 + 2**x2)`` without overflow; the gradient at (-inf, -inf) is 0."""
     half = math.log(2.0)
-    x1, x2 = reals(x1, x2)
+    x1, x2 = inexact(x1, x2)
     return logaddexp(x1 * half, x2 * half) / half
 
 
 def float_power(x1: Any, x2: Any, /) -> Tensor:
     """``x1 ** x2`` of floating numbers, which integers become first."""
-    x1, x2 = reals(x1, x2)
+    x1, x2 = inexact(x1, x2)
     return pow(x1, x2)
 
 
@@ -117,7 +118,7 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
 
 def heaviside(x1: Any, x2: Any, /) -> Tensor:
     """0 below 0 and 1 above it, and ``x2`` at 0, which gets its gradient there; NaN of NaN."""
-    x1, x2 = reals(x1, x2)
+    x1, x2 = inexact(x1, x2)
     return where(isnan(x1), x1, where(less(x1, 0.0), 0.0, where(greater(x1, 0.0), 1.0, x2)))
 
 
@@ -144,7 +145,7 @@ def fmin(x1: Any, x2: Any, /) -> Tensor:
 
 def ldexp(x1: Any, x2: Any, /) -> Tensor:
     """``x1 * 2**x2``, also where the power alone is out of range; no gradient goes to ``x2``."""
-    x1, x2 = as_real(x1), as_array(x2)
+    x1, x2 = as_inexact(x1), as_array(x2)
     wide = cast(x2, x1.dtype)
     half = trunc(wide * 0.5)
     return x1 * exp2(half) * exp2(wide - half)
@@ -152,14 +153,14 @@ def ldexp(x1: Any, x2: Any, /) -> Tensor:
 
 def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
     """A number in (-1, -0.5] or [0.5, 1), or 0, and the power of 2 that ``x`` is made of it by."""
-    x = as_real(x)
+    x = as_inexact(x)
     power = plain("frexp", [x], part=1)
     return where(isfinite(x), ldexp(x, -power), x), power
 
 
 def modf(x: Any, /) -> tuple[Tensor, Tensor]:
     """What is behind the point, and the number without it, both with the sign of ``x``."""
-    x = as_real(x)
+    x = as_inexact(x)
     whole = trunc(x)
     return where(isinf(x), 0.0, x - where(isinf(x), 0.0, whole)), whole
 
@@ -171,7 +172,7 @@ def fix(x: Any, out: Any = None) -> Tensor:
 
 def spacing(x: Any, /) -> Tensor:
     """How far the next number of the same dtype is, away from 0."""
-    return plain("spacing", [as_real(x)])
+    return plain("spacing", [as_inexact(x)])
 
 
 def nan_to_num(
@@ -182,15 +183,23 @@ def nan_to_num(
     posinf, neginf: what to take in place of them. With ``copy=False`` ``x`` is overwritten.
     """
     x = as_array(x)
-    if x.dtype not in dtypes.FLOATS:
+    if is_complex(x):
+        parts = [nan_to_num(of(x), True, nan, posinf, neginf) for of in (real, imag)]
+        y = complex(*parts)
+    elif x.dtype in dtypes.FLOATS:
+        y = _without_nan(x, nan, posinf, neginf)
+    else:
         return x
-    top = finfo(x.dtype).max
-    y = where(isnan(x), nan, x)
-    y = where(equal(x, math.inf), top if posinf is None else posinf, y)
-    y = where(equal(x, -math.inf), -top if neginf is None else neginf, y)
     if not copy:
         x[...] = y
     return y if copy else x
+
+
+def _without_nan(x: Any, nan: Any, posinf: Any, neginf: Any) -> Any:
+    top = finfo(x.dtype).max
+    y = where(isnan(x), nan, x)
+    y = where(equal(x, math.inf), top if posinf is None else posinf, y)
+    return where(equal(x, -math.inf), -top if neginf is None else neginf, y)
 
 
 # --- integers and comparisons ---------------------------------------------------------------------
@@ -225,7 +234,7 @@ def isclose(
     a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """Whether ``abs(a - b) <= atol + rtol * abs(b)``; infinities are close to themselves."""
-    a, b = reals(a, b)
+    a, b = inexact(a, b)
     y = logical_and(less_equal(abs(a - b), atol + rtol * abs(b)), isfinite(b))
     y = logical_or(y, equal(a, b))
     return logical_or(y, logical_and(isnan(a), isnan(b))) if equal_nan else y

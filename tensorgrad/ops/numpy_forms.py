@@ -22,7 +22,7 @@ from tensorgrad.tape import Primitive, apply, cast
 def as_array(x: Any, like: Any = None) -> Any:
     """``x`` if it is a tensor or an array; sequences and numbers as a tensor.
 
-    like: a tensor or an array whose floating dtype these take.
+    like: a tensor or an array whose dtype these take, if it is one of real or complex numbers.
     """
     if hasattr(x, "dtype") and hasattr(x, "reshape") and not isinstance(x, np.generic):
         return x
@@ -30,7 +30,9 @@ def as_array(x: Any, like: Any = None) -> Any:
 
     y = asarray(x)
     wanted = getattr(like, "dtype", None)
-    if y.dtype in dtypes.FLOATS and wanted in dtypes.FLOATS and y.dtype != wanted:
+    if y.dtype in dtypes.INEXACT and wanted in dtypes.INEXACT and y.dtype != wanted:
+        if y.dtype in dtypes.COMPLEX:
+            wanted = dtypes.complex_of(wanted)
         return y if _holds_arrays(x) else asarray(x, dtype=wanted)
     return y
 
@@ -41,26 +43,26 @@ def _holds_arrays(x: Any) -> bool:
     return hasattr(x, "dtype") and not isinstance(x, np.generic)
 
 
-def as_real(x: Any, like: Any = None) -> Any:
-    """``as_array(x)`` as floating numbers: integers become the default real dtype, or like's."""
+def as_inexact(x: Any, like: Any = None) -> Any:
+    """``as_array(x)`` as real or complex numbers: integers become the default dtype, or like's."""
     x = as_array(x, like)
-    if x.dtype in dtypes.FLOATS:
+    if x.dtype in dtypes.INEXACT:
         return x
     wanted = getattr(like, "dtype", None)
-    return cast(x, wanted if wanted in dtypes.FLOATS else dtypes.get_default_dtype())
+    return cast(x, wanted if wanted in dtypes.INEXACT else dtypes.get_default_dtype())
 
 
 def together(*xs: Any) -> list[Any]:
     """Each as ``as_array`` gives it; numbers and sequences in the dtype of the widest array."""
     kinds = [x.dtype for x in xs if _holds_arrays(x) and hasattr(x, "dtype")]
-    kinds = [kind for kind in kinds if kind in dtypes.FLOATS]
+    kinds = [kind for kind in kinds if kind in dtypes.INEXACT]
     like = np.empty(0, dtypes.promote(kinds)) if kinds else None
     return [as_array(x, like) for x in xs]
 
 
-def reals(*xs: Any) -> list[Any]:
-    """``together``, as floating numbers."""
-    return [as_real(x) for x in together(*xs)]
+def inexact(*xs: Any) -> list[Any]:
+    """``together``, as real or complex numbers."""
+    return [as_inexact(x) for x in together(*xs)]
 
 
 def placed(name: str, y: Any, out: Any) -> Any:
@@ -90,8 +92,8 @@ def placed(name: str, y: Any, out: Any) -> Any:
 
 def _casts(kind: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     if kind in dtypes.FLOATS:
-        return wanted in dtypes.FLOATS or wanted.kind == "c"
-    return wanted in dtypes.FLOATS or np.can_cast(kind, wanted, "same_kind")
+        return wanted in dtypes.INEXACT
+    return wanted in dtypes.INEXACT or np.can_cast(kind, wanted, "same_kind")
 
 
 def lined(name: str, x: Any, axis: Axis) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:

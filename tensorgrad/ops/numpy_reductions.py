@@ -11,9 +11,10 @@ import numpy as np
 from tensorgrad import dtypes
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops import reductions, scans
+from tensorgrad.ops.complex_parts import imag, is_complex, real
 from tensorgrad.ops.elementwise import equal, maximum, minimum, sqrt, square
 from tensorgrad.ops.elementwise import where as chosen
-from tensorgrad.ops.numpy_forms import as_array, as_real, placed
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, placed
 from tensorgrad.ops.shaping import Axis, broadcast_to, normalize_axes, shape_of
 from tensorgrad.tape import cast
 
@@ -121,7 +122,8 @@ def mean_of(a: Any, keep: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _count(keep: Any, axes: tuple[int, ...], keepdims: bool, dtype: Any) -> Any:
-    return cast(reductions.count_nonzero(keep, axis=axes, keepdims=keepdims), dtype)
+    counts = reductions.count_nonzero(keep, axis=axes, keepdims=keepdims)
+    return cast(counts, dtypes.real_of(dtype))
 
 
 def variance_of(
@@ -133,7 +135,9 @@ def variance_of(
     """
     if mean is None:
         mean = mean_of(a, keep, axes, True)
-    total = reductions.sum(square(chosen(keep, a - mean, 0.0)), axis=axes, keepdims=keepdims)
+    d = chosen(keep, a - mean, 0.0)
+    squares = square(real(d)) + square(imag(d)) if is_complex(d) else square(d)
+    total = reductions.sum(squares, axis=axes, keepdims=keepdims)
     return divided(total, _count(keep, axes, keepdims, a.dtype) - float(less))
 
 
@@ -146,9 +150,9 @@ def root(y: Any) -> Any:
 def real_of(a: Any, dtype: Any) -> Any:
     """``a`` in ``dtype``, or as floating numbers. Raises DtypeError for a dtype of integers."""
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
-    if wanted is not None and wanted not in dtypes.FLOATS:
+    if wanted is not None and wanted not in dtypes.INEXACT:
         raise DtypeError(f"a mean has a floating dtype; got dtype={wanted}")
-    return as_real(a) if wanted is None else cast(as_array(a), wanted)
+    return as_inexact(a) if wanted is None else cast(as_array(a), wanted)
 
 
 def kept(a: Any, where: Any) -> Any:

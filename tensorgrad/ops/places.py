@@ -104,7 +104,8 @@ def mask_indices(n: int, mask_func: Callable[..., Any], k: Any = 0) -> tuple[Ten
 
 def indices(dimensions: Sequence[int], dtype: Any = np.int64, sparse: bool = False) -> Any:
     """The coordinates of the elements of an array: (d, \\*dimensions), or d arrays to broadcast."""
-    found: Any = np.indices(tuple(dimensions), dtypes.as_dtype(dtype), sparse)
+    made: Callable[..., Any] = np.indices
+    found = made(tuple(dimensions), dtypes.as_dtype(dtype), sparse)
     return tuple(asarray(a) for a in found) if sparse else asarray(found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tensorgrad.ops.differences import convolve
 from tensorgrad.ops.elementwise import add, pow, subtract
 from tensorgrad.ops.indexing import beside
-from tensorgrad.ops.numpy_forms import as_array, as_real, integer, reals, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, integer, together
 from tensorgrad.ops.scans import cumulative_prod
 from tensorgrad.ops.shaping import broadcast_to, concat, flip, reshape, shape_of, sliced
 
@@ -71,7 +71,7 @@ def polydiv(u: Any, v: Any) -> tuple[Tensor, Tensor]:
 
     Leading coefficients of the remainder that are 0 to within rounding are left out, as NumPy does.
     """
-    u, v = map(_row, reals(u, v))
+    u, v = map(_row, inexact(u, v))
     n, m = shape_of(u)[0], shape_of(v)[0]
     if n < m:
         return sliced(u, ((0, 1, None), ...)) * 0.0, u
@@ -107,10 +107,10 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Tensor:
 
     k: its constants of integration, ``m`` numbers in the order of integrating; 0 if ``None``.
     """
-    p, m = _row(as_real(p)), integer("polyint", "m", m)
+    p, m = _row(as_inexact(p)), integer("polyint", "m", m)
     if m < 0:
         raise ValueError(f"polyint: m must not be negative; got {m}")
-    given = as_real([0.0] * m if k is None else k, p)
+    given = as_inexact([0.0] * m if k is None else k, p)
     constants = broadcast_to(reshape(given, (-1,)), (m,)) if given.size == 1 else reshape(given, -1)
     if shape_of(constants) != (m,):
         raise ValueError(f"polyint: k must hold {m} numbers, or one; got {shape_of(constants)[0]}")
@@ -125,11 +125,11 @@ def poly(seq_of_zeros: Any) -> Tensor:
 
     Raises ValueError for a matrix, whose eigenvalues would be the zeros.
     """
-    zeros = as_real(seq_of_zeros)
+    zeros = as_inexact(seq_of_zeros)
     if len(shape_of(zeros)) > 1:
         raise ValueError(f"poly: a vector of zeros is needed; got shape {shape_of(zeros)}")
     zeros = reshape(zeros, (-1,))
-    one = as_real(1.0) if not hasattr(zeros, "node") else beside(zeros, np.ones(1, zeros.dtype))
+    one = as_inexact(1.0) if not hasattr(zeros, "node") else beside(zeros, np.ones(1, zeros.dtype))
     found = reshape(one, (1,))
     for k in range(shape_of(zeros)[0]):
         padded = concat([found, found[:1] * 0.0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
+from tensorgrad.ops.complex_parts import conj, is_complex, real
 from tensorgrad.ops.elementwise import (
     clip,
     floor,
@@ -22,7 +23,7 @@ from tensorgrad.ops.elementwise import (
 )
 from tensorgrad.ops.indexing import gathered, take
 from tensorgrad.ops.linear_algebra import matmul
-from tensorgrad.ops.numpy_forms import as_array, as_real, lined, placed, reals, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, lined, placed, together
 from tensorgrad.ops.padding import diag
 from tensorgrad.ops.reductions import any as any_of
 from tensorgrad.ops.reductions import max as largest
@@ -167,7 +168,7 @@ def checked_quantiles(name: str, q: Any, most: float) -> Any:
 def _quantile(
     name: str, a: Any, q: Any, most: float, axis: Axis, method: str, keepdims: bool, weights: Any
 ) -> Any:
-    a = as_real(a)
+    a = as_inexact(a)
     q = checked_quantiles(name, q, most)
     rows, _, kept = lined(name, a, axis)
     if not shape_of(rows)[-1]:
@@ -243,7 +244,7 @@ def median(
 
     NaN of NaN, and of nothing.
     """
-    a = as_real(a)
+    a = as_inexact(a)
     rows, _, kept = lined("median", a, axis)
     n = shape_of(rows)[-1]
     if not n:
@@ -319,7 +320,7 @@ def cov(
     bias: divide by n and not by n - 1; ddof: by n - ddof. fweights: how often each observation
     counts; aweights: the weight of each.
     """
-    m, y = reals(m, y) if y is not None else (as_real(m), None)
+    m, y = inexact(m, y) if y is not None else (as_inexact(m), None)
     m = _variables("cov", m, rowvar or len(shape_of(m)) < 2)
     if y is not None:
         m = concat([m, _variables("cov", y, rowvar or len(shape_of(y)) < 2)], axis=0)
@@ -330,11 +331,11 @@ def cov(
     n = shape_of(m)[1]
     weights = None if fweights is None else as_array(fweights)
     if aweights is not None:
-        weights = as_real(aweights, m) if weights is None else weights * as_real(aweights, m)
+        weights = as_inexact(aweights, m) if weights is None else weights * as_inexact(aweights, m)
     if weights is None:
         d = m - mean_of(m, axis=1, keepdims=True)
         factor = n - ddof
-        found = matmul(d, d.T) * (1.0 / factor if factor > 0 else np.nan)
+        found = matmul(d, conj(d.T)) * (1.0 / factor if factor > 0 else np.nan)
     else:
         if shape_of(weights) != (n,):
             raise ShapeError(
@@ -345,10 +346,10 @@ def cov(
         whole = total(weights)
         d = m - total(m * weights, axis=1, keepdims=True) / whole
         if ddof and aweights is not None:
-            whole = whole - ddof * total(weights * as_real(aweights, m)) / whole
+            whole = whole - ddof * total(weights * as_inexact(aweights, m)) / whole
         else:
             whole = whole - ddof
-        found = matmul(d * weights, d.T) / whole
+        found = matmul(d * weights, conj(d.T)) / whole
     return squeeze(found)
 
 
@@ -357,6 +358,6 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     c = cov(x, y, rowvar, dtype=dtype)
     if not len(shape_of(c)):
         return c / c
-    deviation = sqrt(diag(c))
+    deviation = sqrt(real(diag(c)))
     c = c / reshape(deviation, (-1, 1)) / reshape(deviation, (1, -1))
-    return clip(c, -1.0, 1.0)
+    return c if is_complex(c) else clip(c, -1.0, 1.0)

@@ -33,6 +33,7 @@ def arguments() -> dict[str, Array]:
         "z": distinct(2, 3).T,
         "p": np.abs(distinct(5)) + 0.3,
         "s": np.array(1.3),
+        "y": distinct(5) + 1j * distinct(5),
         "e": np.zeros((0, 3)),
         "i": np.array([3, 0, 2, 0, 4]),
         "k": np.array([[2, 1, 0], [0, 2, 2]]),
@@ -85,6 +86,10 @@ STATISTICS = [
 ]
 
 NAN_REDUCTIONS = [
+    "np.var(y, where=t)",
+    "np.mean(y, where=t)",
+    "np.add.reduce(y)",
+    "np.multiply.outer(y, v)",
     "np.nansum(n)",
     "np.nansum(n, axis=1, keepdims=True)",
     "np.nansum(n, 0, initial=2.0, where=u)",
@@ -211,6 +216,10 @@ UFUNCS = [
 ]
 
 REDUCTIONS = [
+    "np.var(y, where=t)",
+    "np.mean(y, where=t)",
+    "np.add.reduce(y)",
+    "np.multiply.outer(y, v)",
     "np.sum(x, where=x > 0, initial=1.5)",
     "np.sum(x, 0, None, None, True)",
     "np.prod(x, axis=1, initial=0.5, where=u)",
@@ -349,6 +358,32 @@ PLACES = [
     "x[np.ix_(np.array([0, 2]) + 0 * i[:2], [True, False, True, True])]",
 ]
 
+#: Of complex numbers; these have gradients, too.
+COMPLEX = [
+    "np.cov(y)",
+    "np.cov(y, v, aweights=p)",
+    "np.corrcoef(y, v)",
+    "np.convolve(y, v[:3])",
+    *[f"np.correlate({a}, {b}, {m!r})" for m in ("same", "full", "valid")
+      for a, b in (("y", "p[:4]"), ("v", "y[:3]"), ("y[:2]", "v"), ("p[:3]", "y"))],
+    "np.nanvar(y, ddof=1)",
+    "np.nanmean(y)",
+    "np.nansum(y)",
+    "np.average(y, weights=p)",
+    "np.trapezoid(y, v)",
+    "np.gradient(y, 0.2)",
+    "np.interp(v, np.sort(w), y)",
+    "np.polyval(y, v)",
+    "np.polymul(y, v)",
+    "np.vander(y, 3)",
+    "np.nan_to_num(y / [1, 0, 1, 1, 1])",
+    "np.hstack([y, v])",
+    "np.where(t, y, v)",
+    "np.select([t], [y], 0.5)",
+    "np.diff(y)",
+    "np.cross(y[:3], v[:3])",
+]  # fmt: skip
+
 DIFFERENTIABLE = [
     *STATISTICS,
     *NAN_REDUCTIONS,
@@ -371,6 +406,8 @@ _PLAIN = [
     "np.nanmax(k, axis=1)",
     "np.isclose(x, x + 1e-9)",
     "np.isclose(n, n, equal_nan=True)",
+    "np.isclose(y, y + 1e-9)",
+    "np.array_equal(y, y)",
     "np.isclose(n, x, rtol=3.0, atol=0.1)",
     "np.allclose(x, x + 1e-9)",
     "np.allclose(n, n)",

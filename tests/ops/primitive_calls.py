@@ -163,6 +163,7 @@ def _others() -> None:
     tg.random.permutation(9)
     for places in (range(8), [3] * 8):  # apart, and all at one
         sum_of_recorded([RecordedPart(Tensor(0.5), (k, ...), (5000,)) for k in places])
+    _differentiated([tg.convolve(x[0], x[1, :2])], [x])
     plain("argpartition", [x], kth=1)
     x.detach().to("cpu")
     tg.ops.transfer.to_device(x, "cpu")

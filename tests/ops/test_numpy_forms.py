@@ -29,7 +29,12 @@ def names_in(call: str) -> list[str]:
 
 
 def leaves_of(call: str) -> list[str]:
-    return [name for name in dict.fromkeys(names_in(call)) if ARGUMENTS[name].dtype.kind == "f"]
+    return [name for name in dict.fromkeys(names_in(call)) if ARGUMENTS[name].dtype.kind in "fc"]
+
+
+def parts_of(a: Array) -> Array:
+    """Complex numbers as their two parts."""
+    return np.stack([a.real, a.imag]) if a.dtype.kind == "c" else a
 
 
 def value(call: str, module: Any, given: dict[str, Any]) -> Any:
@@ -59,7 +64,7 @@ def same(found: Any, right: Any) -> None:
     right = np.asarray(right)
     assert isinstance(found, Tensor)
     assert found.shape == right.shape
-    assert found.dtype.kind == right.dtype.kind
+    assert found.dtype.kind == right.dtype.kind, found.dtype
     np.testing.assert_allclose(host(found), right, rtol=1e-9, atol=1e-12)
 
 
@@ -89,7 +94,11 @@ def test_value(call: str) -> None:
 
 
 def floats(result: Any) -> list[Tensor]:
-    return [y for y in outputs(result) if isinstance(y, Tensor) and y.dtype.kind == "f"]
+    found = []
+    for y in outputs(result):
+        if isinstance(y, Tensor) and y.dtype.kind in "fc":
+            found += [tg.real(y), tg.imag(y)] if y.dtype.kind == "c" else [y]
+    return found
 
 
 def loss_of(call: str, given: dict[str, Tensor]) -> Tensor:
@@ -106,26 +115,25 @@ def loss_of(call: str, given: dict[str, Tensor]) -> Tensor:
 def test_gradients(call: str, rng: np.random.Generator) -> None:
     """First and second ones, against differences."""
     names = leaves_of(call)
-    numbers = [np.isfinite(ARGUMENTS[name]) for name in names]
-    at = [ARGUMENTS[name] for name in names]
+    at = [parts_of(ARGUMENTS[name]) for name in names]
+    numbers = [np.isfinite(a) for a in at]
     v = [rng.uniform(0.5, 1.5, a.shape) * keep for a, keep in zip(at, numbers, strict=True)]
 
-    def given(arrays: Sequence[Array]) -> dict[str, Any]:
-        found: dict[str, Any] = tensors(call, True)
-        for name, a in zip(names, arrays, strict=True):
-            found[name] = Tensor(a, requires_grad=True)
-        return found
+    def loss(leaves: Sequence[Tensor]) -> Tensor:
+        given = tensors(call)
+        for name, x in zip(names, leaves, strict=True):
+            given[name] = tg.complex(x[0], x[1]) if ARGUMENTS[name].dtype.kind == "c" else x
+        return loss_of(call, given)
 
     def gradients(arrays: Sequence[Array], again: bool) -> list[Tensor]:
-        leaves = given(arrays)
-        loss = loss_of(call, leaves)
-        assert loss.requires_grad
-        return list(
-            tg.autograd.grad(loss, [leaves[name] for name in names], create_graph=again)
-        ) + ([leaves[name] for name in names] if again else [])
+        leaves = [Tensor(a, requires_grad=True) for a in arrays]
+        found = loss(leaves)
+        assert found.requires_grad
+        firsts = tg.autograd.grad(found, leaves, create_graph=again)
+        return [*firsts, *leaves] if again else [*firsts]
 
     def first(arrays: Sequence[Array]) -> float:
-        return loss_of(call, given(arrays)).item()
+        return loss([Tensor(a) for a in arrays]).item()
 
     def second(arrays: Sequence[Array]) -> float:
         found = gradients(arrays, False)
