@@ -52,6 +52,7 @@ def manual_seed(seed: int) -> None:
 if TYPE_CHECKING:
     from tensorgrad import amp as amp
     from tensorgrad import data as data
+    from tensorgrad import fft as fft
     from tensorgrad import linalg as linalg
     from tensorgrad import nn as nn
     from tensorgrad import optim as optim
@@ -69,7 +70,8 @@ if TYPE_CHECKING:
 else:  # mypy reads no sum of lists; it goes by the imports, which say the same
     #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
     _MODULES = (
-        "amp", "data", "linalg", "nn", "optim", "profiler", "program", "special", "training", "viz",
+        "amp", "data", "fft", "linalg", "nn", "optim", "profiler", "program", "special", "training",
+        "viz",
     )  # fmt: skip
     _OF = {
         "autocast": "amp",

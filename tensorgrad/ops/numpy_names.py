@@ -262,6 +262,10 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     Raises TypeError if there is no counterpart, or none for an argument.
     """
     name = f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1)
+    if function.__module__ == "numpy.fft":
+        from tensorgrad.ops import fourier  # loaded where it is used
+
+        return getattr(fourier, function.__name__)(*args, **kwargs)
     row = functions().get(function)
     if row is None:
         raise TypeError(no_counterpart(name))

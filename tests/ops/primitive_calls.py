@@ -16,7 +16,7 @@ from ops.matrix_calls import CALLS
 from sampler import draw, outputs
 
 import tensorgrad as tg
-from tensorgrad import Tensor, linalg, nn, optim
+from tensorgrad import Tensor, fft, linalg, nn, optim
 from tensorgrad.autograd import grad
 from tensorgrad.nn import functional as F  # noqa: N812
 from tensorgrad.observers import MODE, Observer, current_mode
@@ -143,6 +143,8 @@ def _others() -> None:
         _differentiated([y], [x])
     _differentiated([tg.dropout(x, 0.5)], [x])
     tg.complex(x.detach(), x.detach())
+    for name in ("fft", "rfft", "irfft"):
+        _differentiated([tg.abs(getattr(fft, name)(x))], [x])
     for activation in ("none", "tanh"):
         _differentiated([tg.gelu(x, approximate=activation)], [x])
     for activation in ("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh"):

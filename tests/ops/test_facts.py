@@ -88,8 +88,9 @@ def only_moves(call: PrimitiveCall, rng: np.random.Generator) -> bool:
         one, other = call.of(*relabelled(call, first)), call.of(*relabelled(call, second))
     except np.linalg.LinAlgError:
         return False
-    if one.shape != other.shape or one.dtype.kind == "c":  # made of two numbers
+    if one.shape != other.shape or (one.dtype.kind == "c" and one.imag.any()):  # of two numbers
         return False
+    one, other = one.real, other.real
     become = {float(a): float(b) for a, b in zip(first, second, strict=True)}
     wanted = [become.get(x, x) for x in one.reshape(-1).astype(np.float64).tolist()]
     return np.array_equal(wanted, other.reshape(-1).astype(np.float64), equal_nan=True)
