@@ -183,8 +183,7 @@ _POWER = Primitive(
     "pow",
     lambda xp, x1, x2: xp.power(x1, x2),
     {
-        # x1 ** (x2 - 1) is infinite at x1 == 0 == x2, where the derivative is 0
-        "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
+        "x1": lambda g, x1, x2: weighted(_of_base(g, x1, x2), x2),
         "x2": lambda g, x1, x2, y: g * y * _log_or_nan(x1, x2),
     },
     promotion="same",
@@ -194,7 +193,7 @@ _POWER = Primitive(
         "pow",
         lambda xp, x1, x2: xp.power(x1, x2),
         {
-            "x1": lambda g, x1, x2: g * x2 * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0),
+            "x1": lambda g, x1, x2: _of_base(g, x1, x2) * x2,
             # of 0 ** x2 it is 0, as long as this is 0
             "x2": lambda g, x1, x2, y: g * where(equal(y, 0), 0.0, y * log(_not_zero(x1))),
         },
@@ -203,6 +202,15 @@ _POWER = Primitive(
         complex=True,
     ),
 )
+
+
+def _of_base(g: Any, x1: Any, x2: Any) -> Any:
+    """The gradient of ``x1 ** x2`` with respect to ``x1``, but for the factor ``x2``.
+
+    ``x ** 0`` is 1 for 0 and NaN too, so this is finite there, though ``x1 ** -1`` is not.
+    """
+    flat = logical_and(equal(x2, 0), logical_or(equal(x1, 0), not_equal(x1, x1)))
+    return g * pow(where(flat, 1.0, x1), x2 - 1.0)
 
 
 def _not_zero(x: Any) -> Any:
@@ -399,7 +407,7 @@ def _of_sum(g: Any, x1: Any, x2: Any) -> Any:
     """``g`` times the part of ``exp(x1)`` in the sum with ``exp(x2)``; of equal ones a half."""
     with np.errstate(invalid="ignore"):  # the difference of equal infinities is NaN
         apart = x1 - x2
-    part = sigmoid(where(equal(x1, x2), 0.0, apart))
+    part = sigmoid(where(logical_and(equal(x1, x2), isinf(x1)), 0.0, apart))
     return g * where(equal(x1, -math.inf), 0.0, part)
 
 

@@ -55,11 +55,16 @@ def _times_log(product: Any, g: Any, x1: Any, x2: Any, edge: float) -> Any:
     return where(logical_and(equal(x1, 0), less_equal(x2, edge)), 0.0, product(g, x2))
 
 
+def _divisor(x1: Any, x: Any) -> Any:
+    """``x``, the argument of a logarithm; 1 where both are 0."""
+    return where(logical_and(equal(x1, 0), equal(x, 0)), 1.0, x)
+
+
 xlogy = elementwise2(
     "xlogy",
     in_float64(_xlogy),
     lambda g, x1, x2: _times_log(xlogy, g, x1, x2, 0.0),
-    lambda g, x1, x2: weighted(g / where(equal(x1, 0), 1.0, x2), x1),
+    lambda g, x1, x2: weighted(g / _divisor(x1, x2), x1),
     "``x1 * log(x2)``, and 0 where ``x1`` is 0, whatever ``x2`` is but NaN.",
     promotion="float",
     second={"low": 0.3},
@@ -71,7 +76,7 @@ xlog1py = elementwise2(
     "xlog1py",
     in_float64(_xlog1py),
     lambda g, x1, x2: _times_log(xlog1py, g, x1, x2, -1.0),
-    lambda g, x1, x2: weighted(g / (where(equal(x1, 0), 1.0, x2) + 1.0), x1),
+    lambda g, x1, x2: weighted(g / _divisor(x1, x2 + 1.0), x1),
     "``x1 * log(1 + x2)``, and 0 where ``x1`` is 0, whatever ``x2`` is but NaN.",
     promotion="float",
     second={"low": -0.7},

@@ -66,6 +66,10 @@ NO_NUMBERS = {
 }  # fmt: skip
 #: Rows that consist of others and an addition.
 COMPOSED = {"bias_activation", "linear_activation"}
+#: Rows that are NumPy's own functions; test_table.py and test_complex.py compare them with it.
+NUMPYS = {"angle", "cbrt", "conj", "imag", "real"}
+#: Rows that consist of rows compared here, taken at places or in turn.
+TURNS = {"cummax", "cummin", "index_add", "logcumsumexp", "scatter", "scatter_reduce"}
 #: Rows that reduce to one number; tests/nn/test_losses.py looks at their extremes.
 LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"}
 
@@ -73,7 +77,7 @@ LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"}
 def test_every_row_is_compared() -> None:
     stored = {call[0] for calls in (UNARY, ALONG) for call in calls.values()} | set(BINARY)
     stored |= {"clip", "pow"}
-    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED, LOSSES]
+    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED, NUMPYS, TURNS, LOSSES]
     assert sum(map(len, groups)) == len(set().union(*groups)), "a row is in two groups"
     layers = {
         name
