@@ -129,7 +129,8 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("rehearsed")
     some = chosen(
         "card", "software", "clocks", "launch", "dense", "test_gpu.py", "kernels", "lectures",
-        "bias + gelu forward", "512-10 momentum", "TF32", "784-128",
+        "bias + gelu forward", "512-10 momentum", "TF32", "784-128", "3 x 3 bfloat16",
+        "causal attention float16",
     )  # fmt: skip
     code, text, found = campaign(out, "--tests", TESTS, "--rounds", "1", *some)
     assert code == 0, text

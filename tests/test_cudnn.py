@@ -251,5 +251,14 @@ def test_without_it_nothing_else_changes(why: str) -> None:
     assert "pip install nvidia-cudnn-frontend" in state
 
 
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORGRAD_CUDNN", "0")
+    with cupy_standin.installed(cudnn=True):
+        nn.functional.conv2d(drawn(2, 3, 5, 5), drawn(2, 3, 3, 3))
+        state = cudnn.state(cupy_standin.MODULE)
+    assert not library.planned
+    assert state == "not used: switched off by TENSORGRAD_CUDNN=0"
+
+
 def test_its_versions_are_told() -> None:
     assert cudnn.state(cupy_standin.MODULE) == "9.28.1, frontend 1.32.0"

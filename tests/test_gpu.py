@@ -6,6 +6,7 @@ suite runs on the GPU as one more device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -18,7 +19,8 @@ import tensorgrad as tg
 from bench.gpu import checks, rehearsal
 from bench.gpu.common import Skipped
 from tensorgrad import nn, optim
-from tensorgrad.backend import cuda_backend, cuda_is_available
+from tensorgrad.backend import cuda_backend, cuda_is_available, cudnn
+from tensorgrad.backend.cudnn_attention import attention
 from tensorgrad.data import DataLoader, TensorDataset
 
 GPU = [pytest.param("gpu", marks=pytest.mark.gpu)] if cuda_is_available() else []
@@ -203,3 +205,77 @@ def test_epilogues_of_products(name: str, dtype: Any) -> None:
         found = other.detach().cpu().numpy().astype(np.float64)
         scale = max(1.0, float(np.abs(wanted).max()))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * scale)
+
+
+# --- cuDNN ----------------------------------------------------------------------------------------
+
+
+def _by_cudnn(function: Any, arrays: Any, dtype: Any) -> None:
+    """Value and gradients beside float64 on the CPU; equal calls give equal bits, and nothing is
+    refused."""
+    if cudnn.state(cuda_backend().xp).startswith("not used"):
+        pytest.skip(cudnn.state(cuda_backend().xp))
+    cudnn.forget()
+    ends = []
+    for device, kind in (("cpu", tg.float64), ("cuda", dtype), ("cuda", dtype)):
+        inputs = [tg.Tensor(a, dtype=dtype).astype(kind).to(device).detach() for a in arrays]
+        for x in inputs:
+            x.requires_grad = True
+        y = function(*inputs)
+        y.backward(tg.ones(y.shape, dtype=kind, device=device))
+        ends.append([x.detach().cpu().numpy() for x in (y, *[x.grad for x in inputs])])
+    assert not cudnn.refused()
+    tolerance = {tg.float32: 1e-5, tg.float16: 4e-3, tg.bfloat16: 3e-2}[dtype]
+    for wanted, found, again in zip(*ends, strict=True):
+        np.testing.assert_array_equal(found, again)
+        scale = max(1.0, float(np.abs(wanted).max()))
+        wide = found.astype(np.float64)
+        np.testing.assert_allclose(wide, wanted, rtol=0, atol=tolerance * scale)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [tg.float32, tg.float16, tg.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((4, 16, 17, 19), (24, 16, 3, 3), {"padding": 1}),
+        ((4, 16, 17, 19), (24, 8, 3, 2), {"stride": (2, 1), "dilation": (1, 2), "groups": 2}),
+        ((4, 16, 17, 19), (24, 16, 1, 1), {}),
+        ((4, 16, 17, 19), (24, 16, 2, 2), {"padding": "same"}),
+    ],
+)
+def test_convolutions_by_cudnn(x: Any, w: Any, options: dict[str, Any], dtype: Any) -> None:
+    draw = np.random.default_rng(0)
+    arrays = [draw.normal(size=shape) / 4 for shape in (x, w, w[:1])]
+    _by_cudnn(lambda *given: nn.functional.conv2d(*given, **options), arrays, dtype)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [tg.float16, tg.bfloat16], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("heads", "few"), [(4, 4), (4, 2)])
+def test_attention_by_cudnn(heads: int, few: int, causal: bool, dtype: Any) -> None:
+    draw = np.random.default_rng(0)
+    shapes = (2, heads, 65, 64), (2, few, 129, 64), (2, few, 129, 64)
+
+    def function(q: Any, k: Any, v: Any) -> Any:
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, enable_gqa=heads != few
+        )
+
+    _by_cudnn(function, [draw.normal(size=shape) for shape in shapes], dtype)
+
+
+@on_gpu
+def test_the_sums_of_cudnn_and_of_ours_are_the_same() -> None:
+    """Either may go backward from what the other has kept."""
+    draw = np.random.default_rng(0)
+    shapes = ((2, 3, n, 64) for n in (33, 65, 65))
+    q, k, v = (tg.Tensor(draw.normal(size=s), dtype=tg.float16, device="cuda") for s in shapes)
+    found = attention(cuda_backend().xp, q.data, k.data, v.data, True, 0.125)
+    if found is None:
+        pytest.skip(cudnn.state(cuda_backend().xp))
+    scores = (q.astype(tg.float32) @ k.astype(tg.float32).mT) * 0.125
+    seen = tg.arange(33, device="cuda")[:, None] >= tg.arange(65, device="cuda")
+    wanted = tg.log(tg.sum(tg.exp(tg.where(seen, scores, -math.inf)), axis=-1, keepdims=True))
+    np.testing.assert_allclose(found[1].get(), wanted.cpu().numpy(), rtol=1e-3, atol=1e-3)

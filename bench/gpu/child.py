@@ -67,7 +67,7 @@ def _run(stage: str, settings: Settings, limit: float, cases: list[str], channel
         if settings.rehearse:
             from bench.gpu import rehearsal
 
-            rehearsal.install(settings.plants)
+            rehearsal.install(settings.plants, cudnn=stage == "cudnn")
         from tensorgrad.backend.cuda import problem
 
         reason = problem()

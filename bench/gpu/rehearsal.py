@@ -69,9 +69,9 @@ def installed(plants: Sequence[str] = (), cudnn: bool = False) -> Iterator[None]
         yield
 
 
-def install(plants: Sequence[str] = ()) -> None:
+def install(plants: Sequence[str] = (), cudnn: bool = False) -> None:
     """The same until the process ends."""
-    _STAYS.enter_context(installed(plants))
+    _STAYS.enter_context(installed(plants, cudnn))
     atexit.register(_STAYS.close)
 
 

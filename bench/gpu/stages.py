@@ -32,6 +32,7 @@ STAGES = {
         Stage("bandwidth", "every kernel against a measured copy in three dtypes", 60),
         Stage("steps", "training steps against PyTorch, eager and by CUDA graphs", 120),
         Stage("products", "products in float32, TF32 and bfloat16 beside CuPy alone", 60),
+        Stage("cudnn", "convolution and attention by cuDNN beside ours", 60),
         Stage("host", "host microseconds per operation in eager steps", 60),
         Stage("sanitizer", "compute-sanitizer over small cases of every kernel", 240),
         Stage("compile", "every kernel by NVRTC for every architecture; needs no GPU", 600),

@@ -18,6 +18,7 @@ reference, cudnnBackendNumericalNote_t.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -318,6 +319,8 @@ _MADE: dict[int, Cudnn | str] = {}
 @cache
 def _library() -> Any:
     """The frontend, or why it is not used."""
+    if os.environ.get("TENSORGRAD_CUDNN", "1") == "0":
+        return "switched off by TENSORGRAD_CUDNN=0"
     try:
         library = importlib.import_module("cudnn")
         version = int(library.backend_version())
