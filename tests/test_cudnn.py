@@ -15,6 +15,7 @@ from standin import cupy_standin
 from standin.cupy_standin import log
 
 import tensorgrad as tg
+from bench import host as host_costs
 from bench.gpu import rehearsal
 from tensorgrad import nn, optim
 from tensorgrad.backend import cudnn
@@ -219,6 +220,29 @@ def test_a_compiled_step_is_one_graph() -> None:
         assert (log.graphs, log.allocations, log.uploads) == (1, 0, 0)
         assert sorted(library.planned) == ["dgrad", "fprop", "fprop", "wgrad", "wgrad"]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def test_what_calls_cost_the_host() -> None:
+    """Upper bounds, as in test_host_costs: with the layer, the tape and the sum of the bias."""
+    layer = nn.Conv2d(3, 4, 3, padding=1, device="cuda")
+    x = drawn(2, 3, 8, 8)
+    g = tg.ones((2, 4, 8, 8), device="cuda")
+    kinds = cupy_standin.ndarray, cupy_standin.MemoryPointer, cupy_standin.Device
+    counter = host_costs.Counter(log, host_costs.attributes_of(*kinds))
+    for _ in range(2):
+        layer(x).backward(g)
+        x.grad = None
+        layer.zero_grad()
+    with counter.phase("forward"):
+        y = layer(x)
+    with counter.phase("backward"):
+        y.backward(g)
+    forward, backward = counter.phases.values()
+    assert (forward.launches, backward.launches) == (1, 3)
+    assert forward.python <= 66
+    assert backward.python <= 116
+    assert counter.total().allocations <= 7
+    assert not counter.total().waits
 
 
 def test_each_device_has_a_handle() -> None:

@@ -124,7 +124,7 @@ def _attention(name: str, dtype: str, settings: Settings) -> tuple[Any, Any, int
 
 def _compared(work: Callable[[], Any], settings: Settings) -> dict[str, float]:
     """The median seconds of both, and how far their results are apart."""
-    device = backend.cuda_backend().current_number()
+    device = backend.cuda_backend().xp.cuda.runtime.getDevice()
     times: dict[str, list[float]] = {"cudnn": [], "ours": []}
     made: dict[str, list[Any]] = {}
     for turn in range(settings.turns(ROUNDS) + 1):

@@ -21,7 +21,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,25 +91,13 @@ def _channels_last(shape: Sizes) -> Sizes:
     return (turned[0], turned[-1], *turned[1:-1])
 
 
-def _layout(x: Array) -> Layout:
+def _layout(shape: Sizes, strides: Sizes) -> Layout:
     """How an array lies; where axes of size 1 leave a choice, as others that have it."""
-    shape = x.shape
-    if x.flags.c_contiguous:
-        return shape, row_major(shape)
-    strides = tuple([s // x.itemsize for s in x.strides])
-    if len(shape) > 2:
-        last = _channels_last(shape)
-        if all(n == 1 or s == t for n, s, t in zip(shape, strides, last)):
-            return shape, last
+    known = [row_major(shape), *([_channels_last(shape)] if len(shape) > 2 else [])]
+    for each in known:
+        if all(n == 1 or s == t for n, s, t in zip(shape, strides, each)):
+            return shape, each
     return shape, strides
-
-
-def _fit(xp: Any, x: Array) -> Array:
-    """``x``, copied where it lies at an address or in strides that cuDNN takes for no array."""
-    fits = not x.data.ptr % ALIGNMENT and all(
-        s > 0 and not s % x.itemsize for s, n in zip(x.strides, x.shape) if n != 1
-    )
-    return x if fits else x.copy(order="C")
 
 
 def _new(xp: Any, shape: Sizes, dtype: Any, last: bool) -> Array:
@@ -160,12 +148,13 @@ class Cudnn:
             return {str(key): why for key, why in self._plans.items() if type(why) is str}
 
     def run(
-        self, xp: Any, key: Any, describe: Callable[[Any, Any, Any], None], arrays: Sequence[Array]
+        self, xp: Any, key: Any, describe: Callable[[Any, Any, Any], None], at: Sequence[int]
     ) -> bool:
         """Execute the graph that ``describe(library, graph, key)`` builds; whether there is one.
 
-        arrays: by number, from 1. Those that the graph writes are written on the current stream.
-        Its workspace is made by ``xp``, whose memory is taken and given back in the stream's order.
+        at: the addresses of the arrays with the numbers from 1. Those that the graph writes are
+        written on the current stream. Its workspace is made by ``xp``, whose memory is taken and
+        given back in the stream's order.
         """
         with self._lock:
             plan = self._plans.get(key)
@@ -179,7 +168,7 @@ class Cudnn:
             if plan.workspace:
                 memory = xp.empty(plan.workspace, np.uint8)
                 workspace = memory.data.ptr
-            pack = {n: a.data.ptr for n, a in enumerate(arrays, 1)}
+            pack = dict(enumerate(at, 1))
             self._library.set_stream(self._handle, xp.cuda.get_current_stream().ptr)
             plan.graph.execute(pack, workspace, handle=self._handle)
             return True
@@ -284,29 +273,73 @@ def convolution(
     has them. ``None`` where cuDNN does not do it, or would not add the bias on the way.
     """
     made = of(a)
-    if made is None or not (a.size and b.size) or 0 in shape:
+    if made is None:
         return None
-    given = [_fit(xp, x) for x in ((a, b) if bias is None else (a, b, bias))]
-    last = kind != "wgrad" and _layout(given[0])[1] == _channels_last(given[0].shape)
-    last = last and not given[0].flags.c_contiguous
-    out = _new(xp, shape, a.dtype, last)
-    for packed in (False, True):
-        if packed:  # cuDNN may know no plan for gaps
-            loose = [not _is_packed(x) for x in given]
-            if not any(loose):
-                return None
-            given = [x.copy(order="C") if copy else x for x, copy in zip(given, loose)]
-        key = Convolution(
-            kind, a.dtype, _layout(given[0]), _layout(given[1]), _layout(out), bias is not None,
-            stride, padding, dilation, tf32,
-        )  # fmt: skip
-        if made.run(xp, key, convolution_graph, (*given[:2], out, *given[2:])):
+    asked = _asked(
+        kind, a.dtype, a.shape, a.strides, b.shape, b.strides, bias is not None, shape, stride,
+        padding, dilation, tf32,
+    )  # fmt: skip
+    if asked is None:
+        return None
+    first, second = a.data.ptr, b.data.ptr
+    third = 0 if bias is None else bias.data.ptr
+    unfit = not asked.fits or (first | second | third) % ALIGNMENT != 0
+    unfit = unfit or (bias is not None and bias.strides[0] != bias.itemsize)
+    if not unfit:
+        out = _new(xp, shape, a.dtype, asked.last)
+        at = (first, second, out.data.ptr, third)
+        if made.run(xp, asked.key, convolution_graph, at if third else at[:3]):
             return out
-    return None
+        if asked.packed:
+            return None
+    # It takes no such array, or knows no plan for gaps.
+    a, b, bias = (None if x is None else _dense(x, unfit) for x in (a, b, bias))
+    return convolution(xp, kind, a, b, bias, shape, stride, padding, dilation, tf32)
 
 
-def _is_packed(x: Array) -> bool:
-    shape, strides = _layout(x)
+def _dense(x: Array, aligned: bool) -> Array:
+    """``x``, copied unless it lies without gaps and, if that matters, aligned."""
+    strides = tuple([s // x.itemsize for s in x.strides])
+    fits = _is_packed(_layout(x.shape, strides)) and not (aligned and x.data.ptr % ALIGNMENT)
+    return x if fits else x.copy(order="C")
+
+
+class _Asked(NamedTuple):
+    """What is asked of arrays of some shapes and strides.
+
+    last: whether the channels of the result are behind. fits: whether the strides are such as cuDNN
+    takes. packed: whether there are no gaps.
+    """
+
+    key: Convolution
+    last: bool
+    fits: bool
+    packed: bool
+
+
+@lru_cache(maxsize=_PLANS)
+def _asked(
+    kind: str, dtype: np.dtype[Any], a: Sizes, a_bytes: Sizes, b: Sizes, b_bytes: Sizes,
+    biased: bool, out: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, tf32: bool,
+) -> _Asked | None:  # fmt: skip
+    """``None`` where something has no elements."""
+    if 0 in (*a, *b, *out):
+        return None
+    laid = [
+        _layout(shape, tuple([s // dtype.itemsize for s in strides]))
+        for shape, strides in ((a, a_bytes), (b, b_bytes))
+    ]
+    last = kind != "wgrad" and laid[0][1] == _channels_last(a) != row_major(a)
+    made = out, _channels_last(out) if last else row_major(out)
+    key = Convolution(kind, dtype, laid[0], laid[1], made, biased, stride, padding, dilation, tf32)
+    fits = all(
+        n == 1 or (s > 0 and not s % dtype.itemsize) for n, s in zip((*a, *b), (*a_bytes, *b_bytes))
+    )
+    return _Asked(key, last, fits, all(map(_is_packed, laid)))
+
+
+def _is_packed(layout: Layout) -> bool:
+    shape, strides = layout
     return strides == row_major(shape) or (len(shape) > 2 and strides == _channels_last(shape))
 
 

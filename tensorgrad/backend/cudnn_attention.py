@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,10 +85,14 @@ class Heads(NamedTuple):
     batch: int
 
 
+@lru_cache(maxsize=1024)
 def heads_of(q: Sizes, k: Sizes, v: Sizes) -> Heads | None:
-    """The heads of arrays of these shapes; ``None`` where they broadcast otherwise."""
+    """The heads of arrays of these shapes; ``None`` where they broadcast otherwise, have no
+    elements, or no multiples of 8 features."""
     lead = q[:-2]
     count = len(lead)
+    if 0 in (*q, *k, *v) or q[-1] % 8 or v[-1] % 8:
+        return None
     few = [(1,) * (count + 2 - len(x)) + x[:-2] for x in (k, v)]
     if few[0] == few[1] == lead:
         return Heads(lead, max(0, count - 1))
@@ -96,12 +101,13 @@ def heads_of(q: Sizes, k: Sizes, v: Sizes) -> Heads | None:
     return None
 
 
-def _folded(x: Array, heads: Heads) -> Layout | None:
-    """How ``x`` lies with one axis for examples and one for heads; ``None`` if cuDNN cannot take it
-    so."""
-    missing = len(heads.lead) + 2 - x.ndim
-    shape = (*[1] * missing, *x.shape)
-    strides = (*[0] * missing, *[s // x.itemsize for s in x.strides])
+@lru_cache(maxsize=4096)
+def _folded(shape: Sizes, strides: Sizes, item: int, heads: Heads) -> Layout | None:
+    """How an array lies with one axis for examples and one for heads; ``None`` if cuDNN cannot take
+    it so. strides: in bytes, ``item`` to an element."""
+    missing = len(heads.lead) + 2 - len(shape)
+    shape = (*[1] * missing, *shape)
+    strides = (*[0] * missing, *[s // item for s in strides])
     rows, columns = shape[-2:]
     found = []
     for part in (slice(None, heads.batch), slice(heads.batch, -2)):
@@ -114,10 +120,7 @@ def _folded(x: Array, heads: Heads) -> Layout | None:
             step, size = step or stride, size * n
         found.append((size, step or rows * columns))
     found.append((rows, strides[-2] if rows > 1 else columns))
-    aligned = not x.data.ptr % ALIGNMENT and all(
-        s > 0 and not s * x.itemsize % ALIGNMENT for _, s in found
-    )
-    if not aligned or (columns > 1 and strides[-1] != 1):
+    if any(s <= 0 or s * item % ALIGNMENT for _, s in found) or strides[-1] != 1:
         return None
     dims, steps = zip(*found, (columns, 1))
     return dims, steps
@@ -125,10 +128,10 @@ def _folded(x: Array, heads: Heads) -> Layout | None:
 
 def _laid(x: Array, heads: Heads) -> tuple[Array, Layout]:
     """``x`` and how it lies; a copy where cuDNN cannot take it so."""
-    layout = _folded(x, heads)
-    if layout is None:
+    layout = _folded(x.shape, x.strides, x.itemsize, heads)
+    if layout is None or x.data.ptr % ALIGNMENT:
         x = x.copy(order="C")
-        layout = _folded(x, heads)
+        layout = _folded(x.shape, x.strides, x.itemsize, heads)
         assert layout is not None
     return x, layout
 
@@ -146,12 +149,11 @@ def _like(xp: Any, x: Array, shape: Sizes) -> Array:
 
 
 def _attends(q: Array, k: Array, v: Array) -> tuple[Cudnn, Heads] | None:
-    """cuDNN and the heads, where arrays of such dtypes and shapes can be given to it."""
-    if q.dtype not in HALVES or not (q.size and k.size and v.size):
+    """cuDNN and the heads, where it can be given arrays of such dtypes and shapes."""
+    if q.dtype not in HALVES or not q.dtype == k.dtype == v.dtype:
         return None
-    if q.shape[-1] % 8 or v.shape[-1] % 8 or not q.dtype == k.dtype == v.dtype:
-        return None
-    made, heads = of(q), heads_of(q.shape, k.shape, v.shape)
+    made = of(q)
+    heads = None if made is None else heads_of(q.shape, k.shape, v.shape)
     return None if made is None or heads is None else (made, heads)
 
 
@@ -172,7 +174,7 @@ def _run(
     key = Attention(
         kind, given[0].dtype, tuple(layouts[:first]), tuple(layouts[first:]), causal, scale
     )
-    return made.run(xp, key, attention_graph, arrays)
+    return made.run(xp, key, attention_graph, [x.data.ptr for x in arrays])
 
 
 def attention(

@@ -325,6 +325,7 @@ class pygraph:  # the frontend's name
         assert handle.stream == stream.ptr, "another stream"
         for address in (*tensor_dict, *tensor_dict.values(), workspace):
             assert type(address) is int
+        assert len(tensor_dict) <= len(self.tensors), "an address too many"
         for t in self.tensors:
             if t.uid not in tensor_dict:
                 raise ValueError(f"the variant pack is missing a buffer for tensor uid {t.uid}")

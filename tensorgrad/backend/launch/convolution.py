@@ -134,6 +134,19 @@ def _served(
     return Convolution(x[0], groups, w[1], w[0] // groups, axes)
 
 
+def _by_cudnn(
+    xp: Any, kind: str, arrays: tuple[Array, ...], shape: tuple[int, ...], stride: Any,
+    padding: Any, dilation: Any,
+) -> Array | None:  # fmt: skip
+    """The result if cuDNN gives it; see ``cudnn.convolution``."""
+    if not fits(xp, *arrays) or cudnn.of(arrays[0]) is None:
+        return None
+    a, b, bias = (*arrays, None)[:3]
+    return cudnn.convolution(
+        xp, kind, a, b, bias, shape, tuple(stride), tuple(padding), tuple(dilation), tf32(xp)
+    )
+
+
 @forward("convolution")
 def _value(
     xp: Any, x: Array, weight: Array, bias: Array, size: Any, stride: Any, padding: Any,
@@ -141,16 +154,15 @@ def _value(
 ) -> Any:  # fmt: skip
     arrays = (x, weight) if bias is None else (x, weight, bias)
     shapes = x.shape, weight.shape, (x.shape[0], weight.shape[0], *size)
+    found = _by_cudnn(xp, "fprop", arrays, shapes[2], stride, padding, dilation)
+    if found is not None:
+        return found
     c = _served(xp, arrays, shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
-    options = shapes[2], stride, padding, dilation, tf32(xp)
-    found = cudnn.convolution(xp, "fprop", x, weight, bias, *options)
-    if found is not None:
-        return found
     x, weight = contiguous(xp, x), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    chosen = way("value", x.dtype, c, options[4])
+    chosen = way("value", x.dtype, c, tf32(xp))
     if chosen == "implicit":
         return convolution_3x3.convolved(xp, x, weight, bias, c.results, tuple(padding), False)
     if chosen == "pointwise":
@@ -165,16 +177,15 @@ def _input(
 ) -> Any:  # fmt: skip
     arrays = (g, weight) if bias is None else (g, weight, bias)
     shapes = (g.shape[0], weight.shape[1] * groups, *size), weight.shape, g.shape
+    found = _by_cudnn(xp, "dgrad", arrays[:2], shapes[0], stride, padding, dilation)
+    if found is not None:
+        return found if bias is None else _plus(xp, found, bias)
     c = _served(xp, arrays, shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
-    options = shapes[0], stride, padding, dilation, tf32(xp)
-    found = cudnn.convolution(xp, "dgrad", g, weight, None, *options)
-    if found is not None:
-        return found if bias is None else _plus(xp, found, bias)
     g, weight = contiguous(xp, g), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    chosen = way("input", g.dtype, c, options[4])
+    chosen = way("input", g.dtype, c, tf32(xp))
     if chosen == "implicit":
         above = tuple([2 - n for n in padding])
         return convolution_3x3.convolved(xp, g, weight, bias, c.size, above, True)
@@ -188,13 +199,12 @@ def _weight(
     xp: Any, g: Array, x: Array, size: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     shapes = x.shape, (g.shape[1], x.shape[1] // groups, *size), g.shape
+    found = _by_cudnn(xp, "wgrad", (g, x), shapes[1], stride, padding, dilation)
+    if found is not None:
+        return found
     c = _served(xp, (g, x), shapes, stride, padding, dilation, groups)
     if c is None:
         return NotImplemented
-    options = shapes[1], stride, padding, dilation, tf32(xp)
-    found = cudnn.convolution(xp, "wgrad", g, x, None, *options)
-    if found is not None:
-        return found
     g, x = contiguous(xp, g), contiguous(xp, x)
     if way("weight", g.dtype, c) == "pointwise" and _partial_sums_are_less(c, g.itemsize):
         return _mixed_weight(xp, c, g, x)
