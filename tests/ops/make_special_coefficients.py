@@ -150,6 +150,46 @@ def near_bessel_y(k: int) -> Function:
     return f
 
 
+AIRY_ZEROS = {slope: [mp.airyaizero(k, derivative=slope) for k in (1, 2)] for slope in (0, 1)}
+
+
+def near_airy(slope: int) -> Function:
+    """Ai, or its slope, over its zeros above -4.5."""
+    return lambda x: mp.airyai(x, derivative=slope) / mp.fprod(x - z for z in AIRY_ZEROS[slope])
+
+
+def far_airy(slope: int) -> Function:
+    """``2 sqrt(pi) exp(z) Ai(x) x**(1/4)``, or that of its slope, of 1 / z, z = 2/3 x**(3/2)."""
+
+    def f(s: Any) -> Any:
+        x = (3 / (2 * s)) ** (mpf(2) / 3)
+        y = mp.airyai(x, derivative=slope) * mp.exp(1 / s) * 2 * mp.sqrt(mp.pi)
+        return -y / x ** mpf("0.25") if slope else y * x ** mpf("0.25")
+
+    return f
+
+
+def airy_modulus(slope: int, odd: bool) -> Function:
+    """P (or Q z) of ``Ai(-x) = (P cos c + Q sin c) / (sqrt(pi) x**(1/4))``, of 1 / z**2.
+
+    z is that of ``far_airy``, and c = z - pi / 4.
+    Of the slope: ``(P sin c + Q cos c) x**(1/4) / sqrt(pi)``.
+    """
+
+    def f(s: Any) -> Any:
+        z = 1 / mp.sqrt(s)
+        x, c = (3 * z / 2) ** (mpf(2) / 3), z - mp.pi / 4
+        a, b = mp.airyai(-x, derivative=slope), mp.airybi(-x, derivative=slope)
+        scale = mp.sqrt(mp.pi) * x ** mpf("-0.25" if slope else "0.25")
+        if slope:
+            a, b = b, -a
+        if odd:
+            return z * scale * (a * mp.sin(c) + b * mp.cos(c)) * (-1 if slope else 1)
+        return scale * (a * mp.cos(c) - b * mp.sin(c))
+
+    return f
+
+
 def spherical_j1(x: Any) -> Any:
     return mp.sin(x) / (x * x) - mp.cos(x) / x
 
@@ -175,12 +215,19 @@ def fits() -> dict[str, Any]:
         "DIGAMMA": best(lambda x: mp.digamma(x) / (x - DIGAMMA_ROOT), 1, 2, 1, True),
         **{f"I{k}_NEAR": best(near_bessel_i(k), TINY, 15) for k in range(3)},
         **{f"I{k}_FAR": best(far_bessel_i(k), far, "0.13", "0.02") for k in range(3)},
-        **{f"K{k}_NEAR": best(near_bessel_k(k), TINY, 4) for k in range(2)},
-        **{f"K{k}_FAR": best(far_bessel_k(k), far, "0.5", 0, True) for k in range(2)},
+        **{f"K{k}_NEAR": best(near_bessel_k(k), TINY, 1) for k in range(2)},
+        **{f"K{k}_FAR": best(far_bessel_k(k), far, 1, 0, True) for k in range(2)},
         **{f"J{k}_NEAR": best(near_bessel_j(k), TINY, 36, 18) for k in range(3)},
         **{f"Y{k}_NEAR": best(near_bessel_y(k), TINY, 36, 18) for k in range(2)},
         **{f"P{k}": best(modulus(k, False), mpf("1e-8"), eighth, 0, True) for k in range(2)},
         **{f"Q{k}": best(modulus(k, True), mpf("1e-8"), eighth, 0, True) for k in range(2)},
+        **{f"AIRY{k}_NEAR": best(near_airy(k), "-4.5", 1, -1) for k in range(2)},
+        **{f"AIRY{k}_FAR": best(far_airy(k), far, "1.5", 0, True) for k in range(2)},
+        **{
+            f"AIRY{k}_{name}": best(airy_modulus(k, odd), mpf("1e-8"), 1 / mpf(40), 0, True)
+            for k in range(2)
+            for name, odd in (("P", False), ("Q", True))
+        },
         "SPHERICAL_J1": best(over_root(spherical_j1), mpf("1e-20"), 4),
     }
 
@@ -211,6 +258,10 @@ def main() -> None:
         zero = mp.besseljzero(k, i)
         pair = float(zero), float(zero - mpf(float(zero)))
         parts.append(written(f"J{k}_ZERO_{i}", pair))
+    for k, zeros in AIRY_ZEROS.items():
+        for i, zero in enumerate(zeros, 1):
+            pair = float(zero), float(zero - mpf(float(zero)))
+            parts.append(written(f"AIRY{k}_ZERO_{i}", pair))
     TO.write_text("".join(parts))
 
 

@@ -124,6 +124,31 @@ GAMMAS = [
 ]
 
 
+def _scaled(function: Callable[..., Any], k: int, by: float) -> Callable[[Any], Any]:
+    return lambda x: function(k, x) * mp.exp(by * abs(x))
+
+
+BESSEL = [
+    *[
+        bound
+        for k in (0, 1)
+        for bound in (
+            Bound(f"i{k}", _scaled(mp.besseli, k, 0), [between(-12, 12), between(8, 700)], 5),
+            Bound(f"i{k}e", _scaled(mp.besseli, k, -1), [between(-12, 12), powers(1, 3)], 5),
+            Bound(f"k{k}", _scaled(mp.besselk, k, 0), [between(0, 12), between(8, 700)], 7),
+            Bound(f"k{k}e", _scaled(mp.besselk, k, 1), [powers(-300, 3), between(0, 4)], 5),
+            Bound(f"j{k}", _scaled(mp.besselj, k, 0), [between(-6, 6)], 8),
+            Bound(f"j{k}", _scaled(mp.besselj, k, 0), [between(6, 50), powers(2, 5)], 3, True),
+            Bound(f"y{k}", _scaled(mp.bessely, k, 0), [between(0, 6)], 16, True),
+            Bound(f"y{k}", _scaled(mp.bessely, k, 0), [between(6, 50), powers(2, 5)], 3, True),
+        )
+    ],
+    Bound("airy_ai", mp.airyai, [between(-8, 2)], 16, True),
+    Bound("airy_ai", mp.airyai, [between(-1, 2)], 30),
+    Bound("airy_ai", mp.airyai, [between(2, 30)], 300),
+]
+
+
 def called(name: str, *places: Array) -> Array:
     """The values of a function, whose name may end with an order."""
     function, _, order = name.partition(" ")
@@ -133,7 +158,7 @@ def called(name: str, *places: Array) -> Array:
     return np.asarray(of(*places, *([int(order)] if order else [])))
 
 
-@pytest.mark.parametrize("bound", [*ERRORS, *GAMMAS], ids=lambda bound: bound.name)
+@pytest.mark.parametrize("bound", [*ERRORS, *GAMMAS, *BESSEL], ids=lambda bound: bound.name)
 def test_errors(bound: Bound) -> None:
     with mp.workdps(60):
         for places in bound.places:

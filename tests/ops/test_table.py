@@ -120,9 +120,11 @@ def reference_of(row: Operation) -> Callable[..., Any]:
     found: Any = np
     if root or path != row.reference:
         found = pytest.importorskip("scipy.special", reason="compares with SciPy")
-    for name in path.split("."):
-        found = getattr(found, name)
-    function: Callable[..., Any] = found
+    *names, last = path.split(".")
+    if last.isdigit():  # of several results
+        several = functools.reduce(getattr, names, found)
+        return lambda *args: several(*args)[int(last)]
+    function: Callable[..., Any] = functools.reduce(getattr, [*names, last], found)
     return function
 
 
