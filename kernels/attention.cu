@@ -67,6 +67,13 @@ __device__ __forceinline__ Seen keys_seen(const Call& c, index_t head, index_t q
           head + query * c.masked.row + key * c.mask_column, c.mask_column};
 }
 
+// A key, of the tile of queries that begins with `query`.
+__device__ __forceinline__ Seen queries_seen(const Call& c, index_t head, index_t key,
+                                             index_t query) {
+  return {c.causal ? clamped(key - query) : 0, key < c.columns ? clamped(c.rows - query) : 0,
+          head + query * c.masked.row + key * c.mask_column, c.masked.row};
+}
+
 // Four scores, of which the first is number `at` of the tile: hidden ones become -inf.
 __device__ __forceinline__ void hide(const Call& c, const Seen& seen, float (&s)[4], int at) {
 #pragma unroll
@@ -91,16 +98,34 @@ __device__ __forceinline__ void kept_in_row(const Call& c, uint64 row, int key,
                                             float (&kept)[4]) {
   const uint64 at = row + uint64(key);
   const int skip = int(at & 3);  // 0 for all or for none
-  const Words words = philox_block(c.key, at >> 2);
-  const Words more = skip ? philox_block(c.key, (at >> 2) + 1) : words;
+#pragma unroll 1
+  for (int block = 0; block <= (skip != 0); ++block) {
+    const Words words = philox_block(c.key, (at >> 2) + uint64(block));
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    uint32 word = words.at[k];
+    for (int k = 0; k < 4; ++k)
 #pragma unroll
-    for (int i = 1; i < 4; ++i)
-      if (skip == i) word = k + i < 4 ? words.at[(k + i) & 3] : more.at[(k + i) & 3];
-    kept[k] = word >= c.threshold ? c.kept : 0.0f;
+      for (int i = 0; i < 4; ++i)
+        if (skip + k == 4 * block + i) kept[k] = words.at[i] >= c.threshold ? c.kept : 0.0f;
   }
+}
+
+// The same of a key and four queries, of which the first one's words begin at `row`. Four lanes whose
+// keys share words make those of a query each, and exchange them.
+__device__ __forceinline__ void kept_in_column(const Call& c, uint64 row, index_t key,
+                                               float (&kept)[4]) {
+  const int mine = int(key & 3);
+  kept_in_row(c, row + uint64(mine * c.words + (key - mine)), 0, kept);
+#pragma unroll
+  for (int apart = 2; apart > 0; apart >>= 1)  // a matrix of 4 x 4 is transposed
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (!(i & apart)) {
+        const bool upper = mine & apart;
+        float &low = kept[i], &high = kept[i + apart];
+        const float got = __shfl_xor_sync(WHOLE_WARP, upper ? low : high, 4 * apart);
+        low = upper ? got : low;
+        high = upper ? high : got;
+      }
 }
 
 // By the base 2, which is one instruction.
@@ -115,27 +140,35 @@ __device__ __forceinline__ float quad_reduce(float x) {
   return Op::combine(x, __shfl_xor_sync(WHOLE_WARP, x, 2));
 }
 
+// There are no tiles of float64, which takes twice the registers and shared memory, and none of
+// bfloat16 on Turing, which has no tensor cores for it.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool SERVED = sizeof(T) == 4 || Cores<T>::there;
+#else
+constexpr bool SERVED = sizeof(T) < 8;
+#endif
+
 // --- how much a block has -------------------------------------------------------------------------
 
-// Rows that a block owns, 16 to a warp, and rows of a tile that it goes through, forward and
-// backward: what 48 KiB of shared memory and 255 registers hold. The launcher knows ROWS, too.
+// Rows that a block owns, 16 to a warp, and rows of a tile that it goes through: what 48 KiB of shared
+// memory and 255 registers hold. The launcher knows ROWS, too.
 template <typename E, int D>
 struct Plan {
   static constexpr bool CORES = sizeof(E) == 2;
   static constexpr int ROWS = CORES || D <= 64 ? 64 : 32;
   static constexpr int WARPS = ROWS / 16, THREADS = 2 * ROWS;
   static constexpr int FORWARD = CORES || D <= 64 ? 64 : 32;
-  static constexpr int GROUPS = CORES || D <= 64 ? 2 : 1;  // of 16 keys, whose scores are there at once
-  static constexpr int BACKWARD = CORES ? 64 : D <= 64 ? 32 : 16;
-  static constexpr int OWN = CORES ? 0 : ROWS * D;  // elements of what is owned, in shared memory
+  static constexpr int GROUPS = CORES || D <= 64 ? 2 : 1;  // of 16 keys, scored at once
+  static constexpr int QUERIES = CORES ? 64 : D <= 64 ? 32 : 16;  // in the gradient of queries
+  static constexpr int KEYS = CORES && D <= 64 ? 64 : CORES || D <= 64 ? 32 : 16;
+  // In the gradient of keys and values there are twice as many sums.
+  static constexpr Keeping KEPT = CORES ? IN_REGISTERS : PLAIN;
+  static constexpr Keeping KEYS_KEPT = CORES && D > 64 ? IN_TILE : KEPT;
+  static constexpr int OWN = KEPT == IN_REGISTERS ? 0 : ROWS * D;  // elements, in shared memory
+  static constexpr int KEYS_OWN = KEYS_KEPT == IN_REGISTERS ? 0 : ROWS * D;
 };
 
 // --- forward --------------------------------------------------------------------------------------
-
-template <int D>  // there is none for float64, which takes twice the registers and shared memory
-__device__ __forceinline__ void forward(const Call&, const double*, const double*, const double*,
-                                        double*, float*, const Lies&, const Lies&, const Lies&,
-                                        const Lies&) {}
 
 template <int D, typename E>
 __device__ __forceinline__ void forward(const Call& c, const E* q, const E* k, const E* v, E* y,
@@ -145,7 +178,7 @@ __device__ __forceinline__ void forward(const Call& c, const E* q, const E* k, c
   constexpr int N = P::GROUPS;
   __shared__ __align__(16) E memory[P::OWN + 2 * P::FORWARD * D];
   E *keys = memory + P::OWN, *values = keys + P::FORWARD * D;
-  E* own = P::CORES ? keys : memory;
+  E* own = P::OWN == 0 ? keys : memory;
   const index_t blocks = (c.rows + P::ROWS - 1) / P::ROWS;
   const index_t items = c.size[0] * c.size[1] * c.size[2] * blocks;
   const int g = lane_number() >> 2, t = lane_number() & 3;
@@ -160,7 +193,7 @@ __device__ __forceinline__ void forward(const Call& c, const E* q, const E* k, c
     read_tile<E, D, P::ROWS, P::THREADS>(own, q + of_q.of(head.at) + first * of_q.row, of_q.row,
                                          c.rows - first, c.width, c.packed);
     __syncthreads();
-    Owned<E, D, P::WARPS> queries;
+    Owned<E, D, P::WARPS, P::KEPT> queries;
     queries.take(own);
     Sums<E, D, P::WARPS> sums;
     sums.clear();
@@ -244,13 +277,238 @@ __device__ __forceinline__ void forward(const Call& c, const E* q, const E* k, c
   }
 }
 
+// --- backward -------------------------------------------------------------------------------------
+
+// The weight of a score; of a hidden one, and in a row that sees nothing, 0.
+__device__ __forceinline__ float weight_of(float score, float level) {
+  const bool none = level == infinity<float>() || score == -infinity<float>();
+  return none ? 0.0f : exponential(score - level);
+}
+
+// d score, of a weight that dropout multiplied with `kept`: 0 where the weight is.
+__device__ __forceinline__ float slope_of(float weight, float d, float kept, float delta) {
+  return weight == 0.0f ? 0.0f : weight * (d * kept - delta);
+}
+
+template <int D, typename E>
+__device__ __forceinline__ void of_queries(const Call& c, const E* q, const E* k, const E* v,
+                                           const E* g, const float* level, const float* delta,
+                                           E* dq, const Lies& of_q, const Lies& of_k,
+                                           const Lies& of_v, const Lies& of_g,
+                                           const Lies& of_dq) {
+  using P = Plan<E, D>;
+  __shared__ __align__(16) E memory[2 * P::OWN + 2 * P::QUERIES * D];
+  E *keys = memory + 2 * P::OWN, *values = keys + P::QUERIES * D;
+  E *own = P::OWN == 0 ? keys : memory, *own_g = P::OWN == 0 ? values : memory + P::OWN;
+  const index_t blocks = (c.rows + P::ROWS - 1) / P::ROWS;
+  const index_t items = c.size[0] * c.size[1] * c.size[2] * blocks;
+  const int t = lane_number() & 3;
+  for (index_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const Head head = head_of(c.size, item / blocks);
+    const index_t first = (blocks - 1 - item % blocks) * P::ROWS;
+    const index_t mine = first + 16 * warp_number() + (lane_number() >> 2);
+    const index_t hidden = c.masked.of(head.at), place = head.number * c.rows + mine;
+    const E *all_k = k + of_k.of(head.at), *all_v = v + of_v.of(head.at);
+    read_tile<E, D, P::ROWS, P::THREADS>(own, q + of_q.of(head.at) + first * of_q.row, of_q.row,
+                                         c.rows - first, c.width, c.packed);
+    read_tile<E, D, P::ROWS, P::THREADS>(own_g, g + of_g.of(head.at) + first * of_g.row, of_g.row,
+                                         c.rows - first, c.value_width, c.packed);
+    __syncthreads();
+    Owned<E, D, P::WARPS, P::KEPT> queries, gradients;
+    queries.take(own);
+    gradients.take(own_g);
+    Sums<E, D, P::WARPS> sums;
+    sums.clear();
+    float levels[2], deltas[2], by[2];
+    uint64 words[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const bool there = mine + 8 * half < c.rows;
+      levels[half] = there ? level[place + 8 * half] : infinity<float>();
+      deltas[half] = there ? delta[place + 8 * half] : 0.0f;
+      by[half] = levels[half] == infinity<float>() ? 0.0f : c.scale;
+      words[half] = c.position + uint64((place + 8 * half) * c.words);
+    }
+    const index_t end = c.causal && first + P::ROWS < c.columns ? first + P::ROWS : c.columns;
+    for (index_t j = 0; j < end; j += P::QUERIES) {
+      __syncthreads();
+      read_tile<E, D, P::QUERIES, P::THREADS>(keys, all_k + j * of_k.row, of_k.row, c.columns - j,
+                                               c.width, c.packed);
+      read_tile<E, D, P::QUERIES, P::THREADS>(values, all_v + j * of_v.row, of_v.row,
+                                               c.columns - j, c.value_width, c.packed);
+      __syncthreads();
+      const bool all = c.hiding == NOTHING && j + P::QUERIES <= c.columns &&
+                       !(c.causal && j + P::QUERIES - 1 > first);
+#pragma unroll 1
+      for (int part = 0; part < P::QUERIES; part += 16) {
+        Piece s[1], d[1];
+        queries.times(s, keys, part / 16);
+        gradients.times(d, values, part / 16);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float(&x)[4] = s[0].at[half], kept[4] = {1, 1, 1, 1};
+#pragma unroll
+          for (int i = 0; i < 4; ++i) x[i] *= c.scale;
+          if (!all) hide(c, keys_seen(c, hidden, mine + 8 * half, j), x, part + 4 * t);
+          if (c.drops) kept_in_row(c, words[half] + uint64(j), part + 4 * t, kept);
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            x[i] = slope_of(weight_of(x[i], levels[half]), d[0].at[half][i], kept[i], deltas[half]);
+        }
+        sums.add(s[0], keys, part / 16);
+      }
+    }
+    __syncthreads();
+    sums.put(own, by);
+    __syncthreads();
+    write_tile<E, D, P::ROWS, P::THREADS>(own, dq + of_dq.of(head.at) + first * of_dq.row,
+                                          of_dq.row, c.rows - first, c.width, c.packed);
+    __syncthreads();
+  }
+}
+
+// `shared` heads along each axis have the same keys and values, whose gradients are added up here.
+template <int D, typename E>
+__device__ __forceinline__ void of_keys(const Call& c, index_t shared0, index_t shared1,
+                                        index_t shared2, const E* q, const E* k, const E* v, const E* g, const float* level,
+                                        const float* delta, E* dk, E* dv, const Lies& of_q,
+                                        const Lies& of_k, const Lies& of_v, const Lies& of_g,
+                                        const Lies& of_dk, const Lies& of_dv) {
+  using P = Plan<E, D>;
+  __shared__ __align__(16) E memory[2 * P::KEYS_OWN + 2 * P::KEYS * D];
+  E *queries = memory + 2 * P::KEYS_OWN, *gradients = queries + P::KEYS * D;
+  E *own = P::KEYS_OWN == 0 ? queries : memory, *own_v = P::KEYS_OWN == 0 ? gradients : memory + P::KEYS_OWN;
+  const index_t shared[3] = {shared0, shared1, shared2};
+  const index_t apart[3] = {c.size[0] / shared[0], c.size[1] / shared[1], c.size[2] / shared[2]};
+  const index_t blocks = (c.columns + P::ROWS - 1) / P::ROWS;
+  const index_t items = apart[0] * apart[1] * apart[2] * blocks;
+  const index_t turns = shared[0] * shared[1] * shared[2];
+  const int t = lane_number() & 3;
+  for (index_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const Head ours = head_of(apart, item / blocks);
+    const index_t first = item % blocks * P::ROWS;
+    const index_t mine = first + 16 * warp_number() + (lane_number() >> 2);
+    read_tile<E, D, P::ROWS, P::THREADS>(own, k + of_k.of(ours.at) + first * of_k.row, of_k.row,
+                                         c.columns - first, c.width, c.packed);
+    read_tile<E, D, P::ROWS, P::THREADS>(own_v, v + of_v.of(ours.at) + first * of_v.row, of_v.row,
+                                         c.columns - first, c.value_width, c.packed);
+    __syncthreads();
+    Owned<E, D, P::WARPS, P::KEYS_KEPT> keys, values;
+    keys.take(own);
+    values.take(own_v);
+    Sums<E, D, P::WARPS> of_k_sums, of_v_sums;
+    of_k_sums.clear();
+    of_v_sums.clear();
+    for (index_t turn = 0; turn < turns; ++turn) {
+      const Head other = head_of(shared, turn);
+      const index_t at[3] = {ours.at[0] + other.at[0], ours.at[1] + other.at[1],
+                             ours.at[2] + other.at[2]};
+      const index_t hidden = c.masked.of(at);
+      const index_t place = ((at[0] * c.size[1] + at[1]) * c.size[2] + at[2]) * c.rows;
+      const E *all_q = q + of_q.of(at), *all_g = g + of_g.of(at);
+      const index_t begin = c.causal ? first / P::KEYS * P::KEYS : 0;
+      for (index_t j = begin; j < c.rows; j += P::KEYS) {
+        __syncthreads();
+        read_tile<E, D, P::KEYS, P::THREADS>(queries, all_q + j * of_q.row, of_q.row,
+                                                 c.rows - j, c.width, c.packed, level + place + j);
+        read_tile<E, D, P::KEYS, P::THREADS>(gradients, all_g + j * of_g.row, of_g.row,
+                                                 c.rows - j, c.value_width, c.packed,
+                                                 level + place + j);
+        __syncthreads();
+        const bool all = c.hiding == NOTHING && j + P::KEYS <= c.rows &&
+                         first + P::ROWS <= c.columns && !(c.causal && first + P::ROWS - 1 > j);
+#pragma unroll 1
+        for (int part = 0; part < P::KEYS; part += 16) {
+          const index_t row = j + part + 4 * t;
+          float numbers[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            numbers[i] = row + i < c.rows ? level[place + row + i] : infinity<float>();
+          Piece s[1], d[1], kept;
+          keys.times(s, queries, part / 16);
+          Piece dropped;
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float(&x)[4] = s[0].at[half];
+            const index_t key = mine + 8 * half;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) x[i] *= c.scale, kept.at[half][i] = 1;
+            if (!all) hide(c, queries_seen(c, hidden, key, j), x, part + 4 * t);
+            if (c.drops)
+              kept_in_column(c, c.position + uint64((place + row) * c.words), key, kept.at[half]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              x[i] = weight_of(x[i], numbers[i]);
+              dropped.at[half][i] = x[i] * kept.at[half][i];
+            }
+          }
+          of_v_sums.add(dropped, gradients, part / 16);
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            numbers[i] = row + i < c.rows ? delta[place + row + i] : 0.0f;
+          values.times(d, gradients, part / 16);
+#pragma unroll
+          for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              d[0].at[half][i] = slope_of(s[0].at[half][i], d[0].at[half][i], kept.at[half][i],
+                                          numbers[i]);
+          of_k_sums.add(d[0], queries, part / 16);
+        }
+      }
+    }
+    const float by[2] = {c.scale, c.scale}, one[2] = {1, 1};
+    __syncthreads();
+    of_k_sums.put(own, by);
+    of_v_sums.put(own_v, one);
+    __syncthreads();
+    write_tile<E, D, P::ROWS, P::THREADS>(own, dk + of_dk.of(ours.at) + first * of_dk.row,
+                                          of_dk.row, c.columns - first, c.width, c.packed);
+    write_tile<E, D, P::ROWS, P::THREADS>(own_v, dv + of_dv.of(ours.at) + first * of_dv.row,
+                                          of_dv.row, c.columns - first, c.value_width, c.packed);
+    __syncthreads();
+  }
+}
+
+// --- kernels --------------------------------------------------------------------------------------
+
+// For each row the sum of g y, by a warp.
+extern "C" __global__ void __launch_bounds__(256, 1)
+attention_delta(const T* g, const T* y, float* delta, int packed, index_t size0, index_t size1,
+                index_t size2, index_t rows, index_t width, index_t g0, index_t g1, index_t g2,
+                index_t g_row, index_t y0, index_t y1, index_t y2, index_t y_row) {
+  const index_t size[3] = {size0, size1, size2}, all = size0 * size1 * size2 * rows;
+  const Lies of_g = {{g0, g1, g2}, g_row}, of_y = {{y0, y1, y2}, y_row};
+  constexpr int per = Pack<T>::size;
+  for (index_t row = thread_number() >> 5; row < all; row += thread_count() >> 5) {
+    const Head head = head_of(size, row / rows);
+    const T* a = g + of_g.of(head.at) + row % rows * g_row;
+    const T* b = y + of_y.of(head.at) + row % rows * y_row;
+    A sum = 0;
+    if (packed) {
+#pragma unroll 1
+      for (index_t i = lane_number() * per; i < width; i += 32 * per) {
+        const Pack<T> x = *reinterpret_cast<const Pack<T>*>(a + i);
+        const Pack<T> z = *reinterpret_cast<const Pack<T>*>(b + i);
+#pragma unroll
+        for (int k = 0; k < per; ++k) sum += widen(x.at[k]) * widen(z.at[k]);
+      }
+    } else {
+#pragma unroll 1
+      for (index_t i = lane_number(); i < width; i += 32) sum += widen(a[i]) * widen(b[i]);
+    }
+    sum = warp_reduce<Sum>(sum);
+    if (lane_number() == 0) delta[row] = float(sum);
+  }
+}
+
 #define CALL                                                                                     \
   {mask, key, position, threshold, kept, scale, causal != 0, drops != 0, packed != 0, hiding,   \
    {size0, size1, size2}, rows, columns, words, int(width), int(value_width),                   \
    {{mask0, mask1, mask2}, mask_row}, mask_column}
 
-#define ATTENTION_FORWARD(name, D)                                                               \
-  extern "C" __global__ void __launch_bounds__(128, 1) name(                                        \
+#define ATTENTION(forward_name, queries_name, keys_name, D)                                       \
+  extern "C" __global__ void __launch_bounds__(128, 1) forward_name(                             \
       const T* q, const T* k, const T* v, const void* mask, T* y, float* level, uint64 key,      \
       uint64 position, uint32 threshold, float kept, float scale, int causal, int drops,         \
       int packed, int hiding, index_t size0, index_t size1, index_t size2, index_t rows,         \
@@ -260,9 +518,39 @@ __device__ __forceinline__ void forward(const Call& c, const E* q, const E* k, c
       index_t v0, index_t v1, index_t v2, index_t v_row, index_t y0, index_t y1, index_t y2,     \
       index_t y_row) {                                                                           \
     const Call c = CALL;                                                                         \
-    forward<D>(c, q, k, v, y, level, {{q0, q1, q2}, q_row}, {{k0, k1, k2}, k_row},            \
-                  {{v0, v1, v2}, v_row}, {{y0, y1, y2}, y_row});                                 \
+    if constexpr (SERVED) forward<D>(c, q, k, v, y, level, {{q0, q1, q2}, q_row}, {{k0, k1, k2}, k_row},               \
+               {{v0, v1, v2}, v_row}, {{y0, y1, y2}, y_row});                                    \
+  }                                                                                              \
+  extern "C" __global__ void __launch_bounds__(128, 1) queries_name(                             \
+      const T* q, const T* k, const T* v, const void* mask, const T* g, const float* level,      \
+      const float* delta, T* dq, uint64 key, uint64 position, uint32 threshold, float kept,      \
+      float scale, int causal, int drops, int packed, int hiding, index_t size0, index_t size1,  \
+      index_t size2, index_t rows, index_t columns, index_t words, index_t width,                \
+      index_t value_width, index_t mask0, index_t mask1, index_t mask2, index_t mask_row,        \
+      index_t mask_column, index_t q0, index_t q1, index_t q2, index_t q_row, index_t k0,        \
+      index_t k1, index_t k2, index_t k_row, index_t v0, index_t v1, index_t v2, index_t v_row,  \
+      index_t g0, index_t g1, index_t g2, index_t g_row, index_t dq0, index_t dq1, index_t dq2,  \
+      index_t dq_row) {                                                                          \
+    const Call c = CALL;                                                                         \
+    if constexpr (SERVED) of_queries<D>(c, q, k, v, g, level, delta, dq, {{q0, q1, q2}, q_row}, {{k0, k1, k2}, k_row}, \
+                  {{v0, v1, v2}, v_row}, {{g0, g1, g2}, g_row}, {{dq0, dq1, dq2}, dq_row});      \
+  }                                                                                              \
+  extern "C" __global__ void __launch_bounds__(128, 1) keys_name(                                \
+      const T* q, const T* k, const T* v, const void* mask, const T* g, const float* level,      \
+      const float* delta, T* dk, T* dv, uint64 key, uint64 position, uint32 threshold,           \
+      float kept, float scale, int causal, int drops, int packed, int hiding, index_t size0,     \
+      index_t size1, index_t size2, index_t rows, index_t columns, index_t words, index_t width, \
+      index_t value_width, index_t mask0, index_t mask1, index_t mask2, index_t mask_row,        \
+      index_t mask_column, index_t shared0, index_t shared1, index_t shared2, index_t q0,        \
+      index_t q1, index_t q2, index_t q_row, index_t k0, index_t k1, index_t k2, index_t k_row,  \
+      index_t v0, index_t v1, index_t v2, index_t v_row, index_t g0, index_t g1, index_t g2,     \
+      index_t g_row, index_t dk0, index_t dk1, index_t dk2, index_t dk_row, index_t dv0,         \
+      index_t dv1, index_t dv2, index_t dv_row) {                                                \
+    const Call c = CALL;                                                                         \
+    if constexpr (SERVED) of_keys<D>(c, shared0, shared1, shared2, q, k, v, g, level, delta, dk, dv,                 \
+               {{q0, q1, q2}, q_row}, {{k0, k1, k2}, k_row}, {{v0, v1, v2}, v_row},              \
+               {{g0, g1, g2}, g_row}, {{dk0, dk1, dk2}, dk_row}, {{dv0, dv1, dv2}, dv_row});     \
   }
 
-ATTENTION_FORWARD(attention_forward_64, 64)
-ATTENTION_FORWARD(attention_forward_128, 128)
+ATTENTION(attention_forward_64, attention_queries_64, attention_keys_64, 64)
+ATTENTION(attention_forward_128, attention_queries_128, attention_keys_128, 128)

@@ -23,27 +23,42 @@ __device__ __forceinline__ int place(int row, int chunk) {
   return row * D + (chunk ^ turn) * per;
 }
 
+// Chunks of rows of D elements that a thread reads at once: what there are registers for.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <int D>
+constexpr int AT_ONCE = 1;
+#else
+template <int D>
+constexpr int AT_ONCE = D > 64 ? 2 : 4;
+#endif
+
 // Reads ROWS rows into a tile, those behind `there` and the elements behind `width` as zeros; so are
 // rows for which `level`, where there is one, is infinite.
 template <typename E, int D, int ROWS, int THREADS>
 __device__ __forceinline__ void read_tile(E* tile, const E* from, index_t stride, index_t there,
                                           int width, bool packed, const float* level = nullptr) {
   constexpr int per = Pack<E>::size, chunks = D / per;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < ROWS * chunks; i += THREADS) {
-    const int row = i / chunks, chunk = i % chunks;
-    Pack<E> in = {};
-    if (row < there && !(level && level[row] == infinity<float>())) {
-      const E* at = from + row * stride + chunk * per;
-      if (packed) {
-        if (chunk * per < width) in = *reinterpret_cast<const Pack<E>*>(at);
-      } else {
-#pragma unroll
-        for (int k = 0; k < per; ++k)
-          if (chunk * per + k < width) in.at[k] = at[k];
-      }
+  if (packed) {
+    constexpr int at_once = AT_ONCE<D>;
+    static_assert(ROWS * chunks % (at_once * THREADS) == 0, "all threads have as many chunks");
+#pragma unroll at_once
+    for (int n = 0; n < ROWS * chunks / THREADS; ++n) {
+      const int i = n * THREADS + int(threadIdx.x);
+      const int row = i / chunks, chunk = i % chunks;
+      Pack<E> in = {};
+      if (row < there && chunk * per < width && !(level && level[row] == infinity<float>()))
+        in = *reinterpret_cast<const Pack<E>*>(from + row * stride + chunk * per);
+      *reinterpret_cast<Pack<E>*>(tile + place<E, D>(row, chunk)) = in;
     }
-    *reinterpret_cast<Pack<E>*>(tile + place<E, D>(row, chunk)) = in;
+  } else {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < ROWS * D; i += THREADS) {
+      const int row = i / D, at = i % D;
+      E in = {};
+      if (row < there && at < width && !(level && level[row] == infinity<float>()))
+        in = from[row * stride + at];
+      tile[place<E, D>(row, at / per) + at % per] = in;
+    }
   }
 }
 
@@ -52,23 +67,36 @@ template <typename E, int D, int ROWS, int THREADS>
 __device__ __forceinline__ void write_tile(const E* tile, E* to, index_t stride, index_t there,
                                            int width, bool packed) {
   constexpr int per = Pack<E>::size, chunks = D / per;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < ROWS * chunks; i += THREADS) {
-    const int row = i / chunks, chunk = i % chunks;
-    if (row >= there || chunk * per >= width) continue;
-    const Pack<E> out = *reinterpret_cast<const Pack<E>*>(tile + place<E, D>(row, chunk));
-    E* at = to + row * stride + chunk * per;
-    if (packed) {
-      store_pack(at, out);
-    } else {
-#pragma unroll
-      for (int k = 0; k < per; ++k)
-        if (chunk * per + k < width) at[k] = out.at[k];
+  if (packed) {
+    constexpr int at_once = AT_ONCE<D>;
+    static_assert(ROWS * chunks % (at_once * THREADS) == 0, "all threads have as many chunks");
+#pragma unroll at_once
+    for (int n = 0; n < ROWS * chunks / THREADS; ++n) {
+      const int i = n * THREADS + int(threadIdx.x);
+      const int row = i / chunks, chunk = i % chunks;
+      if (row >= there || chunk * per >= width) continue;
+      store_pack(to + row * stride + chunk * per,
+                 *reinterpret_cast<const Pack<E>*>(tile + place<E, D>(row, chunk)));
+    }
+  } else {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < ROWS * D; i += THREADS) {
+      const int row = i / D, at = i % D;
+      if (row < there && at < width)
+        to[row * stride + at] = tile[place<E, D>(row, at / per) + at % per];
     }
   }
 }
 
-__device__ __forceinline__ int lane_number() { return threadIdx.x & 31; }
+// Addresses that follow from it are computed where they are used: to keep all of them takes more
+// registers than there are.
+__device__ __forceinline__ int lane_number() {
+  int lane = threadIdx.x & 31;
+#ifdef __CUDACC__
+  asm volatile("" : "+r"(lane));
+#endif
+  return lane;
+}
 __device__ __forceinline__ int warp_number() { return threadIdx.x >> 5; }
 
 // --- tensor cores --------------------------------------------------------------------------------
@@ -86,8 +114,8 @@ __device__ __forceinline__ float part(uint32 pair, int which) {
   return widen(x);
 }
 
-// c += a b for a warp, a being 16 x 16 and b 16 x 8: where there are no tensor cores for it, which
-// are bfloat16 on Turing, and the CPU. The registers hold what those of `mma.m16n8k16` do.
+// c += a b for a warp, a being 16 x 16 and b 16 x 8, where there are no tensor cores: on the CPU. The
+// registers hold what those of `mma.m16n8k16` do.
 template <typename E, int WARPS>
 __device__ __forceinline__ void multiply_in_turn(float (&c)[4], const uint32 (&a)[4], uint32 b0,
                                                  uint32 b1) {
@@ -191,54 +219,89 @@ __device__ __forceinline__ void read_turned(uint32 (&b)[4], const E* tile, int r
 
 // --- products ------------------------------------------------------------------------------------
 
-// The 16 rows of a factor that a warp owns, D elements each: in registers for tensor cores.
-template <typename E, int D, int WARPS, bool CORES = sizeof(E) == 2>
+template <int N>
+__device__ __forceinline__ void clear(Piece (&s)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) s[j] = {};
+}
+
+// 32 elements of the rows that a warp owns in a tile: eight to a thread of the rows g and g + 8.
+template <typename E, int D>
+__device__ __forceinline__ void read_chunk(uint32 (&a)[2][4], const E* tile, int c) {
+  const int lane = lane_number(), g = lane >> 2, t = lane & 3;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = 16 * warp_number() + g + 8 * half;
+    memcpy(a[half], tile + place<E, D>(row, 4 * c + t), 16);
+  }
+}
+
+// Adds their products with the rows 16 (group + j) and on of another tile to s[j].
+template <typename E, int D, int WARPS, int N>
+__device__ __forceinline__ void add_chunk(Piece (&s)[N], const uint32 (&a)[2][4], const E* tile,
+                                          int group, int c) {
+  const int lane = lane_number(), g = lane >> 2, t = lane & 3;
+  const uint32 first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]};
+  const uint32 second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]};
+#pragma unroll
+  for (int j = 0; j < N; ++j)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = 16 * (group + j) + 4 * (g >> 1) + 2 * h + (g & 1);
+      float(&x)[2][4] = s[j].at;
+      float sum[4] = {x[0][2 * h], x[0][2 * h + 1], x[1][2 * h], x[1][2 * h + 1]};
+      uint32 b[4];
+      memcpy(b, tile + place<E, D>(row, 4 * c + t), 16);
+      multiply<E, WARPS>(sum, first, b[0], b[1]);
+      multiply<E, WARPS>(sum, second, b[2], b[3]);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) x[k >> 1][2 * h + (k & 1)] = sum[k];
+    }
+}
+
+// How the 16 rows that a warp owns of a factor are kept: in registers, for tensor cores; where there
+// are none left, in the tile that they were read to; and there for threads that compute themselves.
+enum Keeping { IN_REGISTERS, IN_TILE, PLAIN };
+
+template <typename E, int D, int WARPS, Keeping HOW>
 struct Owned {
   uint32 at[D / 32][2][4];
 
   // From a tile whose rows are those of all warps.
   __device__ __forceinline__ void take(const E* tile) {
-    const int lane = lane_number(), g = lane >> 2, t = lane & 3;
 #pragma unroll
-    for (int c = 0; c < D / 32; ++c)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = 16 * warp_number() + g + 8 * half;
-        memcpy(at[c][half], tile + place<E, D>(row, 4 * c + t), 16);
-      }
+    for (int c = 0; c < D / 32; ++c) read_chunk<E, D>(at[c], tile, c);
   }
 
   // s[j] = the products with the rows 16 (group + j) and on of a tile, j < N.
   template <int N>
   __device__ __forceinline__ void times(Piece (&s)[N], const E* tile, int group) const {
-    const int lane = lane_number(), g = lane >> 2, t = lane & 3;
+    clear(s);
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        float c[4] = {};
-        const int row = 16 * (group + j) + 4 * (g >> 1) + 2 * h + (g & 1);
-#pragma unroll
-        for (int k = 0; k < D / 32; ++k) {
-          uint32 b[4];
-          memcpy(b, tile + place<E, D>(row, 4 * k + t), 16);
-          const uint32 first[4] = {at[k][0][0], at[k][1][0], at[k][0][1], at[k][1][1]};
-          const uint32 second[4] = {at[k][0][2], at[k][1][2], at[k][0][3], at[k][1][3]};
-          multiply<E, WARPS>(c, first, b[0], b[1]);
-          multiply<E, WARPS>(c, second, b[2], b[3]);
-        }
-        s[j].at[0][2 * h] = c[0];
-        s[j].at[0][2 * h + 1] = c[1];
-        s[j].at[1][2 * h] = c[2];
-        s[j].at[1][2 * h + 1] = c[3];
-      }
+    for (int c = 0; c < D / 32; ++c) add_chunk<E, D, WARPS>(s, at[c], tile, group, c);
+  }
+};
+
+template <typename E, int D, int WARPS>
+struct Owned<E, D, WARPS, IN_TILE> {
+  const E* own;
+
+  __device__ __forceinline__ void take(const E* from) { own = from; }
+
+  template <int N>
+  __device__ __forceinline__ void times(Piece (&s)[N], const E* tile, int group) const {
+    clear(s);
+#pragma unroll 1
+    for (int c = 0; c < D / 32; ++c) {
+      uint32 a[2][4];
+      read_chunk<E, D>(a, own, c);
+      add_chunk<E, D, WARPS>(s, a, tile, group, c);
     }
   }
 };
 
-// As it lies in shared memory, where the threads compute themselves.
 template <typename E, int D, int WARPS>
-struct Owned<E, D, WARPS, false> {
+struct Owned<E, D, WARPS, PLAIN> {
   const E* tile;
 
   __device__ __forceinline__ void take(const E* from) { tile = from; }
@@ -246,9 +309,8 @@ struct Owned<E, D, WARPS, false> {
   template <int N>
   __device__ __forceinline__ void times(Piece (&s)[N], const E* other, int group) const {
     const int lane = lane_number(), g = lane >> 2, t = lane & 3;
-#pragma unroll
-    for (int j = 0; j < N; ++j) s[j] = {};
-#pragma unroll 2
+    clear(s);
+#pragma unroll 1
     for (int c = 0; c < D / 4; ++c) {
       Pack<float> a[2];
 #pragma unroll
@@ -337,7 +399,7 @@ struct Sums<E, D, WARPS, false> {
 
   __device__ __forceinline__ void add(const Piece& p, const E* tile, int group) {
     const int lane = lane_number(), t = lane & 3;
-#pragma unroll
+#pragma unroll 1
     for (int other = 0; other < 4; ++other)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

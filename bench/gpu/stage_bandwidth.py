@@ -183,12 +183,13 @@ def _recurrent(kind: str, s: _Sizes, backward: bool) -> Case:
 
 
 def _attention(features: int, s: _Sizes, backward: bool) -> Case:
-    """Heads of 64 queries and keys, which lie in one tile: so few that memory counts."""
+    """Heads of 64 queries and keys, which lie in one tile: so few that memory counts. Backward a
+    first kernel reads g and y, one makes the gradient of queries, one those of keys and values."""
     shape = 1, max(1, s.n // (64 * features)), 64, features
     q, k, v = (s.tensor(*shape, requires_grad=True) for _ in range(3))
     size = q.size * s.item
     function = partial(functional.scaled_dot_product_attention, q, k, v)
-    return _case(backward, function, (q, k, v), s.tensor(*shape), 4 * size, 8 * size)
+    return _case(backward, function, (q, k, v), s.tensor(*shape), 4 * size, 13 * size)
 
 
 def _norm(name: str, columns: int, s: _Sizes, backward: bool) -> Case:
@@ -277,7 +278,7 @@ def _makers() -> dict[str, tuple[_Maker, bool]]:
     for kind in ("lstm", "gru"):
         both(kind, partial(_recurrent, kind))
     for features in (64, 128):
-        found[f"attention {features} forward"] = partial(_attention, features), False
+        both(f"attention {features}", partial(_attention, features))
     both("dropout", _dropout)
     for indices in ("int32", "int64"):
         both(f"take rows {indices}", partial(_taken, indices))

@@ -10,11 +10,13 @@ What is computed of arrays is in ``attention_blocks``, what programs make of it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad import backend
 from tensorgrad.backend import is_array
 from tensorgrad.dtypes import FLOATS, promote
 from tensorgrad.dtypes import bool as boolean
@@ -137,6 +139,17 @@ def _rule(number: int, drops: bool) -> Callable[..., Any]:
     )
 
 
+def _together(drops: bool, g: Any, needed: Sequence[bool], saved: Mapping[str, Any]) -> list[Any]:
+    """All gradients at once, block by block; kernels make none of a mask, but the others' then."""
+    if not needed[3]:
+        return attention_gradients(g, needed, saved)
+    op = _DROPPING if drops else _ATTENTION
+    found = backend.of(g).gradients(op, g, (*needed[:3], False), saved)
+    if found is None:
+        return attention_gradients(g, needed, saved)
+    return [*found[:3], attention_gradients(g, (False, False, False, True), saved)[3]]
+
+
 def _dropping_value(
     xp: Any, q: Any, k: Any, v: Any, mask: Any,
     causal: bool, scale: float, key: int, position: int, p: float,
@@ -175,7 +188,7 @@ _ATTENTION: Primitive = Primitive(
     residual=lambda: None,
     loops=attention_loops,
     kernel="attention",
-    together=attention_gradients,
+    together=partial(_together, False),
     fresh=True,
     autocast="half",
     flops=_flops,
@@ -190,7 +203,7 @@ _DROPPING: Primitive = Primitive(
     residual=lambda: None,
     loops=dropping_loops,
     kernel="attention",
-    together=attention_gradients,
+    together=partial(_together, True),
     fresh=True,
     random=True,
     autocast="half",
@@ -212,6 +225,7 @@ _DROPPING_GRADIENT: Primitive = Primitive(
     _GRADIENT_INPUTS,
     half_in_float32=True,
     loops=dropping_gradient_loops,
+    kernel="attention_gradient",
     fresh=True,
     random=True,
     flops=_gradient_flops,

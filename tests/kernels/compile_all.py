@@ -55,14 +55,16 @@ PLAIN = frozenset(
         "sort_keys_64", "sort_offsets", "sort_place", "sum_rows", "sum_strips", "sum_strips_of_two",
     }
 )  # fmt: skip
+_TILES = tuple(
+    f"attention_{what}_{n}" for what in ("forward", "queries", "keys") for n in (64, 128)
+)
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
     (name, "float64")
-    for name in (
-        "attention_forward_64", "attention_forward_128", "convolution_3x3",
-        "layer_norm_backward_wide", "rms_norm_backward_wide",
-    )
-)  # fmt: skip
+    for name in (*_TILES, "convolution_3x3", "layer_norm_backward_wide", "rms_norm_backward_wide")
+)
+#: and those that are so on Turing, which has no tensor cores for it
+PLAIN_ON_TURING = frozenset((name, "bfloat16") for name in _TILES)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Result:
                 for name, made in self.accesses.items()
                 if not (made.loads or made.stores or name in PLAIN)
                 and (name, self.dtype) not in PLAIN_IN
+                and not (self.arch < 80 and (name, self.dtype) in PLAIN_ON_TURING)
             ]
         return found
 

@@ -73,7 +73,7 @@ def test_values(
     x, y, z = (cuda.tensor(a, dtype) for a in (q, k, v))
     features = 64 if max(q.shape[-1], v.shape[-1]) <= 64 else 128
     close(attend(x, y, z, is_causal=causal), expected(q, k, v, causal=causal), dtype)
-    assert cuda.launched == {f"attention_forward_{features}": 1}
+    assert cuda.launched == {f"attention_forward_{features}": 1}  # values
 
 
 def masks(rng: np.random.Generator, rows: int, columns: int) -> dict[str, Array]:

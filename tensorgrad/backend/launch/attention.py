@@ -12,14 +12,17 @@ from tensorgrad.backend import cudnn_attention, kernels
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.launch.common import (
     MOST_BLOCKS,
+    THREADS,
     Plan,
     backward,
+    blocks_for,
+    contiguous,
     fits,
     forward,
     planned,
 )
+from tensorgrad.dtypes import bfloat16, float32, float64
 from tensorgrad.dtypes import bool as boolean
-from tensorgrad.dtypes import float32, float64
 
 #: Features of a head that the kernels are made for; others are zeros.
 FEATURES = (64, 128)
@@ -48,19 +51,25 @@ class Call(NamedTuple):
 def way(xp: Any, call: Call) -> str:
     """How a call is computed: by "tiles", kernels/attention.cu, or by "blocks" of CuPy's products.
 
-    Tiles serve 16-bit floats and float32, heads of up to 128 features and three axes of heads;
-    what is empty has nothing for them to do.
+    Tiles serve float32 and 16-bit floats (bfloat16 from compute capability 8.0 on), heads of up to
+    128 features and three axes of heads; what is empty has nothing for them to do.
     """
     q, k, v, mask = call[:4]
     served = (
         fits(xp, q, k, v)
         and q.dtype != float64
+        and (q.dtype != bfloat16 or _newer_than_turing(xp, q.data.device_id))
         and max(q.shape[-1], v.shape[-1]) <= FEATURES[-1]
         and min(q.size, k.size, v.size) > 0
         and len(call.heads) <= _AXES
         and (mask is None or (type(mask) is xp.ndarray and _hiding(mask, q) is not None))
     )
     return "tiles" if served else "blocks"
+
+
+@planned
+def _newer_than_turing(xp: Any, device: int) -> bool:
+    return int(xp.cuda.Device(device).compute_capability) >= 80
 
 
 def _hiding(mask: Array | None, q: Array) -> int | None:
@@ -172,6 +181,21 @@ def _stream(drop: tuple[int, int, float] | None) -> tuple[np.uint64, np.uint64]:
     return np.uint64(key), np.uint64(position)
 
 
+def _run(
+    xp: Any, name: str, call: Call, arrays: tuple[Array, ...], before: tuple[Array, ...],
+    after: tuple[Array, ...], owned: int, shared: tuple[int, ...] = (),
+) -> None:  # fmt: skip
+    """Launch a kernel on ``arrays``, whose strides it takes in their order: the inputs, q, k and v
+    first, then those in ``before`` (of which it writes none) and ``after`` (which it writes)."""
+    heads = call.heads
+    sizes = _sizes(call, heads, arrays)
+    lies = tuple(n for x in arrays for n in _lies(x))
+    kernel, grid, block, numbers = _plan(xp, name, call.q.dtype, sizes, owned, (*shared, *lies))
+    hidden = call.q if call.mask is None else call.mask
+    given = (call.q, call.k, call.v, hidden, *before, *after)
+    kernel(grid, block, (*given, *_stream(call.drop), *numbers))
+
+
 @forward("attention")
 def _value(
     xp: Any, q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float,
@@ -179,50 +203,139 @@ def _value(
 ) -> Any:  # fmt: skip
     call = Call(q, k, v, mask, causal, scale, None if p is None else (key, position, p))
     if mask is None and p is None:
-        found = cudnn_attention.attention(xp, q, k, v, causal, scale)
-        if found is not None:
-            return found
+        made = cudnn_attention.attention(xp, q, k, v, causal, scale)
+        if made is not None:
+            return made
     if way(xp, call) != "tiles":
         return NotImplemented
-    heads = call.heads
-    q, k, v = (_rows_contiguous(xp, x) for x in (q, k, v))
-    y = _like(xp, q, (*heads, q.shape[-2], v.shape[-1]))
-    level = xp.empty((*heads, q.shape[-2], 1), float32)
-    arrays = q, k, v, y
-    sizes = _sizes(call, heads, arrays)
-    lies = tuple(n for x in arrays for n in _lies(x))
-    plan = _plan(xp, "attention_forward", q.dtype, sizes, sizes.rows, lies)
-    kernel, grid, block, numbers = plan
-    hidden = q if mask is None else mask
-    kernel(grid, block, (q, k, v, hidden, y, level, *_stream(call.drop), *numbers))
+    call = call._replace(**{n: _rows_contiguous(xp, getattr(call, n)) for n in ("q", "k", "v")})
+    shape = *call.heads, q.shape[-2], v.shape[-1]
+    y = _like(xp, call.q, shape)
+    level = xp.empty((*shape[:-1], 1), float32)
+    _run(xp, "attention_forward", call, (call.q, call.k, call.v, y), (), (y, level), shape[-2])
     return y, level
 
 
-@backward("attention")
+# --- gradients ------------------------------------------------------------------------------------
+
+
+@planned
+def _delta_plan(
+    xp: Any, dtype: np.dtype[Any], packed: bool, heads: tuple[int, ...], rows: int, width: int,
+    lies: tuple[int, ...],
+) -> Plan:  # fmt: skip
+    kernel = kernels.get(xp, "attention", "attention_delta", dtype)
+    grid = (blocks_for(32 * math.prod(heads) * rows),)
+    return kernel, grid, (THREADS,), (np.int32(packed), *heads, rows, width, *lies)
+
+
+def _delta(xp: Any, g: Array, y: Array) -> Array:
+    """For each row the sum of ``g * y``."""
+    *heads, rows, width = y.shape
+    delta = xp.empty((*heads, rows), float32)
+    kernel, grid, block, numbers = _delta_plan(
+        xp, y.dtype, _packed((g, y)), (*(1,) * (_AXES - len(heads)), *heads), rows, width,
+        (*_lies(g), *_lies(y)),
+    )  # fmt: skip
+    kernel(grid, block, (g, y, delta, *numbers))
+    return delta
+
+
+def _shared(call: Call) -> tuple[int, ...]:
+    """How many heads along each axis have the same keys and values."""
+    axes = range(-len(call.heads) - 2, -2)
+    return tuple(
+        1 if any(len(x.shape) >= -a and x.shape[a] > 1 for x in (call.k, call.v)) else n
+        for a, n in zip(axes, call.heads, strict=True)
+    )
+
+
+def _sum_to(d: Array, x: Array) -> Array:
+    """``d``, added up along the axes along which ``x`` was broadcast."""
+    d = d.reshape(d.shape[d.ndim - x.ndim :]) if d.size == x.size else d
+    more = d.ndim - x.ndim
+    over = tuple(a for a in range(d.ndim) if a < more or d.shape[a] != x.shape[a - more])
+    return d.sum(axis=over, keepdims=True).reshape(x.shape) if over else d
+
+
 def _gradients(
-    xp: Any, g: Array, needed: Sequence[bool], *, y: Array, r: Array, q: Array, k: Array, v: Array,
-    mask: Array | None, causal: bool, scale: float, key: int = 0, position: int = 0,
+    xp: Any, call: Call, g: Array, y: Array, level: Array, targets: tuple[Array | None, ...] | None,
+    needed: Sequence[bool],
+) -> Any:  # fmt: skip
+    """The gradients of q, k and v, made in ``targets`` where these are given.
+
+    Heads that share keys and values are added up by the kernel, in order; along other axes that
+    were broadcast, sums follow.
+    """
+    if way(xp, call) != "tiles" or not fits(xp, call.q, g, y) or level.dtype != float32:
+        return NotImplemented
+    call = call._replace(**{n: _rows_contiguous(xp, getattr(call, n)) for n in ("q", "k", "v")})
+    g, y, level = _rows_contiguous(xp, g), _rows_contiguous(xp, y), contiguous(xp, level)
+    q, k, v = call[:3]
+    heads, shared = call.heads, _shared(call)
+    delta = _delta(xp, g, y)
+    apart = tuple(n // s for n, s in zip(heads, shared, strict=True))
+    shapes = (*heads, *q.shape[-2:]), (*apart, *k.shape[-2:]), (*apart, *v.shape[-2:])
+
+    def target(i: int) -> Array:
+        x, shape = call[i], shapes[i]
+        if targets is not None and math.prod(shape) == x.size:
+            return targets[i].reshape(shape)
+        return _like(xp, x, shape)
+
+    found: list[Any] = [None] * 3
+    before = g, level, delta
+    if needed[0]:
+        found[0] = target(0)
+        _run(xp, "attention_queries", call, (q, k, v, g, found[0]), before, (found[0],),
+             q.shape[-2])  # fmt: skip
+    if needed[1] or needed[2]:
+        found[1], found[2] = target(1), target(2)
+        every = (*(1,) * (_AXES - len(heads)), *shared)
+        _run(xp, "attention_keys", call, (q, k, v, g, *found[1:]), before, tuple(found[1:]),
+             k.shape[-2], every)  # fmt: skip
+    return [None if d is None else _sum_to(d, x) for d, x in zip(found, (q, k, v), strict=True)]
+
+
+@backward("attention")
+def _all_gradients(
+    xp: Any, g: Array, needed: Sequence[bool], q: Array, k: Array, v: Array, mask: Array | None,
+    y: Array, r: Array, causal: bool, scale: float, key: int = 0, position: int = 0,
     p: float | None = None,
 ) -> Any:  # fmt: skip
-    if mask is not None or p is not None:
+    call = Call(q, k, v, mask, causal, scale, None if p is None else (key, position, p))
+    if needed[3]:
         return NotImplemented
-    found = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale)
-    return NotImplemented if found is None else (*found, None)
+    if mask is None and p is None:
+        made = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale)
+        if made is not None:
+            return (*made, None)
+    found = _gradients(xp, call, g, y, r, None, needed)
+    return found if found is NotImplemented else (*found, None)
 
 
 @forward("attention_gradient")
-def _gradient_value(
+def _flat_gradients(
     xp: Any, g: Array, q: Array, k: Array, v: Array, mask: Array | None, y: Array, r: Array,
-    causal: bool, scale: float, of_mask: bool,
+    causal: bool, scale: float, of_mask: bool, key: int = 0, position: int = 0,
+    p: float | None = None,
 ) -> Any:  # fmt: skip
-    """All gradients one after the other, as ``attention_gradient_value`` has them."""
-    if mask is not None:
+    """Those of q, k and v one after the other; see ``attention_gradient_value``."""
+    if of_mask:
         return NotImplemented
+    call = Call(q, k, v, mask, causal, scale, None if p is None else (key, position, p))
     flat = xp.empty(q.size + k.size + v.size, q.dtype)
     ends = q.size, q.size + k.size
     parts = flat[: ends[0]], flat[ends[0] : ends[1]], flat[ends[1] :]
-    into = [part.reshape(x.shape) for part, x in zip(parts, (q, k, v))]
-    found = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale, into)
-    if found is None:
-        return NotImplemented
+    targets = tuple(part.reshape(x.shape) for part, x in zip(parts, (q, k, v), strict=True))
+    made = None
+    if mask is None and p is None:
+        into = list(targets)
+        made = cudnn_attention.attention_gradients(xp, g, q, k, v, y, r, causal, scale, into)
+    found = _gradients(xp, call, g, y, r, targets, (True, True, True)) if made is None else targets
+    if found is NotImplemented:
+        return found
+    for d, t in zip(found, targets, strict=True):
+        if d.data.ptr != t.data.ptr:  # a sum
+            t[...] = d
     return flat.reshape(3, *q.shape) if q.shape == k.shape == v.shape else flat
