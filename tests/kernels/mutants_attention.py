@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import Mutant
 
 ATTENTION: list[Mutant] = [
-    Mutant("rows behind the end", "tiles.cuh", "if (row < there && !(level", "if (!(level"),
+    Mutant("rows behind the end", "tiles.cuh", "if (row < there && chunk * per", "if (chunk * per"),
     Mutant(
         "missing barrier",
         "attention.cu",

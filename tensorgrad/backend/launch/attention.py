@@ -103,6 +103,9 @@ def _like(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     """A new array whose axes are in memory in the order of those of ``x``, so that heads that were
     taken apart are joined for nothing. The last one stays the last."""
     steps = _steps(x, len(shape))[:-1]
+    known = [abs(step) for step in steps if step]
+    if known == sorted(known, reverse=True):
+        return xp.empty(shape, x.dtype)
     order = sorted(range(len(steps)), key=lambda axis: -abs(steps[axis]))
     made = xp.empty((*(shape[axis] for axis in order), shape[-1]), x.dtype)
     back = [order.index(axis) for axis in range(len(order))]
@@ -252,14 +255,15 @@ def _shared(call: Call) -> tuple[int, ...]:
 
 def _sum_to(d: Array, x: Array) -> Array:
     """``d``, added up along the axes along which ``x`` was broadcast."""
-    d = d.reshape(d.shape[d.ndim - x.ndim :]) if d.size == x.size else d
+    if d.shape == x.shape:
+        return d  # itself, for whoever takes it without a copy
     more = d.ndim - x.ndim
     over = tuple(a for a in range(d.ndim) if a < more or d.shape[a] != x.shape[a - more])
     return d.sum(axis=over, keepdims=True).reshape(x.shape) if over else d
 
 
 def _gradients(
-    xp: Any, call: Call, g: Array, y: Array, level: Array, targets: tuple[Array | None, ...] | None,
+    xp: Any, call: Call, g: Array, y: Array, level: Array, targets: tuple[Array, ...] | None,
     needed: Sequence[bool],
 ) -> Any:  # fmt: skip
     """The gradients of q, k and v, made in ``targets`` where these are given.
@@ -278,7 +282,7 @@ def _gradients(
     shapes = (*heads, *q.shape[-2:]), (*apart, *k.shape[-2:]), (*apart, *v.shape[-2:])
 
     def target(i: int) -> Array:
-        x, shape = call[i], shapes[i]
+        x, shape = (q, k, v)[i], shapes[i]
         if targets is not None and math.prod(shape) == x.size:
             return targets[i].reshape(shape)
         return _like(xp, x, shape)
