@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import tensorgrad
-from bench import op_names
+from bench import matrix_names, op_names
 from tensorgrad.nn import functional
 
 #: Asked for names that may not be there.
@@ -32,6 +32,8 @@ KIN = ("cdist", "log_softmax", "sigmoid", "softmax", "tanh")
 RENAMED = {"dim": "axis", "keepdim": "keepdims"}
 #: Of float64, but for constants that PyTorch rounds to float32 (the 1 / 6 of hardsigmoid).
 RTOL, ATOL = 1e-7, 1e-10
+#: The variant of norms of zeros.
+AT_ZERO = "subgradients_at_zero"
 ALPHA = 1.7580993408473766  # of SELU, which alpha dropout goes with
 
 
@@ -110,13 +112,16 @@ def judge(
         # Those of its variant "grad" are different everywhere.
         values_only = outcome.name.startswith("max_unpool") and outcome.variant != "grad"
         for number, sample in enumerate(samples):
-            call = _Call(outcome.name, sample)
+            call, here = _Call(outcome.name, sample), ours
             if not op.name.startswith(PREFIX) and op.name not in KIN:
                 call.function = op.get_op()
+                if op.name.startswith("linalg.") or op.name in matrix_names.CALLS:
+                    call.function, here = matrix_names.judged(op, sample, ours)
             # In pieces PyTorch's has other second gradients than cross_entropy of the product.
-            right = outcome.name != "linear_cross_entropy"
+            # Of norms at 0 there are no second ones.
+            right = outcome.name != "linear_cross_entropy" and outcome.variant != AT_ZERO
             call.second = second and needs and right and op.supports_gradgrad
-            _judge_sample(outcome, ours, number, call, values_only)
+            _judge_sample(outcome, here, number, call, values_only)
     return outcome
 
 

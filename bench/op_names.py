@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorgrad
+from bench import matrix_names
 
 #: Asked for names that may not be there.
 tg: Any = tensorgrad
@@ -98,8 +99,9 @@ def found(name: str) -> Function | None:
 def ours(name: str, variant: str = "") -> Function | None:
     """The function that computes what PyTorch's operation does; None if there is none."""
     for key in (f"{name} {variant}", name):
-        if key in CALLS:
-            return CALLS[key]
+        for calls in (matrix_names.CALLS, CALLS):
+            if key in calls:
+                return calls[key]
     if found(name) is None:
         return None
     return _named(name, "a b c d e f g h |")

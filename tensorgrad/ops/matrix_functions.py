@@ -187,8 +187,8 @@ def vander(x: Any, /, n: int | None = None, *, increasing: bool = True) -> Tenso
         the powers n - 1 to 0.
     """
     shape = shape_of(x)
-    if not shape:
-        raise ShapeError("vander: at least one axis is needed; got a number")
+    if n is None and not shape:
+        raise ShapeError("vander: of a number say how many powers are wanted")
     n = shape[-1] if n is None else as_int(n)
     if n < 0:
         raise ValueError(f"vander: n must not be negative; got {n}")

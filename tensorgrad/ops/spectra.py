@@ -37,9 +37,18 @@ from tensorgrad.ops.matrices import (
     rows,
     scaled,
     skew,
+    slice_of,
     unpacked,
 )
-from tensorgrad.ops.shaping import broadcast_to, expand_dims, matrix_transpose, squeeze
+from tensorgrad.ops.shaping import (
+    along,
+    broadcast_to,
+    expand_dims,
+    matrix_transpose,
+    reshape,
+    sliced,
+    squeeze,
+)
 from tensorgrad.ops.sorting import argsort
 from tensorgrad.tape import Primitive, apply, real_part
 
@@ -245,7 +254,7 @@ def _svd_rule(g: Any, y: Any, x_shape: tuple[int, ...], full: bool) -> Any:
 
 def zeros_of(g: Any, shape: tuple[int, ...]) -> Any:
     """A gradient of matrices without elements."""
-    return broadcast_to(sliced_to(g, (*shape[:-2], 0, 0)), shape)
+    return reshape(sliced(g, along(len(shape) - 2, slice_of(0, 0))), shape)
 
 
 def _with_rest(off: Any, rest: Any, g_rest: Any, of: Any) -> Any:
