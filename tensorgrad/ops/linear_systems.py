@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.matrices import (
     adjoint,
     batch_of,
@@ -75,16 +74,17 @@ def _solve_value(xp: Any, a: Any, b: Any) -> Any:
 
 def _solve_both(g: Any, needed: Sequence[bool], saved: Any) -> Sequence[Any]:
     right = _solved(matrix_transpose(saved["a"]), g)
-    return (-matmul(right, matrix_transpose(saved["y"])) if needed[0] else None), right
+    return (-product(right, matrix_transpose(saved["y"])) if needed[0] else None), right
 
 
 _SOLVE: Primitive = factorization(
     "solve",
     _solve_value,
     {
-        "a": lambda g, a, y: -matmul(_solved(matrix_transpose(a), g), matrix_transpose(y)),
+        "a": lambda g, a, y: -product(_solved(matrix_transpose(a), g), matrix_transpose(y)),
         "b": lambda g, a: _solved(matrix_transpose(a), g),
     },
+    together=_solve_both,
 )
 
 
@@ -138,7 +138,7 @@ def _triangular_value(xp: Any, a: Any, b: Any, lower: bool, unit: bool) -> Any:
 
 def _triangular_a(g: Any, a: Any, y: Any, lower: bool, unit: bool) -> Any:
     right = _triangular_b(g, a, lower, unit)
-    whole = -matmul(right, matrix_transpose(y))
+    whole = -product(right, matrix_transpose(y))
     return tril(whole, k=-unit) if lower else triu(whole, k=+unit)
 
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from tensorgrad import ops
 from tensorgrad.dtypes import FLOATS
-from tensorgrad.errors import ShapeError
 from tensorgrad.ops import numpy_modules, numpy_reductions
 from tensorgrad.ops.numpy_forms import placed
 from tensorgrad.ops.shaping import shape_of
@@ -80,54 +79,6 @@ def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     return list(ops.split(x, indices_or_sections, axis))
 
 
-# --- np.linalg ------------------------------------------------------------------------------------
-
-
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    n = len(x.shape)
-    axes = tuple(range(n)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if axis is None and ord is None:
-        return ops.norm(x, axis=axes, keepdims=keepdims)
-    if len(axes) == 1:
-        if isinstance(ord, str):
-            raise ValueError(f"np.linalg.norm: {ord!r} is a norm of matrices; axis {axes} is one")
-        return ops.norm(x, ord, axis=axes, keepdims=keepdims)
-    if len(axes) != 2:
-        raise ValueError(f"np.linalg.norm: a norm is over one or two axes; got {len(axes)}")
-    return _matrix_norm(x, ord, axes, keepdims)
-
-
-def _matrix_norm(
-    x: Any, ord: Any = None, axes: Sequence[int] = (-2, -1), keepdims: bool = False
-) -> Any:
-    if len(x.shape) < 2:
-        raise ShapeError(f"np.linalg: a norm of matrices is not for shape {tuple(x.shape)}")
-    if ord is None or ord == "fro":
-        return ops.norm(x, axis=tuple(axes), keepdims=keepdims)
-    if isinstance(ord, str) or ord not in (1, -1, math.inf, -math.inf):
-        raise ValueError(
-            f"np.linalg.norm: of a matrix there are the norms None, 'fro', 1, -1, inf and -inf; "
-            f"got {ord!r}, which would take singular values (of x.detach().numpy(), if no gradient "
-            "is wanted)"
-        )
-    rows, columns = (a % len(x.shape) for a in axes)
-    if abs(ord) != 1:
-        rows, columns = columns, rows
-    sums = ops.sum(ops.abs(x), axis=rows, keepdims=True)
-    extreme = ops.max if ord > 0 else ops.min
-    found = extreme(sums, axis=columns, keepdims=True)
-    return found if keepdims else ops.squeeze(found, axis=(rows, columns))
-
-
-def _last_two(function: Function) -> Function:
-    """``np.trace`` or ``np.diagonal`` of stacks, as ``np.linalg`` has them."""
-
-    def call(x: Any, offset: int = 0) -> Any:
-        return function(x, offset, -2, -1)
-
-    return call
-
-
 def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
     return _of_truth_values(ops.vecdot(x1, x2, axis=axis), x1, x2)
 
@@ -157,13 +108,6 @@ def _size(a: Any, axis: Any = None) -> int:
 
 def _eye(N: Any, M: Any = None, **options: Any) -> Any:
     return ops.eye(N, M, **options)
-
-
-def _outer(x1: Any, x2: Any) -> Any:
-    for shape in (shape_of(x1), shape_of(x2)):
-        if len(shape) != 1:
-            raise ShapeError(f"np.linalg.outer: two vectors are needed; got shape {shape}")
-    return ops.outer(x1, x2)
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -200,16 +144,7 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
     ("transpose", _transpose, "a axes="),
     ("where", _where, "condition x= y="),
-    ("linalg.diagonal", _last_two(ops.diagonal), "x offset="),
-    ("linalg.matmul", ops.matmul, "x1 x2"),
-    ("linalg.matrix_norm", _matrix_norm, "x keepdims= ord="),
-    ("linalg.matrix_transpose", ops.matrix_transpose, "x"),
-    ("linalg.norm", _norm, "x ord= axis= keepdims="),
-    ("linalg.outer", _outer, "x1 x2"),
-    ("linalg.tensordot", ops.tensordot, "x1 x2 axes="),
-    ("linalg.trace", _last_two(ops.trace), "x offset= !dtype"),
     ("linalg.vecdot", _vecdot, "x1 x2 axis="),
-    ("linalg.vector_norm", ops.norm, "x axis= keepdims= ord="),
 )
 
 
@@ -227,7 +162,9 @@ def functions() -> Mapping[Function, tuple[str, Function, str]]:
         for name in (row.name, *row.aliases)
     ]
     rows += [(name, getattr(numpy_modules, name), "") for name in vars(numpy_modules)["__all__"]]
-    for row in (*rows, *_ROWS):
+    from tensorgrad.ops.numpy_linalg import ROWS  # loaded where NumPy's functions are called
+
+    for row in (*rows, *_ROWS, *ROWS):
         of: Any = np
         for part in row[0].split("."):
             of = getattr(of, part, None)
