@@ -49,6 +49,10 @@ class ShapeError(TensorgradError, ValueError):
         return f"{self.message} [in module {'.'.join(self.path)}]" if self.path else self.message
 
 
+class AxisError(ShapeError, IndexError):
+    """An axis that a tensor does not have."""
+
+
 class DtypeError(TensorgradError, TypeError):
     """A dtype is unsupported, or two dtypes have no common one."""
 

@@ -6,6 +6,7 @@ the table of operations, where each row says whether it is one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -428,6 +429,18 @@ class Tensor:
                 out = to_device(out, place)
         return out if dtype is None else out.astype(dtype)
 
+    def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
+        """The tensor on another device, as ``to``; work is queued on the current stream.
+
+        Raises ValueError for another ``stream``.
+        """
+        if stream is not None:
+            raise ValueError(
+                "to_device: a tensor moves on CuPy's current stream; make that the one that is "
+                "meant, as in `with stream:`, and leave the argument out"
+            )
+        return self.to(device=device)
+
     def cpu(self) -> Tensor:
         """The tensor in the host's memory."""
         return self.to(device="cpu")
@@ -491,11 +504,21 @@ class Tensor:
             )
         return np.array(self.numpy(), dtype, copy=copy)
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         if self.node is not None and current_mode().grad:
             raise GradientError("a tensor that requires a gradient must be exported .detach()ed")
         self._read("__dlpack__()")
-        return self.data.__dlpack__(**options)
+        given = {
+            "stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy,
+        }  # fmt: skip
+        return self.data.__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
     def __dlpack_device__(self) -> Any:
         return self.data.__dlpack_device__()
@@ -716,6 +739,10 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
         found = np.asarray(data)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"a tensor needs numbers in a regular shape: {error}") from error
+    if found.dtype == np.float64 and dtype == dtypes.uint64:
+        # NumPy makes floats of integers of which some need 64 bits without a sign.
+        with contextlib.suppress(OverflowError, TypeError, ValueError):
+            found = np.asarray(data, dtype)
     if found.dtype.kind not in "biufc" and found.dtype not in dtypes.ALL:
         raise _no_number(data, found)
     if dtype is None:

@@ -23,7 +23,9 @@ from tensorgrad.ops import (
     reductions,
     scans,
     scattering,
+    set_functions,
     shaping,
+    sign_bits,
     sorting,
     table,
 )
@@ -47,7 +49,9 @@ from tensorgrad.ops.random import dropout as dropout
 from tensorgrad.ops.reductions import *
 from tensorgrad.ops.scans import *
 from tensorgrad.ops.scattering import *
+from tensorgrad.ops.set_functions import *
 from tensorgrad.ops.shaping import *
+from tensorgrad.ops.sign_bits import *
 from tensorgrad.ops.sorting import *
 from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 
@@ -56,7 +60,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     for _module in (
         accumulate, activations, complex_numbers, complex_parts, creation, elementwise, indexing,
         inspection, linear_algebra, normalization, numpy_modules, padding, reductions, scans,
-        scattering, shaping, sorting,
+        scattering, set_functions, shaping, sign_bits, sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 

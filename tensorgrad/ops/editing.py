@@ -21,7 +21,7 @@ from tensorgrad.ops.shaping import (
     shape_of,
     sliced,
 )
-from tensorgrad.ops.sorting import argsort, sort, unique_values
+from tensorgrad.ops.sorting import argsort, different, sort
 from tensorgrad.tape import cast
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def unique(
     """
     ar = as_array(ar)
     if equal_nan and axis is None and not (return_index or return_inverse or return_counts):
-        return unique_values(ar)
+        return different(ar, equal_nan=True)
     more = {} if equal_nan else {"equal_nan": False}
     return _on_host(
         "unique", np.unique, ar, ar, return_index=return_index, return_inverse=return_inverse,

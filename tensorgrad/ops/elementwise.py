@@ -85,9 +85,26 @@ divide = elementwise2(
     second={"low": 0.5},
     complex=True,
 )
+
+
+def _floor_divide_value(xp: Any, x1: Any, x2: Any) -> Any:
+    y = xp.floor_divide(x1, x2)
+    if y.dtype.kind in "iub":
+        return y
+    if isinstance(x1, int | float):
+        x1 = y.dtype.type(x1)
+    elif isinstance(x2, int | float):
+        x2 = y.dtype.type(x2)
+    if xp is np and np.isfinite(x1).all() and np.isfinite(x2).all():
+        return y
+    # Of one infinity the standard has the quotient, as it is; NumPy has NaN, or -1 for -0.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
+        return xp.where((xp.isinf(x1) != xp.isinf(x2)) & (x2 != 0), x1 / x2, y)
+
+
 floor_divide = elementwise2(
     "floor_divide",
-    "floor_divide",
+    _floor_divide_value,
     None,
     None,
     "The quotient rounded towards minus infinity. Piecewise constant: it carries no gradient.",
@@ -134,7 +151,8 @@ absolute = abs
 def _sign_of_complex(xp: Any, x: Any) -> Any:
     size = xp.abs(x)
     with np.errstate(invalid="ignore"):
-        return xp.where(size == 0, x, x / xp.where(size == 0, size.dtype.type(1), size))
+        y = x / xp.where(size == 0, size.dtype.type(1), size)
+    return xp.where(size == 0, x.dtype.type(0), y)
 
 
 def _sign_rule(g: Any, x: Any, y: Any) -> Any:
@@ -319,12 +337,32 @@ def plain(value: Any) -> Any:
 # --- exponentials, logarithms, roots ------------------------------------------------------------
 
 exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.", complex=True)
+
+
+def _expm1_of_complex(xp: Any, x: Any) -> Any:
+    whole = xp.isfinite(x)
+    with np.errstate(invalid="ignore"):
+        y = xp.asarray(xp.expm1(x))
+        y.real += 0  # of -0 it is 0
+        if xp is np and whole.all():
+            return y
+        # Special numbers are those of exp, as the standard says.
+        return xp.where(whole, y, xp.exp(x) - x.dtype.type(1))
+
+
 expm1 = elementwise(
     "expm1",
     "expm1",
     lambda g, y: g * (y + 1.0),
     "``exp(x) - 1``, exact for small ``x``.",
-    complex=True,
+    complex=Primitive(
+        "expm1",
+        _expm1_of_complex,
+        {"x": lambda g, y: g * (y + 1.0)},
+        promotion="float",
+        elementwise=True,
+        complex=True,
+    ),
 )
 exp2 = elementwise("exp2", "exp2", lambda g, y: g * y * math.log(2.0), "``2 ** x``.", complex=True)
 log = elementwise("log", "log", lambda g, x: g / x, "The natural logarithm.", low=0.3, complex=True)

@@ -57,7 +57,7 @@ def _dtype_of(what: Any) -> np.dtype[Any]:
     return dtypes.as_dtype(found if isinstance(found, np.dtype) else what)
 
 
-def isdtype(dtype: Any, kind: Any, /) -> builtins.bool:
+def isdtype(dtype: Any, kind: Any) -> builtins.bool:
     """Whether ``dtype`` is of a kind.
 
     kind: a dtype; or "bool", "signed integer", "unsigned integer", "integral", "real floating",

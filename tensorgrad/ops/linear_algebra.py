@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.backend.namespace import Namespace
+from tensorgrad.dtypes import INTEGERS
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.complex_parts import conj, is_complex
 from tensorgrad.ops.fast_paths import binary, ternary
@@ -305,7 +306,8 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
         )
     if len(shape_of(x1)) != len(shape_of(x2)):
         x1, x2, axis = moveaxis(x1, axis, -1), moveaxis(x2, axis, -1), -1
-    return sum(conj(x1) * x2 if is_complex(x1) else x1 * x2, axis=axis)
+    products = conj(x1) * x2 if is_complex(x1) else x1 * x2
+    return sum(products, axis=axis, dtype=products.dtype if products.dtype in INTEGERS else None)
 
 
 @operation(

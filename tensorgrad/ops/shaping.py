@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad import backend
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ALL
 from tensorgrad.dtypes import WIDE_FLOATS
-from tensorgrad.errors import ShapeError
+from tensorgrad.errors import AxisError, ShapeError
 from tensorgrad.ops.parts import Part as GradientPart
 from tensorgrad.ops.sums import column_sums, total
 from tensorgrad.ops.table import operation
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_to", "cat", "concat", "concatenate",
-    "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "permute", "permute_dims",
-    "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "transpose", "unbind", "unsqueeze",
-    "unstack",
+    "atleast_1d", "atleast_2d", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "cat",
+    "concat", "concatenate", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
+    "permute", "permute_dims", "reshape", "roll", "split", "squeeze", "stack", "swapaxes",
+    "transpose", "unbind", "unsqueeze", "unstack",
 ]  # fmt: skip
 
 Axis = int | Sequence[int] | None
@@ -42,7 +43,7 @@ def shape_of(x: Any) -> tuple[int, ...]:
 
 
 def normalize_axis(name: str, axis: Any, x: Any, ndim: int | None = None) -> int:
-    """``axis`` as a number from 0. Raises ShapeError, naming the operation, if there is none."""
+    """``axis`` as a number from 0. Raises AxisError, naming the operation, if there is none."""
     n = len(shape_of(x)) if ndim is None else ndim
     try:
         number = as_int(axis)
@@ -51,7 +52,7 @@ def normalize_axis(name: str, axis: Any, x: Any, ndim: int | None = None) -> int
     if -n <= number < n:
         return number % n
     limits = f"between {-n} and {n - 1}" if n else "absent: the tensor has no axes"
-    raise ShapeError(f"{name}: axis must be {limits}; got axis={number} for shape {shape_of(x)}")
+    raise AxisError(f"{name}: axis must be {limits}; got axis={number} for shape {shape_of(x)}")
 
 
 def _no_axis(name: str, axis: Any) -> str:
@@ -97,15 +98,32 @@ _RESHAPE: Primitive = Primitive(
         lambda s: s(s.real(0, 4), (4, 0)),
     ],
     primitive=_RESHAPE,
-    numpy="a shape !order=C !copy",
+    numpy="a shape !order=C copy=",
 )
-def reshape(x: Any, /, shape: int | Sequence[int], *more: int) -> Tensor:
+def reshape(x: Any, /, shape: int | Sequence[int], *more: int, copy: bool | None = None) -> Tensor:
     """The same elements, in row-major order, with another ``shape``; one size may be -1.
 
-    The sizes may also be given one by one, as in ``x.reshape(3, -1)``. Shares memory where the
-    layout allows. Raises ShapeError if the number of elements differs.
+    The sizes may also be given one by one, as in ``x.reshape(3, -1)``. copy: None shares memory
+    where the layout allows, True never, False always. Raises ShapeError if the number of elements
+    differs, ValueError if ``copy`` is False and a copy is needed.
     """
-    return apply(_RESHAPE, (x,), {"shape": _together(shape, more)})
+    y = apply(_RESHAPE, (x,), {"shape": _together(shape, more)})
+    return y if copy is None else _shared_or_not(x, y, copy)
+
+
+def _shared_or_not(x: Any, y: Any, copy: bool) -> Any:
+    """``y``, a reshaped ``x``: in memory of its own if ``copy``, else in that of ``x``."""
+    before, after = getattr(x, "data", x), getattr(y, "data", y)
+    owner = backend.of(after).memory_owner
+    shared = backend.is_array(before) and owner(before) is owner(after)
+    if copy:
+        return y.clone() if shared else y
+    if not shared:
+        raise ValueError(
+            f"reshape: copy=False, but with shape {shape_of(x)} and as it lies in memory it has to "
+            f"be copied to become {shape_of(y)}"
+        )
+    return y
 
 
 def _together(first: int | Sequence[int], more: tuple[int, ...]) -> tuple[int, ...]:
@@ -363,15 +381,28 @@ def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
 )
 def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     """The ``arrays``, each repeated to their common shape."""
-    shapes = [shape_of(x) for x in arrays]
+    shape = _common_shape("broadcast_arrays", [shape_of(x) for x in arrays])
+    return tuple(broadcast_to(x, shape) for x in arrays)
+
+
+def broadcast_shapes(*shapes: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of what is computed of tensors of these ``shapes``, element by element.
+
+    Raises ShapeError if they do not broadcast.
+    """
+    return _common_shape(
+        "broadcast_shapes", [(s,) if isinstance(s, int) else tuple(s) for s in shapes]
+    )
+
+
+def _common_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     try:
-        shape = np.broadcast_shapes(*shapes)
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ShapeError(
-            "broadcast_arrays: the shapes must broadcast: counted from the last axis, two sizes "
-            f"are equal or one of them is 1; got {' and '.join(map(str, shapes))}"
+            f"{name}: the shapes must broadcast: counted from the last axis, two sizes are equal "
+            f"or one of them is 1; got {' and '.join(map(str, shapes))}"
         ) from None
-    return tuple(broadcast_to(x, shape) for x in arrays)
 
 
 @operation(

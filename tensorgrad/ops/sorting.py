@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.ops.indexing import GATHER, gathered
+from tensorgrad.ops.indexing import GATHER, gathered, take
 from tensorgrad.ops.shaping import along, normalize_axis, shape_of, sliced
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
@@ -114,7 +114,7 @@ _SEARCHSORTED = Primitive(
 )
 _UNIQUE = Primitive(
     "unique_values",
-    lambda xp, x: xp.unique(x),
+    lambda xp, x, equal_nan: xp.unique(x, equal_nan=equal_nan),
     {"x": None},
     half_in_float32=True,
     data_dependent=True,
@@ -126,14 +126,20 @@ _UNIQUE = Primitive(
     cases=[
         lambda s: s(np.sort(s.distinct(5)), s.real(3)),
         lambda s: s(np.arange(5.0), np.array([[0.0, 2.0], [4.5, -1.0]]), side="right"),
+        lambda s: s(np.array([2.0, 0.0, 1.0]), s.real(3), sorter=np.array([1, 2, 0])),
     ],
     gradient=False,
     method=False,
     primitive=_SEARCHSORTED,
-    numpy="a v side= !sorter",
+    numpy="a v side= sorter=",
 )
-def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
-    """Where ``values`` would go into the sorted vector ``x``: before ("left") or after equals."""
+def searchsorted(x: Any, values: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
+    """Where ``values`` would go into the sorted vector ``x``: before ("left") or after equals.
+
+    sorter: the integers that put ``x`` in order, as from ``argsort``, where it is not.
+    """
+    if sorter is not None:
+        x = take(x, sorter, axis=0)
     if len(shape_of(x)) != 1 or side not in ("left", "right"):
         raise ValueError(
             f'searchsorted: x must be a vector and side "left" or "right"; got shape '
@@ -152,5 +158,10 @@ def searchsorted(x: Any, values: Any, /, *, side: str = "left") -> Tensor:
     numpy="x",
 )
 def unique_values(x: Any, /) -> Tensor:
-    """The different elements of ``x``, in ascending order."""
-    return apply(_UNIQUE, (x,))
+    """The different elements of ``x``, in ascending order; every NaN is one of its own."""
+    return different(x, equal_nan=False)
+
+
+def different(x: Any, *, equal_nan: bool) -> Any:
+    """The different elements of ``x``, in ascending order; all NaN are one if ``equal_nan``."""
+    return apply(_UNIQUE, (x,), {"equal_nan": equal_nan})

@@ -322,6 +322,8 @@ def _mod(a: float, b: float) -> float:
 
 
 def _floor_divide(a: float, b: float) -> float:
+    if math.isinf(a) != math.isinf(b) and b != 0:  # the standard's; NumPy has others
+        return a / b
     if not (math.isfinite(a) and math.isfinite(b)) or b == 0:
         return _exact(np.floor_divide, a, b)
     return rounded(mp.floor(mpf(a) / mpf(b)))

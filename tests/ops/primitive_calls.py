@@ -143,6 +143,7 @@ def _others() -> None:
         _differentiated([y], [x])
     _differentiated([tg.dropout(x, 0.5)], [x])
     tg.complex(x.detach(), x.detach())
+    tg.unique_all(x.detach())
     for name in ("fft", "rfft", "irfft"):
         _differentiated([tg.abs(getattr(fft, name)(x))], [x])
     for activation in ("none", "tanh"):

@@ -51,8 +51,10 @@ EXACT = {
     "all", "any", "argmax", "argmin", "argsort", "count_nonzero", "equal", "greater",
     "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "logical_and",
     "logical_not", "logical_or", "logical_xor", "nonzero", "not_equal", "unique_values",
-    "searchsorted",
+    "searchsorted", "isin",
 }  # fmt: skip
+#: Rows about bits; ops/test_array_api.py compares them in each dtype.
+BITS = {"copysign", "nextafter", "signbit"}
 #: Rows that add products; test_table.py compares them in each dtype with NumPy.
 PRODUCTS = {
     "dot", "einsum", "kron", "linear", "linear_recurrence", "matmul", "outer", "scatter_add",
@@ -77,7 +79,7 @@ LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"}
 def test_every_row_is_compared() -> None:
     stored = {call[0] for calls in (UNARY, ALONG) for call in calls.values()} | set(BINARY)
     stored |= {"clip", "pow"}
-    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED, NUMPYS, TURNS, LOSSES]
+    groups = [stored, MOVES, EXACT, PRODUCTS, NO_NUMBERS, COMPOSED, NUMPYS, TURNS, LOSSES, BITS]
     assert sum(map(len, groups)) == len(set().union(*groups)), "a row is in two groups"
     layers = {
         name
