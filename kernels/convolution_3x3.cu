@@ -27,26 +27,29 @@ struct Problem {
   bool packed_in, packed_out;
 };
 
-// Which tile of the result a block has.
+// A tile of positions, and the first of its channels.
 struct Tile {
   index_t example;
   int row, column, output;
-
-  __device__ __forceinline__ Tile(const Problem& a, index_t item) {
-    const int across = (a.columns + WIDE - 1) / WIDE, down = (a.rows + HIGH - 1) / HIGH;
-    const int outputs = (a.outputs + OUTPUTS - 1) / OUTPUTS;
-    output = int(item % outputs) * OUTPUTS;
-    item /= outputs;
-    column = int(item % across) * WIDE;
-    item /= across;
-    row = int(item % down) * HIGH;
-    example = item / down;
-  }
 };
 
-__device__ __forceinline__ index_t tiles_of(const Problem& a) {
-  return a.examples * ((a.columns + WIDE - 1) / WIDE) * ((a.rows + HIGH - 1) / HIGH) *
-         ((a.outputs + OUTPUTS - 1) / OUTPUTS);
+__device__ __forceinline__ int tiles_across(const Problem& a) {
+  return (a.columns + WIDE - 1) / WIDE;
+}
+__device__ __forceinline__ int tiles_down(const Problem& a) { return (a.rows + HIGH - 1) / HIGH; }
+__device__ __forceinline__ int tiles_of_outputs(const Problem& a) {
+  return (a.outputs + OUTPUTS - 1) / OUTPUTS;
+}
+__device__ __forceinline__ index_t tiles_of_positions(const Problem& a) {
+  return a.examples * tiles_down(a) * tiles_across(a);
+}
+
+// Tile number `item` of the positions.
+__device__ __forceinline__ Tile tile_of(const Problem& a, index_t item, int output) {
+  const int across = tiles_across(a), down = tiles_down(a);
+  const int column = int(item % across) * WIDE;
+  item /= across;
+  return {item / down, int(item % down) * HIGH, column, output};
 }
 
 __device__ __forceinline__ bool inside(int i, int size) { return uint32(i) < uint32(size); }
@@ -54,7 +57,9 @@ __device__ __forceinline__ bool inside(int i, int size) { return uint32(i) < uin
 // --- patches -------------------------------------------------------------------------------------
 
 // What a tile sees of DEPTH channels, in eight groups: of 16-bit floats pairs, so that the channels of
-// a pixel lie side by side, as tensor cores want them; else single ones, each with its lines.
+// a pixel lie side by side, as tensor cores want them; else single ones, each with its lines. The
+// halves of a pixel's channels change places after each four pixels, so that those of eight pixels lie
+// in different banks.
 template <typename E, bool CORES = sizeof(E) == 2>
 struct Patch {
   static constexpr int EACH = 2, LINE = WIDE + 2, SIZE = LINES * LINE * DEPTH;
@@ -62,7 +67,10 @@ struct Patch {
   static __device__ __forceinline__ void put(E* patch, int line, int j, int group,
                                              const E (&v)[EACH]) {
     const uint32 pair = uint32(v[0].bits) | uint32(v[1].bits) << 16;
-    memcpy(patch + (line * LINE + j) * DEPTH + 2 * group, &pair, 4);
+    memcpy(patch + place(line * LINE + j, 2 * group), &pair, 4);
+  }
+  static __device__ __forceinline__ int place(int pixel, int channel) {
+    return pixel * DEPTH + (channel ^ (pixel >> 2 & 1) << 3);
   }
 };
 
@@ -107,20 +115,20 @@ __device__ __forceinline__ void read_pixels(const Problem& a, const Tile& t, con
 
 // The patch of the channels from `channel` on. Four pixels at a time, where they lie so: those that
 // the tile itself covers, and then the one or two on its sides.
-template <typename E>
+template <int THREADS, typename E>
 __device__ __forceinline__ void read_patch(const Problem& a, const Tile& t, const E* x, E* patch,
                                            int channel) {
   if (a.packed_in) {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * LINES * (WIDE / 4); i += BLOCK)
+    for (int i = threadIdx.x; i < 8 * LINES * (WIDE / 4); i += THREADS)
       read_pixels<4>(a, t, x, patch, channel, i >> 5, a.before + 4 * (i & 3), i >> 2 & 7);
 #pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * LINES * 2; i += BLOCK)
+    for (int i = threadIdx.x; i < 8 * LINES * 2; i += THREADS)
       read_pixels<1>(a, t, x, patch, channel, i >> 4, (i & 1) + ((i & 1) < a.before ? 0 : WIDE),
                      i >> 1 & 7);
   } else {
 #pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * LINES * (WIDE + 2); i += BLOCK)
+    for (int i = threadIdx.x; i < 8 * LINES * (WIDE + 2); i += THREADS)
       read_pixels<1>(a, t, x, patch, channel, i / (8 * (WIDE + 2)), i % (WIDE + 2),
                      i / (WIDE + 2) % 8);
   }
@@ -152,7 +160,7 @@ struct TileSums {
       for (int n = 0; n < 4; ++n) {
         const int line = 2 * warp_number() + (n >> 1) + tap / 3;
         const int pixel = line * Patch<E>::LINE + 8 * (n & 1) + g + tap % 3;
-        memcpy(b[n], patch + pixel * DEPTH + 4 * t, 8);
+        memcpy(b[n], patch + Patch<E>::place(pixel, 4 * t), 8);
       }
 #pragma unroll
       for (int m = 0; m < OUTPUTS / 16; ++m) {
@@ -303,9 +311,10 @@ __device__ __forceinline__ void value(const Problem& a, const E* x, const E* ima
   __shared__ __align__(16) E weights[STAGE];
   __shared__ __align__(16) E patch[Patch<E>::SIZE];
   const int stages = (a.channels + DEPTH - 1) / DEPTH;
-  const index_t items = tiles_of(a);
+  const int outputs = tiles_of_outputs(a);
+  const index_t items = tiles_of_positions(a) * outputs;
   for (index_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const Tile t(a, item);
+    const Tile t = tile_of(a, item / outputs, int(item % outputs) * OUTPUTS);
     TileSums<E> sums;
     sums.clear();
 #pragma unroll 1
@@ -316,7 +325,7 @@ __device__ __forceinline__ void value(const Problem& a, const E* x, const E* ima
 #pragma unroll 3
       for (int i = threadIdx.x * per; i < STAGE; i += BLOCK * per)
         *reinterpret_cast<Pack<E>*>(weights + i) = *reinterpret_cast<const Pack<E>*>(from + i);
-      read_patch(a, t, x, patch, stage * DEPTH);
+      read_patch<BLOCK>(a, t, x, patch, stage * DEPTH);
       __syncthreads();
       sums.add(weights, patch);
     }
@@ -340,6 +349,210 @@ struct Place {
     }
   }
 };
+
+// --- the gradient for the weights ------------------------------------------------------------------
+
+// A block has the sums for 64 channels of the result and DEPTH of the input, and a warp those of three
+// taps in a line. It goes through some of the tiles of positions; what all give is added up later.
+[[maybe_unused]] constexpr int WARPS = 3;
+
+// What is summed over lies side by side: positions of the result's gradient, as [outputs][STEP].
+template <typename E>
+struct Gradients {
+  static constexpr int STEP = PIXELS + 16 / int(sizeof(E)), SIZE = OUTPUTS * STEP;
+};
+
+// `width` positions of a line; zeros outside.
+template <int width, typename E>
+__device__ __forceinline__ void read_gradients(const Problem& a, const Tile& t, const E* g, E* to,
+                                               int i) {
+  struct alignas(width * sizeof(E)) Some {
+    E at[width];
+  };
+  const int own = i / (PIXELS / width), pixel = i % (PIXELS / width) * width;
+  const int row = t.row + pixel / WIDE, column = t.column + pixel % WIDE;
+  Some in = {};
+  if (t.output + own < a.outputs && row < a.rows && column < a.columns)
+    in = *reinterpret_cast<const Some*>(
+        g + ((t.example * a.outputs + t.output + own) * a.rows + row) * a.columns + column);
+  *reinterpret_cast<Some*>(to + own * Gradients<E>::STEP + pixel) = in;
+}
+
+template <typename E>
+__device__ __forceinline__ void read_gradients(const Problem& a, const Tile& t, const E* g, E* to) {
+  if (a.packed_out) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < OUTPUTS * PIXELS / 4; i += 32 * WARPS)
+      read_gradients<4>(a, t, g, to, i);
+  } else {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < OUTPUTS * PIXELS; i += 32 * WARPS)
+      read_gradients<1>(a, t, g, to, i);
+  }
+}
+
+// Four matrices of 8 x 8, of which `at(matrix, row)` gives the rows. Lane 4 g + t gets the elements 2 t
+// and the next of row g, or if they are turned, those of column g.
+template <bool TURNED, typename At>
+__device__ __forceinline__ void read_matrices(uint32 (&r)[4], At at) {
+  const int lane = lane_number();
+#ifdef __CUDACC__
+  const uint32 from = uint32(__cvta_generic_to_shared(at(lane >> 3, lane & 7)));
+  if constexpr (TURNED)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+#else
+  const int g = lane >> 2, t = lane & 3;
+  for (int m = 0; m < 4; ++m) {
+    const auto first = TURNED ? at(m, 2 * t)[g] : at(m, g)[2 * t];
+    const auto second = TURNED ? at(m, 2 * t + 1)[g] : at(m, g)[2 * t + 1];
+    r[m] = uint32(first.bits) | uint32(second.bits) << 16;
+  }
+#endif
+}
+
+// On tensor cores: a line of 16 positions at a time.
+template <typename E, bool CORES = sizeof(E) == 2>
+struct WeightSums {
+  float at[3][OUTPUTS / 16][2][4];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int w = 0; w < 3; ++w)
+#pragma unroll
+      for (int m = 0; m < OUTPUTS / 16; ++m)
+#pragma unroll
+        for (int k = 0; k < 8; ++k) at[w][m][k >> 2][k & 3] = 0;
+  }
+
+  __device__ __forceinline__ void add(const E* gradients, const E* patch) {
+#pragma unroll 1
+    for (int line = 0; line < HIGH; ++line) {
+      uint32 a[OUTPUTS / 16][4];
+#pragma unroll
+      for (int m = 0; m < OUTPUTS / 16; ++m)
+        read_matrices<false>(a[m], [=](int matrix, int row) {
+          return gradients + (16 * m + 8 * (matrix & 1) + row) * Gradients<E>::STEP + WIDE * line +
+                 8 * (matrix >> 1);
+        });
+#pragma unroll
+      for (int w = 0; w < 3; ++w) {
+        uint32 b[4];
+        const int first = (line + warp_number()) * Patch<E>::LINE + w;
+        read_matrices<true>(b, [=](int matrix, int row) {
+          return patch + Patch<E>::place(first + 8 * (matrix & 1) + row, 8 * (matrix >> 1));
+        });
+#pragma unroll
+        for (int m = 0; m < OUTPUTS / 16; ++m) {
+          multiply<E, WARPS>(at[w][m][0], a[m], b[0], b[1]);
+          multiply<E, WARPS>(at[w][m][1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  // Calls work(output, channel, tap, sum) for all of them.
+  template <typename Work>
+  __device__ __forceinline__ void each(Work work) const {
+    const int lane = lane_number(), g = lane >> 2, column = 2 * (lane & 3);
+#pragma unroll
+    for (int w = 0; w < 3; ++w)
+#pragma unroll
+      for (int m = 0; m < OUTPUTS / 16; ++m)
+#pragma unroll
+        for (int k = 0; k < 8; ++k)
+          work(16 * m + g + 8 * (k >> 1 & 1), 8 * (k >> 2) + column + (k & 1),
+               3 * warp_number() + w, at[w][m][k >> 2][k & 3]);
+  }
+};
+
+// By additions: a thread has 8 channels of the result and 2 of the input.
+template <typename E>
+struct WeightSums<E, false> {
+  float at[3][8][2];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int w = 0; w < 3; ++w)
+#pragma unroll
+      for (int k = 0; k < 16; ++k) at[w][k >> 1][k & 1] = 0;
+  }
+
+  // So that eight lanes that read together read gradients in different banks.
+  static __device__ __forceinline__ int output(int o) { return (threadIdx.x & 7) + 8 * o; }
+  static __device__ __forceinline__ int channel() { return lane_number() >> 3 << 1; }
+
+  __device__ __forceinline__ void add(const E* gradients, const E* patch) {
+#pragma unroll 1
+    for (int pixel = 0; pixel < PIXELS; pixel += 4) {
+      Pack<float> x[2][2];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int line = (channel() + c) * LINES + pixel / WIDE + warp_number();
+        const E* from = patch + line * Patch<E>::LINE + pixel % WIDE;
+#pragma unroll
+        for (int k = 0; k < 2; ++k) x[c][k] = reinterpret_cast<const Pack<float>*>(from)[k];
+      }
+#pragma unroll
+      for (int o = 0; o < 8; ++o) {
+        const Pack<float> g = *reinterpret_cast<const Pack<float>*>(
+            gradients + output(o) * Gradients<E>::STEP + pixel);
+#pragma unroll
+        for (int w = 0; w < 3; ++w)
+#pragma unroll
+          for (int c = 0; c < 2; ++c)
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+              at[w][o][c] += g.at[k] * x[c][(k + w) >> 2].at[(k + w) & 3];
+      }
+    }
+  }
+
+  template <typename Work>
+  __device__ __forceinline__ void each(Work work) const {
+#pragma unroll
+    for (int w = 0; w < 3; ++w)
+#pragma unroll
+      for (int k = 0; k < 16; ++k)
+        work(output(k >> 1), channel() + (k & 1), 3 * warp_number() + w, at[w][k >> 1][k & 1]);
+  }
+};
+
+__device__ __forceinline__ void weight(const Problem&, const double*, const double*, double*,
+                                       index_t) {}
+
+// partial: [parts, outputs, channels, 3, 3].
+template <typename E>
+__device__ __forceinline__ void weight(const Problem& a, const E* g, const E* x, float* partial,
+                                       index_t parts) {
+  __shared__ __align__(16) E gradients[Gradients<E>::SIZE];
+  __shared__ __align__(16) E patch[Patch<E>::SIZE];
+  const int stages = (a.channels + DEPTH - 1) / DEPTH, across = tiles_of_outputs(a) * stages;
+  const index_t items = tiles_of_positions(a);
+  for (index_t block = blockIdx.x; block < parts * across; block += gridDim.x) {
+    const int mine = int(block % across), channel = mine % stages * DEPTH;
+    const index_t part = block / across;
+    WeightSums<E> sums;
+    sums.clear();
+#pragma unroll 1
+    for (index_t item = part; item < items; item += parts) {
+      const Tile t = tile_of(a, item, mine / stages * OUTPUTS);
+      __syncthreads();  // the last tile may still be being read
+      read_gradients(a, t, g, gradients);
+      read_patch<32 * WARPS>(a, t, x, patch, channel);
+      __syncthreads();
+      sums.add(gradients, patch);
+    }
+    const int first = mine / stages * OUTPUTS;
+    sums.each([=](int o, int c, int tap, float sum) {
+      if (first + o < a.outputs && channel + c < a.channels)
+        partial[((part * a.outputs + first + o) * a.channels + channel + c) * TAPS + tap] = sum;
+    });
+  }
+}
 
 // --- kernels -------------------------------------------------------------------------------------
 
@@ -372,4 +585,14 @@ convolution_3x3(const T* x, const T* image, const T* bias, T* y, int has_bias, i
   const Problem a = {examples, int(channels), int(outputs), int(height), int(width), int(rows),
                      int(columns), int(above), int(before), packed_in != 0, packed_out != 0};
   value(a, x, image, has_bias ? bias : nullptr, y);
+}
+
+extern "C" __global__ void __launch_bounds__(96, 2)
+convolution_3x3_weight(const T* g, const T* x, A* partial, int packed_in, int packed_out,
+                       index_t examples, index_t channels, index_t outputs, index_t height,
+                       index_t width, index_t rows, index_t columns, index_t above, index_t before,
+                       index_t parts) {
+  const Problem a = {examples, int(channels), int(outputs), int(height), int(width), int(rows),
+                     int(columns), int(above), int(before), packed_in != 0, packed_out != 0};
+  weight(a, g, x, partial, parts);
 }

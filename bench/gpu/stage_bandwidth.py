@@ -147,12 +147,14 @@ def _columns(s: _Sizes, backward: bool) -> Case:
 
 
 def _three(s: _Sizes, backward: bool) -> Case:
-    """Windows of 3 x 3 of up to 64 channels, bound by arithmetic; the gradient for the input."""
-    channels = min(64, max(8, s.n // 1024))
+    """Windows of 3 x 3 of up to 64 channels, bound by arithmetic."""
+    channels = min(64, max(16, s.n // 1024))
     shape = max(1, s.n // (1024 * channels)), channels, 32, 32
-    x, w = s.tensor(*shape, requires_grad=True), s.tensor(channels, channels, 3, 3)
+    x = s.tensor(*shape, requires_grad=True)
+    w = s.tensor(channels, channels, 3, 3, requires_grad=True)
     g, size = s.tensor(*shape), 2 * x.size * s.item
-    return _case(backward, lambda: functional.conv2d(x, w, padding=1), (x,), g, size, size)
+    function = partial(functional.conv2d, x, w, padding=1)
+    return _case(backward, function, (x, w), g, size, 2 * size)
 
 
 def _channels(s: _Sizes, backward: bool) -> Case:

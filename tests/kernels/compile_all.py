@@ -61,7 +61,13 @@ _TILES = tuple(
 #: those that are empty for one dtype
 PLAIN_IN = frozenset(
     (name, "float64")
-    for name in (*_TILES, "convolution_3x3", "layer_norm_backward_wide", "rms_norm_backward_wide")
+    for name in (
+        *_TILES,
+        "convolution_3x3",
+        "convolution_3x3_weight",
+        "layer_norm_backward_wide",
+        "rms_norm_backward_wide",
+    )
 )
 #: and those that are so on Turing, which has no tensor cores for it
 PLAIN_ON_TURING = frozenset((name, "bfloat16") for name in _TILES)

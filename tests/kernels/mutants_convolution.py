@@ -118,8 +118,8 @@ CONVOLUTION: list[Mutant] = [
     Mutant(
         "wrong tile",
         "convolution_3x3.cu",
-        "output = int(item % outputs) * OUTPUTS;",
-        "output = int(item % outputs);",
+        "int(item % outputs) * OUTPUTS);",
+        "int(item % outputs));",
     ),
     Mutant(
         "wrong tile",
@@ -128,13 +128,16 @@ CONVOLUTION: list[Mutant] = [
         "column = int(item % across) * HIGH;",
     ),
     Mutant(
-        "wrong example", "convolution_3x3.cu", "example = item / down;", "example = item % down;"
+        "wrong example",
+        "convolution_3x3.cu",
+        "return {item / down, int(",
+        "return {item % down, int(",
     ),
     Mutant(
         "tile left out",
         "convolution_3x3.cu",
-        "a.examples * ((a.columns + WIDE - 1) / WIDE)",
-        "a.examples * (a.columns / WIDE)",
+        "return (a.columns + WIDE - 1) / WIDE;",
+        "return a.columns / WIDE;",
     ),
     Mutant(
         "wrong pair",
@@ -170,8 +173,8 @@ CONVOLUTION: list[Mutant] = [
     Mutant(
         "lines left out",
         "convolution_3x3.cu",
-        "i < 8 * LINES * (WIDE + 2); i += BLOCK",
-        "i < 8 * (LINES - 1) * (WIDE + 2); i += BLOCK",
+        "i < 8 * LINES * (WIDE + 2); i += THREADS",
+        "i < 8 * (LINES - 1) * (WIDE + 2); i += THREADS",
     ),
     Mutant("wrong tap", "convolution_3x3.cu", "(n >> 1) + tap / 3;", "(n >> 1) + tap % 3;"),
     Mutant(
@@ -269,4 +272,76 @@ CONVOLUTION: list[Mutant] = [
         "missing guard", "convolution_3x3.cu", "o < outputs && c < channels ?", "c < channels ?"
     ),
     Mutant("missing guard", "convolution_3x3.cu", "o < outputs && c < channels ?", "o < outputs ?"),
+    Mutant(
+        "missing barrier",
+        "convolution_3x3.cu",
+        "      __syncthreads();  // the last tile may still be being read\n",
+        "",
+    ),
+    Mutant(
+        "missing barrier",
+        "convolution_3x3.cu",
+        "      __syncthreads();\n      sums.add(gradients, patch);",
+        "      sums.add(gradients, patch);",
+    ),
+    Mutant(
+        "tile left out",
+        "convolution_3x3.cu",
+        "item < items; item += parts)",
+        "item < items; item += 2 * parts)",
+    ),
+    Mutant(
+        "wrong place",
+        "convolution_3x3.cu",
+        "* a.channels + channel + c) * TAPS + tap]",
+        "* a.channels + c) * TAPS + tap]",
+    ),
+    Mutant(
+        "missing guard",
+        "convolution_3x3.cu",
+        "if (first + o < a.outputs && channel + c < a.channels)",
+        "if (first + o < a.outputs)",
+    ),
+    Mutant(
+        "missing guard",
+        "convolution_3x3.cu",
+        "row < a.rows && column < a.columns)\n",
+        "row < a.rows)\n",
+    ),
+    Mutant(
+        "wrong rows",
+        "convolution_3x3.cu",
+        "8 * (matrix & 1) + row) * Gradients",
+        "8 * (matrix >> 1) + row) * Gradients",
+    ),
+    Mutant(
+        "wrong rows",
+        "convolution_3x3.cu",
+        "place(first + 8 * (matrix & 1) + row,",
+        "place(first + row,",
+    ),
+    Mutant(
+        "wrong channel",
+        "convolution_3x3.cu",
+        "return lane_number() >> 3 << 1; }",
+        "return lane_number() >> 3; }",
+    ),
+    Mutant(
+        "wrong tap",
+        "convolution_3x3.cu",
+        "x[c][(k + w) >> 2].at[(k + w) & 3];",
+        "x[c][k >> 2].at[k & 3];",
+    ),
+    Mutant(
+        "wrong tap",
+        "convolution_3x3.cu",
+        "3 * warp_number() + w, at[w][k >> 1][k & 1]);",
+        "w, at[w][k >> 1][k & 1]);",
+    ),
+    Mutant(
+        "missing grid stride",
+        "convolution_3x3.cu",
+        "block < parts * across; block += gridDim.x",
+        "block < parts * across; block += parts * across",
+    ),
 ]

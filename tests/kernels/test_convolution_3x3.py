@@ -27,7 +27,7 @@ def _few_schedules(cuda: Cuda) -> None:
 CASES: list[tuple[tuple[int, ...], tuple[int, ...], Any]] = [
     ((2, 8, 8, 16), (3, 8, 3, 3), 1),
     ((1, 18, 10, 16), (8, 18, 3, 3), (0, 1)),
-    ((1, 8, 15, 27), (9, 8, 3, 3), (2, 2)),
+    ((1, 8, 15, 27), (17, 8, 3, 3), (2, 2)),
     ((1, 9, 8, 34), (70, 9, 3, 3), (1, 0)),
 ]
 
@@ -38,6 +38,7 @@ def test_tiles(cuda: Cuda, case: Any, dtype: str, rng: np.random.Generator) -> N
     x, w, padding = case
     check(rng, x, w, dtype, padding=padding)
     assert cuda.launched["convolution_3x3"] == 1 + (w[0] >= 8)
+    assert cuda.launched["convolution_3x3_weight"] == (w[0] >= 16)
 
 
 def test_no_bias_and_transposed(cuda: Cuda, rng: np.random.Generator) -> None:
@@ -51,7 +52,9 @@ def test_steps_through_the_grid(
 ) -> None:
     monkeypatch.setattr(common, "MOST_BLOCKS", 2)
     for dtype in ("float32", "bfloat16"):
-        check(rng, (3, 8, 7, 20), (8, 8, 3, 3), dtype, padding=1)
+        check(rng, (3, 8, 8, 28), (16, 8, 3, 3), dtype, padding=1)
+    assert cuda.launched["convolution_3x3"] == 4
+    assert cuda.launched["convolution_3x3_weight"] == 2
 
 
 def test_what_lies_at_odd_addresses(cuda: Cuda, rng: np.random.Generator) -> None:
@@ -105,5 +108,8 @@ def test_which_way_is_taken() -> None:
     assert way("value", float32, 2, 1, 16, 16, axes(3, stride=2, results=16)) == "columns"
     assert way("value", float32, 2, 1, 16, 16, axes(3, dilation=2, results=30)) == "columns"
     assert way("value", float32, 2, 1, 16, 16, axes(3, padding=3, results=36)) == "columns"
+    assert way("weight", float32, 2, 1, 8, 16, axes(3)) == "implicit"
+    assert way("weight", float32, 2, 1, 16, 8, axes(3)) == "columns"
+    assert way("weight", float32, 2, 1, 16, 16, axes(3, 7)) == "columns"
     assert way("value", float32, 2, 1, 16, 16, axes(3)[:1]) == "columns"
     assert way("value", float32, 2, 1, 16, 16, axes(5)) == "columns"

@@ -111,11 +111,15 @@ def way(part: str, dtype: np.dtype[Any], c: Convolution, tf32: bool = False) -> 
         return "columns"
     if c.pointwise:
         return "pointwise"
-    if c.side_by_side and not (tf32 and dtype == float32) and part != "weight":
-        channels, size = (c.channels, c.results) if part == "value" else (c.outputs, c.size)
-        if convolution_3x3.worthwhile(dtype, channels, *size):
-            return "implicit"
-    return "columns"
+    if not c.side_by_side or (tf32 and dtype == float32):
+        return "columns"
+    if part == "weight":
+        chosen = convolution_3x3.worthwhile_for_weights(dtype, c.channels, c.outputs, *c.results)
+    elif part == "value":
+        chosen = convolution_3x3.worthwhile(dtype, c.channels, *c.results)
+    else:
+        chosen = convolution_3x3.worthwhile(dtype, c.outputs, *c.size)
+    return "implicit" if chosen else "columns"
 
 
 def _served(
@@ -206,7 +210,10 @@ def _weight(
     if c is None:
         return NotImplemented
     g, x = contiguous(xp, g), contiguous(xp, x)
-    if way("weight", g.dtype, c) == "pointwise" and _partial_sums_are_less(c, g.itemsize):
+    chosen = way("weight", g.dtype, c, tf32(xp))
+    if chosen == "implicit":
+        return convolution_3x3.weight_sums(xp, g, x, tuple(padding))
+    if chosen == "pointwise" and _partial_sums_are_less(c, g.itemsize):
         return _mixed_weight(xp, c, g, x)
     return _weight_by_columns(xp, c, g, x)
 
@@ -222,11 +229,12 @@ def _plus(xp: Any, y: Array, bias: Array) -> Array:
 def _mixed(xp: Any, matrix: Array, x: Array, bias: Any, size: tuple[int, ...]) -> Array:
     """The product of a matrix and the channels of each example, plus ``bias``."""
     examples, channels = x.shape[:2]
-    y = xp.empty((examples, matrix.shape[0], math.prod(size)), x.dtype)
+    y = xp.empty((examples, matrix.shape[0], *size), x.dtype)
+    rows = y.reshape(*y.shape[:2], -1)
     if bias is not None:
-        spread_channels(xp, bias, y)
-    product(xp, matrix, x.reshape(examples, channels, y.shape[2]), y, add=bias is not None)
-    return y.reshape(examples, matrix.shape[0], *size)
+        spread_channels(xp, bias, rows)
+    product(xp, matrix, x.reshape(examples, channels, -1), rows, add=bias is not None)
+    return y
 
 
 def _partial_sums_are_less(c: Convolution, item: int) -> bool:
@@ -243,7 +251,8 @@ def _mixed_weight(xp: Any, c: Convolution, g: Array, x: Array) -> Array:
     partial = xp.empty((c.examples, c.outputs, c.channels), arithmetic(g.dtype))
     rows = [a.reshape(c.examples, a.shape[1], c.positions) for a in (g, x)]
     product(xp, rows[0], rows[1].swapaxes(-1, -2), partial)
-    return summed(xp, partial.reshape(c.examples, -1), g.dtype).reshape(shape)
+    out = xp.empty(shape, g.dtype)
+    return summed(xp, partial.reshape(c.examples, -1), g.dtype, out)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -357,18 +366,19 @@ def _weight_by_columns(xp: Any, c: Convolution, g: Array, x: Array) -> Array:
     shape = c.groups * c.outputs, c.channels, *[a.kernel for a in c.axes]
     pieces = list(_pieces(c, g.itemsize))
     kind = g.dtype if len(pieces) == 1 else arithmetic(g.dtype)
-    total = xp.empty((c.groups, c.outputs, c.channels * c.taps), kind)
+    total = xp.empty(shape, kind)
+    rows = total.reshape(c.groups, c.outputs, -1)
     for piece in pieces:
         columns = _grouped(c, to_columns(xp, c.axes, x, piece, True))
         product(
-            xp, _together(xp, c, g, piece), columns.swapaxes(-1, -2), total,
+            xp, _together(xp, c, g, piece), columns.swapaxes(-1, -2), rows,
             add=piece is not pieces[0],
         )  # fmt: skip
-    if kind != g.dtype:
-        whole = xp.empty(total.shape, g.dtype)
-        whole[...] = total
-        total = whole
-    return total.reshape(shape)
+    if kind == g.dtype:
+        return total
+    whole = xp.empty(shape, g.dtype)
+    whole[...] = total
+    return whole
 
 
 def _input_by_columns(xp: Any, c: Convolution, g: Array, w: Array, bias: Any) -> Array:
