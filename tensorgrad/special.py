@@ -6,7 +6,14 @@ and rounded once, and need nothing but NumPy. Loaded when ``tensorgrad.special``
 
 from typing import TYPE_CHECKING
 
-from tensorgrad.ops import bessel_functions, entropies, error_functions, gamma_functions, table
+from tensorgrad.ops import (
+    bessel_functions,
+    entropies,
+    error_functions,
+    gamma_functions,
+    incomplete_gamma,
+    table,
+)
 from tensorgrad.ops.activations import log_softmax as log_softmax
 from tensorgrad.ops.activations import softmax as softmax
 from tensorgrad.ops.bessel_functions import *
@@ -19,11 +26,14 @@ from tensorgrad.ops.elementwise import sigmoid as expit
 from tensorgrad.ops.entropies import *
 from tensorgrad.ops.error_functions import *
 from tensorgrad.ops.gamma_functions import *
+from tensorgrad.ops.incomplete_gamma import *
 from tensorgrad.ops.reductions import logsumexp as logsumexp
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["erf", "exp2", "expit", "expm1", "log1p", "log_softmax", "logsumexp"]
     __all__ += ["round", "softmax"]
-    for _module in (bessel_functions, entropies, error_functions, gamma_functions):
+    for _module in (
+        bessel_functions, entropies, error_functions, gamma_functions, incomplete_gamma,
+    ):  # fmt: skip
         __all__ += _module.__all__
         table.enter_aliases({name: globals()[name] for name in _module.__all__})

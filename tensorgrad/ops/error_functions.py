@@ -41,7 +41,7 @@ def _erf_near(x: Any) -> Any:
     return x * polynomial(of.ERF_NEAR, x * x)
 
 
-def _scaled(xp: Any, x: Any) -> Any:
+def scaled_erfc(xp: Any, x: Any) -> Any:
     """``exp(x**2) erfc(x)`` for ``x >= 0``."""
     t = xp.minimum(x, 1e18)
     return polynomial(of.ERFCX, (t - 4.0) / (t + 4.0)) / (1.0 + 2.0 * x)
@@ -52,7 +52,7 @@ def _erfc(xp: Any, x: Any) -> Any:
         return 1.0 - _erf_near(x)
 
     def far(x: Any) -> Any:
-        y = _exp_of_square(xp, x, -1.0) * _scaled(xp, xp.abs(x))
+        y = _exp_of_square(xp, x, -1.0) * scaled_erfc(xp, xp.abs(x))
         return xp.where(x < 0, 2.0 - y, y)
 
     return by_cases(xp, (x,), [(xp.abs(x) < _NEAR, near)], far)
@@ -60,9 +60,9 @@ def _erfc(xp: Any, x: Any) -> Any:
 
 def _erfcx(xp: Any, x: Any) -> Any:
     def mirrored(x: Any) -> Any:
-        return 2.0 * _exp_of_square(xp, x, 1.0) - _scaled(xp, xp.abs(x))
+        return 2.0 * _exp_of_square(xp, x, 1.0) - scaled_erfc(xp, xp.abs(x))
 
-    return by_cases(xp, (x,), [(x < 0, mirrored)], lambda x: _scaled(xp, x))
+    return by_cases(xp, (x,), [(x < 0, mirrored)], lambda x: scaled_erfc(xp, x))
 
 
 def _ndtr(xp: Any, x: Any) -> Any:
@@ -70,7 +70,7 @@ def _ndtr(xp: Any, x: Any) -> Any:
         return 0.5 + 0.5 * _erf_near(x / _ROOT_2)
 
     def far(x: Any) -> Any:
-        y = _exp_of_square(xp, x, -0.5) * _scaled(xp, xp.abs(x) / _ROOT_2) * 0.5
+        y = _exp_of_square(xp, x, -0.5) * scaled_erfc(xp, xp.abs(x) / _ROOT_2) * 0.5
         return xp.where(x > 0, 1.0 - y, y)
 
     return by_cases(xp, (x,), [(xp.abs(x) < _NEAR * _ROOT_2, near)], far)
@@ -78,7 +78,7 @@ def _ndtr(xp: Any, x: Any) -> Any:
 
 def _log_ndtr(xp: Any, x: Any) -> Any:
     def below(x: Any) -> Any:
-        return xp.log(_scaled(xp, xp.abs(x) / _ROOT_2) * 0.5) - x * x * 0.5
+        return xp.log(scaled_erfc(xp, xp.abs(x) / _ROOT_2) * 0.5) - x * x * 0.5
 
     return by_cases(xp, (x,), [(x < -1, below)], lambda x: xp.log1p(-_ndtr(xp, -x)))
 

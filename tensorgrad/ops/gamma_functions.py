@@ -66,7 +66,7 @@ def _stirling(xp: Any, x: Any) -> Any:
     return (x - 0.5) * (xp.log(x) - 1.0) + (_HALF_LOG_2PI - 0.5) + correction(x)
 
 
-def _gammaln_from_1_to_2(v: Any) -> Any:
+def gammaln_from_1_to_2(v: Any) -> Any:
     """Of 1 + v, for v in [0, 1]."""
     return v * (v - 1.0) * quotient(of.GAMMALN_1, of.GAMMALN_1_OVER, v)
 
@@ -96,7 +96,7 @@ def gammaln_of_positive(xp: Any, x: Any) -> Any:
 
     def to_2(x: Any) -> Any:
         small = x < 1
-        y = _gammaln_from_1_to_2(xp.where(small, x, x - 1.0))
+        y = gammaln_from_1_to_2(xp.where(small, x, x - 1.0))
         return y - xp.log(xp.where(small, x, 1.0))
 
     return by_cases(
@@ -164,14 +164,14 @@ def _gamma_far(xp: Any, x: Any) -> Any:
     return xp.where(x > 0, root * rest, turned)
 
 
-def _gamma(xp: Any, x: Any) -> Any:
+def gamma_value(xp: Any, x: Any) -> Any:
     near = (x > -8) & (x < 12)
     return by_cases(xp, (x,), [(near, lambda x: _gamma_near(xp, x))], lambda x: _gamma_far(xp, x))
 
 
 gamma = elementwise(
     "gamma",
-    in_float64(_gamma),
+    in_float64(gamma_value),
     lambda g, x, y: g * y * digamma(x),
     "The gamma function: infinite at 0, NaN at -1, -2, ...",
     low=0.3,
@@ -202,18 +202,18 @@ def _digamma_far(xp: Any, x: Any) -> Any:
     return xp.log(x) - 0.5 * inverse - polynomial(_PSI_SERIES, square) * square
 
 
-def _digamma_of_positive(xp: Any, x: Any) -> Any:
+def digamma_of_positive(xp: Any, x: Any) -> Any:
     near = [(x < 10, lambda x: _digamma_to_10(xp, x))]
     return by_cases(xp, (x,), near, lambda x: _digamma_far(xp, x))
 
 
 def _digamma(xp: Any, x: Any) -> Any:
     def negative(x: Any) -> Any:
-        y = _digamma_of_positive(xp, 1.0 - x)
+        y = digamma_of_positive(xp, 1.0 - x)
         y = y - math.pi * cosine_of_pi(xp, x) / sine_of_pi(xp, x)
         return xp.where(_is_whole(xp, x), math.nan, y)
 
-    return by_cases(xp, (x,), [(x < 0, negative)], lambda x: _digamma_of_positive(xp, x))
+    return by_cases(xp, (x,), [(x < 0, negative)], lambda x: digamma_of_positive(xp, x))
 
 
 digamma = elementwise(
@@ -234,7 +234,7 @@ _TERMS = 10
 _TAIL = tuple(b / math.factorial(2 * k + 2) for k, b in enumerate(_BERNOULLI))
 
 
-def _hurwitz(xp: Any, s: Any, q: Any) -> Any:
+def hurwitz(xp: Any, s: Any, q: Any) -> Any:
     """The sum of ``(q + k)**-s`` over k = 0, 1, ... for s > 1 and q > 0."""
     total = xp.power(q, -s)
     for k in range(1, _TERMS):
@@ -265,7 +265,7 @@ def _polygamma(xp: Any, x: Any, n: int) -> Any:
     sign = 1.0 if n % 2 else -1.0
 
     def of_positive(x: Any) -> Any:
-        return sign * math.gamma(n + 1.0) * _hurwitz(xp, n + 1.0, x)
+        return sign * math.gamma(n + 1.0) * hurwitz(xp, n + 1.0, x)
 
     def negative(x: Any) -> Any:
         cotangent = cosine_of_pi(xp, x) / sine_of_pi(xp, x)
@@ -312,7 +312,7 @@ def polygamma(n: int, x: Any) -> Tensor:
 
 
 def _of_negative(xp: Any, s: Any, q: Any) -> Any:
-    """The sum of ``_hurwitz`` for whole ``s`` and negative ``q``: of each ``s`` by polygamma."""
+    """The sum of ``hurwitz`` for whole ``s`` and negative ``q``: of each ``s`` by polygamma."""
     nearest = q - xp.rint(q)
     found = xp.power(nearest, -s) + xp.power(nearest - xp.where(nearest > 0, 1.0, -1.0), -s)
     for value in xp.unique(s).tolist():
@@ -333,7 +333,7 @@ def _zeta(xp: Any, s: Any, q: Any) -> Any:
             (s == 1, lambda s, q: q * 0.0 + math.inf),
             (q <= 0, lambda s, q: _of_negative(xp, s, q)),
         ],
-        lambda s, q: _hurwitz(xp, s, q),
+        lambda s, q: hurwitz(xp, s, q),
     )
     return xp.where((q == 0) & ~(s < 1), math.inf, y)
 
@@ -439,7 +439,7 @@ def _beta(xp: Any, a: Any, b: Any) -> Any:
         p, q = xp.minimum(a, b), xp.maximum(a, b)
         total = p + q
         lost = p - (total - q)  # by rounding the sum, by which gamma may change a hundredfold
-        y = _gamma(xp, p) * (_gamma(xp, q) / _gamma(xp, total))
+        y = gamma_value(xp, p) * (gamma_value(xp, q) / gamma_value(xp, total))
         return y * (1.0 - lost * xp.log(xp.maximum(xp.abs(total), 1.0)))
 
     def by_logarithm(a: Any, b: Any) -> Any:

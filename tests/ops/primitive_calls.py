@@ -174,6 +174,9 @@ def _others() -> None:
     _attention(x)
     _matrices()
     _recurrence()
+    a = Tensor(np.array([[0.5, 1.5], [2.5, 3.5]]), requires_grad=True)
+    (slope,) = grad(tg.special.gammainc(a, a * 2.0).sum(), a, create_graph=True)
+    grad(slope.sum(), a, create_graph=True)
     _pools_of_programs(x.detach())
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from sampler import Array
 
-from tensorgrad import special
+from tensorgrad import Tensor, special
+from tensorgrad.autograd import grad
 
 mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
 mp = mpmath.mp
@@ -33,12 +34,12 @@ class Bound(NamedTuple):
     near_zeros: bool = False
 
 
-def between(low: float, high: float, count: int = 40) -> Array:
+def between(low: float, high: float, count: int = 16) -> Array:
     """Numbers between two limits, none of which is a simple one."""
     return low + (high - low) * (np.arange(count) + 0.382) / count
 
 
-def powers(low: float, high: float, count: int = 40) -> Array:
+def powers(low: float, high: float, count: int = 16) -> Array:
     """Numbers whose logarithms to base 10 lie between two limits."""
     return 10.0 ** between(low, high, count)
 
@@ -149,6 +150,31 @@ BESSEL = [
 ]
 
 
+def _lower(a: Any, x: Any) -> Any:
+    return mp.gammainc(a, 0, x, regularized=True)
+
+
+def _upper(a: Any, x: Any) -> Any:
+    return mp.gammainc(a, x, mp.inf, regularized=True)
+
+
+_BOTH = (("gammainc", _lower), ("gammaincc", _upper))
+_LARGE = 50 + between(0, 150)
+INCOMPLETE = [
+    bound
+    for name, exact in _BOTH
+    for bound in (
+        Bound(name, exact, [(powers(-3, 0.5), powers(1, -3))], 40),
+        Bound(name, exact, [(powers(-3, 1.3), powers(-2, 1))], 40),
+        Bound(name, exact, [(_LARGE, _LARGE * between(0.65, 1.35))], 80),
+        Bound(name, exact, [(_LARGE, _LARGE * between(1.35, 0.65))], 80),
+        Bound(name, exact, [(between(1, 30), between(0.1, 60))], 500),
+        Bound(name, exact, [(between(1, 90), between(200, 5))], 500),
+    )
+]
+EVERY_BOUND = [*ERRORS, *GAMMAS, *BESSEL, *INCOMPLETE]
+
+
 def called(name: str, *places: Array) -> Array:
     """The values of a function, whose name may end with an order."""
     function, _, order = name.partition(" ")
@@ -158,9 +184,9 @@ def called(name: str, *places: Array) -> Array:
     return np.asarray(of(*places, *([int(order)] if order else [])))
 
 
-@pytest.mark.parametrize("bound", [*ERRORS, *GAMMAS, *BESSEL], ids=lambda bound: bound.name)
+@pytest.mark.parametrize("bound", EVERY_BOUND, ids=lambda bound: bound.name)
 def test_errors(bound: Bound) -> None:
-    with mp.workdps(60):
+    with mp.workdps(40):
         for places in bound.places:
             given = places if isinstance(places, tuple) else (places,)
             found = called(bound.name, *given)
@@ -169,3 +195,18 @@ def test_errors(bound: Bound) -> None:
                 unit = math.ulp(max(float(abs(exact)), 0.25 if bound.near_zeros else 0.0))
                 error = float(abs(mp.mpf(y) - exact) / unit)
                 assert error <= bound.ulps, f"{bound.name}{tuple(x)} is {y}, off by {error} ulp"
+
+
+@pytest.mark.parametrize(
+    ("a", "x"),
+    [(0.3, 0.7), (2.5, 9.0), (30.0, 20.0), (60.0, 45.0), (70.0, 82.0), (20.0, 55.0), (1e3, 1.02e3)],
+)
+def test_slopes_of_the_incomplete_gamma_function_in_its_first_argument(a: float, x: float) -> None:
+    """First and second ones, relative to the smaller of both functions."""
+    at = Tensor(a, dtype="float64", requires_grad=True)
+    (first,) = grad(special.gammainc(at, x), at, create_graph=True)
+    (second,) = grad(first, at)
+    with mp.workdps(50):
+        for found, order in ((first, 1), (second, 2)):
+            exact = mp.diff(lambda t: _lower(t, x) if x < a else -_upper(t, x), mp.mpf(a), order)
+            np.testing.assert_allclose(found.item(), float(exact), rtol=2e-10)
