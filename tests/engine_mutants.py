@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attention_mutants
 import convolution_mutants
+import cudnn_mutants
 import library_mutants
 import pooling_mutants
 import product_mutants
@@ -98,6 +99,7 @@ SELECTIONS: dict[str, Selection] = {
     **recurrence_mutants.SELECTIONS,
     **unit_mutants.SELECTIONS,
     **pooling_mutants.SELECTIONS,
+    **cudnn_mutants.SELECTIONS,
     **product_mutants.SELECTIONS,
 }
 
@@ -1255,5 +1257,6 @@ MUTANTS: list[Mutant] = [
     *recurrence_mutants.MUTANTS,
     *unit_mutants.MUTANTS,
     *pooling_mutants.MUTANTS,
+    *cudnn_mutants.MUTANTS,
     *product_mutants.MUTANTS,
 ]

@@ -105,6 +105,13 @@ def test_results_lie_as_inputs_do() -> None:
     close(y, wide(nn.functional.conv2d(last.cpu(), w.cpu(), padding=1)), tg.float32)
 
 
+def test_channels_may_be_last_along_one_axis_too() -> None:
+    last, w = drawn(2, 5, 4).detach().mT, drawn(3, 4, 3)
+    y = nn.functional.conv1d(last, w, padding=1)
+    assert y.data.transpose(0, 2, 1).flags.c_contiguous
+    close(y, wide(nn.functional.conv1d(last.cpu(), w.cpu(), padding=1)), tg.float32)
+
+
 @pytest.mark.parametrize("cut", ["channels", "misaligned", "repeated", "turned"])
 def test_whatever_lies_otherwise_gives_the_same(cut: str) -> None:
     whole = drawn(2, 5, 7, 6).detach()
@@ -117,6 +124,7 @@ def test_whatever_lies_otherwise_gives_the_same(cut: str) -> None:
     w = drawn(3, x.shape[1], 3, 3)
     y = nn.functional.conv2d(x, w)
     assert library.executed == ["fprop"]
+    assert not cudnn.refused()
     close(y, wide(nn.functional.conv2d(x.cpu(), w.cpu())), tg.float32)
 
 

@@ -71,6 +71,32 @@ def test_heads_stay_behind_the_length() -> None:
     assert log.names[:2] == ["cudnn_sdpa", "cudnn_sdpa_backward"]
 
 
+def test_heads_behind_the_length_may_share() -> None:
+    q, k, v = (drawn(2, 5, n, 8, dtype=tg.float16).detach() for n in (6, 3, 3))
+    q, k, v = (x.permute_dims(0, 2, 1, 3) for x in (q, k, v))
+    log.clear()
+    nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    assert log.names == ["cudnn_sdpa"]
+
+
+@pytest.mark.parametrize("how", ["features", "examples", "misaligned"])
+def test_what_lies_otherwise_is_copied(how: str) -> None:
+    """Features that are no neighbours, axes of examples in another order, an odd address."""
+    q, k, v = (drawn(2, 3, 2, 5, 16, dtype=tg.float16).detach() for _ in range(3))
+    if how == "features":
+        q, v = q[..., ::2], v.mT.astype(tg.float16).mT
+        k = k[..., :8]
+    elif how == "examples":
+        q, k, v = (x.permute_dims(1, 0, 2, 3, 4) for x in (q, k, v))
+    else:
+        q = tg.concat([q.reshape(-1), q.reshape(-1)[:1]], axis=0)[1:].reshape(q.shape)
+    for x in (q, k, v):
+        x.requires_grad = True
+    check(nn.functional.scaled_dot_product_attention, q, k, v)
+    assert library.executed == ["sdpa", "sdpa_backward"]
+    assert not cudnn.refused()
+
+
 @pytest.mark.parametrize(
     "what", ["a mask", "float32", "features", "examples that broadcast", "dropout", "nothing"]
 )

@@ -152,7 +152,7 @@ _CONVOLUTIONS = {
         _Plan("eng4_k24=2", 0, "WINOGRAD", "WINOGRAD_TILE_4x4"),
         _Plan("eng5", 4096, "FFT"),
         _Plan("eng0", 0, "NONDETERMINISTIC"),
-        _Plan("eng3", 0, "DOWN_CONVERT_INPUTS", "TENSOR_CORE"),
+        _Plan("eng3", 0, "DOWN_CONVERT_INPUTS"),
         _Plan("eng34", 1 << 40),
         _Plan("eng38", 4096, "TENSOR_CORE"),
         _Plan("eng1", 4096),
