@@ -537,7 +537,7 @@ def _in_float32(rule: Rule, g: Array, saved: Sequence[Any]) -> Array:
 
 def conjugate(g: Any) -> Any:
     """A gradient as it enters or leaves the pass: of complex numbers the conjugate."""
-    return conj(g) if g.dtype in COMPLEX else g
+    return _as_array(conj(g)) if g.dtype in COMPLEX else g
 
 
 def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
@@ -548,9 +548,9 @@ def _run_hooks(node: Node, g: Any, dispatched: bool) -> Any:
     if g.dtype not in COMPLEX:
         return _shown(node, g, dispatched)
     if type(node) is Leaf:
-        return _shown(node, conj(g), dispatched)
+        return _shown(node, conjugate(g), dispatched)
     if node.hooks or getattr(node, "keeps_grad", False):
-        return conj(_shown(node, conj(g), dispatched))
+        return conjugate(_shown(node, conjugate(g), dispatched))
     return g
 
 

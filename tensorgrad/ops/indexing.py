@@ -36,7 +36,7 @@ from tensorgrad.ops.shaping import (
     sliced,
     sum_of_recorded,
 )
-from tensorgrad.ops.sums import add_at
+from tensorgrad.ops.sums import add_at, add_on_gpu
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
 
@@ -84,7 +84,7 @@ def _index_add_value(
     if distinct or not indices:
         y[index] = g
     elif xp is not np:
-        xp.add.at(y, index, g)
+        add_on_gpu(xp, y, index, g)
     else:
         add_at_index(y, template, indices, np.asarray(g), fresh=True)
     return y
@@ -586,7 +586,7 @@ def _scatter_value(
     if distinct:
         y[index] = src
     elif xp is not np:
-        xp.add.at(y, index, src)
+        add_on_gpu(xp, y, index, src)
     elif indices.size:
         n = shape[axis]
         if indices.min() < -n or indices.max() >= n:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from tensorgrad.backend.namespace import Namespace
-from tensorgrad.dtypes import WIDE
+from tensorgrad.dtypes import COMPLEX, WIDE, real_of
 
 Array = ndarray[Any, Any]
 
@@ -163,6 +163,17 @@ def add_at(y: Array, positions: Array, values: Array) -> Array:
         return wide.astype(y.dtype).reshape(y.shape)
     np.add.at(y.reshape(-1), at, given)
     return y
+
+
+def add_on_gpu(xp: Any, y: Any, index: Any, values: Any) -> None:
+    """``values`` added up at ``index`` in ``y``, which holds zeros; CuPy adds no complex ones."""
+    if y.dtype not in COMPLEX:
+        xp.add.at(y, index, values)
+        return
+    for part in ("real", "imag"):
+        sums = xp.zeros(y.shape, real_of(y.dtype))
+        xp.add.at(sums, index, getattr(values, part))
+        setattr(y, part, sums)
 
 
 # A reduction of a small matrix takes three times as long as the product with ones that gives the

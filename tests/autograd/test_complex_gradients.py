@@ -48,6 +48,17 @@ def test_the_gradient_points_where_the_loss_grows() -> None:
     np.testing.assert_allclose(z.grad.numpy(), 2 * Z)
 
 
+def test_gradients_of_single_numbers_are_tensors() -> None:
+    z = leaf(Z[0])
+    y = tg.exp(z)
+    y.retain_grad()
+    tg.abs(y).backward()
+    for g in (z.grad, y.grad, *autograd.grad(tg.abs(z), z)):
+        assert isinstance(g, Tensor)
+        assert type(g.data) is np.ndarray
+        assert g.dtype == tg.complex128
+
+
 def test_a_complex_result_needs_a_gradient() -> None:
     z = leaf(Z[0])
     for create in (False, True):

@@ -449,6 +449,27 @@ class ndarray:
     def mT(self) -> ndarray:
         return _view(self, self._a.mT)
 
+    @property
+    def real(self) -> ndarray:
+        return _view(self, self._a.real) if self.dtype.kind == "c" else self
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self.real[...] = value
+
+    @property
+    def imag(self) -> ndarray:
+        if self.dtype.kind == "c":
+            return _view(self, self._a.imag)
+        found: ndarray = MODULE.zeros_like(self)
+        return found
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        if self.dtype.kind != "c":
+            raise TypeError("cupy.ndarray does not have imaginary part to set")
+        self.imag[...] = value
+
     def __len__(self) -> int:
         return len(self._a)
 
@@ -1270,6 +1291,35 @@ def RawKernel(
 # --- the modules ----------------------------------------------------------------------------------
 
 
+#: the transforms of cupy.fft that are used, with their arguments there
+_TRANSFORMS = {
+    "fft": "a n= axis= norm=",
+    "fftn": "a s= axes= norm=",
+    "ifft": "a n= axis= norm=",
+    "ifftn": "a s= axes= norm=",
+    "irfft": "a n= axis= norm=",
+    "rfft": "a n= axis= norm=",
+}
+
+
+def _transform(name: str) -> Callable[..., Any]:
+    """cuFFT's: of float32, float64 and their complex numbers alone; rfft refuses complex ones."""
+    known = [token.rstrip("=") for token in _TRANSFORMS[name].split()]
+
+    def function(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(a, ndarray):
+            raise TypeError(f"cupy.fft.{name}: Unsupported type {type(a)}")
+        unknown = set(kwargs) - set(known)
+        if unknown or len(args) >= len(known):
+            raise TypeError(f"cupy.fft.{name}() got an unexpected argument {unknown or args}")
+        kinds = "fd" if name == "rfft" else "fdFD"
+        if a.dtype.char not in kinds:
+            raise TypeError(f"cupy.fft.{name}: {a.dtype}")
+        return _computed(f"fft.{name}", getattr(np.fft, name), (a, *args), kwargs)
+
+    return function
+
+
 class Standin(ModuleType):
     """The module ``cupy``: what CuPy has, and an AttributeError for what it has not."""
 
@@ -1283,6 +1333,7 @@ class Standin(ModuleType):
         self.get_default_memory_pool = lambda: SimpleNamespace(
             used_bytes=lambda: 1 << 30, total_bytes=lambda: 2 << 30, get_limit=lambda: 0
         )
+        self.fft = SimpleNamespace(**{name: _transform(name) for name in _TRANSFORMS})
         self.lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided))
         self.cuda = ModuleType("cupy.cuda")
         self.cuda.__dict__.update(
