@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorgrad.backend import tiles
 from tensorgrad.dtypes import bool as boolean
 from tensorgrad.dtypes import float32
 from tensorgrad.ops.attention_blocks import SCORES, stride_of
@@ -205,6 +206,13 @@ def _gradient_routine(
 # --- products and nests ---------------------------------------------------------------------------
 
 
+def _leave_to_kernel(xp: Any, q: Any, k: Any, v: Any, mask: Any, drop: Any) -> None:
+    """Refuse where kernels/attention.cu can be a part of the graph: not with dropout, whose place
+    in the stream is another one in every replay."""
+    if not xp.on_host and drop is None and tiles.serves(q, k, v, mask):
+        xp.refuse("a kernel goes tile by tile")
+
+
 def _scores_in_loops(
     xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float
 ) -> tuple[Any, Any]:
@@ -239,6 +247,7 @@ def attention_loops(
     """The value and the logarithms of the sums; see ``attention_value``."""
     if _has_routine(xp, q, k, v, mask):
         return _value_routine(xp, q, k, v, mask, causal, scale, drop)
+    _leave_to_kernel(xp, q, k, v, mask, drop)
     s, _ = _scores_in_loops(xp, q, k, v, mask, causal, scale)
     low = s.max(axis=-1, keepdims=True)
     low = xp.where(low == -math.inf, s.dtype.type(0), low)
@@ -261,6 +270,8 @@ def attention_gradient_loops(
     """The gradients; see ``attention_gradient_value``."""
     if not of_mask and _has_routine(xp, q, k, v, mask) and g.dtype == float32:
         return _gradient_routine(xp, g, q, k, v, mask, y, r, causal, scale, drop)
+    if not of_mask:
+        _leave_to_kernel(xp, q, k, v, mask, drop)
     s, queries = _scores_in_loops(xp, q, k, v, mask, causal, scale)
     p = xp.exp(s - r)
     blind, zero = r == math.inf, s.dtype.type(0)  # as in ``attention_blocks``

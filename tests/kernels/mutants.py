@@ -34,6 +34,7 @@ TESTS_OF: dict[str, list[str]] = {
     "convolution_3x3.cu": ["test_convolution_3x3.py"],
     "recurrence.cu": ["test_recurrence.py"],
     "tiles.cuh": ["test_attention.py"],
+    "attention.cuh": ["test_attention.py"],
     "attention.cu": ["test_attention.py"],
     "program.cuh": ["../program/test_cuda.py"],
 }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorgrad.backend import cudnn_attention, kernels
+from tensorgrad.backend import cudnn_attention, kernels, tiles
 from tensorgrad.backend.base import Array
 from tensorgrad.backend.launch.common import (
     MOST_BLOCKS,
@@ -21,13 +21,8 @@ from tensorgrad.backend.launch.common import (
     forward,
     planned,
 )
-from tensorgrad.dtypes import bfloat16, float32, float64
+from tensorgrad.dtypes import bfloat16, float32
 from tensorgrad.dtypes import bool as boolean
-
-#: Features of a head that the kernels are made for; others are zeros.
-FEATURES = (64, 128)
-#: Axes of heads.
-_AXES = 3
 
 
 class Call(NamedTuple):
@@ -51,18 +46,14 @@ class Call(NamedTuple):
 def way(xp: Any, call: Call) -> str:
     """How a call is computed: by "tiles", kernels/attention.cu, or by "blocks" of CuPy's products.
 
-    Tiles serve float32 and 16-bit floats (bfloat16 from compute capability 8.0 on), heads of up to
-    128 features and three axes of heads; what is empty has nothing for them to do.
+    Tiles serve what ``tiles.serves`` says; bfloat16 from compute capability 8.0 on.
     """
     q, k, v, mask = call[:4]
     served = (
         fits(xp, q, k, v)
-        and q.dtype != float64
+        and (mask is None or type(mask) is xp.ndarray)
+        and tiles.serves(q, k, v, mask)
         and (q.dtype != bfloat16 or _newer_than_turing(xp, q.data.device_id))
-        and max(q.shape[-1], v.shape[-1]) <= FEATURES[-1]
-        and min(q.size, k.size, v.size) > 0
-        and len(call.heads) <= _AXES
-        and (mask is None or (type(mask) is xp.ndarray and _hiding(mask, q) is not None))
     )
     return "tiles" if served else "blocks"
 
@@ -72,11 +63,9 @@ def _newer_than_turing(xp: Any, device: int) -> bool:
     return int(xp.cuda.Device(device).compute_capability) >= 80
 
 
-def _hiding(mask: Array | None, q: Array) -> int | None:
+def _hiding(mask: Array | None, q: Array) -> int:
     """What the kernels call a mask of this kind; see ``Hiding`` there."""
-    if mask is None:
-        return 0
-    return {boolean: 1, float32: 3, q.dtype: 2}.get(mask.dtype)
+    return 0 if mask is None else {boolean: 1, float32: 3, q.dtype: 2}[mask.dtype]
 
 
 # --- how arrays lie -------------------------------------------------------------------------------
@@ -96,7 +85,7 @@ def _steps(x: Array, axes: int) -> tuple[int, ...]:
 
 def _lies(x: Array) -> tuple[int, ...]:
     """Along three axes of heads, and of rows."""
-    return _steps(x, _AXES + 2)[:-1]
+    return _steps(x, tiles.AXES + 2)[:-1]
 
 
 def _like(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
@@ -154,17 +143,18 @@ class _Sizes(NamedTuple):
 
 def _sizes(call: Call, heads: tuple[int, ...], arrays: tuple[Array, ...]) -> _Sizes:
     q, k, v, mask = call[:4]
-    lies = (0,) * (_AXES + 2) if mask is None else _steps(mask, _AXES + 2)
+    lies = (0,) * (tiles.AXES + 2) if mask is None else _steps(mask, tiles.AXES + 2)
+    axes = (*(1,) * (tiles.AXES - len(heads)), *heads)
     return _Sizes(
-        (*(1,) * (_AXES - len(heads)), *heads), q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1],
+        axes, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1],
         call.causal, call.scale, None if call.drop is None else call.drop[2], _packed(arrays),
-        _hiding(mask, q) or 0, lies,
+        _hiding(mask, q), lies,
     )  # fmt: skip
 
 
 def _threads(dtype: np.dtype[Any], features: int) -> int:
     """Threads of a block, two for each row that it owns; see ``Plan`` in the kernels."""
-    return 64 if dtype == float32 and features > FEATURES[0] else 128
+    return 64 if dtype == float32 and features > tiles.FEATURES[0] else 128
 
 
 @planned
@@ -172,7 +162,7 @@ def _plan(
     xp: Any, name: str, dtype: np.dtype[Any], sizes: _Sizes, owned: int, lies: tuple[int, ...]
 ) -> Plan:
     """Of a kernel whose blocks own some of ``owned`` rows of each head."""
-    features = next(n for n in FEATURES if max(sizes.width, sizes.value_width) <= n)
+    features = next(n for n in tiles.FEATURES if max(sizes.width, sizes.value_width) <= n)
     threads = _threads(dtype, features)
     blocks = math.prod(sizes.heads) * -(-owned // (threads // 2))
     kernel = kernels.get(xp, "attention", f"{name}_{features}", dtype)
@@ -237,7 +227,7 @@ def _delta(xp: Any, g: Array, y: Array) -> Array:
     *heads, rows, width = y.shape
     delta = xp.empty((*heads, rows), float32)
     kernel, grid, block, numbers = _delta_plan(
-        xp, y.dtype, _packed((g, y)), (*(1,) * (_AXES - len(heads)), *heads), rows, width,
+        xp, y.dtype, _packed((g, y)), (*(1,) * (tiles.AXES - len(heads)), *heads), rows, width,
         (*_lies(g), *_lies(y)),
     )  # fmt: skip
     kernel(grid, block, (g, y, delta, *numbers))
@@ -295,7 +285,7 @@ def _gradients(
              q.shape[-2])  # fmt: skip
     if needed[1] or needed[2]:
         found[1], found[2] = target(1), target(2)
-        every = (*(1,) * (_AXES - len(heads)), *shared)
+        every = (*(1,) * (tiles.AXES - len(heads)), *shared)
         _run(xp, "attention_keys", call, (q, k, v, g, *found[1:]), before, tuple(found[1:]),
              k.shape[-2], every)  # fmt: skip
     return [None if d is None else _sum_to(d, x) for d, x in zip(found, (q, k, v), strict=True)]
