@@ -139,6 +139,11 @@ class Tensor:
         return int(self.data.nbytes)
 
     @property
+    def itemsize(self) -> int:
+        """The bytes that one element takes."""
+        return int(self.data.itemsize)
+
+    @property
     def device(self) -> str:
         """The device that holds the elements: "cpu" or "cuda:N"."""
         return "cpu" if type(self.data) is ndarray else backend.of(self.data).device_of(self.data)
@@ -669,6 +674,14 @@ class Tensor:
         else:
             assign_at(self, index, value)
 
+    def fill(self, value: Any) -> None:
+        """Overwrite all elements with one number."""
+        self[...] = value
+
+    def compress(self, condition: Any, axis: int | None = None) -> Tensor:
+        """The slices along ``axis`` where a vector of conditions is true; see ``tg.compress``."""
+        return ops.compress(condition, self, axis)
+
     def copy_(self, source: Any) -> Tensor:
         """Overwrite all elements with those of ``source``, which broadcasts; returns the tensor.
 
@@ -866,6 +879,11 @@ def _copy_value(xp: Any, target: Array, source: Array) -> Array:
 _COPY = tape.Primitive(
     "copy_", _copy_value, {"target": None, "source": None}, mutates=(0,), moves=True
 )
+
+#: Functions that NumPy's arrays have as methods with the same arguments.
+_METHODS = ("argpartition", "choose", "copy", "partition", "put", "ravel", "searchsorted")
+for _name in _METHODS:
+    setattr(Tensor, _name, getattr(ops, _name))
 
 add, subtract, multiply, divide = ops.add, ops.subtract, ops.multiply, ops.divide
 

@@ -292,14 +292,14 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "an axis of size 1 summed with a longer one",
-        f"{OPS}/linear_algebra.py",
+        f"{OPS}/contractions.py",
         "n in size2 and n not in kept and size1[n] == size2[n]",
         "n in size2 and n not in kept",
         "products",
     ),
     Mutant(
         "an axis of size 0 beside one of size 1",
-        f"{OPS}/linear_algebra.py",
+        f"{OPS}/contractions.py",
         "max(size1[n], size2[n]) if 0 not in (size1[n], size2[n]) else 0",
         "max(size1[n], size2[n])",
         "products",

@@ -17,7 +17,11 @@ from tensorgrad import Tensor
 from tensorgrad.errors import GradientError
 from tensorgrad.ops import numpy_linalg, numpy_names
 
-ROWS = (*numpy_names._ROWS, *numpy_linalg.ROWS)
+#: What is arbitrary, or text, is not among them.
+ROWS = [
+    row for row in (*numpy_names._ROWS, *numpy_linalg.ROWS)
+    if row[0] not in ("einsum_path", "empty_like")
+]  # fmt: skip
 REFUSED = (TypeError, ValueError, IndexError, OverflowError)
 RNG = np.random.default_rng(0)
 ARRAYS: list[Any] = [
@@ -298,6 +302,8 @@ def test_functions_without_a_counterpart_are_refused(module: types.ModuleType) -
             continue
         if function in numpy_names.functions() or isinstance(function, np.ufunc):
             continue
+        if module is np.fft or function in numpy_names._OF_ARRAYS:
+            continue
         if not hasattr(function, "_implementation"):  # it knows nothing of tensors
             continue
         for args in ((ARRAYS[3],), (ARRAYS[3], ARRAYS[3])):
@@ -309,6 +315,7 @@ def test_functions_without_a_counterpart_are_refused(module: types.ModuleType) -
     ("call", "text"),
     [
         (lambda x: np.emath.sqrt(-x), "np.lib.scimath.sqrt has no counterpart"),
+        (lambda x: np.packbits(x), "np.packbits has no counterpart"),
         (lambda x: np.isnat(x), "np.isnat has no counterpart"),
         (lambda x: np.divmod.outer(x, x), "np.divmod.outer: NumPy has it for"),
         (lambda x: np.exp(x, where=x > 0), "np.exp: with where= and no out="),

@@ -11,6 +11,7 @@ from tensorgrad.ops import (
     activations,
     complex_numbers,
     complex_parts,
+    contractions,
     creation,
     elementwise,
     indexing,
@@ -34,6 +35,7 @@ from tensorgrad.ops.accumulate import *
 from tensorgrad.ops.activations import *
 from tensorgrad.ops.complex_numbers import *
 from tensorgrad.ops.complex_parts import *
+from tensorgrad.ops.contractions import *
 from tensorgrad.ops.creation import *
 from tensorgrad.ops.elementwise import *
 from tensorgrad.ops.indexing import *
@@ -58,9 +60,9 @@ from tensorgrad.ops.transfer import to_device  # noqa: F401 (as assign_at)
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
     __all__ = ["Generator", "bernoulli", "dropout", "random"]
     for _module in (
-        accumulate, activations, complex_numbers, complex_parts, creation, elementwise, indexing,
-        inspection, linear_algebra, normalization, numpy_modules, padding, reductions, scans,
-        scattering, set_functions, shaping, sign_bits, sorting,
+        accumulate, activations, complex_numbers, complex_parts, contractions, creation,
+        elementwise, indexing, inspection, linear_algebra, normalization, numpy_modules, padding,
+        reductions, scans, scattering, set_functions, shaping, sign_bits, sorting,
     ):  # fmt: skip
         __all__ += _module.__all__
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.linear_algebra import einsum
+from tensorgrad.ops.contractions import einsum
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import autocast_to

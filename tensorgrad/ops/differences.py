@@ -113,7 +113,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     varargs: nothing for a distance of 1; one distance for all axes; or for each axis a distance,
     or the places of its points. edge_order: 1 or 2, the order of what is done at the ends.
 
-    Gives a list for several axes. Raises ValueError for an axis with too few points.
+    Gives a tuple for several axes. Raises ValueError for an axis with too few points.
     """
     f = as_inexact(f)
     axes = normalize_axes("gradient", axis, f)
@@ -133,7 +133,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
             )
         line = moveaxis(f, place, -1)
         found.append(moveaxis(_slope(line, as_inexact(spacing, f), edge_order), -1, place))
-    return found[0] if len(found) == 1 else found
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 def _slope(f: Any, spacing: Any, edge_order: int) -> Any:

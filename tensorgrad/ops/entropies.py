@@ -91,10 +91,15 @@ def _entr(xp: Any, x: Any) -> Any:
     return xp.where(x < 0, -math.inf, xp.where(x == 0, 0.0, y))
 
 
+def _entr_rule(g: Any, x: Any) -> Any:
+    logarithm: Any = log(x)
+    return g * (-1.0 - logarithm)
+
+
 entr = elementwise(
     "entr",
     in_float64(_entr),
-    lambda g, x: g * (-1.0 - log(x)),
+    _entr_rule,
     "``-x log(x)``, which is 0 at 0; minus infinity below.",
     low=0.3,
     reference="scipy.special.entr",

@@ -108,8 +108,8 @@ def histogram(
 def histogramdd(
     sample: Any, bins: Any = 10, range: Any = None, density: bool | None = None,
     weights: Any = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
-    """``histogram`` of points (n, d) in d dimensions: counts with d axes, and d vectors of limits.
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """``histogram`` of points in d dimensions: counts with d axes, and d vectors of limits.
 
     sample: (n, d), or d vectors. bins, range: for all dimensions, or a sequence with one for each.
     """
@@ -136,7 +136,7 @@ def histogramdd(
         counts = counts / total(counts)
         for k, e in enumerate(edges):
             counts = counts / reshape(diff(e), [-1 if i == k else 1 for i in np.arange(d)])
-    return counts, tuple(edges)
+    return counts, edges
 
 
 def histogram2d(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tensorgrad.ops import (
     choosing,
+    complex_kinds,
     differences,
     editing,
     histograms,
@@ -15,10 +16,13 @@ from tensorgrad.ops import (
     numpy_elementwise,
     places,
     polynomials,
+    products,
+    ranges,
     statistics,
     tapers,
 )
 from tensorgrad.ops.choosing import *
+from tensorgrad.ops.complex_kinds import *
 from tensorgrad.ops.differences import *
 from tensorgrad.ops.editing import *
 from tensorgrad.ops.histograms import *
@@ -27,10 +31,15 @@ from tensorgrad.ops.nan_reductions import *
 from tensorgrad.ops.numpy_elementwise import *
 from tensorgrad.ops.places import *
 from tensorgrad.ops.polynomials import *
+from tensorgrad.ops.products import *
+from tensorgrad.ops.ranges import *
 from tensorgrad.ops.statistics import *
 from tensorgrad.ops.tapers import *
 
 MODULES = (
+    ranges,
+    products,
+    complex_kinds,
     choosing,
     differences,
     editing,

@@ -16,8 +16,9 @@ import numpy as np
 
 from tensorgrad import ops
 from tensorgrad.dtypes import FLOATS
-from tensorgrad.ops import numpy_modules, numpy_reductions
+from tensorgrad.ops import numpy_modules, numpy_reductions, products, ranges
 from tensorgrad.ops.numpy_forms import placed
+from tensorgrad.ops.products import of_truth_values
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import OPERATIONS
 
@@ -60,9 +61,7 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 
 def _einsum(*operands: Any) -> Any:
-    if not operands or not isinstance(operands[0], str):
-        raise TypeError("np.einsum: for tensors write the subscripts as text, as in 'ij,jk->ik'")
-    return _of_truth_values(ops.einsum(*operands), *operands[1:])
+    return of_truth_values(ops.einsum(*operands), *[x for x in operands if hasattr(x, "dtype")])
 
 
 def _transpose(x: Any, axes: Any = None) -> Any:
@@ -77,16 +76,6 @@ def _pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
 
 def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     return list(ops.split(x, indices_or_sections, axis))
-
-
-def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
-    return _of_truth_values(ops.vecdot(x1, x2, axis=axis), x1, x2)
-
-
-def _of_truth_values(y: Any, *operands: Any) -> Any:
-    """A sum of products, which of truth values alone NumPy gives as one."""
-    kinds = {str(getattr(x, "dtype", type(x).__name__)) for x in operands}
-    return ops.not_equal(y, 0) if kinds == {"bool"} else y
 
 
 def _reciprocal(x: Any) -> Any:
@@ -104,6 +93,12 @@ def _size(a: Any, axis: Any = None) -> int:
         return math.prod(shape)
     axes = ops.shaping.normalize_axes("np.size", axis, a)
     return math.prod(shape[k] for k in axes)
+
+
+def _sinc(x: Any) -> Any:
+    from tensorgrad.ops.entropies import sinc  # loaded where it is used
+
+    return sinc(x)
 
 
 def _eye(N: Any, M: Any = None, **options: Any) -> Any:
@@ -125,7 +120,10 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("cumprod", _flat_without_axis(ops.cumulative_prod), "a axis=None dtype= !out"),
     ("cumsum", _flat_without_axis(ops.cumulative_sum), "a axis=None dtype= !out"),
     ("einsum", _einsum, "*operands !out ~optimize"),
+    ("einsum_path", ops.einsum_path, "*operands optimize= !einsum_call"),
+    ("empty_like", ops.empty_like, "prototype dtype= !order=K ~subok !shape device="),
     ("eye", _eye, "N M= k= dtype= !order=C device="),
+    ("linspace", ranges.linspace, ""),
     (
         "pad",
         _pad,
@@ -136,6 +134,7 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("shape", shape_of, "a"),
     ("size", _size, "a axis="),
     ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
+    ("sinc", _sinc, "x"),
     ("split", _split, "ary indices_or_sections axis="),
     *[
         (name, getattr(numpy_reductions, {"amax": "max", "amin": "min"}.get(name, name)), "")
@@ -144,7 +143,7 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
     ("transpose", _transpose, "a axes="),
     ("where", _where, "condition x= y="),
-    ("linalg.vecdot", _vecdot, "x1 x2 axis="),
+    ("linalg.vecdot", products.vecdot, "x1 x2 axis="),
 )
 
 
@@ -187,8 +186,24 @@ def ufuncs() -> Mapping[np.ufunc, Function]:
         function = getattr(np, name, None)
         if isinstance(function, np.ufunc):
             found[function] = getattr(numpy_modules, name)
-    found.update({np.vecdot: _vecdot, np.reciprocal: _reciprocal})
+    found.update({np.vecdot: products.vecdot, np.reciprocal: _reciprocal})
     return found
+
+
+#: What looks at numbers, or writes them down: NumPy's own function is given the arrays.
+_OF_ARRAYS = frozenset(
+    getattr(np, name)
+    for name in (
+        "array2string", "array_repr", "array_str", "common_type", "may_share_memory",
+        "min_scalar_type", "save", "savetxt", "savez", "savez_compressed", "shares_memory",
+    )
+)  # fmt: skip
+
+
+def _arrays_in(x: Any) -> Any:
+    if hasattr(x, "node"):
+        return x.detach().numpy()
+    return type(x)(map(_arrays_in, x)) if type(x) in (list, tuple) else x
 
 
 def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -203,6 +218,8 @@ def call(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         from tensorgrad.ops import fourier  # loaded where it is used
 
         return getattr(fourier, function.__name__)(*args, **kwargs)
+    if function in _OF_ARRAYS:
+        return function(*_arrays_in(tuple(args)), **{k: _arrays_in(x) for k, x in kwargs.items()})
     row = functions().get(function)
     if row is None:
         raise TypeError(no_counterpart(name))

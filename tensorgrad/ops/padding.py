@@ -132,7 +132,7 @@ def _pairs(name: str, given: Any, shape: tuple[int, ...], kind: Any) -> tuple[tu
     numpy="a repeats axis=",
     complex=True,
 )
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
+def repeat(x: Any, repeats: Any, /, axis: int | None = None) -> Tensor:
     """Each element of ``x`` repeated along ``axis``; of the flattened ``x`` if ``None``.
 
     repeats: how often: one number, or one for each element along the axis.

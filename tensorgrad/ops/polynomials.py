@@ -6,18 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorgrad.ops.complex_parts import imag, is_complex, real
 from tensorgrad.ops.differences import convolve
-from tensorgrad.ops.elementwise import add, pow, subtract
+from tensorgrad.ops.elementwise import add, pow, sqrt, square, subtract
+from tensorgrad.ops.histograms import host
 from tensorgrad.ops.indexing import beside
+from tensorgrad.ops.inspection import finfo
+from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, integer, together
+from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.scans import cumulative_prod
-from tensorgrad.ops.shaping import broadcast_to, concat, flip, reshape, shape_of, sliced
+from tensorgrad.ops.shaping import (
+    broadcast_to,
+    concat,
+    expand_dims,
+    flip,
+    reshape,
+    shape_of,
+    sliced,
+)
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "poly", "polyadd", "polyder", "polydiv", "polyint", "polymul", "polysub", "polyval", "vander",
+    "poly", "polyadd", "polyder", "polydiv", "polyfit", "polyint", "polymul", "polysub", "polyval",
+    "roots", "vander",
 ]  # fmt: skip
 
 
@@ -151,3 +165,75 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
     y = concat([pow(column, 0), broadcast_to(column, (n, max(count - 1, 0)))], axis=1)
     y = cumulative_prod(y, axis=1)[:, :count]
     return y if increasing else flip(y, axis=1)
+
+
+# --- fits and zeros -------------------------------------------------------------------------------
+
+
+def polyfit(
+    x: Any, y: Any, deg: int, rcond: float | None = None, full: bool = False, w: Any = None,
+    cov: bool | str = False,
+) -> Any:  # fmt: skip
+    """The polynomial of degree ``deg`` that is nearest to points, by the squares of distances.
+
+    x: (n,); y: (n,) or (n, k), for k polynomials at once. w: a factor for each distance.
+    rcond: directions whose singular values are less than this part of the largest are left out.
+    full: give the residuals, the rank, the singular values and rcond as well. cov: give the
+    covariances of the coefficients as well, scaled by the residuals unless "unscaled".
+    """
+    from tensorgrad.ops.least_squares import lstsq  # loaded where it is used
+    from tensorgrad.ops.linear_systems import inv
+
+    x, y = inexact(x, y)
+    n = shape_of(x)[0]
+    if len(shape_of(x)) != 1 or not n or shape_of(y)[:1] != (n,) or len(shape_of(y)) > 2:
+        raise TypeError(f"polyfit: x (n,) and y (n,) or (n, k); got {shape_of(x)}, {shape_of(y)}")
+    if rcond is None:
+        rcond = n * finfo(x.dtype).eps
+    left, right = vander(x, integer("polyfit", "deg", deg) + 1), y
+    if w is not None:
+        weights = reshape(as_inexact(w, x), (n, 1))
+        left = left * weights
+        right = right * (weights if len(shape_of(y)) == 2 else reshape(weights, (n,)))
+    scale = sqrt(total(square(left), axis=0))
+    found = lstsq(left / scale, right, rcond=rcond)
+    c = found.x / (scale if len(shape_of(y)) == 1 else reshape(scale, (-1, 1)))
+    if full:
+        return c, found.residuals, found.rank, found.s, rcond
+    if not cov:
+        return c
+    spread = inv(matmul((left / scale).T, left / scale)) / (
+        reshape(scale, (-1, 1)) * reshape(scale, (1, -1))
+    )
+    many = len(shape_of(y)) == 2
+    spread = expand_dims(spread, -1) if many else spread
+    if cov != "unscaled":
+        if n <= deg + 1:
+            raise ValueError(f"polyfit: {n} points are too few for covariances of degree {deg}")
+        factor = found.residuals / (n - deg - 1)
+        spread = spread * (factor if many else sliced(factor, (0, ...)))
+    return c, spread
+
+
+def roots(p: Any) -> Tensor:
+    """The zeros of the polynomial with the coefficients ``p``, eigenvalues of its companion matrix.
+
+    They are complex unless all of them are real.
+    """
+    from tensorgrad.ops.eigenvalues import eigvals  # loaded where it is used
+
+    p = _row(as_inexact(p))
+    full = np.flatnonzero(host("roots", p))
+    if not full.size:
+        return _cut(p, 0, 0)
+    first, last = int(full[0]), int(full[-1]) + 1
+    behind = shape_of(p)[0] - last
+    p = _cut(p, first, last)
+    n = shape_of(p)[0] - 1
+    if n < 1:
+        return p[:0] if not behind else beside(p, np.zeros(behind, p.dtype))
+    top = reshape(-_cut(p, 1) / _cut(p, 0, 1), (1, n))
+    y = eigvals(concat([top, beside(p, np.eye(n, dtype=p.dtype)[:-1])], axis=0))
+    if is_complex(y) and not host("roots", imag(y)).any():
+        y = real(y)
+    return concat([y, beside(y, np.zeros(behind, y.dtype))]) if behind else y

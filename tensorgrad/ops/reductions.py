@@ -243,13 +243,22 @@ def _moment(op: Primitive, x: Any, axis: Axis, correction: float, keepdims: bool
     primitive=_VAR,
     complex=True,
 )
-def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+def var(
+    x: Any,
+    /,
+    axis: Axis = None,
+    *,
+    correction: float = 0.0,
+    keepdims: bool = False,
+    ddof: float | None = None,
+) -> Tensor:
     """The mean square distance from the mean; the sum is divided by ``n - correction``.
 
     correction: 0 for the variance of the numbers themselves, 1 for an unbiased estimate from a
         sample. The result is NaN or infinite where ``n - correction`` is not positive.
+    ddof: NumPy's name for it.
     """
-    return _moment(_VAR, x, axis, correction, keepdims)
+    return _moment(_VAR, x, axis, correction if ddof is None else ddof, keepdims)
 
 
 @operation(
@@ -257,9 +266,17 @@ def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool
     primitive=_STD,
     complex=True,
 )
-def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+def std(
+    x: Any,
+    /,
+    axis: Axis = None,
+    *,
+    correction: float = 0.0,
+    keepdims: bool = False,
+    ddof: float | None = None,
+) -> Tensor:
     """The square root of ``var``; the gradient is 0 where it is 0."""
-    return _moment(_STD, x, axis, correction, keepdims)
+    return _moment(_STD, x, axis, correction if ddof is None else ddof, keepdims)
 
 
 # --- extremes -------------------------------------------------------------------------------------

@@ -659,7 +659,7 @@ def along(axis: int, part: Part) -> tuple[Part, ...]:
     primitive=_SLICE,
     numpy="m axis=",
 )
-def flip(x: Any, /, *, axis: Axis = None) -> Tensor:
+def flip(x: Any, /, axis: Axis = None) -> Tensor:
     """``x`` with the order along ``axis`` (all axes if ``None``) reversed; a view."""
     axes = normalize_axes("flip", axis, x)
     n = len(shape_of(x))
@@ -705,7 +705,7 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     primitive=_SLICE,
     numpy="x axis=",
 )
-def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of ``x`` along ``axis``, without that axis; views."""
     place = normalize_axis("unstack", axis, x)
     return tuple(sliced(x, along(place, i)) for i in range(shape_of(x)[place]))
@@ -769,7 +769,7 @@ def _sequence(name: str, arrays: Any) -> Sequence[Any]:
     primitive=_CONCAT,
     numpy="arrays axis= !out !dtype !casting=same_kind",
 )
-def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+def concat(arrays: Sequence[Any], /, axis: int | None = 0) -> Tensor:
     """The ``arrays`` joined along ``axis``; flattened first if ``None``. Dtypes promote.
 
     Raises ShapeError unless all other sizes agree.
@@ -801,7 +801,7 @@ concatenate = concat
     primitive=_STACK,
     numpy="arrays axis= !out !dtype !casting=same_kind",
 )
-def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+def stack(arrays: Sequence[Any], /, axis: int = 0) -> Tensor:
     """The ``arrays``, all of one shape, joined along a new ``axis`` of the result."""
     xs = _sequence("stack", arrays)
     place = normalize_axis("stack", axis, xs[0], len(shape_of(xs[0])) + 1)
@@ -820,7 +820,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     primitive=_CONCAT,
     numpy="a shift axis=",
 )
-def roll(x: Any, /, shift: int | Sequence[int], *, axis: Axis = None) -> Tensor:
+def roll(x: Any, /, shift: int | Sequence[int], axis: Axis = None) -> Tensor:
     """``x`` moved by ``shift`` places along ``axis``; what leaves one end enters at the other.
 
     shift, axis: integers, or tuples of them for several axes. ``None`` rolls the flattened ``x``.

@@ -41,7 +41,7 @@ _ARGSORT = Primitive("argsort", _argsort_value, {"x": None}, half_in_float32=Tru
     gradient=False,
     primitive=_ARGSORT,
 )
-def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """The integers that put ``x`` in order along ``axis``; NaN is the largest number.
 
     The sort is always stable: equal elements keep their order, descending too.
@@ -64,7 +64,7 @@ def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool
     primitive=GATHER,
     complex=False,
 )
-def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """``x`` in order along ``axis``; NaN is the largest number. Always stable."""
     place = normalize_axis("sort", axis, x)
     order = argsort(x, axis=place, descending=descending)

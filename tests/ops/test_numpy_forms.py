@@ -53,13 +53,13 @@ def tensors(call: str, requires_grad: bool = False) -> dict[str, Tensor]:
 def same(found: Any, right: Any) -> None:
     """NumPy's numbers, shapes and kinds; tensors for its arrays and numbers."""
     if isinstance(right, list | tuple):
-        assert isinstance(found, list | tuple)
+        assert isinstance(found, list if type(right) is list else tuple)
         assert len(found) == len(right)
         for a, b in zip(found, right, strict=True):
             same(a, b)
         return
-    if right is None:
-        assert found is None
+    if right is None or type(right) in (int, str):
+        assert found == right
         return
     right = np.asarray(right)
     assert isinstance(found, Tensor)
