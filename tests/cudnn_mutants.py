@@ -128,10 +128,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "masks that are not seen", "tensorgrad/backend/launch/attention.py",
-        "if mask is None and p is None:", "if p is None:", _OF,
+        "if mask is None and p is None:\n        made = cudnn_attention.attention(",
+        "if p is None:\n        made = cudnn_attention.attention(", _OF,
     ),
     Mutant(
         "dropout that does not drop", "tensorgrad/backend/launch/attention.py",
-        "if mask is None and p is None:", "if mask is None:", _OF,
+        "if mask is None and p is None:\n        made = cudnn_attention.attention(",
+        "if mask is None:\n        made = cudnn_attention.attention(", _OF,
     ),
 ]  # fmt: skip

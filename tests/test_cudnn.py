@@ -177,7 +177,7 @@ def test_what_is_refused_is_computed_otherwise_and_the_reason_is_kept() -> None:
 def test_float64_and_what_has_no_elements_are_computed_otherwise() -> None:
     nn.functional.conv2d(drawn(1, 2, 4, 4, dtype=tg.float64), drawn(2, 2, 3, 3, dtype=tg.float64))
     assert nn.functional.conv2d(drawn(0, 2, 4, 4), drawn(2, 2, 3, 3)).shape == (0, 2, 2, 2)
-    assert not library.planned
+    assert not library.executed
 
 
 # --- streams, devices, absence --------------------------------------------------------------------

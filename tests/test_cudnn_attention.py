@@ -112,7 +112,7 @@ def test_other_attention_is_computed_otherwise(what: str) -> None:
         k, v = k[:, :, :0], v[:, :, :0]
     y = nn.functional.scaled_dot_product_attention(q, k, v, mask, rate)
     y.backward(y.detach())
-    assert not library.planned
+    assert not library.executed
 
 
 def test_one_of_both_may_be_refused() -> None:
