@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tensorgrad import optim as optim
     from tensorgrad import profiler as profiler
     from tensorgrad import program as program
+    from tensorgrad import signal as signal
     from tensorgrad import special as special
     from tensorgrad import training as training
     from tensorgrad import viz as viz
@@ -70,8 +71,8 @@ if TYPE_CHECKING:
 else:  # mypy reads no sum of lists; it goes by the imports, which say the same
     #: Loaded when first named: importing tensorgrad stays as quick as importing NumPy.
     _MODULES = (
-        "amp", "data", "fft", "linalg", "nn", "optim", "profiler", "program", "special", "training",
-        "viz",
+        "amp", "data", "fft", "linalg", "nn", "optim", "profiler", "program", "signal", "special",
+        "training", "viz",
     )  # fmt: skip
     _OF = {
         "autocast": "amp",
