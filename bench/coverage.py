@@ -166,7 +166,7 @@ def _judge_sample(
     if call.random:
         wrong = RANDOM[outcome.name](call, found)
     else:
-        wrong = _difference(_theirs(call), found, outcome.name in DRAWN)
+        wrong = _difference(_theirs(call), found, outcome.name)
     if wrong:
         outcome.reasons.append(told + wrong)
         outcome.status = "wrong"
@@ -354,7 +354,8 @@ def _shown(x: Any) -> str:
     return repr(x)
 
 
-def _difference(wanted: _Found, found: _Found, drawn: bool) -> str:
+def _difference(wanted: _Found, found: _Found, name: str) -> str:
+    drawn, loose = name in DRAWN, name.removeprefix("special.") in LOOSE
     whats = ("outputs", "gradients", "left", *(("seconds",) if wanted.seconds else ()))
     for what in whats:
         ours, theirs = getattr(found, what), getattr(wanted, what)
@@ -363,8 +364,11 @@ def _difference(wanted: _Found, found: _Found, drawn: bool) -> str:
         for number, (a, b) in enumerate(zip(ours, theirs)):
             if a.shape != b.shape:
                 return f"{what} {number} of shape {a.shape}, not {b.shape}"
-            if not drawn and not np.allclose(a, b, RTOL, ATOL, equal_nan=True):
-                off = ~np.isclose(a, b, RTOL, ATOL, equal_nan=True)
+            rtol, atol = (1e-5, 1e-5) if loose or b.dtype == np.float32 else (RTOL, ATOL)
+            off = ~np.isclose(a, b, rtol, atol, equal_nan=True)
+            if what == "seconds":  # where PyTorch has none, as of logaddexp of two -inf, ours may
+                off &= ~np.isnan(b)
+            if not drawn and off.any():
                 return (
                     f"{what} {number} differ in {off.sum()} of {off.size} places: "
                     f"{a[off][0]!r}, not {b[off][0]!r}"
@@ -417,8 +421,14 @@ def _leaked(call: _Call, found: _Found) -> str:
     return "" if inside and np.unique(below).size == below.size else "slopes are not drawn"
 
 
-#: Samples that break NumPy's rules and are refused with these words: an axis of what has none.
-UNFIT = ("absent: the tensor has no axes",)
+#: Samples that break NumPy's rules, and are refused with these words.
+UNFIT = (
+    "absent: the tensor has no axes", "too many indices; got 1 for shape ()",
+    "list assignment index out of range", "concat: axis must be between -1 and 0",
+    "tensordot: the axes that meet", "indices must have as many axes as the tensor",
+)  # fmt: skip
+#: Functions that PyTorch computes to 6 digits, by rational functions of another range than theirs.
+LOOSE = frozenset({"airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1"})
 #: Of these shapes can be compared, and nothing else.
 DRAWN = frozenset({
     "bernoulli", "empty", "empty_like", "multinomial", "new_empty", "normal", "rand_like",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorgrad
-from bench import matrix_names
+from bench import further_names, matrix_names
 
 #: Asked for names that may not be there.
 tg: Any = tensorgrad
@@ -52,6 +52,7 @@ WITHOUT: dict[str, str] = {
         ),
         "PyTorch's sparse tensors": "sparse.mm sparse.sampled_addmm to_sparse",
         "numbers drawn in place": "cauchy exponential geometric log_normal uniform",
+        "complex numbers of two 16-bit floats": "chalf",
     }.items()
     for name in names.split()
 }
@@ -99,7 +100,7 @@ def found(name: str) -> Function | None:
 def ours(name: str, variant: str = "") -> Function | None:
     """The function that computes what PyTorch's operation does; None if there is none."""
     for key in (f"{name} {variant}", name):
-        for calls in (matrix_names.CALLS, CALLS):
+        for calls in (matrix_names.CALLS, further_names.CALLS, CALLS):
             if key in calls:
                 return calls[key]
     if found(name) is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.complex_parts import conj, is_complex
+from tensorgrad.ops.complex_parts import is_complex
 from tensorgrad.ops.creation import ones, zeros
 from tensorgrad.ops.fourier import fft, ifft, irfft, rfft
 from tensorgrad.ops.indexing import beside, take
@@ -132,8 +132,7 @@ def istft(
     places = _places(count, hop, n_fft).reshape(-1)
     total = n_fft + hop * (count - 1)
     signal = _overlapped(frames * taper, places, total)
-    # of a complex window the square of its size
-    squares = _overlapped(taper * conj(taper) + zeros((count, 1), dtype=taper.dtype), places, total)
+    squares = _overlapped(taper * taper + zeros((count, 1), dtype=taper.dtype), places, total)
     start = n_fft // 2 if center else 0
     end = start + length if length is not None else total - (n_fft // 2 if center else 0)
     kept = slice(start, min(end, total))
