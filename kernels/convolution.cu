@@ -63,50 +63,83 @@ struct Columns {
   index_t channels, outer, inner, begin, count, row, block;
 };
 
-// A place in the results of an example: where its window begins.
+// A place in the results of an example: where its window begins, and the first element of the channel
+// in its example, behind that of the pack's first element.
 struct Corner {
-  const T* x;  // the example's first element of the channel
-  int d, h, w;
+  int from, d, h, w;
 };
 
 // That of element number q of a row; one that has no elements, if q is beyond the row's end.
-__device__ __forceinline__ Corner corner(const Windows& a, const Columns& c, const T* x,
-                                         index_t channel, index_t matrix, index_t q) {
-  if (q >= c.inner * c.count) return {x, 0, 0, -(1 << 30) - a.w.kernel * a.w.dilation};
+__device__ __forceinline__ Corner corner(const Windows& a, const Columns& c, index_t first,
+                                         index_t q) {
+  if (q >= c.inner * c.count) return {0, 0, 0, -(1 << 30) - a.w.kernel * a.w.dilation};
   const Division example = divided(q, c.count);
   const Division w = divided(c.begin + example.rest, a.w.results);
   const Division h = divided(w.quotient, a.h.results);
-  const index_t plane = (matrix * c.inner + example.quotient) * c.channels + channel;
-  return {x + plane * a.size(), a.d.begin(int(h.quotient)), a.h.begin(int(h.rest)),
-          a.w.begin(int(w.rest))};
+  return {int((example.quotient - first) * c.channels * a.size()), a.d.begin(int(h.quotient)),
+          a.h.begin(int(h.rest)), a.w.begin(int(w.rest))};
 }
 
 __device__ __forceinline__ bool inside(int i, int size) { return uint32(i) < uint32(size); }
 
-// The rows of one channel, for a pack of their elements.
-__device__ __forceinline__ void pack_of_columns(const Windows& a, const Columns& c, const T* x,
-                                                index_t channel, index_t matrix, index_t q,
-                                                T* to) {
+// Where a line of a channel begins that a window meets, or -1 if it is outside.
+__device__ __forceinline__ int line_of(const Windows& a, const Corner& at, int d, int h) {
+  const int z = at.d + d * a.d.dilation, y = at.h + h * a.h.dilation;
+  return inside(z, a.d.size) && inside(y, a.h.size) ? at.from + (z * a.h.size + y) * a.w.size : -1;
+}
+
+// The rows of one channel, for a pack of windows that lie in one line and begin side by side: each
+// element of the input is read once for all taps of a line.
+__device__ __forceinline__ void pack_in_line(const Windows& a, const Corner& at, const T* x,
+                                             index_t row, T* to) {
   constexpr int width = Pack<T>::size;
+  const T zero = narrow<T>(A(0));
+#pragma unroll 1
+  for (int d = 0; d < a.d.kernel; ++d) {
+#pragma unroll 1
+    for (int h = 0; h < a.h.kernel; ++h) {
+      const int line = line_of(a, at, d, h);
+      const T* from = x + line + at.w;
+      Pack<T> out;
+#pragma unroll
+      for (int k = 0; k < width; ++k)
+        out.at[k] = line >= 0 && inside(at.w + k, a.w.size) ? from[k] : zero;
+#pragma unroll 1
+      for (int w = 1;; ++w) {
+        store_pack(to, out);
+        to += row;
+        if (w == a.w.kernel) break;
+#pragma unroll
+        for (int k = 0; k < width - 1; ++k) out.at[k] = out.at[k + 1];
+        const int i = w + width - 1;
+        out.at[width - 1] = line >= 0 && inside(at.w + i, a.w.size) ? from[i] : zero;
+      }
+    }
+  }
+}
+
+// The same for any pack, whose first element is number q.
+__device__ __forceinline__ void pack_of_any(const Windows& a, const Columns& c, index_t first,
+                                            index_t q, const T* x, T* to) {
+  constexpr int width = Pack<T>::size;
+  const T zero = narrow<T>(A(0));
   Corner at[width];
 #pragma unroll
-  for (int k = 0; k < width; ++k) at[k] = corner(a, c, x, channel, matrix, q + k);
+  for (int k = 0; k < width; ++k) at[k] = corner(a, c, first, q + k);
+#pragma unroll 1
   for (int d = 0; d < a.d.kernel; ++d) {
+#pragma unroll 1
     for (int h = 0; h < a.h.kernel; ++h) {
-      const T* line[width];
-      bool there[width];
+      int line[width];
 #pragma unroll
-      for (int k = 0; k < width; ++k) {
-        const int z = at[k].d + d * a.d.dilation, y = at[k].h + h * a.h.dilation;
-        there[k] = inside(z, a.d.size) && inside(y, a.h.size);
-        line[k] = at[k].x + (index_t(z) * a.h.size + y) * a.w.size;
-      }
+      for (int k = 0; k < width; ++k) line[k] = line_of(a, at[k], d, h);
+#pragma unroll 1
       for (int w = 0; w < a.w.kernel; ++w, to += c.row) {
         Pack<T> out;
 #pragma unroll
         for (int k = 0; k < width; ++k) {
           const int i = at[k].w + w * a.w.dilation;
-          out.at[k] = there[k] && inside(i, a.w.size) ? line[k][i] : narrow<T>(A(0));
+          out.at[k] = line[k] >= 0 && inside(i, a.w.size) ? x[line[k] + i] : zero;
         }
         store_pack(to, out);
       }
@@ -124,15 +157,19 @@ __device__ __forceinline__ void to_columns(const Windows& a, const Columns& c, c
     const Division pack = divided(i, packs), channel = divided(pack.quotient, c.channels);
     const index_t q = pack.rest * width;
     T* to = columns + channel.quotient * c.block + channel.rest * a.taps() * c.row + q;
+    const Division example = divided(q, c.count);
+    const index_t plane =
+        (channel.quotient * c.inner + example.quotient) * c.channels + channel.rest;
+    const T* from = x + plane * a.size();
     if (direct) {
-      const Division example = divided(q, c.count);
-      const index_t plane =
-          (channel.quotient * c.inner + example.quotient) * c.channels + channel.rest;
-      store_pack(to, *reinterpret_cast<const Pack<T>*>(x + plane * a.size() + c.begin +
-                                                       example.rest));
-    } else {
-      pack_of_columns(a, c, x, channel.rest, channel.quotient, q, to);
+      store_pack(to, *reinterpret_cast<const Pack<T>*>(from + c.begin + example.rest));
+      continue;
     }
+    const index_t column = divided(c.begin + example.rest, a.w.results).rest;
+    if (a.w.stride == 1 && a.w.dilation == 1 && column + width <= a.w.results)
+      pack_in_line(a, corner(a, c, example.quotient, q), from, c.row, to);
+    else
+      pack_of_any(a, c, example.quotient, q, from, to);
   }
 }
 

@@ -33,26 +33,51 @@ CONVOLUTION: list[Mutant] = [
     Mutant(
         "piece begins at 0",
         "convolution.cu",
-        "divided(c.begin + example.rest, a.w.results)",
-        "divided(example.rest, a.w.results)",
+        "Division w = divided(c.begin + example.rest, a.w.results)",
+        "Division w = divided(example.rest, a.w.results)",
+    ),
+    Mutant(
+        "padding read",
+        "convolution.cu",
+        "inside(z, a.d.size) && inside(y, a.h.size) ?",
+        "inside(z, a.d.size) ?",
+    ),
+    Mutant(
+        "padding read", "convolution.cu", "line[k] >= 0 && inside(i, a.w.size) ?", "line[k] >= 0 ?"
+    ),
+    Mutant(
+        "padding read", "convolution.cu", "line >= 0 && inside(at.w + k, a.w.size) ?", "line >= 0 ?"
+    ),
+    Mutant(
+        "padding read", "convolution.cu", "line >= 0 && inside(at.w + i, a.w.size) ?", "line >= 0 ?"
     ),
     Mutant(
         "wrong example",
         "convolution.cu",
-        "(matrix * c.inner + example.quotient) * c.channels + channel;",
-        "(matrix * c.inner) * c.channels + channel;",
+        "int((example.quotient - first) * c.channels * a.size())",
+        "int((example.quotient - first) * a.size())",
     ),
     Mutant(
-        "padding read",
+        "wrong example",
         "convolution.cu",
-        "there[k] = inside(z, a.d.size) && inside(y, a.h.size);",
-        "there[k] = inside(z, a.d.size);",
+        "(channel.quotient * c.inner + example.quotient) * c.channels + channel.rest;",
+        "(channel.quotient * c.inner) * c.channels + channel.rest;",
+    ),
+    Mutant("line left", "convolution.cu", " && column + width <= a.w.results)", ")"),
+    Mutant(
+        "stride left out",
+        "convolution.cu",
+        "if (a.w.stride == 1 && a.w.dilation == 1 &&",
+        "if (a.w.dilation == 1 &&",
     ),
     Mutant(
-        "padding read",
+        "dilation left out",
         "convolution.cu",
-        "there[k] && inside(i, a.w.size) ?",
-        "there[k] ?",
+        "if (a.w.stride == 1 && a.w.dilation == 1 &&",
+        "if (a.w.stride == 1 &&",
+    ),
+    Mutant(
+        "window not moved", "convolution.cu", "out.at[k] = out.at[k + 1];", "out.at[k] = out.at[k];"
     ),
     Mutant("wrong row", "convolution.cu", "++w, to += c.row)", "++w, to += c.count)"),
     Mutant(

@@ -19,6 +19,7 @@ from tensorgrad.backend.launch.common import (
     contiguous,
     fits,
     forward,
+    newer_than_turing,
     planned,
 )
 from tensorgrad.dtypes import bfloat16, float32
@@ -53,14 +54,9 @@ def way(xp: Any, call: Call) -> str:
         fits(xp, q, k, v)
         and (mask is None or type(mask) is xp.ndarray)
         and tiles.serves(q, k, v, mask)
-        and (q.dtype != bfloat16 or _newer_than_turing(xp, q.data.device_id))
+        and (q.dtype != bfloat16 or newer_than_turing(xp, q.data.device_id))
     )
     return "tiles" if served else "blocks"
-
-
-@planned
-def _newer_than_turing(xp: Any, device: int) -> bool:
-    return int(xp.cuda.Device(device).compute_capability) >= 80
 
 
 def _hiding(mask: Array | None, q: Array) -> int:

@@ -67,6 +67,12 @@ def planned(function: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
+@planned
+def newer_than_turing(xp: Any, device: int) -> bool:
+    """Whether a device has tensor cores for bfloat16."""
+    return int(xp.cuda.Device(device).compute_capability) >= 80
+
+
 def forget_plans() -> None:
     """Let go of all plans: the kernels, or what decides about grids, are others from now on."""
     for kept in _PLANNED:

@@ -29,16 +29,19 @@ from tensorgrad.backend.launch.common import (
     contiguous,
     fits,
     forward,
+    newer_than_turing,
     per_pack,
     planned,
 )
 from tensorgrad.backend.launch.products import product, tf32
-from tensorgrad.dtypes import float32
+from tensorgrad.dtypes import bfloat16, float32
 
 #: Bytes that columns take at a time.
 WORKSPACE = 1 << 27
 #: Sizes of axes, and places in them, are 32-bit numbers in the kernels.
 _LONGEST = 2**30
+#: Elements of an example; eight of them are counted with 32 bits.
+_LARGEST = 2**28
 #: Positions of an example below which examples share a product: a product has tiles of about so
 #: many columns.
 _FEW = 128
@@ -101,17 +104,17 @@ class Convolution(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def way(part: str, dtype: np.dtype[Any], c: Convolution, tf32: bool = False) -> str:
+def way(part: str, dtype: np.dtype[Any], c: Convolution, library: bool = False) -> str:
     """How a part of a convolution is computed: "columns", "pointwise" or "implicit".
 
-    part: "value", or of which of the factors it is the gradient: "input" or "weight". tf32: whether
-    products of float32 may be rounded, and so be left to tensor cores.
+    part: "value", or of which of the factors it is the gradient: "input" or "weight". library:
+    whether cuBLAS multiplies on tensor cores what kernels do not, so that products are quicker.
     """
     if c.groups > 1:
         return "columns"
     if c.pointwise:
         return "pointwise"
-    if not c.side_by_side or (tf32 and dtype == float32):
+    if not c.side_by_side or library:
         return "columns"
     if part == "weight":
         chosen = convolution_3x3.worthwhile_for_weights(dtype, c.channels, c.outputs, *c.results)
@@ -120,6 +123,13 @@ def way(part: str, dtype: np.dtype[Any], c: Convolution, tf32: bool = False) -> 
     else:
         chosen = convolution_3x3.worthwhile(dtype, c.outputs, *c.size)
     return "implicit" if chosen else "columns"
+
+
+def _library(xp: Any, x: Array) -> bool:
+    """``library`` of ``way``: TF32, where that is allowed; bfloat16 on Turing, which has none."""
+    if x.dtype == float32:
+        return tf32(xp)
+    return bool(x.dtype == bfloat16) and not newer_than_turing(xp, x.data.device_id)
 
 
 def _served(
@@ -134,6 +144,8 @@ def _served(
     axes = tuple([Axis(*numbers) for numbers in each])
     if any(a.size + a.padding + a.results * a.stride + a.kernel * a.dilation >= _LONGEST
            for a in axes):  # fmt: skip
+        return None
+    if max(math.prod(x[1:]), math.prod(y[1:])) >= _LARGEST:
         return None
     return Convolution(x[0], groups, w[1], w[0] // groups, axes)
 
@@ -166,7 +178,7 @@ def _value(
         return NotImplemented
     x, weight = contiguous(xp, x), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    chosen = way("value", x.dtype, c, tf32(xp))
+    chosen = way("value", x.dtype, c, _library(xp, x))
     if chosen == "implicit":
         return convolution_3x3.convolved(xp, x, weight, bias, c.results, tuple(padding), False)
     if chosen == "pointwise":
@@ -189,7 +201,7 @@ def _input(
         return NotImplemented
     g, weight = contiguous(xp, g), contiguous(xp, weight)
     bias = None if bias is None else contiguous(xp, bias)
-    chosen = way("input", g.dtype, c, tf32(xp))
+    chosen = way("input", g.dtype, c, _library(xp, g))
     if chosen == "implicit":
         above = tuple([2 - n for n in padding])
         return convolution_3x3.convolved(xp, g, weight, bias, c.size, above, True)
@@ -210,7 +222,7 @@ def _weight(
     if c is None:
         return NotImplemented
     g, x = contiguous(xp, g), contiguous(xp, x)
-    chosen = way("weight", g.dtype, c, tf32(xp))
+    chosen = way("weight", g.dtype, c, _library(xp, g))
     if chosen == "implicit":
         return convolution_3x3.weight_sums(xp, g, x, tuple(padding))
     if chosen == "pointwise" and _partial_sums_are_less(c, g.itemsize):
