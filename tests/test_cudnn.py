@@ -135,6 +135,18 @@ def test_plans_are_made_once_for_each_description() -> None:
     assert (library.planned, library.executed) == (["fprop"] * 2, ["fprop"] * 5)
 
 
+def test_plans_are_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many, others compute what is new."""
+    monkeypatch.setattr(cudnn, "_PLANS", 2)
+    cudnn.forget()
+    w = drawn(3, 2, 3, 3)
+    for n in (1, 2, 3, 1):
+        nn.functional.conv2d(drawn(n, 2, 5, 5), w)
+    assert (library.planned, library.executed) == (["fprop"] * 2, ["fprop"] * 3)
+    assert list(cudnn.refused()) == ["whatever else"]
+    cudnn.forget()
+
+
 def test_equal_calls_give_equal_bits_and_float32_is_not_rounded() -> None:
     x, w = drawn(2, 3, 6, 6), drawn(4, 3, 3, 3)
     found = {host(nn.functional.conv2d(x, w)).tobytes() for _ in range(3)}
@@ -228,6 +240,24 @@ def test_a_compiled_step_is_one_graph() -> None:
         assert (log.graphs, log.allocations, log.uploads) == (1, 0, 0)
         assert sorted(library.planned) == ["dgrad", "fprop", "fprop", "wgrad", "wgrad"]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+@pytest.mark.skipif(emulator.available() is not None, reason="the emulator is missing")
+def test_reports_say_what_was_refused() -> None:
+    library.MISSING.add("fprop")
+    try:
+        with rehearsal.installed(cudnn=True):
+            x, w = drawn(2, 3, 8, 8).detach(), drawn(4, 3, 5, 5).detach()
+            run: Any = tg.compile(lambda x, w: tg.tanh(nn.functional.conv2d(x, w)))
+            wanted = host(nn.functional.conv2d(x, w).tanh())
+            for _ in range(5):
+                np.testing.assert_allclose(host(run(x, w)), wanted, rtol=1e-5)
+            report = run.report()
+    finally:
+        library.MISSING.clear()
+    refused = "cuDNN refused fprop of (2, 3, 8, 8), (4, 3, 5, 5) in float32, which kernels of ours"
+    assert f"{refused} compute: cudnnGraphNotSupportedError" in report
+    assert not library.executed
 
 
 def test_what_calls_cost_the_host() -> None:

@@ -34,7 +34,7 @@ from tensorgrad.dtypes import bfloat16, float16, float32
 OLDEST = 90100
 #: Bytes that a plan may take while it runs; others are left out.
 WORKSPACE = 1 << 30
-#: How many plans are kept at most.
+#: How many plans are made at most. None is ever given up: a CUDA graph may have its kernels.
 _PLANS = 4096
 #: What cuDNN wants of addresses, in bytes.
 ALIGNMENT = 16
@@ -45,6 +45,8 @@ _NOTES = (
     "NONDETERMINISTIC", "DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION", "FFT", "WINOGRAD",
     "WINOGRAD_TILE_4x4", "WINOGRAD_TILE_6x6", "WINOGRAD_TILE_13x13",
 )  # fmt: skip
+#: How the kernels of rows begin for which it is asked.
+KERNELS = ("convolution", "attention")
 INSTALL = "pip install nvidia-cudnn-frontend nvidia-cudnn-cu13 (nvidia-cudnn-cu12 for CUDA 12)"
 
 Sizes = tuple[int, ...]
@@ -145,7 +147,10 @@ class Cudnn:
     def refused(self) -> dict[str, str]:
         """What was asked for and refused, with the library's reason."""
         with self._lock:
-            return {str(key): why for key, why in self._plans.items() if type(why) is str}
+            found = {str(key): why for key, why in self._plans.items() if type(why) is str}
+            if len(self._plans) >= _PLANS:
+                found["whatever else"] = f"there are {_PLANS} descriptions already"
+            return found
 
     def run(
         self, xp: Any, key: Any, describe: Callable[[Any, Any, Any], None], at: Sequence[int]
@@ -160,7 +165,7 @@ class Cudnn:
             plan = self._plans.get(key)
             if plan is None:
                 if len(self._plans) >= _PLANS:
-                    self._plans.clear()
+                    return False
                 plan = self._plans[key] = self._planned(key, describe)
             if type(plan) is not Plan:
                 return False

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend
-from tensorgrad.backend import kernels
+from tensorgrad.backend import cudnn, kernels
 from tensorgrad.backend.gemm import Gemm, planned
 from tensorgrad.backend.launch import products
 from tensorgrad.backend.streams import StreamOrder
@@ -404,5 +404,16 @@ class CudaExecutor(ArenaExecutor):
                 f"segment {number}: {len(steps) - products - len(own)} kernels, "
                 f"{products} products, {with_calls}{moved:,} bytes, {how}"
             )
+        found += self._refused()
         found.append(f"arena {self.arena_bytes} bytes on {self.device}")
         return found
+
+    def _refused(self) -> list[str]:
+        """What cuDNN was asked for in vain, here or elsewhere, if there is something for it."""
+        kernels = {call_of(s).instruction.op.kernel for s in self._steps if type(s) is KernelCall}
+        if not any(name and name.startswith(cudnn.KERNELS) for name in kernels):
+            return []
+        return [
+            f"cuDNN refused {what}, which kernels of ours compute: {why.partition(chr(10))[0]}"
+            for what, why in cudnn.refused().items()
+        ]
