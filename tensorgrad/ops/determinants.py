@@ -11,6 +11,7 @@ from tensorgrad.ops.linear_systems import _INV
 from tensorgrad.ops.matrices import (
     factorization,
     identity,
+    left_to_lapack,
     matrix_shape,
     nan_where,
     packed,
@@ -43,7 +44,7 @@ class SlogdetResult(NamedTuple):
 
 def _turned(xp: Any, x: Any) -> tuple[Any, Any, Any, Any]:
     """``U``, the singular values, ``V`` and ``det(U) * det(V)``."""
-    with raising(x):
+    with raising(xp, x):
         u, s, v = xp.linalg.svd(x)
     return u, s, v, (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
 
@@ -67,6 +68,7 @@ def _all_but_two(xp: Any, s: Any) -> Any:
 
 
 def _cofactors_value(xp: Any, x: Any) -> Any:
+    left_to_lapack(xp)
     if not x.size:
         return xp.zeros(x.shape, x.dtype)
     u, s, v, sign = _turned(xp, x)
@@ -74,6 +76,7 @@ def _cofactors_value(xp: Any, x: Any) -> Any:
 
 
 def _second_value(xp: Any, x: Any, by: Any) -> Any:
+    left_to_lapack(xp)
     if not x.size:
         return xp.zeros(x.shape, x.dtype)
     u, s, v, sign = _turned(xp, x)
@@ -114,6 +117,7 @@ _COFACTORS: Primitive = factorization(
 
 
 def _det_value(xp: Any, x: Any) -> Any:
+    left_to_lapack(xp)
     return xp.linalg.det(x)
 
 
@@ -139,6 +143,7 @@ def det(x: Any, /) -> Tensor:
 
 
 def _slogdet_value(xp: Any, x: Any) -> Any:
+    left_to_lapack(xp)
     sign, size = xp.linalg.slogdet(x)
     return packed(xp, sign[..., None, None], size[..., None, None])
 

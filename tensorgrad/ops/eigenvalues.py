@@ -15,6 +15,7 @@ from tensorgrad.ops.matrices import (
     conjugated,
     factorization,
     largest,
+    left_to_lapack,
     matrix_shape,
     nan_where,
     on_diagonal,
@@ -48,7 +49,11 @@ class EigResult(NamedTuple):
 
 
 def _eig_value(xp: Any, x: Any) -> Any:
-    with raising(x):
+    left_to_lapack(xp)
+    if not x.size:  # cuSOLVER has none
+        *batch, _, n = x.shape
+        return xp.zeros((*batch, n + n * n), dtypes.complex_of(x.dtype))
+    with raising(xp, x):
         w, v = xp.linalg.eig(x)
     return packed(xp, w[..., None, :], v).astype(dtypes.complex_of(x.dtype), copy=False)
 

@@ -21,6 +21,7 @@ from tensorgrad.ops.matrices import (
     factorization,
     identity,
     largest,
+    left_to_lapack,
     matrix_shape,
     nan_where,
     on_diagonal,
@@ -77,7 +78,7 @@ class LUFactors(NamedTuple):
 
 
 def _cholesky_value(xp: Any, x: Any) -> Any:
-    with raising(x):
+    with raising(xp, x):
         return xp.linalg.cholesky(x)
 
 
@@ -114,7 +115,7 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Tensor:
 
 
 def _qr_value(xp: Any, x: Any, complete: bool) -> Any:
-    with raising(x):
+    with raising(xp, x):
         q, r = xp.linalg.qr(x, "complete" if complete else "reduced")
     return packed(xp, q, r)
 
@@ -238,6 +239,7 @@ def householder_product(x: Any, tau: Any, /) -> Tensor:
 
 def _lu_value(xp: Any, x: Any) -> Any:
     """Both triangles in one matrix, and the numbers of the rows that were exchanged."""
+    left_to_lapack(xp)
     y = xp.array(x)
     m, n = y.shape[-2:]
     flat = y.reshape(int(np.prod(y.shape[:-2])), m, n)
@@ -316,6 +318,7 @@ _LU: Primitive = factorization("lu", _lu_value, {"x": _lu_rule})
 
 
 def _row_order_value(xp: Any, exchanged: Any, m: int) -> Any:
+    left_to_lapack(xp)
     *batch, k = exchanged.shape
     flat = exchanged.reshape(int(np.prod(batch)), k).astype(xp.int64)
     each = xp.arange(len(flat))

@@ -16,6 +16,7 @@ from tensorgrad.ops.matrices import (
     conjugated,
     factorization,
     identity,
+    left_to_lapack,
     matrix_shape,
     product,
     raising,
@@ -46,9 +47,10 @@ class LstsqResult(NamedTuple):
 
 
 def _pinv_value(xp: Any, x: Any, rtol: float, hermitian: bool) -> Any:
+    left_to_lapack(xp)
     if not x.size:
         return xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
-    with raising(x):
+    with raising(xp, x):
         if hermitian:
             s, u = xp.linalg.eigh(x)
             size, v = xp.abs(s), u

@@ -13,6 +13,7 @@ from tensorgrad.ops.matrices import (
     adjoint,
     batch_of,
     factorization,
+    left_to_lapack,
     matrix_shape,
     product,
     raising,
@@ -41,7 +42,7 @@ __all__ = [
 
 
 def _inv_value(xp: Any, x: Any) -> Any:
-    with raising(x):
+    with raising(xp, x):
         return xp.linalg.inv(x)
 
 
@@ -64,11 +65,12 @@ def inv(x: Any, /) -> Tensor:
 
 
 def _solve_value(xp: Any, a: Any, b: Any) -> Any:
+    left_to_lapack(xp)
     if a.shape[:-2] != b.shape[:-2]:  # CuPy asks for it
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         a = xp.broadcast_to(a, batch + a.shape[-2:])
         b = xp.broadcast_to(b, batch + b.shape[-2:])
-    with raising(a):
+    with raising(xp, a):
         return xp.linalg.solve(a, b)
 
 
@@ -127,6 +129,7 @@ def solve(a: Any, b: Any, /) -> Tensor:
 
 def _triangular_value(xp: Any, a: Any, b: Any, lower: bool, unit: bool) -> Any:
     """By LU factorization, which of an upper triangle exchanges no rows and is the triangle."""
+    left_to_lapack(xp)
     a = (xp.tril if lower else xp.triu)(a)
     if unit:
         eye = xp.eye(a.shape[-1], dtype=a.dtype)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend, dtypes
+from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.complex_parts import conj, is_complex
 from tensorgrad.ops.elementwise import abs, where
@@ -54,9 +55,16 @@ def factorization(name: str, value: Any, rules: Any, **options: Any) -> Primitiv
     )
 
 
-def raising(x: Any) -> Any:
+def raising(xp: Any, x: Any) -> Any:
     """A context in which LinAlgError is raised where matrices have no result, on a GPU too."""
+    left_to_lapack(xp)
     return backend.of(x).raising()
+
+
+def left_to_lapack(xp: Any) -> None:
+    """Say in programs that what follows is a call."""
+    if isinstance(xp, Namespace):
+        xp.refuse("functions of whole matrices are left to LAPACK and cuSOLVER")
 
 
 # --- shapes -------------------------------------------------------------------------------------

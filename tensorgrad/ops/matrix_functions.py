@@ -26,6 +26,7 @@ from tensorgrad.ops.matrices import (
     identity,
     in_batch,
     largest,
+    left_to_lapack,
     matrix_shape,
     raising,
     rows,
@@ -228,6 +229,7 @@ _LIMIT = 5.371920351148152
 
 def _expm_value(xp: Any, x: Any) -> Any:
     """After Higham (2005), "The scaling and squaring method for the matrix exponential"."""
+    left_to_lapack(xp)
     if not x.size:
         return xp.zeros(x.shape, x.dtype)
     n = x.shape[-1]
@@ -239,11 +241,11 @@ def _expm_value(xp: Any, x: Any) -> Any:
     a2 = a @ a
     a4 = a2 @ a2
     a6 = a4 @ a2
-    b = [xp.asarray(c, x.dtype) for c in _PADE]
+    b = _PADE
     u = a6 @ (b[13] * a6 + b[11] * a4 + b[9] * a2) + b[7] * a6 + b[5] * a4 + b[3] * a2 + b[1] * eye
     v = a6 @ (b[12] * a6 + b[10] * a4 + b[8] * a2) + b[6] * a6 + b[4] * a4 + b[2] * a2 + b[0] * eye
     u = a @ u
-    with raising(x):
+    with raising(xp, x):
         found = xp.linalg.solve(v - u, v + u)
     for k in range(int(steps.max())):
         found = xp.where((steps > k)[..., None, None], found @ found, found)

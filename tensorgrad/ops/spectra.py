@@ -5,7 +5,8 @@ vectors divides by zero. What a function makes of them may still have a gradient
 the numerators (``quotients``): where these vanish too, and the gradients of the coinciding values
 are equal, the result does not depend on the choice of vectors, and nothing is added. Else the
 gradient of that matrix is NaN: what the limit would be is not to be seen from the gradients of
-values and vectors. Of values alone (``eigvalsh``, ``svdvals``) it is always finite: where they
+values and vectors. (Nor is a function that depends on the choice, but happens to be stationary
+where the vectors are.) Of values alone (``eigvalsh``, ``svdvals``) it is always finite: where they
 coincide, one of the generalized gradients, and the gradient if there is one.
 """
 
@@ -121,7 +122,7 @@ def sum_of_pairs(x: Any) -> Any:
 
 
 def _eigh_value(xp: Any, x: Any, lower: bool) -> Any:
-    with raising(x):
+    with raising(xp, x):
         w, v = xp.linalg.eigh(x, UPLO="L" if lower else "U")
     return packed(xp, w[..., None, :], v)
 
@@ -175,7 +176,7 @@ def _is_lower(name: str, uplo: str) -> bool:
 
 
 def _eigvalsh_value(xp: Any, x: Any, lower: bool) -> Any:
-    with raising(x):
+    with raising(xp, x):
         return xp.linalg.eigvalsh(x, UPLO="L" if lower else "U")
 
 
@@ -204,7 +205,7 @@ def eigvalsh(x: Any, /, UPLO: str = "L") -> Tensor:
 
 
 def _svd_value(xp: Any, x: Any, full: bool) -> Any:
-    with raising(x):
+    with raising(xp, x):
         u, s, vh = xp.linalg.svd(x, full_matrices=full)
     return packed(xp, u, s[..., None, :], vh)
 
@@ -333,7 +334,7 @@ def _hermitian_svd(x: Any, vectors: bool) -> Any:
 
 
 def _svdvals_value(xp: Any, x: Any) -> Any:
-    with raising(x):
+    with raising(xp, x):
         return xp.linalg.svd(x, full_matrices=False, compute_uv=False)
 
 

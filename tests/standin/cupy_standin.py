@@ -1392,7 +1392,7 @@ def _modules(cublaslt: bool, cudnn: bool) -> dict[str, Any]:
         get_compute_type=lambda dtype: compute_type[dtype.char],
         set_compute_type=lambda dtype, kind: compute_type.update({np.dtype(dtype).char: kind}),
     )
-    from standin import cublas
+    from standin import cublas, cusolver
     from standin import cublaslt as lt
     from standin import cudnn as dnn
 
@@ -1400,6 +1400,8 @@ def _modules(cublaslt: bool, cudnn: bool) -> dict[str, Any]:
     device.__dict__["get_cublas_handle"] = lambda: cublas.HANDLE  # one for all threads
     cupyx = ModuleType("cupyx")
     cupyx.__dict__["empty_pinned"] = _empty_pinned
+    cupyx.__dict__["errstate"] = cusolver.errstate
+    MODULE.__dict__["linalg"] = cusolver.linalg(sys.modules[__name__])
     found: dict[str, Any] = {
         "cupy": MODULE,
         "cupy.cuda": MODULE.cuda,
