@@ -16,7 +16,7 @@ struct Lies {
   }
 };
 
-enum Hiding { NOTHING = 0, BY_TRUTH = 1, ADDED = 2, ADDED_FLOAT = 3 };
+enum Hiding { NOTHING = 0, BY_TRUTH = 1, ADDED = 2 };
 
 // Sizes, and what hides and drops. `words` random numbers belong to a row of weights.
 struct Call {
@@ -76,10 +76,8 @@ __device__ __forceinline__ void hide(const Call& c, const Seen& seen, float (&s)
       const index_t place = seen.mask + (at + k) * seen.step;
       if (c.hiding == BY_TRUTH)
         there = static_cast<const bool*>(c.mask)[place];
-      else if (c.hiding == ADDED)
-        s[k] += widen(static_cast<const T*>(c.mask)[place]);
       else
-        s[k] += static_cast<const float*>(c.mask)[place];
+        s[k] += widen(static_cast<const T*>(c.mask)[place]);
     }
     if (!there) s[k] = -infinity<float>();
   }

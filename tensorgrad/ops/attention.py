@@ -371,6 +371,10 @@ def scaled_dot_product_attention(
     Returns (..., L, Ev). A query that sees no key gives 0, and has gradient 0. Memory grows with L
     and S, not with their product, unless gradients of gradients are asked for.
 
+    On a GPU kernels serve float32 and 16-bit floats with up to 128 features and three axes of heads
+    (16-bit weights are rounded to 16 bits before they multiply values; sums are float32). Others,
+    and the gradient of attn_mask, are computed there from larger blocks of scores, as on the CPU.
+
     Raises ShapeError for shapes that do not fit, DtypeError for a mask of integers, ValueError for
     a probability outside [0, 1].
     """

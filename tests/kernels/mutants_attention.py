@@ -80,7 +80,6 @@ ATTENTION: list[Mutant] = [
         "clamped(end - key) : 0",
         "clamped(end - key + 1) : 0",
     ),
-    Mutant("queries behind the end", "attention.cuh", "clamped(c.rows - query) : 0", "1 << 20 : 0"),
     Mutant(
         "wrong row of a mask",
         "attention.cuh",
@@ -90,8 +89,8 @@ ATTENTION: list[Mutant] = [
     Mutant(
         "mask not added",
         "attention.cuh",
-        "s[k] += static_cast<const float*>(c.mask)[place];",
-        "s[k] = static_cast<const float*>(c.mask)[place];",
+        "s[k] += widen(static_cast<const T*>(c.mask)[place]);",
+        "s[k] = widen(static_cast<const T*>(c.mask)[place]);",
     ),
     Mutant(
         "wrong word", "attention.cuh", "if (skip + k == 4 * block + i)", "if (k == 4 * block + i)"

@@ -114,7 +114,7 @@ def check(cuda: Cuda, e: Example, dtype: str, dropout_p: float = 0.0, generator:
 # --- values and gradients -------------------------------------------------------------------------
 
 SHAPES = [
-    ((2, 3, 70, 16), (2, 3, 33, 16), (2, 3, 33, 24)),  # in packs
+    ((2, 1, 70, 16), (2, 1, 33, 16), (2, 1, 33, 24)),  # in packs
     ((1, 5, 7), (2, 67, 7), (2, 67, 3)),  # not in packs; queries for two heads
     ((2, 3, 17, 72), (2, 1, 129, 72), (2, 1, 129, 128)),  # many features; a head shared
     ((2, 9, 8), (1, 5, 8), (2, 5, 8)),  # keys shared, values not
@@ -140,7 +140,7 @@ def test_masks(cuda: Cuda, dtype: str, kind: str, rng: np.random.Generator) -> N
     added = np.where(seen[1, 0], 0.5 * rng.integers(-4, 5, (19, 70)), -np.inf)
     keys = rng.random((2, 1, 1, 70)) < 0.7
     mask = {"truth": seen, "keys": keys, "added": added.astype(np.float32)}[kind]
-    shapes = ((2, 3, 19, 8), (2, 3, 70, 8), (2, 3, 70, 8))
+    shapes = ((2, 1, 19, 8), (2, 1, 70, 8), (2, 1, 70, 8))
     for causal in (False, True):
         check(cuda, example(rng, dtype, *shapes, mask=mask, causal=causal), dtype)
 
@@ -148,17 +148,36 @@ def test_masks(cuda: Cuda, dtype: str, kind: str, rng: np.random.Generator) -> N
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_dropout_is_that_of_the_cpu(cuda: Cuda, dtype: str, rng: np.random.Generator) -> None:
     """The words of a row begin anywhere in the stream."""
-    shapes = ((2, 2, 21, 8), (2, 2, 35, 8), (2, 2, 35, 8))
-    words = 4 * 21 * 36
+    shapes = ((2, 1, 21, 8), (2, 1, 35, 8), (2, 1, 35, 8))
+    words = 2 * 21 * 36
     for before in (0, 3):
         generator, same = (tg.Generator(7), tg.Generator(7))
         for source in (generator, same):
             source.advance(before)
         place = same.advance(words)
         drawn = philox.bits(np, place["key"], place["position"], words)
-        kept = (drawn.reshape(2, 2, 21, 36)[..., :35] >= round(0.4 * 2**32)) / 0.6
+        kept = (drawn.reshape(2, 1, 21, 36)[..., :35] >= round(0.4 * 2**32)) / 0.6
         e = example(rng, dtype, *shapes, kept=kept, causal=before == 3)
         check(cuda, e, dtype, 0.4, generator)
+
+
+def test_a_mask_may_have_more_heads_than_queries(cuda: Cuda, rng: np.random.Generator) -> None:
+    e = example(rng, "float32", (5, 8), (7, 8), (7, 8))
+    e = e._replace(mask=rng.random((2, 1, 5, 7)) < 0.6, g=rng.normal(size=(2, 1, 5, 8)))
+    check(cuda, e, "float32")
+
+
+def test_the_order_of_sums_is_that_of_the_shapes(cuda: Cuda, rng: np.random.Generator) -> None:
+    """The same bits, whichever threads come first."""
+    if cuda.real:
+        pytest.skip("the emulator has schedules")
+    e = example(rng, "float32", (3, 37, 8), (1, 70, 8), (1, 70, 8), causal=True)
+    found = []
+    for schedule in (0, 5):
+        with emulator.scheduled(schedule):
+            found.append(check(cuda, e, "float32"))
+    for a, b in zip(*found, strict=True):
+        assert as_float64(a).tobytes() == as_float64(b).tobytes()
 
 
 def test_all_weights_are_dropped(cuda: Cuda, rng: np.random.Generator) -> None:
@@ -307,6 +326,20 @@ def test_nothing_at_all(cuda: Cuda, shapes: Any) -> None:
 
 
 # --- where the kernels are not --------------------------------------------------------------------
+
+
+def test_bfloat16_on_turing_goes_block_by_block(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """It has no tensor cores for it."""
+    if cuda.real:
+        pytest.skip("a card is what it is")
+    monkeypatch.setattr(cuda.xp.cuda.Device, "compute_capability", "75")
+    common.forget_plans()
+    for dtype, count in (("bfloat16", 0), ("float16", 1)):
+        x = cuda.tensor(rng.normal(size=(5, 8)), dtype)
+        attend(x, x, x)
+        assert cuda.launched["attention_forward_64"] == count
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ class Call(NamedTuple):
     @property
     def heads(self) -> tuple[int, ...]:
         """The axes before the last two, which were broadcast."""
-        arrays = [a.shape[:-2] for a in self[:4] if a is not None]
-        return np.broadcast_shapes(*arrays)
+        shapes = self.q.shape, self.k.shape, self.v.shape
+        return tiles.heads(*shapes, None if self.mask is None else self.mask.shape)
 
 
 def way(xp: Any, call: Call) -> str:
@@ -59,9 +59,9 @@ def way(xp: Any, call: Call) -> str:
     return "tiles" if served else "blocks"
 
 
-def _hiding(mask: Array | None, q: Array) -> int:
+def _hiding(mask: Array | None) -> int:
     """What the kernels call a mask of this kind; see ``Hiding`` there."""
-    return 0 if mask is None else {boolean: 1, float32: 3, q.dtype: 2}[mask.dtype]
+    return 0 if mask is None else 1 if mask.dtype == boolean else 2
 
 
 # --- how arrays lie -------------------------------------------------------------------------------
@@ -73,21 +73,34 @@ def _rows_contiguous(xp: Any, x: Array) -> Array:
     return x if near else xp.ascontiguousarray(x)
 
 
-def _steps(x: Array, axes: int) -> tuple[int, ...]:
-    """Distances in elements along the last axes, 0 where there is nothing to step along."""
-    found = [s // x.itemsize if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True)]
-    return (*(0,) * (axes - len(found)), *found)
+class _Lies(NamedTuple):
+    """How an array lies. strides: in bytes. aligned: whether it begins at a multiple of 16."""
 
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
+    aligned: bool
 
-def _lies(x: Array) -> tuple[int, ...]:
-    """Along three axes of heads, and of rows."""
-    return _steps(x, tiles.AXES + 2)[:-1]
+    @classmethod
+    def of(cls, x: Array) -> _Lies:
+        return cls(x.shape, x.strides, x.itemsize, not x.data.ptr % 16)
+
+    def steps(self, axes: int = tiles.AXES + 2) -> tuple[int, ...]:
+        """Distances in elements along the last axes, 0 where there is nothing to step along."""
+        pairs = zip(self.shape, self.strides, strict=True)
+        found = [s // self.itemsize if n > 1 else 0 for n, s in pairs]
+        return (*(0,) * (axes - len(found)), *found)
+
+    def packed(self) -> bool:
+        """Whether all rows begin at multiples of 16 bytes, and end there."""
+        steps = (self.shape[-1], *self.steps()[:-1])
+        return self.aligned and not any(n * self.itemsize % 16 for n in steps)
 
 
 def _like(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     """A new array whose axes are in memory in the order of those of ``x``, so that heads that were
     taken apart are joined for nothing. The last one stays the last."""
-    steps = _steps(x, len(shape))[:-1]
+    steps = _Lies.of(x).steps(len(shape))[:-1]
     known = [abs(step) for step in steps if step]
     if known == sorted(known, reverse=True):
         return xp.empty(shape, x.dtype)
@@ -97,55 +110,12 @@ def _like(xp: Any, x: Array, shape: tuple[int, ...]) -> Array:
     return made.transpose(*back, len(back))
 
 
-def _packed(arrays: tuple[Array, ...]) -> bool:
-    """Whether all rows begin at multiples of 16 bytes, and end there."""
-    for x in arrays:
-        steps = (x.shape[-1], *_lies(x))
-        if x.data.ptr % 16 or any(n * x.itemsize % 16 for n in steps):
-            return False
-    return True
-
-
 # --- launches -------------------------------------------------------------------------------------
 
 
-class _Sizes(NamedTuple):
-    """What plans depend on besides shapes: all that the kernels are told but arrays and streams."""
-
-    heads: tuple[int, ...]
-    rows: int
-    columns: int
-    width: int
-    value_width: int
-    causal: bool
-    scale: float
-    rate: float | None
-    packed: bool
-    hiding: int
-    mask: tuple[int, ...]
-
-    def numbers(self) -> tuple[Any, ...]:
-        """As the kernels take them."""
-        rate = self.rate or 0.0
-        threshold = min(round(rate * 2.0**32), 2**32 - 1)
-        kept = 0.0 if rate == 1.0 else 1.0 / (1.0 - rate)
-        flags = self.causal, self.rate is not None, self.packed, self.hiding
-        return (
-            np.uint32(threshold), np.float32(kept), np.float32(self.scale), *map(np.int32, flags),
-            *self.heads, self.rows, self.columns, -(-self.columns // 4) * 4, self.width,
-            self.value_width, *self.mask,
-        )  # fmt: skip
-
-
-def _sizes(call: Call, heads: tuple[int, ...], arrays: tuple[Array, ...]) -> _Sizes:
-    q, k, v, mask = call[:4]
-    lies = (0,) * (tiles.AXES + 2) if mask is None else _steps(mask, tiles.AXES + 2)
-    axes = (*(1,) * (tiles.AXES - len(heads)), *heads)
-    return _Sizes(
-        axes, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1],
-        call.causal, call.scale, None if call.drop is None else call.drop[2], _packed(arrays),
-        _hiding(mask, q), lies,
-    )  # fmt: skip
+def _axes(heads: tuple[int, ...]) -> tuple[int, ...]:
+    """Three of them."""
+    return (*(1,) * (tiles.AXES - len(heads)), *heads)
 
 
 def _threads(dtype: np.dtype[Any], features: int) -> int:
@@ -155,14 +125,28 @@ def _threads(dtype: np.dtype[Any], features: int) -> int:
 
 @planned
 def _plan(
-    xp: Any, name: str, dtype: np.dtype[Any], sizes: _Sizes, owned: int, lies: tuple[int, ...]
-) -> Plan:
-    """Of a kernel whose blocks own some of ``owned`` rows of each head."""
-    features = next(n for n in tiles.FEATURES if max(sizes.width, sizes.value_width) <= n)
+    xp: Any, name: str, dtype: np.dtype[Any], arrays: tuple[_Lies, ...], mask: _Lies | None,
+    hiding: int, causal: bool, scale: float, rate: float | None, shared: tuple[int, ...],
+) -> Plan:  # fmt: skip
+    """Of a kernel for arrays that lie so, of which the first are q, k and v."""
+    (*_, rows, width), (*_, columns, _), (*_, value_width) = (x.shape for x in arrays[:3])
+    given = [x.shape for x in arrays[:3]]
+    heads = tiles.heads(*given, None if mask is None else mask.shape)
+    features = next(n for n in tiles.FEATURES if max(width, value_width) <= n)
     threads = _threads(dtype, features)
-    blocks = math.prod(sizes.heads) * -(-owned // (threads // 2))
+    owned = columns if name == "attention_keys" else rows
+    blocks = math.prod(heads) * -(-owned // (threads // 2))
+    threshold = min(round((rate or 0.0) * 2.0**32), 2**32 - 1)
+    kept = 0.0 if rate == 1.0 else 1.0 / (1.0 - (rate or 0.0))
+    flags = causal, rate is not None, all(x.packed() for x in arrays), hiding
+    numbers = (
+        np.uint32(threshold), np.float32(kept), np.float32(scale), *map(np.int32, flags),
+        *_axes(heads), rows, columns, -(-columns // 4) * 4, width, value_width,
+        *((0,) * (tiles.AXES + 2) if mask is None else mask.steps()), *shared,
+        *(n for x in arrays for n in x.steps()[:-1]),
+    )  # fmt: skip
     kernel = kernels.get(xp, "attention", f"{name}_{features}", dtype)
-    return kernel, (min(blocks, MOST_BLOCKS),), (threads,), (*sizes.numbers(), *lies)
+    return kernel, (min(blocks, MOST_BLOCKS),), (threads,), numbers
 
 
 def _stream(drop: tuple[int, int, float] | None) -> tuple[np.uint64, np.uint64]:
@@ -171,18 +155,23 @@ def _stream(drop: tuple[int, int, float] | None) -> tuple[np.uint64, np.uint64]:
 
 
 def _run(
-    xp: Any, name: str, call: Call, arrays: tuple[Array, ...], before: tuple[Array, ...],
-    after: tuple[Array, ...], owned: int, shared: tuple[int, ...] = (),
+    xp: Any, name: str, call: Call, read: tuple[Array, ...], written: tuple[Array, ...],
+    strided: tuple[Array, ...], shared: tuple[int, ...] = (),
 ) -> None:  # fmt: skip
-    """Launch a kernel on ``arrays``, whose strides it takes in their order: the inputs, q, k and v
-    first, then those in ``before`` (of which it writes none) and ``after`` (which it writes)."""
-    heads = call.heads
-    sizes = _sizes(call, heads, arrays)
-    lies = tuple(n for x in arrays for n in _lies(x))
-    kernel, grid, block, numbers = _plan(xp, name, call.q.dtype, sizes, owned, (*shared, *lies))
-    hidden = call.q if call.mask is None else call.mask
-    given = (call.q, call.k, call.v, hidden, *before, *after)
-    kernel(grid, block, (*given, *_stream(call.drop), *numbers))
+    """Launch a kernel.
+
+    read, written: its arrays besides q, k, v and the mask. strided: those of them of which it is
+    told how they lie, in order.
+    """
+    q, k, v, mask, causal, scale, drop = call
+    lies = tuple([_Lies.of(x) for x in (q, k, v, *strided)])
+    hidden = None if mask is None else _Lies.of(mask)
+    rate = None if drop is None else drop[2]
+    kernel, grid, block, numbers = _plan(
+        xp, name, q.dtype, lies, hidden, _hiding(mask), causal, scale, rate, shared
+    )
+    given = (q, k, v, q if mask is None else mask, *read, *written)
+    kernel(grid, block, (*given, *_stream(drop), *numbers))
 
 
 @forward("attention")
@@ -201,7 +190,7 @@ def _value(
     shape = *call.heads, q.shape[-2], v.shape[-1]
     y = _like(xp, call.q, shape)
     level = xp.empty((*shape[:-1], 1), float32)
-    _run(xp, "attention_forward", call, (call.q, call.k, call.v, y), (), (y, level), shape[-2])
+    _run(xp, "attention_forward", call, (), (y, level), (y,))
     return y, level
 
 
@@ -209,23 +198,20 @@ def _value(
 
 
 @planned
-def _delta_plan(
-    xp: Any, dtype: np.dtype[Any], packed: bool, heads: tuple[int, ...], rows: int, width: int,
-    lies: tuple[int, ...],
-) -> Plan:  # fmt: skip
+def _delta_plan(xp: Any, dtype: np.dtype[Any], g: _Lies, y: _Lies) -> Plan:
+    *heads, rows, width = y.shape
+    numbers = (
+        np.int32(g.packed() and y.packed()), *_axes(tuple(heads)), rows, width, *g.steps()[:-1],
+        *y.steps()[:-1],
+    )  # fmt: skip
     kernel = kernels.get(xp, "attention", "attention_delta", dtype)
-    grid = (blocks_for(32 * math.prod(heads) * rows),)
-    return kernel, grid, (THREADS,), (np.int32(packed), *heads, rows, width, *lies)
+    return kernel, (blocks_for(32 * math.prod(heads) * rows),), (THREADS,), numbers
 
 
 def _delta(xp: Any, g: Array, y: Array) -> Array:
     """For each row the sum of ``g * y``."""
-    *heads, rows, width = y.shape
-    delta = xp.empty((*heads, rows), float32)
-    kernel, grid, block, numbers = _delta_plan(
-        xp, y.dtype, _packed((g, y)), (*(1,) * (tiles.AXES - len(heads)), *heads), rows, width,
-        (*_lies(g), *_lies(y)),
-    )  # fmt: skip
+    delta = xp.empty(y.shape[:-1], float32)
+    kernel, grid, block, numbers = _delta_plan(xp, y.dtype, _Lies.of(g), _Lies.of(y))
     kernel(grid, block, (g, y, delta, *numbers))
     return delta
 
@@ -243,9 +229,11 @@ def _sum_to(d: Array, x: Array) -> Array:
     """``d``, added up along the axes along which ``x`` was broadcast."""
     if d.shape == x.shape:
         return d  # itself, for whoever takes it without a copy
+    if d.size == x.size:
+        return d.reshape(x.shape)
     more = d.ndim - x.ndim
     over = tuple(a for a in range(d.ndim) if a < more or d.shape[a] != x.shape[a - more])
-    return d.sum(axis=over, keepdims=True).reshape(x.shape) if over else d
+    return d.sum(axis=over, keepdims=True).reshape(x.shape)
 
 
 def _gradients(
@@ -274,16 +262,14 @@ def _gradients(
         return _like(xp, x, shape)
 
     found: list[Any] = [None] * 3
-    before = g, level, delta
+    read = g, level, delta
     if needed[0]:
         found[0] = target(0)
-        _run(xp, "attention_queries", call, (q, k, v, g, found[0]), before, (found[0],),
-             q.shape[-2])  # fmt: skip
+        _run(xp, "attention_queries", call, read, (found[0],), (g, found[0]))
     if needed[1] or needed[2]:
         found[1], found[2] = target(1), target(2)
-        every = (*(1,) * (tiles.AXES - len(heads)), *shared)
-        _run(xp, "attention_keys", call, (q, k, v, g, *found[1:]), before, tuple(found[1:]),
-             k.shape[-2], every)  # fmt: skip
+        written = found[1], found[2]
+        _run(xp, "attention_keys", call, read, written, (g, *written), _axes(shared))
     return [None if d is None else _sum_to(d, x) for d, x in zip(found, (q, k, v), strict=True)]
 
 
