@@ -345,7 +345,7 @@ def test_shapes_that_do_not_fit(call: Callable[[Tensor], Any], text: str) -> Non
         (lambda x: linalg.matrix_norm(x, ord=3), "matrix_norm: ord must be"),
         (lambda x: linalg.norm(x, "fro", axis=0), "is a norm of matrices"),
         (lambda x: linalg.norm(x[None], 1), "a norm is over one or two axes"),
-        (lambda x: linalg.vector_norm(x, ord="fro"), "is a norm of matrices"),
+        (lambda x: linalg.vector_norm(x, **UNKNOWN), "is a norm of matrices"),
         (lambda x: linalg.pinv(x, 0.1, rtol=0.1), "give the tolerance once"),
         (lambda x: linalg.matrix_rank(x, 0.1, rtol=0.1), "give the tolerance once"),
         (lambda x: linalg.solve_triangular(x, x, trans=3), "trans must be"),
