@@ -158,6 +158,19 @@ def test_the_first_call_of_a_compiled_step_does_not_ask_for_a_gpu() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_compiled_step_may_be_the_first_to_name_a_part_of_the_library() -> None:
+    """That loads it, which is no change by the step."""
+    program = (
+        "import tensorgrad as tg; "
+        "step = tg.compile(lambda x: tg.abs(tg.fft.fft(x)) + tg.linalg.norm(x)); "
+        "print([step(tg.ones(2)).tolist() for _ in range(3)][-1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("[3.414")
+
+
 def test_names_are_seen_by_completion_and_given_when_asked_for() -> None:
     """Also those of what is loaded when it is first named."""
     program = (

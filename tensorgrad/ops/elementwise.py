@@ -583,8 +583,27 @@ def _tanh_rule(g: Any, y: Any) -> Any:
     return g - g * y * y
 
 
+def _tanh_of_complex(xp: Any, x: Any) -> Any:
+    y, ends = xp.asarray(xp.tanh(x)), xp.isinf(x.real) & xp.isfinite(x.imag)
+    if xp is not np or ends.any():  # the standard's zero has the sign of the imaginary part
+        y.imag = xp.where(ends, x.imag * 0, y.imag)
+    return y
+
+
 tanh = elementwise(
-    "tanh", "tanh", _tanh_rule, "The hyperbolic tangent.", kernel="tanh", complex=True
+    "tanh",
+    "tanh",
+    _tanh_rule,
+    "The hyperbolic tangent.",
+    kernel="tanh",
+    complex=Primitive(
+        "tanh",
+        _tanh_of_complex,
+        {"x": _tanh_rule},
+        promotion="float",
+        elementwise=True,
+        complex=True,
+    ),
 )
 asinh = elementwise(
     "asinh",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import ops
-from tensorgrad.dtypes import FLOATS
+from tensorgrad.dtypes import INEXACT
 from tensorgrad.ops import numpy_modules, numpy_reductions, products, ranges
 from tensorgrad.ops.numpy_forms import placed
 from tensorgrad.ops.products import of_truth_values
@@ -79,7 +79,7 @@ def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
 
 
 def _reciprocal(x: Any) -> Any:
-    if getattr(x, "dtype", None) not in FLOATS:
+    if getattr(x, "dtype", None) not in INEXACT:
         raise TypeError(
             "np.reciprocal: of integers it is 0 in NumPy but for 1 and -1; write 1 / x, or "
             "tg.reciprocal(x)"

@@ -345,7 +345,8 @@ class Difference:
     """
 
     __slots__ = (
-        "_at", "_bound", "_most", "_odd", "_off", "_scale", "_text", "_worst", "by_rows", "wanted",
+        "_at", "_bound", "_flat", "_most", "_odd", "_off", "_scale", "_text", "_worst", "by_rows",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, wanted: Any) -> None:
@@ -359,12 +360,17 @@ class Difference:
         #: places at equal distances, and how far apart the two are there
         self._at: Any = None
         self._off: Any = None
-        if backend.is_array(wanted) and wanted.dtype in dtypes.FLOATS:
-            self._scale = max(map(_magnitude, _pieces(wanted)), default=0.0)
-            wide = 1e-9 if wanted.dtype == np.float64 else 1e-4
-            wide = 3e-2 if wanted.dtype in dtypes.HALVES else wide
+        #: its elements in row-major order; of complex ones their parts, each beside the other
+        self._flat: Any = None
+        if backend.is_array(wanted):
+            flat = self._flat = _parts_of_complex(wanted.reshape(-1))
+            if flat.dtype not in dtypes.FLOATS:
+                return
+            self._scale = max(map(_magnitude, _pieces(flat)), default=0.0)
+            wide = 1e-9 if flat.dtype == np.float64 else 1e-4
+            wide = 3e-2 if flat.dtype in dtypes.HALVES else wide
             self._bound = wide * max(self._scale, 1e-6), wide * 10
-            self._at = np.arange(0, wanted.size, max(1, wanted.size // _SPREAD))
+            self._at = np.arange(0, flat.size, max(1, flat.size // _SPREAD))
             self._off = np.zeros(self._at.size)
 
     def compare(self, a: Any) -> None:
@@ -377,13 +383,15 @@ class Difference:
             self._text = f"has shape {a.shape} and dtype {a.dtype}, not {b.shape} and {b.dtype}"
         else:
             self.take_in(a.reshape(-1), 0)
-            if self._worst and a.size <= _LOOKED_AT:
+            if self._worst and a.size <= _LOOKED_AT and self.is_rounding:
                 self._at = np.arange(a.size)
                 self._off = np.concatenate([_apart(x, y) for x, y in zip(_pieces(a), _pieces(b))])
 
     def take_in(self, a: Any, begin: int) -> None:
         """Take in elements of what the program made, in row-major order, from this one on."""
-        b = self.wanted.reshape(-1)[begin : begin + a.size]
+        a = _parts_of_complex(a)
+        begin *= self._flat.size // max(self.wanted.size, 1)
+        b = self._flat[begin : begin + a.size]
         for at, x, y in zip(range(begin, begin + a.size, PIECE), _pieces(a), _pieces(b)):
             if self._at is None:
                 self._text = self._text or ("" if np.array_equal(x, y) else "differs")
@@ -433,8 +441,9 @@ class Difference:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether it may be: both are arrays of floats of one shape."""
-        return bool(self._worst) and not self._text
+        """Whether it may be: both are arrays of floats of one shape. Complex ones, whose steps are
+        calls of the same functions, are not excused."""
+        return bool(self._worst) and not self._text and self._flat.dtype == self.wanted.dtype
 
     def text(self) -> str:
         """How they differ beyond what rounding usually does; empty if they do not."""
@@ -445,6 +454,13 @@ class Difference:
             f"differs by up to {self._most:.3g}, its largest magnitude being {self._scale:.3g}"
             f"{more}"
         )
+
+
+def _parts_of_complex(flat: Any) -> Any:
+    """The real and imaginary parts of a vector's elements; of real ones itself."""
+    if flat.dtype not in dtypes.COMPLEX:
+        return flat
+    return backend.of(flat).xp.ascontiguousarray(flat).view(dtypes.real_of(flat.dtype))
 
 
 def each_once(places: Any) -> Any:

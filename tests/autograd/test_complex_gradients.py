@@ -14,6 +14,7 @@ import tensorgrad as tg
 from tensorgrad import Tensor, autograd
 from tensorgrad.autograd import checkpoint, custom_operation, gradcheck, gradgradcheck
 from tensorgrad.errors import DtypeError, GradientError
+from tensorgrad.program.verify import Difference
 
 torch: Any = pytest.importorskip("torch", reason="compares with PyTorch")
 functional: Any = torch.autograd.functional
@@ -349,20 +350,44 @@ def test_slices_and_assignments() -> None:
 @pytest.mark.parametrize("executor", ["native", "numpy"])
 def test_compiled_steps_call_what_is_complex(executor: str) -> None:
     w, r = leaf(Z), leaf(X)
+    options = {"shift": 0.5j}
 
-    def step(x: Tensor) -> tuple[Tensor, Tensor]:
+    def step(x: Tensor) -> tuple[Tensor | None, ...]:
         w.grad = r.grad = None
-        y = tg.exp(w * x) * tg.conj(w) + r
-        loss = tg.sum(tg.abs(y) ** 2) + tg.sum(tg.real(y) * r)
+        z = tg.complex(x, x * 2) * 1j + options["shift"]
+        z = z**2 / (w.real + 1j) + tg.fft.fft(z) * w + r
+        z[0] = z[1] * 2j
+        y = tg.where(z.imag > 0, z, tg.conj(z))
+        y = tg.concat([y, y * x])[[0, 2, 1]]
+        loss = tg.abs(y).sum() + tg.angle(y[0]) + tg.norm(z) + tg.sum(tg.real(y) * r)
         loss.backward()
-        return loss.detach(), y.detach()
+        return loss.detach(), y.detach(), w.grad, r.grad
 
     compiled = tg.compile(step, executor=executor)
-    for k in range(5):
-        x = Tensor(V * (k + 1))
-        found = [t.numpy().copy() for t in (*compiled(x), w.grad, r.grad) if t is not None]
-        wanted = [t.numpy() for t in (*step(x), w.grad, r.grad) if t is not None]
+    for k in range(6):
+        if k == 4:
+            options["shift"] = 1.0 - 0.25j
+        x = Tensor(X * (k + 1))
+        found = [t.numpy().copy() for t in compiled(x) if t is not None]
+        wanted = [t.numpy() for t in step(x) if t is not None]
+        assert len(found) == 4
         for a, b in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12)
-    assert "something else" not in compiled.report()
-    assert "call" in compiled.report()
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+    report = compiled.report()
+    assert "something else" not in report
+    assert report.startswith(f"executor {executor}")
+    assert executor == "numpy" or "call abs: of its element type" in report
+
+
+def test_a_program_that_differs_in_complex_numbers_is_found() -> None:
+    for wanted in (Z, Z.astype(np.complex64), Z.reshape(1, 3)[:, ::2]):
+        bound = 1e-9 if wanted.dtype == np.complex128 else 1e-4
+        for off, text in ((0.1 * bound, ""), (100 * bound, "differs"), (np.nan, "differs")):
+            found = wanted.copy()
+            found.reshape(-1)[1] += 1j * off
+            difference = Difference(wanted)
+            difference.compare(found)
+            assert (text in difference.text()) is True
+            assert bool(difference.text()) == bool(text)
+            assert not difference.is_rounding

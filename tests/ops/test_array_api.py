@@ -152,4 +152,7 @@ def test_special_complex_numbers_of_the_standard() -> None:
     found = tg.expm1(tg.tensor([complex(-0.0, 0.0), complex(INF, 0), complex(-INF, NAN)]))
     assert bits(found.numpy().real) == bits([0.0, INF, -1.0])
     assert bits(found.numpy().imag) == bits([0.0, 0.0, 0.0])
+    found = tg.tanh(tg.tensor([complex(INF, 2.0), complex(-INF, 2.0), complex(INF, -2.0), 0.5j]))
+    assert bits(found.numpy().real) == bits([1.0, -1.0, 1.0, 0.0])
+    assert bits(found.numpy().imag[:3]) == bits([0.0, 0.0, -0.0])
     assert bits(tg.sign(tg.tensor(complex(-0.0, -0.0))).numpy().real) == bits(0.0)

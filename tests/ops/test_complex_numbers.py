@@ -147,7 +147,7 @@ def test_special_values_are_those_of_numpy() -> None:
     inf, nan = np.inf, np.nan
     parts = [0.0, -0.0, 1.0, inf, -inf, nan]
     z = np.array([complex(a, b) for a in parts for b in parts])
-    names = ["exp", "log", "sqrt", "sin", "cosh", "tanh", "abs", "conj", "angle", "isnan", "isinf"]
+    names = ["exp", "log", "sqrt", "sin", "cosh", "abs", "conj", "angle", "isnan", "isinf"]
     with np.errstate(all="ignore"):
         for name in [*names, "isfinite", "log1p", "asin", "acosh", "atanh"]:
             wanted, found = getattr(np, name)(z), getattr(tg, name)(tg.tensor(z)).numpy()

@@ -94,6 +94,8 @@ class Reads(Surroundings):
             self.met[id(vars(o))] = vars(o)
             return vars(o)
         if isinstance(o, types.ModuleType):
+            if name not in vars(o) and o.__name__ == "tensorgrad":
+                getattr(o, name, None)  # loaded as it is first named: no change by the step
             value = vars(o).get(name, MISSING)
             self.met[id(vars(o))] = vars(o)
             value = self.placed("key", vars(o), name, value)
