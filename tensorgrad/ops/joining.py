@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.numpy_forms import as_array, integer, together
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "array_split", "atleast_3d", "block", "column_stack", "dsplit", "dstack", "fliplr", "flipud",
-    "hsplit", "hstack", "ravel", "rollaxis", "rot90", "vsplit", "vstack",
+    "array_split", "atleast_3d", "block", "c_", "column_stack", "dsplit", "dstack", "fliplr",
+    "flipud", "hsplit", "hstack", "r_", "ravel", "rollaxis", "rot90", "vsplit", "vstack",
 ]  # fmt: skip
 
 
@@ -194,3 +196,51 @@ def ravel(a: Any, order: str = "C") -> Tensor:
     elif order not in ("C", "K", "A"):
         raise ValueError(f'ravel: order must be "C" or "F"; got {order!r}')
     return reshape(a, (-1,))
+
+
+# --- by brackets ----------------------------------------------------------------------------------
+
+
+class _Joiner:
+    """``tg.r_[...]`` and ``tg.c_[...]``: arrays, numbers and slices joined, as NumPy's do it.
+
+    ``start:stop:step`` stands for ``arange``, and with an imaginary step ``nj`` for ``linspace`` of
+    n numbers. A first string says, as NumPy's does, "axis", "axis,ndmin" or "axis,ndmin,start".
+    """
+
+    def __init__(self, axis: int, ndmin: int, start: int) -> None:
+        self._defaults = axis, ndmin, start
+
+    def __getitem__(self, key: Any) -> Tensor:
+        parts = list(key) if isinstance(key, tuple) else [key]
+        axis, ndmin, start = self._defaults
+        if parts and isinstance(parts[0], str):
+            numbers = [int(word) for word in parts.pop(0).split(",")]
+            axis, ndmin, start = [*numbers, *(axis, ndmin, start)[len(numbers) :]]
+        return concat([_of_ndim(x, ndmin, start) for x in together(*map(_range, parts))], axis=axis)
+
+
+def _range(part: Any) -> Any:
+    if not isinstance(part, slice):
+        return part
+    start = 0 if part.start is None else part.start
+    step = 1 if part.step is None else part.step
+    if isinstance(step, complex):
+        return list(map(float, np.linspace(start, part.stop, int(abs(step)))))
+    return np.arange(start, part.stop, step).tolist()
+
+
+def _of_ndim(x: Any, ndmin: int, start: int) -> Any:
+    """``x`` with axes of size 1 until there are ``ndmin``; its own first one is at ``start``."""
+    shape = shape_of(x) or (1,)
+    missing = ndmin - len(shape)
+    if missing <= 0:
+        return reshape(x, shape)
+    before = missing if start < 0 else min(start, missing)
+    if start < -1:
+        before = max(0, ndmin + start + 1 - len(shape))
+    return reshape(x, (1,) * before + shape + (1,) * (missing - before))
+
+
+r_ = _Joiner(0, 1, -1)
+c_ = _Joiner(-1, 2, 0)

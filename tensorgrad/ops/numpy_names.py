@@ -114,8 +114,10 @@ _REDUCTIONS = ["all", "amax", "amin", "any", "max", "mean", "min", "prod", "std"
 # do not say themselves: where arguments mean something else, and other names.
 _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("argsort", _flat_without_axis(ops.argsort), "a axis=-1 ~kind !order ~stable"),
+    ("astype", ops.astype, "x dtype copy= device="),
     ("atleast_1d", _of_all(ops.atleast_1d), "*arys"),
     ("atleast_2d", _of_all(ops.atleast_2d), "*arys"),
+    ("can_cast", ops.can_cast, "from_ to !casting=safe"),
     ("clip", _clip, "a a_min= a_max= !out min= max="),
     ("cumprod", _flat_without_axis(ops.cumulative_prod), "a axis=None dtype= !out"),
     ("cumsum", _flat_without_axis(ops.cumulative_sum), "a axis=None dtype= !out"),
@@ -134,6 +136,7 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("shape", shape_of, "a"),
     ("size", _size, "a axis="),
     ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
+    ("result_type", ops.result_type, "*arrays_and_dtypes"),
     ("sinc", _sinc, "x"),
     ("split", _split, "ary indices_or_sections axis="),
     *[
@@ -142,6 +145,9 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ],
     ("take_along_axis", _flat_without_axis(ops.take_along_axis), "arr indices axis=-1"),
     ("transpose", _transpose, "a axes="),
+    ("unique_all", ops.unique_all, "x"),
+    ("unique_counts", ops.unique_counts, "x"),
+    ("unique_inverse", ops.unique_inverse, "x"),
     ("where", _where, "condition x= y="),
     ("linalg.vecdot", products.vecdot, "x1 x2 axis="),
 )
@@ -168,7 +174,7 @@ def functions() -> Mapping[Function, tuple[str, Function, str]]:
         for part in row[0].split("."):
             of = getattr(of, part, None)
         # Else this NumPy is older, or the name not its own; ufuncs ask in another way.
-        if of is not None and not isinstance(of, np.ufunc):
+        if callable(of) and not isinstance(of, np.ufunc):
             found[of] = row
     return found
 

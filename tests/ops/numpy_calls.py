@@ -413,6 +413,7 @@ PRODUCTS = [
     "np.geomspace(p, 5.0, 4)",
     "np.geomspace(-s, -7.0, 3, endpoint=False)",
     "np.copy(x)",
+    "np.sinc(v)",
     "np.real_if_close(y * np.conj(y) + 1e-17j)",
     "np.real_if_close(y)",
     "np.linalg.inv(m)",
@@ -464,6 +465,10 @@ _PLAIN = [
     "np.bitwise_count(i)",
     "np.diff(t)",
     "np.diff(i)",
+    "np.unique_all(i)",
+    "np.unique_counts(i)",
+    "np.unique_inverse(k)",
+    "np.asarray(np.can_cast(i, float)) & t[0]",
     "np.iscomplex(y)",
     "np.isreal(y)",
     "np.iscomplex(x)",
@@ -527,7 +532,11 @@ _PLAIN = [
 NUMPY_ALONE = {
     *UFUNCS,
     *REDUCTIONS,
-    *[call for call in PRODUCTS if ".linspace(" in call or "out=" in call or "optimize=" in call],
+    *[
+        call
+        for call in PRODUCTS
+        if ".linspace(" in call or "out=" in call or "optimize=" in call or ".sinc(" in call
+    ],
     "np.logical_xor.reduce(t)",
     "np.logaddexp.reduce(e, axis=0)",
     "np.logical_and.reduce(u, axis=1)",

@@ -166,7 +166,35 @@ def test_what_has_no_gradient_records_nothing(call: str) -> None:
         assert not (isinstance(y, Tensor) and y.requires_grad and y.size and host(y).any())
 
 
-FORMS = [(module, name) for module in numpy_modules.MODULES for name in vars(module)["__all__"]]
+FORMS = [
+    (module, name)
+    for module in numpy_modules.MODULES
+    for name in vars(module)["__all__"]
+    if callable(getattr(module, name))
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "np.r_[v, w]",
+        "np.r_[v, 0, 1.5, w]",
+        "np.r_['0,2', v, w]",
+        "np.r_['-1', x, x]",
+        "np.r_['1,2,0', v, w]",
+        "np.r_['0,3,1', m, m]",
+        "np.r_[0:3, v]",
+        "np.r_[-1:1:6j, v]",
+        "np.c_[v, w]",
+        "np.c_[x, x]",
+    ],
+)
+def test_brackets_join(call: str) -> None:
+    """NumPy's own ask no tensor."""
+    given = tensors(call, True)
+    found = value(call, tg, given)
+    same(found, value(call, np, ARGUMENTS))
+    assert found.requires_grad
 
 
 @pytest.mark.parametrize(("module", "name"), FORMS, ids=[name for _, name in FORMS])
