@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad import autograd as autograd
-from tensorgrad import backend, dtypes, ops
+from tensorgrad import backend, dtypes, einops_backend, ops
 from tensorgrad.autograd import enable_grad as enable_grad
 from tensorgrad.autograd import is_grad_enabled as is_grad_enabled
 from tensorgrad.autograd import no_grad as no_grad
@@ -107,5 +107,6 @@ else:  # mypy reads no sum of lists; it goes by the imports, which say the same
         return sorted({*globals(), *__all__})
 
 
+einops_backend.watch()
 if os.environ.get("TENSORGRAD_EAGER", "numpy") != "numpy":
     importlib.import_module("tensorgrad.program.eager").set_eager(os.environ["TENSORGRAD_EAGER"])

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "turns", "observers"}, {"dtypes", "files"}, {"backend"}, {"versions"}, {"tape"},
     {"ops"}, {"backward"}, {"tensor"}, {"sparse"},
-    {"autograd"}, {"fft", "linalg", "nn", "optim", "data", "profiler", "signal", "special"},
+    {"autograd", "einops_backend"},
+    {"fft", "linalg", "nn", "optim", "data", "profiler", "signal", "special"},
     {"program", "amp"}, {"training"}, {"viz"}, {"cli"},
 ]  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
