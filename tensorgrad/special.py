@@ -12,6 +12,7 @@ from tensorgrad.ops import (
     error_functions,
     gamma_functions,
     incomplete_gamma,
+    orthogonal_polynomials,
     table,
 )
 from tensorgrad.ops.activations import log_softmax as log_softmax
@@ -27,6 +28,7 @@ from tensorgrad.ops.entropies import *
 from tensorgrad.ops.error_functions import *
 from tensorgrad.ops.gamma_functions import *
 from tensorgrad.ops.incomplete_gamma import *
+from tensorgrad.ops.orthogonal_polynomials import *
 from tensorgrad.ops.reductions import logsumexp as logsumexp
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
@@ -34,6 +36,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     __all__ += ["round", "softmax"]
     for _module in (
         bessel_functions, entropies, error_functions, gamma_functions, incomplete_gamma,
+        orthogonal_polynomials,
     ):  # fmt: skip
         __all__ += _module.__all__
         table.enter_aliases({name: globals()[name] for name in _module.__all__})
