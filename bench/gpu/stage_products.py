@@ -1,9 +1,11 @@
-"""Products of square matrices beside CuPy alone, and how much of it rounding costs."""
+"""Products of square matrices beside CuPy alone, and how much of it rounding costs; convolutions of
+3 x 3 beside those by columns."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -11,7 +13,9 @@ import tensorgrad as tg
 from bench.gpu.common import Say, Settings, Skipped
 from bench.gpu.timing import seconds
 from tensorgrad import backend
+from tensorgrad.backend.launch import convolution
 from tensorgrad.errors import DeviceError
+from tensorgrad.nn import functional
 
 #: case -> dtype and precision; the error of a product, relative to its terms' size, at most
 _CASES: dict[str, tuple[str, str, float]] = {
@@ -19,16 +23,25 @@ _CASES: dict[str, tuple[str, str, float]] = {
     "product TF32": ("float32", "high", 1e-2),
     "product bfloat16": ("bfloat16", "highest", 2e-2),
 }
+#: case -> dtype and channels of convolutions of about as many operations
+_WINDOWS = {
+    f"convolution {channels} {dtype}": (dtype, channels)
+    for dtype in ("float32", "bfloat16")
+    for channels in (64, 256)
+}
 ROUNDS = 15
 
 
 def cases(settings: Settings) -> tuple[str, ...]:
     """The names of the cases."""
-    return tuple(_CASES)
+    return (*_CASES, *_WINDOWS)
 
 
 def run(case: str, settings: Settings, say: Say) -> dict[str, Any]:
-    """Operations per second of ``a @ b``, and the ratio to CuPy's in the same round."""
+    """Operations per second of ``a @ b``, and the ratio to CuPy's in the same round; of a
+    convolution, and the ratio to that by columns."""
+    if case in _WINDOWS:
+        return _convolved(*_WINDOWS[case], settings)
     dtype, precision, most = _CASES[case]
     n = settings.sized(4096, 16)
     before = tg.get_float32_matmul_precision()
@@ -65,4 +78,40 @@ def _measured(n: int, dtype: str, most: float, settings: Settings) -> dict[str, 
     }  # fmt: skip
     if not error <= most:
         found["reason"] = f"the product is off by {error:.1e}, where {most:g} is right"
+    return found
+
+
+def _convolved(dtype: str, channels: int, settings: Settings) -> dict[str, Any]:
+    """Value and gradients of the 3 x 3 windows of 32 examples, by two ways."""
+    size, examples = settings.sized(3584 // channels, 8), settings.sized(32, 1)
+    channels = settings.sized(channels, 16)
+    draw = tg.Generator(0)
+    x, w = (
+        draw.normal(shape, device="cuda", dtype=dtype, requires_grad=True)
+        for shape in ((examples, channels, size, 2 * size), (channels, channels, 3, 3))
+    )
+    g = draw.normal((examples, channels, size, 2 * size), device="cuda", dtype=dtype)
+
+    def work() -> Any:
+        return tg.autograd.grad(functional.conv2d(x, w, padding=1), (x, w), g)
+
+    times: dict[str, list[float]] = {"implicit": [], "columns": []}
+    made = []
+    for turn in range(settings.turns(ROUNDS) + 1):
+        for way, taken in times.items():
+            with patch.object(convolution, "way", lambda *_, way=way: way):
+                took = seconds(work)
+                if not turn:
+                    made.append([d.astype(tg.float32).cpu().numpy() for d in work()])
+            if turn:
+                taken.append(took)
+    error = max(float(abs(a - b).max() / abs(b).max()) for a, b in zip(*made))
+    ratio = median(a / b for a, b in zip(times["implicit"], times["columns"]))
+    flops = 3 * 2 * 9 * g.size * channels / median(times["implicit"])
+    found: dict[str, Any] = {
+        "flops": flops, "time_ratio_to_columns": ratio, "error": error,
+        "figure": f"{flops / 1e12:.1f} TFLOPS, {ratio:.2f} times the time by columns",
+    }  # fmt: skip
+    if not error <= (1e-4 if dtype == "float32" else 2e-2):
+        found["reason"] = f"both ways are {error:.1e} apart"
     return found

@@ -31,7 +31,7 @@ STAGES = {
         Stage("tests", "GPU-marked tests of the kernels, the lectures, the others", 300, 0.4),
         Stage("bandwidth", "every kernel against a measured copy in three dtypes", 60),
         Stage("steps", "training steps against PyTorch, eager and by CUDA graphs", 120),
-        Stage("products", "products in float32, TF32 and bfloat16 beside CuPy alone", 60),
+        Stage("products", "products beside CuPy alone, convolutions by two ways", 60),
         Stage("cudnn", "convolution and attention by cuDNN beside ours", 60),
         Stage("host", "host microseconds per operation in eager steps", 60),
         Stage("sanitizer", "compute-sanitizer over small cases of every kernel", 240),

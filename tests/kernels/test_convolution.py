@@ -32,6 +32,7 @@ CASES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 4, 9, 9), (4, 1, 5, 5), {"groups": 4, "padding": "same"}),
     ((2, 2, 12, 12), (3, 2, 4, 4), {"stride": 2, "padding": 1}),
     ((2, 2, 14, 14), (3, 2, 2, 2), {}),
+    ((2, 2, 4, 12), (3, 2, 2, 3), {"dilation": (1, 2), "padding": (0, 2)}),
     ((2, 2, 4, 5, 6), (4, 2, 2, 3, 2), {"padding": (1, 0, 1), "stride": (1, 2, 1)}),
     ((1, 4, 5, 4, 6), (4, 2, 3, 2, 1), {"padding": 1, "groups": 2, "dilation": (1, 2, 1)}),
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from emulator import emulator
 from kernel_devices import Cuda, as_float64
 from kernels.convolutions import check, leaf
 
+import tensorgrad as tg
 from tensorgrad.backend.launch import common, convolution, convolution_3x3
 from tensorgrad.dtypes import bfloat16, float16, float32, float64
 from tensorgrad.nn import functional
@@ -56,6 +57,21 @@ def test_steps_through_the_grid(
         check(rng, (3, 8, 8, 28), (16, 8, 3, 3), dtype, padding=1)
     assert cuda.launched["convolution_3x3"] == 4
     assert cuda.launched["convolution_3x3_weight"] == 2
+
+
+def test_second_order(cuda: Cuda, rng: np.random.Generator) -> None:
+    """Gradients of gradients are such convolutions, too."""
+    values = rng.normal(size=(1, 8, 8, 16)), rng.normal(size=(16, 8, 3, 3)) / 8
+    found = []
+    for device, dtype in (("cuda", "float32"), ("cpu", "float64")):
+        x, w = (leaf(v, dtype, device) for v in values)
+        y = functional.conv2d(x, w, padding=1)
+        first = tg.autograd.grad((y**3).sum(), (x, w), create_graph=True)
+        second = tg.autograd.grad(sum((d**2).sum() for d in first), (x, w))
+        found.append([as_float64(a) for a in (y, *first, *second)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+    assert min(cuda.launched[k] for k in ("convolution_3x3", "convolution_3x3_weight")) >= 2
 
 
 def test_what_lies_at_odd_addresses(cuda: Cuda, rng: np.random.Generator) -> None:
