@@ -46,7 +46,7 @@ class LstsqResult(NamedTuple):
 # --- pseudo-inverse -------------------------------------------------------------------------------
 
 
-def _pinv_value(xp: Any, x: Any, rtol: float, hermitian: bool) -> Any:
+def _pinv_value(xp: Any, x: Any, rtol: Any, hermitian: bool) -> Any:
     left_to_lapack(xp)
     if not x.size:
         return xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
@@ -57,6 +57,8 @@ def _pinv_value(xp: Any, x: Any, rtol: float, hermitian: bool) -> Any:
         else:
             u, s, vh = xp.linalg.svd(x, full_matrices=False)
             size, v = s, vh.swapaxes(-1, -2).conj()
+    if not isinstance(rtol, float):  # one for each matrix
+        rtol = rtol.astype(size.dtype)[..., None]
     kept = size > rtol * size.max(axis=-1, keepdims=True)
     inverse = xp.where(kept, 1.0 / xp.where(kept, s, xp.ones_like(s)), xp.zeros_like(s))
     return (v * inverse[..., None, :]) @ u.swapaxes(-1, -2).conj()
@@ -84,16 +86,18 @@ def _pinv_rule(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
     return conjugated(found)
 
 
-_PINV: Primitive = factorization("pinv", _pinv_value, {"x": _pinv_rule})
+_PINV: Primitive = factorization(
+    "pinv", _pinv_value, {"x": _pinv_rule, "rtol": None}, promoted=frozenset({0})
+)
 
 
 _HALVES = {dtypes.float16: 2.0**-10, dtypes.bfloat16: 2.0**-7}
 
 
-def tolerance_of(name: str, x: Any, rtol: float | None) -> float:
+def tolerance_of(name: str, x: Any, rtol: Any) -> Any:
     """``rtol``, or where there is none the larger size of the matrix times the roundoff."""
     if rtol is not None:
-        return float(rtol)
+        return rtol if shape_of(rtol) else float(rtol)
     shape = matrix_shape(name, x)
     dtype: Any = getattr(x, "dtype", dtypes.float32)
     real = np.dtype(dtype).kind not in "biu"
@@ -101,13 +105,12 @@ def tolerance_of(name: str, x: Any, rtol: float | None) -> float:
     return builtins.max(shape[-2:]) * eps
 
 
-def pinv(
-    x: Any, /, rcond: float | None = None, hermitian: bool = False, *, rtol: float | None = None
-) -> Tensor:
+def pinv(x: Any, /, rcond: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Tensor:
     """The Moore-Penrose pseudo-inverse of each matrix.
 
     rcond, rtol: two names of the tolerance: singular values up to this part of the largest count
-        as 0. By default the larger size of the matrix times the roundoff of its dtype.
+        as 0; a number, or one for each matrix of a stack. By default the larger size of the matrix
+        times the roundoff of its dtype.
     hermitian: the matrices are Hermitian; their lower triangle is read.
 
     The gradient is that of matrices whose rank stays as it is. Raises ValueError if both names of
@@ -117,7 +120,7 @@ def pinv(
         raise ValueError("pinv: give the tolerance once, as rtol or as rcond")
     matrix_shape("pinv", x, square=hermitian)
     rtol = tolerance_of("pinv", x, rcond if rtol is None else rtol)
-    found: Tensor = apply(_PINV, (x,), {"rtol": rtol, "hermitian": hermitian})
+    found: Tensor = apply(_PINV, (x, rtol), {"hermitian": hermitian})
     return found
 
 
@@ -148,9 +151,10 @@ def lstsq(a: Any, b: Any, /, rcond: float | None = None) -> LstsqResult:
     return LstsqResult(squeeze(x, axis=-1) if vector else x, residuals, rank, s)
 
 
-def rank_of(s: Any, rtol: float) -> Any:
+def rank_of(s: Any, rtol: Any) -> Any:
     """How many of the singular values count."""
     if not s.shape[-1]:
         return sum(cast(s, np.dtype(np.int64)), axis=-1)
-    kept = greater(s, max(s, axis=-1, keepdims=True) * rtol)
+    limit = expand_dims(rtol, -1) if shape_of(rtol) else rtol
+    kept = greater(s, max(s, axis=-1, keepdims=True) * limit)
     return sum(cast(kept, np.dtype(np.int64)), axis=-1)

@@ -284,13 +284,11 @@ def expm(x: Any, /) -> Tensor:
 # --- ranks and condition --------------------------------------------------------------------------
 
 
-def matrix_rank(
-    x: Any, /, tol: Any = None, hermitian: bool = False, *, rtol: float | None = None
-) -> Tensor:
+def matrix_rank(x: Any, /, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Tensor:
     """The number of singular values of each matrix that are larger than a tolerance.
 
     tol: the tolerance. rtol: as a part of the largest singular value; by default the larger size of
-        the matrix times the roundoff of its dtype.
+        the matrix times the roundoff of its dtype. Numbers, or one for each matrix of a stack.
     hermitian: the matrices are Hermitian; their lower triangle is read.
 
     Raises ValueError if both are given.

@@ -188,3 +188,14 @@ def test_narrow_floats(name: str, dtype: str) -> None:
     for g in grad(loss, leaves) if isinstance(loss, Tensor) else ():
         assert g.dtype == dtype
         assert np.isfinite(g.double().numpy()).all()
+
+
+def test_a_tolerance_for_each_matrix() -> None:
+    stack = np.stack([np.diag([4.0, 1.0])] * 2)
+    found = linalg.pinv(Tensor(stack), rtol=Tensor([0.5, 0.1], dtype=tg.float64)).numpy()
+    close(found, np.stack([np.diag([0.25, 0.0]), np.diag([0.25, 1.0])]))
+    for rank in (
+        linalg.matrix_rank(Tensor(stack), rtol=Tensor([0.5, 0.1])),
+        linalg.matrix_rank(Tensor(stack), tol=Tensor([2.0, 0.5])),
+    ):
+        assert rank.numpy().tolist() == [1, 2]
