@@ -1,5 +1,7 @@
-"""How functions of PyTorch's namespaces and a few of its own are called here, for ``bench.coverage``:
-special functions, transforms, windows, masks."""
+"""How functions of PyTorch's namespaces and a few of its own are called here.
+
+For ``bench.coverage``: special functions, transforms, windows, masks.
+"""
 
 from __future__ import annotations
 

@@ -155,6 +155,6 @@ CALLS: dict[str, Function] = {
         linalg.solve_triangular(a, b, lower=not upper, left=left, unit_diagonal=unitriangular)
     ),
     "linalg.tensorsolve": lambda a, b, dims=None: linalg.tensorsolve(a, b, axes=dims),
-    "linalg.vander": lambda x, N=None: linalg.vander(x, N),
+    "linalg.vander": lambda x, N=None: linalg.vander(x if x.ndim else x.reshape(1), N),
     "linalg.vecdot": lambda a, b, dim=-1: linalg.vecdot(a, b, axis=dim),
 }

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift",
-    "ihfft", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn", "ifft", "ifft2",
+    "ifftn", "ifftshift", "ihfft", "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft",
+    "rfft2", "rfftfreq", "rfftn",
 ]  # fmt: skip
 
 Lengths = int | Sequence[int] | None
@@ -327,6 +328,32 @@ rfftn = _real_transform(
 rfft2 = _real_transform("rfft2", True, "``rfftn`` along the last two axes." + _AXES)
 irfftn = _back_transform("irfftn", False, "The inverse of ``rfftn``." + _AXES)
 irfft2 = _back_transform("irfft2", True, "The inverse of ``rfft2``." + _AXES)
+
+
+def _mirrored(name: str, two: bool, back: bool, doc: str) -> Callable[..., Tensor]:
+    """SciPy's transforms of real spectra: those of real numbers the other way, conjugated."""
+    default = (-2, -1) if two else None
+
+    def transform(
+        x: Any,
+        s: Lengths = None,
+        axes: int | Sequence[int] | None = default,
+        norm: str | None = None,
+    ) -> Tensor:
+        other = _OTHER[_norm(name, norm)]
+        if back:
+            return conj(rfftn(x, s, axes, other))
+        return irfftn(conj(_prepared(name, x)), s, axes, other)
+
+    return _named(transform, name, doc)
+
+
+hfftn = _mirrored(
+    "hfftn", False, False, "``hfft`` along the last of ``axes`` behind ``fftn``." + _AXES
+)
+hfft2 = _mirrored("hfft2", True, False, "``hfftn`` along the last two axes." + _AXES)
+ihfftn = _mirrored("ihfftn", False, True, "The inverse of ``hfftn``." + _AXES)
+ihfft2 = _mirrored("ihfft2", True, True, "The inverse of ``hfft2``." + _AXES)
 
 
 # --- frequencies and their order ------------------------------------------------------------------

@@ -43,7 +43,8 @@ signbit = elementwise(
 _NEXTAFTER = Primitive(
     "nextafter",
     "nextafter",
-    {"x1": None, "x2": None},
+    # away from x2 it is x1 and a constant; at x2 it stands still
+    {"x1": lambda g, x1, x2: where(equal(x1, x2), 0.0, g), "x2": lambda g: zero(g)},
     promotion="float",
     elementwise=True,
 )
@@ -52,9 +53,11 @@ _nextafter = binary(_NEXTAFTER)
 
 @operation(
     cases=[lambda s: s(s.real(3, 4), s.real(3, 4)), lambda s: s(s.real(2, 3, 1), s.real(4))],
-    gradient=False,
     primitive=_NEXTAFTER,
 )
 def nextafter(x1: Any, x2: Any, /) -> Tensor:
-    """The next number of the dtype after ``x1`` on the way to ``x2``; it carries no gradient."""
+    """The next number of the dtype after ``x1`` on the way to ``x2``.
+
+    The gradient of ``x1`` is 1, and 0 where it is ``x2``; that of ``x2`` is 0.
+    """
     return _nextafter(x1, x2)

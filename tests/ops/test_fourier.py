@@ -15,7 +15,7 @@ from tensorgrad.errors import DtypeError, ShapeError
 
 ONE = ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"]
 SEVERAL = ["fft2", "fftn", "ifft2", "ifftn", "irfft2", "irfftn", "rfft2", "rfftn"]
-OF_REAL = ["ihfft", "rfft", "rfft2", "rfftn"]
+OF_REAL = ["ihfft", "ihfft2", "rfft", "rfft2", "rfftn"]
 NORMS = [None, "backward", "ortho", "forward"]
 R = np.random.default_rng(1).standard_normal((4, 5, 6))
 C = R + 1j * np.random.default_rng(2).standard_normal(R.shape)
@@ -59,6 +59,18 @@ def test_along_several_axes(name: str) -> None:
         assert_same(getattr(fft, name)(tg.tensor(x), norm=norm, **options), wanted)
 
 
+@pytest.mark.parametrize("name", ["hfft2", "hfftn", "ihfft2", "ihfftn"])
+def test_those_of_scipy(name: str) -> None:
+    theirs = pytest.importorskip("scipy.fft")
+    x = R if name[0] == "i" else C
+    shapes: list[Any] = [None, (3, 4)]
+    for s, norm in itertools.product(shapes, NORMS):
+        for axes in ((-2, -1), (0, 1), (2, 0)):
+            wanted = getattr(theirs, name)(x, s, axes, norm)
+            assert_same(getattr(fft, name)(tg.tensor(x), s, axes, norm), wanted)
+    assert_same(getattr(fft, name)(tg.tensor(x)), getattr(theirs, name)(x))
+
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("fft", {}), ("fft", {"n": 3, "norm": "forward"}), ("ifft", {"n": 7, "norm": "ortho"}),
     ("rfft", {}), ("rfft", {"n": 7, "norm": "ortho"}), ("rfft", {"n": 4, "norm": "forward"}),
@@ -67,7 +79,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("irfft", {"n": 1}), ("hfft", {"n": 5, "norm": "ortho"}), ("ihfft", {}), ("fftn", {}),
     ("rfftn", {"s": (3, 4), "axes": (0, 1)}), ("irfftn", {"s": (3, 7), "axes": (0, 2)}),
     ("fft2", {}), ("rfft2", {"norm": "ortho"}), ("irfft2", {}), ("ifftn", {"axes": (1, 1)}),
-    ("rfftn", {"axes": (1, 1)}), ("irfftn", {"axes": (1, 1)}),
+    ("rfftn", {"axes": (1, 1)}), ("irfftn", {"axes": (1, 1)}), ("hfft2", {}), ("ihfft2", {}),
 ]  # fmt: skip
 
 
