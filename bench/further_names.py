@@ -69,7 +69,8 @@ def _middles(x: Any, dim: Any, keepdim: bool) -> Any:
 
 
 def _stft(x: Any, n_fft: int, return_complex: bool = True, **options: Any) -> Any:
-    return tg.signal.stft(x, n_fft, **options)
+    y = tg.signal.stft(x, n_fft, **options)
+    return y if return_complex else tg.stack([tg.real(y), tg.imag(y)], axis=-1)
 
 
 def _chosen(x: Any, r: int = 2, with_replacement: bool = False) -> Any:

@@ -356,7 +356,12 @@ CALLS: dict[str, Function] = {
     "to": lambda x, device, dtype=None, *_, **__: x.to(dtype) if dtype is not None else x.to("cpu"),
     "normal in_place": lambda x, mean, std: x,
     "equal": lambda a, b: tg.array_equal(a, b),
-    "logspace": lambda a, b, n, base=10.0, **_: tg.logspace(_number(a), _number(b), n, base=base),
+    "logspace": lambda a, b, n, base=10.0, dtype=None, **_: tg.logspace(
+        _number(a), _number(b), n, base=base, dtype=dtype
+    ),
+    "arange": lambda *args, end=None, dtype=None, **_: tg.arange(
+        *args, *([] if end is None else [end]), dtype=dtype
+    ),
     "bucketize": lambda x, edges, out_int32=False, right=False: tg.searchsorted(
         edges, x, side="right" if right else "left"
     ),
@@ -479,8 +484,10 @@ def _linalg_norm(x: Any, order: Any, dim: Any, keepdim: bool) -> Any:
 
 def _middle(x: Any, dim: Any, keepdim: bool, _: Any) -> Any:
     """PyTorch's median is the lower of two middles, with its place."""
-    if dim is None or not x.ndim:
+    if dim is None:
         return _kth(x.reshape(-1), (x.size + 1) // 2, 0, False)[0]
+    if not x.ndim:
+        return _kth(x.reshape(-1), 1, 0, False)
     return _kth(x, (x.shape[dim] + 1) // 2, dim, keepdim)
 
 
