@@ -14,6 +14,9 @@ from tensorgrad.ops.differences import diff
 from tensorgrad.ops.elementwise import equal, greater, less, logical_or, where
 from tensorgrad.ops.indexing import beside, index_added
 from tensorgrad.ops.numpy_forms import as_array, as_inexact, integer, plain, together
+from tensorgrad.ops.ranges import between
+from tensorgrad.ops.reductions import max as largest
+from tensorgrad.ops.reductions import min as smallest
 from tensorgrad.ops.reductions import sum as total
 from tensorgrad.ops.shaping import reshape, shape_of, sliced, stack, unstack
 from tensorgrad.ops.sorting import searchsorted
@@ -41,16 +44,30 @@ def _edges(name: str, a: Any, bins: Any, range: Any, weights: Any = None) -> Any
         found = np.histogram_bin_edges(host(name, a), bins, range, ws)
         return beside(a, found.astype(a.dtype if a.dtype in dtypes.FLOATS else np.float64))
     if hasattr(bins, "__index__") and not getattr(bins, "shape", ()):
-        count = integer(name, "bins", bins)
-        return plain("histogram_bin_edges", [a], bins=count, range=_pair(range))
+        return _equal_bins(name, a, integer(name, "bins", bins), range)
     edges = as_array(bins, a)
     if len(shape_of(edges)) != 1:
         raise ValueError(f"{name}: bins must be a number or a vector; got shape {shape_of(edges)}")
     return edges.detach() if hasattr(edges, "node") else beside(a, np.asarray(edges))
 
 
-def _pair(range: Any) -> tuple[float, float] | None:
-    return None if range is None else (float(range[0]), float(range[1]))
+def _equal_bins(name: str, a: Any, count: int, range: Any) -> Any:
+    """The limits of bins of one width; those of a single number are half a unit from it."""
+    if count < 1:
+        raise ValueError(f"{name}: at least one bin is needed; got {count}")
+    a = as_inexact(a.detach() if hasattr(a, "node") else a)
+    if range is not None:
+        low, high = float(range[0]), float(range[1])
+        if not low <= high:
+            raise ValueError(f"{name}: the range must rise; got {low} to {high}")
+        ends: Any = beside(a, np.array([low, high], dtypes.real_of(a.dtype)))
+    elif not a.size:
+        ends = beside(a, np.array([0.0, 1.0], a.dtype))
+    else:
+        ends = stack([smallest(a), largest(a)])
+    low, high = sliced(ends, (0, ...)), sliced(ends, (1, ...))
+    apart = where(equal(low, high), 0.5, 0.0)
+    return between(name, low - apart, high + apart, count + 1, True)[0]
 
 
 def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Tensor:

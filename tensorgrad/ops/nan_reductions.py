@@ -204,7 +204,8 @@ def nanargmin(
 def _quantiles(
     name: str, a: Any, q: Any, most: float, axis: Axis, method: str, keepdims: bool, weights: Any
 ) -> Any:
-    a, q = as_inexact(a), checked_quantiles(name, q, most)
+    a = as_inexact(a)
+    q = checked_quantiles(name, a, q, most)
     rows, _, kept = lined(name, a, axis)
     if not shape_of(rows)[-1]:
         raise ShapeError(f"{name}: there are no elements over axis {axis} of shape {shape_of(a)}")

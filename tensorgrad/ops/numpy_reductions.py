@@ -66,7 +66,7 @@ def _extreme(
         initial = cast(as_array(initial), a.dtype)
     if not a.size and initial is not None:
         y = reductions.sum(cast(a, a.dtype), axis, keepdims=bool(given(keepdims)))
-        return broadcast_to(cast(as_array(initial), a.dtype), shape_of(y))
+        return broadcast_to(cast(as_array(initial, a), a.dtype), shape_of(y))
     y = reduced(only(a, where, initial), axis, keepdims=bool(given(keepdims)))
     return y if initial is None else pair(y, initial)
 

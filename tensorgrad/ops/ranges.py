@@ -33,7 +33,7 @@ def identity(n: int, dtype: Any = None) -> Tensor:
     return eye(n, dtype=dtype)
 
 
-def _between(name: str, start: Any, stop: Any, num: int, endpoint: bool) -> tuple[Any, float]:
+def between(name: str, start: Any, stop: Any, num: int, endpoint: bool) -> tuple[Any, float]:
     """Equally spaced numbers along a new first axis, and the part of the way that a step is."""
     start, stop = broadcast_arrays(*inexact(start, stop))
     count = integer(name, "num", num)
@@ -60,7 +60,7 @@ def linspace(
     dtype: Any = None, axis: int = 0, *, device: Any = None,
 ) -> Any:  # fmt: skip
     """``np.linspace`` of tensors, to which gradients flow; numbers lie along a new ``axis``."""
-    y, step = _between("linspace", start, stop, num, endpoint)
+    y, step = between("linspace", start, stop, num, endpoint)
     y = _finished(y, dtype, axis)
     return (y, (as_array(stop) - start) * step) if retstep else y
 
@@ -71,7 +71,7 @@ def logspace(
 ) -> Tensor:  # fmt: skip
     """Powers of ``base`` whose exponents are equally spaced from ``start`` to ``stop``."""
     base, start, stop = inexact(base, start, stop)
-    y, _ = _between("logspace", start, stop, num, endpoint)
+    y, _ = between("logspace", start, stop, num, endpoint)
     return _finished(pow(base, y), dtype, axis)
 
 
@@ -80,5 +80,5 @@ def geomspace(
 ) -> Tensor:
     """Numbers from ``start`` to ``stop``, both of one sign, each the same multiple of the last."""
     start, stop = broadcast_arrays(*inexact(start, stop))
-    y, _ = _between("geomspace", log(size_of(start)), log(size_of(stop)), num, endpoint)
+    y, _ = between("geomspace", log(size_of(start)), log(size_of(stop)), num, endpoint)
     return _finished(sign(start) * exp(y), dtype, axis)

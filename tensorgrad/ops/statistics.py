@@ -21,7 +21,7 @@ from tensorgrad.ops.elementwise import (
     weighted,
     where,
 )
-from tensorgrad.ops.indexing import gathered, take
+from tensorgrad.ops.indexing import beside, gathered, take
 from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, lined, placed, together
 from tensorgrad.ops.padding import diag
@@ -152,8 +152,8 @@ def percentile(
     return placed("percentile", y, out)
 
 
-def checked_quantiles(name: str, q: Any, most: float) -> Any:
-    """``q`` as numbers in [0, 1]. Raises ValueError for others."""
+def checked_quantiles(name: str, a: Any, q: Any, most: float) -> Any:
+    """``q`` as numbers in [0, 1] beside ``a``. Raises ValueError for others."""
     q = q if hasattr(q, "node") else np.asarray(q, np.float64)
     if hasattr(q, "node"):
         q._read(f"{name}() of quantiles in a tensor")
@@ -162,14 +162,14 @@ def checked_quantiles(name: str, q: Any, most: float) -> Any:
         raise ValueError(
             f"{name}: q must be a number or a vector of numbers in [0, {most:g}]; got {q!r}"
         )
-    return q / most if most != 1.0 else q
+    return beside(a, q / most if most != 1.0 else q)
 
 
 def _quantile(
     name: str, a: Any, q: Any, most: float, axis: Axis, method: str, keepdims: bool, weights: Any
 ) -> Any:
     a = as_inexact(a)
-    q = checked_quantiles(name, q, most)
+    q = checked_quantiles(name, a, q, most)
     rows, _, kept = lined(name, a, axis)
     if not shape_of(rows)[-1]:
         raise ShapeError(f"{name}: there are no elements over axis {axis} of shape {shape_of(a)}")

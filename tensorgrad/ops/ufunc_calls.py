@@ -16,8 +16,9 @@ import numpy as np
 from tensorgrad import dtypes
 from tensorgrad.errors import DtypeError
 from tensorgrad.ops import elementwise, numpy_reductions, scans
+from tensorgrad.ops.histograms import host
 from tensorgrad.ops.indexing import beside, getitem, index_added, index_put
-from tensorgrad.ops.numpy_forms import as_array, lined, placed
+from tensorgrad.ops.numpy_forms import as_array, lined, placed, together
 from tensorgrad.ops.shaping import (
     along,
     broadcast_to,
@@ -50,7 +51,8 @@ def call(
     if rest:
         raise TypeError(f"{name}: {', '.join(rest)} has no counterpart for tensors; leave it out")
     if dtype is not None:
-        inputs = [cast(as_array(x), dtypes.as_dtype(dtype)) for x in inputs]
+        wanted = np.empty(0, dtypes.as_dtype(dtype))
+        inputs = [cast(as_array(x, wanted), wanted.dtype) for x in inputs]
     outs = out if isinstance(out, tuple) else (out,) * ufunc.nout
     if where is not True:
         return _where_named(name, function, inputs, where, outs)
@@ -82,7 +84,7 @@ def _where_named(
             f"out=, or write np.where(condition, {name}(x), other)"
         )
     keep = as_array(where)
-    safe = [elementwise.where(keep, as_array(x), 1) for x in inputs]
+    safe = [elementwise.where(keep, x, 1) for x in together(*inputs)]
     y = elementwise.where(keep, function(*safe), as_array(outs[0]))
     return placed(name, y, outs[0])
 
@@ -112,7 +114,7 @@ def method(
 
 
 def _outer(ufunc: np.ufunc, function: Function, a: Any, b: Any, **options: Any) -> Any:
-    a, b = as_array(a), as_array(b)
+    a, b = together(a, b)
     wide = reshape(a, shape_of(a) + (1,) * len(shape_of(b)))
     return call(ufunc, function, (wide, b), options)
 
@@ -160,7 +162,7 @@ def _folded(ufunc: np.ufunc, function: Function, rows: Any, initial: Any) -> lis
         first = ufunc.identity if initial is None else initial
         if first is None:
             raise ValueError(f"np.{ufunc.__name__}.reduce: of no elements it has no value")
-        parts.insert(0, broadcast_to(cast(as_array(first), rows.dtype), shape_of(rows)[:-1]))
+        parts.insert(0, broadcast_to(cast(as_array(first, rows), rows.dtype), shape_of(rows)[:-1]))
     found = [parts[0]]
     for part in parts[1:]:
         found.append(function(found[-1], part))
@@ -219,10 +221,11 @@ def _at(ufunc: np.ufunc, function: Function, a: Any, indices: Any, *others: Any)
         return
     shape = shape_of(a)
     numbered = np.arange(math.prod(shape)).reshape(shape)
-    named: Any = getitem(numbered, indices)  # of a bare array, which knows tensors in an index
-    places = np.asarray(named.numpy() if hasattr(named, "node") else named)
+    parts = indices if isinstance(indices, tuple) else (indices,)
+    index = tuple(host(f"{ufunc.__name__}.at", p) if hasattr(p, "node") else p for p in parts)
+    places = np.asarray(numbered[index if isinstance(indices, tuple) else index[0]])
     flat = reshape(a, (-1,))
-    values = [reshape(broadcast_to(as_array(x), places.shape), (-1,)) for x in others]
+    values = [reshape(broadcast_to(as_array(x, a), places.shape), (-1,)) for x in others]
     at = places.reshape(-1)
     if ufunc in (np.add, np.subtract):
         total = index_added(values[0], [beside(a, at)], ("array", ...), (math.prod(shape),))

@@ -182,6 +182,10 @@ ELEMENTWISE = [
 ]
 
 UFUNCS = [
+    "np.power(p, 0.1, where=t, out=np.zeros_like(p))",
+    "np.multiply(v, 0.1, dtype=float)",
+    "np.multiply.outer(v, 0.1)",
+    "[a := v * 1, np.add.at(a, [0, 0, 2], 0.1), a][2]",
     "[a := v * 1, np.add.at(a, i, w), a][2]",
     "[a := v * 1, np.multiply.at(a, i, w), a][2]",
     "[a := x * 1, np.maximum.at(a, (slice(None), [0, 0, 1]), m), a][2]",

@@ -174,6 +174,55 @@ FORMS = [
 ]
 
 
+#: One of each module, whose results have a size that does not depend on numbers.
+IN_PROGRAMS = [
+    "np.quantile(x, [0.1, 0.9], axis=1)",
+    "np.nanmedian(n, axis=1)",
+    "np.cov(x, aweights=p[:4])",
+    "np.nanvar(n, axis=1)",
+    "np.block([[x, m], [m, x]])",
+    "np.nan_to_num(n)",
+    "np.maximum.accumulate(x, axis=1)",
+    "np.sum(x, where=x > 0, initial=1.5)",
+    "np.interp(x, np.cumsum(p) - 2, v)",
+    "np.convolve(v, p[:4], 'same')",
+    "np.polyval(v, x)",
+    "np.histogram(v, 3, weights=p)[0]",
+    "np.select([u], [x], default=s)",
+    "np.insert(v, 2, s)",
+    "np.einsum(x, [0, 1], x, [0, 1])",
+    "np.geomspace(p, 5.0, 4)",
+]
+
+
+@pytest.mark.parametrize("call", IN_PROGRAMS)
+def test_programs_follow(call: str) -> None:
+    """What these functions do, with their gradients, and other numbers in replays."""
+    names = leaves_of(call)
+    given: dict[str, Any] = dict(tensors(call))
+
+    def step(*leaves: Tensor) -> Tensor:
+        for x in leaves:
+            x.grad = None
+        y = value(call, np, {**given, **dict(zip(names, leaves, strict=True))})
+        loss = tg.sum(tg.square(y) + y)
+        loss.backward()
+        return loss.detach()
+
+    compiled = tg.compile(step, executor="numpy")
+    leaves = [Tensor(ARGUMENTS[name], requires_grad=True) for name in names]
+    for factor in (1.0, 1.001, 1.002):
+        again = [Tensor(ARGUMENTS[name] * factor, requires_grad=True) for name in names]
+        for x, other in zip(leaves, again, strict=True):
+            x.data = other.data.copy()
+        np.testing.assert_allclose(host(compiled(*leaves)), host(step(*again)), rtol=1e-10)
+        for x, other in zip(leaves, again, strict=True):
+            assert (x.grad is None) == (other.grad is None)
+            if x.grad is not None and other.grad is not None:
+                np.testing.assert_allclose(host(x.grad), host(other.grad), rtol=1e-9, atol=1e-12)
+    assert compiled.captures == 1
+
+
 @pytest.mark.parametrize(
     "call",
     [
