@@ -262,11 +262,13 @@ CASES = {
 
 def run(contest: Contest) -> None:
     """Every case on the stand-in, in this process; kernels are run by the emulator."""
+    from bench import host_layers
     from bench.gpu import rehearsal
 
     if shutil.which("g++") is None:
         contest.report.skip("all: the emulator of kernels needs g++")
         return
+    host_layers.run(contest)
     for contestant in contest.taking_part(EAGER, COMPILED):
         compiled = contestant == COMPILED
         for name, (optimizer, half) in CASES.items():

@@ -15,7 +15,7 @@ from standin import cupy_standin
 from standin.cupy_standin import log
 
 import tensorgrad as tg
-from bench import host as host_costs
+from bench import host_layers
 from bench.gpu import rehearsal
 from tensorgrad import nn, optim
 from tensorgrad.backend import cudnn
@@ -260,26 +260,19 @@ def test_reports_say_what_was_refused() -> None:
     assert not library.executed
 
 
-def test_what_calls_cost_the_host() -> None:
-    """Upper bounds, as in test_host_costs: with the layer, the tape and the sum of the bias."""
-    layer = nn.Conv2d(3, 4, 3, padding=1, device="cuda")
-    x = drawn(2, 3, 8, 8)
-    g = tg.ones((2, 4, 8, 8), device="cuda")
-    kinds = cupy_standin.ndarray, cupy_standin.MemoryPointer, cupy_standin.Device
-    counter = host_costs.Counter(log, host_costs.attributes_of(*kinds))
-    for _ in range(2):
-        layer(x).backward(g)
-        x.grad = None
-        layer.zero_grad()
-    with counter.phase("forward"):
-        y = layer(x)
-    with counter.phase("backward"):
-        y.backward(g)
-    forward, backward = counter.phases.values()
-    assert (forward.launches, backward.launches) == (1, 3)
-    assert forward.python <= 66
-    assert backward.python <= 116
-    assert counter.total().allocations <= 7
+@pytest.mark.parametrize(
+    ("layer", "calls", "launches", "arrays"),
+    [("a convolution", (66, 126), (1, 5), 9), ("attention", (60, 71), (1, 3), 8)],
+)
+def test_what_calls_cost_the_host(
+    layer: str, calls: tuple[int, ...], launches: tuple[int, ...], arrays: int
+) -> None:
+    """Upper bounds, as in test_host_costs: with the layer, the tape and sums of gradients."""
+    counter = host_layers.counted(layer, True)
+    parts = counter.phases.values()
+    assert all(p.python <= most for p, most in zip(parts, calls, strict=True)), counter.phases
+    assert all(p.launches <= most for p, most in zip(parts, launches, strict=True)), counter.phases
+    assert counter.total().allocations <= arrays
     assert not counter.total().waits
 
 
