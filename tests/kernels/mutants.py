@@ -32,6 +32,8 @@ TESTS_OF: dict[str, list[str]] = {
     "pooling.cu": ["test_pooling.py"],
     "convolution.cu": ["test_convolution.py"],
     "convolution_3x3.cu": ["test_convolution_3x3.py"],
+    "convolution_3x3_weight.cu": ["test_convolution_3x3.py"],
+    "patches.cuh": ["test_convolution_3x3.py"],
     "recurrence.cu": ["test_recurrence.py"],
     "tiles.cuh": ["test_attention.py"],
     "attention.cuh": ["test_attention.py"],

@@ -1,4 +1,4 @@
-"""Convolutions with windows of 3 x 3 side by side, without columns: kernels/convolution_3x3.cu."""
+"""Convolutions with windows of 3 x 3 side by side, without columns: kernels/convolution_3x3*.cu."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorgrad.backend.launch.bias_activation import summed
 from tensorgrad.backend.launch.common import THREADS, Plan, blocks_for, per_pack, planned
 from tensorgrad.dtypes import float32, float64
 
-#: What a block has of a result: channels, and lines and columns of positions.
+#: What a block has of a result: channels, and lines and columns of positions (kernels/patches.cuh).
 _OUTPUTS, _HIGH, _WIDE = 64, 8, 16
 _BLOCK = 128
 #: Channels of the input whose weights are in shared memory at a time take so many bytes.
@@ -104,7 +104,7 @@ def _weight_plan(
     parts = max(1, min(items, _ENOUGH_BLOCKS // tiles))
     grid = (max(1, min(tiles * parts, common.MOST_BLOCKS)),)
     flags = [np.int32(flag) for flag in (packed_in, packed_out)]
-    kernel = kernels.get(xp, "convolution_3x3", "convolution_3x3_weight", dtype)
+    kernel = kernels.get(xp, "convolution_3x3_weight", "convolution_3x3_weight", dtype)
     return kernel, grid, (96,), (*flags, x[0], x[1], g[1], *x[2:], *g[2:], *above, parts), parts
 
 
