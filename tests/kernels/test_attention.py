@@ -14,6 +14,7 @@ import tensorgrad as tg
 from tensorgrad.backend import philox
 from tensorgrad.backend.launch import BACKWARD, FORWARD, common
 from tensorgrad.nn.functional import scaled_dot_product_attention as attend
+from tensorgrad.ops.attention_blocks import attention_gradients, attention_value
 
 
 @pytest.fixture(autouse=True)
@@ -147,18 +148,37 @@ def test_masks(cuda: Cuda, dtype: str, kind: str, rng: np.random.Generator) -> N
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_dropout_is_that_of_the_cpu(cuda: Cuda, dtype: str, rng: np.random.Generator) -> None:
-    """The words of a row begin anywhere in the stream."""
+    """Of each weight by its place in the stream; words of a row begin at a multiple of four."""
     shapes = ((2, 1, 21, 8), (2, 1, 35, 8), (2, 1, 35, 8))
     words = 2 * 21 * 36
-    for before in (0, 3):
-        generator, same = (tg.Generator(7), tg.Generator(7))
-        for source in (generator, same):
-            source.advance(before)
-        place = same.advance(words)
+    for causal in (False, True):
+        place = tg.Generator(7).advance(words)
         drawn = philox.bits(np, place["key"], place["position"], words)
         kept = (drawn.reshape(2, 1, 21, 36)[..., :35] >= round(0.4 * 2**32)) / 0.6
-        e = example(rng, dtype, *shapes, kept=kept, causal=before == 3)
-        check(cuda, e, dtype, 0.4, generator)
+        e = example(rng, dtype, *shapes, kept=kept, causal=causal)
+        check(cuda, e, dtype, 0.4, tg.Generator(7))
+
+
+@pytest.mark.parametrize("position", [5, 2**33 + 3])
+def test_the_stream_may_begin_anywhere(cuda: Cuda, position: int, rng: np.random.Generator) -> None:
+    arrays = [rng.normal(size=(2, n, 8)).astype(np.float32) for n in (9, 22, 22, 9)]
+    drop = {"key": 11, "position": position, "p": 0.4}
+    found = []
+    for gpu in (True, False):
+        q, k, v, g = (cuda.tensor(a).data if gpu else a for a in arrays)
+        options: dict[str, Any] = {"q": q, "k": k, "v": v, "mask": None, "causal": False}
+        options["scale"] = 0.3
+        if gpu:
+            y, r = FORWARD["attention"](cuda.xp, **options, **drop)
+            saved = {**options, **drop, "y": y, "r": r}
+            made = BACKWARD["attention"](cuda.xp, g, (True, True, True, False), **saved)
+        else:
+            y, r = attention_value(np, **options, drop=tuple(drop.values()))
+            saved = {**options, **drop, "y": y, "r": r}
+            made = attention_gradients(g, (True, True, True, False), saved)
+        found.append([y, *made[:3]])
+    for ours, theirs in zip(*found, strict=True):
+        close(tg.Tensor(ours, copy=False), theirs.astype(np.float64), "float32")
 
 
 def test_a_mask_may_have_more_heads_than_queries(cuda: Cuda, rng: np.random.Generator) -> None:
