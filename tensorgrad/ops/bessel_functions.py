@@ -322,7 +322,7 @@ y0 = elementwise(
 y1 = elementwise(
     "y1",
     in_float64(_y(1)),
-    lambda g, x, y: g * (y0(x) - y / x),
+    lambda g, x, y: g * where(equal(x, 0), math.inf, y0(x) - y / x),
     "The Bessel function of the second kind, of order 1: minus infinity at 0, NaN below.",
     low=0.3,
     high=9.0,

@@ -156,13 +156,18 @@ def _near_0(xp: Any, a: Any, x: Any) -> Any:
     return -xp.expm1(logarithm) - a * xp.exp(logarithm) * total
 
 
+def _has_value(a: Any, x: Any) -> Any:
+    """Whether neither is negative, nor both 0 or infinite."""
+    neither = ((x == 0) & (a == 0)) | ((x == math.inf) & (a == math.inf))
+    return (a >= 0) & (x >= 0) & ~neither
+
+
 def _edges(xp: Any, a: Any, x: Any, y: Any, upper: bool) -> Any:
     """``y``, and what holds at 0, at infinity and below 0."""
     at_0, at_infinity = (1.0, 0.0) if upper else (0.0, 1.0)
     y = xp.where(x == 0, at_0, xp.where((x == math.inf) | (a == 0), at_infinity, y))
     y = xp.where(a == math.inf, at_0, y)
-    none = ((x == 0) & (a == 0)) | ((x == math.inf) & (a == math.inf))
-    return xp.where(none | ~((a >= 0) & (x >= 0)), math.nan, y)
+    return xp.where(_has_value(a, x), y, math.nan)
 
 
 def _is_upper(a: Any, x: Any) -> Any:
@@ -198,7 +203,7 @@ def _density(xp: Any, a: Any, x: Any) -> Any:
 
     y = by_cases(xp, (a, x), [(x == 0, at_0)], lambda a, x: _power(xp, a, x) * a / x)
     y = xp.where((x == math.inf) | (a == 0) | (a == math.inf), 0.0, y)
-    return xp.where((a >= 0) & (x >= 0), y, math.nan)
+    return xp.where(_has_value(a, x), y, math.nan)
 
 
 _DIFFERENCES = {
@@ -261,7 +266,7 @@ def _slope_value(xp: Any, a: Any, x: Any, order: int) -> Any:
         lambda a, x: _by_differences(xp, a, x, order),
     )
     y = xp.where((x == 0) | (x == math.inf) | (a == math.inf), 0.0, y)
-    return xp.where((a >= 0) & (x >= 0), y, math.nan)
+    return xp.where(_has_value(a, x), y, math.nan)
 
 
 def _no_third(g: Any) -> Any:

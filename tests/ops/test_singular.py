@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from ops import peers
 from sampler import host
 
 import tensorgrad as tg
@@ -25,6 +26,8 @@ class Row(NamedTuple):
     at: dict[str, Any]
     value: float
     gradients: list[Any]
+    torch: str
+    jax: str
 
 
 def rows() -> list[Row]:
@@ -32,8 +35,8 @@ def rows() -> list[Row]:
     found = []
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| `") and len(cells) == 4:
-            call, at, value, gradient = cells
+        if line.startswith("| `") and len(cells) == 6:
+            call, at, value, gradient, torch, jax = cells
             where = re.findall(r"(\w) = (\[.*?\]|[^,`]+)", at)
             found.append(
                 Row(
@@ -41,6 +44,8 @@ def rows() -> list[Row]:
                     {name: eval(text, NAMES) for name, text in where},
                     float(value),
                     [eval(part, NAMES) for part in gradient.split(";")],
+                    torch,
+                    jax,
                 )
             )
     return found
@@ -49,20 +54,36 @@ def rows() -> list[Row]:
 ROWS = rows()
 
 
-def function(row: Row) -> Any:
-    return eval(f"lambda {', '.join(row.at)}: {row.call}", NAMES)
+def function(row: Row, names: Any = NAMES) -> Any:
+    return eval(f"lambda {', '.join(row.at)}: {row.call}", {**NAMES, **names})
 
 
 def test_every_row_is_read() -> None:
     lines = PAGE.read_text().splitlines()
-    assert len(ROWS) == sum(line.startswith("| `") for line in lines) > 60
+    assert len(ROWS) == sum(line.startswith("| `") for line in lines) > 150
+
+
+SPECIAL = [row for row in ROWS if row.call.startswith("tg.special")]
+EVERY_DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def check(row: Row, y: Any, gradients: list[Any], dtype: str) -> None:
+    """What the page says of value and gradients."""
+    assert str(y.dtype) == dtype
+    told = f"{row.call} at {row.at}"
+    np.testing.assert_allclose(host(y), row.value, rtol=1e-5, atol=1e-40, err_msg=told)
+    for g, wanted in zip(gradients, row.gradients, strict=True):
+        assert g is not None
+        np.testing.assert_allclose(host(g), wanted, rtol=1e-5, atol=1e-40, err_msg=told)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of 1 / 0, as where it is wanted
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@EVERY_DTYPE
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.call} at {row.at}")
 def test_row(row: Row, compiled: bool, dtype: str) -> None:
+    if compiled and row in SPECIAL:
+        pytest.skip("all special functions are compiled together")
     f = function(row)
 
     def step(*given: Tensor) -> Tensor:
@@ -77,11 +98,79 @@ def test_row(row: Row, compiled: bool, dtype: str) -> None:
         for x in given:
             x.grad = None
         y = run(*given)
-    assert str(y.dtype) == dtype
-    np.testing.assert_allclose(host(y), row.value, rtol=1e-5, atol=1e-40)
-    for x, g in zip(given, row.gradients, strict=True):
-        assert x.grad is not None
-        np.testing.assert_allclose(host(x.grad), g, rtol=1e-5, atol=1e-40)
+    check(row, y, [x.grad for x in given], dtype)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_special_functions_compiled() -> None:
+    """All in one program; of float64 they are tried by program/test_differential.py."""
+    dtype = "float32"
+    functions = [(function(row), len(row.at)) for row in SPECIAL]
+
+    def step(*given: Tensor) -> list[Tensor]:
+        following, found = iter(given), []
+        for f, count in functions:
+            y = f(*[next(following) for _ in range(count)])
+            y.backward()
+            found.append(y.detach())
+        return found
+
+    given = [Tensor(x, dtype=dtype, requires_grad=True) for row in SPECIAL for x in row.at.values()]
+    run = tg.compile(step)
+    run(*given)
+    for x in given:
+        x.grad = None
+    following = iter(given)
+    for row, y in zip(SPECIAL, run(*given), strict=True):
+        check(row, y, [next(following).grad for _ in row.at], dtype)
+
+
+def agrees(found: peers.Found, value: float, gradients: list[Any]) -> bool:
+    """Whether that is what a peer gave, up to rounding."""
+    pairs = zip([found.value, *found.gradients], [value, *gradients], strict=True)
+    return all(np.allclose(a, b, rtol=1e-5, atol=1e-40, equal_nan=True) for a, b in pairs)
+
+
+def check_peer(row: Row, cell: str, found: peers.Found | None) -> None:
+    """A cell says "same", "-" if there is nothing to compare, or value and gradients."""
+    if cell in ("-", "same"):
+        assert (found is None) == (cell == "-")
+        assert found is None or agrees(found, row.value, row.gradients), found
+        return
+    value, _, gradients = cell.partition(":")
+    assert found is not None
+    said = [eval(part, NAMES) for part in gradients.split(";")]
+    assert agrees(found, float(value), said), found
+    assert not agrees(found, row.value, row.gradients)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_pytorch_gives() -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    names = peers.torch_names()
+    for row in ROWS:
+        check_peer(row, row.torch, peers.by_torch(function(row, names), list(row.at.values())))
+
+
+def check_jax(rows: list[Row]) -> None:
+    jax = pytest.importorskip("jax", reason="compares with JAX")
+    if not jax.__version__.startswith("0.10."):
+        pytest.skip("the page tells of JAX 0.10")
+    names = {**peers.jax_names(), "F": peers.Names()}
+    for row in rows:
+        check_peer(row, row.jax, peers.by_jax(function(row, names), list(row.at.values())))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_jax_gives() -> None:
+    """Some of the rows, since JAX compiles each."""
+    check_jax(ROWS[::30])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_all_that_jax_gives() -> None:
+    check_jax(ROWS)
 
 
 ORDINARY: dict[str, tuple[Any, list[list[float]]]] = {
