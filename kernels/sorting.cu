@@ -94,7 +94,6 @@ sort_count(const index_t* keys, uint32* counts, index_t n, index_t chunks, int s
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) sum += seen[w][threadIdx.x];
     counts[threadIdx.x * chunks + c] = sum;
-    __syncthreads();  // before the next chunk is counted
   }
 }
 

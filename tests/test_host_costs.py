@@ -61,6 +61,19 @@ def test_compiled_steps(optimizer: str, half: bool) -> None:
     assert total.python <= 122
 
 
+@pytest.mark.parametrize(
+    ("network", "half", "within"), [("ConvNet", False, 85), ("LSTM", False, 85), ("GPT", True, 140)]
+)
+def test_compiled_steps_of_other_networks(network: str, half: bool, within: int) -> None:
+    """Kernels of convolutions, pools, recurrence, attention and sums by index are in the graph."""
+    with rehearsal.installed():
+        total = host.counted("Adam", half, compiled=True, network=network).total()
+    assert (total.graphs, total.launches) == (1, 3)
+    assert (total.allocations, total.uploads, total.waits) == (0, 0, 0)
+    assert total.within <= within
+    assert total.python <= 220
+
+
 def test_hooks_are_called_and_the_current_device_is_left_as_it_was() -> None:
     """Beside the short ways of dispatch and of the backward pass."""
     with cupy_standin.installed() as xp:

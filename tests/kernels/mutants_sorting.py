@@ -52,8 +52,8 @@ SORTING: list[Mutant] = [
     Mutant(
         "missing barrier",
         "sorting.cu",
-        "chunks + c] = sum;\n    __syncthreads();  // before the next chunk is counted\n",
-        "chunks + c] = sum;\n",
+        "    __syncthreads();  // before the next chunk is counted\n",
+        "",
     ),
     Mutant("dropped part", "sorting.cu", "w < WARPS; ++w) sum +=", "w < WARPS - 1; ++w) sum +="),
     Mutant(
