@@ -50,5 +50,7 @@ def cuda(_cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
 
     monkeypatch.setattr(kernels, "get", counted)
     common.forget_plans()
+    cupy_standin.MARGINS.watch()
     yield _cuda
     common.forget_plans()
+    assert not cupy_standin.MARGINS.overrun(), "something was written beside arrays of these bytes"

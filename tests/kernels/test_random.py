@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_devices import EPSILON, FLOATS, Cuda, as_float64
+from standin import cupy_standin
 
 import tensorgrad as tg
 from tensorgrad.backend.launch import common
@@ -65,6 +66,20 @@ def test_normal_within_2_ulp(cuda: Cuda, dtype: str, position: int) -> None:
         )  # fmt: skip
         off = abs(ours.astype(np.float64) - theirs.astype(np.float64))
         assert (off <= 4 * EPSILON[dtype]).all()
+
+
+def test_nothing_is_written_beside_what_is_drawn(cuda: Cuda) -> None:
+    """From each place within a block of four words, for each number of left-over elements."""
+    for position in range(4):
+        for n in (1, 2, 3, 4, 5):
+            for dtype in ("float16", "float32", "float64"):
+                generator = tg.Generator(0)
+                generator.set_state((3, position))
+                kind = getattr(tg, dtype)
+                generator.uniform((n,), dtype=kind, device="cuda")
+                generator.normal((n,), dtype=kind, device="cuda")
+                generator.randint(0, 9, (n,), device="cuda")
+    assert not cupy_standin.MARGINS.overrun()
 
 
 def test_one_launch_for_a_draw(cuda: Cuda) -> None:

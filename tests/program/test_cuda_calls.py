@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -301,3 +302,14 @@ def test_the_stand_in_refuses_it_while_a_stream_is_captured(name: str) -> None:
 
 def host_of(x: Any) -> list[float]:
     return list(x.get().tolist())
+
+
+def test_the_stand_in_sees_what_is_written_beside_memory() -> None:
+    xp = cupy_standin.MODULE
+    for k, found in ((0, []), (1, []), (2, [8]), (-1, [8])):
+        cupy_standin.MARGINS.watch()
+        x = xp.zeros(2, np.float32)
+        memory = (ctypes.c_float * 1).from_address(x.data.ptr + 4 * k)
+        memory[0] = 1.0
+        assert found == cupy_standin.MARGINS.overrun()
+    assert not cupy_standin.MARGINS.overrun()

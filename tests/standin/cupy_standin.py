@@ -141,6 +141,44 @@ class Memory:
         self.device_id = _Current.number
 
 
+#: Bytes before and behind each piece of memory of the pool, and what they hold.
+_MARGIN, _MARK = 512, 0xCD
+
+
+class Margins:
+    """What lies around the pieces of memory of the pool that were made since ``watch()``.
+
+    It is looked at in the end, not when a piece is given back: a function of Python's that is
+    called then would be taken for a part of the step that is compiled.
+    """
+
+    def __init__(self) -> None:
+        self._around: list[tuple[int, Host, Host]] | None = None
+
+    def watch(self) -> None:
+        """Begin, with no piece."""
+        self._around = []
+
+    def overrun(self) -> list[int]:
+        """The sizes of the pieces beside which something was written; and no more is watched."""
+        around, self._around = self._around or [], None
+        return [size for size, *parts in around if any((part != _MARK).any() for part in parts)]
+
+    def piece(self, size: int) -> Host:
+        """Memory of a size, aligned to 512 bytes."""
+        whole = np.empty(size + 2 * _MARGIN + 512, np.uint8)
+        begin = _MARGIN + -(whole.ctypes.data + _MARGIN) % 512
+        if self._around is not None:
+            before, behind = whole[:begin], whole[begin + size :]
+            before.fill(_MARK)
+            behind.fill(_MARK)
+            self._around.append((size, before, behind))
+        return whole[begin : begin + size]
+
+
+MARGINS = Margins()
+
+
 class UnownedMemory(Memory):
     """Memory at an address, which is there as long as its owner is."""
 
@@ -333,9 +371,7 @@ def _pool(size: int) -> MemoryPointer:
     """Memory of the pool, which is aligned to 512 bytes."""
     _not_captured("memory of the pool")
     log.allocations += 1
-    memory = np.empty(size + 512, np.uint8)
-    begin = -memory.ctypes.data % 512
-    return MemoryPointer(Memory(memory[begin : begin + size]), 0)
+    return MemoryPointer(Memory(MARGINS.piece(size)), 0)
 
 
 def _allocator() -> _Allocator:
@@ -694,7 +730,7 @@ def _at(pointer: MemoryPointer, like: Host) -> Host:
     in new memory: NaN, -1 and True."""
     if not like.nbytes:
         return np.empty_like(like)
-    if type(pointer.mem) is Memory:
+    if not isinstance(pointer.mem, UnownedMemory):
         begin = pointer.ptr - pointer.mem.ptr
         flat = pointer.mem.root[begin : begin + like.nbytes]
     else:
