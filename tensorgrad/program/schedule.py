@@ -72,6 +72,8 @@ class Nest:
     written: dict[Storage, View] = field(default_factory=dict)
     #: the accesses with which they read memory from outside
     read: dict[Storage, set[Access]] = field(default_factory=dict)
+    #: of memory from outside: the parts that members write, where parts are told apart
+    outside: dict[Storage, list[View]] = field(default_factory=dict)
     #: whether something is known of rows; else it can be cut between any two members
     has_rows: bool = False
 
@@ -208,11 +210,19 @@ class Schedule:
 
     kept: storages that somebody sees after a replay.
     recomputed: whether nests compute again what is cheap, in place of reading it from memory.
+    parted: whether parts of memory from outside that lie apart count as different memory. So the
+        updates of parameters of one shape, whose states are parts of one array, are one nest; else
+        each would begin in the last one's and wait for it.
     """
 
     def __init__(
-        self, operations: Iterable[Operation], kept: set[Storage], recomputed: bool = True
+        self,
+        operations: Iterable[Operation],
+        kept: set[Storage],
+        recomputed: bool = True,
+        parted: bool = False,
     ) -> None:
+        self._parted = parted
         self.units: list[Unit] = []
         self._home: dict[Storage, int] = {}  # the unit that wrote a storage last
         self._last_read: dict[Storage, int] = {}
@@ -274,6 +284,8 @@ class Schedule:
                 level = self._fitting(unit, op)
                 if level is None and at == first and unit.dims != dims:
                     seen = op.over(unit.dims)
+                    if seen is not None and self._parted and not _continues(unit, seen):
+                        seen = None  # a parameter that has as many elements as another one
                     level = None if seen is None else self._fitting(unit, seen)
                     op = op if level is None or seen is None else seen
                 if level is not None:
@@ -338,11 +350,14 @@ class Schedule:
             key = nest.access(op.out, level)
             if op.out.storage in nest.made and not in_parts:  # an update: the old value is gone
                 for k in [k for k in nest.registers if k[0] == op.out.storage.number]:
-                    del nest.registers[k]
+                    if not (self._parted and _lie_apart(nest, k, op.out)):
+                        del nest.registers[k]
             nest.registers[key] = op
         nest.made[op.out.storage] = op
         if op.out.storage.role != "temporary":
             nest.written[op.out.storage] = op.out
+            if self._parted:
+                nest.outside.setdefault(op.out.storage, []).append(op.out)
         for view in op.views:
             if view.storage.role != "temporary":
                 nest.read.setdefault(view.storage, set()).add(nest.access(view, POINT))
@@ -405,11 +420,19 @@ class Schedule:
         for view in op.views:
             if view.storage in nest.made:
                 found = nest.registers.get(nest.access(view, level))
+                if found is None and self._is_untouched(nest, view, level):
+                    continue
                 if found is None:
                     return False
                 if (nest.level[found] == EPILOGUE) != (level == EPILOGUE):
                     return False
         return not op.tables or not any(view.storage in nest.made for view in op.tables)
+
+    def _is_untouched(self, nest: Nest, view: View, level: str) -> bool:
+        """Whether it is a part of memory from outside of which the nest has written others only."""
+        parts = nest.outside.get(view.storage, [])
+        access = nest.access(view, level)
+        return 0 < len(parts) < _COMPARED and all(_lie_apart(nest, access, p) for p in parts)
 
     def _safe(self, nest: Nest, op: Map, level: str) -> bool:
         """Whether memory from outside is overwritten only where nobody reads the old value later.
@@ -424,7 +447,15 @@ class Schedule:
             return False
         if any(v.storage is target or v.storage in nest.written for v in op.tables):
             return False
-        if outside and nest.read.get(target, set()) - {nest.access(op.out, POINT)}:
+        own = nest.access(op.out, POINT)
+        others = nest.read.get(target, set()) - {own} if outside else set()
+        if self._parted:
+            mine = [nest.access(v, POINT) for v in op.views if outside and v.storage is target]
+            others |= {a for a in mine if a != own}
+            return all(_lie_apart(nest, a, op.out) for a in others) and all(
+                self._in_place(nest, v) for v in (*op.views, *[op.out] * outside)
+            )
+        if others:
             return False
         for view in op.views:
             of_own = outside and view.storage is target
@@ -432,6 +463,14 @@ class Schedule:
             if out is not None and nest.access(view, POINT) != nest.access(out, POINT):
                 return False
         return True
+
+    def _in_place(self, nest: Nest, view: View) -> bool:
+        """Whether what the nest has written of this memory lies at the same points or apart."""
+        access = nest.access(view, POINT)
+        parts = nest.outside.get(view.storage, [])
+        return len(parts) < _COMPARED and all(
+            access == nest.access(p, POINT) or _lie_apart(nest, access, p) for p in parts
+        )
 
     def _recompute(self, kept: set[Storage]) -> None:
         """Let nests compute again what need not be kept for them."""
@@ -509,6 +548,26 @@ class Schedule:
                 found.update(written)
             written.update({s: None for s in _written(unit) if _is_seen({s}, kept)})
         return list(found)
+
+
+def _continues(nest: Nest, op: Map | Reduce) -> bool:
+    """Whether an operation over all points reads what the nest computes."""
+    return any(nest.access(view, POINT) in nest.registers for view in op.views)
+
+
+def _lie_apart(nest: Nest, access: Access, view: View) -> bool:
+    """Whether what is accessed in a nest and a view of the same storage have no element in common,
+    as far as their ends tell."""
+    _, offset, strides = access
+    if len(strides) != len(nest.dims):  # anywhere
+        return False
+    reach = [(n - 1) * s for n, s in zip(nest.dims, strides)]
+    low = offset + sum(r for r in reach if r < 0)
+    high = offset + sum(r for r in reach if r > 0)
+    reach = [(n - 1) * s for n, s in zip(view.shape, view.strides)]
+    first = view.offset + sum(r for r in reach if r < 0)
+    last = view.offset + sum(r for r in reach if r > 0)
+    return high < first or last < low
 
 
 def _apart(nest: Nest, op: Map | Reduce) -> bool:

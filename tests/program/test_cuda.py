@@ -26,7 +26,7 @@ from tensorgrad import nn, optim
 from tensorgrad.backend import gemm, kernels
 from tensorgrad.program.executors import c_source, cublas, cuda_source
 from tensorgrad.program.lower import Lowering
-from tensorgrad.program.schedule import Schedule
+from tensorgrad.program.schedule import Nest, Schedule
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -519,6 +519,43 @@ def test_tables_of_an_optimizer_are_waited_for() -> None:
 
 
 # --- training -------------------------------------------------------------------------------------
+
+
+def test_updates_of_parameters_are_one_launch() -> None:
+    """Of equal shapes they are one nest, whose parts of the states lie apart; nests go beside each
+    other. Another launch has what all of them need, the corrections of Adam's step."""
+    draw = np.random.default_rng(5)
+    shapes = [(6, 6)] * 5 + [(6, 4), (4, 6), (6, 6)]
+    start = [draw.normal(size=shape) for shape in shapes]
+    ends = []
+    for compiled in (False, True):
+        parameters = [tg.Tensor(x, device="cuda", requires_grad=True) for x in start]
+        update = optim.Adam(parameters, lr=0.1)
+
+        def step(x: tg.Tensor, ps: Any = parameters, u: Any = update) -> tg.Tensor:
+            u.zero_grad()
+            for p in ps:
+                x = tg.tanh(x @ p)
+            loss = x.sum()
+            loss.backward()
+            u.step()
+            return loss
+
+        run: Any = tg.compile(step) if compiled else step
+        for k in range(7):
+            run(tg.Tensor(np.linspace(-1, 1, 18).reshape(3, 6) + k / 10, device="cuda"))
+        ends.append([host(p) for p in parameters])
+    for a, b in zip(*ends, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    runs_on_cuda(run)
+    groups = run._last().executor.source.groups
+    written = [
+        sum(
+            m.out.storage.role == "external" for u in group if isinstance(u, Nest) for m in u.stored
+        )
+        for group in groups
+    ]
+    assert [n for n in written if n] == [1, 3 * len(shapes)]
 
 
 @pytest.mark.parametrize("kind", ["momentum", "Adam", "RMSprop"])

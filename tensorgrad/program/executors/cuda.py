@@ -79,7 +79,7 @@ class CudaExecutor(ArenaExecutor):
         super().__init__(program, lowering.views, self._backend.xp)
         self.device = self._backend.current_device()
         # What is kept of a row lies in registers, of which there are few.
-        self.schedule = Schedule(lowering.operations, self._seen, recomputed=False)
+        self.schedule = Schedule(lowering.operations, self._seen, recomputed=False, parted=True)
         self._write()
         self._scalars = [(s.instruction.live, s.name, s.out.storage) for s in lowering.scalars]
         self._allocate()

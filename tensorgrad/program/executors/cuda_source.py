@@ -482,7 +482,7 @@ def source_of(program: Program) -> str:
     """The kernels that a program has on a GPU, wherever it was captured."""
     lowering = Lowering(program)
     seen = {lowering.views[v].storage for v in program.kept()}
-    return write(Schedule(lowering.operations, seen, recomputed=False)).text
+    return write(Schedule(lowering.operations, seen, recomputed=False, parted=True)).text
 
 
 def _kernel_text(name: str, block: int, params: str, body: list[str]) -> str:
