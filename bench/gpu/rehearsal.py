@@ -39,16 +39,18 @@ _STAYS = ExitStack()
 
 
 @contextmanager
-def installed(plants: Sequence[str] = (), cudnn: bool = False) -> Iterator[None]:
+def installed(
+    plants: Sequence[str] = (), cudnn: bool = False, cublaslt: bool = False
+) -> Iterator[None]:
     """Make ``import cupy`` give the stand-in, broken as ``plants`` says; then all is as before.
 
-    cudnn: whether cuDNN and its frontend are there.
+    cudnn: whether cuDNN and its frontend are there. cublaslt: whether nvmath-python is.
     """
     if str(TESTS) not in sys.path:
         sys.path.insert(0, str(TESTS))
     standin: Any = importlib.import_module("standin.cupy_standin")
     with ExitStack() as stack:
-        module = stack.enter_context(standin.installed(cudnn=cudnn))
+        module = stack.enter_context(standin.installed(cudnn=cudnn, cublaslt=cublaslt))
 
         def put(target: Any, name: str, value: Any) -> None:
             stack.enter_context(patch.object(target, name, value, create=True))

@@ -76,6 +76,7 @@ class Instruction:
     residual: how many outputs, after the first, belong to the residual.
     written: the input positions that the last outputs overwrite.
     where: the line of the user's code.
+    by_kernel: whether it is left to its kernel, though loops could do it.
     """
 
     op: Primitive
@@ -86,6 +87,7 @@ class Instruction:
     residual: int = 0
     written: tuple[int, ...] = ()
     where: str = ""
+    by_kernel: bool = False
 
     def values(self) -> list[Value]:
         """The inputs that are values."""

@@ -395,6 +395,8 @@ class Lowering:
             inputs = [self.views[x] if type(x) is Value else x for x in i.inputs]
         except KeyError as error:
             raise CompileError(f"{i.op.name} uses what only a kernel computes") from error
+        if i.by_kernel:
+            return self._call(i, inputs, "its kernel does it")
         dtypes = {v.dtype for v in (*i.values(), *i.outputs)}
         if not dtypes <= C_TYPES.keys():
             return self._call(i, inputs, "of its element type")

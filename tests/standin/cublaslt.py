@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+from functools import partial
 from itertools import count
 from types import ModuleType
 from typing import Any
@@ -218,7 +219,16 @@ def matmul(
     assert (kind.from_address(alpha).value, kind.from_address(beta).value) == (1, 0)
     cupy_standin.log.launched(f"matmul_{epilogue}")
     computed.append((epilogue, m, n, k))
+    # The description is read now; it may be another one when a graph is launched.
+    work = partial(_multiply, epilogue, dict(described), layouts, a, b, d)
+    if not cupy_standin._queued(work):
+        work()
+
+
+def _multiply(epilogue: str, described: Any, layouts: Any, a: int, b: int, d: int) -> None:
+    """The product, with its epilogue."""
     names = MatmulDescAttribute
+    _, m, n, k = _checked(described, *layouts)
     x, y = (
         found.T if described.get(flag, 0) else found
         for found, flag in (

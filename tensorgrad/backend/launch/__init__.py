@@ -15,6 +15,7 @@ from tensorgrad.backend.launch import (
     convolution,
     epilogues,
     indexing,
+    masked_products,
     normalization,
     optimizer,
     pooling,
@@ -27,6 +28,6 @@ from tensorgrad.backend.launch.common import BACKWARD, BETWEEN, FORWARD
 
 __all__ = [
     "BACKWARD", "BETWEEN", "FORWARD", "activation", "attention", "bias_activation", "convolution",
-    "epilogues", "indexing", "normalization", "optimizer", "pooling", "products", "random",
-    "recurrence", "rows",
+    "epilogues", "indexing", "masked_products", "normalization", "optimizer", "pooling",
+    "products", "random", "recurrence", "rows",
 ]  # fmt: skip

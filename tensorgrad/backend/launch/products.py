@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -21,26 +19,8 @@ from tensorgrad.backend.gemm import CUDA_TYPES, DEFAULT_ALGORITHM, ZERO_AND_ONE
 from tensorgrad.backend.launch import epilogues
 from tensorgrad.backend.launch.bias_activation import column_sums, spread
 from tensorgrad.backend.launch.common import BACKWARD, FORWARD, backward, contiguous, fits, forward
+from tensorgrad.backend.launch.queueing import WAY
 from tensorgrad.dtypes import HALVES, float32
-
-
-class _Way(threading.local):
-    """What a thread's products are queued by, if not by CuPy's binding."""
-
-    multiply: Callable[..., None] | None = None
-
-
-_WAY = _Way()
-
-
-@contextmanager
-def queued_by(multiply: Callable[..., None] | None) -> Iterator[None]:
-    """Queue the products within by ``multiply(plan, a, b, out, tf32, add)``."""
-    before, _WAY.multiply = _WAY.multiply, multiply
-    try:
-        yield
-    finally:
-        _WAY.multiply = before
 
 
 @cache
@@ -104,8 +84,8 @@ def _copied(xp: Any, a: Array, b: Array, copies: gemm.Copies) -> tuple[Array, Ar
 def _multiply(xp: Any, plan: gemm.Gemm, a: Array, b: Array, out: Array, add: bool) -> None:
     """Queue the calls of a plan on the current stream."""
     dtype = a.dtype
-    if _WAY.multiply is not None:
-        _WAY.multiply(plan, a, b, out, dtype == float32 and tf32(xp), add)
+    if WAY.multiply is not None:
+        WAY.multiply(plan, a, b, out, dtype == float32 and tf32(xp), add)
         return
     cublas, get_handle, _ = _library(xp)
     handle = get_handle()

@@ -73,9 +73,12 @@ class Cublas:
             self._check("cublasSetWorkspace_v2", self._handle, room, ctypes.c_size_t(_WORKSPACE))
             yield
 
-    def prepare(self, stream: Any) -> None:
-        """Make the workspace of a stream: nothing may be allocated while a graph is captured."""
-        self._workspace(stream)
+    def prepare(self, stream: Any) -> int:
+        """Make the workspace of a stream: nothing may be allocated while a graph is captured.
+
+        Its address.
+        """
+        return int(self._workspace(stream).data.ptr)
 
     def _workspace(self, stream: Any) -> Any:
         found = self._workspaces.get(stream.ptr)

@@ -8,6 +8,7 @@ of a graph: when memory outside the program moves, it is captured anew.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from sys import getrefcount
@@ -18,7 +19,8 @@ import numpy as np
 from tensorgrad import backend
 from tensorgrad.backend import cudnn, kernels
 from tensorgrad.backend.gemm import Gemm, planned
-from tensorgrad.backend.launch import products
+from tensorgrad.backend.launch import masked_products, products
+from tensorgrad.backend.launch.queueing import queued_by
 from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
@@ -36,6 +38,7 @@ from tensorgrad.program.executors.cuda_calls import (
 )
 from tensorgrad.program.functions import C_TYPES
 from tensorgrad.program.ir import Program, Value
+from tensorgrad.program.library_products import with_library_products
 from tensorgrad.program.loop_ir import Call, Check, Product, Storage
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule
@@ -75,6 +78,9 @@ class CudaExecutor(ArenaExecutor):
         if any(v.role == "argument" for v in program.updates()):
             raise CompileError("an argument is overwritten")
         self._backend: Any = backend.cuda_backend()
+        if self._backend.epilogues:
+            has_algorithm = functools.partial(masked_products.has_algorithm, self._backend.xp)
+            program = with_library_products(program, has_algorithm)
         lowering = Lowering(program)
         super().__init__(program, lowering.views, self._backend.xp)
         self.device = self._backend.current_device()
@@ -216,7 +222,7 @@ class CudaExecutor(ArenaExecutor):
         with contextlib.ExitStack() as stack:
             if cublas is not None:
                 stack.enter_context(cublas.on(queue, stream))
-                stack.enter_context(products.queued_by(cublas.multiply))
+                stack.enter_context(queued_by(cublas.multiply, cublas.prepare(stream)))
             for step in steps:
                 if type(step) is Product:
                     self._product(step)
