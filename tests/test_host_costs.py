@@ -61,6 +61,16 @@ def test_compiled_steps(optimizer: str, half: bool) -> None:
     assert total.python <= 122
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_compiled_steps_with_cublaslt(half: bool) -> None:
+    """Layers with a ReLU are one launch forward and two backward."""
+    with rehearsal.installed(cublaslt=True):
+        total = host.counted("momentum", half, compiled=True).total()
+    assert (total.graphs, total.launches) == (1, 3)
+    assert (total.allocations, total.uploads, total.waits) == (0, 0, 0)
+    assert total.within <= (19 if half else 15)
+
+
 @pytest.mark.parametrize(
     ("network", "half", "within"), [("ConvNet", False, 85), ("LSTM", False, 85), ("GPT", True, 140)]
 )
