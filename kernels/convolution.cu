@@ -339,9 +339,10 @@ spread_channels(const T* bias, T* y, index_t n, index_t channels, index_t positi
         if (++channel == channels) channel = 0;
       }
     }
-    if (i + width <= n) {
+    if (i + width <= n && aligned16(y)) {
       store_pack(y + i, out);
     } else {
+#pragma unroll
       for (int k = 0; k < width; ++k)
         if (i + k < n) y[i + k] = out.at[k];
     }

@@ -365,4 +365,5 @@ CONVOLUTION: list[Mutant] = [
         "block < parts * across; block += gridDim.x",
         "block < parts * across; block += parts * across",
     ),
+    Mutant("alignment ignored", "convolution.cu", "<= n && aligned16(y)) {", "<= n) {"),
 ]

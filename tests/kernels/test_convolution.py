@@ -110,6 +110,18 @@ def test_steps_through_the_grid(
     check(rng, (3, 4, 12, 12), (4, 2, 3, 3), padding=1, groups=2)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_bias_is_spread_to_any_address(cuda: Cuda, dtype: str) -> None:
+    """As programs have results, within larger arrays; what lies around stays as it is."""
+    for offset in (0, 1):
+        room = cuda.tensor(np.zeros(60), dtype, offset=offset)
+        y = room.data[:45].reshape(3, 3, 5)
+        convolution.spread_channels(cuda.xp, cuda.tensor([1, 2, 3], dtype).data, y)
+        wanted = np.zeros(60)
+        wanted[:45] = np.tile(np.repeat([1, 2, 3], 5), 3)
+        np.testing.assert_array_equal(as_float64(room), wanted)
+
+
 def test_views_and_second_order(cuda: Cuda, rng: np.random.Generator) -> None:
     values = rng.normal(size=(4, 3, 6, 8)), rng.normal(size=(4, 3, 3, 3)), rng.normal(size=4)
     found = []
