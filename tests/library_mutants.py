@@ -124,8 +124,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the slope of 0 ** 0",
         f"{OPS}/elementwise.py",
-        "pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0)",
-        "pow(x1, x2 - 1.0)",
+        "return g * pow(where(flat, 1.0, x1), x2 - 1.0)",
+        "return g * pow(x1, x2 - 1.0)",
         "arithmetic",
     ),
     Mutant(
@@ -1272,8 +1272,8 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the last number of a range of equal steps",
         f"{OPS}/creation.py",
-        "np.linspace(start, stop, num, endpoint=endpoint, dtype=np.float64)",
-        "np.linspace(start, stop, num, dtype=np.float64)",
+        "np.linspace(start, stop, num, endpoint=endpoint, dtype=kind)",
+        "np.linspace(start, stop, num, dtype=kind)",
         "creation",
     ),
     Mutant(
