@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention_mutants
+import complex_mutants
 import convolution_mutants
 import cudnn_mutants
 import library_mutants
@@ -99,6 +100,7 @@ SELECTIONS: dict[str, Selection] = {
     **recurrence_mutants.SELECTIONS,
     **unit_mutants.SELECTIONS,
     **pooling_mutants.SELECTIONS,
+    **complex_mutants.SELECTIONS,
     **cudnn_mutants.SELECTIONS,
     **product_mutants.SELECTIONS,
 }
@@ -1257,6 +1259,7 @@ MUTANTS: list[Mutant] = [
     *recurrence_mutants.MUTANTS,
     *unit_mutants.MUTANTS,
     *pooling_mutants.MUTANTS,
+    *complex_mutants.MUTANTS,
     *cudnn_mutants.MUTANTS,
     *product_mutants.MUTANTS,
 ]

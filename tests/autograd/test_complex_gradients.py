@@ -16,8 +16,12 @@ from tensorgrad.autograd import checkpoint, custom_operation, gradcheck, gradgra
 from tensorgrad.errors import DtypeError, GradientError
 from tensorgrad.program.verify import Difference
 
-torch: Any = pytest.importorskip("torch", reason="compares with PyTorch")
-functional: Any = torch.autograd.functional
+try:
+    import torch as _torch
+except ImportError:
+    _torch = None  # type: ignore[assignment]
+torch: Any = _torch
+WITH_PYTORCH = pytest.mark.skipif(torch is None, reason="compares with PyTorch")
 
 Z = np.array([0.7 + 0.4j, -0.3 + 1.1j, 1.2 - 0.6j])
 V = np.array([0.2 - 1.0j, 0.9 + 0.3j, -0.5 - 0.4j])
@@ -71,6 +75,7 @@ def test_a_complex_result_needs_a_gradient() -> None:
         tg.abs(z).backward(tg.tensor(1j))
 
 
+@WITH_PYTORCH
 @pytest.mark.parametrize("create", [False, True])
 def test_a_given_gradient_enters_as_in_pytorch(create: bool) -> None:
     for seed in (V, X.astype(complex)):
@@ -83,6 +88,7 @@ def test_a_given_gradient_enters_as_in_pytorch(create: bool) -> None:
     assert_same(z.grad, torch.tensor(V))
 
 
+@WITH_PYTORCH
 def test_hooks_and_kept_gradients_see_what_pytorch_shows() -> None:
     def run(x: Any, library: Any) -> list[Any]:
         seen: list[Any] = []
@@ -104,6 +110,7 @@ def test_hooks_and_kept_gradients_see_what_pytorch_shows() -> None:
         assert_same(x, y)
 
 
+@WITH_PYTORCH
 def test_gradients_of_computed_tensors() -> None:
     def run(x: Any, library: Any) -> Any:
         y = library.sin(x)
@@ -115,6 +122,7 @@ def test_gradients_of_computed_tensors() -> None:
         assert_same(x, y)
 
 
+@WITH_PYTORCH
 @pytest.mark.parametrize(
     "function",
     [
@@ -124,6 +132,7 @@ def test_gradients_of_computed_tensors() -> None:
     ],
 )
 def test_products_with_jacobians(function: Callable[[Any, Any], Any]) -> None:
+    functional = torch.autograd.functional
     value = function(tg, Tensor(Z))
     v = V if value.dtype == tg.complex128 else V.real.copy()
     _, found = autograd.vjp(lambda z: function(tg, z), Tensor(Z), Tensor(v))
@@ -139,6 +148,7 @@ def test_products_with_jacobians(function: Callable[[Any, Any], Any]) -> None:
         autograd.jacobian(lambda z: z * 2, Tensor(Z))
 
 
+@WITH_PYTORCH
 def test_second_derivatives_as_functions() -> None:
     def loss(lib: Any, z: Any) -> Any:
         return lib.sum(lib.abs(lib.exp(z) * z) ** 2)
@@ -153,6 +163,7 @@ def test_second_derivatives_as_functions() -> None:
 # --- real numbers beside complex ones -------------------------------------------------------------
 
 
+@WITH_PYTORCH
 def test_real_leaves_get_real_gradients() -> None:
     def run(x: Any, z: Any, library: Any) -> list[Any]:
         y = library.exp(x * 1j) * z + x
@@ -164,6 +175,7 @@ def test_real_leaves_get_real_gradients() -> None:
         assert_same(x, y)
 
 
+@WITH_PYTORCH
 def test_parts_are_views_whose_gradients_go_back() -> None:
     z = leaf(Z)
     assert np.shares_memory(z.real.data, z.data)
@@ -265,6 +277,7 @@ def derivatives(lib: Any, steps: list[tuple[str, int, int]], leaves: list[Any]) 
     return [*first, *grad(loss, leaves)]
 
 
+@WITH_PYTORCH
 @pytest.mark.parametrize("seed", range(40))
 def test_random_expressions_have_the_gradients_of_pytorch(seed: int) -> None:
     """Of complex and real leaves, to the second order."""
@@ -327,6 +340,7 @@ def test_checkpoints_recompute_complex_parts() -> None:
     np.testing.assert_array_equal(z.grad.numpy(), w.grad.numpy())
 
 
+@WITH_PYTORCH
 def test_slices_and_assignments() -> None:
     def run(z: Any, x: Any, library: Any) -> list[Any]:
         y = z * 1.0
