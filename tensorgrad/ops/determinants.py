@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from tensorgrad.ops.complex_parts import complex as complex_number
 from tensorgrad.ops.complex_parts import imag, is_complex
@@ -42,11 +45,30 @@ class SlogdetResult(NamedTuple):
 # of a diagonal matrix are products of all but one or two of its numbers, without a division.
 
 
+#: Up to this condition an inverse is as exact as singular values, but for a few digits.
+_FAR = 1e3
+
+
 def _turned(xp: Any, x: Any) -> tuple[Any, Any, Any, Any]:
-    """``U``, the singular values, ``V`` and ``det(U) * det(V)``."""
+    """``U``, the singular values, ``V`` and ``det(U) * det(V)``, which is NaN if not all of a
+    matrix is finite."""
+    whole = xp.isfinite(x).all(axis=(-2, -1))[..., None, None]
     with raising(xp, x):
-        u, s, v = xp.linalg.svd(x)
-    return u, s, v, (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+        u, s, v = xp.linalg.svd(xp.where(whole, x, xp.zeros_like(x)))
+    sign = (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+    return u, s, v, xp.where(whole, sign, xp.full_like(sign, math.nan))
+
+
+def _by_inverses(x: Any) -> Any:
+    """The cofactors of matrices far from singular, in a quarter of the time; else ``None``."""
+    try:
+        inverse = np.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        return None
+    lengths = [np.linalg.norm(a, axis=(-2, -1)) for a in (x, inverse)]
+    if not (lengths[0] * lengths[1] < _FAR).all():
+        return None
+    return inverse.swapaxes(-1, -2) * np.linalg.det(x)[..., None, None]
 
 
 def _all_but_one(xp: Any, s: Any) -> Any:
@@ -71,6 +93,8 @@ def _cofactors_value(xp: Any, x: Any) -> Any:
     left_to_lapack(xp)
     if not x.size:
         return xp.zeros(x.shape, x.dtype)
+    if xp is np and (found := _by_inverses(x)) is not None:
+        return found
     u, s, v, sign = _turned(xp, x)
     return sign * ((u.conj() * _all_but_one(xp, s)[..., None, :]) @ v.conj())
 

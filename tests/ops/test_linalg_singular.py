@@ -226,6 +226,14 @@ def test_determinants_of_singular_matrices(rank: int, complex: bool) -> None:
         assert_slope(lambda a: value([a[0], 0]), [x], [found], np.random.default_rng(0))
 
 
+def test_determinants_of_what_is_not_finite() -> None:
+    stack = np.stack([np.diag([np.nan, 1.0]), np.diag([2.0, 3.0])])
+    with np.errstate(invalid="ignore"):  # NumPy's
+        found = slope(lambda x: linalg.det(x).sum(), stack)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1], np.diag([3.0, 2.0]))
+
+
 def test_third_gradients_of_determinants() -> None:
     x = Tensor(BY, requires_grad=True)
     (first,) = grad(linalg.det(x), x, create_graph=True)
