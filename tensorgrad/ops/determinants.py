@@ -10,7 +10,7 @@ import numpy as np
 from tensorgrad.ops.complex_parts import complex as complex_number
 from tensorgrad.ops.complex_parts import imag, is_complex
 from tensorgrad.ops.elementwise import equal, log, where
-from tensorgrad.ops.linear_systems import _INV
+from tensorgrad.ops.linear_systems import INV
 from tensorgrad.ops.matrices import (
     factorization,
     identity,
@@ -114,7 +114,7 @@ def _second_value(xp: Any, x: Any, by: Any) -> Any:
 
 def _third_rule(g: Any, x: Any, by: Any) -> Any:
     """The derivative of ``det(x) * (tr(B v) tr(B g) - tr(B v B g))`` with ``B = inv(x)``."""
-    inverse = apply(_INV, (x,))
+    inverse = apply(INV, (x,))
     one, two = product(inverse, by), product(inverse, g)
     trace_one, trace_two, trace_both = trace_of(one), trace_of(two), trace_of(product(one, two))
     found = (trace_one * trace_two - trace_both) * inverse
@@ -177,7 +177,7 @@ def _slogdet_rule(g: Any, x: Any, y: Any) -> Any:
     slope, g_size = unpacked(g, (1,), (1,))
     singular = expand_dims(equal(sign, 0), -1)
     safe = where(singular, identity(x, x.shape[-1]), x)
-    inverse = matrix_transpose(apply(_INV, (safe,)))
+    inverse = matrix_transpose(apply(INV, (safe,)))
     by = real_part(g_size)
     if is_complex(x):  # the sign turns by the imaginary part of what the logarithm changes by
         by = complex_number(by, imag(slope * sign))

@@ -9,7 +9,7 @@ from tensorgrad.ops.complex_parts import real
 from tensorgrad.ops.elementwise import where
 from tensorgrad.ops.factorizations import sliced_to
 from tensorgrad.ops.linear_algebra import matmul
-from tensorgrad.ops.linear_systems import _INV
+from tensorgrad.ops.linear_systems import INV
 from tensorgrad.ops.matrices import (
     adjoint,
     conjugated,
@@ -78,7 +78,7 @@ def _eig_rule(g: Any, y: Any, x_shape: tuple[int, ...], x_dtype: Any) -> Any:
     over = quotients(w, turning, squeeze(largest(gv, -2), axis=-2), gw)
     inner = turned * conjugated(over)
     inner = inner + where(on_diagonal(w, w.shape[-1]), expand_dims(gw, -2), 0.0)
-    back = apply(_INV, (v,))
+    back = apply(INV, (v,))
     found = product(adjoint(back), inner, adjoint(v))
     defective = largest(back, (-2, -1)) * roundoff(w) > _DEFECTIVE
     found = conjugated(nan_where(defective, found))

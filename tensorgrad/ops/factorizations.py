@@ -12,7 +12,7 @@ from tensorgrad.ops.complex_parts import is_complex
 from tensorgrad.ops.elementwise import equal, less_equal, where
 from tensorgrad.ops.indexing import beside, take_along_axis
 from tensorgrad.ops.linear_algebra import matmul
-from tensorgrad.ops.linear_systems import _columns, triangular
+from tensorgrad.ops.linear_systems import fitting_columns, triangular
 from tensorgrad.ops.matrices import (
     VANISHING,
     adjoint,
@@ -375,7 +375,7 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, /, trans: int = 0) -> Tensor:
     compact, exchanged = lu_and_piv
     if trans not in (0, 1, 2):
         raise ValueError(f"lu_solve: trans must be 0, 1 or 2; got {trans!r}")
-    b, vector = _columns("lu_solve", compact, b)
+    b, vector = fitting_columns("lu_solve", compact, b)
     order = expand_dims(row_order(exchanged, shape_of(compact)[-1]), -1)
     if trans:
         turn = adjoint if trans == 2 else matrix_transpose

@@ -51,7 +51,7 @@ def _inv_rule(g: Any, y: Any) -> Any:
     return -product(transposed, g, transposed)
 
 
-_INV: Primitive = factorization("inv", _inv_value, {"x": _inv_rule})
+INV: Primitive = factorization("inv", _inv_value, {"x": _inv_rule})
 
 
 def inv(x: Any, /) -> Tensor:
@@ -60,7 +60,7 @@ def inv(x: Any, /) -> Tensor:
     Raises ShapeError unless the last two axes have one size, LinAlgError if a matrix is singular.
     """
     matrix_shape("inv", x, square=True)
-    found: Tensor = apply(_INV, (x,))
+    found: Tensor = apply(INV, (x,))
     return found
 
 
@@ -94,7 +94,7 @@ def _solved(a: Any, b: Any) -> Any:
     return apply(_SOLVE, (a, b))
 
 
-def _columns(name: str, a: Any, b: Any, left: bool = True) -> tuple[Any, bool]:
+def fitting_columns(name: str, a: Any, b: Any, left: bool = True) -> tuple[Any, bool]:
     """``b`` as a stack of matrices that fit ``a``, and whether it was a vector."""
     shape, other = matrix_shape(name, a, square=True), shape_of(b)
     if not other:
@@ -119,7 +119,7 @@ def solve(a: Any, b: Any, /) -> Tensor:
 
     Raises ShapeError if the shapes do not fit, LinAlgError if a matrix is singular.
     """
-    right, vector = _columns("solve", a, b)
+    right, vector = fitting_columns("solve", a, b)
     x = _solved(a, right)
     return squeeze(x, axis=-1) if vector else x
 
@@ -180,7 +180,7 @@ def solve_triangular(
     """
     if trans not in (0, 1, 2, "N", "T", "C"):
         raise ValueError(f"solve_triangular: trans must be 0, 1 or 2; got {trans!r}")
-    right, vector = _columns("solve_triangular", a, b, left)
+    right, vector = fitting_columns("solve_triangular", a, b, left)
     if trans not in (0, "N"):
         a, lower = (adjoint if trans in (2, "C") else matrix_transpose)(a), not lower
     if left:
@@ -198,7 +198,7 @@ def cholesky_solve(b: Any, factor: Any, /, *, upper: bool = False) -> Tensor:
 
     Raises ShapeError if the shapes do not fit.
     """
-    right, vector = _columns("cholesky_solve", factor, b)
+    right, vector = fitting_columns("cholesky_solve", factor, b)
     first = adjoint(factor) if upper else factor
     x = triangular(adjoint(first), triangular(first, right, lower=True), lower=False)
     return squeeze(x, axis=-1) if vector else x
