@@ -32,6 +32,7 @@ SELECTIONS: dict[str, Selection] = {
         " -k 'einsum or matmul'",
         8,
     ),
+    "numpy forms": Selection("tests/ops/test_numpy_forms.py", 10),
     "indexing": Selection(
         "tests/ops/test_numerics.py tests/ops/test_edges.py tests/ops/test_table.py"
         " -k 'index or scatter or gather or assignment or tril'",
@@ -289,6 +290,48 @@ MUTANTS: list[Mutant] = [
         '        return xp.argsort(x, axis=axis, kind="stable")\n',
         "        return xp.argsort(x, axis=axis)\n",
         "order",
+    ),
+    Mutant(
+        "quantiles beyond the last number",
+        f"{OPS}/statistics.py",
+        "clip(n - 1.0, 0.0)",
+        "n",
+        "numpy forms",
+    ),
+    Mutant(
+        "what where= does not name is computed",
+        f"{OPS}/ufunc_calls.py",
+        "[elementwise.where(keep, x, 1) for x in together(*inputs)]",
+        "together(*inputs)",
+        "numpy forms",
+    ),
+    Mutant(
+        "a place that ufunc.at is given twice",
+        f"{OPS}/ufunc_calls.py",
+        "[np.sort(order[rank == k]) for k in range(int(rank.max(initial=-1)) + 1)]",
+        "[np.arange(at.size)]",
+        "numpy forms",
+    ),
+    Mutant(
+        "the upper limit of the last bin",
+        f"{OPS}/histograms.py",
+        "    at = where(equal(x, last), n - 1, at)\n",
+        "",
+        "numpy forms",
+    ),
+    Mutant(
+        "a convolution's gradient from its beginning",
+        f"{OPS}/differences.py",
+        "0, n - 1, n - 1 + mine[0])",
+        "0, 0, mine[0])",
+        "numpy forms",
+    ),
+    Mutant(
+        "repeated labels of lists",
+        f"{OPS}/contractions.py",
+        "given[1::2], *([given[-1]] if len(given) % 2 else [])",
+        "given[1::2]",
+        "numpy forms",
     ),
     Mutant(
         "an axis of size 1 summed with a longer one",

@@ -100,6 +100,8 @@ NAN_REDUCTIONS = [
     "np.nanmean(n)",
     "np.nanmean(n, axis=0, keepdims=True)",
     "np.nanmean(n, where=u)",
+    "np.nanmean(n, axis=1, where=u)",
+    "np.nanvar(n, axis=1, where=u, ddof=1)",
     "np.nanvar(n, axis=1)",
     "np.nanvar(n, ddof=1)",
     "np.nanstd(n, axis=0, ddof=0.5, keepdims=True)",
