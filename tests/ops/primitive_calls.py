@@ -25,6 +25,7 @@ from tensorgrad.ops import (
     convolution_pooling,
     convolution_scaling,
     eigenvalues,
+    masked_products,
     recurrence,
     recurrence_loops,
     tiled_pooling,
@@ -133,6 +134,16 @@ def _differentiated(results: list[Tensor], leaves: list[Tensor]) -> None:
         grad(sum([(g * g).sum() for g in first[1:]], (first[0] * first[0]).sum()), leaves)
 
 
+def _masked(x: Tensor) -> None:
+    """What programs on a GPU make of linear layers."""
+    weight, bias = (Tensor(np.linspace(-1.0, 1.5, 5 * n).reshape(5, n)) for n in (4, 1))
+    y = apply(masked_products.LINEAR_RELU, (x, weight, bias.reshape((5,))), {})
+    mask = Tensor(np.zeros(3 * masked_products.row_of(5) // 8, np.uint8))
+    behind = Tensor(np.linspace(1.0, 2.0, 6).reshape(3, 2)), Tensor(np.eye(2, 5) + 0.5)
+    apply(masked_products.RELU_GRADIENT, (*behind, mask, y), {})
+    apply(masked_products.WEIGHTS_AND_BIAS, (y, x), {})
+
+
 def _others() -> None:
     """What no row calls, or not with everything that matters."""
     x = Tensor(np.linspace(-2.0, 2.0, 12).reshape(3, 4), requires_grad=True)
@@ -144,6 +155,7 @@ def _others() -> None:
     _differentiated([tg.dropout(x, 0.5)], [x])
     tg.complex(x.detach(), x.detach())
     tg.unique_all(x.detach())
+    _masked(x.detach())
     for name in ("fft", "rfft", "irfft"):
         _differentiated([tg.abs(getattr(fft, name)(x))], [x])
     for activation in ("none", "tanh"):
