@@ -132,6 +132,8 @@ def test_circles_are_found() -> None:
     ("what", "absent"),
     [
         ("tensorgrad", ["tensorgrad.nn", "tensorgrad.data", "safetensors", "multiprocessing"]),
+        ("tensorgrad", ["tensorgrad.special", "tensorgrad.ops.wide", "scipy"]),
+        ("tensorgrad.special", ["tensorgrad.nn", "tensorgrad.program", "scipy"]),
         ("tensorgrad.nn", ["tensorgrad.data", "tensorgrad.program", "multiprocessing"]),
         ("tensorgrad.training", ["matplotlib", "PIL", "tensorboardX"]),
         ("tensorgrad.cli.main", ["tensorgrad.nn", "tensorgrad.training"]),

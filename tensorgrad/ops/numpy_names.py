@@ -95,6 +95,12 @@ def _size(a: Any, axis: Any = None) -> int:
     return math.prod(shape[k] for k in axes)
 
 
+def _i0(x: Any) -> Any:
+    from tensorgrad.ops.bessel_functions import i0  # loaded where it is used
+
+    return i0(x)
+
+
 def _sinc(x: Any) -> Any:
     from tensorgrad.ops.entropies import sinc  # loaded where it is used
 
@@ -137,6 +143,7 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("size", _size, "a axis="),
     ("sort", _flat_without_axis(ops.sort), "a axis=-1 ~kind !order ~stable"),
     ("result_type", ops.result_type, "*arrays_and_dtypes"),
+    ("i0", _i0, "x"),
     ("sinc", _sinc, "x"),
     ("split", _split, "ary indices_or_sections axis="),
     *[

@@ -1,6 +1,5 @@
 """Functions that become programs."""
 
-from tensorgrad import special as _special  # noqa: F401 (no step shall be the first to load it)
 from tensorgrad.program.compiled import Compiled, compile  # noqa: A004 (PyTorch's name)
 from tensorgrad.program.eager import get_eager, set_eager
 from tensorgrad.program.fused import Fused, fuse

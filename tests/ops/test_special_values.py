@@ -16,6 +16,8 @@ from sampler import Array
 
 from tensorgrad import Tensor, special
 from tensorgrad.autograd import grad
+from tensorgrad.errors import GradientError
+from tensorgrad.ops.table import OPERATIONS
 
 mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
 mp = mpmath.mp
@@ -210,3 +212,58 @@ def test_slopes_of_the_incomplete_gamma_function_in_its_first_argument(a: float,
         for found, order in ((first, 1), (second, 2)):
             exact = mp.diff(lambda t: _lower(t, x) if x < a else -_upper(t, x), mp.mpf(a), order)
             np.testing.assert_allclose(found.item(), float(exact), rtol=2e-10)
+
+
+def test_where_there_is_no_gradient_an_error_says_so() -> None:
+    x, q = (Tensor(v, dtype="float64", requires_grad=True) for v in (2.5, 1.5))
+    y = special.zeta(x, q)
+    with pytest.raises(GradientError, match="no gradient in x, the exponent"):
+        y.backward()
+    with pytest.raises(GradientError, match="n is a plain number"):
+        special.polygamma(x, q)  # type: ignore[arg-type]
+    (first,) = grad(special.gammainc(x, q), x, create_graph=True)
+    (second,) = grad(first, x, create_graph=True)
+    with pytest.raises(GradientError, match="no third derivative in a"):
+        grad(second, x)
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, 170])
+def test_polygamma_refuses_orders_that_there_are_not(n: float) -> None:
+    with pytest.raises(ValueError, match="whole number from 0 to 169"):
+        special.polygamma(n, Tensor(1.0))  # type: ignore[arg-type]
+
+
+def test_multigammaln_refuses_a_dimension_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="whole number from 1 on"):
+        special.multigammaln(Tensor(3.0), 0)
+
+
+def test_names_of_pytorch_are_the_same_functions() -> None:
+    for name, alias in (
+        ("gammaln", "lgamma"), ("digamma", "psi"), ("multigammaln", "mvlgamma"),
+        ("gammainc", "igamma"), ("gammaincc", "igammac"), ("i0", "modified_bessel_i0"),
+        ("k1e", "scaled_modified_bessel_k1"), ("j0", "bessel_j0"),
+    ):  # fmt: skip
+        assert getattr(special, name) is getattr(special, alias)
+        assert alias in OPERATIONS[name].aliases
+
+
+@pytest.mark.parametrize("name", ["i0", "sinc"])
+def test_functions_of_numpy(name: str) -> None:
+    x = Tensor([0.5, 1.5], dtype="float64", requires_grad=True)
+    y = getattr(np, name)(x)
+    np.testing.assert_allclose(y.detach().numpy(), getattr(np, name)(x.detach().numpy()))
+    assert y.requires_grad
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_narrow_floats_are_rounded_once(dtype: str) -> None:
+    x = Tensor(between(0.1, 5), dtype=dtype)
+    for name in ("gammaln", "erfcx", "k0", "j1"):
+        found = getattr(special, name)(x).double().numpy()
+        exact = Tensor(getattr(special, name)(x.double()).numpy()).to(dtype).double().numpy()
+        step = np.abs(
+            np.abs(exact) * 2.0 ** {"float16": -10, "bfloat16": -7, "float32": -23}[dtype]
+        )
+        assert (np.abs(found - exact) <= step).all()  # equal, but for a tie after two roundings
+        assert (found == exact).mean() > 0.9
