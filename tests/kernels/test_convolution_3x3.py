@@ -51,7 +51,7 @@ def test_no_bias_and_transposed(cuda: Cuda, rng: np.random.Generator) -> None:
 def test_steps_through_the_grid(
     cuda: Cuda, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(common, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(common, "MOST_BLOCKS", 1)
     monkeypatch.setattr(convolution_3x3, "_ENOUGH_BLOCKS", 2)
     for dtype in ("float32", "bfloat16"):
         check(rng, (3, 8, 8, 28), (16, 8, 3, 3), dtype, padding=1)
