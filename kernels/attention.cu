@@ -127,9 +127,9 @@ __device__ __forceinline__ float weight_of(float score, float level) {
   return none ? 0.0f : exponential(score - level);
 }
 
-// d score, of a weight that dropout multiplied with `kept`: 0 where the weight is.
-__device__ __forceinline__ float slope_of(float weight, float d, float kept, float delta) {
-  return weight == 0.0f ? 0.0f : weight * (d * kept - delta);
+// d score, of a weight and what dropout made of it: 0 where the weight is.
+__device__ __forceinline__ float slope_of(float weight, float dropped, float d, float delta) {
+  return weight == 0.0f ? 0.0f : dropped * d - weight * delta;
 }
 
 template <int D, typename E>
@@ -194,8 +194,10 @@ __device__ __forceinline__ void of_queries(const Call& c, const E* q, const E* k
           if (!all) hide(c, keys_seen(c, hidden, mine + 8 * half, j), x, part + 4 * t);
           if (c.drops) kept_in_row(c, words[half] + uint64(j), part + 4 * t, kept);
 #pragma unroll
-          for (int i = 0; i < 4; ++i)
-            x[i] = slope_of(weight_of(x[i], levels[half]), d[0].at[half][i], kept[i], deltas[half]);
+          for (int i = 0; i < 4; ++i) {
+            const float weight = weight_of(x[i], levels[half]);
+            x[i] = slope_of(weight, weight * kept[i], d[0].at[half][i], deltas[half]);
+          }
         }
         sums.add(s[0], keys, part / 16);
       }
@@ -266,22 +268,22 @@ __device__ __forceinline__ void of_keys(const Call& c, index_t shared0, index_t 
 #pragma unroll
           for (int i = 0; i < 4; ++i)
             numbers[i] = row + i < c.rows ? level[place + row + i] : infinity<float>();
-          Piece s[1], d[1], kept;
+          Piece s[1], d[1], dropped;
           keys.times(s, queries, part / 16);
-          Piece dropped;
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             float(&x)[4] = s[0].at[half];
             const index_t key = mine + 8 * half;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) x[i] *= c.scale, kept.at[half][i] = 1;
+            for (int i = 0; i < 4; ++i) x[i] *= c.scale;
             if (!all) hide(c, queries_seen(c, hidden, key, j), x, part + 4 * t);
+            float kept[4] = {1, 1, 1, 1};
             if (c.drops)
-              kept_in_column(c, c.position + uint64((place + row) * c.words), key, kept.at[half]);
+              kept_in_column(c, c.position + uint64((place + row) * c.words), key, kept);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
               x[i] = weight_of(x[i], numbers[i]);
-              dropped.at[half][i] = x[i] * kept.at[half][i];
+              dropped.at[half][i] = x[i] * kept[i];
             }
           }
           of_v_sums.add(dropped, gradients, part / 16);
@@ -293,7 +295,7 @@ __device__ __forceinline__ void of_keys(const Call& c, index_t shared0, index_t 
           for (int half = 0; half < 2; ++half)
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-              d[0].at[half][i] = slope_of(s[0].at[half][i], d[0].at[half][i], kept.at[half][i],
+              d[0].at[half][i] = slope_of(s[0].at[half][i], dropped.at[half][i], d[0].at[half][i],
                                           numbers[i]);
           of_k_sums.add(d[0], queries, part / 16);
         }

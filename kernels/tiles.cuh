@@ -25,11 +25,11 @@ __device__ __forceinline__ int place(int row, int chunk) {
 
 // Chunks of rows of D elements that a thread reads at once: what there are registers for.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-template <int D>
+template <typename E, int D>
 constexpr int AT_ONCE = 1;
 #else
-template <int D>
-constexpr int AT_ONCE = D > 64 ? 2 : 4;
+template <typename E, int D>
+constexpr int AT_ONCE = D <= 64 ? 4 : sizeof(E) == 2 ? 2 : 1;
 #endif
 
 // Reads ROWS rows into a tile, those behind `there` and the elements behind `width` as zeros; so are
@@ -39,7 +39,7 @@ __device__ __forceinline__ void read_tile(E* tile, const E* from, index_t stride
                                           int width, bool packed, const float* level = nullptr) {
   constexpr int per = Pack<E>::size, chunks = D / per;
   if (packed) {
-    constexpr int at_once = AT_ONCE<D>;
+    constexpr int at_once = AT_ONCE<E, D>;
     static_assert(ROWS * chunks % (at_once * THREADS) == 0, "all threads have as many chunks");
 #pragma unroll at_once
     for (int n = 0; n < ROWS * chunks / THREADS; ++n) {
@@ -68,7 +68,7 @@ __device__ __forceinline__ void write_tile(const E* tile, E* to, index_t stride,
                                            int width, bool packed) {
   constexpr int per = Pack<E>::size, chunks = D / per;
   if (packed) {
-    constexpr int at_once = AT_ONCE<D>;
+    constexpr int at_once = AT_ONCE<E, D>;
     static_assert(ROWS * chunks % (at_once * THREADS) == 0, "all threads have as many chunks");
 #pragma unroll at_once
     for (int n = 0; n < ROWS * chunks / THREADS; ++n) {
@@ -399,21 +399,28 @@ struct Sums<E, D, WARPS, false> {
 
   __device__ __forceinline__ void add(const Piece& p, const E* tile, int group) {
     const int lane = lane_number(), t = lane & 3;
+    // Of many features half of the sums at a time: fewer rows of the tile are under way then.
+    constexpr int parts = D > 64 ? 2 : 1, each = D / 16 / parts;
+#pragma unroll
+    for (int part = 0; part < parts; ++part) {
 #pragma unroll 1
-    for (int other = 0; other < 4; ++other)
+      for (int other = 0; other < 4; ++other) {
+        const int from = (lane & ~3) + other;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int from = (lane & ~3) + other, row = 16 * group + 4 * other + i;
-        const float a[2] = {__shfl_sync(WHOLE_WARP, p.at[0][i], from),
-                            __shfl_sync(WHOLE_WARP, p.at[1][i], from)};
+        for (int i = 0; i < 4; ++i) {
+          const int row = 16 * group + 4 * other + i;
+          const float a[2] = {__shfl_sync(WHOLE_WARP, p.at[0][i], from),
+                              __shfl_sync(WHOLE_WARP, p.at[1][i], from)};
 #pragma unroll
-        for (int n = 0; n < D / 16; ++n) {
-          const Pack<float> b =
-              *reinterpret_cast<const Pack<float>*>(tile + place<E, D>(row, 4 * n + t));
+          for (int n = part * each; n < (part + 1) * each; ++n) {
+            const Pack<float> b =
+                *reinterpret_cast<const Pack<float>*>(tile + place<E, D>(row, 4 * n + t));
 #pragma unroll
-          for (int k = 0; k < 8; ++k) at[n][k >> 2][k & 3] += a[k >> 2] * b.at[k & 3];
+            for (int k = 0; k < 8; ++k) at[n][k >> 2][k & 3] += a[k >> 2] * b.at[k & 3];
+          }
         }
       }
+    }
   }
 
   __device__ __forceinline__ void put(E* tile, const float (&by)[2]) const {

@@ -44,7 +44,7 @@ ATTENTION: list[Mutant] = [
         "wrong lane",
         "tiles.cuh",
         "const int from = (lane & ~3) + other",
-        "const int from = (lane & ~3) + i",
+        "const int from = (lane & ~3) + 0 * other",
     ),
     Mutant(
         "wrong group",
@@ -164,14 +164,14 @@ ATTENTION: list[Mutant] = [
         "c.causal && j > first",
     ),
     # --- backward
-    Mutant("delta left out", "attention.cu", "weight * (d * kept - delta)", "weight * d * kept"),
+    Mutant("delta left out", "attention.cu", "dropped * d - weight * delta", "dropped * d"),
     Mutant(
-        "dropout left out", "attention.cu", "weight * (d * kept - delta)", "weight * (d - delta)"
+        "dropout left out", "attention.cu", "dropped * d - weight * delta", "weight * (d - delta)"
     ),
     Mutant(
         "weights that were not dropped",
         "attention.cu",
-        "dropped.at[half][i] = x[i] * kept.at[half][i];",
+        "dropped.at[half][i] = x[i] * kept[i];",
         "dropped.at[half][i] = x[i];",
     ),
     Mutant("first of the shared heads", "attention.cu", "turn < turns; ++turn", "turn < 1; ++turn"),
