@@ -12,6 +12,7 @@ SELECTIONS: dict[str, Selection] = {
         " -k 'pow or where or clip or remainder or maximum or round'",
         10,
     ),
+    "second gradients at points": Selection("tests/ops/test_second_at_points.py", 5),
     "activations": Selection(
         "tests/ops/test_table.py tests/ops/test_references.py"
         " -k 'elu or sigmoid or softplus or hardtanh or softmax'",
@@ -125,9 +126,23 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "the slope of 0 ** 0",
         f"{OPS}/elementwise.py",
+        "pow(where(flat, 1.0, x1), x2 - 1.0)",
+        "pow(x1, x2 - 1.0)",
+        "second gradients at points",
+    ),
+    Mutant(
+        "a power's slope that forgets the exponent at 0",
+        f"{OPS}/elementwise.py",
         "return g * pow(where(flat, 1.0, x1), x2 - 1.0)",
-        "return g * pow(x1, x2 - 1.0)",
-        "arithmetic",
+        "return g * pow(x1, where(equal(x2, 0), 1.0, x2) - 1.0)",
+        "second gradients at points",
+    ),
+    Mutant(
+        "the slope of a part where both are equal",
+        f"{OPS}/elementwise.py",
+        "where(logical_and(equal(x1, x2), isinf(x1)), 0.0, apart)",
+        "where(equal(x1, x2), 0.0, apart)",
+        "second gradients at points",
     ),
     Mutant(
         "the slope of x ** 0 at 0",

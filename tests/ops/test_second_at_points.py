@@ -74,3 +74,12 @@ def test_second_gradients_are_the_slopes_of_the_first(row: Operation) -> None:
                 f"d2/d{which}d{by} at {grid[:, wrong][:, :3].T.tolist()}: "
                 f"{found[by][wrong][:3]}, not {mean[wrong][:3]}"
             )
+
+
+@pytest.mark.parametrize("zero", [0.0, 0j])
+def test_second_gradients_of_zero_to_the_zero_are_finite(zero: complex) -> None:
+    base, exponent = (tg.Tensor(np.array(zero), requires_grad=True) for _ in range(2))
+    (first,) = tg.autograd.grad(tg.real(base**exponent), base, create_graph=True)
+    assert first.item() == 0
+    for second in tg.autograd.grad(tg.real(first), [base, exponent]):
+        assert np.isfinite(second.numpy())
