@@ -336,7 +336,7 @@ def plain(value: Any) -> Any:
 
 # --- exponentials, logarithms, roots ------------------------------------------------------------
 
-exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.", complex=True)
+exp = elementwise("exp", "exp", lambda g, y: g * y, "The exponential e**x.")
 
 
 def _expm1_of_complex(xp: Any, x: Any) -> Any:

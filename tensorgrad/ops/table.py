@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+
 from tensorgrad.dtypes import COMPLEX
 from tensorgrad.ops.fast_paths import binary, unary
 from tensorgrad.tape import Primitive, not_for_complex
@@ -148,7 +150,13 @@ def elementwise(
     **row: Any,
 ) -> Callable[[Any], Tensor]:
     """A row for an elementwise function of one argument; its tests draw from [low, high], unless
-    there are ``cases``."""
+    there are ``cases``.
+
+    complex: as in ``Primitive``; left out, whether NumPy's function takes complex numbers, where
+        the value is the name of one.
+    """
+    if complex is None and isinstance(value, str):
+        complex = any(kinds.startswith("D") for kinds in getattr(np, value).types)
     op = Primitive(
         name,
         value,
