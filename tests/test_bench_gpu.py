@@ -56,7 +56,8 @@ def test_every_case_is_one_pass(name: str) -> None:
     case.run()
     cupy_standin.log.clear()
     case.run()
-    most = {"take rows int32 backward": 7, "take rows int64 backward": 6, "clip_grad_norm_": 3}
+    # a sort by our own kernels takes three launches for each eight bits of row numbers
+    most = {"take rows int32 backward": 7, "take rows int64 backward": 7, "clip_grad_norm_": 3}
     most |= dict.fromkeys(set(stage_bandwidth.UPDATES) - {"clip_grad_norm_"}, 1)
     most |= {"lstm forward": 8, "gru forward": 8, "lstm backward": 16, "gru backward": 16}
     assert 1 <= cupy_standin.log.launches <= most.get(name, 4)
