@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from tensorgrad.ops.complex_parts import complex, zero
@@ -42,10 +43,17 @@ _angle = unary(_ANGLE)
 
 
 @operation(
-    cases=[lambda s: s(s.real(3, 4, avoid=0.0))],
+    cases=[
+        lambda s: s(s.real(3, 4, avoid=0.0)),
+        lambda s: s(s.real(3, 4, avoid=0.0), deg=True),
+    ],
+    torch=None,
     primitive=_ANGLE,
-    numpy="z !deg",
+    numpy="z deg=",
 )
-def angle(x: Any, /) -> Tensor:
-    """The angles of complex numbers, in [-pi, pi]; of real ones 0 or pi. The gradient at 0 is 0."""
-    return _angle(x)
+def angle(x: Any, /, deg: bool = False) -> Tensor:
+    """The angles of complex numbers, in [-pi, pi]; of real ones 0 or pi. The gradient at 0 is 0.
+
+    deg: in degrees.
+    """
+    return _angle(x) * (180.0 / math.pi) if deg else _angle(x)

@@ -427,6 +427,7 @@ ADAPTORS: dict[str, Callable[..., Any]] = {
     "take": _take,
     "take_along_axis": lambda x, i, axis=-1: torch.take_along_dim(x, i, axis),
     "gather": lambda x, i, axis: torch.gather(x, axis, i),
+    "angle": lambda x, deg=False: torch.angle(x) * (180.0 / math.pi if deg else 1.0),
     "cummax": lambda x, axis: tuple(torch.cummax(x, axis)),
     "cummin": lambda x, axis: tuple(torch.cummin(x, axis)),
     "logcumsumexp": lambda x, axis: torch.logcumsumexp(x, axis),
