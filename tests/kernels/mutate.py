@@ -50,11 +50,11 @@ def tried(mutant: Mutant) -> str:
 
 
 def part(mutants: Sequence[Mutant], number: int) -> list[Mutant]:
-    """Every 16th mutant of each file: the first, the 17th and so on (1), or others (2 to 16)."""
+    """Every 32nd mutant of each file: the first, the 33rd and so on (1), or others (2 to 32)."""
     seen: Counter[str] = Counter()
     chosen = []
     for mutant in mutants:
-        if seen[mutant.file] % 16 == number - 1:
+        if seen[mutant.file] % 32 == number - 1:
             chosen.append(mutant)
         seen[mutant.file] += 1
     return chosen
@@ -65,7 +65,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="?", default="", help="part of a file name or kind")
     parser.add_argument(
-        "--part", type=int, choices=range(1, 17), help="every 16th one of each file"
+        "--part", type=int, choices=range(1, 33), help="every 32nd one of each file"
     )
     parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once")
     options = parser.parse_args()
