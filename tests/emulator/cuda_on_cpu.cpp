@@ -220,6 +220,15 @@ constexpr size_t kept_stacks = size_t(-1);  // the sanitizer goes on watching wh
 constexpr size_t kept_stacks = 128;
 #endif
 
+// A process may map 65,530 pieces of memory by default, a stack is two, and every library of kernels
+// has stacks of its own.
+void keep_stacks(size_t count) {
+  if (context.stacks.size() <= count) return;
+  for (size_t k = count; k < context.stacks.size(); k++) delete context.stacks[k];
+  context.stacks.resize(count);
+  context.idle = context.stacks;
+}
+
 int number(const Thread& thread) { return int(&thread - context.thread); }
 int lane_of(const Thread& thread) { return number(thread) & 31; }
 int warp_of(const Thread& thread) { return number(thread) >> 5; }
@@ -612,13 +621,7 @@ void launch(const char* kernel, Request& request, unsigned largest, void (*body)
     context.idle = context.stacks;
     for (Stack* stack : context.stacks) stack->prepared = false;
   }
-  if (context.stacks.size() > kept_stacks) {
-    // A process may map 65,530 pieces of memory by default, a stack is two, and every library of
-    // kernels has stacks of its own.
-    for (size_t k = kept_stacks; k < context.stacks.size(); k++) delete context.stacks[k];
-    context.stacks.resize(kept_stacks);
-    context.idle = context.stacks;
-  }
+  keep_stacks(kept_stacks);
   if (context.error.empty()) return;
   snprintf(request.error, request.room, "%s", context.error.c_str());
 }
@@ -644,6 +647,14 @@ CUDA_ON_CPU_PUBLIC unsigned long long cuda_on_cpu_switches() {
   return cuda_on_cpu::context.switches;
 }
 
+// Gives back the stacks of a library that has not been in use for a while; see emulator.py.
+CUDA_ON_CPU_PUBLIC void cuda_on_cpu_release() {
+#if !defined(CUDA_ON_CPU_ASAN)
+  const std::lock_guard<std::mutex> lock(cuda_on_cpu::one_launch);
+  cuda_on_cpu::keep_stacks(0);
+#endif
+}
+
 // --- undefined behaviour, found by the compiler's checks -----------------------------------------
 //
 // g++ calls these where an access is misaligned, an index leaves its array, and so on. They stand
@@ -666,7 +677,6 @@ struct Mismatch {
   fail(what + " in line " + std::to_string(place.line));
 }
 }  // namespace cuda_on_cpu
-
 #define CUDA_ON_CPU_CHECK __attribute__((visibility("hidden"), used)) void
 extern "C" {
 CUDA_ON_CPU_CHECK __ubsan_handle_type_mismatch_v1(void* data, uintptr_t pointer) {

@@ -35,6 +35,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -223,6 +224,23 @@ def _three(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return (*numbers, *(1,) * (3 - len(numbers)))
 
 
+#: Libraries whose stacks are kept, those used last at the end, and how many these may be: a process
+#: may map 65,530 pieces of memory by default, and each library keeps up to 256 for its stacks.
+_WITH_STACKS: OrderedDict[int, ctypes.CDLL] = OrderedDict()
+_MOST_WITH_STACKS = 24
+
+
+def _in_use(library: ctypes.CDLL) -> None:
+    """Keep the stacks of this library, and give back those of the one used longest ago."""
+    key = id(library)
+    if key in _WITH_STACKS:
+        _WITH_STACKS.move_to_end(key)
+        return
+    _WITH_STACKS[key] = library
+    while len(_WITH_STACKS) > _MOST_WITH_STACKS:
+        _WITH_STACKS.popitem(last=False)[1].cuda_on_cpu_release()
+
+
 class Kernel:
     """A kernel of a compiled source, called as ``kernel(grid, block, args)``."""
 
@@ -284,6 +302,7 @@ class Kernel:
         )
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         counting = self._count(arrays)
+        _in_use(self._library)
         self._launch(ctypes.byref(request))
         if counting is not None:
             counting()

@@ -712,3 +712,23 @@ def test_sanitizers(body: str, good: int, bad: int, report: str) -> None:
     found = under_sanitizers(PROGRAM.format(body=body, n=bad))
     assert found.returncode != 0
     assert any(part in found.stderr for part in report.split("|")), found.stderr
+
+
+def test_libraries_that_are_not_in_use_keep_no_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may map 65,530 pieces of memory, and the tests load some hundred libraries."""
+    monkeypatch.setattr(emulator, "_MOST_WITH_STACKS", 2)
+    maps = Path("/proc/self/maps")
+
+    def pieces() -> int:
+        return len(maps.read_text().splitlines())
+
+    kernels = [
+        compiled("int* seen", f"__syncthreads(); seen[threadIdx.x] = {k};") for k in range(6)
+    ]
+    before = pieces()
+    for _ in range(2):
+        for k, kernel in enumerate(kernels):
+            seen = np.full(256, -1, np.int32)
+            kernel((1,), (256,), (seen,))
+            assert (seen == k).all()
+    assert pieces() - before < 3 * 256

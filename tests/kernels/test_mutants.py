@@ -24,7 +24,7 @@ def test_all_files_and_many_kinds() -> None:
 
 
 def test_parts_have_all_mutants_and_the_first_one_of_every_file() -> None:
-    parts = [part(MUTANTS, k) for k in range(1, 17)]
+    parts = [part(MUTANTS, k) for k in range(1, 33)]
     assert sorted(m for some in parts for m in some) == sorted(MUTANTS)
     assert {m.file for m in parts[0]} == {m.file for m in MUTANTS}
     assert max(map(len, parts)) - min(map(len, parts)) <= len(TESTS_OF)
