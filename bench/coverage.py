@@ -72,7 +72,7 @@ def operations(everything: bool = False) -> list[Any]:
         if _dtype(op) is not None
         and (
             op.name not in op_names.WITHOUT if everything
-            else op.name.startswith(PREFIX) or op.name in KIN
+            else (op.name.startswith(PREFIX) or op.name in KIN) and not _dtype(op).is_complex
         )
     ]  # fmt: skip
 

@@ -180,7 +180,7 @@ def test_planted_faults_are_reported(tmp_path: Path, rehearsed: tuple[Path, str]
     words = [w for stage, fault in plants.items() for w in ("--plant", f"{stage}={fault}")]
     code, text, found = campaign(tmp_path, "--tests", TESTS, *words, *some)
     assert code == 1
-    assert tuple(found) == USUAL, text
+    assert tuple(found) == tuple(stage for stage in USUAL if stage != "cudnn"), text
 
     def came(stage: str, case: str) -> tuple[str, str]:
         result = found[stage][case]
@@ -247,7 +247,7 @@ def test_a_hang_costs_its_case_alone(tmp_path: Path) -> None:
         tmp_path, "--stage", "products", "--plant", "products=hang", "--limit", "3"
     )
     assert code == 1
-    cases = found["products"]
+    cases = {name: case for name, case in found["products"].items() if name.startswith("product")}
     assert {name: case["outcome"] for name, case in cases.items()} == {
         "product float32": "timed out", "product TF32": "passed", "product bfloat16": "passed"
     }, text  # fmt: skip
@@ -277,7 +277,7 @@ def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     code, text, found = campaign(tmp_path, "--stage", "products", "--minutes", "0.001")
     assert code == 0
     assert not found
-    assert "no time is left for products: 3 cases" in text
+    assert "no time is left for products: 7 cases" in text
 
 
 def test_lists_stages_and_cases(capsys: pytest.CaptureFixture[str]) -> None:

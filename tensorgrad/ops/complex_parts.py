@@ -108,6 +108,7 @@ _CONJ = Primitive(
     promotion="same",
     elementwise=True,
     moves=True,
+    loops=lambda xp, x: xp.positive(x),
     complex=Primitive(
         "conj",
         "conjugate",

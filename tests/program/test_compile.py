@@ -1055,7 +1055,7 @@ def test_large_chains(executor: str, size: int) -> None:
 )
 def test_every_elementwise_row_in_tiles(row: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Value and gradient, in tiles of four elements, are those of eager mode to the last bit."""
-    monkeypatch.setattr(numpy_executor, "_LARGE", 1)
+    monkeypatch.setattr(numpy_executor, "_LARGE", 2)
     monkeypatch.setattr(numpy_executor, "_TILE", 4)
     for number in range(len(row.cases)):
         call = draw(row, number)

@@ -119,12 +119,17 @@ def test_first_and_second_gradients_are_those_of_numpy(
         close(found, wanted, dtype, scale)
 
 
+#: Functions of many cases each, which compute as long as NumPy's steps take.
+OF_MANY_CASES = [row for row in OPERATIONS.values() if row.namespace == "special"]
+
+
 def test_most_elementwise_rows_and_the_reductions_have_kernels() -> None:
     have = {owner.name for owner, _ in eager._kernels() if isinstance(owner, Primitive)}
     elementwise = {op.name for op in PRIMITIVES.values() if op.elementwise and eager._is_ours(op)}
     assert have >= {"sum", "max", "min", "norm", "prod", "softmax", "log_softmax"}
     assert have >= {"add", "multiply", "where", "relu", "sigmoid", "gelu", "clip", "tanh", "exp"}
-    assert len(have & elementwise) > 0.6 * len(elementwise)
+    ordinary = elementwise - {row.primitive.name for row in OF_MANY_CASES if row.primitive}
+    assert len(have & ordinary) > 0.6 * len(ordinary)
 
 
 # --- how arrays lie -------------------------------------------------------------------------------
