@@ -30,7 +30,7 @@ for _name in filter(None, os.environ.get("TENSORGRAD_TESTS_WITHOUT", "").split("
 # integration takes --hypothesis-profile=thorough besides, more of the same in each run; -m nightly
 # draws anew, and prints how to reproduce what fails.
 for _name, _examples, _fixed in (
-    ("repeatable", 60, True), ("thorough", 500, True), ("nightly", 5000, False),
+    ("repeatable", 60, True), ("thorough", 300, True), ("nightly", 5000, False),
 ):  # fmt: skip
     hypothesis.settings.register_profile(
         _name, max_examples=_examples, derandomize=_fixed, deadline=None, database=None,

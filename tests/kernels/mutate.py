@@ -40,6 +40,7 @@ def tried(mutant: Mutant) -> str:
             **os.environ,
             "TENSORGRAD_TEST_KERNELS": str(folder),
             "TENSORGRAD_EMULATOR_CACHE": str(Path(scratch) / "built"),
+            "TENSORGRAD_ALL_SCHEDULES": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         found = first_failure(tests, environment, TESTS.parent, LIMIT)

@@ -45,7 +45,7 @@ ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill lo
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("dtype", kernels.TYPES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("family", kernels.families())
 def test_family_compiles_without_spills_or_warnings(family: str, dtype: str) -> None:
     """For one architecture; compile_all.py, which .ci/run calls besides, does it for all."""
