@@ -91,9 +91,9 @@ EIG: Primitive = factorization("eig", _eig_value, {"x": _eig_rule})
 def eig(x: Any, /) -> EigResult:
     """The eigenvalues and eigenvectors of square matrices, complex numbers in any case.
 
-    The gradient is NaN where eigenvalues coincide or vectors turn by a number of size 1 and the
-    result depends on that choice, and of matrices with too few eigenvectors. Raises LinAlgError
-    where the computation does not converge.
+    The gradient is NaN where eigenvalues coincide and the result uses their vectors, where vectors
+    turn by a number of size 1 and the result depends on that choice, and of matrices with too few
+    eigenvectors. Raises LinAlgError where the computation does not converge.
     """
     matrix_shape("eig", x, square=True)
     return EigResult(*_eig_parts(apply(EIG, (x,))))

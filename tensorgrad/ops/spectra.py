@@ -1,13 +1,15 @@
 """Eigenvalues and singular values, with their vectors.
 
 Where eigenvalues coincide, their vectors are any basis of their space, and the derivative of the
-vectors divides by zero. What a function makes of them may still have a gradient. The rules tell by
-the numerators (``quotients``): where these vanish too, and the gradients of the coinciding values
-are equal, the result does not depend on the choice of vectors, and nothing is added. Else the
-gradient of that matrix is NaN: what the limit would be is not to be seen from the gradients of
-values and vectors. (Nor is a function that depends on the choice, but happens to be stationary
-where the vectors are.) Of values alone (``eigvalsh``, ``svdvals``) it is always finite: where they
-coincide, one of the generalized gradients, and the gradient if there is one.
+vectors divides by zero. Whether what a function makes of them has a gradient is not to be seen from
+the gradients of values and vectors: numerators that vanish may be those of ``f(V, w)`` that treats
+the values as ``V @ diag(w ** 2) @ inv(V)`` does, of which terms remain. So nothing is added only
+where the gradients of the vectors concerned are 0, all of them and exactly (what cancels leaves
+rounding errors or not), and those of the coinciding values are equal; else the gradient of that
+matrix is NaN. (Where the vectors are used, but cancel to exact zeros everywhere, as in that product
+at ``2 * I``, this is not told from a function of the values alone.) Of values alone (``eigvalsh``,
+``svdvals``) it is always finite: where they coincide, one of the generalized gradients, and the
+gradient if there is one.
 """
 
 from __future__ import annotations
@@ -45,7 +47,6 @@ from tensorgrad.ops.shaping import (
     along,
     broadcast_to,
     expand_dims,
-    matrix_transpose,
     reshape,
     sliced,
     squeeze,
@@ -88,8 +89,9 @@ def pairs(x: Any) -> tuple[Any, Any]:
 def quotients(values: Any, turning: Any, used: Any, slopes: Any) -> Any:
     """``1 / (values[j] - values[i])`` at i, j; 0 or NaN where two values coincide.
 
-    turning: what multiplies it, before its skew part is taken. used: for each vector, the largest
-    absolute value in the gradient with respect to it. slopes: the gradients of the values.
+    It is 0 if the gradients of both vectors are 0 and those of both values are equal. turning: what
+    multiplies it, before its skew part is taken. used: for each vector, the largest absolute value
+    in the gradient with respect to it. slopes: the gradients of the values.
     Of complex numbers each vector may be multiplied by a number of size 1, too: where that changes
     something, the diagonal is NaN.
     """
@@ -98,17 +100,16 @@ def quotients(values: Any, turning: Any, used: Any, slopes: Any) -> Any:
     second, first = pairs(values)
     gap = second - first
     same = less_equal(abs(gap), expand_dims(largest(values, -1), -1) * (COINCIDING * noise))
-    limit = sum_of_pairs(used) * (VANISHING * noise)
+    use = sum_of_pairs(used)
     second, first = pairs(slopes)
     equal_slopes = less_equal(
         abs(second - first), expand_dims(largest(slopes, -1), -1) * (VANISHING * noise)
     )
-    vanishing = less_equal(abs(turning), limit) & equal_slopes
-    vanishing = vanishing & matrix_transpose(vanishing)
+    unused = less_equal(use, 0.0) & equal_slopes
     own: Any = on_diagonal(values, n)
     if is_complex(turning):  # what is all rounding errors has no size to be compared with
-        own = less_equal(abs(imag(turning)), limit + PHASES * noise)
-    fine = where(on_diagonal(values, n), own, vanishing)
+        own = less_equal(abs(imag(turning)), use * (VANISHING * noise) + PHASES * noise)
+    fine = where(on_diagonal(values, n), own, unused)
     return where(same, either(fine, 0.0, math.nan, gap), 1.0 / where(same, 1.0, gap))
 
 
@@ -160,9 +161,8 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
     UPLO: "L" or "U", the triangle that is read.
 
     The gradient is that of Hermitian changes, and is Hermitian. Where eigenvalues coincide and the
-    result depends on the choice of their eigenvectors, or treats the values differently, it is NaN.
-    Raises LinAlgError where the
-    computation does not converge.
+    result uses their eigenvectors, or treats the values differently, it is NaN. Raises LinAlgError
+    where the computation does not converge.
     """
     matrix_shape("eigh", x, square=True)
     w, v = _eigh_parts(apply(_EIGH, (x,), {"lower": _is_lower("eigh", UPLO)}))
@@ -307,8 +307,9 @@ def svd(
     compute_uv: False for the singular values alone.
     hermitian: the matrices are Hermitian; their lower triangle is read.
 
-    Where singular values coincide or vanish and the result depends on the choice of their vectors,
-    the gradient is NaN. Raises LinAlgError where the computation does not converge.
+    Where singular values coincide and the result uses their vectors, or vanish and it depends on
+    the choice of these, the gradient is NaN. Raises LinAlgError where the computation does not
+    converge.
     """
     if not compute_uv:
         return _hermitian_svd(x, False) if hermitian else svdvals(x)
