@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
-from tensorgrad.ops.elementwise import abs, greater
+from tensorgrad.ops.elementwise import abs, greater, where
 from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.matrices import (
     adjoint,
@@ -25,7 +25,7 @@ from tensorgrad.ops.matrices import (
 from tensorgrad.ops.padding import tril
 from tensorgrad.ops.reductions import max, sum
 from tensorgrad.ops.shaping import expand_dims, shape_of, squeeze
-from tensorgrad.ops.spectra import svdvals
+from tensorgrad.ops.spectra import svd, svdvals
 from tensorgrad.tape import Primitive, apply, cast
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class LstsqResult(NamedTuple):
 # --- pseudo-inverse -------------------------------------------------------------------------------
 
 
-def _pinv_value(xp: Any, x: Any, rtol: Any, hermitian: bool) -> Any:
+def _pinv_value(xp: Any, x: Any, rtol: Any, hermitian: bool, cuts: bool) -> Any:
     left_to_lapack(xp)
     if not x.size:
         return xp.empty((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
@@ -64,8 +64,8 @@ def _pinv_value(xp: Any, x: Any, rtol: Any, hermitian: bool) -> Any:
     return (v * inverse[..., None, :]) @ u.swapaxes(-1, -2).conj()
 
 
-def _pinv_rule(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
-    """That of matrices whose rank stays.
+def _pinv_rule(g: Any, x: Any, y: Any, rtol: Any, hermitian: bool, cuts: bool) -> Any:
+    """That of matrices whose rank stays, and what is to be added for values that are cut off.
 
     After Golub and Pereyra (1973), "The differentiation of pseudo-inverses".
     """
@@ -81,9 +81,39 @@ def _pinv_rule(g: Any, x: Any, y: Any, hermitian: bool) -> Any:
         columns_left = identity(x, n) - matmul(y, x)
         found = found + product(rows_left, back, y, transposed)
         found = found + product(transposed, y, back, columns_left)
+        if cuts:
+            found = found + _of_values_cut_off(back, x, rtol)
     if hermitian:
         found = (found + adjoint(found)) * 0.5
     return conjugated(found)
+
+
+def _of_values_cut_off(back: Any, x: Any, rtol: Any) -> Any:
+    """What singular values that are cut off, but are not 0, add to the gradient.
+
+    The pseudo-inverse puts ``f(s)`` for ``s``, which is 1 / s for values kept and else 0. In the
+    basis of the singular vectors its derivative has the divided differences
+    ``(f(s[i]) -+ f(s[j])) / (s[i] -+ s[j])`` of the Hermitian and of the skew part. With 0 for the
+    value cut off they are those of a rank that stays; here is the rest.
+    """
+    u, s, vh = svd(x, full_matrices=False)
+    kept = greater(s, max(s, axis=-1, keepdims=True) * _along_values(rtol))
+    first, second = expand_dims(s, -1), expand_dims(s, -2)
+    one, other = expand_dims(kept, -1), expand_dims(kept, -2)
+    large, small = where(one, first, second), where(one, second, first)
+    noise = builtins.max(x.shape[-2:]) * roundoff(s)
+    cut = (one != other) & greater(small, large * noise)
+    large, small = where(cut, large, 1.0), where(cut, small, 0.0)
+    share = small / large
+    over = 1.0 / (large * large - small * small)
+    inner = product(adjoint(u), back, adjoint(vh))
+    inner = inner * (share * share * over) + adjoint(inner) * (share * over)
+    return product(u, inner, vh)
+
+
+def _along_values(rtol: Any) -> Any:
+    """A tolerance for each matrix, or for all, beside the singular values."""
+    return expand_dims(rtol, -1) if shape_of(rtol) else rtol
 
 
 _PINV: Primitive = factorization(
@@ -113,14 +143,16 @@ def pinv(x: Any, /, rcond: Any = None, hermitian: bool = False, *, rtol: Any = N
         times the roundoff of its dtype.
     hermitian: the matrices are Hermitian; their lower triangle is read.
 
-    The gradient is that of matrices whose rank stays as it is. Raises ValueError if both names of
-    the tolerance are given.
+    The gradient is that of matrices of which as many singular values count as do, also where those
+    cut off by a tolerance are not 0. Raises ValueError if both names of the tolerance are given.
     """
     if rcond is not None and rtol is not None:
         raise ValueError("pinv: give the tolerance once, as rtol or as rcond")
     matrix_shape("pinv", x, square=hermitian)
-    rtol = tolerance_of("pinv", x, rcond if rtol is None else rtol)
-    found: Tensor = apply(_PINV, (x, rtol), {"hermitian": hermitian})
+    given = rcond if rtol is None else rtol
+    rtol = tolerance_of("pinv", x, given)
+    attrs = {"hermitian": hermitian, "cuts": given is not None}
+    found: Tensor = apply(_PINV, (x, rtol), attrs)
     return found
 
 
@@ -130,8 +162,8 @@ def lstsq(a: Any, b: Any, /, rcond: float | None = None) -> LstsqResult:
     a: shape (..., m, n). b: (m,) for one vector, else (..., m, k). rcond: as in ``pinv``.
 
     Gives ``x``; the squared lengths of the residuals (nothing unless ``a`` has more rows than
-    columns and full rank); the rank of ``a``; its singular values. The gradient is that of matrices
-    whose rank stays as it is. Raises ShapeError if the shapes do not fit.
+    columns and full rank); the rank of ``a``; its singular values. The gradient is as in ``pinv``.
+    Raises ShapeError if the shapes do not fit.
     """
     shape, other = matrix_shape("lstsq", a), shape_of(b)
     vector = len(other) == 1
@@ -139,7 +171,7 @@ def lstsq(a: Any, b: Any, /, rcond: float | None = None) -> LstsqResult:
         raise ShapeError(f"lstsq: b must have as many rows as a; got {shape} and {other}")
     right = expand_dims(b, -1) if vector else b
     rtol = tolerance_of("lstsq", a, rcond)
-    x = matmul(pinv(a, rtol=rtol), right)
+    x = matmul(pinv(a, rtol=rcond), right)
     s = svdvals(a)
     rank = rank_of(s, rtol)
     m, n = shape[-2:]
@@ -155,6 +187,5 @@ def rank_of(s: Any, rtol: Any) -> Any:
     """How many of the singular values count."""
     if not s.shape[-1]:
         return sum(cast(s, np.dtype(np.int64)), axis=-1)
-    limit = expand_dims(rtol, -1) if shape_of(rtol) else rtol
-    kept = greater(s, max(s, axis=-1, keepdims=True) * limit)
+    kept = greater(s, max(s, axis=-1, keepdims=True) * _along_values(rtol))
     return sum(cast(kept, np.dtype(np.int64)), axis=-1)

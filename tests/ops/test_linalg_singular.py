@@ -318,6 +318,70 @@ def test_pseudo_inverses_of_matrices_without_full_rank() -> None:
     np.testing.assert_array_equal(slope(lambda x: linalg.pinv(x).sum(), np.zeros((2, 3))), 0.0)
 
 
+@pytest.mark.parametrize("kind", ["real", "complex", "hermitian", "tall", "wide", "stack"])
+def test_pseudo_inverses_that_cut_singular_values_off(kind: str) -> None:
+    """Of 3, 2, 0.5 and 0.4 times numbers near 1 the last two, and in wide and tall ones too."""
+    rng = np.random.default_rng(5)
+    shape = {"tall": (6, 4), "wide": (4, 6), "stack": (2, 4, 4)}.get(kind, (4, 4))
+    x = rng.standard_normal(shape) + 1j * (kind in ("complex", "hermitian")) * rng.standard_normal(
+        shape
+    )
+    u, _, vh = np.linalg.svd(x if kind in ("complex", "hermitian") else x.real, False)
+    values, rtol = np.array([3.0, 2.0, 0.5, 0.4]), 0.3
+    x = (u * values) @ (u.conj().mT if kind == "hermitian" else vh)
+    by = rng.standard_normal(x.mT.shape)
+    more: dict[str, Any] = {"hermitian": True} if kind == "hermitian" else {}
+    tolerance: Any = np.full(2, rtol) if kind == "stack" else rtol
+
+    def ours(x: Tensor) -> Tensor:
+        y = linalg.pinv(x, rtol=tolerance, **more)
+        return ((tg.real(y) + tg.imag(y) if x.dtype == tg.complex128 else y) * Tensor(by)).sum()
+
+    def value(parts: Any) -> float:
+        a = parts[0] + 1j * parts[1] if len(parts) == 2 else parts[0]
+        a = (a + a.conj().mT) / 2 if kind == "hermitian" else a
+        y = np.linalg.pinv(a, rcond=tolerance)
+        return float(((y.real + y.imag) * by).sum())
+
+    found = slope(ours, x)
+    parts = [x.real, x.imag] if np.iscomplexobj(x) else [x]
+    slopes = [found.real, found.imag] if np.iscomplexobj(x) else [found]
+    assert_slope(value, parts, slopes, np.random.default_rng(0))
+
+
+def test_least_squares_that_cut_singular_values_off() -> None:
+    x, target = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 0.5]]), np.arange(3.0)
+
+    def value(arrays: Any) -> float:
+        return float((np.linalg.pinv(arrays[0], rcond=0.3) @ arrays[1]).sum())
+
+    leaves = [Tensor(a, requires_grad=True) for a in (x, target)]
+    found = [g.numpy() for g in grad(linalg.lstsq(leaves[0], leaves[1], 0.3).x.sum(), leaves)]
+    assert_slope(value, [x, target], found, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_second_gradients_of_pseudo_inverses_with_a_tolerance(rank: int) -> None:
+    """They exist where several singular values are 0, and where some are cut off."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    left, right = turn[:, :rank] * np.array([3.0, 2.0, 0.5, 0.4])[:rank], np.eye(4)[:rank]
+    by = rng.standard_normal((4, 4))
+
+    def first(leaves: list[Tensor], create: bool) -> list[Tensor]:
+        y = (linalg.pinv(leaves[0] @ leaves[1], rtol=0.3) * Tensor(by)).sum()
+        return list(grad(y, leaves, create_graph=create))
+
+    def value(arrays: Any) -> float:
+        leaves = [Tensor(a, requires_grad=True) for a in arrays]
+        return float(sum((g.numpy() ** 2).sum() for g in first(leaves, False)))
+
+    leaves = [Tensor(a, requires_grad=True) for a in (left, right)]
+    gradients = first(leaves, True)
+    second = grad((gradients[0] ** 2).sum() + (gradients[1] ** 2).sum(), leaves)
+    assert_slope(value, [left, right], [g.numpy() for g in second], np.random.default_rng(0))
+
+
 def test_condition_of_singular_matrices() -> None:
     x = Tensor(np.diag([1.0, 0.0]))
     assert [linalg.cond(x, p).item() for p in (None, 2, 1, "fro", np.inf)] == [np.inf] * 5
