@@ -95,6 +95,11 @@ def explained(
         return error
     if isinstance(error, OverflowError):
         return OverflowError(f"{op.name}: {error}; convert the tensor with .astype(...) first")
+    if isinstance(error, ValueError) and "negative integer power" in str(error):
+        return ValueError(
+            f"{op.name}: integers to negative integer powers are not integers; make one of the two "
+            "real with .astype(float) first"
+        )
     shapes = [a.shape for a in arrays if hasattr(a, "shape")]
     got = " and ".join(str(s) for s in shapes)
     if isinstance(error, np.linalg.LinAlgError):

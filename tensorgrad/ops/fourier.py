@@ -20,6 +20,7 @@ from tensorgrad.errors import ShapeError
 from tensorgrad.ops.complex_parts import conj
 from tensorgrad.ops.creation import asarray
 from tensorgrad.ops.indexing import beside
+from tensorgrad.ops.numpy_forms import integer
 from tensorgrad.ops.padding import pad
 from tensorgrad.ops.shaping import along, normalize_axes, normalize_axis, roll, shape_of, sliced
 from tensorgrad.tape import Primitive, apply, cast
@@ -125,7 +126,7 @@ def _norm(name: str, norm: Any) -> str:
 
 def _length(name: str, n: Any, size: int) -> int:
     """The length of a transform, ``size`` if ``n`` is ``None``. Raises ValueError below 1."""
-    found = size if n is None else int(n.__index__())
+    found = size if n is None else integer(name, "the length of a transform", n)
     if found < 1:
         raise ValueError(f"{name}: a transform has at least one point; got {found}")
     return found
@@ -221,7 +222,7 @@ def ihfft(x: Any, n: int | None = None, axis: int = -1, norm: str | None = None)
 def _axes_of(name: str, x: Any, s: Any, axes: Any) -> list[int]:
     """The axes, which may be named more than once: all, or as many of the last as ``s`` has."""
     n = len(shape_of(x))
-    lengths = None if s is None else [s] if hasattr(s, "__index__") else list(s)
+    lengths = None if s is None else list(_listed(name, s))
     if axes is None:
         axes = range(n) if lengths is None else range(n - len(lengths), n)
     elif hasattr(axes, "__index__"):
@@ -234,11 +235,16 @@ def _axes_of(name: str, x: Any, s: Any, axes: Any) -> list[int]:
     return found
 
 
+def _listed(name: str, s: Any) -> Any:
+    many = hasattr(s, "__iter__") and getattr(s, "shape", None) != ()
+    return s if many else [integer(name, "the lengths", s)]
+
+
 def _lengths(name: str, x: Any, s: Any, axes: Sequence[int]) -> list[int]:
     sizes = [shape_of(x)[axis] for axis in axes]
     if s is None:
         return [_length(name, None, n) for n in sizes]
-    given = [s] if hasattr(s, "__index__") else s
+    given = _listed(name, s)
     return [_length(name, None if n == -1 else n, size) for n, size in zip(given, sizes)]
 
 

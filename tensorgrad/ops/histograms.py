@@ -13,7 +13,7 @@ from tensorgrad.errors import ShapeError
 from tensorgrad.ops.differences import diff
 from tensorgrad.ops.elementwise import equal, greater, less, logical_or, where
 from tensorgrad.ops.indexing import beside, index_added
-from tensorgrad.ops.numpy_forms import as_array, as_inexact, integer, plain, together
+from tensorgrad.ops.numpy_forms import as_array, as_inexact, at_hand, integer, plain, together
 from tensorgrad.ops.ranges import between
 from tensorgrad.ops.reductions import max as largest
 from tensorgrad.ops.reductions import min as smallest
@@ -58,13 +58,19 @@ def _equal_bins(name: str, a: Any, count: int, range: Any) -> Any:
     a = as_inexact(a.detach() if hasattr(a, "node") else a)
     if range is not None:
         low, high = float(range[0]), float(range[1])
-        if not low <= high:
-            raise ValueError(f"{name}: the range must rise; got {low} to {high}")
+        if not low <= high or math.isinf(high - low):
+            raise ValueError(f"{name}: the range must be finite and rise; got {low} to {high}")
         ends: Any = beside(a, np.array([low, high], dtypes.real_of(a.dtype)))
     elif not a.size:
         ends = beside(a, np.array([0.0, 1.0], a.dtype))
     else:
         ends = stack([smallest(a), largest(a)])
+        found = at_hand(ends)
+        if found is not None and not np.isfinite(found).all():
+            raise ValueError(
+                f"{name}: bins between the least and the largest number need finite ones; they go "
+                f"from {found[0]} to {found[1]}; give range=(low, high), or take x[isfinite(x)]"
+            )
     low, high = sliced(ends, (0, ...)), sliced(ends, (1, ...))
     apart = where(equal(low, high), 0.5, 0.0)
     return between(name, low - apart, high + apart, count + 1, True)[0]
@@ -196,4 +202,4 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Tensor:
     if not (steps <= 0).all():
         raise ValueError("digitize: bins must rise or fall from each to the next")
     n = shape_of(bins)[0]
-    return n - searchsorted(bins[::-1], x, side="right" if right else "left")
+    return n - searchsorted(bins[::-1], x, side="left" if right else "right")

@@ -516,6 +516,8 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
     template, indices, new_axes = _parse(name, x, index)
     if type(value) in (list, tuple) and hasattr(x, "node"):  # there may be tensors in it
         value = x._joined(value, x.device, x.dtype)
+    elif isinstance(value, float | complex | np.inexact):
+        _check_number(name, x.dtype, value)
     if hasattr(value, "node") and value.dtype != x.dtype:
         value = tape.cast(value, x.dtype)
     elif not hasattr(value, "node") and not isinstance(value, int | float | complex | np.generic):
@@ -525,6 +527,21 @@ def _store(op: Primitive, name: str, x: Any, index: Any, value: Any) -> Any:
         wide = apply(op, (expand_dims(x, new_axes), value, *indices), {"template": template})
         return reshape(wide, shape_of(x))
     return apply(op, (x, value, *indices), {"template": template})
+
+
+def _check_number(name: str, dtype: np.dtype[Any], value: Any) -> None:
+    """Raise DtypeError or ValueError for a number that an array of ``dtype`` cannot hold."""
+    if isinstance(value, complex | np.complexfloating):
+        if dtype not in dtypes.COMPLEX:
+            raise DtypeError(
+                f"{name}: a {dtype} tensor holds no complex numbers; got {value}; convert it with "
+                "x.astype(complex) first, or store the real part"
+            )
+    elif dtype in dtypes.INTEGERS and value != value:
+        raise ValueError(
+            f"{name}: a {dtype} tensor holds integers alone; got {value}; convert it with "
+            "x.astype(float) first"
+        )
 
 
 # --- along an axis --------------------------------------------------------------------------------

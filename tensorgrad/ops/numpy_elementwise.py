@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorgrad import dtypes
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.complex_parts import complex, imag, is_complex, real
@@ -13,6 +15,7 @@ from tensorgrad.ops.elementwise import (
     bitwise_invert,
     bitwise_left_shift,
     bitwise_right_shift,
+    clip,
     divide,
     equal,
     exp2,
@@ -39,7 +42,7 @@ from tensorgrad.ops.numpy_forms import as_array, as_inexact, inexact, placed, pl
 from tensorgrad.ops.reductions import all as all_of
 from tensorgrad.ops.shaping import broadcast_arrays, shape_of
 from tensorgrad.ops.table import elementwise
-from tensorgrad.tape import cast
+from tensorgrad.tape import cast, not_for_complex
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -73,17 +76,36 @@ cbrt = elementwise(
 )
 
 
+def _only_real(name: str, *xs: Any, ordered: bool = False) -> None:
+    """Raise DtypeError if there are complex numbers among ``xs``."""
+    if any(map(is_complex, xs)):
+        raise not_for_complex(name, ordered)
+
+
+def _scaled(name: str, x: Any, factor: float) -> Any:
+    x = as_inexact(x)
+    _only_real(name, x)
+    return multiply(x, factor)
+
+
 def deg2rad(x: Any, /) -> Tensor:
     """Degrees as radians."""
-    return multiply(as_inexact(x), math.pi / 180.0)
+    return _scaled("deg2rad", x, math.pi / 180.0)
+
+
+def radians(x: Any, /) -> Tensor:
+    """Degrees as radians."""
+    return _scaled("radians", x, math.pi / 180.0)
 
 
 def rad2deg(x: Any, /) -> Tensor:
     """Radians as degrees."""
-    return multiply(as_inexact(x), 180.0 / math.pi)
+    return _scaled("rad2deg", x, 180.0 / math.pi)
 
 
-radians, degrees = deg2rad, rad2deg
+def degrees(x: Any, /) -> Tensor:
+    """Radians as degrees."""
+    return _scaled("degrees", x, 180.0 / math.pi)
 
 
 def fabs(x: Any, /) -> Tensor:
@@ -107,6 +129,7 @@ def float_power(x1: Any, x2: Any, /) -> Tensor:
 def fmod(x1: Any, x2: Any, /) -> Tensor:
     """The remainder with the sign of ``x1``, that of a quotient rounded towards 0."""
     x1, x2 = together(x1, x2)
+    _only_real("fmod", x1, x2, ordered=True)
     size = abs(x2)
     return where(less(x1, 0), -remainder(-x1, size), remainder(x1, size))
 
@@ -119,6 +142,7 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
 def heaviside(x1: Any, x2: Any, /) -> Tensor:
     """0 below 0 and 1 above it, and ``x2`` at 0, which gets its gradient there; NaN of NaN."""
     x1, x2 = inexact(x1, x2)
+    _only_real("heaviside", x1, x2, ordered=True)
     return where(isnan(x1), x1, where(less(x1, 0.0), 0.0, where(greater(x1, 0.0), 1.0, x2)))
 
 
@@ -146,9 +170,16 @@ def fmin(x1: Any, x2: Any, /) -> Tensor:
 def ldexp(x1: Any, x2: Any, /) -> Tensor:
     """``x1 * 2**x2``, also where the power alone is out of range; no gradient goes to ``x2``."""
     x1, x2 = as_inexact(x1), as_array(x2)
-    wide = cast(x2, x1.dtype)
-    half = trunc(wide * 0.5)
-    return x1 * exp2(half) * exp2(wide - half)
+    _only_real("ldexp", x1, x2)
+    left = cast(x2.detach() if hasattr(x2, "node") else x2, np.promote_types(x1.dtype, np.float32))
+    limit = 1 - math.frexp(finfo(x1.dtype).smallest_normal)[1]
+    powers = []
+    for _ in range(3):  # powers in range: three lead from the least number to beyond the largest
+        part = clip(left, -limit, limit)
+        powers.append(cast(exp2(part), x1.dtype))
+        left = left - part
+    # The largest comes last, so that no number on the way to a subnormal one is rounded twice.
+    return x1 * powers[2] * powers[1] * powers[0]
 
 
 def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
@@ -222,11 +253,15 @@ def bitwise_count(x: Any, /) -> Tensor:
 
 def isposinf(x: Any, out: Any = None) -> Tensor:
     """Is plus infinity."""
+    x = as_array(x)
+    _only_real("isposinf", x, ordered=True)
     return placed("isposinf", equal(x, math.inf), out)
 
 
 def isneginf(x: Any, out: Any = None) -> Tensor:
     """Is minus infinity."""
+    x = as_array(x)
+    _only_real("isneginf", x, ordered=True)
     return placed("isneginf", equal(x, -math.inf), out)
 
 

@@ -109,6 +109,16 @@ def lined(name: str, x: Any, axis: Axis) -> tuple[Any, tuple[int, ...], tuple[in
     return reshape(x, (*[shape[i] for i in rest], n)), axes, kept
 
 
+def at_hand(x: Any) -> Any:
+    """The numbers of ``x`` for a check, as an array of the host.
+
+    ``None`` while programs are recorded or operations observed, which must not see a reading.
+    """
+    if not hasattr(x, "node"):
+        return np.asarray(x)
+    return None if current_mode().observers else x.detach().numpy()
+
+
 def integer(name: str, what: str, value: Any) -> int:
     """``value`` as an integer. Raises TypeError for what is none."""
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorgrad.ops.complex_parts import imag, is_complex, real
 from tensorgrad.ops.differences import convolve
-from tensorgrad.ops.elementwise import add, pow, sqrt, square, subtract
+from tensorgrad.ops.elementwise import add, isfinite, pow, sqrt, square, subtract, where
 from tensorgrad.ops.histograms import host
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.inspection import finfo
@@ -46,11 +46,27 @@ def _cut(x: Any, start: int | None, stop: int | None = None) -> Any:
 
 def polyval(p: Any, x: Any) -> Tensor:
     """The polynomial with the coefficients ``p`` at ``x``, by Horner's scheme."""
+    first = _leading_zeros(p)
     p, x = together(p, x)
-    y = x * 0
-    for k in range(shape_of(p)[0]):
+    n = shape_of(p)[0]
+    if n - first < 2:
+        return x * 0 + sliced(p, (n - 1, ...)) if n else where(isfinite(x), x * 0, 0)
+    # Multiplied by 0 like NumPy's, for NaN and infinities; a recorded x would get its last power.
+    y = (x.detach() if hasattr(x, "node") else x) * 0 + sliced(p, (first, ...))
+    for k in range(first + 1, n):
         y = y * x + sliced(p, (k, ...))
     return y
+
+
+def _leading_zeros(p: Any) -> int:
+    """How many of the first coefficients, given as numbers of the host, are 0; never all."""
+    if not isinstance(p, np.ndarray) and not (
+        isinstance(p, list | tuple) and all(isinstance(c, int | float | complex) for c in p)
+    ):
+        return 0
+    p = np.asarray(p)
+    full = [k for k in range(len(p)) if p[k].any()] if p.ndim else []
+    return full[0] if full else max(len(p) - 1, 0) if p.ndim else 0
 
 
 def _aligned(name: str, of: Any, a1: Any, a2: Any) -> Any:

@@ -12,7 +12,7 @@ from tensorgrad.ops.creation import eye
 from tensorgrad.ops.elementwise import abs as size_of
 from tensorgrad.ops.elementwise import exp, floor, log, pow, sign
 from tensorgrad.ops.indexing import beside
-from tensorgrad.ops.numpy_forms import as_array, inexact, integer
+from tensorgrad.ops.numpy_forms import as_array, at_hand, inexact, integer
 from tensorgrad.ops.shaping import broadcast_arrays, concat, expand_dims, moveaxis, shape_of
 from tensorgrad.tape import cast
 
@@ -78,7 +78,27 @@ def logspace(
 def geomspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
 ) -> Tensor:
-    """Numbers from ``start`` to ``stop``, both of one sign, each the same multiple of the last."""
+    """Numbers from ``start`` to ``stop``, each the same multiple of the last.
+
+    Those between real ends of different signs are NaN; complex ones lie on a spiral. Raises
+    ValueError for an end that is 0, but not while a program is recorded.
+    """
     start, stop = broadcast_arrays(*inexact(start, stop))
-    y, _ = between("geomspace", log(size_of(start)), log(size_of(stop)), num, endpoint)
-    return _finished(sign(start) * exp(y), dtype, axis)
+    for name, end in (("start", start), ("stop", stop)):
+        numbers = at_hand(end)
+        if numbers is not None and not numbers.all():
+            raise ValueError(f"geomspace: {name} must not be 0, of which all multiples are 0")
+    kind = dtypes.promote([start.dtype, stop.dtype])
+    if dtype is not None and dtypes.as_dtype(dtype) in dtypes.COMPLEX:
+        kind = dtypes.complex_of(kind)
+    start, stop = cast(start, kind), cast(stop, kind)
+    # Turned so that the first one is real and positive: the logarithms then go the short way round.
+    turn = start / size_of(start) if kind in dtypes.COMPLEX else sign(start)
+    y, _ = between("geomspace", log(size_of(start)), log(stop / turn), num, endpoint)
+    y = turn * exp(y)
+    count = shape_of(y)[0]
+    if count:  # the ends are exactly those given
+        last = endpoint and count > 1
+        parts = [expand_dims(start, 0), y[1 : count - last]]
+        y = concat([*parts, expand_dims(stop, 0)] if last else parts, axis=0)
+    return _finished(y, dtype, axis)
