@@ -50,6 +50,11 @@ def _quotient(above: Sequence[float], below: Sequence[float], x: Any) -> Any:
     return polynomial(above, x) / polynomial(below, x)
 
 
+def _derivative(coefficients: Sequence[float]) -> list[float]:
+    """The coefficients of a polynomial's derivative."""
+    return [n * c for n, c in enumerate(coefficients)][1:]
+
+
 def _over_itself(y: Any, x: Any) -> Any:
     """``y / x``, and 0 at 0, where ``y`` has a double zero."""
     none = equal(x, 0)
@@ -65,9 +70,14 @@ _I_EDGE = 7.7
 
 
 def _i_near(k: int, x: Any) -> Any:
+    return _i_over_x(k, x) * x if k else polynomial(_I_NEAR[0], (x * 0.5) * (x * 0.5))
+
+
+def _i_over_x(k: int, x: Any) -> Any:
+    """``I_k(x) / x`` for k from 1 on, also at 0."""
     half = x * 0.5
-    y = polynomial(_I_NEAR[k], half * half)
-    for _ in range(k):
+    y = polynomial(_I_NEAR[k], half * half) * 0.5
+    for _ in range(k - 1):
         y = y * half
     return y
 
@@ -96,12 +106,44 @@ def _i(k: int, scaled: bool) -> Value:
     return value
 
 
-_i2 = _hidden("i2", _i(2, False), lambda g, x, y: g * (i1(x) - 2.0 * _over_itself(y, x)))
-_i2e = _hidden(
-    "i2e",
-    _i(2, True),
-    lambda g, x, y: g * (i1e(x) - 2.0 * _over_itself(y, x) - sign(x) * y),
+def _i_slope(k: int) -> Value:
+    """The slope of ``exp(-abs(x)) I_k(x)``.
+
+    Of large x it is not the difference of two functions, which there are nearly equal.
+    """
+
+    def value(xp: Any, x: Any) -> Any:
+        def near(x: Any) -> Any:
+            slope = _i_near(k - 1, x) - _i_over_x(k, x) * float(k) if k else _i_near(1, x)
+            return (slope - xp.sign(x) * _i_near(k, x)) * xp.exp(-xp.abs(x))
+
+        def far(x: Any) -> Any:
+            s = 1.0 / xp.abs(x)
+            t = s - 0.02
+            y = polynomial(_I_FAR[k], t) * 0.5 + s * polynomial(_derivative(_I_FAR[k]), t)
+            y = -y * s * xp.sqrt(s)
+            return y if k % 2 else xp.where(x < 0, -y, y)
+
+        return by_cases(xp, (x,), [(xp.abs(x) < _I_EDGE, near)], far)
+
+    return value
+
+
+_i0e_slope = _hidden("i0e_slope", _i_slope(0), lambda g, x, y: g * (_i1e_slope(x) - sign(x) * y))
+_i1e_slope = _hidden(
+    "i1e_slope",
+    _i_slope(1),
+    lambda g, x, y: g * ((_i0e_slope(x) + _i2e_slope(x)) * 0.5 - sign(x) * y),
 )
+_i2e_slope = _hidden(
+    "i2e_slope",
+    _i_slope(2),
+    lambda g, x, y: (
+        g * (_i1e_slope(x) - 2.0 * _over_itself(y - _over_itself(_i2e(x), x), x) - sign(x) * y)
+    ),
+)
+_i2 = _hidden("i2", _i(2, False), lambda g, x, y: g * (i1(x) - 2.0 * _over_itself(y, x)))
+_i2e = _hidden("i2e", _i(2, True), lambda g, x, y: g * _i2e_slope(x))
 i0 = elementwise(
     "i0",
     in_float64(_i(0, False)),
@@ -123,7 +165,7 @@ i1 = elementwise(
 i0e = elementwise(
     "i0e",
     in_float64(_i(0, True)),
-    lambda g, x, y: g * (i1e(x) - sign(x) * y),
+    lambda g, x: g * _i0e_slope(x),
     "``exp(-abs(x)) i0(x)``; the gradient at 0 is 0.",
     avoid=0.0,
     reference="scipy.special.i0e",
@@ -133,7 +175,7 @@ i0e = elementwise(
 i1e = elementwise(
     "i1e",
     in_float64(_i(1, True)),
-    lambda g, x, y: g * ((i0e(x) + _i2e(x)) * 0.5 - sign(x) * y),
+    lambda g, x: g * _i1e_slope(x),
     "``exp(-abs(x)) i1(x)``.",
     avoid=0.0,
     reference="scipy.special.i1e",
@@ -166,6 +208,33 @@ def _k(k: int, scaled: bool) -> Value:
     return value
 
 
+def _k_slope(k: int) -> Value:
+    """The slope of ``exp(x) K_k(x)``, for large x not as a difference; see ``_i_slope``."""
+    same, other = _k(k, True), _k(1 - k, True)
+
+    def value(xp: Any, x: Any) -> Any:
+        def near(x: Any) -> Any:
+            y = same(xp, x)
+            return (y - y / x if k else y) - other(xp, x)
+
+        def far(x: Any) -> Any:
+            s, (above, below) = 1.0 / x, _K_FAR[k]
+            divisor = polynomial(below, s)
+            y = polynomial(above, s) / divisor
+            bend = (polynomial(_derivative(above), s) - y * polynomial(_derivative(below), s)) * s
+            return -(y * 0.5 + bend / divisor) * s * xp.sqrt(s)
+
+        return by_cases(xp, (x,), [(x < 1, near)], far)
+
+    return value
+
+
+_k0e_slope = _hidden("k0e_slope", _k_slope(0), lambda g, x, y: g * (y - _k1e_slope(x)))
+_k1e_slope = _hidden(
+    "k1e_slope",
+    _k_slope(1),
+    lambda g, x, y: g * (y - (y - k1e(x) / x) / x - _k0e_slope(x)),
+)
 k0 = elementwise(
     "k0",
     in_float64(_k(0, False)),
@@ -191,7 +260,7 @@ k1 = elementwise(
 k0e = elementwise(
     "k0e",
     in_float64(_k(0, True)),
-    lambda g, x, y: g * (y - k1e(x)),
+    lambda g, x: g * _k0e_slope(x),
     "``exp(x) k0(x)``.",
     low=0.3,
     high=4.0,
@@ -202,7 +271,7 @@ k0e = elementwise(
 k1e = elementwise(
     "k1e",
     in_float64(_k(1, True)),
-    lambda g, x, y: g * (y - y / x - k0e(x)),
+    lambda g, x: g * _k1e_slope(x),
     "``exp(x) k1(x)``.",
     low=0.3,
     high=4.0,

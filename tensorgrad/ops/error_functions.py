@@ -42,7 +42,7 @@ def _erf_near(x: Any) -> Any:
 
 
 def scaled_erfc(xp: Any, x: Any) -> Any:
-    """``exp(x**2) erfc(x)`` for ``x >= 0``."""
+    """``exp(x**2) erfc(x)`` for ``x >= 0``, and a little below."""
     t = xp.minimum(x, 1e18)
     return polynomial(of.ERFCX, (t - 4.0) / (t + 4.0)) / (1.0 + 2.0 * x)
 

@@ -40,6 +40,8 @@ __all__ = ["gammainc", "gammaincc", "igamma", "igammac"]
 _SPECIAL: dict[str, Any] = {"namespace": "special", "method": False}
 #: Temme's expansion is for a above, and x within this part of a; its powers of 1 / a, and of eta
 _LARGE, _CLOSE, _ORDERS, _POWERS = 25.0, 0.4, 13, 20
+#: how far the scaled erfc goes on below 0, above the 3 steps of differences in a
+_BEYOND = -0.05
 #: terms of the series, levels of the continued fraction, terms of the series for small x
 _TERMS, _LEVELS, _FEW = 84, 112, 24
 #: up to which x slopes in a are sums, and of how many terms
@@ -121,14 +123,17 @@ def _expansion() -> tuple[tuple[float, ...], ...]:
 
 
 def _temme(xp: Any, a: Any, x: Any, upper: Any) -> Any:
-    """P, or where ``upper`` says so Q, over ``_power``, for large a and close x."""
+    """P, or where ``upper`` says so Q, over ``_power``, for large a and close x.
+
+    Differences in a go a little beyond x, where it has to stay smooth.
+    """
     mu = (x - a) / a
     eta = xp.sqrt(2.0 * _excess(xp, mu)) * xp.sign(mu)
     total = polynomial(_expansion()[-1], eta)
     for coefficients in _expansion()[-2::-1]:
         total = total / a + polynomial(coefficients, eta)
     sign = xp.where(upper, 1.0, -1.0)
-    half = scaled_erfc(xp, xp.maximum(eta * sign, 0.0) * xp.sqrt(a * 0.5))
+    half = scaled_erfc(xp, xp.maximum(eta * sign * xp.sqrt(a * 0.5), _BEYOND))
     return xp.exp(correction(a)) * (xp.sqrt(a * (0.5 * math.pi)) * half + sign * total)
 
 

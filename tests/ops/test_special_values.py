@@ -214,6 +214,49 @@ def test_slopes_of_the_incomplete_gamma_function_in_its_first_argument(a: float,
             np.testing.assert_allclose(found.item(), float(exact), rtol=2e-10)
 
 
+@pytest.mark.parametrize("name", ["gammainc", "gammaincc"])
+@pytest.mark.parametrize("a", [45.0, 70.0, 90.0, 100.0, 200.0, 1e3, 1e5, 1e6])
+def test_slopes_of_the_incomplete_gamma_functions_where_both_arguments_are_close(
+    name: str, a: float
+) -> None:
+    """The second one has a zero there, so its error is relative to 1 / a."""
+    sign = 1.0 if name == "gammainc" else -1.0
+    for x in a + np.array([-1.0, -0.1, 0.0, 0.1, 0.5, 2.0]):
+        at = Tensor(a, dtype="float64", requires_grad=True)
+        (first,) = grad(getattr(special, name)(at, x), at, create_graph=True)
+        (second,) = grad(first, at)
+        with mp.workdps(50):
+            step = mp.sqrt(a) * mp.mpf(10) ** -10
+            behind, here, ahead = (_lower(a + k * step, mp.mpf(float(x))) for k in (-1, 0, 1))
+            exact = float((ahead - behind) / (2 * step))
+            bend = float((ahead - 2 * here + behind) / step**2)
+        np.testing.assert_allclose(sign * first.item(), exact, rtol=1e-10)
+        np.testing.assert_allclose(sign * second.item(), bend, rtol=0, atol=1e-10 / a)
+        narrow = Tensor(a, dtype="float32", requires_grad=True)
+        (found,) = grad(getattr(special, name)(narrow, Tensor(x, dtype="float64").float()), narrow)
+        np.testing.assert_allclose(sign * found.item(), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-7), ("float64", 1e-14)])
+@pytest.mark.parametrize("name", ["i0e", "i1e", "k0e", "k1e"])
+def test_slopes_of_scaled_bessel_functions_are_right_for_large_numbers(
+    name: str, dtype: str, bound: float
+) -> None:
+    of = mp.besseli if name[0] == "i" else mp.besselk
+    scale = (lambda x: mp.exp(-abs(x))) if name[0] == "i" else mp.exp
+    for x in (-1e6, -30.0, -0.5, 0.5, 0.99, 1.01, 3.3, 7.6, 7.75, 12.0, 1e2, 1e4, 1e6, 1e9):
+        if name[0] == "k" and x < 0:
+            continue
+        at = Tensor(x, dtype=dtype, requires_grad=True)
+        (found,) = grad(getattr(special, name)(at), at)
+        with mp.workdps(50):
+            near = mp.mpf(at.item())
+            step = abs(near) * mp.mpf(10) ** -12
+            ahead, behind = (scale(p) * of(int(name[1]), p) for p in (near + step, near - step))
+            exact = float((ahead - behind) / (2 * step))
+        np.testing.assert_allclose(found.item(), exact, rtol=bound)
+
+
 def test_where_there_is_no_gradient_an_error_says_so() -> None:
     x, q = (Tensor(v, dtype="float64", requires_grad=True) for v in (2.5, 1.5))
     y = special.zeta(x, q)
