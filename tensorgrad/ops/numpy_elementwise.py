@@ -168,10 +168,10 @@ def fmin(x1: Any, x2: Any, /) -> Tensor:
 
 
 def ldexp(x1: Any, x2: Any, /) -> Tensor:
-    """``x1 * 2**x2``, also where the power alone is out of range; no gradient goes to ``x2``."""
+    """``x1 * 2**x2``, also where the power alone is out of range; real ``x2`` get a gradient."""
     x1, x2 = as_inexact(x1), as_array(x2)
     _only_real("ldexp", x1, x2)
-    left = cast(x2.detach() if hasattr(x2, "node") else x2, np.promote_types(x1.dtype, np.float32))
+    left = cast(x2, np.promote_types(x1.dtype, np.float32))
     limit = 1 - math.frexp(finfo(x1.dtype).smallest_normal)[1]
     powers = []
     for _ in range(3):  # powers in range: three lead from the least number to beyond the largest

@@ -65,6 +65,14 @@ def test_the_gradient_of_ldexp_is_the_power() -> None:
     assert x.grad.tolist() == [2.0**1000, np.ldexp(1e-200, 1500), 0.125]
 
 
+def test_a_real_exponent_of_ldexp_gets_the_gradient_of_the_power() -> None:
+    n = tensor([0.5, -3.0, 1200.0], True)
+    y = tg.ldexp(tensor([3.0, 2.0, 1e-200]), n)
+    y.sum().backward()
+    assert n.grad is not None
+    np.testing.assert_allclose(n.grad.numpy(), y.detach().numpy() * np.log(2.0), 1e-14)
+
+
 # --- numbers between two ends ---------------------------------------------------------------------
 
 
