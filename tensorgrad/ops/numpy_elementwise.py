@@ -19,6 +19,7 @@ from tensorgrad.ops.elementwise import (
     divide,
     equal,
     exp2,
+    floor,
     floor_divide,
     greater,
     isfinite,
@@ -171,7 +172,8 @@ def ldexp(x1: Any, x2: Any, /) -> Tensor:
     """``x1 * 2**x2``, also where the power alone is out of range; real ``x2`` get a gradient."""
     x1, x2 = as_inexact(x1), as_array(x2)
     _only_real("ldexp", x1, x2)
-    left = cast(x2, np.promote_types(x1.dtype, np.float32))
+    power = cast(x2, np.promote_types(x1.dtype, np.float32))
+    whole = left = floor(power.detach() if hasattr(power, "node") else power)
     limit = 1 - math.frexp(finfo(x1.dtype).smallest_normal)[1]
     powers = []
     for _ in range(3):  # powers in range: three lead from the least number to beyond the largest
@@ -179,7 +181,8 @@ def ldexp(x1: Any, x2: Any, /) -> Tensor:
         powers.append(cast(exp2(part), x1.dtype))
         left = left - part
     # The largest comes last, so that no number on the way to a subnormal one is rounded twice.
-    return x1 * powers[2] * powers[1] * powers[0]
+    y = x1 * powers[2] * powers[1] * powers[0]
+    return y * cast(exp2(power - whole), y.dtype) if x2.dtype in dtypes.FLOATS else y
 
 
 def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
