@@ -221,9 +221,14 @@ def _listed() -> str:
 
 
 def _version() -> str:
-    """What the kernels are made from: the library's sources, and NumPy."""
+    """What the kernels are made from: the library's sources, NumPy, and the primitives there are.
+
+    Modules of operations that are loaded where they are used give functions other numbers.
+    """
     place = Path(__file__).parents[1]
     found = hashlib.sha256(f"eager kernels, NumPy {np.__version__}".encode())
+    ours = [op.name for _, op in sorted(PRIMITIVES.items()) if _is_ours(op)]
+    found.update(" ".join(ours).encode())
     for part in ("*.py", "backend/*.py", "ops/*.py", "program/*.py", "program/executors/*.py"):
         for path in sorted(place.glob(part)):
             found.update(path.read_bytes())

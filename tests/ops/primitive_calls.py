@@ -189,6 +189,9 @@ def _others() -> None:
     a = Tensor(np.array([[0.5, 1.5], [2.5, 3.5]]), requires_grad=True)
     (slope,) = grad(tg.special.gammainc(a, a * 2.0).sum(), a, create_graph=True)
     grad(slope.sum(), a, create_graph=True)
+    y = tg.special.i1e(a)
+    for _ in range(3):
+        (y,) = grad(y.sum(), a, create_graph=True)
     _pools_of_programs(x.detach())
 
 
