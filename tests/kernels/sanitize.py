@@ -27,7 +27,7 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     # Two schedules of six: each takes ten times as long as without the sanitizers.
     given = sys.argv[1:] or [str(TESTS / "kernels"), "-k", "schedule0 or schedule3"]
-    environment = {**os.environ, **emulator.sanitizer_env(), "TENSORGRAD_ALL_SCHEDULES": "1"}
+    environment = {"TENSORGRAD_ALL_SCHEDULES": "1", **os.environ, **emulator.sanitizer_env()}
     return subprocess.run([*command, *given], cwd=TESTS.parent, env=environment).returncode
 
 
