@@ -23,7 +23,7 @@ from program.reads.generator import (
 from program.reads.holes import HOLES
 
 #: Programs among which each planted hole has to show, and the blocks in which programs are tried.
-COUNT, BLOCKS = 2200, 10
+COUNT, BLOCKS = 2200, 5
 SEED = "tensorgrad"
 #: The programs that a version of Python tries: each its own, so that more are tried in all.
 TRIED = 1100
@@ -48,7 +48,7 @@ def assert_right(found: list[Finding], executor: str) -> None:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_programs(block: int) -> None:
-    """A thousand programs, the same in every run on a version of Python; many of them replay."""
+    """A thousand programs, the same in every run on a version of Python; most of them replay."""
     size = TRIED // BLOCKS
     executor = "numpy" if block % 5 else "auto"
     first = FIRST + block * size
@@ -56,7 +56,7 @@ def test_programs(block: int) -> None:
     assert_right(found, executor)
     assert len(found) > 0.9 * size
     outcomes = Counter(f.verdict.outcome for f in found)
-    assert outcomes["replays"] > 0.4 * len(found), outcomes
+    assert outcomes["replays"] > 0.5 * len(found), outcomes
 
 
 def test_programs_are_the_same_in_every_run() -> None:
