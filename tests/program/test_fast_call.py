@@ -82,7 +82,7 @@ def meanwhile(call: Callable[[], Any], look: Callable[[], Any]) -> list[Any]:
 
 
 def until_there_is_one(attempt: Callable[[], Any]) -> Any:
-    """What an attempt gave that gave anything: with other work beside it, a thread may wake too late."""
+    """What the first attempt gave that gave anything: on a busy machine threads may wake late."""
     for _ in range(100):
         if found := attempt():
             return found
