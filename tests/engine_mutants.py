@@ -581,7 +581,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "equal work elsewhere in one storage done at the first place",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_nests.py",
         "return [(s, self.origins[s]) for s in self.pointers]",
         "return [(s, 0) for s in self.pointers]",
         "large",
@@ -610,21 +610,21 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "NaN lost by the maximum of a row",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_nests.py",
         "const {ctype} {acc} = {acc}n ? NAN : {acc}m;",
         "const {ctype} {acc} = {acc}m;",
         "native",
     ),
     Mutant(
         "NaN lost by the maximum of all",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_nests.py",
         'return f"{acc} = {x} {sign} {acc} || {x} != {x} ? {x} : {acc};"',
         'return f"{acc} = {x} {sign} {acc} ? {x} : {acc};"',
         "native",
     ),
     Mutant(
         "partial sums by thread",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_nests.py",
         "        total = work * self.rows * self.columns\n",
         "        from tensorgrad.program.pool import threads\n\n"
         "        total = work * self.rows * self.columns * threads()\n",
@@ -632,7 +632,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "last partial sum forgotten",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_nests.py",
         "f\"for (long k = 1; k < pieces; k++) {accumulated(m.kind, acc + 'w', f'a{n}[k]')}\",",
         "f\"for (long k = 1; k < pieces - 1; k++) {accumulated(m.kind, acc + 'w', f'a{n}[k]')}\",",
         "native",
@@ -646,7 +646,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "sign of zero lost in a literal",
-        f"{PROGRAM}/executors/c_source.py",
+        f"{PROGRAM}/executors/c_text.py",
         "        text = repr(float(x)) + (",
         "        text = repr(float(x) or 0.0) + (",
         "keys",

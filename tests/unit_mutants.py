@@ -343,7 +343,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the exponential of a product of two is taken for that of a square",
-        f"{_PROGRAM}/executors/c_source.py",
+        f"{_PROGRAM}/executors/c_nests.py",
         "if len(found) == 2 and found[0] is found[1] else None",
         "if len(found) == 2 else None",
         "functions of programs",

@@ -13,7 +13,7 @@ from tensorgrad.optim.update import Rule, Scratch, SymbolicNumbers, watching
 from tensorgrad.sparse import sums_of_equals
 from tensorgrad.tape import Primitive
 
-# Elements of a piece of work, as in program/executors/c_source.py; and bytes of a row that a thread
+# Elements of a piece of work, as in program/executors/c_text.py; and bytes of a row that a thread
 # has room for.
 _PIECE, _ROOM = 1 << 15, 1 << 16
 # A table of 2^16 places is 256 KB, which the second cache of most processors holds.

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorgrad.program.executors.c_source import blocks_of, is_small, is_tiled, layout, product_of
+from tensorgrad.program.executors.c_products import (
+    blocks_of,
+    is_small,
+    is_tiled,
+    layout,
+    product_of,
+)
 from tensorgrad.program.loop_ir import (
     Map,
     Operation,

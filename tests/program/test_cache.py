@@ -25,7 +25,7 @@ import tensorgrad as tg
 from tensorgrad import Tensor
 from tensorgrad.errors import CompileError
 from tensorgrad.program import blas, cache, compiler
-from tensorgrad.program.executors import c_source
+from tensorgrad.program.executors import c_nests
 
 ROOT = Path(__file__).parents[2]
 needs_compiler = pytest.mark.skipif("native" not in EXECUTORS, reason="there is no C compiler")
@@ -778,8 +778,8 @@ def test_rows_and_blocks_where_there_is_room(
     room: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What finds no room in a thread's own memory goes to the program's."""
-    monkeypatch.setattr(c_source.NestWriter, "room", room)
-    monkeypatch.setattr(c_source, "_STREAMED", 1 << 14)
+    monkeypatch.setattr(c_nests.NestWriter, "room", room)
+    monkeypatch.setattr(c_nests, "_STREAMED", 1 << 14)
     draw = np.random.default_rng(0)
     x = Tensor(draw.standard_normal((9, 777)).astype(dtype))
     y = Tensor(draw.standard_normal(5000).astype(dtype))

@@ -24,7 +24,7 @@ from standin.cupy_standin import log
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.backend import gemm, kernels
-from tensorgrad.program.executors import c_source, cublas, cuda_source
+from tensorgrad.program.executors import c_nests, cublas, cuda_source
 from tensorgrad.program.lower import Lowering
 from tensorgrad.program.schedule import Nest, Schedule
 
@@ -159,7 +159,7 @@ def test_pixels_are_converted_in_passing() -> None:
 
 def test_large_results(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """What goes past the caches block by block on a CPU is written like anything else here."""
-    monkeypatch.setattr(c_source, "_STREAMED", 1 << 10)
+    monkeypatch.setattr(c_nests, "_STREAMED", 1 << 10)
     x = rng.standard_normal((9, 70)).astype(np.float32)
     call = tg.compile(lambda x: tg.tanh(x) * 2.0 + 1.0)
     found = call(tg.Tensor(x, device="cuda"))

@@ -25,7 +25,7 @@ from tensorgrad.backend.streams import StreamOrder
 from tensorgrad.errors import CompileError
 from tensorgrad.program.arena import ArenaExecutor, arena_plan, as_signed, lifetimes, traffic_of
 from tensorgrad.program.executors import cuda_source
-from tensorgrad.program.executors.c_source import Operand
+from tensorgrad.program.executors.c_text import Operand
 from tensorgrad.program.executors.cublas import Cublas, cublas_on
 from tensorgrad.program.executors.cuda_calls import (
     KernelCall,

@@ -15,17 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorgrad.program.executors.c_source import (
+from tensorgrad.program.executors.c_nests import (
     ROWS_IN_ORDER,
     NestWriter,
-    Operand,
     accumulated,
-    has_axes,
-    literal,
     neutral_of,
-    type_of,
     wide_of,
 )
+from tensorgrad.program.executors.c_text import Operand, has_axes, literal, type_of
 from tensorgrad.program.executors.side_by_side import side_by_side
 from tensorgrad.program.functions import number_type
 from tensorgrad.program.ir import Program

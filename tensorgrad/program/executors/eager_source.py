@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorgrad.program.executors.c_source import NestWriter
+from tensorgrad.program.executors.c_nests import NestWriter
 from tensorgrad.program.functions import BOOL
 from tensorgrad.program.ir import Program
 from tensorgrad.program.loop_ir import EPILOGUE, Map, Reduce, Storage, View, strides_of

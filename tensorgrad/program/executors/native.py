@@ -26,7 +26,7 @@ from tensorgrad.program.arena import (
 from tensorgrad.program.blas import blas
 from tensorgrad.program.compiler import NONE_FOUND, build, compiler
 from tensorgrad.program.epilogues import with_epilogues
-from tensorgrad.program.executors import c_source, pieces
+from tensorgrad.program.executors import c_products, c_source, pieces
 from tensorgrad.program.executors.base import FastRun, UnavailableError
 from tensorgrad.program.forks import GATE
 from tensorgrad.program.ir import Piece, Program, Range, Value
@@ -125,7 +125,7 @@ class NativeExecutor(ArenaExecutor):
         if self._blas is None and any(
             type(u) is Single
             and type(u.operation) is Product
-            and not c_source.is_small(u.operation)
+            and not c_products.is_small(u.operation)
             for u in self.schedule.units
         ):
             raise CompileError(
@@ -398,7 +398,7 @@ class NativeExecutor(ArenaExecutor):
                 costs = (m.cost if type(m) is Map else 1 for m in unit.members)
                 work += math.prod(unit.dims) * sum(costs)
             elif isinstance(unit.operation, Product):
-                work += math.prod(c_source.product_of(unit.operation)) // 8
+                work += math.prod(c_products.product_of(unit.operation)) // 8
             elif isinstance(unit.operation, Scatter | Scan):
                 work += 4 * unit.operation.views[-1].size
             elif isinstance(unit.operation, Routine):
