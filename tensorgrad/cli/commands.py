@@ -17,6 +17,7 @@ from tensorgrad.cli.settings import (
     OPTIONS,
     as_text,
     count,
+    port,
     positive,
     seed,
     sizes,
@@ -238,6 +239,22 @@ COMMANDS = (
             _argument("name", choices=("vanishing-gradients", "xor", "overfitting", "steering")),
             _argument("--out", "DIR", help="new folder (default runs/<name>-<n>)"),
             _argument("--seed", "N", type=seed, help="of the random numbers"),
+        ),
+    ),
+    Command(
+        "playground",
+        "a page on which a small network learns while you watch and change it",
+        "Serves a page on 127.0.0.1, for browsers on this machine alone, until Ctrl-C. What is\n"
+        "set there stands in the address behind #, which any playground opens.",
+        "  tensorgrad playground\n"
+        "  tensorgrad playground --data flowers.csv --columns length,width --target kind\n",
+        "playground.playground",
+        (
+            _argument("--data", "FILE", help="a CSV table of your own to learn from"),
+            _argument("--columns", "A,B", help="the two columns to see (default the first two)"),
+            _argument("--target", "NAME", help="the column to learn (default the last)"),
+            _argument("--port", "N", type=port, help="(default 8427, or any if that is in use)"),
+            _argument("--no-browser", action="store_true", help="only print the address"),
         ),
     ),
     Command(

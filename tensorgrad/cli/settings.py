@@ -42,6 +42,7 @@ def _short(text: str) -> str:
 
 count = number(int, "a whole number from 1 to 2**31 - 1", lambda n: 1 <= n < 1 << 31)
 seed = number(int, "a whole number from 0 to 2**64 - 1", lambda n: 0 <= n < 1 << 64)
+port = number(int, "a whole number from 0 to 65535", lambda n: 0 <= n < 1 << 16)
 positive = number(float, "a number above 0", lambda x: x > 0)
 not_negative = number(float, "a number from 0", lambda x: x >= 0)
 share = number(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)

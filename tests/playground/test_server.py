@@ -1,0 +1,195 @@
+"""The server: who is let in, what is refused, and that runs pause when nobody reads."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tensorgrad.playground import Session, Settings
+from tensorgrad.playground.server import MOST_BYTES, Server
+from tensorgrad.playground.site import Playground
+
+
+class Browser:
+    """Sends requests as a page would, or as one that means harm."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        answer, _ = self.send("GET", f"/?token={server.token}", cookie=False)
+        assert answer.status == 303
+        assert answer.getheader("Location") == "/"
+        self.set_cookie = answer.getheader("Set-Cookie") or ""
+
+    def send(
+        self, method: str, path: str, body: Any = None, cookie: bool = True, **more: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        headers = dict(more)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=60)
+        if cookie:
+            headers.setdefault("Cookie", self.set_cookie.split(";")[0])
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def command(self, run: str = "shared", **command: Any) -> Any:
+        _, body = self.send("POST", f"/command?run={run}", json.dumps(command))
+        return json.loads(body)
+
+    def read(self, run: str) -> tuple[http.client.HTTPConnection, Iterator[Any]]:
+        """The messages of a run; closing the connection ends them."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=60)
+        cookie = self.set_cookie.split(";")[0]
+        connection.request("GET", f"/events?run={run}", headers={"Cookie": cookie})
+        lines = iter(connection.getresponse().readline, b"")
+        return connection, (json.loads(line[6:]) for line in lines if line.startswith(b"data: "))
+
+
+@pytest.fixture
+def site() -> Iterator[Playground]:
+    found = Playground(lambda: Session(Settings(layers=())))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def browser(site: Playground) -> Iterator[Browser]:
+    server = Server(site)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield Browser(server)
+    server.shutdown()
+    server.server_close()
+
+
+def error_of(body: bytes) -> str:
+    text = json.loads(body)["error"]
+    assert isinstance(text, str)
+    assert "\n" not in text
+    return text
+
+
+def test_the_token_becomes_a_cookie_that_scripts_cannot_read(browser: Browser) -> None:
+    assert "HttpOnly" in browser.set_cookie
+    assert "SameSite=Strict" in browser.set_cookie
+    assert browser.server.token not in browser.set_cookie
+    answer, body = browser.send("GET", "/")
+    assert answer.status == 200
+    assert b"<html" in body
+    assert browser.server.token.encode() not in body
+    policy = answer.getheader("Content-Security-Policy") or ""
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/unit?layer=0&unit=0", "/nothing"])
+def test_nothing_is_given_without_the_cookie(browser: Browser, path: str) -> None:
+    tried: list[dict[str, Any]] = [{}, {"Cookie": f"{browser.server.cookie}=x"}, {"Cookie": '=;"'}]
+    for headers in tried:
+        answer, body = browser.send("GET", path, cookie=False, **headers)
+        assert answer.status == 403
+        assert "cookie" in error_of(body)
+    assert browser.send("GET", "/?token=wrong", cookie=False)[0].status == 403
+
+
+def test_foreign_hosts_and_origins_are_refused(browser: Browser) -> None:
+    own = f"127.0.0.1:{browser.server.server_port}"
+    tried: list[dict[str, Any]] = [
+        {"Host": "evil.example"}, {"Host": f"evil.example:{browser.server.server_port}"},
+        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": f"https://{own}"},
+    ]  # fmt: skip
+    for headers in tried:
+        answer, body = browser.send("POST", "/command", '{"type": "pause"}', **headers)
+        assert answer.status == 403
+        error_of(body)
+    answer, _ = browser.send("POST", "/command", '{"type": "pause"}', Origin=f"http://{own}")
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b"[" * 100_000, b'{"type": NaN}', b"3", b"null", b'{"type": "fly"}',
+     b'{"type": "csv", "text": "' + b"1,2,3\\n" * 20_000 + b'"}'],
+)  # fmt: skip
+def test_malformed_commands_are_refused_in_a_line(browser: Browser, body: bytes) -> None:
+    answer, said = browser.send("POST", "/command", body)
+    assert answer.status == 400
+    error_of(said)
+
+
+def test_sizes_and_names_are_limited(browser: Browser) -> None:
+    lengths: list[dict[str, Any]] = [
+        {"Content-Length": length} for length in (str(10**9), "-1", "x", "9" * 400)
+    ]
+    answer, body = browser.send("POST", "/command", None, **lengths[0])
+    assert answer.status == 413
+    assert f"{MOST_BYTES:,}" in error_of(body)
+    for length in lengths:
+        assert browser.send("POST", "/command", None, **length)[0].status in (400, 413)
+    for run in ("UPPER", "a" * 17, "..", "%C3%A9", "%00"):
+        answer, body = browser.send("POST", f"/command?run={run}", '{"type": "pause"}')
+        assert answer.status == 400
+    assert browser.send("GET", "/nothing")[0].status == 404
+
+
+def test_a_page_is_told_settings_data_and_frames_and_a_reader_continues_the_curve(
+    browser: Browser,
+) -> None:
+    connection, messages = browser.read("own")
+    first = [next(messages) for _ in range(3)]
+    assert [m["type"] for m in first] == ["settings", "data", "frame"]
+    assert browser.command("own", type="play") == {}
+    rows: list[Any] = first[2]["curve"]
+    for frame in messages:
+        rows = frame["curve"] if frame["curve_reset"] else rows + frame["curve"]
+        if frame["state"] == "paused":
+            break
+        if frame["step"] > 200:
+            assert browser.command("own", type="pause") == {}
+    connection.close()
+    run = browser.server.site.runs["own"]  # type: ignore[attr-defined]
+    assert rows == [list(row) for row in run.ask(lambda session: session.learner.curve.rows)]
+
+
+def test_a_run_pauses_when_nobody_reads_and_goes_on_when_somebody_does(browser: Browser) -> None:
+    run = browser.server.site.runs["own"]  # type: ignore[attr-defined]
+    connection, messages = browser.read("own")
+    next(messages)
+    browser.command("own", type="play")
+    next(m for m in messages if m["type"] == "frame" and m["step"])
+    messages.close()  # type: ignore[attr-defined]
+    connection.close()
+    assert until(lambda: run._readers == 0)
+    before = run.ask(lambda session: session.learner.steps)
+    time.sleep(0.1)
+    assert run.ask(lambda session: session.learner.steps) == before
+    connection, messages = browser.read("own")
+    assert until(lambda: run.ask(lambda session: session.learner.steps) > before)
+    connection.close()
+
+
+def test_own_runs_end_some_time_after_their_reader_has_gone() -> None:
+    site = Playground(lambda: Session(Settings(layers=())))
+    site.runs._patience = 0.0
+    run = site.runs["own"]
+    assert until(lambda: run.ended)
+    assert site.runs["own"] is not run
+    site.close()
+
+
+def until(holds: Any) -> bool:
+    """Whether ``holds`` becomes true within a minute."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
