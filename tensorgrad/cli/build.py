@@ -11,7 +11,8 @@ import numpy as np
 from tensorgrad import backend, nn, optim
 from tensorgrad.cli.data import Problem
 from tensorgrad.cli.folder import CHECKPOINT, MODEL
-from tensorgrad.cli.settings import ACTIVATIONS, DEFAULTS, OPTIMIZERS
+from tensorgrad.cli.networks import build_model
+from tensorgrad.cli.settings import DEFAULTS, OPTIMIZERS
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import functional
 from tensorgrad.ops.indexing import one_hot
@@ -23,39 +24,6 @@ from tensorgrad.training.metrics import Metric
 Settings = Mapping[str, Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau | None
-
-
-def build_model(problem: Problem, settings: Settings) -> nn.Sequential:
-    """A network of fully connected layers that gives a score for each class, or numbers."""
-    size = problem.inputs
-    layers: list[nn.Module] = []
-    for width in settings["hidden"]:
-        layers += [nn.Linear(size, width), getattr(nn, ACTIVATIONS[settings["activation"]])()]
-        if settings["dropout"]:
-            layers.append(nn.Dropout(settings["dropout"]))
-        size = width
-    layers.append(nn.Linear(size, problem.outputs))
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            _initialise(layer, settings["init"])
-    if settings["loss"] == "squared-error" and problem.classes is not None:
-        layers.append(nn.Sigmoid())
-    return nn.Sequential(*layers)
-
-
-def _initialise(layer: nn.Linear, init: str) -> None:
-    if init == "he":
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    elif init == "xavier":
-        nn.init.xavier_uniform_(layer.weight)
-    elif init == "small-uniform":
-        nn.init.uniform_(layer.weight, -0.05, 0.05)
-    elif init == "trunc-normal":
-        nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
-    else:
-        nn.init.by_name(init.replace("-", "_"))(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 def build_loss(problem: Problem, settings: Settings) -> Loss:
@@ -217,7 +185,7 @@ def load_run(path: str | Path, device: str) -> Run:
             f"{file} was not written by tensorgrad train; load it with training.load_checkpoint"
         )
     problem = Problem(**about)
-    settings = {**DEFAULTS, **config}
+    settings = {**DEFAULTS, "model": "mlp", **config}  # of before there were others
     model = build_model(problem, settings)
     model.load_state_dict(found.state)
     model.to(device)

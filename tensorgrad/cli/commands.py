@@ -102,8 +102,8 @@ _CONFIG = _argument(
     help="settings from a TOML file, as config.toml of a run; options given here go before",
 )  # fmt: skip
 _NOT_OF_FOLDS = (
-    "hidden", "test", "validation_share", "patience", "metrics", "checkpoint_steps",
-    "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
+    "model", "hidden", "channels", "depth", "test", "validation_share", "patience", "metrics",
+    "checkpoint_steps", "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
 )  # fmt: skip
 _OF_FOLDS = {**DEFAULTS, **FOLD_DEFAULTS}
 
@@ -111,15 +111,18 @@ COMMANDS = (
     Command(
         "train",
         "train a network on handwritten digits, or on images, tables or arrays of your own",
-        "Trains a network of fully connected layers, and leaves in one folder its weights, a\n"
-        "checkpoint to resume from, its history, a picture of its curves, and its settings.",
+        "Trains a convolutional network on images and one of fully connected layers on all else,\n"
+        "or the one of --model, and leaves in one folder its weights, a checkpoint to resume\n"
+        "from, its history, a picture of its curves, and its settings.",
         """\
   tensorgrad train
       train a small network on the 1,797 handwritten digits that come along
   tensorgrad train --data photos --image-size 32x32 --grey
       images of your own: photos/cat/*.jpg, photos/dog/*.jpg, ...
-  tensorgrad train --data mnist --hidden 128 --epochs 10 --out runs/mnist
+  tensorgrad train --data mnist --out runs/mnist
       the four IDX files of MNIST, or of a relative of it, in the folder mnist
+  tensorgrad train --data photos --image-size 32x32 --model resnet --depth 20
+      a residual network in place of the small convolutional one
   tensorgrad train --data vowels.csv --features f1,f2 --target vowel
       columns of a table; a target of numbers makes it a regression
   tensorgrad train --hidden 30 --activation sigmoid --optimizer sgd --lr 0.5 --momentum 0.9

@@ -58,7 +58,12 @@ def cross_validate(folds: int, **given: Any) -> None:
     if networks is None:
         networks = [base["hidden"]] if "hidden" in base else list(_SIZES)
     deepest = max(networks, key=len)  # options of hidden layers act if one has some
-    settings = {**DEFAULTS, **FOLD_DEFAULTS, **base, **given, "hidden": deepest}
+    settings = {**DEFAULTS, **FOLD_DEFAULTS, "model": "mlp", **base, **given, "hidden": deepest}
+    if settings["model"] != "mlp":
+        raise TensorgradError(
+            f"cross-validate compares fully connected networks; {config} is of --model "
+            f"{settings['model']}"
+        )
     check(settings, given)
     if folds < 2:
         raise TensorgradError("--folds must be a whole number from 2")

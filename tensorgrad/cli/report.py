@@ -50,7 +50,7 @@ def report(run: str, out: str | None = None) -> None:
         ("Curves", f'<div class="scroll">{draw_curves(history)}</div>'),
         ("Confusion", _confusion(found, result)),
         ("Decision regions", _regions(found)),
-        ("First hidden layer", _units(found)),
+        ("First layer", _units(found)),
         ("Gradient norms", _norms(found.folder / "gradients.csv")),
         ("Network", f"<pre>{escape(str(found.model.summary((1, found.problem.inputs))))}</pre>"),
         ("Settings", _table((name, found.settings[name]) for name in sorted(DEFAULTS))),
@@ -167,12 +167,12 @@ def _regions(run: Run) -> str:
 def _units(run: Run) -> str:
     """The weights of the first layer as pictures, where the inputs are images."""
     shape = run.problem.shape
-    first = next(m for m in run.model.modules() if isinstance(m, nn.Linear))
-    weight = first.weight.detach().numpy()
-    if len(shape) < 2 or not run.settings["hidden"]:
+    first = next(m for m in run.model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    weight = first.weight.detach().numpy()[:_MOST_UNITS]
+    if len(shape) < 2 or (isinstance(first, nn.Linear) and not run.settings["hidden"]):
         return ""
-    pictures = weight[:_MOST_UNITS].reshape(-1, *shape)
-    if len(shape) == 3:
+    pictures = weight if weight.ndim == 4 else weight.reshape(-1, *shape)
+    if pictures.ndim == 4:
         pictures = pictures.mean(1)
     limit = float(np.abs(pictures).max()) or 1.0
     images = [
@@ -181,7 +181,7 @@ def _units(run: Run) -> str:
         for i, p in enumerate(pictures)
     ]
     return (
-        "<p>The weights of each hidden unit: dark below 0, bright above.</p>"
+        "<p>The weights of each unit of the first layer: dark below 0, bright above.</p>"
         f'<div class="units">{"".join(images)}</div>'
     )
 

@@ -65,6 +65,16 @@ def sizes(text: str) -> list[int]:
         ) from None
 
 
+def channels(text: str) -> list[int]:
+    """ "16,32" as [16, 32]."""
+    try:
+        return [count(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers of channels, as 16 or 16,32; not {_short(text)}"
+        ) from None
+
+
 def line(text: str) -> str:
     """A text that a settings file can hold: UTF-8, without NUL."""
     if any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in text):  # bytes that are no UTF-8
@@ -137,7 +147,17 @@ INITS = (
     "he", "xavier", "small-uniform", "lecun-normal", "lecun-uniform", "orthogonal", "trunc-normal",
     "he-uniform", "xavier-normal",
 )  # fmt: skip
-SCHEDULES = ("step", "exponential", "cosine", "polynomial", "warmup", "one-cycle", "plateau")
+MODELS = ("auto", "mlp", "cnn", "resnet")
+SCHEDULES = (
+    "constant",
+    "step",
+    "exponential",
+    "cosine",
+    "polynomial",
+    "warmup",
+    "one-cycle",
+    "plateau",
+)
 LOSSES = ("cross-entropy", "squared-error")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -173,8 +193,16 @@ OPTIONS = (
     Option("data", "target", None, "COLUMN", line, "what to predict of a table (default the last)"),
     Option("data", "features", None, "A,B", words, "what to predict it from (default all others)"),
     Option("data", "batch_size", 32, "N", batch_size, 'examples per step, or "full"'),
+    Option("network", "model", "auto", "", str,
+           "mlp has fully connected layers, cnn convolutions, resnet many of them; auto: cnn for "
+           "images, else mlp, as where only --hidden is given", MODELS),
     Option("network", "hidden", [128], "SIZES", sizes,
-           'sizes of the hidden layers, as 64,32, or "none"'),
+           'sizes of the hidden layers of mlp, and of cnn behind its convolutions, as 64,32, or '
+           '"none"'),
+    Option("network", "channels", None, "SIZES", channels,
+           "of the stages of cnn, each of which halves the images (default 16,32, and more for "
+           "large images); of the first stage of resnet (default 16)"),
+    Option("network", "depth", None, "N", count, "layers of resnet, 6 n + 2 (default 20)"),
     Option("network", "activation", "relu", "", str, "of the hidden layers", tuple(ACTIVATIONS)),
     Option("network", "init", "he", "", str, "distribution of the first weights", INITS),
     Option("network", "dropout", 0.2, "P", share, "share of hidden units left out in each step"),

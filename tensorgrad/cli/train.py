@@ -15,7 +15,6 @@ import numpy as np
 from tensorgrad import backend, optim
 from tensorgrad.cli.build import (
     build_loss,
-    build_model,
     build_optimizer,
     build_penalty,
     build_schedule,
@@ -23,6 +22,7 @@ from tensorgrad.cli.build import (
 )
 from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
+from tensorgrad.cli.networks import build_model, described, name_kind, settle_network
 from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.data.datasets import Dataset
@@ -76,10 +76,13 @@ def train(**given: Any) -> None:
             raise TensorgradError("--config cannot be given with --resume: the run has its own")
         resume(resumed, **given)
         return
-    settings = {**DEFAULTS, **({} if config is None else read_toml(config)), **given}
+    chosen = {**({} if config is None else read_toml(config)), **given}
+    settings = {**DEFAULTS, **chosen}
+    name_kind(settings, chosen)
     check(settings, given)
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
+    settle_network(settings, data.problem, len(data.train), chosen)
     settle(settings, data, given)
     metrics_of(data.problem, settings)  # refused before a folder is made
     with new_results(settings["out"], data.problem.name, CHECKPOINT) as folder:
@@ -174,7 +177,7 @@ def check(settings: Settings, given: Collection[str]) -> None:
         raise TensorgradError(
             f"--momentum is an option of sgd and rmsprop; {settings['optimizer']} does not take it"
         )
-    if not settings["hidden"]:
+    if settings["model"] == "mlp" and not settings["hidden"]:
         for name in ("activation", "dropout"):
             value = settings[name]
             if value and (name in given or value != DEFAULTS[name]):
@@ -293,11 +296,10 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     # The loss of numbers is not chosen: these settings may be taken for classes too.
     chosen = settings if problem.classes is not None else {**settings, "loss": None}
     write_atomically(folder / "config.toml", write_toml(chosen, versions()).encode())
-    widths = (problem.inputs, *settings["hidden"], problem.outputs)
     print(
         f"{problem.name}: {len(data.train):,} training, {len(data.validation):,} validation and "
-        f"{len(data.test):,} test examples; network {'-'.join(map(str, widths))} on "
-        f"{settings['device']}",
+        f"{len(data.test):,} test examples; network "
+        f"{described(trainer.model, problem, settings)} on {settings['device']}",
         flush=True,
     )
     if resumed is not None:
