@@ -11,12 +11,13 @@ from tensorgrad.data.npz import read_npz
 from tensorgrad.data.samplers import Sampler, StratifiedSampler, WeightedSampler
 from tensorgrad.data.splits import k_fold, random_split
 from tensorgrad.data.tables import Examples, read_csv, table_examples
+from tensorgrad.data.wordpiece import WordPieceTokenizer
 from tensorgrad.files import DataFileError, write_atomically
 
 __all__ = [
     "ConcatDataset", "DataFileError", "DataLoader", "Dataset", "DatasetError", "Examples",
     "IdxError", "IdxFolder", "ImageFiles", "Sampler", "StratifiedSampler", "Subset",
-    "TensorDataset", "WeightedSampler", "digits", "idx_folder", "image_folder", "image_list",
-    "k_fold", "random_split", "read_csv", "read_idx", "read_image", "read_npz", "table_examples",
-    "transforms", "write_atomically", "write_idx",
+    "TensorDataset", "WeightedSampler", "WordPieceTokenizer", "digits", "idx_folder",
+    "image_folder", "image_list", "k_fold", "random_split", "read_csv", "read_idx", "read_image",
+    "read_npz", "table_examples", "transforms", "write_atomically", "write_idx",
 ]  # fmt: skip

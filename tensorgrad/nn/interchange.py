@@ -49,14 +49,15 @@ def load_safetensors(
     model: Module,
     path: str | os.PathLike[str],
     strict: bool = True,
-    rename: Mapping[str, str] | Callable[[str], str] | None = None,
+    rename: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
 ) -> IncompatibleKeys:
     """Overwrite the weights of ``model`` with those in a safetensors file.
 
     path: as ``safetensors.torch.save_file(model.state_dict(), path)`` of PyTorch writes it, or
         ``save_safetensors``, or the file of a run of ``tensorgrad train``.
     strict: whether names that are missing or left over are errors.
-    rename: the name here for a name in the file: a dict (others stay), or a function.
+    rename: the name here for a name in the file, ``None`` to leave it out: a dict (others stay), or
+        a function.
 
     What wrappers put into the names is passed over, at any depth: the ``module.`` of DataParallel,
     the ``_orig_mod.`` of torch.compile, and what AveragedModel counts. Values are converted to the
@@ -73,7 +74,8 @@ def load_safetensors(
     names = _unwrapped(arrays, own)
     if rename is not None:
         new: Any = rename if callable(rename) else lambda name: rename.get(name, name)
-        names = _matched({key: new(name) for key, name in names.items()}, own)
+        renamed = {key: new(name) for key, name in names.items()}
+        names = _matched({k: name for k, name in renamed.items() if name is not None}, own)
     keys: dict[str, str] = {}
     for key, name in names.items():
         if keys.setdefault(name, key) != key:

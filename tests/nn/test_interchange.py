@@ -115,6 +115,15 @@ def test_renamed_after_wrappers_are_gone(tmp_path: Path) -> None:
         nn.load_safetensors(model, tmp_path / "w", rename=lambda name: "encoder.weight")
 
 
+def test_renamed_to_none_is_left_out(tmp_path: Path) -> None:
+    """By a dict or by a function."""
+    written(tmp_path / "w", ["weight", "bias", "numbers.weight"])
+    for rename in ({"numbers.weight": None}, lambda name: None if "numbers" in name else name):
+        model = nn.Linear(2, 2)
+        assert not any(nn.load_safetensors(model, tmp_path / "w", rename=rename))
+        np.testing.assert_array_equal(model.weight.detach().numpy(), W)
+
+
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F4", "float64", "E8M0", "X"])
 @pytest.mark.parametrize("entry", [False, True], ids=["weights", "checkpoint"])
 def test_an_unknown_dtype(tmp_path: Path, dtype: str, entry: bool) -> None:

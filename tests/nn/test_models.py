@@ -61,6 +61,12 @@ class LstmClassifier(nn.Module):
 
 RUNS = [
     Run(
+        "BERT",
+        lambda: models.BERT(13, 16, 1, 2, 32, max_position_embeddings=12, dropout=0.0),
+        lambda: twins.BERT(13, 16, 1, 2, 32, 12),
+        labels(13, 4, 12), labels(16, 4, 12), lr=0.1,
+    ),
+    Run(
         "GPT",
         lambda: models.GPT(13, 12, n_layer=2, n_head=2, n_embd=16),
         lambda: twins.GPT(13, 12, 2, 2, 16),
@@ -151,8 +157,8 @@ def device(place: str) -> Iterator[str]:
 
 
 def marks(run: Run, place: str) -> Any:
-    """150 layers take the stand-in and the emulator's compiler long; elsewhere they do not."""
-    return pytest.mark.slow if run.name == "ResNet-152" and place == "cuda" else ()
+    """150 layers take the stand-in and the emulator's compiler long; BERT's parts are GPT's."""
+    return pytest.mark.slow if run.name in ("BERT", "ResNet-152") and place == "cuda" else ()
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])

@@ -254,3 +254,60 @@ class LstmClassifier(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.head(self.lstm(x)[0][:, -1])
+
+
+class BERT(nn.Module):
+    """Hugging Face's names, without dropout; ``forward`` gives the features."""
+
+    def __init__(
+        self, vocab_size: int, width: int, depth: int, heads: int, inner: int, length: int
+    ) -> None:
+        super().__init__()
+
+        def output(size: int) -> Any:
+            return nn.ModuleDict({
+                "dense": nn.Linear(size, width), "LayerNorm": nn.LayerNorm(width, 1e-12)
+            })  # fmt: skip
+
+        def layer() -> Any:
+            projections = {name: nn.Linear(width, width) for name in ("query", "key", "value")}
+            return nn.ModuleDict({
+                "attention": nn.ModuleDict({
+                    "self": nn.ModuleDict(projections), "output": output(width)
+                }),
+                "intermediate": nn.ModuleDict({"dense": nn.Linear(width, inner)}),
+                "output": output(inner),
+            })  # fmt: skip
+
+        self.heads = heads
+        self.embeddings = nn.ModuleDict({
+            "word_embeddings": nn.Embedding(vocab_size, width),
+            "position_embeddings": nn.Embedding(length, width),
+            "token_type_embeddings": nn.Embedding(2, width),
+            "LayerNorm": nn.LayerNorm(width, 1e-12),
+        })  # fmt: skip
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList([layer() for _ in range(depth)])})
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+
+    def forward(self, tokens: Any) -> Any:
+        parts: Any = self.embeddings
+        x = parts["word_embeddings"](tokens) + parts["token_type_embeddings"].weight[0]
+        x = parts["LayerNorm"](x + parts["position_embeddings"].weight[: tokens.shape[1]])
+        blocks: Any = self.encoder["layer"]
+        for block in blocks:
+            x = self.added(block["attention"]["output"], self.attended(block, x), x)
+            inner = F.gelu(block["intermediate"]["dense"](x))
+            x = self.added(block["output"], inner, x)
+        return x
+
+    def attended(self, block: Any, x: Any) -> Any:
+        parts = block["attention"]["self"]
+        q, k, v = (
+            parts[name](x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for name in ("query", "key", "value")
+        )
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def added(output: Any, y: Any, x: Any) -> Any:
+        return output["LayerNorm"](output["dense"](y) + x)

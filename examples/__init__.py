@@ -1,0 +1,1 @@
+"""Networks whose weights others trained, loaded and run."""
