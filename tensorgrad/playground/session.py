@@ -23,6 +23,8 @@ from tensorgrad.playground.settings import (
     OF_TRAINING,
     OPTIMIZERS,
     Settings,
+    from_fragment,
+    of_lesson,
     point,
 )
 from tensorgrad.playground.tables import read_table
@@ -134,19 +136,23 @@ class Session:
         number = values.get("lesson")
         found = self.settings
         if number not in (None, 0, "0", self.settings.lesson, str(self.settings.lesson)):
-            found = self._lesson_settings(found.changed({"lesson": number}).lesson)
+            found = of_lesson(found.changed({"lesson": number}).lesson)
         self._take(found.changed(values))
 
     def _lesson(self, message: Mapping[str, Any]) -> None:
         number = _integer("number", message.get("number"), 0, len(lesson.STEPS))
-        self.running = False
-        self._take(self._lesson_settings(number))
-        self._begin()
+        self._open(of_lesson(number) if number else replace(self.settings, lesson=0))
 
-    def _lesson_settings(self, number: int) -> Settings:
-        if not number:
-            return replace(self.settings, lesson=0)
-        return Settings().changed({**lesson.STEPS[number - 1].settings, "lesson": number})
+    def _address(self, message: Mapping[str, Any]) -> None:
+        fragment = message.get("fragment")
+        if not isinstance(fragment, str):
+            raise PlaygroundError(f"fragment must be a text; got {shown(fragment)}")
+        self._open(from_fragment(fragment))
+
+    def _open(self, settings: Settings) -> None:
+        self._take(settings)
+        self.running = False
+        self._begin()
 
     def _weight(self, message: Mapping[str, Any]) -> None:
         layer, unit = self._place(message)
@@ -316,6 +322,7 @@ _COMMANDS: dict[str, tuple[Callable[[Session, Mapping[str, Any]], Any], tuple[st
     "points": (Session._points, ("add", "clear")),
     "csv": (Session._csv, ("text", "columns", "target")),
     "race": (Session._race, ("optimizers", "stop")),
+    "address": (Session._address, ("fragment",)),
     "lesson": (Session._lesson, ("number",)),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from tensorgrad.playground.errors import PlaygroundError, shown
+from tensorgrad.playground.lesson import STEPS
 
 CLASSIFICATION = ("circle", "xor", "gauss", "spiral", "points", "csv")
 REGRESSION = ("plane", "multi-gauss", "function", "points", "csv")
@@ -44,7 +45,6 @@ OPTIMIZERS = {
     "lion": Rule("Lion", {}, 0.001),
 }
 REGULARIZATIONS = ("none", "l1", "l2")
-LESSONS = 5
 MOST_LAYERS, MOST_UNITS, MOST_DRAWN = 12, 32, 500
 Point = tuple[float, float, float]
 
@@ -107,8 +107,8 @@ class Settings:
         return asdict(self)
 
     def fragment(self) -> str:
-        """What stands behind the ``#`` of an address: the settings that differ from the usual."""
-        usual = Settings()
+        """What stands behind the ``#`` of an address: what differs from the usual or the lesson."""
+        usual = replace(of_lesson(self.lesson), lesson=0)
         return "&".join(
             f"{f.name}={quote(_text(getattr(self, f.name)), safe=',:*-/().')}"
             for f in fields(self)
@@ -125,9 +125,19 @@ class Settings:
 def from_fragment(text: str) -> Settings:
     """The settings that a fragment, with or without its ``#``, stands for.
 
-    Raises PlaygroundError for an unknown name or a value that cannot be.
+    What it does not name is as its lesson has it, or as usual. Raises PlaygroundError for an
+    unknown name or a value that cannot be.
     """
-    return Settings().changed(read_fragment(text))
+    values = read_fragment(text)
+    number = Settings().changed({"lesson": values.get("lesson", 0)}).lesson
+    return of_lesson(number).changed(values)
+
+
+def of_lesson(number: int) -> Settings:
+    """The settings that a step of the lesson begins with; the usual ones for 0."""
+    if not number:
+        return Settings()
+    return Settings().changed({**STEPS[number - 1].settings, "lesson": number})
 
 
 def read_fragment(text: str) -> dict[str, str]:
@@ -293,7 +303,7 @@ PARSERS: dict[str, Parser] = {
     "speed": _whole(0, 10**6),
     "function": _function,
     "points": _several(point, 0, MOST_DRAWN),
-    "lesson": _whole(0, LESSONS),
+    "lesson": _whole(0, len(STEPS)),
 }
 
 #: Name -> least and greatest, of what is a number or has so many parts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from tensorgrad import Tensor, nn, optim
 from tensorgrad.data import DataLoader, TensorDataset
 from tensorgrad.ops.random import Generator
-from tensorgrad.playground import PlaygroundError, Session, Settings
+from tensorgrad.playground import PlaygroundError, Session, Settings, from_fragment
+from tensorgrad.playground.settings import of_lesson
 from tensorgrad.training import Trainer
 
 
@@ -111,3 +113,20 @@ def test_what_cannot_be_is_refused_in_a_line_and_changes_nothing(command: Any) -
     assert "\n" not in str(error.value)
     assert (own.settings, own.data, own.learner) == before[:3]
     assert own.frame() == before[3]
+
+
+def test_an_address_gives_all_settings_those_it_does_not_name_as_its_lesson_has_them() -> None:
+    session = Session()
+    session.command({"type": "set", "noise": 20, "rate": 0.3})
+    session.step(3)
+    session.command({"type": "address", "fragment": "#lesson=2&rate=0.03"})
+    assert session.settings == replace(of_lesson(2), rate=0.03)
+    assert session.settings.layers == (4,)
+    assert session.learner.steps == 0
+    assert session.settings.fragment() == "rate=0.03&lesson=2"
+    assert from_fragment(session.settings.fragment()) == session.settings
+    before = session.settings
+    for wrong in ("lesson=9", "noise", "volume=3", None, 3):
+        with pytest.raises(PlaygroundError):
+            session.command({"type": "address", "fragment": wrong})
+    assert session.settings is before

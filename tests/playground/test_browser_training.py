@@ -1,0 +1,122 @@
+"""Training in the page, in a real browser: what is seen is what the engine does. Needs Chromium and
+selenium.
+"""
+
+from __future__ import annotations
+
+from browser import Play, field, until
+
+from tensorgrad.playground import Session, from_fragment
+from tensorgrad.playground.settings import of_lesson
+
+
+def test_curves_and_weights_are_those_of_the_engine_without_a_page(page: Play) -> None:
+    page.open("#data=xor&seed=3")
+    page.click("#step")
+    until(lambda: page.state("frame.step") == 1, "a step")
+    page.type(field("speed"), "200")
+    page.click("#play")
+    until(lambda: page.state("frame.epoch") >= 8, "eight epochs")
+    assert page.find("#play").get_attribute("aria-pressed") == "true"
+    page.says("#state", "Training")
+    page.click("#play")
+    until(lambda: page.state("frame.state") == "paused", "a pause")
+    steps = page.rest()
+    page.says("#state", f"Paused at epoch {steps // 25}")
+    assert page.text("#epoch") == str(steps // 25)
+
+    alone = Session(from_fragment("data=xor&seed=3"))
+    alone.step(steps)
+    frame = alone.frame()
+    assert page.state("frame.weights") == frame["weights"]
+    assert page.state("frame.biases") == frame["biases"]
+    assert page.state("frame.gradient_norms") == frame["gradient_norms"]
+    assert page.state("curve") == [list(row) for row in alone.learner.curve.rows]
+    assert page.state("frame.output") == frame["output"]
+    assert page.state("frame.confusion") == frame["confusion"]
+    assert [one.text for one in page.all("#panel-confusion td")] == [
+        str(count) for row in frame["confusion"] for count in row
+    ]
+    assert page.text("#train-accuracy") == f"{100 * frame['accuracy']['train']:.1f} %"
+    assert page.text("#train-loss") == f"{frame['train_loss']:.3f}"
+    assert page.text("#test-loss") == f"{frame['test_loss']:.3f}"
+    assert "µs per step" in page.text("#speed")
+
+    page.hover("#chart", 0.5)
+    page.says("#chart-readout", "training 0.")
+    page.keys("#chart", "\ue012")
+    page.says("#chart-readout", "test 0.")
+    page.picture("trained")
+
+
+def test_keys_play_step_and_reset(page: Play) -> None:
+    page.open("#layers=")
+    page.keys("body", "s")
+    until(lambda: page.state("frame.step") == 1, "a step")
+    page.keys("body", " ")
+    until(lambda: page.state("frame.step") > 100, "training")
+    page.keys("body", " ")
+    until(lambda: page.state("frame.state") == "paused", "a pause")
+    page.keys("body", "r")
+    until(lambda: page.state("frame.step") == 0, "a reset")
+    page.keys(field("rate"), "s", "r")  # letters belong to the field
+    page.keys("#step", "s")
+    until(lambda: page.state("frame.step") == 1, "a step by a letter on a button")
+    page.click("#reset")
+    until(lambda: page.state("frame.step") == 0, "a reset")
+    before = page.settings
+    page.click("#new-weights")
+    until(lambda: page.settings.init_seed != before.init_seed, "other weights")
+    page.click("#regenerate")
+    until(lambda: page.settings.seed != before.seed, "other data")
+    first = page.ask(lambda session: session.data_message()["train"])
+    until(lambda: page.state("data.train") == first, "other data in the page")
+
+
+def test_training_stops_where_asked_to_and_says_where_numbers_end(page: Play) -> None:
+    page.open("#layers=&stop_epochs=3")
+    page.click("#play")
+    page.says("#state", "Stopped")
+    assert page.state("frame.epoch") == 3
+    assert page.find("#state").get_attribute("aria-live") == "polite"
+    page.open("#task=regression&data=plane&layers=4,4&activation=relu&rate=1000")
+    page.click("#play")
+    page.says("#state", "Not a number")
+    reason = page.state("frame.reason")
+    assert reason in page.text("#state")
+    assert reason
+
+
+def test_lessons_are_opened_by_their_addresses(page: Play) -> None:
+    page.open()
+    assert len(page.all("#lessons a")) == 5
+    for number in range(1, 6):
+        page.click(f"#lessons li:nth-child({number}) a")
+        page.becomes("lesson", number)
+        lesson = page.state(f"settings.lessons[{number - 1}]")
+        until(lambda text=lesson["text"]: page.text("#lesson-text") == text, "its text")  # type: ignore[misc]
+        assert page.find("#lessons [aria-current]").text == str(number)
+        assert page.settings == of_lesson(number)
+    page.picture("lesson")
+    page.open("#lesson=2")
+    page.becomes("layers", (4,))
+    page.open("#rate=much")
+    page.says("#complaint", "rate must be")
+
+
+def test_pages_see_the_same_run_or_their_own(page: Play) -> None:
+    page.open()
+    page.choose("#run", "shared")
+    until(lambda: page.state("run") == "shared", "the shared run")
+    first = page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    page.open()
+    assert page.state("run") not in ("shared", None)
+    page.choose("#run", "shared")
+    page.type(field("rate"), "0.25")
+    page.becomes("rate", 0.25)
+    page.browser.close()
+    page.browser.switch_to.window(first)
+    until(lambda: page.state("settings.rate") == 0.25, "the other page's rate")
+    page.choose("#run", "own")
+    until(lambda: page.state("settings.rate") == 0.03, "its own rate")
