@@ -19,7 +19,7 @@ LEVELS = [
     {"ops"}, {"backward"}, {"tensor"}, {"sparse"},
     {"autograd", "einops_backend"},
     {"fft", "linalg", "nn", "optim", "data", "profiler", "signal", "special"},
-    {"program", "amp"}, {"training"}, {"viz"}, {"playground"}, {"cli"},
+    {"program", "amp"}, {"training"}, {"viz"}, {"playground", "examples"}, {"cli"},
 ]  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -107,6 +107,11 @@ _NOT_OF_FOLDS = (
 )  # fmt: skip
 _OF_FOLDS = {**DEFAULTS, **FOLD_DEFAULTS}
 
+_DEMOS = (
+    "cartpole",
+    "vanishing-gradients", "xor", "overfitting", "steering",
+)  # fmt: skip
+
 COMMANDS = (
     Command(
         "train",
@@ -232,14 +237,16 @@ COMMANDS = (
     ),
     Command(
         "demo",
-        "experiments of the lectures: vanishing gradients, XOR, over-fitting, steering",
-        "Runs an experiment that needs no data, prints what it shows, and leaves its pictures\n"
-        "in a folder.",
+        "applications and experiments: a cart balances a pole, vanishing gradients, steering, ...",
+        "Runs an application or an experiment of the lectures, prints what it shows, and leaves\n"
+        "its pictures in a folder. What the applications do can be read in tensorgrad/examples.",
+        "  tensorgrad demo cartpole\n      deep Q-learning balances a pole on a cart\n"
         "  tensorgrad demo vanishing-gradients\n  tensorgrad demo xor\n"
         "  tensorgrad demo overfitting\n  tensorgrad demo steering --out runs/road\n",
         "demos.demo",
         (
-            _argument("name", choices=("vanishing-gradients", "xor", "overfitting", "steering")),
+            _argument("name", choices=_DEMOS),
+            _argument("--data", "PATH", help="what to learn from, for those that need it"),
             _argument("--out", "DIR", help="new folder (default runs/<name>-<n>)"),
             _argument("--seed", "N", type=seed, help="of the random numbers"),
         ),

@@ -1,7 +1,8 @@
-"""``tensorgrad demo``: experiments of the lectures that need no data from outside."""
+"""``tensorgrad demo``: experiments of the lectures, and the applications of ``examples``."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from tensorgrad import nn, optim
 from tensorgrad.cli.build import Loss
-from tensorgrad.cli.folder import locked, new_folder
+from tensorgrad.cli.folder import MODEL, new_results
 from tensorgrad.cli.report import png
 from tensorgrad.data import (
     DataLoader,
@@ -21,6 +22,7 @@ from tensorgrad.data import (
     write_atomically,
 )
 from tensorgrad.data.datasets import Dataset
+from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
 from tensorgrad.tensor import Tensor
@@ -31,14 +33,23 @@ from tensorgrad.training.regions import draw_regions
 Array = np.ndarray[Any, Any]
 
 
-def demo(name: str, out: str | None = None, seed: int = 0) -> None:
+def demo(name: str, out: str | None = None, seed: int = 0, data: str | None = None) -> None:
     """Run the experiment ``name``, print what it shows, and leave its pictures in a folder.
 
-    Raises TensorgradError or OSError if the folder cannot be used.
+    Raises TensorgradError or OSError if the folder or the data cannot be used.
     """
-    folder = new_folder(out, name)
-    with locked(folder):
-        DEMOS[name](folder, seed)
+    wanted = APPLICATIONS.get(name, "none")
+    if wanted == "none" and data is not None:
+        raise TensorgradError(f"demo {name} makes its data itself; leave out --data")
+    if wanted == "needed" and data is None:
+        raise TensorgradError(f"demo {name} needs --data FILE, a text")
+    if name in DEMOS:
+        run = DEMOS[name]
+    else:
+        run = importlib.import_module(f"tensorgrad.examples.{name.replace('-', '_')}").run
+    options = {} if wanted == "none" else {"data": data}
+    with new_results(out, name, MODEL) as folder:
+        run(folder, seed, **options)
         pictures = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
         print(f"written to {folder}: {', '.join(pictures)}")
 
@@ -230,9 +241,13 @@ def _write_pictures(path: Path, pictures: Array, zoom: int = 5) -> None:
     write_atomically(path, png(large))
 
 
-DEMOS: dict[str, Callable[[Path, int], None]] = {
+DEMOS: dict[str, Callable[..., None]] = {
     "vanishing-gradients": vanishing_gradients,
     "xor": xor,
     "overfitting": overfitting,
     "steering": steering,
+}
+#: The modules of ``tensorgrad.examples``, and whether they want data: "none", "taken" or "needed".
+APPLICATIONS = {
+    "cartpole": "none",
 }

@@ -6,9 +6,14 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
+
+from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.files import write_atomically
 from tensorgrad.training.trainer import Callback, Trainer
 
@@ -17,7 +22,10 @@ Points = list[tuple[float, float]]
 
 # The two colours differ in lightness too, so that they can be told apart in any kind of vision.
 _LINES = {"train": "#1d4ed8", "validation": "#ea8a1a"}
+#: Of several lines: a dark and a light one in turn, none told from its neighbour by hue alone.
+_COLOURS = ("#1d4ed8", "#ea8a1a", "#0f766e", "#c084fc", "#7f1d1d", "#94a3b8")
 _WIDTH, _HEIGHT = 460, 330  # of a panel, in pixels
+_WIDE = 720  # of a panel with lines of any names
 _LARGEST = 1e300  # beyond it, differences may be infinite
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 46, 48  # margins around the plotting area
 
@@ -169,6 +177,76 @@ def _panel(name: str, lines: Mapping[str, Points]) -> list[str]:
             f'<path d="M{edge - 6.5 * len(text) - 22} 20h16" stroke="{colour}" stroke-width="3"/>',
         ]
         edge -= round(6.5 * len(text) + 36)
+    return parts
+
+
+def draw_lines(
+    lines: Mapping[str, tuple[Any, Any]],
+    title: str,
+    across: str,
+    dots: Mapping[str, tuple[Any, Any]] | None = None,
+) -> str:
+    """Lines through points, and points without lines, in one panel; returns SVG.
+
+    lines, dots: of each name the numbers across and those upwards, as many; what is not finite is
+    left out. title: what is seen. across: the name of the axis across. Raises TensorgradError if
+    no point is finite, ShapeError if there are not as many numbers across as upwards.
+    """
+    paths = {name: _finite(name, *line) for name, line in lines.items()}
+    marks = {name: _finite(name, *line) for name, line in (dots or {}).items()}
+    points = [point for line in (*paths.values(), *marks.values()) for point in line]
+    if not points:
+        raise TensorgradError("draw_lines: there is no finite point to draw")
+    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), 8)
+    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points), 5)
+    right, floor = _WIDE - _RIGHT, _HEIGHT - _BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        """Where a point lies in the picture."""
+        along, up = ((v - t[0]) / (t[-1] - t[0]) for v, t in ((x, x_ticks), (y, y_ticks)))
+        return round(_LEFT + along * (right - _LEFT), 2), round(floor - up * (floor - _TOP), 2)
+
+    parts = [*_opening(_WIDE, title), _title(title)]
+    parts += _grid(right, {at(x_ticks[0], y)[1]: _label(y, y_ticks) for y in y_ticks})
+    for x in x_ticks:
+        place = at(x, y_ticks[0])[0]
+        parts += [
+            f'<path d="M{place} {floor}v5" stroke="#64748b"/>',
+            f'<text x="{place}" y="{floor + 19}" text-anchor="middle">{_label(x, x_ticks)}</text>',
+        ]
+    parts += [_axis(right), _below(right, across)]
+    colours = dict(zip((*paths, *marks), cycle(_COLOURS)))
+    for name, line in paths.items():
+        path = " ".join(f"{a},{b}" for a, b in (at(x, y) for x, y in line))
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colours[name]}" stroke-width="1.6" '
+            'stroke-linejoin="round"/>'
+        )
+    for name, line in marks.items():
+        parts += [
+            f'<circle cx="{a}" cy="{b}" r="2.4" fill="{colours[name]}"/>'
+            for a, b in (at(x, y) for x, y in line)
+        ]
+    return "\n".join([*parts, *_legend(right, colours), "</svg>"]) + "\n"
+
+
+def _finite(name: str, across: Any, up: Any) -> Points:
+    x, y = (np.asarray(values, np.float64).ravel() for values in (across, up))
+    if len(x) != len(y):
+        raise ShapeError(f"draw_lines: {name} has {len(x)} numbers across and {len(y)} upwards")
+    points = zip(x.tolist(), y.tolist())
+    return [(a, b) for a, b in points if abs(a) <= _LARGEST and abs(b) <= _LARGEST]
+
+
+def _legend(right: float, colours: Mapping[str, str]) -> list[str]:
+    """The names, from the right, above the panel."""
+    parts, edge = [], right
+    for name, colour in reversed(list(colours.items())):
+        parts += [
+            f'<text x="{edge}" y="24" text-anchor="end">{escape(name)}</text>',
+            f'<path d="M{edge - 6.5 * len(name) - 22} 20h16" stroke="{colour}" stroke-width="3"/>',
+        ]
+        edge -= round(6.5 * len(name) + 36)
     return parts
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tensorgrad.errors import ShapeError, TensorgradError
 from tensorgrad.training import draw_curves
-from tensorgrad.training.curves import ticks
+from tensorgrad.training.curves import draw_lines, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -114,3 +115,23 @@ def test_ticks(low: float, span: float, about: int) -> None:
     assert found == sorted(set(found))
     assert 2 <= len(found) <= about + 3
     assert found[0] > low - (found[1] - found[0]) - slack
+
+
+def test_lines_and_dots_of_any_names() -> None:
+    """Each goes through its points; what is not finite is left out, and every name is there."""
+    svg = draw_lines(
+        {"a": ([0, 1, 2], [0, 2, 4]), "b <": ([0, 1, 2], [1, math.nan, 3])},
+        "of two", "time", {"seen": ([0.5, 1.5], [1, 3])},
+    )  # fmt: skip
+    first, second = lines(svg)
+    assert [len(first), len(second)] == [3, 2]
+    assert first[0][1] > first[1][1] > first[2][1]
+    assert second[0][0] == first[0][0]
+    dots = list(ElementTree.fromstring(svg).iter(f"{SVG}circle"))
+    assert float(dots[0].attrib["cx"]) == pytest.approx((first[0][0] + first[1][0]) / 2, abs=0.02)
+    assert float(dots[0].attrib["cy"]) == pytest.approx((first[0][1] + first[1][1]) / 2, abs=0.02)
+    assert {"of two", "time", "a", "b <", "seen"} <= set(texts(svg))
+    with pytest.raises(ShapeError, match="3 numbers across and 2"):
+        draw_lines({"a": ([0, 1, 2], [0, 1])}, "x", "y")
+    with pytest.raises(TensorgradError, match="no finite point"):
+        draw_lines({"a": ([0], [math.nan])}, "x", "y")
