@@ -19,7 +19,7 @@ from tensorgrad.backend.base import Array
 from tensorgrad.backward import conjugate, run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
 from tensorgrad.observers import RECORDING, current_mode
-from tensorgrad.ops import fast_paths, numpy_names, ufunc_calls
+from tensorgrad.ops import fast_paths, numpy_names, ufunc_calls, views
 from tensorgrad.ops.indexing import assign_at
 from tensorgrad.ops.numbers import constant
 from tensorgrad.ops.table import OPERATIONS
@@ -68,10 +68,11 @@ class Tensor:
     Raises DtypeError, DeviceError, or ValueError for ragged data.
     """
 
-    __slots__ = ("__weakref__", "data", "node")
+    __slots__ = ("__weakref__", "data", "node", "origin")
 
     data: Array  #: of NumPy or CuPy
     node: Node | None  #: the node on the tape, or None if no gradient is wanted
+    origin: views.Origin | None  #: of what it is a view; only set where it may be one
 
     def __init__(
         self,
@@ -662,15 +663,17 @@ class Tensor:
     def __setitem__(self, index: Any, value: Any) -> None:
         """Overwrite the elements at ``index``.
 
-        Where a gradient is being recorded this tensor becomes a new value on the tape; other
-        tensors that shared its memory keep the old one.
+        Where a gradient is being recorded this tensor becomes a new value on the tape, and so do
+        the tensor that it is a view of and all other views of that; detached ones keep the old.
         """
         if isinstance(value, list | tuple):
             value = Tensor._joined(value, self.device, self.dtype)
-        if self._is_recorded_with(value):
+        if self._is_recorded_with(value) and self.dtype in dtypes.INEXACT:
             self._refuse_leaf("x[index] = value")
-            out = ops.index_put(self, index, value)
-            self.data, self.node = out.data, out.node
+            shared = isinstance(value, Tensor) and views.origin_of(value) is not None
+            if shared and views.are_same(value, ops.getitem(self, index)):
+                return  # after ``x[index] += y``, which has written to the view already
+            views.rewritten(self, ops.index_put(self, index, value))
         else:
             assign_at(self, index, value)
 
@@ -701,8 +704,9 @@ class Tensor:
         tape.apply(_COPY, (self, source.to(self.device).detach()))
         return self
 
-    # ``x += y`` overwrites x where nothing is recorded (an update under no_grad), and otherwise
-    # means ``x = x + y``: the name gets a new tensor, and the old one stays as it was.
+    # ``x += y`` overwrites x where nothing is recorded (an update under no_grad), or where x is a
+    # view or there are views of it. Otherwise it means ``x = x + y``: the name gets a new tensor,
+    # and the old one stays as it was.
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._in_place(add, other, "+=")
@@ -719,19 +723,25 @@ class Tensor:
     def _in_place(self, function: Callable[[Any, Any], Tensor], other: Any, sign: str) -> Tensor:
         if self._is_recorded_with(other):
             self._refuse_leaf(f"x {sign} y")
-            return function(self, other)
+            if not views.is_shared(self):
+                return function(self, other)
         out = function(self, other)
         if (out.shape, out.dtype) != (self.shape, self.dtype):
             raise ShapeError(
                 f"x {sign} y: the result {out.shape} {out.dtype} does not fit into x, "
                 f"{self.shape} {self.dtype}; write x = x {sign[0]} y"
             )
+        if self._is_recorded_with(out):
+            self[...] = out
+            return self
         return self.copy_(out)
 
     def _is_recorded_with(self, value: Any) -> bool:
         if not current_mode().grad:
             return False
-        return self.node is not None or (isinstance(value, Tensor) and value.node is not None)
+        if self.node is not None or (isinstance(value, Tensor) and value.node is not None):
+            return True
+        return views.is_view_of_recorded(self)
 
     def _refuse_leaf(self, what: str) -> None:
         if type(self.node) is Leaf:
@@ -894,4 +904,4 @@ for _row in OPERATIONS.values():
             if not hasattr(Tensor, _name):
                 setattr(Tensor, _name, _row.function)
 
-tape.Tensor = fast_paths.Tensor = Tensor  # type: ignore[attr-defined]
+tape.Tensor = fast_paths.Tensor = views.Tensor = Tensor  # type: ignore[attr-defined]

@@ -17,7 +17,8 @@ from tensorgrad import dtypes
 from tensorgrad.dtypes import COMPLEX
 from tensorgrad.ops.fast_paths import binary, unary
 from tensorgrad.ops.table import operation
-from tensorgrad.tape import REAL, Primitive, apply
+from tensorgrad.ops.views import puts_back, viewing
+from tensorgrad.tape import NO_ATTRS, REAL, Primitive, apply
 
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
@@ -85,20 +86,24 @@ _IMAG = Primitive(
         complex=True,
     ),
 )
-_real, _imag = unary(REAL), unary(_IMAG)
+assert isinstance(_IMAG.complex, Primitive)
+_imag_of_real = unary(_IMAG)
+_real_part, _imag_part = viewing(REAL), viewing(_IMAG.complex)
+puts_back(_real_part, lambda x, y, attrs: complex(y, imag(x)) if is_complex(x) else y)
+puts_back(_imag_part, lambda x, y, attrs: complex(real(x), y))
 _PART_CASES = [lambda s: s(s.real(3, 4)), lambda s: s(s.real())]
 
 
 @operation(cases=_PART_CASES, method=False, primitive=REAL, numpy="val")
 def real(x: Any, /) -> Tensor:
     """The real parts, a view; real numbers are their own."""
-    return _real(x)
+    return _real_part(x, NO_ATTRS)
 
 
 @operation(cases=_PART_CASES, torch=None, method=False, primitive=_IMAG, numpy="val")
 def imag(x: Any, /) -> Tensor:
     """The imaginary parts, a view; those of real numbers are 0."""
-    return _imag(x)
+    return _imag_part(x, NO_ATTRS) if is_complex(x) else _imag_of_real(x)
 
 
 _CONJ = Primitive(

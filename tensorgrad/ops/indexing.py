@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import index as as_int
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,13 @@ from tensorgrad.ops.shaping import (
     normalize_axis,
     reshape,
     shape_of,
+    slice_of,
     sliced,
     sum_of_recorded,
 )
 from tensorgrad.ops.sums import add_at, add_on_gpu
 from tensorgrad.ops.table import operation
+from tensorgrad.ops.views import puts_back
 from tensorgrad.tape import Primitive, apply
 
 if TYPE_CHECKING:
@@ -267,6 +269,15 @@ _PUT: Primitive = Primitive(
     },
     moves=True,
 )
+
+
+def _with_part(x: Any, y: Any, attrs: Mapping[str, Any]) -> Any:
+    """``x`` with ``y`` where a basic index leads."""
+    index = attrs["index"]
+    return apply(_PUT, (x, y), {"template": index if ... in index else (*index, ...)})
+
+
+puts_back(slice_of, _with_part)
 _ASSIGN: Primitive = Primitive(
     "assign_at",
     _assign_value,

@@ -19,6 +19,7 @@ from tensorgrad.errors import AxisError, ShapeError
 from tensorgrad.ops.parts import Part as GradientPart
 from tensorgrad.ops.sums import column_sums, total
 from tensorgrad.ops.table import operation
+from tensorgrad.ops.views import puts_back, viewing
 from tensorgrad.tape import Primitive, apply
 
 if TYPE_CHECKING:
@@ -81,13 +82,19 @@ def normalize_axes(name: str, axis: Axis, x: Any) -> tuple[int, ...]:
 _RESHAPE: Primitive = Primitive(
     "reshape",
     lambda xp, x, shape: x.reshape(shape),
-    {"x": lambda g, x_shape: apply(_RESHAPE, (g,), {"shape": x_shape})},
+    {"x": lambda g, x_shape: _in_shape(g, x_shape)},
     explain=lambda got, shape: (
         f"{got} has {math.prod(got)} elements, which do not fill shape {tuple(shape)}"
     ),
     moves=True,
     view_or_copy=True,
 )
+_reshaped = viewing(_RESHAPE)
+puts_back(_reshaped, lambda x, y, attrs: _in_shape(y, x.shape))
+
+
+def _in_shape(y: Any, shape: tuple[int, ...]) -> Any:
+    return _reshaped(y, {"shape": shape})
 
 
 @operation(
@@ -107,7 +114,7 @@ def reshape(x: Any, /, shape: int | Sequence[int], *more: int, copy: bool | None
     where the layout allows, True never, False always. Raises ShapeError if the number of elements
     differs, ValueError if ``copy`` is False and a copy is needed.
     """
-    y = apply(_RESHAPE, (x,), {"shape": _together(shape, more)})
+    y = _reshaped(x, {"shape": _together(shape, more)})
     return y if copy is None else _shared_or_not(x, y, copy)
 
 
@@ -136,13 +143,18 @@ def _together(first: int | Sequence[int], more: tuple[int, ...]) -> tuple[int, .
 _PERMUTE: Primitive = Primitive(
     "permute_dims",
     lambda xp, x, axes: x.transpose(axes),
-    {
-        "x": lambda g, axes: apply(
-            _PERMUTE, (g,), {"axes": tuple(sorted(range(len(axes)), key=axes.__getitem__))}
-        )
-    },
+    {"x": lambda g, axes: _put_in_order(g, axes)},
     moves=True,
 )
+_permuted = viewing(_PERMUTE)
+
+
+def _put_in_order(y: Any, axes: tuple[int, ...]) -> Any:
+    """What has been permuted to ``y`` by ``axes``."""
+    return _permuted(y, {"axes": tuple(sorted(range(len(axes)), key=axes.__getitem__))})
+
+
+puts_back(_permuted, lambda x, y, attrs: _put_in_order(y, attrs["axes"]))
 
 
 @operation(
@@ -162,7 +174,7 @@ def permute_dims(x: Any, /, axes: int | Sequence[int], *more: int) -> Tensor:
             f"permute_dims: axes must name every axis once; got axes={_together(axes, more)} for "
             f"shape {shape_of(x)}; to interchange two axes use swapaxes"
         )
-    return apply(_PERMUTE, (x,), {"axes": order})
+    return _permuted(x, {"axes": order})
 
 
 permute = permute_dims
@@ -186,7 +198,7 @@ def transpose(x: Any, /, axes: int | Sequence[int] | None = None, *more: int) ->
     """``x`` with its axes in the order ``axes``, or reversed if ``None``; a view (NumPy's)."""
     if axes is None:
         n = len(shape_of(x))
-        return apply(_PERMUTE, (x,), {"axes": tuple(range(n - 1, -1, -1))})
+        return _permuted(x, {"axes": tuple(range(n - 1, -1, -1))})
     return permute_dims(x, axes, *more)
 
 
@@ -200,7 +212,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     first, second = normalize_axis("swapaxes", axis1, x), normalize_axis("swapaxes", axis2, x)
     order = list(range(len(shape_of(x))))
     order[first], order[second] = second, first
-    return apply(_PERMUTE, (x,), {"axes": tuple(order)})
+    return _permuted(x, {"axes": tuple(order)})
 
 
 @operation(
@@ -226,7 +238,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     order = [i for i in range(len(shape_of(x))) if i not in taken]
     for place, axis in sorted(zip(places, taken, strict=True)):
         order.insert(place, axis)
-    return apply(_PERMUTE, (x,), {"axes": tuple(order)})
+    return _permuted(x, {"axes": tuple(order)})
 
 
 @operation(
@@ -243,7 +255,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
             f"matrix_transpose: at least two axes are needed; got shape {shape_of(x)}. Give a "
             "vector an axis first, as in x[:, None]"
         )
-    return apply(_PERMUTE, (x,), {"axes": (*range(n - 2), n - 1, n - 2)})
+    return _permuted(x, {"axes": (*range(n - 2), n - 1, n - 2)})
 
 
 # --- axes of size 1, and repeating along them ---------------------------------------------------
@@ -266,7 +278,7 @@ def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
     """
     shape = shape_of(x)
     if axis is None:
-        return apply(_RESHAPE, (x,), {"shape": tuple(n for n in shape if n != 1)})
+        return _reshaped(x, {"shape": tuple(n for n in shape if n != 1)})
     axes = normalize_axes("squeeze", axis, x)
     for a in axes:
         if shape[a] != 1:
@@ -274,7 +286,7 @@ def squeeze(x: Any, /, axis: Axis = None) -> Tensor:
                 f"squeeze: only an axis of size 1 can be left out; axis {a} of shape {shape} has "
                 f"size {shape[a]}"
             )
-    return apply(_RESHAPE, (x,), {"shape": tuple(n for i, n in enumerate(shape) if i not in axes)})
+    return _reshaped(x, {"shape": tuple(n for i, n in enumerate(shape) if i not in axes)})
 
 
 @operation(
@@ -297,9 +309,7 @@ def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Tensor:
     if len(places) != len(wanted):
         raise ShapeError(f"expand_dims: an axis is named twice in axis={wanted}")
     sizes = iter(shape)
-    return apply(
-        _RESHAPE, (x,), {"shape": tuple(1 if i in places else next(sizes) for i in range(n))}
-    )
+    return _reshaped(x, {"shape": tuple(1 if i in places else next(sizes) for i in range(n))})
 
 
 unsqueeze = expand_dims
@@ -327,10 +337,11 @@ _BROADCAST_TO = Primitive(
     ),
     moves=True,
 )
+_broadcast = viewing(_BROADCAST_TO)
 SUM_TO = Primitive(
     "sum_to",
     _sum_to_value,
-    {"x": lambda g, x_shape: apply(_BROADCAST_TO, (g,), {"shape": x_shape})},
+    {"x": lambda g, x_shape: _broadcast(g, {"shape": x_shape})},
     promotion="same",
     half_in_float32=True,
     complex=True,
@@ -364,9 +375,7 @@ def broadcast_to(x: Any, /, shape: int | Sequence[int]) -> Tensor:
 
     Raises ShapeError if ``shape`` differs along another axis.
     """
-    return apply(
-        _BROADCAST_TO, (x,), {"shape": (shape,) if isinstance(shape, int) else tuple(shape)}
-    )
+    return _broadcast(x, {"shape": (shape,) if isinstance(shape, int) else tuple(shape)})
 
 
 @operation(
@@ -506,6 +515,7 @@ _SLICE: Primitive = Primitive(
     moves=True,
     part=lambda g, index, x_shape: _slice_part(g, index, x_shape),
 )
+slice_of = viewing(_SLICE)
 _UNSLICE: Primitive = Primitive(
     "unslice", _unslice_value, {"x": lambda g, index: sliced(g, index)}, moves=True
 )
@@ -634,7 +644,7 @@ def _slice_part(g: Any, index: tuple[Part, ...], x_shape: tuple[int, ...]) -> Gr
 
 def sliced(x: Any, index: tuple[Part, ...]) -> Any:
     """The view of ``x`` at a basic index. Ending in an Ellipsis it is a view even if 0-d."""
-    return apply(_SLICE, (x,), {"index": index})
+    return slice_of(x, {"index": index})
 
 
 def _unslice(g: Any, index: tuple[Part, ...], shape: tuple[int, ...]) -> Any:
