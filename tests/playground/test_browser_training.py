@@ -55,6 +55,10 @@ def test_keys_play_step_and_reset(page: Play) -> None:
     until(lambda: page.state("frame.step") == 1, "a step")
     page.keys("body", " ")
     until(lambda: page.state("frame.step") > 100, "training")
+    page.type(field("rate"), "0.3")
+    page.becomes("rate", 0.3)
+    until(lambda: page.ask(lambda session: session.running), "training goes on")
+    page.js("document.activeElement.blur()")
     page.keys("body", " ")
     until(lambda: page.state("frame.state") == "paused", "a pause")
     page.keys("body", "r")
@@ -98,10 +102,24 @@ def test_lessons_are_opened_by_their_addresses(page: Play) -> None:
         assert page.find("#lessons [aria-current]").text == str(number)
         assert page.settings == of_lesson(number)
     page.picture("lesson")
+    page.click("#lessons li:nth-child(1) a")
+    page.becomes("lesson", 1)
+    page.click("#lesson-next")
+    page.becomes("lesson", 2)
     page.open("#lesson=2")
     page.becomes("layers", (4,))
     page.open("#rate=much")
     page.says("#complaint", "rate must be")
+
+
+def test_a_run_that_was_lost_begins_anew_with_the_settings_of_the_page(page: Play) -> None:
+    page.open("#data=xor&layers=3&noise=15")
+    wanted = page.settings
+    page.site.runs[page.state("run")].close()
+    page.says("#state", "trying again")
+    until(lambda: page.settings == wanted, "the same settings")
+    page.says("#state", "Paused")
+    assert from_fragment(page.js("return location.hash")) == wanted
 
 
 def test_pages_see_the_same_run_or_their_own(page: Play) -> None:
