@@ -26,8 +26,7 @@ class Data(NamedTuple):
     """Points [n, 2] and labels [n], float32, in two parts.
 
     Labels are -1 and 1 where there are two classes, 0, 1, 2, ... where there are more, and any
-    numbers in a regression, for which ``classes`` is 1. columns: what x and y are; names: the names
-    of the classes.
+    numbers in a regression, for which ``classes`` is 1. names: those of the classes.
     """
 
     points: Array
@@ -35,7 +34,6 @@ class Data(NamedTuple):
     test_points: Array
     test_labels: Array
     classes: int
-    columns: tuple[str, ...] = ("x", "y")
     names: tuple[str, ...] = ()
 
     @property
@@ -45,13 +43,18 @@ class Data(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Two columns and a target of a table of one's own, scaled to the plane."""
+    """Two columns and a target of a table of one's own, scaled to the plane.
+
+    text: the whole table as it came. every: the names of all of its columns.
+    """
 
     points: Array
     labels: Array
     classes: int
     columns: tuple[str, ...]
     names: tuple[str, ...]
+    text: str
+    every: tuple[str, ...]
 
 
 def make_data(settings: Settings, table: Table | None = None) -> Data:
@@ -64,13 +67,12 @@ def make_data(settings: Settings, table: Table | None = None) -> Data:
     """
     drawn, classes = settings.points, settings.classes
     names: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ("x", "y")
     if settings.data == "csv":
         if table is None:
             raise PlaygroundError(
                 "data=csv needs a table: load one, or start tensorgrad playground --data FILE"
             )
-        points, labels, classes, columns, names = table
+        points, labels, classes, names = table.points, table.labels, table.classes, table.names
     elif settings.data == "points":
         points, labels = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
     else:
@@ -91,7 +93,6 @@ def make_data(settings: Settings, table: Table | None = None) -> Data:
         np.concatenate([points[test], by_hand[~kept, :2]]),
         np.concatenate([labels[test], marks[~kept]]),
         classes,
-        columns,
         names,
     )
 

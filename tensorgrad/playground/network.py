@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,14 @@ from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator
 from tensorgrad.playground.curve import Curve
 from tensorgrad.playground.datasets import Array, Data
+from tensorgrad.playground.errors import PlaygroundError
 from tensorgrad.playground.origin import Origin
 from tensorgrad.playground.settings import ACTIVATIONS, OPTIMIZERS, Settings
 from tensorgrad.tensor import Tensor
 from tensorgrad.training import Trainer
+from tensorgrad.viz import Graph, draw_graph, noted_values
 
+_MOST_CHANGES = 1000  # that are kept for the script
 _FEATURES: dict[str, Callable[[Array, Array], Array]] = {
     "x": lambda x, y: x,
     "y": lambda x, y: y,
@@ -114,15 +118,21 @@ class Learner:
         self.curve = Curve()
         self.steps = 0
         self.epoch = 0
+        #: what was changed by hand: (after how many steps, what, value, and where it is)
+        self.changes: list[tuple[Any, ...]] = []
+        self.mended: list[str] = []  # settings that changed on the way, besides
+        self.first = settings
         self.state = ""  # "stopped" or "nan" once it does not go on
         self.reason = ""
         self._rate = Tensor(0.0, dtype="float32")
+        self._fresh = 0
         self.settings = settings
         self.trainer = self._new_trainer()
         self._origin = Origin()
         self.give(data)
 
     def _new_trainer(self) -> Trainer:
+        self._fresh = 0  # steps of this trainer
         with no_grad():
             self._rate.copy_(self.settings.regularization_rate)
         return Trainer(
@@ -134,6 +144,11 @@ class Learner:
         )
 
     # --- what may change while it learns ----------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the step is compiled and was compared with what it was made from."""
+        return self._fresh > 2
 
     def give(self, data: Data) -> None:
         """Learn from ``data``, of as many classes, from the next epoch's first batch on."""
@@ -148,6 +163,7 @@ class Learner:
                 (data.test_points, data.test_labels),
             )
         ]
+        self._mended("the data")
         self._new_batches()
         self.curve.note(self.steps, *self.losses())
 
@@ -173,18 +189,43 @@ class Learner:
             settings.optimizer,
             settings.regularization,
         ):
+            self._mended("optimizer and regularization")
             self.trainer = self._new_trainer()
-        for group in self.trainer.optimizer.param_groups:
-            group["lr"] = settings.rate
-        with no_grad():
-            self._rate.copy_(settings.regularization_rate)
+        if before.rate != settings.rate:
+            self._note("rate", settings.rate)
+            for group in self.trainer.optimizer.param_groups:
+                group["lr"] = settings.rate
+        if before.regularization_rate != settings.regularization_rate:
+            self._note("strength", settings.regularization_rate)
+            with no_grad():
+                self._rate.copy_(settings.regularization_rate)
         if before.batch != settings.batch:
+            self._mended("the batch size")
             self._new_batches()
+        if not self.steps:  # it is as if it had begun so
+            self.first = settings
+            self.changes = [row for row in self.changes if row[1] not in ("rate", "strength")]
         self.changed()
+
+    def _note(self, *row: Any) -> None:
+        """Keep what was changed by hand now; what it was before at the same step is forgotten."""
+        rows, place = self.changes, (self.steps, row[0], *row[2:])
+        if rows and (rows[-1][0], rows[-1][1], *rows[-1][3:]) == place:
+            rows.pop()
+        rows.append((self.steps, *row))
+        if len(rows) > _MOST_CHANGES:
+            del rows[0]
+            self._mended("weights and rates, many times")
+
+    def _mended(self, what: str) -> None:
+        if self.steps and what not in self.mended:
+            self.mended.append(what)
 
     def set_parameter(self, layer: int, unit: int, place: int | None, value: float) -> None:
         """Write a weight, or where ``place`` is None the bias, of a unit."""
         linear = self.linears()[layer]
+        kind = "bias" if place is None else "weight"
+        self._note(kind, value, layer, unit, place or 0)
         with no_grad():
             if place is None:
                 assert linear.bias is not None
@@ -210,6 +251,7 @@ class Learner:
         batch = next(self._batches)
         loss, _ = self.trainer.step(*batch)
         self.steps += 1
+        self._fresh += 1
         self._done += 1
         if not self._origin.is_finite(batch, loss):
             self.state = "nan"
@@ -277,6 +319,20 @@ class Learner:
         if not len(inputs):
             return np.zeros(0, np.int64)
         return classes_told(self.outputs(inputs)[-1].numpy())
+
+    def tape(self) -> Graph:
+        """What one step records of the first batch, with values and gradients; no step is done."""
+        count = min(self.settings.batch, len(self.inputs))
+        if not count:
+            raise PlaygroundError("there are no training points, so there is no step to be drawn")
+        drawn, penalty = self._masks.state(), self.trainer.penalty
+        with noted_values() as values:
+            output = self.model(Tensor(self.inputs[:count]))
+            total = self.loss(output, Tensor(self.targets[:count]))
+            if penalty is not None:
+                total = total + penalty()
+        self._masks.set_state(drawn)  # the masks of the next step are what they would have been
+        return draw_graph(total, self.model, values=values)
 
     def gradient_norms(self) -> list[float]:
         """Of each layer, the Euclidean norm of its weights' gradient in the last step."""

@@ -93,3 +93,8 @@ def finite(value: Any) -> float | None:
     """A number as JSON can hold it: None for NaN and infinities."""
     number = float(value)
     return number if np.isfinite(number) else None
+
+
+def finite_list(values: list[Any]) -> list[Any]:
+    """Numbers in lists in lists, each as ``finite`` gives it."""
+    return [finite_list(v) if isinstance(v, list) else finite(v) for v in values]

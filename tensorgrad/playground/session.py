@@ -13,7 +13,13 @@ from tensorgrad.playground import lesson
 from tensorgrad.playground.datasets import RANGE, Data, Table, make_data
 from tensorgrad.playground.errors import PlaygroundError, shown
 from tensorgrad.playground.network import Learner, racer
-from tensorgrad.playground.pictures import feature_pictures, finite, pictures, unit_picture
+from tensorgrad.playground.pictures import (
+    feature_pictures,
+    finite,
+    finite_list,
+    pictures,
+    unit_picture,
+)
 from tensorgrad.playground.settings import (
     CHOICES,
     LIMITS,
@@ -49,14 +55,13 @@ class Session:
         self.data = make_data(self.settings, table)
         self.settings_version = self.data_version = 0
         self.running = False
-        self._seconds = 0.0  # in training steps, since the last reset
-        self._timed = 0  # those steps
+        #: how long a step takes, lately, without those in which it is compiled; None before that
+        self.microseconds: float | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.learner = Learner(self.settings, self.data)
         self.racers: dict[str, Learner] = {}
-        self._seconds, self._timed = 0.0, 0
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -67,16 +72,18 @@ class Session:
 
     def step(self, count: int = 1) -> int:
         """Train for up to ``count`` steps, racers too; how many of them there were."""
-        began = time.perf_counter()
-        done = 0
+        began, done = time.perf_counter(), 0
+        settled = self.learner.is_settled
         learner, racers = self.learner, list(self.racers.values())
         with np.errstate(all="ignore"):
             while done < count and learner.step():
                 done += 1
                 for other in racers:
                     other.step()
-        self._seconds += time.perf_counter() - began
-        self._timed += done
+        if settled and done:
+            each = (time.perf_counter() - began) / done * 1e6
+            before = self.microseconds
+            self.microseconds = each if before is None else before + (each - before) / 5
         if not done or learner.state:
             self.running = False
         return done
@@ -100,7 +107,7 @@ class Session:
                 f"{kind} takes {', '.join(known) or 'nothing'}; got {shown(unknown[0])}"
             )
         with np.errstate(all="ignore"):
-            return _COMMANDS[kind][0](self, message) or {}
+            return {"ok": True, **(_COMMANDS[kind][0](self, message) or {})}
 
     def _play(self, message: Mapping[str, Any]) -> None:
         if not len(self.data.points):
@@ -182,7 +189,10 @@ class Session:
         self._take(replace(self.settings, points=points + more))
 
     def _csv(self, message: Mapping[str, Any]) -> None:
-        table = read_table(message.get("text"), message.get("columns"), message.get("target"))
+        text = message.get("text")
+        if text is None and self.table is not None:
+            text = self.table.text
+        table = read_table(text, message.get("columns"), message.get("target"))
         before, self.table = self.table, table
         try:
             self._take(replace(self.settings, data="csv"), anew=True)
@@ -267,7 +277,7 @@ class Session:
             "classes": data.classes,
             "task": data.task,
             "range": [-RANGE, RANGE],
-            "columns": data.columns,
+            "columns": _columns(self.table) if self.settings.data == "csv" else None,
             "names": data.names,
             "features": feature_pictures(),
         }
@@ -285,9 +295,9 @@ class Session:
                 "reason": learner.reason,
                 "train_loss": _number(train),
                 "test_loss": _number(test),
-                "microseconds": self.microseconds,
-                "weights": [_finite(one.weight.tolist()) for one in learner.linears()],
-                "biases": [_finite(one.bias.tolist()) for one in learner.linears()
+                "microseconds": None if self.microseconds is None else round(self.microseconds, 2),
+                "weights": [finite_list(one.weight.tolist()) for one in learner.linears()],
+                "biases": [finite_list(one.bias.tolist()) for one in learner.linears()
                            if one.bias is not None],
                 "gradient_norms": [finite(norm) for norm in learner.gradient_norms()],
                 **pictures(learner),
@@ -298,11 +308,6 @@ class Session:
                 ],
             }  # fmt: skip
             return {**frame, **_figures(learner, self.data)}
-
-    @property
-    def microseconds(self) -> float | None:
-        """What a step took on average, as it is computed; None before the first."""
-        return self._seconds / self._timed * 1e6 if self._timed else None
 
     def unit(self, layer: Any, unit: Any) -> dict[str, Any]:
         """A large picture of what a unit sees. Raises PlaygroundError for one that is not there."""
@@ -356,14 +361,16 @@ def _entry(entry: Any) -> tuple[str, float]:
     return name, Settings().changed({"rate": rate}).rate
 
 
+def _columns(table: Table | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    return {"names": table.every, "chosen": table.columns[:2], "target": table.columns[2]}
+
+
 def _rows(points: Any, labels: Any) -> list[list[float]]:
     """Points and labels, rounded to what a picture shows."""
     rows: list[list[float]] = np.column_stack([points, labels]).round(4).tolist()
     return rows
-
-
-def _finite(values: list[Any]) -> list[Any]:
-    return [_finite(v) if isinstance(v, list) else finite(v) for v in values]
 
 
 def _number(value: float | None) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tensorgrad.playground import export
 from tensorgrad.playground.errors import PlaygroundError, shown
 from tensorgrad.playground.runs import SHARED, Run, Runs, dumped
 from tensorgrad.playground.server import Reply, Stream
@@ -41,14 +42,19 @@ class Playground:
 
 def page(text: bytes) -> Reply:
     """A page that may run the scripts that stand in it, and load nothing from elsewhere."""
-    scripts = re.findall(rb"<script>(.*?)</script>", text, re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(one).digest()).decode() for one in scripts]
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    scripts, styles = (_hashes(text, tag) for tag in (b"script", b"style"))
     policy = (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; connect-src 'self'; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; connect-src 'self'; "
         "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Reply("text/html; charset=utf-8", text, 200, (("Content-Security-Policy", policy),))
+
+
+def _hashes(text: bytes, tag: bytes) -> str:
+    """What allows the elements without attributes of a page, by their contents."""
+    found = re.findall(b"<%b>(.*?)</%b>" % (tag, tag), text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(one).digest()).decode() for one in found]
+    return " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
 
 
 def _events(run: Run, query: dict[str, str], body: bytes) -> Stream:
@@ -63,6 +69,33 @@ def _command(run: Run, query: dict[str, str], body: bytes) -> Reply:
 def _unit(run: Run, query: dict[str, str], body: bytes) -> Reply:
     layer, unit = query.get("layer"), query.get("unit")
     return _json(run.ask(lambda session: session.unit(layer, unit)))
+
+
+def _tape(run: Run, query: dict[str, str], body: bytes) -> Reply:
+    return Reply("image/svg+xml", run.ask(lambda session: session.learner.tape().svg).encode())
+
+
+def _source(run: Run, query: dict[str, str], body: bytes) -> Reply:
+    text = run.ask(lambda session: session.learner.trainer.source())
+    return Reply("text/plain; charset=utf-8", text.encode())
+
+
+def _script(run: Run, query: dict[str, str], body: bytes) -> Reply:
+    return _file("text/x-python; charset=utf-8", "script.py", run.ask(export.script).encode())
+
+
+def _safetensors(run: Run, query: dict[str, str], body: bytes) -> Reply:
+    content = run.ask(export.weights_safetensors)
+    return _file("application/octet-stream", "weights.safetensors", content)
+
+
+def _weights(run: Run, query: dict[str, str], body: bytes) -> Reply:
+    return _file("application/json", "weights.json", run.ask(export.weights_json).encode())
+
+
+def _file(kind: str, name: str, content: bytes) -> Reply:
+    disposition = f'attachment; filename="{name}"'
+    return Reply(kind, content, 200, (("Content-Disposition", disposition),))
 
 
 def _json(value: Any) -> Reply:
@@ -98,4 +131,9 @@ _ROUTES: dict[tuple[str, str], Callable[[Any, dict[str, str], bytes], Reply | St
     ("GET", "/events"): _events,
     ("POST", "/command"): _command,
     ("GET", "/unit"): _unit,
+    ("GET", "/tape.svg"): _tape,
+    ("GET", "/source.c"): _source,
+    ("GET", "/script.py"): _script,
+    ("GET", "/weights.safetensors"): _safetensors,
+    ("GET", "/weights.json"): _weights,
 }

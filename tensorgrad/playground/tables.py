@@ -36,7 +36,7 @@ def read_table(text: Any, columns: Any = None, target: Any = None) -> Table:
         path = Path(folder) / "table.csv"
         path.write_text(text, encoding="utf-8")
         try:
-            return _table(path, chosen, target)
+            return _table(path, text, chosen, target)
         except (DataFileError, ValueError) as error:
             said = str(error).replace(f"{path}", "the table")
             raise PlaygroundError(" ".join(said.split())) from error
@@ -56,20 +56,20 @@ def _name(one: Any) -> str | int:
     return one
 
 
-def _table(path: Path, chosen: list[str | int] | None, target: Any) -> Table:
+def _table(path: Path, text: str, chosen: list[str | int] | None, target: Any) -> Table:
     aimed = None if target in (None, "") else _name(target)
-    positions = None if chosen is None else [*chosen, -1 if aimed is None else aimed]
-    columns = read_csv(path, columns=positions)
+    columns = read_csv(path)
     names = list(columns)
+    every, last = tuple(names), _among(names, aimed)
     if chosen is None:
-        last = _among(names, aimed)
         numbers = [n for n in names if n != last and columns[n].dtype.kind == "f"]
         if len(numbers) < 2:
             raise PlaygroundError(
                 f"a table needs two columns of numbers beside the labels; got {', '.join(names)}"
             )
-        names = [*numbers[:2], last]
-    elif len(names) != 3:
+        chosen = list(numbers[:2])
+    names = [*(_among(names, one) for one in chosen), last]
+    if len(set(names)) != 3:
         raise PlaygroundError("the two columns and the target must be three different ones")
     found = table_examples({name: columns[name] for name in names}, names[2], names[:2])
     if found.classes is not None and not 2 <= len(found.classes) <= MOST_CLASSES:
@@ -78,11 +78,12 @@ def _table(path: Path, chosen: list[str | int] | None, target: Any) -> Table:
         )
     points = np.stack([_scaled(column, 5.0) for column in found.inputs.T], axis=1)
     if found.classes is None:
-        return Table(points, _scaled(found.targets[:, 0], 1.0), 1, tuple(names), ())
+        marks = _scaled(found.targets[:, 0], 1.0)
+        return Table(points, marks, 1, tuple(names), (), text, every)
     labels = found.targets.astype(np.float32)
     if len(found.classes) == 2:
         labels = 2 * labels - 1
-    return Table(points, labels, len(found.classes), tuple(names), found.classes)
+    return Table(points, labels, len(found.classes), tuple(names), found.classes, text, every)
 
 
 def _among(names: list[str], wanted: str | int | None) -> str:

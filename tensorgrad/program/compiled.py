@@ -812,6 +812,13 @@ class Compiled:
         """The program that was used last. Raises CompileError before the first call."""
         return self._last().program
 
+    def source(self) -> str:
+        """The code of the program that was used last: C or CUDA, or Python over NumPy.
+
+        Raises CompileError before the first call, or if the function runs as it is.
+        """
+        return self._last().executor.text
+
     def _last(self) -> CapturedProgram:
         for entries in reversed(self._entries.values()):
             return entries[0]

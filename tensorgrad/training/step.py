@@ -15,7 +15,7 @@ import numpy as np
 
 from tensorgrad import nn, program
 from tensorgrad.autograd.modes import no_grad
-from tensorgrad.errors import TensorgradError
+from tensorgrad.errors import CompileError, TensorgradError
 from tensorgrad.nn import Module, functional
 from tensorgrad.ops import concatenate
 from tensorgrad.ops.precision import autocast
@@ -150,6 +150,14 @@ class Step:
         if isinstance(first, program.Compiled):
             return first.executor
         return "" if first is _nothing else "python"
+
+    @property
+    def source(self) -> str:
+        """The code that the steps are run by. Raises CompileError where none is compiled."""
+        first = self._stages[0]
+        if not isinstance(first, program.Compiled) or first.dropped:
+            raise CompileError("the step runs as it is, or was not run yet; there is no code of it")
+        return first.source()
 
     def compiled_state(self) -> dict[str, str]:
         """What a resumed run has to know of how the steps were computed."""

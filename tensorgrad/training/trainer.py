@@ -251,6 +251,13 @@ class Trainer:
 
         return step
 
+    def source(self) -> str:
+        """The code of the compiled step: C or CUDA, or Python over NumPy.
+
+        Raises CompileError before the first step, or where it is not compiled.
+        """
+        return self._step.source
+
     @property
     def scales_losses(self) -> bool:
         """Whether losses are scaled, so that gradients are now and then not finite."""

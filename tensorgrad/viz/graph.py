@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ from xml.sax.saxutils import escape
 from tensorgrad.autograd import grad
 from tensorgrad.autograd.modes import _SetMode
 from tensorgrad.autograd.walk import nodes_of
+from tensorgrad.dtypes import COMPLEX
 from tensorgrad.errors import GradientError, TensorgradError
 from tensorgrad.files import write_atomically
 from tensorgrad.observers import Mode, Observer
-from tensorgrad.tape import Leaf, Node
+from tensorgrad.tape import Leaf, Node, Primitive
 from tensorgrad.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
 
 _MOST = 2000  # entries that are drawn
 _BOX, _ROW, _GAP = 150, 64, 24  # width of a box, distance of rows and of boxes, in pixels
-_HEIGHT = 40  # of a box
+_HEIGHT, _LINE = 40, 15  # of a box, and of a line more in it
 
 
 @dataclass
 class Vertex:
-    """An entry of the tape, or a leaf: its name, the shape of its value, its gradient's norm."""
+    """An entry of the tape, or a leaf: its name, the shape of its value, its gradient's norm.
+
+    value: the number that it holds, or the least and the greatest; None if that was not noted.
+    """
 
     name: str
     shape: tuple[int, ...]
     leaf: bool
     gradient: float | None = None  # the Euclidean norm; None if it is not known
     inputs: list[int] = field(default_factory=list)  # positions in Graph.vertices
+    value: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -48,6 +53,8 @@ class Graph:
         lines = [vertex.name, shape]
         if vertex.gradient is not None:
             lines[1] += f"   |grad| {vertex.gradient:.3g}"
+        if vertex.value is not None:
+            lines.append(" to ".join(f"{number:.4g}" for number in vertex.value))
         return lines
 
     @property
@@ -66,13 +73,15 @@ class Graph:
     def svg(self) -> str:
         """The graph as a picture: inputs above, in rows by their distance from the leaves."""
         rows = self._rows()
+        valued = any(vertex.value is not None for vertex in self.vertices)
+        box, row_height = (_HEIGHT + _LINE, _ROW + _LINE) if valued else (_HEIGHT, _ROW)
         places: dict[int, tuple[float, float]] = {}
         width = max(len(row) for row in rows) * (_BOX + _GAP) + _GAP
         for depth, row in enumerate(rows):
             start = (width - len(row) * (_BOX + _GAP) + _GAP) / 2
             for k, i in enumerate(row):
-                places[i] = start + k * (_BOX + _GAP), _GAP + depth * _ROW
-        height = len(rows) * _ROW + _GAP
+                places[i] = start + k * (_BOX + _GAP), _GAP + depth * row_height
+        height = len(rows) * row_height + _GAP
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif" '
@@ -85,21 +94,24 @@ class Graph:
             for k in vertex.inputs:
                 a, b = places[k]
                 parts.append(
-                    f'<path d="M{a + _BOX / 2:.1f} {b + _HEIGHT}C{a + _BOX / 2:.1f} '
-                    f"{b + _ROW:.1f} {x + _BOX / 2:.1f} {y - _ROW + _HEIGHT:.1f} "
+                    f'<path d="M{a + _BOX / 2:.1f} {b + box}C{a + _BOX / 2:.1f} '
+                    f"{b + row_height:.1f} {x + _BOX / 2:.1f} {y - row_height + box:.1f} "
                     f'{x + _BOX / 2:.1f} {y}" fill="none" stroke="#94a3b8"/>'
                 )
         for i, vertex in enumerate(self.vertices):
             x, y = places[i]
-            name, shape = self._text(vertex)
+            name, *others = self._text(vertex)
             colour = "#dbe7ff" if vertex.leaf else "#f8fafc"
             parts += [
-                f'<rect x="{x:.1f}" y="{y}" width="{_BOX}" height="{_HEIGHT}" rx="4" '
+                f'<rect x="{x:.1f}" y="{y}" width="{_BOX}" height="{box}" rx="4" '
                 f'fill="{colour}" stroke="#64748b"/>',
                 f'<text x="{x + _BOX / 2:.1f}" y="{y + 16}" text-anchor="middle" '
                 f'font-weight="bold">{escape(name)}</text>',
-                f'<text x="{x + _BOX / 2:.1f}" y="{y + 31}" text-anchor="middle">'
-                f"{escape(shape)}</text>",
+                *(
+                    f'<text x="{x + _BOX / 2:.1f}" y="{y + 16 + _LINE * k}" text-anchor="middle">'
+                    f"{escape(text)}</text>"
+                    for k, text in enumerate(others, 1)
+                ),
             ]
         return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -158,6 +170,48 @@ class _Gradients(Observer):
             self.norms[node] = _norm(g)
 
 
+class _Values(Observer):
+    """Notes the least and the greatest number of each result."""
+
+    def __init__(self) -> None:
+        self.found: dict[Node, tuple[float, ...]] = {}
+
+    def computed(
+        self, op: Primitive, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Tensor
+    ) -> None:
+        """See Observer."""
+        if out.node is not None:
+            self.found[out.node] = _ends(out.data)
+
+
+def _ends(data: Any) -> tuple[float, ...]:
+    if data.dtype in COMPLEX or not data.size:
+        return ()
+    return (data.item(),) if data.size == 1 else (float(data.min()), float(data.max()))
+
+
+class noted_values(_SetMode):
+    """What is computed inside is noted, for ``draw_graph(..., values=...)`` to show it.
+
+    Of each result the number, or the least and the greatest, are kept, and not the array.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observer = _Values()
+
+    def __enter__(self) -> noted_values:
+        super().__enter__()
+        return self
+
+    def of(self, node: Node) -> tuple[float, ...] | None:
+        """What an entry of the tape gave; None if it was not computed inside."""
+        return self._observer.found.get(node) or None
+
+    def _wanted(self, mode: Mode) -> Mode:
+        return mode._replace(observers=(*mode.observers, self._observer))
+
+
 def _norm(g: Any) -> float:
     data = getattr(g, "data", g) if isinstance(g, Tensor) else g
     return float((data.astype("float64") ** 2).sum() ** 0.5)
@@ -177,12 +231,15 @@ def draw_graph(
     model: Module | None = None,
     names: Mapping[str, Tensor] | None = None,
     gradients: bool = True,
+    values: noted_values | None = None,
 ) -> Graph:
     """The graph that led to ``tensor``: what ``backward()`` would go through.
 
     model: whose parameters get their paths as names. names: further names of leaves.
     gradients: compute the gradient of the (summed) tensor by every entry, and show their norms;
         ``.grad`` is not touched.
+    values: of ``with noted_values() as values:``, in which the tensor was computed: each entry
+        shows its number, or its least and greatest.
 
     Call it before ``backward()``, which uses the graph up. ``graph.svg`` and ``graph.dot`` are
     texts, ``graph.save("step.svg")`` writes one.
@@ -195,12 +252,8 @@ def draw_graph(
         raise GradientError(
             "draw_graph: the tensor does not require a gradient, so it has no graph"
         )
-    known: dict[Node, str] = {}
-    for name, leaf in (names or {}).items():
-        if leaf.node is not None:
-            known[leaf.node] = name
-    if model is not None:
-        known.update({p.node: name for name, p in model.named_parameters() if p.node is not None})
+    named = {**(names or {}), **({} if model is None else dict(model.named_parameters()))}
+    known = {leaf.node: name for name, leaf in named.items() if leaf.node is not None}
     found = nodes_of([root], _MOST)
     if len(found) > _MOST:
         raise TensorgradError(f"draw_graph: more than {_MOST:,} entries; draw a part of them")
@@ -220,7 +273,10 @@ def draw_graph(
         is_leaf = type(node) is Leaf
         name = known.get(node, "leaf") if is_leaf else node.op.name
         inputs = [place[parent] for _, _, parent in node.edges or ()]
-        vertices.append(Vertex(name, node.shape, is_leaf, norms.get(node), inputs))
+        value = None
+        if values is not None:
+            value = _ends(named[name].data) if node in known else values.of(node)
+        vertices.append(Vertex(name, node.shape, is_leaf, norms.get(node), inputs, value or None))
     return Graph(vertices)
 
 

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -44,13 +45,15 @@ class Browser:
         _, body = self.send("POST", f"/command?run={run}", json.dumps(command))
         return json.loads(body)
 
-    def read(self, run: str) -> tuple[http.client.HTTPConnection, Iterator[Any]]:
-        """The messages of a run; closing the connection ends them."""
+    @contextmanager
+    def read(self, run: str) -> Iterator[Iterator[Any]]:
+        """The messages of a run, until the page is closed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=60)
         cookie = self.set_cookie.split(";")[0]
         connection.request("GET", f"/events?run={run}", headers={"Cookie": cookie})
-        lines = iter(connection.getresponse().readline, b"")
-        return connection, (json.loads(line[6:]) for line in lines if line.startswith(b"data: "))
+        with closing(connection), connection.getresponse() as answer:
+            lines = iter(answer.readline, b"")
+            yield (json.loads(line[6:]) for line in lines if line.startswith(b"data: "))
 
 
 @pytest.fixture
@@ -143,37 +146,33 @@ def test_sizes_and_names_are_limited(browser: Browser) -> None:
 def test_a_page_is_told_settings_data_and_frames_and_a_reader_continues_the_curve(
     browser: Browser,
 ) -> None:
-    connection, messages = browser.read("own")
-    first = [next(messages) for _ in range(3)]
-    assert [m["type"] for m in first] == ["settings", "data", "frame"]
-    assert browser.command("own", type="play") == {}
-    rows: list[Any] = first[2]["curve"]
-    for frame in messages:
-        rows = frame["curve"] if frame["curve_reset"] else rows + frame["curve"]
-        if frame["state"] == "paused":
-            break
-        if frame["step"] > 200:
-            assert browser.command("own", type="pause") == {}
-    connection.close()
+    with browser.read("own") as messages:
+        first = [next(messages) for _ in range(3)]
+        assert [m["type"] for m in first] == ["settings", "data", "frame"]
+        assert browser.command("own", type="play") == {"ok": True}
+        rows: list[Any] = first[2]["curve"]
+        for frame in messages:
+            rows = frame["curve"] if frame["curve_reset"] else rows + frame["curve"]
+            if frame["state"] == "paused":
+                break
+            if frame["step"] > 200:
+                assert browser.command("own", type="pause") == {"ok": True}
     run = browser.server.site.runs["own"]  # type: ignore[attr-defined]
     assert rows == [list(row) for row in run.ask(lambda session: session.learner.curve.rows)]
 
 
 def test_a_run_pauses_when_nobody_reads_and_goes_on_when_somebody_does(browser: Browser) -> None:
     run = browser.server.site.runs["own"]  # type: ignore[attr-defined]
-    connection, messages = browser.read("own")
-    next(messages)
-    browser.command("own", type="play")
-    next(m for m in messages if m["type"] == "frame" and m["step"])
-    messages.close()  # type: ignore[attr-defined]
-    connection.close()
+    with browser.read("own") as messages:
+        next(messages)
+        browser.command("own", type="play")
+        next(m for m in messages if m["type"] == "frame" and m["step"])
     assert until(lambda: run._readers == 0)
     before = run.ask(lambda session: session.learner.steps)
     time.sleep(0.1)
     assert run.ask(lambda session: session.learner.steps) == before
-    connection, messages = browser.read("own")
-    assert until(lambda: run.ask(lambda session: session.learner.steps) > before)
-    connection.close()
+    with browser.read("own"):
+        assert until(lambda: run.ask(lambda session: session.learner.steps) > before)
 
 
 def test_own_runs_end_some_time_after_their_reader_has_gone() -> None:
