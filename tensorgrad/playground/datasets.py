@@ -60,8 +60,8 @@ class Table(NamedTuple):
 def make_data(settings: Settings, table: Table | None = None) -> Data:
     """The data that the settings ask for; the same for the same settings.
 
-    table: what ``data="csv"`` takes. Drawn points are added to whatever else there is; every
-    so many of them are test data, as the share of training data says.
+    table: what ``data="csv"`` takes. Drawn points are added to whatever else there is; some of
+    them are test data, as the share of training data says.
 
     Raises PlaygroundError where there is no table, or the function has no finite values.
     """
@@ -84,8 +84,9 @@ def make_data(settings: Settings, table: Table | None = None) -> Data:
     split = len(points) * settings.train_share // 100
     train, test = order[:split], order[split:]
     by_hand = np.array(drawn, np.float32).reshape(-1, 3)
-    share, count = settings.train_share, np.arange(len(by_hand))
-    kept = (count + 1) * share // 100 > count * share // 100
+    # Multiples of the golden ratio spread evenly whatever rhythm somebody draws in, and a point
+    # keeps its part when more are drawn.
+    kept = np.arange(len(by_hand)) * (5**0.5 - 1) / 2 % 1 < settings.train_share / 100
     marks = _as_labels(by_hand[:, 2], classes)
     return Data(
         np.concatenate([points[train], by_hand[kept, :2]]),
