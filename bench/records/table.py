@@ -1,0 +1,64 @@
+"""The records: what is to be reached, by whom, and what tensorgrad holds itself to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from bench.records import images, microgpt
+from bench.records.contestants import CONTESTANTS
+
+
+class Bar(NamedTuple):
+    """part: of which the limit speaks; empty for the way to the goal with empty caches.
+
+    seconds: of processors. best, eager: the largest ratio to the best peer, and to PyTorch eager.
+    """
+
+    part: str = ""
+    seconds: float | None = None
+    best: float | None = None
+    eager: float | None = None
+
+
+class Record(NamedTuple):
+    """goal: in words.
+
+    run: trains, given a maker, the folder of all data, a seed and a clock; see ``microgpt.run``.
+    folder: the data set it needs, or empty.
+    agree: how far apart the first losses may be, relatively.
+    """
+
+    goal: str
+    run: Callable[..., dict[str, Any]]
+    folder: str
+    bars: tuple[Bar, ...] = ()
+    who: tuple[str, ...] = CONTESTANTS
+    agree: float = 1e-4
+
+
+FURTHER = "1,000 further steps"
+#: Of images: at most a third of the best peer's time, by processors.
+_THIRD = 1 / 3
+_MICROGPT = (Bar(FURTHER, seconds=0.5, eager=1 / 50),)
+
+RECORDS: dict[str, Record] = {
+    "MNIST dense": Record(
+        "98 % of the test images, by 784-256-10",
+        partial(images.run, recipe=images.Recipe("mnist", "dense", 0.98, 128, 3e-3, 5)), "mnist",
+    ),
+    "MNIST ConvNet": Record(
+        "99 % of the test images, by two convolutions and two dense layers",
+        partial(images.run, recipe=images.Recipe("mnist", "convolutional", 0.99, 128, 5e-3, 3)),
+        "mnist", (Bar(seconds=30, best=_THIRD),),
+    ),
+    "microgpt": Record(
+        "1,000 names, each in its own length",
+        partial(microgpt.run, padded=False), "names", _MICROGPT,
+    ),
+    "microgpt padded": Record(
+        "1,000 names, all as 16 tokens, of which those after the end count nothing",
+        partial(microgpt.run, padded=True), "names", _MICROGPT,
+    ),
+}  # fmt: skip

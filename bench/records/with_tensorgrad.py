@@ -1,0 +1,65 @@
+"""tensorgrad: the step is a compiled function."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import tensorgrad as tg
+from bench.records.contestants import Adam, Array, Function, Parameters
+from tensorgrad import Tensor, nn, optim
+from tensorgrad.nn import functional
+
+OPS = SimpleNamespace(
+    relu=functional.relu,
+    linear=functional.linear,
+    conv2d=functional.conv2d,
+    max_pool2d=functional.max_pool2d,
+    attention=functional.scaled_dot_product_attention,
+    cross_entropy=functional.cross_entropy,
+    images=lambda x: x,
+    flatten=lambda x: x.reshape(x.shape[0], -1),
+    floats=lambda x: x.float(),
+)
+
+
+class _Training:
+    def __init__(
+        self, parameters: Parameters, loss: Function, outputs: Function, adam: Adam, programs: int
+    ) -> None:
+        p = {name: nn.Parameter(tg.tensor(a)) for name, a in parameters.items()}
+        betas = adam.beta1, adam.beta2
+        optimizer = optim.Adam(p.values(), betas=betas, eps=adam.epsilon)
+
+        def step(*batch: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            value = loss(OPS, p, *batch)
+            value.backward()
+            optimizer.step()
+            return value
+
+        self._parameters, self._group = p, optimizer.param_groups[0]
+        self._step: Any = tg.compile(step, limit=programs)
+        self._outputs: Any = tg.compile(lambda *x: outputs(OPS, p, *x), limit=programs)
+
+    def step(self, rate: float, *batch: Array) -> Any:
+        self._group["lr"] = rate
+        return self._step(*[Tensor(a, copy=None) for a in batch])
+
+    def outputs(self, *inputs: Array) -> Array:
+        with tg.no_grad():
+            return self._outputs(*[Tensor(a, copy=None) for a in inputs]).numpy()
+
+    def values(self) -> dict[str, Array]:
+        return {name: x.detach().numpy().copy() for name, x in self._parameters.items()}
+
+
+def training(
+    parameters: Parameters,
+    loss: Function,
+    outputs: Function,
+    adam: Adam = Adam(),  # noqa: B008
+    programs: int = 8,
+) -> _Training:
+    """Compiled."""
+    return _Training(parameters, loss, outputs, adam, programs)

@@ -1,0 +1,79 @@
+"""PyTorch: eager, and with ``torch.compile`` for the loss and its gradients.
+
+Adam is its fused one in both, which is a single call for all parameters.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from bench.records.contestants import Adam, Array, Function, Parameters
+
+OPS = SimpleNamespace(
+    relu=functional.relu,
+    linear=functional.linear,
+    conv2d=functional.conv2d,
+    max_pool2d=functional.max_pool2d,
+    attention=functional.scaled_dot_product_attention,
+    cross_entropy=functional.cross_entropy,
+    images=lambda x: x,
+    flatten=lambda x: x.flatten(1),
+    floats=lambda x: x.float(),
+)
+
+
+class _Training:
+    def __init__(
+        self, parameters: Parameters, loss: Function, outputs: Function, adam: Adam, compiles: bool
+    ) -> None:
+        p = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in parameters.items()}
+        self._optimizer = torch.optim.Adam(
+            p.values(), betas=(adam.beta1, adam.beta2), eps=adam.epsilon, fused=True
+        )
+        self._parameters = p
+        self._loss: Any = lambda *batch: loss(OPS, p, *batch)
+        self._outputs: Any = lambda *inputs: outputs(OPS, p, *inputs)
+        if compiles:
+            self._loss, self._outputs = torch.compile(self._loss), torch.compile(self._outputs)
+
+    def step(self, rate: float, *batch: Array) -> Any:
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.zero_grad()
+        value = self._loss(*map(torch.from_numpy, batch))
+        value.backward()
+        self._optimizer.step()
+        return value.detach()
+
+    def outputs(self, *inputs: Array) -> Array:
+        with torch.no_grad():
+            found: Array = self._outputs(*map(torch.from_numpy, inputs)).numpy()
+            return found
+
+    def values(self) -> dict[str, Array]:
+        return {name: x.detach().numpy().copy() for name, x in self._parameters.items()}
+
+
+def training(
+    parameters: Parameters,
+    loss: Function,
+    outputs: Function,
+    adam: Adam = Adam(),  # noqa: B008
+    programs: int = 8,
+) -> _Training:
+    """Eager."""
+    return _Training(parameters, loss, outputs, adam, False)
+
+
+def compiled(
+    parameters: Parameters,
+    loss: Function,
+    outputs: Function,
+    adam: Adam = Adam(),  # noqa: B008
+    programs: int = 8,
+) -> _Training:
+    """With ``torch.compile``, which makes shapes that vary symbolic by itself."""
+    return _Training(parameters, loss, outputs, adam, True)

@@ -1,0 +1,200 @@
+"""The records: scripts train, contestants do the same work, clocks count all of it.
+
+Nothing here depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.records import images, microgpt
+from bench.records.__main__ import main
+from bench.records.campaign import Run, disagreements, figures, verdicts
+from bench.records.clock import Clock, Reading
+from bench.records.contestants import maker
+from bench.records.table import RECORDS, Bar, Record
+
+PEERS = ["torch", "jax"]
+
+
+def write_names(folder: Path, count: int, lengths: tuple[int, ...]) -> None:
+    draw = random.Random(0)
+    names = ["".join(draw.choices("abcdefgh", k=lengths[n % len(lengths)])) for n in range(count)]
+    (folder / "names").mkdir()
+    (folder / "names" / "names.txt").write_text("\n".join(names))
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Ten classes that are told apart by the brightness of a row."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        labels = draw.integers(0, 10, count).astype(np.uint8)
+        pixels = draw.integers(0, 60, (count, 28, 28)).astype(np.uint8)
+        pixels[np.arange(count), 2 * labels + 3] = 255
+        for kind, head, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            packed = gzip.compress(bytes(head) + values.tobytes())
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
+
+
+def clock() -> Clock:
+    return Clock(time.monotonic())
+
+
+# --- the scripts ----------------------------------------------------------------------------------
+
+
+def test_microgpt_has_4192_parameters() -> None:
+    assert sum(a.size for a in microgpt.parameters(0).values()) == 4_192
+
+
+def test_padding_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microgpt, "STEPS", 6)
+    write_names(tmp_path, 6, (3, 5))
+    make = maker("tensorgrad")
+    own, padded = (microgpt.run(make, tmp_path, 0, clock(), padded=p) for p in (False, True))
+    assert own["steps"] == padded["steps"] == 6
+    assert abs(own["score"] - padded["score"]) < 1e-5
+    assert own["score"] < own["first_loss"]
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("what", ["microgpt", "convolutional"])
+def test_peers_make_the_same_steps(what: str, peer: str) -> None:
+    pytest.importorskip(peer)
+    found = []
+    for who in ("tensorgrad", peer):
+        batch: tuple[Any, ...]
+        if what == "microgpt":
+            training = maker(who)(microgpt.parameters(0), microgpt.loss, microgpt.logits)
+            batch = np.array([26, 3, 4, 0]), np.array([3, 4, 26, -1])
+        else:
+            training = images.training_of(maker(who), what, 0)
+            draw = np.random.default_rng(1)
+            batch = draw.integers(0, 256, (4, 784)).astype(np.uint8), np.arange(4)
+        losses = [float(training.step(1e-3, *batch)) for _ in range(3)]
+        found.append((losses, training.outputs(batch[0]), training.values()))
+    (losses, outputs, values), (theirs, their_outputs, their_values) = found
+    assert losses[2] < losses[0]
+    np.testing.assert_allclose(theirs, losses, rtol=1e-3)
+    np.testing.assert_allclose(their_outputs, outputs, rtol=0.02, atol=0.02)
+    assert values.keys() == their_values.keys()
+
+
+def test_images_are_learned_until_the_goal(tmp_path: Path) -> None:
+    write_images(tmp_path / "rows", 1200)
+    for goal, reached in ((0.9, True), (1.1, False)):
+        recipe = images.Recipe("rows", "dense", goal, 100, 1e-2, 2)
+        found = images.run(maker("tensorgrad"), tmp_path, 0, clock(), recipe)
+        assert (found["reached"] is not None) is reached
+        assert found["score"] >= 0.9
+        assert found["steps"] <= 24
+
+
+def test_the_rate_rises_and_falls_to_zero() -> None:
+    recipe = images.Recipe("", "dense", 1.0, 1, 0.5, 1)
+    found = [images.rate(recipe, done) for done in (0.0, 0.25, 0.625, 1.0)]
+    np.testing.assert_allclose(found, [0, 0.5, 0.25, 0])
+
+
+# --- the clock ------------------------------------------------------------------------------------
+
+
+def test_the_clock_counts_children_that_ended() -> None:
+    watch = clock()
+    before = watch.read()
+    subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
+    passed = watch.read().since(before)
+    assert passed.processor > 0.005  # starting Python alone takes more
+    assert passed.seconds > 0
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def run_of(who: str, processor: float | None, seed: int = 0, loss: float = 1.0) -> Run:
+    reached = None if processor is None else Reading(2 * processor, processor)
+    found = {"reached": reached, "first_loss": loss, "parts": {"further": [1.0, 0.1]}}
+    return Run("microgpt", who, "first", seed, found)
+
+
+def test_figures_are_medians_of_those_who_arrived() -> None:
+    runs = [run_of("tensorgrad", t, n) for n, t in enumerate((1.0, 5.0, 2.0))]
+    runs += [run_of("torch", 9.0), run_of("torch", None, 1)]
+    runs.append(Run("microgpt", "jax", "first", 0, {"error": "no jax"}))
+    found = figures(runs, "microgpt")
+    assert found["first"].keys() == {"tensorgrad"}
+    assert found["first"]["tensorgrad"].processor == 2.0
+    assert found["first"]["tensorgrad"].seconds == 4.0
+    assert found["further"].keys() == {"tensorgrad", "torch"}
+
+
+def test_bars_are_judged_by_processor_time() -> None:
+    found = figures(
+        [run_of("tensorgrad", 1.0), run_of("torch", 8.0), run_of("jax", 4.0)], "microgpt"
+    )
+    bars = (Bar(seconds=0.5, best=0.3, eager=0.2), Bar("further", seconds=0.5))
+    record = Record("", dict, "", bars)
+    judged = [(value, limit) for _, value, limit in verdicts(record, found)]
+    assert judged == [(1.0, 0.5), (0.25, 0.3), (0.125, 0.2), (0.1, 0.5)]
+
+
+def test_other_first_losses_are_told() -> None:
+    runs = [run_of("tensorgrad", 1.0), run_of("torch", 1.0, loss=1.1), run_of("jax", 1.0)]
+    (told,) = disagreements(runs, "microgpt")
+    assert told.startswith("torch")
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_a_record_is_run_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_names(tmp_path, 1_000, (3, 4))
+    file = tmp_path / "records.json"
+    arguments = ["--data", str(tmp_path), "--only", "microgpt padded", "--rounds", "1"]
+    arguments += ["--contestants", "tensorgrad", "--threads", "1", "--json", str(file)]
+    assert main(arguments) == 0
+    about = json.loads(file.read_text())
+    record = about["records"]["microgpt padded"]
+    assert [run["phase"] for run in record["runs"]] == ["first", "again"]
+    assert all(run["found"]["steps"] == 1_000 for run in record["runs"])
+    assert record["figures"].keys() == {"first", "again", "1,000 further steps"}
+    assert about["versions"].keys() == {"tensorgrad"}
+    printed = capsys.readouterr().out
+    assert "## microgpt padded" in printed
+    assert "1,000 further steps, seconds of processors" in printed
+
+
+def test_a_run_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_names(tmp_path, 0, (3,))  # no names: nothing to learn from
+    arguments = ["--data", str(tmp_path), "--only", "microgpt", "--rounds", "1"]
+    assert main([*arguments, "--contestants", "tensorgrad"]) == 1
+    assert "IndexError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--only", "microgpt"], "holds no folder names"), (["--contestants", "nobody"], "nobody")],
+)
+def test_what_is_not_there_is_refused(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), *arguments])
+    assert said in capsys.readouterr().err
+
+
+def test_every_record_says_what_it_needs() -> None:
+    for name, record in RECORDS.items():
+        assert record.goal, name
+        assert all(bar.seconds or bar.best or bar.eager for bar in record.bars), name
