@@ -18,10 +18,12 @@ from tensorgrad.ops.matrices import (
     left_to_lapack,
     matrix_shape,
     nan_where,
+    noted,
     on_diagonal,
-    packed,
+    packed_with_note,
     product,
     raising,
+    reached_in_vain,
     roundoff,
     scaled,
     unpacked,
@@ -52,10 +54,10 @@ def _eig_value(xp: Any, x: Any) -> Any:
     left_to_lapack(xp)
     if not x.size:  # cuSOLVER has none
         *batch, _, n = x.shape
-        return xp.zeros((*batch, n + n * n), dtypes.complex_of(x.dtype))
+        return xp.zeros((*batch, n + n * n + 1), dtypes.complex_of(x.dtype))
     with raising(xp, x):
         w, v = xp.linalg.eig(x)
-    return packed(xp, w[..., None, :], v).astype(dtypes.complex_of(x.dtype), copy=False)
+    return packed_with_note(xp, w[..., None, :], v).astype(dtypes.complex_of(x.dtype), copy=False)
 
 
 def _eig_parts(y: Any) -> tuple[Any, Any]:
@@ -75,7 +77,8 @@ def _eig_rule(g: Any, y: Any, x_shape: tuple[int, ...], x_dtype: Any) -> Any:
     turning = matmul(adjoint(v), gv)
     lengths = real(diagonal(turning, 0, -2, -1))
     turned = turning - scaled(matmul(adjoint(v), v), lengths)
-    over = quotients(w, turning, squeeze(largest(gv, -2), axis=-2), gw)
+    used = squeeze(largest(gv, -2), axis=-2) + reached_in_vain(g, gv)
+    over = quotients(w, turning, used, gw)
     inner = turned * conjugated(over)
     inner = inner + where(on_diagonal(w, w.shape[-1]), expand_dims(gw, -2), 0.0)
     back = apply(INV, (v,))
@@ -96,7 +99,8 @@ def eig(x: Any, /) -> EigResult:
     eigenvectors. Raises LinAlgError where the computation does not converge.
     """
     matrix_shape("eig", x, square=True)
-    return EigResult(*_eig_parts(apply(EIG, (x,))))
+    y = apply(EIG, (x,))
+    return EigResult(_eig_parts(y)[0], _eig_parts(noted(y))[1])
 
 
 def eigvals(x: Any, /) -> Tensor:

@@ -25,7 +25,7 @@ from tensorgrad.ops.matrices import (
 from tensorgrad.ops.padding import tril
 from tensorgrad.ops.reductions import max, sum
 from tensorgrad.ops.shaping import expand_dims, shape_of, squeeze
-from tensorgrad.ops.spectra import svd, svdvals
+from tensorgrad.ops.spectra import svdvals, thin_svd
 from tensorgrad.tape import Primitive, apply, cast
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _of_values_cut_off(back: Any, x: Any, rtol: Any) -> Any:
     ``(f(s[i]) -+ f(s[j])) / (s[i] -+ s[j])`` of the Hermitian and of the skew part. With 0 for the
     value cut off they are those of a rank that stays; here is the rest.
     """
-    u, s, vh = svd(x, full_matrices=False)
+    u, s, vh = thin_svd(x)
     kept = greater(s, max(s, axis=-1, keepdims=True) * _along_values(rtol))
     first, second = expand_dims(s, -1), expand_dims(s, -2)
     one, other = expand_dims(kept, -1), expand_dims(kept, -2)

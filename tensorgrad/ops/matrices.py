@@ -19,20 +19,21 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.errors import ShapeError
 from tensorgrad.ops.complex_parts import conj, is_complex
-from tensorgrad.ops.elementwise import abs, where
+from tensorgrad.ops.elementwise import abs, less_equal, where
 from tensorgrad.ops.indexing import beside
 from tensorgrad.ops.linear_algebra import matmul
 from tensorgrad.ops.reductions import max
 from tensorgrad.ops.shaping import (
     along,
     broadcast_to,
+    concat,
     expand_dims,
     matrix_transpose,
     reshape,
     shape_of,
     sliced,
 )
-from tensorgrad.tape import Primitive, cast
+from tensorgrad.tape import Primitive, apply, cast, real_part
 
 #: Two eigenvalues or singular values are taken for one where they differ by at most this many
 #: rounding errors of the largest: what LAPACK computes is no more exact.
@@ -117,6 +118,40 @@ def unpacked(y: Any, *shapes: tuple[int, ...]) -> list[Any]:
         found.append(part if len(shape) == 1 else reshape(part, (*batch, *shape)))
         start = stop
     return found
+
+
+# Whether vectors were used is not to be seen from the numbers of their gradient: they may cancel.
+_NOTED = Primitive(
+    "noted",
+    lambda xp, y: xp.positive(y),
+    {"y": lambda g: concat([columns(g, None, -1), columns(g, -1, None) * 0.0 + 1.0], axis=-1)},
+    fresh=True,
+    elementwise=True,
+    moves=True,
+)
+
+
+def noted(y: Any) -> Any:
+    """What ``packed_with_note`` gave; a gradient that comes this way leaves a 1 in the last place,
+    whatever its numbers are."""
+    return apply(_NOTED, (y,))
+
+
+def packed_with_note(xp: Any, *parts: Any) -> Any:
+    """``packed``, with a further element, 0, in the last place; see ``noted``."""
+    return packed(xp, *parts, xp.zeros((*parts[-1].shape[:-2], 1, 1), parts[-1].dtype))
+
+
+def reached_in_vain(g: Any, *parts: Any) -> Any:
+    """Of the gradient ``g`` of what was packed with a note, 1 for each matrix if it came by way of
+    ``noted``, though all numbers in its ``parts`` are 0; else 0."""
+    if not math.prod(g.shape):
+        return 0.0
+    note = real_part(columns(g, -1, None))
+    for part in parts:
+        whole = reshape(largest(part, tuple(range(len(part.shape)))), (1,) * len(note.shape))
+        note = where(less_equal(whole, 0.0), note, 0.0)
+    return note
 
 
 def slice_of(start: int | None, stop: int | None) -> tuple[int | None, int | None, None]:

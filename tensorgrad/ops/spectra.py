@@ -6,8 +6,9 @@ the gradients of values and vectors: numerators that vanish may be those of ``f(
 the values as ``V @ diag(w ** 2) @ inv(V)`` does, of which terms remain. So nothing is added only
 where the gradients of the vectors concerned are 0, all of them and exactly (what cancels leaves
 rounding errors or not), and those of the coinciding values are equal; else the gradient of that
-matrix is NaN. (Where the vectors are used, but cancel to exact zeros everywhere, as in that product
-at ``2 * I``, this is not told from a function of the values alone.) Of values alone (``eigvalsh``,
+matrix is NaN. It is so, too, where a gradient came by way of the vectors though all its numbers are
+0, as of that product at ``2 * I``; in a stack this is not told from vectors that are left out, by
+indexing or ``where``, while those of other matrices are used. Of values alone (``eigvalsh``,
 ``svdvals``) it is always finite: where they coincide, one of the generalized gradients, and the
 gradient if there is one.
 """
@@ -32,10 +33,12 @@ from tensorgrad.ops.matrices import (
     factorization,
     largest,
     matrix_shape,
+    noted,
     on_diagonal,
-    packed,
+    packed_with_note,
     product,
     raising,
+    reached_in_vain,
     roundoff,
     rows,
     scaled,
@@ -125,7 +128,7 @@ def sum_of_pairs(x: Any) -> Any:
 def _eigh_value(xp: Any, x: Any, lower: bool) -> Any:
     with raising(xp, x):
         w, v = xp.linalg.eigh(x, UPLO="L" if lower else "U")
-    return packed(xp, w[..., None, :], v)
+    return packed_with_note(xp, w[..., None, :], v)
 
 
 def _eigh_parts(y: Any) -> tuple[Any, Any]:
@@ -147,7 +150,8 @@ def _eigh_rule(g: Any, y: Any, x_shape: tuple[int, ...]) -> Any:
     gw, gv = _eigh_parts(g)
     gv = conjugated(gv)
     turning = matmul(adjoint(v), gv)
-    over = quotients(w, turning, squeeze(largest(gv, -2), axis=-2), gw)
+    used = squeeze(largest(gv, -2), axis=-2) + reached_in_vain(g, gv)
+    over = quotients(w, turning, used, gw)
     inner = skew(turning) * over
     return conjugated(product(v, inner, adjoint(v)) + matmul(scaled(v, gw), adjoint(v)))
 
@@ -165,8 +169,8 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
     where the computation does not converge.
     """
     matrix_shape("eigh", x, square=True)
-    w, v = _eigh_parts(apply(_EIGH, (x,), {"lower": _is_lower("eigh", UPLO)}))
-    return EighResult(w, v)
+    y = apply(_EIGH, (x,), {"lower": _is_lower("eigh", UPLO)})
+    return EighResult(_eigh_parts(y)[0], _eigh_parts(noted(y))[1])
 
 
 def _is_lower(name: str, uplo: str) -> bool:
@@ -207,7 +211,7 @@ def eigvalsh(x: Any, /, UPLO: str = "L") -> Tensor:
 def _svd_value(xp: Any, x: Any, full: bool) -> Any:
     with raising(xp, x):
         u, s, vh = xp.linalg.svd(x, full_matrices=full)
-    return packed(xp, u, s[..., None, :], vh)
+    return packed_with_note(xp, u, s[..., None, :], vh)
 
 
 def _svd_parts(y: Any, shape: tuple[int, ...], full: bool) -> list[Any]:
@@ -234,7 +238,7 @@ def _svd_rule(g: Any, y: Any, x_shape: tuple[int, ...], full: bool) -> Any:
     vh, gv = rows(whole_vh, None, k), adjoint(rows(whole_gvh, None, k))
     of_u, of_v = matmul(adjoint(u), gu), matmul(vh, gv)
     size_u, size_v = squeeze(largest(gu, -2), axis=-2), squeeze(largest(gv, -2), axis=-2)
-    used = size_u + size_v
+    used = size_u + size_v + reached_in_vain(g, whole_gu, whole_gvh)
     inner = skew(of_u + of_v) * quotients(s, of_u + of_v, used, gs)
     inner = inner + skew(of_u - of_v) * _over_sums(s, used, is_complex(u))
     found = matmul(product(u, inner) + scaled(u, gs), vh)
@@ -317,7 +321,14 @@ def svd(
         return _hermitian_svd(x, True)
     shape = matrix_shape("svd", x)
     full = full_matrices and shape[-1] != shape[-2]
-    return SVDResult(*_svd_parts(apply(_SVD, (x,), {"full": full}), shape, full))
+    y = apply(_SVD, (x,), {"full": full})
+    u, _, vh = _svd_parts(noted(y), shape, full)
+    return SVDResult(u, _svd_parts(y, shape, full)[1], vh)
+
+
+def thin_svd(x: Any) -> list[Any]:
+    """``svd`` without full matrices, for what leaves out vectors by masks."""
+    return _svd_parts(apply(_SVD, (x,), {"full": False}), x.shape, False)
 
 
 def _hermitian_svd(x: Any, vectors: bool) -> Any:

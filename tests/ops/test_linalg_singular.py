@@ -106,6 +106,33 @@ def test_numerators_that_cancel_do_not_make_a_gradient() -> None:
         np.testing.assert_allclose((apart + apart.T) / 2, wanted, rtol=1e-12)
 
 
+def test_vectors_whose_gradients_cancel_to_zeros_are_used() -> None:
+    """Of ``V @ diag(w ** 2) @ inv(V)`` at a multiple of the identity they are exactly 0."""
+
+    def square(w: Tensor, v: Tensor) -> Tensor:
+        return tg.real((v * w[..., None, :] ** 2) @ linalg.inv(v)).sum()
+
+    def by_svd(x: Tensor, **options: bool) -> Tensor:
+        u, s, _ = linalg.svd(x, **options)
+        return square(s, u)
+
+    for x in (2 * np.eye(3), np.stack([2 * np.eye(2), np.eye(2)])):
+        for function in (
+            lambda x: square(*linalg.eig(x)),
+            lambda x: square(*linalg.eigh(x)),
+            by_svd,
+            lambda x: by_svd(x, hermitian=True),
+        ):
+            assert np.isnan(slope(function, x)).all()
+    for alone in (
+        lambda x: (linalg.eigh(x)[0] ** 2).sum(),
+        lambda x: (tg.real(linalg.eig(x)[0]) ** 2).sum(),
+    ):
+        assert np.isfinite(slope(alone, 2 * np.eye(3))).all()
+    part = slope(lambda x: linalg.eigh(x)[1][1, :, 0].sum(), np.stack([np.eye(2), np.diag([1, 2])]))
+    assert np.isfinite(part).all()
+
+
 def test_of_a_stack_only_the_matrix_in_question_is_nan() -> None:
     stack = np.stack([np.diag([1.0, 2.0, 3.0]) + 0.1 * SYMMETRIC, np.eye(3)])
     functions: list[Any] = [lambda x: linalg.eigh(x)[1], lambda x: linalg.svd(x)[0]]
