@@ -245,9 +245,9 @@ class Primitive:
 
     __slots__ = (
         "__weakref__", "_flops", "autocast", "complex", "cpu", "cuda", "data_dependent", "eager",
-        "elementwise", "explain", "fresh", "half_in_float32", "has_rules", "inputs", "kernel",
-        "live", "loops", "moves", "mutates", "name", "promoted", "promotion", "random", "residual",
-        "rules", "slow", "source", "together", "value", "variadic", "view_or_copy",
+        "elementwise", "explain", "fresh", "half_in_float32", "has_rules", "inputs", "kept",
+        "kernel", "live", "loops", "moves", "mutates", "name", "promoted", "promotion", "random",
+        "residual", "rules", "slow", "source", "together", "value", "variadic", "view_or_copy",
     )  # fmt: skip
 
     def __init__(
@@ -318,6 +318,8 @@ class Primitive:
         self.eager = self.cpu
         #: the value as a function of a GPU's arrays, once ``on`` was asked for it
         self.cuda: Callable[..., Any] | None = None
+        #: what the rules name, once ``apply`` was given an array beside tensors
+        self.kept: frozenset[str] | None = None
         PRIMITIVES[next(_numbers)] = self
 
     def mutated(self, count: int) -> Iterable[int]:
@@ -344,6 +346,10 @@ class Primitive:
         return f"<primitive {self.name}({', '.join(self.inputs)})>"
 
 
+#: Arrays beside tensors, of so many bytes, are copied where the tape keeps them: their owner may
+#: overwrite them before the backward pass. Of larger ones fresh pages would take longer than most
+#: operations do.
+OWN_UP_TO = 1 << 16
 LEAF = Primitive("leaf", "positive", {})
 NO_ATTRS: dict[str, Any] = {}
 SCALARS = frozenset({float, int, bool})
@@ -618,7 +624,7 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
             if isinstance(x, list | tuple):
                 x = Tensor._joined(x, place)
             else:
-                x = Tensor(x, device=place, copy=None)
+                x = Tensor(x, device=place, copy=_is_saved(op, len(found), x, inputs) or None)
         if isinstance(x, Tensor):
             if first is None:
                 first = x
@@ -633,6 +639,20 @@ def _prepare(op: Primitive, inputs: Sequence[Any]) -> list[Any]:
     if op.promotion != "any" or first is None:
         _promote(op, found, None if first is None else first.device)
     return found
+
+
+def _is_saved(op: Primitive, place: int, x: Any, inputs: Sequence[Any]) -> bool:
+    """Whether the input ``x`` at a place, an array, is to be copied, as the tape will keep it."""
+    if getattr(x, "nbytes", 0) > OWN_UP_TO:
+        return False
+    if op.kept is None:
+        op.kept = frozenset(name for rule in op.rules if rule is not None for name in rule.names)
+    if op.inputs[min(place, len(op.inputs) - 1)].removeprefix("*") not in op.kept:
+        return False
+    for other in inputs:
+        if isinstance(other, Tensor) and other.node is not None:
+            return current_mode().grad
+    return False
 
 
 def _promote(op: Primitive, found: list[Any], device: str | None) -> None:

@@ -14,6 +14,7 @@ from tensorgrad.backend import is_array
 from tensorgrad.backend.namespace import Namespace
 from tensorgrad.backend.templates import ALL, ARRAY, along_axis, filled
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.observers import current_mode
 from tensorgrad.ops.elementwise import where
 from tensorgrad.ops.parts import (
     GatherPart,
@@ -354,6 +355,7 @@ def _parse(name: str, x: Any, index: Any) -> tuple[Template, list[Any], tuple[in
             template.append(as_int(part))
             axis += 1
         else:
+            part = own_indices(part, None if name == "index_put" else x)
             found = _index_arrays(name, part, shape, axis)
             template.extend([ARRAY] * len(found))
             arrays.extend(found)
@@ -426,6 +428,17 @@ def beside(x: Any, indices: Any) -> Any:
         of = backend.of(array)
         indices = of.asarray(indices, None, of.device_of(array), None)
     return tape.wrap(indices, None) if array is not x else indices
+
+
+def own_indices(indices: Any, x: Any = None) -> Any:
+    """An array in memory of its own, where the tape may keep it (see ``tape.OWN_UP_TO``).
+
+    x: what it is an index into, if nothing else may be recorded.
+    """
+    if not is_array(indices) or indices.nbytes > tape.OWN_UP_TO:
+        return indices
+    recorded = getattr(x, "node", 0) is not None and current_mode().grad
+    return indices.copy() if recorded else indices
 
 
 def _with_new_axes(x: Any, new_axes: tuple[int, ...]) -> Any:
@@ -596,7 +609,7 @@ def integer_indices(name: str, x: Any, indices: Any) -> Any:
         indices = np.asarray(indices)
     if indices.dtype not in dtypes.INTEGERS:
         raise DtypeError(f"{name}: indices must be integers; got {indices.dtype}")
-    return beside(x, indices)
+    return beside(x, own_indices(indices, x))
 
 
 def _gather_value(xp: Any, x: Any, indices: Any, axis: int, distinct: bool) -> Any:
@@ -756,7 +769,7 @@ def gather(x: Any, indices: Any, /, axis: int) -> Tensor:
 def checked_places(name: str, x: Any, indices: Any, axis: int) -> tuple[int, Any]:
     """The axis from 0 and the indices, which may go along it into ``x``, beside ``x``."""
     place = normalize_axis(name, axis, x)
-    indices = integer_indices(name, x, indices)
+    indices = integer_indices(name, x, own_indices(indices))
     _check_same_ndim(name, x, indices)
     _check_within(name, shape_of(x), indices, place)
     return place, indices

@@ -17,6 +17,7 @@ from tensorgrad.ops.indexing import (
     gathered,
     index_put,
     integer_indices,
+    own_indices,
     scatter_add,
     take,
 )
@@ -132,7 +133,7 @@ def index_add(x: Any, indices: Any, src: Any, /, axis: int = 0) -> Tensor:
         )
     along = [1] * len(shape)
     along[axis] = count[0]
-    indices = reshape(integer_indices("index_add", x, indices), along)
+    indices = reshape(integer_indices("index_add", x, own_indices(indices)), along)
     return scatter_add(x, broadcast_to(indices, wanted), src, axis)
 
 
