@@ -147,6 +147,8 @@ COMMANDS = (
                 "now may be given with it",
             ),
             _CONFIG,
+            _argument("--live-port", "N", type=port,
+                      help="as --live, and show the page on 127.0.0.1 at this port (0: any)"),
         ),
         DEFAULTS,
     ),

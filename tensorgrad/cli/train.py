@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
 from argparse import ArgumentTypeError
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ _ONLY_FOR = {
     "image_size": (("", *_LISTS), "image files"),
     "grey": (("", *_LISTS), "image files"),
 }
+_LIVE = "live.html"
 _ON_RESUMING = ("epochs", "device", *PLACES)  # what may be another in the rest of a run
 
 
@@ -71,7 +73,12 @@ def train(**given: Any) -> None:
     """
     resumed = given.pop("resume", None)
     config = given.pop("config", None)
+    live_port = given.pop("live_port", None)
+    if live_port is not None:
+        given["live"] = True
     if resumed is not None:
+        if live_port is not None:
+            raise TensorgradError("--live-port cannot be given with --resume; open live.html")
         if config is not None:
             raise TensorgradError("--config cannot be given with --resume: the run has its own")
         resume(resumed, **given)
@@ -87,7 +94,21 @@ def train(**given: Any) -> None:
     metrics_of(data.problem, settings)  # refused before a folder is made
     with new_results(settings["out"], data.problem.name, CHECKPOINT) as folder:
         settings["out"] = str(folder)
-        _train(folder, settings, data, None)
+        with _shown_live(folder / _LIVE, live_port):
+            _train(folder, settings, data, None)
+
+
+@contextlib.contextmanager
+def _shown_live(path: Path, port: int | None) -> Iterator[None]:
+    """Show the live page at a port of this machine meanwhile, if one is given."""
+    if port is None:
+        yield
+        return
+    from tensorgrad.playground.live import served
+
+    with served(path, port) as address:
+        print(f"training is shown at {address}", flush=True)
+        yield
 
 
 def resume(run: str | Path, **given: Any) -> None:
@@ -289,7 +310,7 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     if settings["tensorboard"]:
         callbacks.append(TensorBoard(folder / "tensorboard"))
     if settings["live"]:
-        callbacks.append(LivePlot(folder / "live.html"))
+        callbacks.append(LivePlot(folder / _LIVE))
     train_loader = loader_of(data.train, settings, training=True)
     warned = _Warnings()
     trainer = new_trainer(data, settings, [*callbacks, warned, checkpoints], len(train_loader))
