@@ -19,6 +19,7 @@ from tensorgrad.autograd import is_grad_enabled as is_grad_enabled
 from tensorgrad.autograd import no_grad as no_grad
 from tensorgrad.backend import *
 from tensorgrad.dtypes import *
+from tensorgrad.hints import UnknownNameError
 from tensorgrad.ops import *
 from tensorgrad.ops.inspection import __array_namespace_info__ as __array_namespace_info__
 from tensorgrad.tensor import Tensor as Tensor
@@ -101,7 +102,7 @@ else:  # mypy reads no sum of lists; it goes by the imports, which say the same
             return importlib.import_module(f"tensorgrad.{name}")
         if name in _OF:
             return getattr(importlib.import_module(f"tensorgrad.{_OF[name]}"), name)
-        raise AttributeError(f"module 'tensorgrad' has no attribute {name!r}")
+        raise UnknownNameError(__name__, name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ The functions take matrices and stacks of them, and give named tuples where NumP
 from typing import TYPE_CHECKING
 
 from tensorgrad.errors import LinAlgError as LinAlgError
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.ops import (
     determinants,
     eigenvalues,
@@ -29,6 +30,7 @@ from tensorgrad.ops.shaping import matrix_transpose as matrix_transpose
 from tensorgrad.ops.spectra import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __getattr__ = _unknown_names(__name__)
     __all__ = ["LinAlgError", "kron", "matmul", "matrix_transpose", "tensordot", "vecdot"]
     for _module in (
         determinants, eigenvalues, factorizations, least_squares, linear_systems, matrix_functions,

@@ -6,6 +6,7 @@ and rounded once, and need nothing but NumPy. Loaded when ``tensorgrad.special``
 
 from typing import TYPE_CHECKING
 
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.ops import (
     bessel_functions,
     entropies,
@@ -32,6 +33,7 @@ from tensorgrad.ops.orthogonal_polynomials import *
 from tensorgrad.ops.reductions import logsumexp as logsumexp
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __getattr__ = _unknown_names(__name__)
     __all__ = ["erf", "exp2", "expit", "expm1", "log1p", "log_softmax", "logsumexp"]
     __all__ += ["round", "softmax"]
     for _module in (

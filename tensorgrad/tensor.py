@@ -18,6 +18,7 @@ from tensorgrad.backend import BACKENDS, is_array
 from tensorgrad.backend.base import Array
 from tensorgrad.backward import conjugate, run_backward
 from tensorgrad.errors import DeviceError, DtypeError, GradientError, ShapeError
+from tensorgrad.hints import UnknownNameError
 from tensorgrad.observers import RECORDING, current_mode
 from tensorgrad.ops import fast_paths, numpy_names, ufunc_calls, views
 from tensorgrad.ops.indexing import assign_at
@@ -581,7 +582,7 @@ class Tensor:
         # Reached only for names that are not there. The interface must look absent for host data.
         if name == "__cuda_array_interface__" and type(self.data) is not ndarray:
             return self.data.__cuda_array_interface__
-        raise AttributeError(f"Tensor has no attribute {name!r}")
+        raise UnknownNameError(Tensor, name)
 
     # --- operators ------------------------------------------------------------------------------
 

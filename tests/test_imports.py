@@ -15,8 +15,8 @@ import tensorgrad as tg
 ROOT = Path(__file__).parents[1]
 #: What may import only from what stands before it, and from what stands beside it nothing.
 LEVELS = [
-    {"errors", "turns", "observers"}, {"dtypes", "files"}, {"backend"}, {"versions"}, {"tape"},
-    {"ops"}, {"backward"}, {"tensor"}, {"sparse"},
+    {"errors", "hints", "turns", "observers"}, {"dtypes", "files"}, {"backend"}, {"versions"},
+    {"tape"}, {"ops"}, {"backward"}, {"tensor"}, {"sparse"},
     {"autograd", "einops_backend"},
     {"fft", "linalg", "nn", "optim", "data", "profiler", "signal", "special"},
     {"program", "amp"}, {"training"}, {"viz"}, {"playground", "examples"}, {"cli"},

@@ -1,5 +1,7 @@
 """Data: reading files, data sets, and batches of them."""
 
+from typing import TYPE_CHECKING
+
 from tensorgrad.data import transforms
 from tensorgrad.data.datasets import ConcatDataset, Dataset, DatasetError, Subset, TensorDataset
 from tensorgrad.data.embedded import digits
@@ -13,6 +15,7 @@ from tensorgrad.data.splits import k_fold, random_split
 from tensorgrad.data.tables import Examples, read_csv, table_examples
 from tensorgrad.data.wordpiece import WordPieceTokenizer
 from tensorgrad.files import DataFileError, write_atomically
+from tensorgrad.hints import unknown_names as _unknown_names
 
 __all__ = [
     "ConcatDataset", "DataFileError", "DataLoader", "Dataset", "DatasetError", "Examples",
@@ -21,3 +24,6 @@ __all__ = [
     "image_folder", "image_list", "k_fold", "random_split", "read_csv", "read_idx", "read_image",
     "read_npz", "table_examples", "transforms", "write_atomically", "write_idx",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = _unknown_names(__name__)

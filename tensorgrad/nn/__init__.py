@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.nn import (
     activations,
     adaptive,
@@ -46,6 +47,7 @@ from tensorgrad.nn.resampling import *
 from tensorgrad.nn.transformer import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __getattr__ = _unknown_names(__name__)
     __all__ = ["functional", "init", "models", "utils"]
     for _module in (
         activations,

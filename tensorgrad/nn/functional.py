@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tensorgrad import sparse as _sparse  # noqa: F401 (embedding leaves gradients of its class)
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.nn import borders, distances, linear_losses, loss_functions, penalties
 from tensorgrad.nn.borders import *
 from tensorgrad.nn.distances import *
@@ -58,6 +59,7 @@ from tensorgrad.ops.sampling_grids import *
 from tensorgrad.ops.unfolding import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __getattr__ = _unknown_names(__name__)
     __all__ = ["dropout", "linear", "one_hot", "sigmoid", "tanh"]
     for _module in (
         activations,

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.errors import ShapeError
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.tensor import Tensor
+
+if not TYPE_CHECKING:
+    __getattr__ = _unknown_names(__name__)
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:

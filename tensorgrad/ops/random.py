@@ -18,6 +18,7 @@ from tensorgrad import backend, dtypes
 from tensorgrad.backend import philox
 from tensorgrad.dtypes import COMPLEX, FLOATS, HALVES, real_of
 from tensorgrad.errors import DtypeError, ShapeError
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.complex_parts import complex as complex_of_parts
 from tensorgrad.ops.creation import Shape, sizes_of
@@ -34,6 +35,9 @@ __all__ = [
     "Generator", "bernoulli", "default_generator", "dropout", "normal", "permutation", "randint",
     "seed", "uniform",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = _unknown_names(__name__)
 
 
 # --- the draws ------------------------------------------------------------------------------------

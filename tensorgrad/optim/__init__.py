@@ -1,5 +1,8 @@
 """Optimizers, which turn gradients into new parameters."""
 
+from typing import TYPE_CHECKING
+
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.optim import lr_scheduler
 from tensorgrad.optim.adam import Adam, AdamW
 from tensorgrad.optim.adam_variants import Adadelta, Adamax, Lion, NAdam, RAdam
@@ -17,3 +20,6 @@ __all__ = [
     "ExponentialMovingAverage", "GradScaler", "Lion", "Muon", "NAdam", "Optimizer", "RAdam",
     "RMSprop", "SparseAdam", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = _unknown_names(__name__)

@@ -1,5 +1,8 @@
 """Training: the Trainer, what can be hung into it, and the files it leaves."""
 
+from typing import TYPE_CHECKING
+
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.training.checkpoint import (
     CheckpointError,
     LoadedCheckpoint,
@@ -39,3 +42,6 @@ __all__ = [
     "TrainingError", "accuracy", "draw_curves", "draw_regions", "load_checkpoint", "load_newest",
     "mae", "mse", "save_checkpoint",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = _unknown_names(__name__)

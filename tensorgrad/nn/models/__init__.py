@@ -6,6 +6,7 @@ VisionTransformer, nanoGPT's GPT, Hugging Face's BertModel), so that state dicts
 
 from typing import TYPE_CHECKING
 
+from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.nn.models import bert, gpt, lenet, resnet, vit
 from tensorgrad.nn.models.bert import *
 from tensorgrad.nn.models.gpt import *
@@ -14,4 +15,5 @@ from tensorgrad.nn.models.resnet import *
 from tensorgrad.nn.models.vit import *
 
 if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, which say the same
+    __getattr__ = _unknown_names(__name__)
     __all__ = [name for module in (bert, gpt, lenet, resnet, vit) for name in module.__all__]
