@@ -108,7 +108,7 @@ _NOT_OF_FOLDS = (
 _OF_FOLDS = {**DEFAULTS, **FOLD_DEFAULTS}
 
 _DEMOS = (
-    "cartpole",
+    "cartpole", "autoencoder", "names", "word-vectors", "oscillator", "neural-ode",
     "vanishing-gradients", "xor", "overfitting", "steering",
 )  # fmt: skip
 
@@ -243,6 +243,11 @@ COMMANDS = (
         "Runs an application or an experiment of the lectures, prints what it shows, and leaves\n"
         "its pictures in a folder. What the applications do can be read in tensorgrad/examples.",
         "  tensorgrad demo cartpole\n      deep Q-learning balances a pole on a cart\n"
+        "  tensorgrad demo autoencoder --data mnist\n      digits from two numbers each\n"
+        "  tensorgrad demo names --data names.txt\n      new names by three networks\n"
+        "  tensorgrad demo word-vectors --data book.txt\n      which words are alike\n"
+        "  tensorgrad demo oscillator\n      a network that obeys an equation\n"
+        "  tensorgrad demo neural-ode\n      an equation that is a network\n"
         "  tensorgrad demo vanishing-gradients\n  tensorgrad demo xor\n"
         "  tensorgrad demo overfitting\n  tensorgrad demo steering --out runs/road\n",
         "demos.demo",

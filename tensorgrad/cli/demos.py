@@ -12,7 +12,6 @@ import numpy as np
 from tensorgrad import nn, optim
 from tensorgrad.cli.build import Loss
 from tensorgrad.cli.folder import MODEL, new_results
-from tensorgrad.cli.report import png
 from tensorgrad.data import (
     DataLoader,
     Subset,
@@ -29,6 +28,7 @@ from tensorgrad.tensor import Tensor
 from tensorgrad.training import Callback, EarlyStopping, GradientNorms, Trainer, draw_curves
 from tensorgrad.training.curves import draw_norms
 from tensorgrad.training.regions import draw_regions
+from tensorgrad.viz import draw_pictures
 
 Array = np.ndarray[Any, Any]
 
@@ -227,18 +227,11 @@ def steering(folder: Path, seed: int) -> None:
     print(f"mean error on 500 new roads: {error.mean():.3f} (directions go from -1 to 1)")
     print(f"of somebody who always drives straight on: {straight.mean():.3f}")
     print(f"within one of the 30 units: {(error < 2 / (_UNITS - 1)).mean():.1%}")
-    _write_pictures(folder / "roads.png", new_pictures[:8])
+    write_atomically(folder / "roads.png", draw_pictures(new_pictures[:8]))
     weights = model[0].weight.detach().numpy()  # type: ignore[attr-defined]
     weights = weights.reshape(-1, _HEIGHT, _ACROSS)
-    _write_pictures(folder / "hidden-units.png", 0.5 + 0.5 * weights / np.abs(weights).max())
-
-
-def _write_pictures(path: Path, pictures: Array, zoom: int = 5) -> None:
-    """Pictures in [0, 1] side by side, as a PNG."""
-    gap = np.ones((pictures.shape[1], 1), pictures.dtype)
-    row = np.concatenate([part for p in pictures for part in (p, gap)][:-1], axis=1)
-    large = np.kron(np.clip(row, 0, 1) * 255, np.ones((zoom, zoom))).astype(np.uint8)
-    write_atomically(path, png(large))
+    shades = 0.5 + 0.5 * weights / np.abs(weights).max()
+    write_atomically(folder / "hidden-units.png", draw_pictures(shades))
 
 
 DEMOS: dict[str, Callable[..., None]] = {
@@ -250,4 +243,9 @@ DEMOS: dict[str, Callable[..., None]] = {
 #: The modules of ``tensorgrad.examples``, and whether they want data: "none", "taken" or "needed".
 APPLICATIONS = {
     "cartpole": "none",
+    "autoencoder": "taken",
+    "names": "needed",
+    "word-vectors": "needed",
+    "oscillator": "none",
+    "neural-ode": "none",
 }

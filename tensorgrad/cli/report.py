@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import struct
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tensorgrad.errors import TensorgradError
 from tensorgrad.files import DataFileError, read_whole
 from tensorgrad.training.curves import draw_curves, draw_norms
 from tensorgrad.training.regions import draw_regions
+from tensorgrad.viz.pictures import png
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;"
@@ -189,21 +188,3 @@ def _units(run: Run) -> str:
 def _norms(path: Path) -> str:
     rows = _numbers(path, "step") if path.is_file() else []
     return f'<div class="scroll">{draw_norms(rows)}</div>' if rows else ""
-
-
-def png(pixels: Array) -> bytes:
-    """An image in shades of grey, uint8 [height, width], as a PNG file (RFC 2083)."""
-    height, width = pixels.shape
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        """A part of the file: length, kind, data and checksum."""
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-    rows: Sequence[bytes] = [b"\0" + row.tobytes() for row in np.ascontiguousarray(pixels)]
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b"".join(rows), 9))
-        + chunk(b"IEND", b"")
-    )
