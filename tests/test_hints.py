@@ -47,7 +47,7 @@ ASKED = [
     (tg, "ndarray", "tg.Tensor"),
     (tg, "nditer", "np.nditer"),
     (tg.random, "default_rng", "tg.Generator(seed)"),
-    (X, "strides", "x.data.strides"),
+    (X, "strides", "x.numpy().strides"),
     (tg, "jit", "tg.compile"),
     (tg, "value_and_grad", "tg.autograd.grad(y, x)"),
     (X, "block_until_ready", "leave it out"),
