@@ -160,8 +160,10 @@ class Play(Page):
     def __init__(self, browser: Any, site: Playground, server: Server) -> None:
         super().__init__(browser)
         self.site = site
+        self.opened: set[str] = set()  # runs
         self.base = f"http://127.0.0.1:{server.server_port}/"
         browser.get(server.address)  # lets the browser in
+        self.opened.add(self.state("run"))
         self.js("sessionStorage.clear(); localStorage.clear()")
         browser.set_window_size(1440, 1100)
         self.errors()
@@ -172,6 +174,7 @@ class Play(Page):
         self.browser.get(self.base + fragment)
         until(lambda: self.js("return window.playground?.frame != null"), "a first frame")
         until(lambda: self.js("return window.playground?.data != null"), "data")
+        self.opened.add(self.state("run"))
 
     def state(self, path: str) -> Any:
         """What the page holds, for instance ``frame.step``."""
@@ -201,6 +204,12 @@ class Play(Page):
         steps = self.ask(lambda session: session.learner.steps)
         until(lambda: self.state("frame.step") == steps, f"step {steps} in the page")
         return steps
+
+    def close(self) -> None:
+        """Leave the page, and end its runs: there may be only so many."""
+        self.browser.get("about:blank")
+        for name in self.opened - {"shared"}:
+            self.site.runs[name].close()
 
     def picture(self, name: str) -> None:
         """Take a picture for docs/playground.md, if TENSORGRAD_PICTURES is set."""

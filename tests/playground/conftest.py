@@ -41,5 +41,5 @@ def page(chrome: Any, playing: tuple[Playground, Server]) -> Iterator[Play]:
     play = Play(chrome, *playing)
     yield play
     errors = [one for one in play.errors() if "status of 400" not in one]  # refused, and shown
-    chrome.get("about:blank")
+    play.close()
     assert errors == []

@@ -86,8 +86,8 @@ def test_what_is_taken_along_is_what_is_seen(page: Play, tmp_path: Path) -> None
     page.click("#tab-export")
     for kind in ("script.py", "weights.safetensors", "weights.json"):
         page.click(f"[data-export='{kind}']")
-    suffixes = lambda: {one.suffix for one in tmp_path.iterdir()}  # noqa: E731
-    until(lambda: suffixes() == {".py", ".safetensors", ".json"}, "three files")
+    kinds = {".py", ".safetensors", ".json"}
+    until(lambda: {one.suffix for one in tmp_path.iterdir()} == kinds, "three files")
     found = {one.suffix: one.read_bytes() for one in tmp_path.iterdir()}
     weight = page.state("frame.weights[0]")
     from safetensors.numpy import load

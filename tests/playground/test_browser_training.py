@@ -115,11 +115,20 @@ def test_lessons_are_opened_by_their_addresses(page: Play) -> None:
 def test_a_run_that_was_lost_begins_anew_with_the_settings_of_the_page(page: Play) -> None:
     page.open("#data=xor&layers=3&noise=15")
     wanted = page.settings
+    page.js("""
+        window.said = [];
+        const note = () => said.push(document.getElementById("state").textContent);
+        new MutationObserver(note).observe(document.getElementById("state"), {childList: true});""")
     page.site.runs[page.state("run")].close()
-    page.says("#state", "trying again")
+    until(lambda: "trying again" in page.js("return said.join()"), "that it tries again")
     until(lambda: page.settings == wanted, "the same settings")
     page.says("#state", "Paused")
     assert from_fragment(page.js("return location.hash")) == wanted
+    page.browser.delete_all_cookies()
+    page.site.runs[page.state("run")].close()
+    page.says("#state", "refuses this page")
+    page.says("#complaint", "a cookie must be sent")
+    page.errors()  # of 403
 
 
 def test_pages_see_the_same_run_or_their_own(page: Play) -> None:
