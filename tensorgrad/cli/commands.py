@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from tensorgrad.cli.settings import (
     BY_NAME,
     DEFAULTS,
-    FOLD_DEFAULTS,
     OPTIONS,
     as_text,
     count,
@@ -102,10 +101,10 @@ _CONFIG = _argument(
     help="settings from a TOML file, as config.toml of a run; options given here go before",
 )  # fmt: skip
 _NOT_OF_FOLDS = (
-    "model", "hidden", "channels", "depth", "test", "validation_share", "patience", "metrics",
-    "checkpoint_steps", "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
+    "model", "hidden", "channels", "depth", "test", "validation_share", "patience", "refit",
+    "metrics", "checkpoint_steps", "checkpoint_minutes", "keep", "gradient_norms", "tensorboard",
+    "live",
 )  # fmt: skip
-_OF_FOLDS = {**DEFAULTS, **FOLD_DEFAULTS}
 
 _DEMOS = (
     "cartpole", "autoencoder", "names", "word-vectors", "oscillator", "neural-ode",
@@ -220,7 +219,7 @@ COMMANDS = (
             ),
             _argument("--folds", "K", type=count, default=5, help="(default 5)"),
         ),
-        {name: value for name, value in _OF_FOLDS.items() if name not in _NOT_OF_FOLDS},
+        {name: value for name, value in DEFAULTS.items() if name not in _NOT_OF_FOLDS},
     ),
     Command(
         "verify-resume",

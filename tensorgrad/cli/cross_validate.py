@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorgrad import backend
+from tensorgrad.cli.amounts import settle_amounts
 from tensorgrad.cli.data import Data, load
 from tensorgrad.cli.folder import new_results
-from tensorgrad.cli.settings import DEFAULTS, FOLD_DEFAULTS, read_toml
+from tensorgrad.cli.settings import DEFAULTS, read_toml
 from tensorgrad.cli.train import check, loader_of, new_trainer, settle
 from tensorgrad.data import k_fold, write_atomically
 from tensorgrad.errors import TensorgradError
@@ -58,7 +59,7 @@ def cross_validate(folds: int, **given: Any) -> None:
     if networks is None:
         networks = [base["hidden"]] if "hidden" in base else list(_SIZES)
     deepest = max(networks, key=len)  # options of hidden layers act if one has some
-    settings = {**DEFAULTS, **FOLD_DEFAULTS, "model": "mlp", **base, **given, "hidden": deepest}
+    settings = {**DEFAULTS, "model": "mlp", **base, **given, "hidden": deepest}
     if settings["model"] != "mlp":
         raise TensorgradError(
             f"cross-validate compares fully connected networks; {config} is of --model "
@@ -74,11 +75,14 @@ def cross_validate(folds: int, **given: Any) -> None:
         )
     settings["device"] = device = backend.normalize(settings["device"])
     data = load(settings, device)
+    dropout = settings["dropout"]
     settle(settings, data, given)
     with new_results(settings["out"], f"{data.problem.name}-folds", "folds.csv") as folder:
         rows = []
         for hidden in networks:
-            rows.append(_measured(data, {**settings, "hidden": hidden}, folds))
+            own = {**settings, "hidden": hidden, "dropout": dropout}
+            settle_amounts(own, len(data.train), len(data.problem.shape) == 1)
+            rows.append(_measured(data, own, folds))
             print(f"{rows[-1].name}: {rows[-1].mean:.4f}", file=sys.stderr, flush=True)
         figure = "accuracy" if data.problem.classes is not None else "r2"
         best = max(rows, key=lambda row: row.mean)

@@ -97,7 +97,7 @@ def _settle_length(settings: Settings, examples: int, chosen: Collection[str], s
     if "epochs" not in chosen:
         settings["epochs"] = min(max(round(steps * batch / examples), 3), _MOST_EPOCHS)
     if "patience" not in chosen:
-        settings["patience"] = max(DEFAULTS["patience"], settings["epochs"] // 4)
+        settings["patience"] = max(10, settings["epochs"] // 4)
 
 
 _MOST_EPOCHS = 100

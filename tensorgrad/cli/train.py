@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import backend, optim
+from tensorgrad.cli.amounts import settle_amounts
 from tensorgrad.cli.build import (
     build_loss,
     build_optimizer,
@@ -234,6 +235,7 @@ def settle(settings: Settings, data: Data, given: Collection[str]) -> None:
                 "--loss cross-entropy is for classes; a target of numbers takes squared-error"
             )
         settings["loss"] = "squared-error"
+    settle_amounts(settings, len(data.train), len(data.problem.shape) == 1)
     batch = len(data.train)
     if settings["batch_size"] != "full":
         batch = min(batch, settings["batch_size"])
@@ -257,7 +259,7 @@ def new_trainer(
     optimizer = build_optimizer(model, settings)
     scheduler, schedule_every = build_schedule(optimizer, settings, batches)
     average = None
-    if settings["average"] is not None:
+    if settings["average"]:
         average = optim.ExponentialMovingAverage(model, settings["average"])
     return Trainer(
         model,
@@ -333,11 +335,30 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
             warnings.simplefilter("default", RuntimeWarning)
             warnings.showwarning = warned.hold
             trainer.fit(train_loader, loader_of(data.validation, settings), settings["epochs"])
+            if settings["refit"]:
+                _refit(data, settings, trainer, stopping.best_epoch)
     except KeyboardInterrupt:
         if not (folder / CHECKPOINT).exists():
             raise
         raise KeyboardInterrupt(f"interrupted; go on with: tensorgrad resume {folder}") from None
     _finish(folder, settings, config, data, trainer, stopping)
+
+
+def _refit(data: Data, settings: Settings, trainer: Trainer, epochs: int) -> None:
+    """Give the trainer's model weights that were trained on the validation part too.
+
+    They follow from the seed, and soon: a run that is interrupted here does all of it again.
+    """
+    together = np.concatenate([data.train.indices, data.validation.indices])
+    print(
+        f"once more for {epochs} epochs, with the {len(data.validation)} validation examples",
+        file=sys.stderr,
+        flush=True,
+    )
+    loader = loader_of(type(data.train)(data.whole, together), settings, training=True)
+    other = new_trainer(data, settings, [NanStop()], len(loader))
+    other.fit(loader, None, epochs)
+    trainer.model.load_state_dict(other.model.state_dict())
 
 
 class _Warnings(Callback):
@@ -393,9 +414,12 @@ def _finish(
         _shown(name, values[name], len(data.test)) for name in values
         if name not in ("loss", "confusion")
     )  # fmt: skip
+    weights = f"weights of epoch {stopping.best_epoch} of {trainer.epoch}"
+    if settings["refit"]:
+        weights = f"weights of {stopping.best_epoch} epochs on training and validation part"
     print(
-        f"weights of epoch {stopping.best_epoch} of {trainer.epoch}, where the validation loss was "
-        f"lowest\ntest {shown or 'loss ' + format(values['loss'], '.4f')}\nwritten to {folder}: "
+        f"{weights}, where the validation loss was lowest\n"
+        f"test {shown or 'loss ' + format(values['loss'], '.4f')}\nwritten to {folder}: "
         f"{MODEL}, {CHECKPOINT}, history.csv, curves.svg, config.toml, result.json"
     )
 

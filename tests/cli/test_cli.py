@@ -45,7 +45,8 @@ def test_train_leaves_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(err.splitlines()) == 2
     config = read_toml(folder / "config.toml")
     in_use = {name for name, value in DEFAULTS.items() if value is not None}
-    assert set(config) == {*in_use, "device"}
+    by_the_data = {"batch_size", "epochs", "patience", "dropout", "refit"}
+    assert set(config) == {*in_use, *by_the_data, "device"}
     assert config["hidden"] == [16]
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]

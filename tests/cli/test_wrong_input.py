@@ -465,12 +465,12 @@ def test_defaults_of_cross_validation(capsys: pytest.CaptureFixture[str]) -> Non
     """Those that --help states; the sizes of a settings file count."""
     assert main(["cross-validate", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "in total (default 20)" in text
-    assert "each step (default 0.0)" in text
+    assert "in total (default 20, and 4,000 steps at least)" in text
+    assert "0 of layers below 32 units)" in text
     table()
-    base = ["cross-validate", "--data", "t.csv", "--folds", "2"]
+    base = ["cross-validate", "--data", "t.csv", "--folds", "2", "--batch-size", "full"]
     assert main([*base, "--hidden", "3", "--out", "one"]) == 0
-    given = ["--epochs", "20", "--dropout", "0", "--hidden", "3"]
+    given = ["--epochs", "4000", "--dropout", "0", "--hidden", "3"]
     assert main([*base, *given, "--out", "two"]) == 0
     Path("c.toml").write_text("hidden = [3]\npatience = 7\n")
     assert main([*base, "--config", "c.toml", "--out", "three"]) == 0

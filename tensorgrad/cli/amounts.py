@@ -1,0 +1,50 @@
+"""How long a network learns, and what holds it back, where nobody says: as its data is large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorgrad.cli.settings import BY_NAME
+from tensorgrad.errors import TensorgradError
+
+_STEPS, _PATIENCE = 4000, 600  # of a run at most, and without an improvement
+_EPOCHS, _WAITED = 20, 5  # at least: where an epoch is thousands of steps
+_FEW = 500  # examples: below, a half of the units is left out
+_REFITTED = 2000  # examples up to which a sixth more of them is worth twice the time
+_AVERAGE = 0.98  # of the weights: the mean of about 50 steps
+_FEW_UNITS = 32  # in a layer: each of them is needed
+
+
+def settle_amounts(settings: dict[str, Any], examples: int, of_rows: bool) -> None:
+    """Set what is left open (None) of batch size, epochs, patience, dropout, average and refit.
+
+    An epoch of a small table is a few steps, so that the length of training and the patience are
+    told in steps. Where an example is a row of numbers (of_rows), and not an image or a text, the
+    weights are averaged; and if there are few, they are trained on once more together with those
+    put aside to validate with. examples: to train on.
+
+    Raises TensorgradError for refitting with a schedule that watches the validation loss.
+    """
+    few = examples < _FEW
+    if settings["batch_size"] is None:
+        settings["batch_size"] = 16 if few else 32
+    batch = examples if settings["batch_size"] == "full" else settings["batch_size"]
+    batches = -(-examples // batch)
+    if settings["epochs"] is None:
+        settings["epochs"] = max(_EPOCHS, -(-_STEPS // batches))
+    if settings["patience"] is None:
+        settings["patience"] = max(_WAITED, -(-_PATIENCE // batches))
+    if settings["dropout"] is None:
+        narrow = min(settings["hidden"] or (), default=0) < _FEW_UNITS
+        share = 0.2 if not of_rows else 0.5 if few else 0.1
+        settings["dropout"] = 0.0 if narrow else share
+    if settings["average"] is None and of_rows:
+        settings["average"] = _AVERAGE
+    watching = settings["schedule"] == "plateau"
+    if settings["refit"] is None:
+        settings["refit"] = of_rows and examples <= _REFITTED and not watching
+    elif settings["refit"] and watching:
+        raise TensorgradError(
+            f"{BY_NAME['refit'].flag} trains on the validation part too, whose loss --schedule "
+            "plateau watches; take another schedule"
+        )
