@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 SHARED = "shared"
 _APART = 0.04  # seconds from one frame to the next
+_SHARE = 2  # and at least so many times as long as a frame took, for wide networks to learn too
 _CHUNK = 0.005  # seconds of training after which requests are looked at
 _PING = 1.0  # seconds after which a silent stream says that it is there
 _MOST_RUNS = 16  # own ones at a time
@@ -68,7 +69,7 @@ class Run:
         self._readers = 0
         self._used = time.monotonic()
         self._ended = False
-        self._painted = 0.0
+        self._next = 0.0  # when the next frame may be painted
         self._marks: deque[tuple[float, int]] = deque(maxlen=20)  # time and steps done then
         self._thread = threading.Thread(target=self._work, daemon=True, name="playground run")
         self._thread.start()
@@ -176,7 +177,7 @@ class Run:
                 budget = max(budget - done, 0.0)
                 due = due or done > 0 or not session.running
             began = now
-            if due and self._readers > 0 and time.monotonic() - self._painted >= _APART:
+            if due and self._readers > 0 and time.monotonic() >= self._next:
                 self._paint(session)
                 due = False
             if self._is_forgotten():
@@ -187,7 +188,7 @@ class Run:
         if busy:
             return 0.0
         if due and self._readers > 0:
-            return max(0.0, self._painted + _APART - time.monotonic())
+            return max(0.0, self._next - time.monotonic())
         return 1.0
 
     def _answer(self, session: Session, wait: float) -> bool:
@@ -229,7 +230,6 @@ class Run:
         speed = (after - before) / (last - first) if last > first else 0.0
         old, learner = self._published, session.learner
         settings, data = session.settings_version + 1, session.data_version + 1
-        self._painted = now
         new = _Published(
             1 if old is None else old.number + 1,
             old.settings if old is not None and old.settings[0] == settings
@@ -242,6 +242,7 @@ class Run:
             learner.curve.rows,
             len(learner.curve.rows),
         )  # fmt: skip
+        self._next = now + max(_APART, (1 + _SHARE) * (time.monotonic() - now))
         with self._news:
             self._published = new
             self._news.notify_all()

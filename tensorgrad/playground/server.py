@@ -23,6 +23,7 @@ from tensorgrad.errors import TensorgradError
 MOST_BYTES = 4 << 20  # of a body
 _MOST_CONNECTIONS = 100
 _READ_SECONDS, _WRITE_SECONDS = 30.0, 2.0
+_UNREAD = 1 << 18  # bytes of a stream that are under way: more would be old news
 
 Stream = Generator[bytes, None, None]
 
@@ -202,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.settimeout(_WRITE_SECONDS)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
         try:
             self._begin(200, "text/event-stream", (("Connection", "close"),))
             self.end_headers()

@@ -35,7 +35,7 @@ from tensorgrad.playground.settings import (
 )
 from tensorgrad.playground.tables import read_table
 
-_MOST_STEPS = 100_000  # of one command
+_MOST_STEPS = 10_000  # of one command
 _MOST_RACERS = 6
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tensorgrad.playground import Session, Settings
-from tensorgrad.playground.server import MOST_BYTES, Server
+from tensorgrad.playground.server import MOST_BYTES, Reply, Server, Site
 from tensorgrad.playground.site import Playground
 
 
@@ -65,6 +65,12 @@ def site() -> Iterator[Playground]:
 
 @pytest.fixture
 def browser(site: Playground) -> Iterator[Browser]:
+    with serving(site) as found:
+        yield found
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Browser]:
     server = Server(site)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -182,6 +188,39 @@ def test_own_runs_end_some_time_after_their_reader_has_gone() -> None:
     assert until(lambda: run.ended)
     assert site.runs["own"] is not run
     site.close()
+
+
+class Flood:
+    """A site whose stream never ends; ``ended`` is set once it is closed."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def reply(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
+        """See Site."""
+        return self._stream() if path == "/events" else Reply("text/plain", b"here")
+
+    def _stream(self) -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * (1 << 16)
+        finally:
+            self.ended.set()
+
+
+def test_a_browser_that_takes_nothing_is_left_and_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tensorgrad.playground.server._WRITE_SECONDS", 0.3)
+    site = Flood()
+    with serving(site) as browser:
+        connection = http.client.HTTPConnection("127.0.0.1", browser.server.server_port)
+        cookie = browser.set_cookie.split(";")[0]
+        connection.request("GET", "/events", headers={"Cookie": cookie})  # and never reads
+        assert browser.send("GET", "/")[1] == b"here"
+        assert site.ended.wait(60)
+        assert browser.send("GET", "/")[1] == b"here"
+        connection.close()
 
 
 def until(holds: Any) -> bool:
