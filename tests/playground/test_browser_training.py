@@ -4,6 +4,8 @@ selenium.
 
 from __future__ import annotations
 
+import time
+
 from browser import Play, field, until
 
 from tensorgrad.playground import Session, from_fragment
@@ -75,6 +77,22 @@ def test_keys_play_step_and_reset(page: Play) -> None:
     until(lambda: page.settings.seed != before.seed, "other data")
     first = page.ask(lambda session: session.data_message()["train"])
     until(lambda: page.state("data.train") == first, "other data in the page")
+
+
+def test_a_run_rests_when_its_page_is_left(page: Play) -> None:
+    page.open("#layers=")
+    page.click("#play")
+    until(lambda: page.state("frame.step") > 10, "training")
+    run = page.site.runs[page.state("run")]
+    page.browser.get("about:blank")
+
+    def rests() -> bool:
+        before = run.ask(lambda session: session.learner.steps)
+        time.sleep(0.2)
+        return run.ask(lambda session: session.learner.steps) == before
+
+    until(rests, "rest")
+    assert run.ask(lambda session: session.running)
 
 
 def test_training_stops_where_asked_to_and_says_where_numbers_end(page: Play) -> None:
