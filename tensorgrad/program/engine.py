@@ -12,7 +12,7 @@ _ENGINE = (
     "tensorgrad.tape", "tensorgrad.backward", "tensorgrad.tensor", "tensorgrad.ops",
     "tensorgrad.observers", "tensorgrad.versions", "tensorgrad.turns", "tensorgrad.backend",
     "tensorgrad.dtypes", "tensorgrad.autograd", "tensorgrad.nn", "tensorgrad.program",
-    "tensorgrad.errors", "tensorgrad.files", "tensorgrad.optim.optimizer",
+    "tensorgrad.errors", "tensorgrad.files", "tensorgrad.hints", "tensorgrad.optim.optimizer",
     "tensorgrad.optim.update", "tensorgrad.optim.sgd", "tensorgrad.optim.adam",
     "tensorgrad.optim.adaptive", "tensorgrad.optim.adam_variants", "tensorgrad.optim.layerwise",
     "tensorgrad.optim.clip", "tensorgrad.optim.average", "tensorgrad.profiler",
