@@ -137,6 +137,8 @@ class CapturedProgram:
         self._made_conditions = 0
         self.single = type(tree) is TensorLeaf and tree.number == 0
         self._expected: list[tuple[Any, Any, Any, Any]] | None = None
+        #: of the arguments, where these are tensors and nothing else
+        self.shapes: tuple[Any, ...] | None = None
         self._mode = current_mode()
         self._ambient = around
 
@@ -200,6 +202,7 @@ class CapturedProgram:
         self._expected = [
             (device_of(t.data), t.data.shape, t.data.dtype, type(t.node)) for t in tensors
         ]
+        self.shapes = tuple([t.data.shape for t in tensors])
 
     def is_for(self, args: Sequence[Any], mode: Any) -> bool:
         """Whether a replay with these arguments is right; the fast path, where all are tensors."""
@@ -433,6 +436,9 @@ class Compiled:
     def _begin(self) -> None:
         self._entries: OrderedDict[Any, list[CapturedProgram]] = OrderedDict()
         self._last_used: CapturedProgram | None = None
+        #: shapes of arguments -> the program used last for such, with its key: calls that differ in
+        #: nothing else try it at once
+        self._by_shapes: dict[Any, tuple[Any, CapturedProgram]] = {}
         self._misses: OrderedDict[Any, int] = OrderedDict()
         self._plain: OrderedDict[Any, str] = OrderedDict()  # calls that run as they are
         self._lock = threading.RLock()
@@ -505,6 +511,8 @@ class Compiled:
                     result = last.replay(args, args)
                     last.make_quick(args)
                     return result
+            if len(self._by_shapes) > 1 and self._exchanged(args, last):
+                return self(*args)
         tensors: list[Tensor] = []
         key = (
             signature((args, kwargs), tensors),
@@ -542,7 +550,8 @@ class Compiled:
             misses = self._misses[key] = self._misses.pop(key, 0) + 1
             _bound(self._misses)
             if misses > _PATIENCE:
-                self._entries.pop(key, None)
+                for entry in self._entries.pop(key, ()):
+                    self._forget(entry)
                 self._give_up(
                     key,
                     f"what it depends on was another thing in {_PATIENCE} calls with the same "
@@ -562,6 +571,24 @@ class Compiled:
     def _take(self, key: Any, entry: CapturedProgram) -> None:
         self._last_used = entry
         self._entries.move_to_end(key)
+        if entry.shapes is not None:
+            self._by_shapes[entry.shapes] = key, entry
+
+    def _forget(self, entry: CapturedProgram) -> None:
+        """A program is kept no longer."""
+        if self._by_shapes.get(entry.shapes, (None, None))[1] is entry:
+            del self._by_shapes[entry.shapes]
+
+    def _exchanged(self, args: Sequence[Any], last: CapturedProgram) -> bool:
+        """Whether another program than ``last`` is now the one to be tried first."""
+        if any(type(t) is not Tensor for t in args):
+            return False
+        with self._lock:
+            found = self._by_shapes.get(tuple([t.data.shape for t in args]))
+            if found is None or found[1] is last:
+                return False
+            self._take(*found)
+            return True
 
     def _is_to_be_checked(self, entry: CapturedProgram) -> bool:
         every = self._verify
@@ -684,14 +711,13 @@ class Compiled:
         entry.calls = 1
         entry.verified = self._verify > 0
         entry.make_quick(tensors)
-        self._last_used = entry
         entry.seconds = time.perf_counter() - start
         self.captures += 1
         self._entries.setdefault(key, []).insert(0, entry)
-        self._entries.move_to_end(key)
+        self._take(key, entry)
         while sum(map(len, self._entries.values())) > self._limit:
             oldest = next(iter(self._entries))
-            self._entries[oldest].pop()
+            self._forget(self._entries[oldest].pop())
             if not self._entries[oldest]:
                 del self._entries[oldest]
         return result
@@ -794,6 +820,7 @@ class Compiled:
         self.dropped = why
         self.reasons.append(why)
         self._entries.clear()
+        self._by_shapes.clear()
         self._last_used = None
         _warn(f"{self._name} runs as it is from here on: {why}")
         return result

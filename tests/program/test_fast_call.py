@@ -264,3 +264,85 @@ def test_a_fork_waits_for_a_long_one() -> None:
     finally:
         ended.set()
         thread.join()
+
+
+# --- one function, several shapes -----------------------------------------------------------------
+
+
+def trained_on(lengths: list[int], compiled: bool) -> tuple[Any, list[float], Any]:
+    """The step, its losses, and the parameter, after steps with arguments of these lengths."""
+    w = nn.Parameter(Tensor([0.5, -1.0]))
+    optimizer = optim.Adam([w], lr=0.1)
+
+    def step(x: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = ((x @ w) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run: Any = tg.compile(step, limit=3) if compiled else step
+    losses = []
+    for k, length in enumerate(lengths):
+        optimizer.param_groups[0]["lr"] = 0.1 / (k + 1)
+        draw = np.random.default_rng(k)
+        losses.append(float(run(Tensor(draw.random((length, 2)).astype(np.float32)))))
+    return run, losses, w
+
+
+def test_each_shape_keeps_its_fast_call() -> None:
+    lengths = [3, 4, 5] * 50
+    step, losses, w = trained_on(lengths, compiled=True)
+    assert step.captures == 3
+    for (entry,) in step._entries.values():
+        assert entry.replays == 50
+        assert entry.fast.count >= 10
+    _, eager, v = trained_on(lengths, compiled=False)
+    np.testing.assert_allclose(losses, eager, rtol=1e-4)
+    np.testing.assert_allclose(w.detach().numpy(), v.detach().numpy(), rtol=1e-4)
+    np.testing.assert_allclose(w.grad.numpy(), v.grad.numpy(), rtol=1e-3)
+
+
+def test_the_shape_that_was_used_least_lately_goes_first() -> None:
+    """Also where calls find their program by its shapes alone."""
+    step, _, _ = trained_on([3, 4, 5] + [4, 3] * 20 + [6, 3, 4], compiled=True)
+    assert step.captures == 4
+    assert len(step._by_shapes) == sum(map(len, step._entries.values())) == 3
+    assert {shapes[0][0] for shapes in step._by_shapes} == {3, 4, 6}
+
+
+def test_a_gradient_that_is_kept_is_not_overwritten_by_another_shape() -> None:
+    w = nn.Parameter(Tensor([1.0, 2.0]))
+
+    def step(x: Tensor) -> None:
+        w.grad = None
+        (x * w).sum().backward()
+
+    run: Any = tg.compile(step)
+    short, long = Tensor([[1.0, 2.0]]), Tensor([[1.0, 1.0], [3.0, 4.0]])
+    for _ in range(20):
+        run(short)
+        run(long)
+    run(short)
+    kept = w.grad
+    run(long)
+    run(short)
+    assert kept is not None
+    assert kept is not w.grad
+    run(long)
+    assert kept.tolist() == [1.0, 2.0]
+    assert w.grad is not None
+    assert w.grad.tolist() == [4.0, 5.0]
+
+
+def test_what_a_function_read_counts_for_all_its_shapes() -> None:
+    settings = {"scale": 2.0}
+    run: Any = tg.compile(lambda x: x * settings["scale"])
+    short, long = Tensor([1.0]), Tensor([1.0, 1.0])
+    for _ in range(20):
+        run(short)
+        run(long)
+    settings["scale"] = 3.0
+    assert run(short).tolist() == [3.0]
+    assert run(long).tolist() == [3.0, 3.0]
+    assert run(short).tolist() == [3.0]
