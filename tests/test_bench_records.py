@@ -6,6 +6,7 @@ Nothing here depends on how long anything takes.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import random
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.records import images, microgpt
+from bench.records import graphs, images, microgpt
 from bench.records.__main__ import main
 from bench.records.campaign import Run, disagreements, figures, verdicts
 from bench.records.clock import Clock, Reading
@@ -89,6 +90,25 @@ def test_peers_make_the_same_steps(what: str, peer: str) -> None:
     np.testing.assert_allclose(theirs, losses, rtol=1e-3)
     np.testing.assert_allclose(their_outputs, outputs, rtol=0.02, atol=0.02)
     assert values.keys() == their_values.keys()
+
+
+@pytest.mark.parametrize("name", graphs.GRAPHS)
+def test_graphs_have_one_value_and_one_gradient(name: str) -> None:
+    """Those of differences."""
+    of = graphs.GRAPHS[name]
+
+    def value(a: float, b: float) -> float:
+        return float(of.function(a, b, lambda x: max(x, 0.0)))
+
+    def difference(da: float, db: float) -> float:
+        return (value(of.a + da, of.b + db) - value(of.a - da, of.b - db)) / 2e-5
+
+    wanted = [value(of.a, of.b), difference(1e-5, 0), difference(0, 1e-5)]
+    for who in ("tensorgrad", *filter(importlib.util.find_spec, PEERS)):
+        make = maker(who)
+        call = importlib.import_module(make.__module__).graph(make, of)
+        for _ in range(2):
+            np.testing.assert_allclose([float(x) for x in call()], wanted, rtol=1e-6)
 
 
 def test_images_are_learned_until_the_goal(tmp_path: Path) -> None:

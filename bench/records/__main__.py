@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import environment, processors
-from bench.records.campaign import Figure, Run, campaign, disagreements, figures, verdicts
+from bench.records.campaign import Run, campaign, disagreements, figures, verdicts
 from bench.records.contestants import CONTESTANTS
 from bench.records.table import RECORDS
 from bench.workers import drop_disguises
@@ -46,18 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(found: dict[str, dict[str, Figure]]) -> str:
-    lines = [f"{'':36} {'seconds':>10} {'processor':>10} {'ratio':>7}"]
-    for what, those in found.items():
-        ours = those.get("tensorgrad")
-        for who, figure in those.items():
-            ratio = f"{figure.processor / ours.processor:7.2f}" if ours else ""
-            lines.append(
-                f"  {what + ', ' + who:34} {figure.seconds:10.3f} {figure.processor:10.3f} {ratio}"
-            )
-    return "\n".join(lines)
-
-
 def _told(run: Run) -> None:
     said = run.found.get("error")
     if said is None:
@@ -68,38 +56,45 @@ def _told(run: Run) -> None:
           file=sys.stderr, flush=True)  # fmt: skip
 
 
-def _printed(name: str, runs: list[Run]) -> tuple[dict[str, Any], bool]:
-    """Print a record; what of it goes into the file, and whether all is well."""
-    record, found = RECORDS[name], figures(runs, name)
-    errors = [
-        f"{run.contestant}, {run.phase}, seed {run.seed}: {run.found['error']}"
-        for run in runs
-        if run.record == name and "error" in run.found
-    ]
-    missed = [
-        f"{run.contestant}, {run.phase}, seed {run.seed}: goal missed, {run.found['score']:.4f}"
-        for run in runs
-        if run.record == name and "error" not in run.found and run.found["reached"] is None
-    ]
-    wrong, bars = disagreements(runs, name), verdicts(record, found)
-    print(f"\n## {name}: {record.goal}\n{_table(found)}")
-    for what, value, limit in bars:
-        print(f"  {'met' if value <= limit else 'MISSED'}: {what}: {value:.4g}, bar {limit:.4g}")
-    for line in errors + missed:
-        print(f"  {line}")
-    for line in wrong:
-        print(f"  WRONG: {line}")
-    about = {
-        "goal": record.goal,
+def _about(name: str, runs: list[Run]) -> dict[str, Any]:
+    """A record as it stands after these runs."""
+    those = [run for run in runs if run.record == name]
+    found, troubles = figures(those, name), []
+    for run in those:
+        where = f"{run.contestant}, {run.phase}, seed {run.seed}"
+        if "error" in run.found:
+            troubles.append(f"{where}: {run.found['error']}")
+        elif run.found["reached"] is None:
+            troubles.append(f"{where}: goal missed, {run.found['score']:.4f}")
+    return {
+        "goal": RECORDS[name].goal,
         "figures": {
-            what: {who: figure._asdict() for who, figure in those.items()}
-            for what, those in found.items()
+            what: {who: figure._asdict() for who, figure in of_part.items()}
+            for what, of_part in found.items()
         },
-        "bars": [{"what": w, "value": v, "limit": most} for w, v, most in bars],
-        "wrong": wrong,
-        "runs": [run._asdict() for run in runs if run.record == name],
+        "bars": [{"what": w, "value": v, "limit": m} for w, v, m in verdicts(RECORDS[name], found)],
+        "wrong": disagreements(those, name),
+        "troubles": troubles,
+        "runs": [run._asdict() for run in those],
     }
-    return about, not (wrong or errors)
+
+
+def _text(name: str, about: dict[str, Any]) -> str:
+    lines = [
+        f"## {name}: {about['goal']}",
+        f"{'':36} {'seconds':>10} {'processor':>10} {'ratio':>7}",
+    ]
+    for what, those in about["figures"].items():
+        ours = those.get("tensorgrad")
+        for who, figure in those.items():
+            ratio = f"{figure['processor'] / ours['processor']:7.2f}" if ours else ""
+            times = f"{figure['seconds']:10.3f} {figure['processor']:10.3f}"
+            lines.append(f"  {what + ', ' + who:34} {times} {ratio}")
+    for bar in about["bars"]:
+        verdict = "met" if bar["value"] <= bar["limit"] else "MISSED"
+        lines.append(f"  {verdict}: {bar['what']}: {bar['value']:.4g}, bar {bar['limit']:.4g}")
+    lines += [f"  {line}" for line in about["troubles"]]
+    return "\n".join(lines + [f"  WRONG: {line}" for line in about["wrong"]])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,16 +117,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{machine['cpu']}, {machine['cores']} cores, {options.threads} threads, "
         f"load {machine['load_average_before']}, {results['python']}, {results['date']}"
     )
-    runs = campaign(names, contestants, options.data, options.rounds, options.threads, _told)
-    results["versions"] = {
-        run.contestant: run.found["version"] for run in runs if "version" in run.found
-    }
+    runs: list[Run] = []
+
+    def taken(run: Run) -> None:
+        """What was measured stays, whenever this is stopped."""
+        _told(run)
+        runs.append(run)
+        results["versions"] = {r.contestant: r.found.get("version") for r in runs}
+        results["records"] = {name: _about(name, runs) for name in names}
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+    campaign(names, contestants, options.data, options.rounds, options.threads, taken)
     print(", ".join(f"{who} {version}" for who, version in results["versions"].items()))
-    printed = {name: _printed(name, runs) for name in names}
-    results["records"] = {name: about for name, (about, _) in printed.items()}
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 0 if all(well for _, well in printed.values()) else 1
+    for name, about in results["records"].items():
+        print(f"\n{_text(name, about)}")
+    wrong = any(about["wrong"] for about in results["records"].values())
+    return 1 if wrong or any("error" in run.found for run in runs) else 0
 
 
 if __name__ == "__main__":

@@ -82,9 +82,8 @@ def campaign(
     rounds: int,
     threads: int,
     tell: Callable[[Run], None],
-) -> list[Run]:
+) -> None:
     """All runs: each round in another order of the contestants, and with a seed of its own."""
-    runs: list[Run] = []
     for seed in range(rounds):
         for name in names:
             who = [c for c in RECORDS[name].who if c in contestants]
@@ -92,9 +91,7 @@ def campaign(
                 with tempfile.TemporaryDirectory() as caches:
                     for phase in (FIRST, AGAIN) if contestant in COMPILERS else (FIRST,):
                         found = child(name, contestant, folder, seed, caches, threads)
-                        runs.append(Run(name, contestant, phase, seed, found))
-                        tell(runs[-1])
-    return runs
+                        tell(Run(name, contestant, phase, seed, found))
 
 
 class Figure(NamedTuple):

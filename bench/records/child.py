@@ -1,7 +1,7 @@
 """One contestant at one record, in a process that has just begun.
 
-``python -m bench.records.child`` prints one line of JSON. Before the clock runs, nothing is imported
-that a record does not need.
+``python -m bench.records.child`` prints one line of JSON. Before the clock runs, nothing is
+imported that a record does not need.
 """
 
 from __future__ import annotations

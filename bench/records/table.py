@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.records import images, microgpt
+from bench.records import graphs, images, microgpt
 from bench.records.contestants import CONTESTANTS
 
 
@@ -48,6 +48,20 @@ RECORDS: dict[str, Record] = {
         "98 % of the test images, by 784-256-10",
         partial(images.run, recipe=images.Recipe("mnist", "dense", 0.98, 128, 3e-3, 5)), "mnist",
     ),
+    "Fashion dense": Record(
+        "90 % of the test images of Fashion-MNIST, by 784-256-10",
+        partial(
+            images.run, recipe=images.Recipe("fashion-mnist", "dense", 0.9, 128, 3e-3, 15)
+        ),
+        "fashion-mnist",
+    ),
+    "Fashion ConvNet": Record(
+        "90 % of the test images of Fashion-MNIST, by the ConvNet below",
+        partial(
+            images.run, recipe=images.Recipe("fashion-mnist", "convolutional", 0.9, 128, 5e-3, 3)
+        ),
+        "fashion-mnist",
+    ),
     "MNIST ConvNet": Record(
         "99 % of the test images, by two convolutions and two dense layers",
         partial(images.run, recipe=images.Recipe("mnist", "convolutional", 0.99, 128, 5e-3, 3)),
@@ -60,5 +74,13 @@ RECORDS: dict[str, Record] = {
     "microgpt padded": Record(
         "1,000 names, all as 16 tokens, of which those after the end count nothing",
         partial(microgpt.run, padded=True), "names", _MICROGPT,
+    ),
+    "tiny graph": Record(
+        "100,000 gradients of the ten scalars of BurTorch's first table",
+        partial(graphs.run, name="tiny"), "",
+    ),
+    "small graph": Record(
+        "20,000 gradients of the 32 scalars of its second one",
+        partial(graphs.run, name="small"), "",
     ),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.records.contestants import Adam, Array, Function, Parameters
+from bench.records.contestants import Adam, Array, Function, Maker, Parameters
+from bench.records.graphs import Graph
 
 
 def _conv2d(x: Any, weight: Any, bias: Any, padding: int = 0) -> Any:
@@ -106,3 +108,22 @@ def training(
 ) -> _Training:
     """By ``jit``, which keeps what it makes for all shapes."""
     return _Training(parameters, loss, outputs, adam)
+
+
+def graph(make: Maker, of: Graph) -> Callable[[], Any]:
+    """A call that computes value and derivatives, and waits for them."""
+    settings: Any = jax.config
+    settings.update("jax_enable_x64", True)
+    wait: Callable[[Any], Any] = jax.block_until_ready
+
+    def value(a: Any, b: Any) -> Any:
+        return of.function(a, b, jax.nn.relu)
+
+    both = jax.jit(jax.value_and_grad(value, (0, 1)))
+    a, b = jnp.float64(of.a), jnp.float64(of.b)
+
+    def call() -> Any:
+        y, (ga, gb) = wait(both(a, b))
+        return y, ga, gb
+
+    return call

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import tensorgrad as tg
-from bench.records.contestants import Adam, Array, Function, Parameters
+from bench.records.contestants import Adam, Array, Function, Maker, Parameters
+from bench.records.graphs import Graph
 from tensorgrad import Tensor, nn, optim
 from tensorgrad.nn import functional
 
@@ -63,3 +65,17 @@ def training(
 ) -> _Training:
     """Compiled."""
     return _Training(parameters, loss, outputs, adam, programs)
+
+
+def graph(make: Maker, of: Graph) -> Callable[[], Any]:
+    """A call that computes the value and leaves the derivatives."""
+    a, b = (tg.tensor(x, dtype=tg.float64, requires_grad=True) for x in (of.a, of.b))
+
+    def value() -> Tensor:
+        a.grad = b.grad = None
+        y: Tensor = of.function(a, b, functional.relu)
+        y.backward()
+        return y
+
+    call: Any = tg.compile(value)
+    return lambda: (call(), a.grad, b.grad)

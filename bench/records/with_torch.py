@@ -5,13 +5,15 @@ Adam is its fused one in both, which is a single call for all parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from bench.records.contestants import Adam, Array, Function, Parameters
+from bench.records.contestants import Adam, Array, Function, Maker, Parameters
+from bench.records.graphs import Graph
 
 OPS = SimpleNamespace(
     relu=functional.relu,
@@ -77,3 +79,19 @@ def compiled(
 ) -> _Training:
     """With ``torch.compile``, which makes shapes that vary symbolic by itself."""
     return _Training(parameters, loss, outputs, adam, True)
+
+
+def graph(make: Maker, of: Graph) -> Callable[[], Any]:
+    """A call that computes the value and leaves the derivatives."""
+    function: Any = of.function
+    if make is compiled:
+        function = torch.compile(function)
+    a, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (of.a, of.b))
+
+    def call() -> Any:
+        a.grad = b.grad = None
+        y = function(a, b, torch.relu)
+        y.backward()
+        return y.detach(), a.grad, b.grad
+
+    return call
