@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from tensorgrad.playground.curve import Curve, Row
 from tensorgrad.playground.errors import PlaygroundError, shown
 from tensorgrad.playground.session import Session
@@ -147,7 +149,8 @@ class Run:
 
     def _work(self) -> None:
         try:
-            self._go_on(self._make())
+            with np.errstate(all="ignore"):  # what is not finite shows on the page
+                self._go_on(self._make())
         except Exception as error:  # whoever asks is told; pages that read come again
             print(f"tensorgrad: a run ended: {type(error).__name__}: {error}", file=sys.stderr)
         finally:

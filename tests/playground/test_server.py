@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tensorgrad.playground import Session, Settings
+from tensorgrad.playground.runs import Run
 from tensorgrad.playground.server import MOST_BYTES, Reply, Server, Site
 from tensorgrad.playground.site import Playground
 
@@ -179,6 +180,27 @@ def test_a_run_pauses_when_nobody_reads_and_goes_on_when_somebody_does(browser: 
     assert run.ask(lambda session: session.learner.steps) == before
     with browser.read("own"):
         assert until(lambda: run.ask(lambda session: session.learner.steps) > before)
+
+
+def test_runs_side_by_side_learn_as_each_does_alone() -> None:
+    kinds = [Settings(layers=(), seed=k, optimizer=name) for k, name in ((1, "sgd"), (2, "adam"))]
+    alone = [Session(settings) for settings in kinds]
+    together = [Run(lambda settings=settings: Session(settings)) for settings in kinds]  # type: ignore[misc]
+
+    def learn(run: Run) -> None:
+        for _ in range(10):
+            run.ask(lambda session: session.step(20))
+
+    threads = [threading.Thread(target=learn, args=(run,)) for run in together]
+    for thread in threads:
+        thread.start()
+    for session in alone:
+        session.step(200)
+    for thread, run, session in zip(threads, together, alone):
+        thread.join()
+        weights = run.ask(lambda own: own.frame()["weights"])
+        assert weights == session.frame()["weights"]
+        run.close()
 
 
 def test_own_runs_end_some_time_after_their_reader_has_gone() -> None:

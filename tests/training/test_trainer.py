@@ -18,7 +18,7 @@ import pytest
 
 from tensorgrad import nn
 from tensorgrad.data import DataLoader, TensorDataset
-from tensorgrad.errors import ShapeError, TensorgradError
+from tensorgrad.errors import CompileError, ShapeError, TensorgradError
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import Generator, default_generator
 from tensorgrad.optim import SGD, Adam
@@ -87,6 +87,22 @@ def test_learns_and_keeps_a_history() -> None:
     }  # fmt: skip
     assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
     assert history[-1]["train_accuracy"] > 0.85
+
+
+def test_the_code_of_a_step_is_there_once_it_is_compiled() -> None:
+    batch = Tensor(X[:8]), Tensor(LABELS[:8])
+    for compile in (True, False):
+        trainer = new_trainer(compile=compile)
+        with pytest.raises(CompileError, match="not run yet"):
+            trainer.source()
+        trainer.step(*batch)
+        if not compile:
+            with pytest.raises(CompileError, match="runs as it is"):
+                trainer.source()
+        elif trainer._step.executor == "native":
+            assert "float *restrict" in trainer.source()
+        elif trainer._step.executor == "numpy":
+            assert trainer.source().startswith("def run(")
 
 
 def test_figures_are_means_over_the_examples() -> None:

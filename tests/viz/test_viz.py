@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -172,6 +173,24 @@ def test_graph_as_dot_and_svg(tmp_path: Path) -> None:
     assert (tmp_path / "g.svg").read_text() == graph.svg
     with pytest.raises(TensorgradError, match="a graph is saved as"):
         graph.save(tmp_path / "g.png")
+
+
+def test_values_that_were_noted_stand_in_the_graph() -> None:
+    """A number, or the least and the greatest; none for what was computed before."""
+    x = Tensor([1.0, 2.0, 4.0], requires_grad=True)
+    early = x * 2.0
+    with viz.noted_values() as values:
+        late = early + 1.0
+        total = late.sum()
+    graph = viz.draw_graph(total, names={"x": x}, values=values)
+    assert [v.value for v in graph.vertices] == [(1.0, 4.0), None, (3.0, 9.0), (17.0,)]
+    assert "3 to 9" in graph.svg
+    assert "17" in graph.dot
+    root = ElementTree.fromstring(graph.svg)
+    boxes = [r for r in root.iter("{http://www.w3.org/2000/svg}rect") if r.get("rx")]
+    tops = sorted(float(r.get("y", 0)) for r in boxes)
+    assert all(b - a > float(boxes[0].get("height", 0)) for a, b in itertools.pairwise(tops))
+    assert [v.value for v in viz.draw_graph(total, names={"x": x}).vertices] == [None] * 4
 
 
 def test_graph_of_a_fan_and_of_names() -> None:
