@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.records import graphs, images, microgpt
+from bench.records import cartpole, graphs, images, microgpt
 from bench.records.__main__ import main
 from bench.records.campaign import Run, disagreements, figures, verdicts
 from bench.records.clock import Clock, Reading
@@ -119,6 +119,40 @@ def test_images_are_learned_until_the_goal(tmp_path: Path) -> None:
         assert (found["reached"] is not None) is reached
         assert found["score"] >= 0.9
         assert found["steps"] <= 24
+
+
+def test_a_cart_moves_as_newton_says() -> None:
+    """Upright and at rest, a push of 10 N: accelerations from the equations, solved here anew."""
+    states = np.zeros((2, 4), np.float32)
+    after = cartpole.moved(states, np.array([True, False]))
+    # (M + m) x'' + m l a'' = F and x'' + 4/3 l a'' = g sin(a), at a = 0
+    speed, turn = np.linalg.solve([[1.1, 0.05], [1.0, 4 / 3 * 0.5]], [10.0, 0.0])
+    np.testing.assert_allclose(after[0], [0, 0.02 * speed, 0, 0.02 * turn], rtol=1e-6)
+    np.testing.assert_allclose(after[1], -after[0], rtol=1e-6)
+
+
+def test_carts_fall_at_the_borders() -> None:
+    states = np.array([[0, 9, 0, 9], [2.5, 0, 0, 0], [0, 0, -0.22, 0], [-2.3, 0, 0.2, 0]])
+    assert cartpole.fallen(states).tolist() == [False, True, True, False]
+
+
+def test_a_cart_is_learned_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A goal that chance alone does not reach: it holds for 20 steps or so."""
+    monkeypatch.setattr(cartpole, "GOAL", 60.0)
+    found = cartpole.run(maker("tensorgrad"), tmp_path, 0, clock())
+    assert found["reached"] is not None
+    assert 60 <= found["score"] <= 500
+    assert found["steps"] % cartpole.TESTED == 0
+
+
+@pytest.mark.parametrize("who", ["tensorgrad", *PEERS])
+def test_parameters_are_given_and_taken(who: str) -> None:
+    pytest.importorskip(who)
+    one, other = (images.training_of(maker(who), "dense", seed) for seed in (0, 1))
+    x = np.full((2, 784), 100, np.uint8)
+    assert (one.outputs(x) != other.outputs(x)).any()
+    other.take(one.values())
+    np.testing.assert_array_equal(one.outputs(x), other.outputs(x))
 
 
 def test_the_rate_rises_and_falls_to_zero() -> None:

@@ -43,6 +43,9 @@ class Training(Protocol):
     def values(self) -> dict[str, Array]:
         """Copies of the parameters."""
 
+    def take(self, values: Parameters) -> None:
+        """Give the parameters these values."""
+
 
 class Maker(Protocol):
     """Makes a ``Training``."""

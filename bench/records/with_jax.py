@@ -98,6 +98,10 @@ class _Training:
     def values(self) -> dict[str, Array]:
         return {name: np.array(a) for name, a in self._state[1].items()}
 
+    def take(self, values: Parameters) -> None:
+        count, _, m, v = self._state
+        self._state = count, {name: jnp.asarray(a) for name, a in values.items()}, m, v
+
 
 def training(
     parameters: Parameters,

@@ -55,6 +55,11 @@ class _Training:
     def values(self) -> dict[str, Array]:
         return {name: x.detach().numpy().copy() for name, x in self._parameters.items()}
 
+    def take(self, values: Parameters) -> None:
+        with tg.no_grad():
+            for name, x in self._parameters.items():
+                x.copy_(Tensor(values[name], copy=None))
+
 
 def training(
     parameters: Parameters,

@@ -58,6 +58,11 @@ class _Training:
     def values(self) -> dict[str, Array]:
         return {name: x.detach().numpy().copy() for name, x in self._parameters.items()}
 
+    def take(self, values: Parameters) -> None:
+        with torch.no_grad():
+            for name, x in self._parameters.items():
+                x.copy_(torch.from_numpy(values[name]))
+
 
 def training(
     parameters: Parameters,
