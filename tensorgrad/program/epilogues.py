@@ -49,7 +49,7 @@ def with_epilogues(operations: Sequence[Operation], kept: set[Storage]) -> list[
         if type(op) is not Product or not uses.is_fit(op):
             continue
         (reader,) = uses.readers[op.out.storage]
-        m = operations[reader]
+        m = found[reader]  # a routine already, where it adds two products: one of them is read
         routine = uses.joined(at, op, reader, m) if type(m) is Map and m.name in _HOW else None
         if routine is not None:
             found[at], found[reader] = None, routine

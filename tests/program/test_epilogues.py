@@ -66,6 +66,18 @@ def test_heads_and_features_are_one_axis() -> None:
     checked(step, [normal(rng, 6, 20, 48), normal(rng, 48, 64), normal(rng, 4, 16)], 1)
 
 
+def test_of_two_products_that_are_added_one_stays() -> None:
+    """As in the gradient of a weight that is used twice; and of three."""
+    rng = np.random.default_rng(12)
+
+    def step(a: Tensor, b: Tensor, c: Tensor) -> list[Tensor]:
+        two = a @ b + c @ b
+        three = a @ c + (b @ c) * (c @ c)
+        return [tg.tanh(two * 0.1), tg.tanh(three * 0.01)]
+
+    checked(step, [normal(rng, 64, 64) for _ in range(3)], 3)
+
+
 def test_what_others_read_stays() -> None:
     """A product that somebody else reads or that is handed out, one with itself, and one whose
     addend goes down the columns."""

@@ -13,7 +13,7 @@ def _imports(x: tg.Tensor) -> tg.Tensor:
     """Importing a name asks a module whether it is a package."""
     from tensorgrad.ops.random import Generator
 
-    return x * (3 if Generator else 2)
+    return x * (3 if Generator.__name__ else 2)
 
 
 def _asks_a_tensor(x: tg.Tensor) -> tg.Tensor:
