@@ -227,6 +227,10 @@ def test_a_record_is_run_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "## microgpt padded" in printed
     assert "1,000 further steps, seconds of processors" in printed
+    arguments = ["--data", str(tmp_path), "--only", "microgpt padded", "--rounds", "0"]
+    assert main([*arguments, "--add", str(file)]) == 0
+    again = capsys.readouterr().out
+    assert printed[printed.index("## microgpt") :] == again[again.index("## microgpt") :]
 
 
 def test_a_run_that_fails_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

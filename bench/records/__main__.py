@@ -42,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=processors(), metavar="N",
         help="threads of every contestant (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--add", action="append", type=Path, default=[], metavar="FILE",
+        help="count the runs of this file of results too; with --rounds 0 it is printed",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     return parser
 
@@ -54,6 +58,12 @@ def _told(run: Run) -> None:
         said = f"{way}, {run.found['steps']} steps, score {run.found['score']:.4f}"
     print(f"{run.record}, {run.contestant}, {run.phase}, seed {run.seed}: {said}",
           file=sys.stderr, flush=True)  # fmt: skip
+
+
+def _runs_of(file: Path) -> list[Run]:
+    """Those of an earlier campaign."""
+    records: dict[str, Any] = json.loads(file.read_text())["records"]
+    return [Run(**run) for about in records.values() for run in about["runs"]]
 
 
 def _about(name: str, runs: list[Run]) -> dict[str, Any]:
@@ -109,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in sorted({RECORDS[name].folder for name in names} - {""}):
         if not (options.data / folder).is_dir():
             parser.error(f"{options.data} holds no folder {folder}")
+    for file in options.add:
+        if not file.is_file():
+            parser.error(f"there is no file {file}")
     drop_disguises()
     results: dict[str, Any] = environment(options.threads)
     results["command"][2] = "bench.records"
@@ -117,21 +130,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{machine['cpu']}, {machine['cores']} cores, {options.threads} threads, "
         f"load {machine['load_average_before']}, {results['python']}, {results['date']}"
     )
-    runs: list[Run] = []
+    runs = [run for file in options.add for run in _runs_of(file) if run.record in names]
 
-    def taken(run: Run) -> None:
+    def told() -> None:
         """What was measured stays, whenever this is stopped."""
-        _told(run)
-        runs.append(run)
         results["versions"] = {r.contestant: r.found.get("version") for r in runs}
         results["records"] = {name: _about(name, runs) for name in names}
         if options.json is not None:
             options.json.write_text(json.dumps(results, indent=1) + "\n")
 
+    def taken(run: Run) -> None:
+        _told(run)
+        runs.append(run)
+        told()
+
+    told()
     campaign(names, contestants, options.data, options.rounds, options.threads, taken)
     print(", ".join(f"{who} {version}" for who, version in results["versions"].items()))
     for name, about in results["records"].items():
-        print(f"\n{_text(name, about)}")
+        if about["runs"]:
+            print(f"\n{_text(name, about)}")
     wrong = any(about["wrong"] for about in results["records"].values())
     return 1 if wrong or any("error" in run.found for run in runs) else 0
 
