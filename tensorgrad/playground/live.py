@@ -20,6 +20,7 @@ _LAST = 2.0  # seconds within which readers get the last page
 
 _FRAME = b"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>training</title>
+<link rel="icon" href="data:,">
 <style>body { font: 15px system-ui, sans-serif; margin: 2em } td { padding: .1em 1em .1em 0 }
 </style></head><body><p>waiting for the first epoch</p>
 <script>
@@ -44,7 +45,7 @@ class LivePage:
     def reply(self, method: str, path: str, query: dict[str, str], body: bytes) -> Reply | Stream:
         """See Site."""
         if (method, path) == ("GET", "/"):
-            return page(_FRAME)
+            return page(_FRAME, any_style=True)  # the curves have their own
         if (method, path) == ("GET", "/events"):
             return self._events()
         raise KeyError(path)

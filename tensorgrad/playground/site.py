@@ -40,9 +40,14 @@ class Playground:
         self.runs.close()
 
 
-def page(text: bytes) -> Reply:
-    """A page that may run the scripts that stand in it, and load nothing from elsewhere."""
+def page(text: bytes, any_style: bool = False) -> Reply:
+    """A page that may run the scripts that stand in it, and load nothing from elsewhere.
+
+    any_style: styles may be those of what the page is told later, too.
+    """
     scripts, styles = (_hashes(text, tag) for tag in (b"script", b"style"))
+    if any_style:
+        styles = "'unsafe-inline'"
     policy = (
         f"default-src 'none'; script-src {scripts}; style-src {styles}; connect-src 'self'; "
         "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

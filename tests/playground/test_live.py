@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tensorgrad.cli.main import main
-from tensorgrad.playground.live import served
+from tensorgrad.playground.live import LivePage, served
+from tensorgrad.playground.server import Reply
 
 
 def events(address: str) -> tuple[http.client.HTTPConnection, Any]:
@@ -45,6 +46,14 @@ def test_what_is_written_is_shown_and_the_last_before_the_end(tmp_path: Path) ->
     assert list(found) == ["<p>two</p>"]
     answer.close()
     connection.close()
+
+
+def test_the_curves_keep_their_styles_and_run_no_scripts(tmp_path: Path) -> None:
+    answer = LivePage(tmp_path / "live.html").reply("GET", "/", {}, b"")
+    assert isinstance(answer, Reply)
+    policy = dict(answer.headers)["Content-Security-Policy"]
+    assert "style-src 'unsafe-inline';" in policy
+    assert re.search(r"script-src 'sha256-[^ ]+';", policy)
 
 
 def test_without_a_reader_it_ends_at_once(tmp_path: Path) -> None:
