@@ -395,13 +395,14 @@ def linspace(
     ],
     method=False,
     torch=None,
-    numpy="*xi ~copy !sparse indexing=",
+    numpy="*xi ~copy sparse= indexing=",
     complex=True,
 )
-def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
+def meshgrid(*arrays: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Tensor, ...]:
     """The coordinates of a grid, from a vector for each of its axes.
 
     indexing: "ij" gives each shape (len(a0), len(a1), ...); "xy" has the first two interchanged.
+    sparse: leave size 1 on all axes but the vector's own, so that they broadcast to that.
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f'meshgrid: indexing must be "xy" or "ij"; got {indexing!r}')
@@ -417,4 +418,4 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
             raise ShapeError(f"meshgrid: vectors are needed; got shape {shape_of(x)}")
         shape[place] = size
         vectors.append(reshape(x, tuple(size if i == place else 1 for i in range(n))))
-    return tuple(broadcast_to(x, shape) for x in vectors)
+    return tuple(vectors if sparse else [broadcast_to(x, shape) for x in vectors])

@@ -349,16 +349,25 @@ def lu_factor(x: Any, /) -> LUFactors:
     return LUFactors(compact, cast(exchanged.detach(), np.dtype(np.int32)))
 
 
-def lu(x: Any, /) -> LUResult:
+def lu(x: Any, /, permute_l: bool = False, *, p_indices: bool = False) -> Any:
     """The permutation ``P`` and the triangles ``L`` and ``U`` with ``P @ L @ U = x``.
 
     x: shape (..., m, n). With k the smaller of both sizes: P (..., m, m), L (..., m, k) with ones
     on its diagonal, U (..., k, n).
 
+    permute_l: give ``P @ L`` and ``U`` alone. p_indices: in place of P the integers ``p`` with
+        ``L[p] @ U = x``.
+
     In each column the largest number becomes the pivot. The gradient is NaN where U is singular.
     """
     m = matrix_shape("lu", x)[-2]
     compact, exchanged = lu_factor(x)
+    if permute_l or p_indices:
+        back = argsort(row_order(exchanged, m), axis=-1)
+        lower, upper = lower_of(compact), upper_of(compact)
+        if permute_l:
+            return _taken(lower, expand_dims(back, -1)), upper
+        return LUResult(back, lower, upper)
     numbers = beside(compact, np.arange(m)[:, None])
     permutation = cast(equal(expand_dims(row_order(exchanged, m), -2), numbers), compact.dtype)
     return LUResult(permutation, lower_of(compact), upper_of(compact))

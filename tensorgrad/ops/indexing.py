@@ -582,7 +582,6 @@ def _check_number(name: str, dtype: np.dtype[Any], value: Any) -> None:
     ],
     torch=None,
     primitive=_INDEX,
-    numpy="a indices axis= !out !mode=raise",
 )
 def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
     """The slices of ``x`` at ``indices`` along ``axis``.

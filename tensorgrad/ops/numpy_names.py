@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from tensorgrad import ops
-from tensorgrad.dtypes import INEXACT
-from tensorgrad.ops import numpy_modules, numpy_reductions, products, ranges
-from tensorgrad.ops.numpy_forms import placed
+from tensorgrad.dtypes import INEXACT, as_dtype
+from tensorgrad.ops import numpy_modules, numpy_reductions, padding_modes, products, ranges
+from tensorgrad.ops.choosing import in_range
+from tensorgrad.ops.numpy_forms import as_array, placed
 from tensorgrad.ops.products import of_truth_values
 from tensorgrad.ops.shaping import shape_of
 from tensorgrad.ops.table import OPERATIONS
+from tensorgrad.tape import cast
 
 Function = Callable[..., Any]
 
@@ -60,7 +62,10 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return ops.where(condition, x, y)
 
 
-def _einsum(*operands: Any) -> Any:
+def _einsum(*operands: Any, dtype: Any = None) -> Any:
+    if dtype is not None:
+        wanted = as_dtype(dtype)
+        operands = tuple(cast(x, wanted) if hasattr(x, "shape") else x for x in operands)
     return of_truth_values(ops.einsum(*operands), *[x for x in operands if hasattr(x, "dtype")])
 
 
@@ -68,10 +73,11 @@ def _transpose(x: Any, axes: Any = None) -> Any:
     return ops.transpose(x) if axes is None else ops.transpose(x, tuple(axes))
 
 
-def _pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
-    if options and mode != "constant":
-        raise ValueError(f"np.pad: mode {mode!r} takes no constant_values")
-    return ops.pad(x, pad_width, mode, **options)
+def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+    if mode != "raise":
+        n = _size(a, axis)
+        indices = in_range("np.take", as_array(indices), n, mode)
+    return ops.take(a, indices, axis=axis)
 
 
 def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
@@ -127,16 +133,13 @@ _ROWS: tuple[tuple[str, Function, str], ...] = (
     ("clip", _clip, "a a_min= a_max= !out min= max="),
     ("cumprod", _flat_without_axis(ops.cumulative_prod), "a axis=None dtype= !out"),
     ("cumsum", _flat_without_axis(ops.cumulative_sum), "a axis=None dtype= !out"),
-    ("einsum", _einsum, "*operands !out ~optimize"),
+    ("einsum", _einsum, "*operands !out ~optimize dtype= ~casting ~order"),
     ("einsum_path", ops.einsum_path, "*operands optimize= !einsum_call"),
     ("empty_like", ops.empty_like, "prototype dtype= !order=K ~subok !shape device="),
     ("eye", _eye, "N M= k= dtype= !order=C device="),
     ("linspace", ranges.linspace, ""),
-    (
-        "pad",
-        _pad,
-        "array pad_width mode= constant_values= !reflect_type=even",
-    ),
+    ("pad", padding_modes.by_numpys_arguments, ""),
+    ("take", _take, "a indices axis= !out mode="),
     ("permute_dims", _transpose, "a axes="),
     ("ndim", lambda a: len(shape_of(a)), "a"),
     ("shape", shape_of, "a"),

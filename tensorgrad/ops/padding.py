@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,12 @@ _PAD: Primitive = Primitive(
     },
     moves=True,
 )
-_PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
+_PAD_MODES = (
+    "constant", "edge", "empty", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect",
+    "symmetric", "wrap",
+)  # fmt: skip
+#: What computes numbers: ``padding_modes``, which needs what needs this module, puts it here.
+FURTHER: dict[str, Callable[..., Any]] = {}
 
 
 @operation(
@@ -77,14 +82,19 @@ _PAD_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
     torch=None,
     primitive=_PAD,
 )
-def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Tensor:
+def pad(
+    x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0,
+    end_values: Any = 0, stat_length: Any = None, reflect_type: str = "even",
+) -> Tensor:  # fmt: skip
     """``x`` with elements added before and after it along each axis, as by NumPy's ``pad``.
 
     pad_width: how many: one number for all sides, ``(before, after)`` for all axes, or one such
         pair for each axis.
     mode: "constant" adds ``constant_values`` (given like ``pad_width``); "edge" the outermost
-        elements; "reflect" mirrors at the outermost element, "symmetric" beyond it; "wrap" goes
-        on at the other end.
+        elements; "reflect" mirrors at the outermost element, "symmetric" beyond it, and
+        ``reflect_type`` "odd" turns the mirror image upside down; "wrap" goes on at the other end;
+        "linear_ramp" goes to ``end_values``; "maximum", "mean", "median" and "minimum" are those of
+        the outermost ``stat_length`` elements, or of all; "empty" means zeros.
 
     Raises ValueError for an unknown mode, a negative width, or an empty axis to be mirrored.
     """
@@ -94,9 +104,15 @@ def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: A
     widths = _pairs("pad_width", pad_width, shape, int)
     if any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: pad_width must not be negative; got {pad_width}")
-    if mode == "constant":
+    if mode in ("constant", "empty"):
         constants = _pairs("constant_values", constant_values, shape, None)
         return apply(_PAD, (x,), {"pad_width": widths, "constants": constants})
+    if mode not in ("edge", "reflect", "symmetric", "wrap"):
+        given = end_values if mode == "linear_ramp" else stat_length
+        options = _pairs("stat_length", given, shape, None) if given is not None else None
+        return FURTHER["computed"](x, mode, widths, options or [(None, None)] * len(shape))
+    if reflect_type not in ("even", "odd"):
+        raise ValueError(f'pad: reflect_type must be "even" or "odd"; got {reflect_type!r}')
     for axis, pair in enumerate(widths):
         if pair != (0, 0):
             if not shape[axis]:
@@ -104,6 +120,9 @@ def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: A
                     f"pad: axis {axis} of shape {shape} is empty, so mode {mode!r} has nothing to "
                     'repeat; mode "constant" needs nothing'
                 )
+            if mode in ("reflect", "symmetric") and reflect_type != "even":
+                x = FURTHER["odd"](x, mode, axis, pair)
+                continue
             x = take(x, np.pad(np.arange(shape[axis]), pair, mode=mode), axis)  # type: ignore[call-overload]
     return x
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.fft  # by itself NumPy would load it within a step, whose globals stay as they are
 
 from tensorgrad import backend
 from tensorgrad.backend import is_array

@@ -139,6 +139,15 @@ CALLS: dict[str, MatrixCall] = {
         zip(*[_scipy().lu(part) for part in x], strict=True)],
     ),
     "lu-tall": MatrixCall(lambda m, x: m.lu(x), ((4, 3),), lambda m, x: _scipy().lu(x)),
+    "lu-two": MatrixCall(
+        lambda m, x: m.lu(x, permute_l=True), ((3, 3),), lambda m, x: _scipy().lu(x, True),
+        torch=None,
+    ),
+    "lu-places": MatrixCall(
+        lambda m, x: m.lu(x, p_indices=True), ((4, 3),),
+        lambda m, x: _scipy().lu(x, p_indices=True),
+        torch=None,
+    ),
     "lu-wide": MatrixCall(lambda m, x: m.lu(x), ((3, 4),), lambda m, x: _scipy().lu(x)),
     "lu_solve": MatrixCall(
         lambda m, a, b: m.lu_solve(m.lu_factor(a), b), ((2, 3, 3), (2, 3, 2)),

@@ -364,6 +364,23 @@ EDITING = [
     "np.partition(x, [1, 2], axis=None)[1:3]",
 ]
 
+PADDING = [
+    "np.pad(x, 2, 'mean', stat_length=((1, 2), (3, 9)))",
+    "np.pad(x, ((1, 2), (0, 3)), 'median')",
+    "np.pad(x, 1, mode='maximum')",
+    "np.pad(x, (2, 1), 'minimum', stat_length=2)",
+    "np.pad(x, ((3, 0), (2, 4)), 'linear_ramp', end_values=(1.5, -1))",
+    "np.pad(x, (7, 5), 'reflect', reflect_type='odd')",
+    "np.pad(v, (9, 20), 'symmetric', reflect_type='odd')",
+    "np.pad(v[:1], 3, 'reflect', reflect_type='odd')",
+    "np.pad(x, {0: 2, -1: (0, 1)}, 'edge')",
+    "np.pad(x, 1, lambda r, w, a, k: r.__setitem__(slice(0, w[0]), k['by'] * r[w[0]]), by=3.0)",
+    "np.take(x, [5, -1, 2], axis=1, mode='wrap')",
+    "np.take(x, [[50, -1]], mode='clip')",
+    "np.meshgrid(v, w, x[0], sparse=True)",
+    "np.einsum('i,i->', v, w, dtype=np.float64)",
+]
+
 PLACES = [
     "np.diagflat(v)",
     "np.diagflat(x, 1)",
@@ -447,7 +464,7 @@ PRODUCTS = [
 
 DIFFERENTIABLE = [
     *STATISTICS, *NAN_REDUCTIONS, *JOINING, *ELEMENTWISE, *UFUNCS, *REDUCTIONS, *DIFFERENCES,
-    *POLYNOMIALS, *HISTOGRAMS, *CHOOSING, *EDITING, *PLACES, *COMPLEX, *PRODUCTS,
+    *POLYNOMIALS, *HISTOGRAMS, *CHOOSING, *EDITING, *PADDING, *PLACES, *COMPLEX, *PRODUCTS,
 ]  # fmt: skip
 
 _PLAIN = [
@@ -538,6 +555,8 @@ _PLAIN = [
 NUMPY_ALONE = {
     *UFUNCS,
     *REDUCTIONS,
+    *[call for call in PADDING if "{" in call or "lambda" in call or "take" in call],
+    "np.einsum('i,i->', v, w, dtype=np.float64)",
     *[
         call
         for call in PRODUCTS
@@ -553,7 +572,13 @@ NUMPY_ALONE = {
     "np.all(u, axis=1, where=[True, False, True, False])",
     "np.any(u, axis=0, where=np.array([True, False, False])[:, None])",
 }
-PLAIN = [*_PLAIN, *sorted(NUMPY_ALONE - {*DIFFERENTIABLE})]
+PLAIN = [
+    "np.pad(i, 2, 'mean')",
+    "np.pad(k, 1, 'linear_ramp', end_values=9)",
+    "np.pad(k, 2, 'median')",
+    *_PLAIN,
+    *sorted(NUMPY_ALONE - {*DIFFERENTIABLE}),
+]
 
 #: What is made of numbers alone: NumPy asks no tensor about it.
 MADE = [
