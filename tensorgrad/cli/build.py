@@ -180,7 +180,7 @@ def load_run(path: str | Path, device: str) -> Run:
     found = load_checkpoint(file)
     config = dict(found.config)
     about = config.pop("problem", None)
-    if not isinstance(about, dict) or set(about) != set(Problem._fields):
+    if not isinstance(about, dict) or {"columns": [], **about}.keys() != set(Problem._fields):
         raise TensorgradError(
             f"{file} was not written by tensorgrad train; load it with training.load_checkpoint"
         )

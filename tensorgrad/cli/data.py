@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorgrad.cli import tables
 from tensorgrad.cli.terminal import printable
 from tensorgrad.data import (
     DataFileError,
@@ -22,11 +23,10 @@ from tensorgrad.data import (
     image_folder,
     image_list,
     random_split,
-    read_csv,
     read_npz,
-    table_examples,
 )
 from tensorgrad.data.datasets import Dataset
+from tensorgrad.data.preparation import Column, expanded, fitted, recoded
 from tensorgrad.data.transforms import Normalize
 from tensorgrad.errors import TensorgradError
 from tensorgrad.tensor import Tensor
@@ -44,6 +44,8 @@ class Raw(NamedTuple):
     features: tuple[str, ...] = ()  # of a table
     target: str | None = None  # of a table
     test: tuple[Array, Array] | None = None  # inputs and targets that come with it to test with
+    columns: tuple[Column, ...] = ()  # of a table whose inputs are codes of them
+    notes: tuple[str, ...] = ()  # what the person should know
 
 
 class Problem(NamedTuple):
@@ -60,16 +62,44 @@ class Problem(NamedTuple):
     std: list[float]
     target_mean: list[float]
     target_std: list[float]
+    columns: list[list[Any]] = []  # noqa: RUF012 - each a ``Column``, where inputs are codes
 
     @property
     def inputs(self) -> int:
-        """The number of elements of an input."""
-        return math.prod(self.shape)
+        """The number of elements of an input, as the network gets it."""
+        return len(self.mean) if self.columns else math.prod(self.shape)
+
+    @property
+    def prepared(self) -> tuple[Column, ...]:
+        """How the columns of a table become inputs; () where they are numbers as they are."""
+        return tuple(
+            Column(name, kind, fill, missing, tuple(levels), tuple(parts), order)
+            for name, kind, fill, missing, levels, parts, order in self.columns
+        )
+
+    @property
+    def input_names(self) -> list[str]:
+        """Of the elements of an input, where it is a row of a table."""
+        if not self.columns:
+            return self.features
+        return [name for column in self.prepared for name in column.inputs]
 
     @property
     def outputs(self) -> int:
         """The number of outputs that the network has."""
         return len(self.target_mean) if self.classes is None else max(2, len(self.classes))
+
+    def preparation(self) -> list[dict[str, Any]]:
+        """How each column of a table becomes inputs, in words for people."""
+        scales = iter(zip(self.mean, self.std))
+        found = []
+        for column in self.prepared:
+            inputs = [
+                {"name": name, "mean": mean, "std": std}
+                for name, (mean, std) in zip(column.inputs, scales)
+            ]
+            found.append({**column._asdict(), "inputs": inputs})
+        return found
 
     def rows(self, raw: Array) -> Array:
         """Inputs as they are kept: [n, elements], float32, or uint8 where ``prepare`` scales them.
@@ -82,7 +112,12 @@ class Problem(NamedTuple):
                 f"an input has shape {raw.shape[1:]}, but the network was trained on "
                 f"{tuple(self.shape)}; take the same kind of data, and --image-size as then"
             )
-        flat = raw.reshape(len(raw), self.inputs)
+        flat = raw.reshape(len(raw), -1)
+        if self.columns:
+            try:
+                flat = expanded(self.prepared, flat)
+            except ValueError as error:
+                raise TensorgradError(str(error)) from error
         if flat.dtype == np.uint8 and self.only_scaled:
             return flat  # a quarter of the memory, and of the time to fetch a batch
         with np.errstate(over="ignore", invalid="ignore"):
@@ -135,6 +170,7 @@ class Data(NamedTuple):
     test: Dataset
     whole: TensorDataset
     labels: Array | None  # of ``whole``, if they are classes
+    notes: tuple[str, ...]  # what the person should know
     target: str | None  # the column of a table that it is about
     digest: str  # of all examples, and of how they are divided
 
@@ -160,7 +196,8 @@ def read(
     raw = _read(place, settings, classes, problem)
     if not len(raw.inputs):
         raise TensorgradError(f"{place}: there are no examples; put some there")
-    _require_finite(place, raw.inputs, raw.targets, *(raw.test or ()))
+    gaps = (raw.targets,) if raw.columns else (raw.inputs, raw.targets)
+    _require_finite(place, *gaps, *(raw.test or ()))
     return raw
 
 
@@ -331,29 +368,23 @@ def _npz(path: Path, classes: tuple[str, ...] | None) -> Raw:
 def _table(
     path: Path, settings: Settings, classes: tuple[str, ...] | None, problem: Problem | None
 ) -> Raw:
-    features = settings["features"] if problem is None else problem.features
-    target = settings["target"]
-    place = -1 if target is None else target
-    try:
-        columns = read_csv(
-            path,
-            columns=None if features is None else [*features, place],
-            texts=[place] if classes else (),
-        )
-        found = table_examples(columns, target, features, classes)
-    except DataFileError:
-        raise
-    except ValueError as error:
-        raise TensorgradError(f"{path}: {error} (--target, --features)") from error
+    if problem is None:
+        features, known = settings["features"], settings.get("columns", ())
+    else:
+        features, known = problem.features, problem.prepared
+    found = tables.read(path, settings, classes, features, known)
     return Raw(
-        found.inputs, found.targets, found.classes, found.features,
-        target=list(columns)[-1] if target is None else target,
+        found.inputs, found.targets, found.classes, found.features, target=found.target,
+        columns=found.columns, notes=found.notes,
     )  # fmt: skip
 
 
 def _other_test(raw: Raw, settings: Settings) -> tuple[Array, Array]:
     """Inputs and targets of the data to test with, if they are like those to train on."""
-    names = {"features": raw.features or settings["features"], "target": raw.target}
+    names = {
+        "features": raw.features or settings["features"], "target": raw.target,
+        "columns": raw.columns,
+    }  # fmt: skip
     other = read(settings["test"], {**settings, **names}, raw.classes or ())
     if (raw.classes is None) != (other.classes is None):
         raise TensorgradError(
@@ -402,9 +433,13 @@ def load(settings: Settings, device: str) -> Data:
             f"{len(positions)} parts by --validation-share {part}"
         )
     problem = _problem(path, raw, positions[0].indices)
+    divided = [raw.inputs, raw.targets, *(test or ()), *(p.indices for p in positions)]
+    if raw.columns:
+        raw = raw._replace(inputs=recoded(raw.inputs, raw.columns, problem.prepared))
+        if test is not None:
+            test = recoded(test[0], raw.columns, problem.prepared), test[1]
     whole = _dataset(problem, raw.inputs, raw.targets, device)
     parts = [Subset(whole, p.indices) for p in positions]
-    divided = [raw.inputs, raw.targets, *(test or ()), *(p.indices for p in positions)]
     return Data(
         problem,
         parts[0],
@@ -412,9 +447,26 @@ def load(settings: Settings, device: str) -> Data:
         parts[2] if test is None else _dataset(problem, *test, device),
         whole,
         labels,
+        (*raw.notes, *_unbalanced(raw)),
         raw.target,
         _digest(divided),
     )
+
+
+def _unbalanced(raw: Raw) -> list[str]:
+    """A note, if always saying the most frequent class would look good."""
+    if raw.classes is None:
+        return []
+    sizes = np.bincount(raw.targets, minlength=len(raw.classes))
+    least, most = int(sizes[sizes > 0].min()), int(sizes.max())
+    share = most / len(raw.targets)
+    if share < 0.8 and most < 20 * least:
+        return []
+    return [
+        f"classes are unbalanced: {least:,} of {raw.classes[int(np.where(sizes == least)[0][0])]}, "
+        f"{most:,} of {raw.classes[int(sizes.argmax())]}, which alone gives an accuracy of "
+        f"{share * 100:.0f} %; look at --metrics f1,recall, and evaluate's confusion"
+    ]
 
 
 def _digest(arrays: Sequence[Array]) -> str:
@@ -515,7 +567,12 @@ def _check(path: str | None, raw: Raw, test: tuple[Array, Array] | None) -> None
 def _problem(path: str | None, raw: Raw, train: Array) -> Problem:
     """What the network must know: scales are those of the training part."""
     pixels = raw.inputs.dtype.kind in "u" or raw.inputs.ndim > 2
-    if pixels:
+    columns = fitted(raw.columns, raw.inputs[train])
+    if columns:
+        codes = recoded(raw.inputs[train], raw.columns, columns)
+        normalize = Normalize.of(expanded(columns, codes))
+        mean, std = normalize.mean, normalize.std
+    elif pixels:
         mean, std = np.zeros(1), np.array([float(max(raw.inputs.max(), 1))])
     else:
         normalize = Normalize.of(raw.inputs[train].reshape(len(train), -1))
@@ -534,6 +591,7 @@ def _problem(path: str | None, raw: Raw, train: Array) -> Problem:
         std.tolist(),
         target_mean.tolist(),
         target_std.tolist(),
+        [[*c[:4], list(c.levels), list(c.parts), c.order] for c in columns],
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
+from tensorgrad.cli import tables
 from tensorgrad.cli.build import Run, Settings, build_loss, load_run, metrics_of
 from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, load, located, read
 from tensorgrad.cli.folder import json_text
@@ -21,7 +22,6 @@ from tensorgrad.cli.train import check_kind
 from tensorgrad.data import (
     DataFileError,
     DataLoader,
-    read_csv,
     read_image,
     write_atomically,
 )
@@ -207,9 +207,5 @@ def _inputs(problem: Problem, settings: Settings, path: Path) -> tuple[list[str]
         raise DataFileError(
             path, "the network wants images or arrays", "give a file of the kind it was trained on"
         )
-    columns = read_csv(path, columns=problem.features)
-    rows = np.stack([columns[name] for name in problem.features], axis=1)
-    if rows.dtype.kind != "f":
-        raise DataFileError(path, "the features must be numbers", "correct the columns")
-    with np.errstate(over="ignore"):  # an infinity is refused with what is too far from the rest
-        return [f"{path}:{i + 1}" for i in range(len(rows))], rows.astype(np.float32)
+    rows = tables.rows_of(path, problem.features, problem.prepared)
+    return [f"{path}:{i + 1}" for i in range(len(rows))], rows

@@ -110,9 +110,10 @@ def _taken(file: TextIO) -> bool:
     return True
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | list[dict[str, Any]]) -> None:
     """Write a JSON file in one step."""
-    write_atomically(path, (json_text(content) + "\n").encode())
+    text = json_text(content) if isinstance(content, Mapping) else json.dumps(content, indent=2)
+    write_atomically(path, (text + "\n").encode())
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -158,6 +158,8 @@ SCHEDULES = (
     "one-cycle",
     "plateau",
 )
+MISSING = ("impute", "refuse")
+TASKS = ("classification", "regression")
 LOSSES = ("cross-entropy", "squared-error")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -192,6 +194,12 @@ OPTIONS = (
            "finds the class in the file names of a list, as _(left|right)_"),
     Option("data", "target", None, "COLUMN", line, "what to predict of a table (default the last)"),
     Option("data", "features", None, "A,B", words, "what to predict it from (default all others)"),
+    Option("data", "task", None, "", str,
+           "what the target of a table is (default: classes if it holds texts or few whole "
+           "numbers)", TASKS),
+    Option("data", "missing", "impute", "", str,
+           "what is missing in a table gets the median, and an input that says so; or is refused",
+           MISSING),
     Option("data", "batch_size", None, "N", batch_size,
            'examples per step, or "full" (default 32; 16 below 500 examples)'),
     Option("network", "model", "auto", "", str,

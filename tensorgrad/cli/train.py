@@ -57,6 +57,7 @@ _TABLES, _LISTS = (".csv", ".tsv", ".data"), (".txt", ".list")
 _ONLY_FOR = {
     "target": (_TABLES, "tables (.csv, .tsv, .data)"),
     "features": (_TABLES, "tables (.csv, .tsv, .data)"),
+    "task": (_TABLES, "tables (.csv, .tsv, .data)"),
     "image_root": (_LISTS, "lists of images (.txt, .list)"),
     "label_pattern": (_LISTS, "lists of images (.txt, .list)"),
     "image_size": (("", *_LISTS), "image files"),
@@ -93,6 +94,8 @@ def train(**given: Any) -> None:
     settle_network(settings, data.problem, len(data.train), chosen)
     settle(settings, data, given)
     metrics_of(data.problem, settings)  # refused before a folder is made
+    for note in data.notes:
+        print(note, file=sys.stderr)
     with new_results(settings["out"], data.problem.name, CHECKPOINT) as folder:
         settings["out"] = str(folder)
         with _shown_live(folder / _LIVE, live_port):
@@ -409,6 +412,8 @@ def _finish(
         result["confusion"] = matrix
     result.update(epochs=trainer.epoch, best_epoch=stopping.best_epoch, steps=trainer.steps)
     save_checkpoint(folder / MODEL, trainer.model.state_dict(), config)
+    if data.problem.columns:
+        write_json(folder / "preparation.json", data.problem.preparation())
     write_json(folder / "result.json", result)
     shown = ", ".join(
         _shown(name, values[name], len(data.test)) for name in values

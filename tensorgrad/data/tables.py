@@ -23,6 +23,7 @@ Columns = dict[str, ndarray[Any, Any]]
 _SEPARATORS = ",;\t"
 # Narrower than float(), which takes 1_0, nan and the digits of any script.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_COMMA = re.compile(r"[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]*)(?:,[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _CODE = re.compile(r"[0-9]+(?:[eE][0-9]+)?")  # what may be a number or a label
 _YEAR = re.compile(r"1[5-9][0-9]{2}|2[01][0-9]{2}")
 _MISSING = re.compile(r"[+-]?(?:nan|inf(?:inity)?)|#?n/?a|<na>|null|none|nil|[?.-]", re.IGNORECASE)
@@ -46,6 +47,8 @@ def read_csv(
     header: bool | None = None,
     columns: Sequence[str | int] | None = None,
     texts: Sequence[str | int] = (),
+    missing: bool = False,
+    complete: Sequence[str | int] = (),
 ) -> Columns:
     """The columns of a CSV file by name, as arrays [rows].
 
@@ -59,12 +62,16 @@ def read_csv(
     columns: the names of those to read, or their positions (-1: the last); the others may hold
         anything. All if left out.
     texts: those of them to read as texts whatever they hold, as the classes of a network.
+    missing: whether something may be missing: an empty cell, or NA, n/a, nan, null, none, "?", "-"
+        or ".", is NaN among numbers and the empty text among texts.
+    complete: those of them in which nothing may be missing all the same.
 
     A column of numbers becomes float64, any other a column of texts; so does one of labels of
     which most are whole numbers, as 0 to 9 and A to F, if two cells or more, and one in twenty,
-    are none. Passed over are spaces around cells, a byte order mark, empty lines, empty cells at
-    the end of lines, and a first column without a name whose cells all differ: the row numbers
-    of pandas and R. Cells may be quoted. The text is UTF-8.
+    are none. Where it does not part cells, a comma may stand for the decimal point, and points
+    between thousands. Passed over are spaces around cells, a byte order mark, empty lines, empty
+    cells at the end of lines, and a first column without a name whose cells all differ: the row
+    numbers of pandas and R. Cells may be quoted. The text is UTF-8.
 
     Raises OSError if the file cannot be read, and DataFileError if it is a FIFO or a device, or,
     naming the line, for rows of different lengths, no rows, equal names, a column that is not
@@ -77,7 +84,8 @@ def read_csv(
         raise DataFileError(
             path, f"not a text in UTF-8 (byte {error.start})", "save the table as CSV in UTF-8"
         ) from error
-    rows, lines = _rows(path, text, _separator(text) if separator is None else separator)
+    separator = _separator(text) if separator is None else separator
+    rows, lines = _rows(path, text, separator)
     if header is None:
         header = bool(rows) and (_holds(rows[0], columns) or _is_header(rows[0], rows[1:]))
     names = [str(i) for i in range(len(rows[0]))] if rows else []
@@ -96,10 +104,28 @@ def read_csv(
             "rename them in the first line, or put a line of names above it if it is one of data",
         )
     as_text = _positions(path, names, places, texts)
-    return {
-        names[i]: _column(path, names[i], [row[i] for row in rows], lines, i in as_text)
-        for i in chosen
-    }
+    whole = _positions(path, names, places, complete) if missing else chosen
+    found = {}
+    for i in chosen:
+        cells = [row[i] for row in rows]
+        if separator != ",":
+            cells = _with_points(cells)
+        found[names[i]] = _column(path, names[i], cells, lines, i in as_text, i not in whole)
+    return found
+
+
+def _with_points(cells: list[str]) -> list[str]:
+    """Cells that are all numbers, some with a decimal comma, with a point in its place."""
+    there = [cell for cell in cells if not _is_missing(cell)]
+    if not any("," in cell for cell in there) or not all(map(_COMMA.fullmatch, there)):
+        return cells
+    return [
+        cell if _is_missing(cell) else cell.replace(".", "").replace(",", ".") for cell in cells
+    ]
+
+
+def _is_missing(cell: str) -> bool:
+    return not cell or (_MISSING.fullmatch(cell) is not None and "inf" not in cell.lower())
 
 
 def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
@@ -107,12 +133,14 @@ def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[
     rows: list[list[str]] = []
     lines: list[int] = []
     reader = _reader(text, separator)
+    before = 0
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
                 rows.append(cells)
-                lines.append(reader.line_num)
+                lines.append(before + 1)  # where the row begins: cells may hold line breaks
+            before = reader.line_num
     except csv.Error as error:
         raise DataFileError(
             path, f"line {reader.line_num}: {error}", "repair the line, or save the table anew"
@@ -230,22 +258,27 @@ def _is_number(text: str) -> bool:
 
 
 def _column(
-    path: Path, name: str, cells: Sequence[str], lines: Sequence[int], as_text: bool
+    path: Path, name: str, cells: Sequence[str], lines: Sequence[int], as_text: bool, gaps: bool
 ) -> Any:
-    """Numbers or texts, as ``read_csv`` describes it."""
-    for cell, line in zip(cells, lines):
-        if not cell:
-            raise DataFileError(
-                path,
-                f"line {line}, column {name}: the cell is empty",
-                "fill it, leave the line out, or do not use the column",
-            )
-    numeric = [not as_text and _is_number(cell) for cell in cells]
-    if not all(numeric) and _are_texts(cells, numeric):
+    """Numbers or texts, as ``read_csv`` describes it; gaps: whether something may be missing."""
+    if gaps:
+        cells = ["" if _is_missing(cell) else cell for cell in cells]
+        there = [cell for cell in cells if cell]
+    else:
+        there = list(cells)
+        for cell, line in zip(cells, lines):
+            if not cell:
+                raise DataFileError(
+                    path,
+                    f"line {line}, column {name}: the cell is empty",
+                    "fill it, leave the line out, or do not use the column",
+                )
+    numeric = [not as_text and _is_number(cell) for cell in there]
+    if (as_text or not all(numeric)) and _are_texts(there, numeric):
         return np.array(cells)
-    values = [float(cell) if number else math.nan for cell, number in zip(cells, numeric)]
+    values = [float(cell) if _is_number(cell) else math.nan for cell in cells]
     for cell, line, value in zip(cells, lines, values):
-        if not math.isfinite(value):
+        if not math.isfinite(value) and not (gaps and not cell):
             raise DataFileError(
                 path,
                 f"line {line}, column {name}: {cell[:40]!r} is not a finite number, as most of "
@@ -299,7 +332,7 @@ def _numbered(
     different, inverse = np.unique(values, return_inverse=True)
     found = different.tolist() if are_texts else [_digits(value) for value in different]
     if classes is None:
-        if are_texts and len(found) > _most_classes(len(values)) and _affixed(found):
+        if are_texts and len(found) > _most_classes(len(values)) and is_affixed(found):
             raise ValueError(
                 f"column {target!r} holds {len(found)} different numbers with a sign or unit, as "
                 f"{found[0][:20]!r}, which would be a class each; write them without"
@@ -328,6 +361,7 @@ def table_examples(
     target: str | None = None,
     features: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Examples:
     """Inputs and targets out of the columns of a table.
 
@@ -336,6 +370,7 @@ def table_examples(
     classes: the names of the classes in order; if left out, those in the column, sorted. Give
         those of the training data when reading data for the same network; () if its targets are
         numbers.
+    task: "classification" or "regression", where the column alone does not say it as it is meant.
 
     A target column of texts, or of whole numbers from 0 below 1,000 of which few differ (at most
     a quarter of the rows, and 100), is one of classes; any other is one of numbers. A class that
@@ -354,9 +389,12 @@ def table_examples(
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
         values = values.astype(np.str_)
     are_texts = values.dtype.kind == "U"
+    if classes is None and task == "regression":
+        classes = ()
     if not are_texts:
         numbers = _float32(target, values)
-        if not (_looks_like_classes(values) if classes is None else classes):
+        as_classes = task == "classification" or _looks_like_classes(values)
+        if not (as_classes if classes is None else classes):
             return Examples(inputs, numbers[:, None], tuple(chosen), None)
     elif classes is not None and not classes:
         raise ValueError(f"column {target!r} must hold numbers, not texts, as {values[0][:20]!r}")
@@ -390,7 +428,7 @@ def _digits(value: Any) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def _affixed(texts: Sequence[str]) -> bool:
+def is_affixed(texts: Sequence[str]) -> bool:
     """Whether all texts are numbers with the same sign or unit around them."""
     found = [_AFFIXED.fullmatch(text) for text in texts]
     return all(found) and len({match.groups() for match in found if match}) == 1

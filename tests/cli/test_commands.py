@@ -508,12 +508,12 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "target not finite": (["train", "--data", "nan.npz"], "y has values that are not finite"),
     "size of digits": (["train", "--image-size", "9x9"], "--image-size is for image files"),
     "grey table": (["train", "--data", "t.csv", "--grey"], "--grey is for image files"),
-    "decimal comma": (["train", "--data", "comma.csv"], "with a decimal point, not a comma"),
+    "numbers with units": (["train", "--data", "unit.csv"], "numbers with a sign or unit"),
     "config and resume": (["train", "--resume", "x", "--config", "y"], "cannot be given with"),
     "no config": (["train", "--config", "nowhere.toml"], "No such file"),
     "schedule": (["train", "--schedule", "never"], "invalid choice"),
     "empty table": (["train", "--data", "empty.csv"], "empty.csv: there are no rows"),
-    "column": (["train", "--data", "t.csv", "--target", "z"], "the columns are a, b"),
+    "column": (["train", "--data", "t.csv", "--target", "z"], "take one of a, b"),
     "few rows": (["train", "--data", "t.csv"], "too few to be split"),
     "arrays": (["train", "--data", "a.npz"], "there must be arrays x and y"),
     "damaged image": (["train", "--data", "pets"], "not an image, or damaged"),
@@ -535,7 +535,7 @@ def test_wrong_input(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("big.npz", x=x, y=np.arange(40) % 2 + 3_000_000_000)
     np.savez("one.npz", x=x, y=np.ones(40, int))
     np.savez("nan.npz", x=x, y=np.where(x > 70, np.nan, x))
-    Path("comma.csv").write_text("a;b\n1,5;2,5\n3,5;4,5\n")
+    Path("unit.csv").write_text("a,b\n" + "".join(f"{i} kg,{i}\n" for i in range(20)))
     for name in ("cat", "dog"):
         Path("pets", name).mkdir(parents=True)
         Path("pets", name, "1.png").write_bytes(b"not a picture")

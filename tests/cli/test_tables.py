@@ -1,0 +1,113 @@
+"""Tables as people have them: one command trains, and predict takes the raw file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tensorgrad.cli import main
+from tensorgrad.training import load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+SHORT = ["train", "--epochs", "2", "--hidden", "8", "--out"]
+
+
+def people(rows: int = 120) -> str:
+    """Numbered rows, names, gaps, categories, dates, decimal commas: who was at sea."""
+    rng = np.random.default_rng(0)
+    lines = ["PassengerId;Name;Age;Port;Day;Fare;Survived"]
+    for i in range(rows):
+        age = "" if i % 7 == 0 else f"{rng.integers(1, 80)}"
+        port = "" if i % 11 == 0 else "SCQ"[i % 3]
+        lines.append(
+            f"{i + 1};Person {i};{age};{port};{i % 28 + 1:02}.04.1912;{i % 9},5;{'yn'[i % 3 > 0]}"
+        )
+    Path("people.csv").write_text("\ufeff" + "\n".join(lines))
+    return "people.csv"
+
+
+def test_a_raw_table_in_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """What numbers or names the rows is left out, with a word; the rest becomes inputs."""
+    assert main([*SHORT, "run", "--data", people()]) == 0
+    out, err = capsys.readouterr()
+    assert "column PassengerId is left out: it numbers the rows" in err
+    assert "column Name is left out: it holds 120 different texts in 120 rows" in err
+    # Age and whether it is missing, three ports and none, day and weekday, the fare.
+    assert "network 9-8-2" in out
+    prepared = json.loads(Path("run/preparation.json").read_text())
+    assert [column["name"] for column in prepared] == ["Age", "Port", "Day", "Fare"]
+    assert prepared[1]["levels"] == ["C", "Q", "S"]
+    assert [one["name"] for one in prepared[0]["inputs"]] == ["Age", "Age missing"]
+    assert all({"mean", "std"} < set(one) for column in prepared for one in column["inputs"])
+    assert main(["predict", "run", "people.csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 120
+    assert {row["class"] for row in rows} <= {"y", "n"}
+    assert main(["evaluate", "run", "--data", "people.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 120
+    assert main(["evaluate", "run"]) == 0
+    assert main(["resume", "run", "--epochs", "3"]) == 0
+    assert main(["report", "run"]) == 0
+
+
+def test_new_rows_of_a_raw_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """A level that nobody had is none; a gap where there never was one is refused."""
+    assert main([*SHORT, "run", "--data", people()]) == 0
+    capsys.readouterr()
+    Path("new.csv").write_text("Port;Day;Age;Fare\nX;03.04.1912;;1,5\n")
+    assert main(["predict", "run", "new.csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    Path("new.csv").write_text("Port;Day;Age;Fare\nX;03.04.1912;3;1,5\nS;03.04.1912;4;\n")
+    assert main(["predict", "run", "new.csv"]) == 2
+    assert "column 'Fare', row 2: nothing is there" in capsys.readouterr().err
+    Path("new.csv").write_text("Port;Day;Age;Fare\nX;tomorrow;3;1,5\n")
+    assert main(["predict", "run", "new.csv"]) == 2
+    assert "column 'Day' must hold dates" in capsys.readouterr().err
+
+
+def test_a_table_to_test_with_has_the_same_codes() -> None:
+    """Also if its levels are others."""
+    people()
+    lines = Path("people.csv").read_text().splitlines()
+    Path("some.csv").write_text("\n".join([lines[0], *[x for x in lines[1:] if ";S;" in x]]))
+    assert main([*SHORT, "run", "--data", "people.csv", "--test", "some.csv"]) == 0
+    about = load_checkpoint("run/model.safetensors").config["problem"]
+    assert about["columns"][1][4] == ["C", "Q", "S"]
+    assert main(["resume", "run", "--epochs", "3"]) == 0
+
+
+def test_refused_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "run", "--data", people(), "--missing", "refuse"]) == 2
+    assert "line 2, column Age: the cell is empty" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_the_task(capsys: pytest.CaptureFixture[str]) -> None:
+    """Few whole numbers are classes, unless it is said."""
+    Path("t.csv").write_text("a,t\n" + "".join(f"{i},{i % 3}\n" for i in range(60)))
+    assert main([*SHORT, "one", "--data", "t.csv"]) == 0
+    assert main([*SHORT, "two", "--data", "t.csv", "--task", "regression"]) == 0
+    out = capsys.readouterr().out
+    assert "network 1-8-3" in out
+    assert "network 1-8-1" in out
+    assert main(["predict", "two", "t.csv"]) == 0
+    assert capsys.readouterr().out.startswith("example,value\n")
+    assert main(["evaluate", "two", "--data", "t.csv"]) == 0
+    assert main([*SHORT, "three", "--task", "regression"]) == 2
+    assert "--task is for tables" in capsys.readouterr().err
+
+
+def test_what_a_table_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes of which one is nearly all; numbers with a unit."""
+    Path("t.csv").write_text("a,t\n" + "".join(f"{i},{'yn'[i > 8]}\n" for i in range(120)))
+    assert main([*SHORT, "run", "--data", "t.csv"]) == 0
+    assert "classes are unbalanced: 9 of y, 111 of n, which alone" in capsys.readouterr().err
+    Path("u.csv").write_text("a,t\n" + "".join(f"{i} km,{'yn'[i % 2]}\n" for i in range(60)))
+    assert main([*SHORT, "two", "--data", "u.csv"]) == 2
+    assert "column 'a' holds numbers with a sign or unit, as '0 km'" in capsys.readouterr().err
