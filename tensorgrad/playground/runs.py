@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 SHARED = "shared"
 _APART = 0.04  # seconds from one frame to the next
-_SHARE = 2  # and at least so many times as long as a frame took, for wide networks to learn too
+_SHARE = 1  # and as much again as a frame took, for wide networks to learn too
 _CHUNK = 0.005  # seconds of training after which requests are looked at
 _PING = 1.0  # seconds after which a silent stream says that it is there
 _MOST_RUNS = 16  # own ones at a time

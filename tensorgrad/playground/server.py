@@ -22,6 +22,7 @@ from tensorgrad.errors import TensorgradError
 
 MOST_BYTES = 4 << 20  # of a body
 _MOST_CONNECTIONS = 100
+_FIELDS = 20  # of an address
 _READ_SECONDS, _WRITE_SECONDS = 30.0, 2.0
 _UNREAD = 1 << 18  # bytes of a stream that are under way: more would be old news
 
@@ -127,6 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
             reply = _said(error.status, str(error))
         except TensorgradError as error:
             reply = _said(400, str(error))
+        except OSError:  # the browser is gone, or has sent less than it said for too long
+            raise
+        except Exception as error:
+            print(f"tensorgrad: {type(error).__name__}: {error}", file=sys.stderr)
+            self.close_connection = True
+            reply = _said(500, f"{type(error).__name__}: {error}")
         if isinstance(reply, Reply):
             self._send(reply)
         else:
@@ -141,8 +148,14 @@ class _Handler(BaseHTTPRequestHandler):
         origins = self.headers.get_all("Origin") or []
         if origins and origins != [f"http://{hosts[0]}"]:
             raise _RefusedError(403, f"Origin must be http://{hosts[0]}; got {_short(origins)}")
-        address = urlsplit(self.path)
-        query = dict(parse_qsl(address.query, keep_blank_values=True, max_num_fields=20))
+        try:
+            address = urlsplit(self.path)
+            query = dict(parse_qsl(address.query, keep_blank_values=True, max_num_fields=_FIELDS))
+        except ValueError as error:
+            raise _RefusedError(
+                400,
+                f"an address must be a path and up to {_FIELDS} fields; got {_short(self.path)}",
+            ) from error
         body = self._body()
         if self.command == "GET" and address.path == "/" and "token" in query:
             return self._let_in(query["token"])

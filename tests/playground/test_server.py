@@ -148,6 +148,10 @@ def test_sizes_and_names_are_limited(browser: Browser) -> None:
         answer, body = browser.send("POST", f"/command?run={run}", '{"type": "pause"}')
         assert answer.status == 400
     assert browser.send("GET", "/nothing")[0].status == 404
+    for path in ("/?" + "&".join(f"a{k}=1" for k in range(30)), "//["):
+        answer, body = browser.send("GET", path)
+        assert answer.status == 400
+        assert "an address must be" in error_of(body)
 
 
 def test_a_page_is_told_settings_data_and_frames_and_a_reader_continues_the_curve(
@@ -210,6 +214,22 @@ def test_own_runs_end_some_time_after_their_reader_has_gone() -> None:
     assert until(lambda: run.ended)
     assert site.runs["own"] is not run
     site.close()
+
+
+class Broken:
+    """A site with a mistake in it."""
+
+    def reply(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
+        """See Site."""
+        raise RuntimeError("a mistake\nof two lines")
+
+
+def test_a_mistake_in_the_site_is_an_answer_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Broken()) as browser:
+        answer, body = browser.send("GET", "/")
+    assert answer.status == 500
+    assert error_of(body) == "RuntimeError: a mistake of two lines"
+    assert "RuntimeError" in capsys.readouterr().err
 
 
 class Flood:
