@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -214,7 +215,13 @@ class Play(Page):
     def picture(self, name: str) -> None:
         """Take a picture for docs/playground.md, if TENSORGRAD_PICTURES is set."""
         if "TENSORGRAD_PICTURES" in os.environ:
-            self.browser.save_screenshot(str(PICTURES / f"playground-{name}.png"))
+            from PIL import Image
+
+            self.js("document.activeElement.blur(); scrollTo(0, 0)")
+            time.sleep(0.5)  # until the browser has painted it
+            shown = Image.open(BytesIO(self.browser.get_screenshot_as_png()))
+            few = shown.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+            few.save(PICTURES / f"playground-{name}.png", optimize=True)
 
 
 def field(name: str) -> str:

@@ -45,6 +45,14 @@ OPTIMIZERS = {
     "lion": Rule("Lion", {}, 0.001),
 }
 REGULARIZATIONS = ("none", "l1", "l2")
+#: What a page need not show: settings by name, and buttons and panels.
+HIDABLE = (
+    "lessons", "step", "reset", "rate", "optimizer", "activation", "regularization",
+    "regularization_rate", "dropout", "task", "data", "draw", "csv", "classes", "train_share",
+    "noise", "batch", "seed", "init_seed", "regenerate", "new_weights", "features", "layers",
+    "show_test", "discretize", "stop_loss", "stop_epochs", "speed", "confusion", "race", "tape",
+    "source",
+)  # fmt: skip
 MOST_LAYERS, MOST_UNITS, MOST_DRAWN = 12, 32, 500
 Point = tuple[float, float, float]
 
@@ -58,7 +66,8 @@ class Settings:
     seed, init_seed: of the data and the order of the batches, and of the first weights and dropout.
     stop_loss: training stops once the loss on the training data is not above it; 0: it does not.
     stop_epochs: or after so many epochs. speed: steps a second at most; 0: as many as there can be.
-    points: drawn by hand, (x, y, label). lesson: whose text is shown, from 1; 0: none.
+    points: drawn by hand, (x, y, label). lesson: whose text is shown, from 1; 0: none. hide: what
+    the page does not show.
     """
 
     task: str = "classification"
@@ -85,6 +94,7 @@ class Settings:
     function: str = "sin(x) * y"
     points: tuple[Point, ...] = ()
     lesson: int = 0
+    hide: tuple[str, ...] = ()
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
         """These settings with other ``values``, given as they are or as texts of a fragment.
@@ -260,6 +270,14 @@ def _features(name: str, value: Any) -> tuple[str, ...]:
     return tuple(one for one in FEATURES if one in chosen)
 
 
+def _hide(name: str, value: Any) -> tuple[str, ...]:
+    chosen = _several(lambda _, one: one, 0, len(HIDABLE))(name, value)
+    for one in chosen:
+        if one not in HIDABLE:
+            raise PlaygroundError(f"hide must have names as noise, race, layers; got {shown(one)}")
+    return tuple(one for one in HIDABLE if one in chosen)
+
+
 def _function(name: str, value: Any) -> str:
     from tensorgrad.playground.formulas import parse_formula
 
@@ -304,6 +322,7 @@ PARSERS: dict[str, Parser] = {
     "function": _function,
     "points": _several(point, 0, MOST_DRAWN),
     "lesson": _whole(0, len(STEPS)),
+    "hide": _hide,
 }
 
 #: Name -> least and greatest, of what is a number or has so many parts.
@@ -319,6 +338,7 @@ CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "optimizer": tuple(OPTIMIZERS),
     "regularization": REGULARIZATIONS,
+    "hide": HIDABLE,
     "noise": tuple(range(0, 51, 5)),
     "train_share": tuple(range(10, 91, 10)),
     "rate": (0.00001, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),

@@ -177,7 +177,6 @@ def test_everybody_can_use_it(page: Play) -> None:
     page.browser.set_window_size(500, 900)
     until(lambda: page.js("return innerWidth") < 600, "a narrow window")
     assert page.js("return document.documentElement.scrollWidth <= innerWidth")
-    page.picture("narrow")
     page.browser.set_window_size(1440, 1100)
     page.keys("#more-layers", "\ue007")
     page.becomes("layers", (2, 2, 2))
@@ -201,7 +200,5 @@ def test_the_address_is_copied_and_the_theme_is_switched(page: Play) -> None:
         page.click("#theme")
         page.says("#theme", name)
         seen.append(page.js(ground))
-        if name == "dark":
-            page.picture("dark")
     assert seen[0] != seen[1]
     assert seen[2] in seen[:2]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from browser import Play, until
+from browser import Play, field, until
 
 
 def test_tables_functions_and_more_classes(page: Play, tmp_path: Path) -> None:
@@ -31,11 +31,11 @@ def test_tables_functions_and_more_classes(page: Play, tmp_path: Path) -> None:
     page.says("#complaint", "column")
     page.click("#complaint button")
 
-    page.open("#data=spiral&classes=4&layers=6&features=x,y,sinx,siny&rate=0.1")
+    page.open("#data=spiral&classes=4&layers=8&features=x,y,sinx,siny&optimizer=adam&rate=0.02")
     until(lambda: page.state("frame.output.channels") == 2, "a picture of classes")
     assert [one.text for one in page.all("#class-legend li")] == ["0", "1", "2", "3"]
     page.click("#play")
-    until(lambda: page.state("frame.epoch") > 20, "training")
+    until(lambda: page.state("frame.epoch") > 40, "training")
     page.click("#play")
     page.hover("#map", 0.3, 0.3)
     page.says("#map-readout", "% certain")
@@ -59,7 +59,6 @@ def test_the_race_the_tape_and_the_source_of_a_step(page: Play) -> None:
     page.says("#race-legend", "Adam 0.")
     page.hover("#race-chart", 0.2)
     page.says("#race-readout", "SGD 0.")
-    page.picture("race")
     page.click("#race-stop")
     until(lambda: page.state("frame.race") == [], "no race")
     page.click("#tab-tape")
@@ -95,6 +94,24 @@ def test_what_is_taken_along_is_what_is_seen(page: Play, tmp_path: Path) -> None
     assert weight in [one.tolist() for one in load(found[".safetensors"]).values()]
     assert json.dumps(weight[0][0]) in found[".json"].decode()
     compile(found[".py"], "script.py", "exec")
+
+
+def test_an_address_hides_parts_of_the_page(page: Play) -> None:
+    page.open("#hide=noise,race,lessons")
+    for selector in (field("noise"), "#tab-race", "#lessons"):
+        assert not page.find(selector).is_displayed()
+    page.click("#tab-export")
+    page.click("summary")
+    page.click("[data-part=noise]")
+    until(lambda: page.find(field("noise")).is_displayed(), "the slider")
+    for name in ("features", "layers", "step"):
+        page.click(f"[data-part={name}]")
+    page.becomes("hide", ("lessons", "step", "features", "layers", "race"))
+    until(lambda: not page.find("#step").is_displayed(), "no button")
+    assert not page.find("[data-control=More-0]").is_displayed()
+    assert not page.find(":has(> [data-control=feature-xy])").is_displayed()
+    lost = page.js("return playground.settings.choices.hide.filter((name) => !partOf(name))")
+    assert set(lost) <= {"layers", "features"}  # these are hidden by the style
 
 
 def test_every_button_is_clicked_by_a_test_here(page: Play) -> None:

@@ -119,7 +119,6 @@ def test_lessons_are_opened_by_their_addresses(page: Play) -> None:
         until(lambda text=lesson["text"]: page.text("#lesson-text") == text, "its text")  # type: ignore[misc]
         assert page.find("#lessons [aria-current]").text == str(number)
         assert page.settings == of_lesson(number)
-    page.picture("lesson")
     page.click("#lessons li:nth-child(1) a")
     page.becomes("lesson", 1)
     page.click("#lesson-next")

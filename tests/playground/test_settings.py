@@ -18,6 +18,7 @@ CHANGES: list[dict[str, Any]] = [
     {"data": "function", "function": "sin(x)^2 + 3 % (y*y + 1)", "speed": 100},
     {"data": "points", "points": [[1.25, -3, 1], [0, 0.5, -1]], "stop_loss": 0.01},
     {"task": "regression", "data": "multi-gauss", "stop_epochs": 10**9, "init_seed": 4},
+    {"hide": ["noise", "race", "layers"]},
 ]  # fmt: skip
 
 
