@@ -148,10 +148,9 @@ def test_sizes_and_names_are_limited(browser: Browser) -> None:
         answer, body = browser.send("POST", f"/command?run={run}", '{"type": "pause"}')
         assert answer.status == 400
     assert browser.send("GET", "/nothing")[0].status == 404
-    for path in ("/?" + "&".join(f"a{k}=1" for k in range(30)), "//["):
-        answer, body = browser.send("GET", path)
-        assert answer.status == 400
-        assert "an address must be" in error_of(body)
+    answer, body = browser.send("GET", "/?" + "&".join(f"a{k}=1" for k in range(30)))
+    assert answer.status == 400
+    assert "an address must be" in error_of(body)
 
 
 def test_a_page_is_told_settings_data_and_frames_and_a_reader_continues_the_curve(
