@@ -156,13 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
                 400,
                 f"an address must be a path and up to {_FIELDS} fields; got {_short(self.path)}",
             ) from error
-        body = self._body()
         if self.command == "GET" and address.path == "/" and "token" in query:
             return self._let_in(query["token"])
         if not self._has_cookie():
             raise _RefusedError(
                 403, "a cookie must be sent; open the address that was printed at the start"
             )
+        body = self._body()
         try:
             return self.server.site.reply(self.command, address.path, query, body)
         except KeyError as error:
@@ -188,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _let_in(self, token: str) -> Reply:
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise _RefusedError(403, "the token must be that of the address that was printed")
+        self.close_connection = True  # a body may be unread
         cookie = f"{self.server.cookie}={self.server.key}; HttpOnly; SameSite=Strict; Path=/"
         return Reply("text/plain", b"", 303, (("Location", "/"), ("Set-Cookie", cookie)))
 
