@@ -18,7 +18,7 @@ Parameters = Mapping[str, Array]
 Function = Callable[..., Any]
 
 OURS = "tensorgrad"
-CONTESTANTS = (OURS, "torch", "torch compiled", "jax")
+CONTESTANTS = (OURS, "torch", "torch fused", "torch compiled", "jax")
 #: Those who compile, and keep what they made.
 COMPILERS = (OURS, "torch compiled", "jax")
 
@@ -65,4 +65,5 @@ def maker(contestant: str) -> Maker:
     """That of a contestant; imports its framework."""
     framework, _, how = contestant.partition(" ")
     module = importlib.import_module(f"bench.records.with_{framework}")
-    return module.compiled if how else module.training
+    found: Maker = getattr(module, how or "training")
+    return found

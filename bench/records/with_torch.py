@@ -1,6 +1,5 @@
-"""PyTorch: eager, and with ``torch.compile`` for the loss and its gradients.
-
-Adam is its fused one in both, which is a single call for all parameters.
+"""PyTorch: eager as it comes; with its fused Adam, one call for all parameters; and besides with
+``torch.compile`` for the loss and its gradients.
 """
 
 from __future__ import annotations
@@ -30,11 +29,17 @@ OPS = SimpleNamespace(
 
 class _Training:
     def __init__(
-        self, parameters: Parameters, loss: Function, outputs: Function, adam: Adam, compiles: bool
+        self,
+        parameters: Parameters,
+        loss: Function,
+        outputs: Function,
+        adam: Adam,
+        fused: bool | None = True,
+        compiles: bool = False,
     ) -> None:
         p = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in parameters.items()}
         self._optimizer = torch.optim.Adam(
-            p.values(), betas=(adam.beta1, adam.beta2), eps=adam.epsilon, fused=True
+            p.values(), betas=(adam.beta1, adam.beta2), eps=adam.epsilon, fused=fused
         )
         self._parameters = p
         self._loss: Any = lambda *batch: loss(OPS, p, *batch)
@@ -71,8 +76,19 @@ def training(
     adam: Adam = Adam(),  # noqa: B008
     programs: int = 8,
 ) -> _Training:
-    """Eager."""
-    return _Training(parameters, loss, outputs, adam, False)
+    """Eager, as it comes."""
+    return _Training(parameters, loss, outputs, adam, fused=None)
+
+
+def fused(
+    parameters: Parameters,
+    loss: Function,
+    outputs: Function,
+    adam: Adam = Adam(),  # noqa: B008
+    programs: int = 8,
+) -> _Training:
+    """Eager, with the fused Adam."""
+    return _Training(parameters, loss, outputs, adam)
 
 
 def compiled(
@@ -83,7 +99,7 @@ def compiled(
     programs: int = 8,
 ) -> _Training:
     """With ``torch.compile``, which makes shapes that vary symbolic by itself."""
-    return _Training(parameters, loss, outputs, adam, True)
+    return _Training(parameters, loss, outputs, adam, compiles=True)
 
 
 def graph(make: Maker, of: Graph) -> Callable[[], Any]:
