@@ -29,7 +29,7 @@ Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau | None
 def build_loss(problem: Problem, settings: Settings) -> Loss:
     """The loss: for classes as the settings say, for numbers the squared error."""
     if problem.classes is None:
-        return functional.mse_loss
+        return _loss_of_tokens if problem.is_text else functional.mse_loss
     if settings["loss"] == "cross-entropy":
         return functional.cross_entropy
     classes = problem.outputs
@@ -40,6 +40,11 @@ def build_loss(problem: Problem, settings: Settings) -> Loss:
         return functional.mse_loss(output, wanted, "half_mean")
 
     return squared_error
+
+
+def _loss_of_tokens(output: Tensor, target: Tensor) -> Tensor:
+    """The mean cross-entropy of all tokens, (N, T, tokens) against (N, T)."""
+    return functional.cross_entropy(output.reshape((-1, output.shape[-1])), target.reshape((-1,)))
 
 
 def build_optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
@@ -106,6 +111,7 @@ def build_penalty(model: nn.Module, settings: Settings) -> Callable[[], Tensor] 
 
 _OF_CLASSES = ("accuracy", "top_5", "precision", "recall", "f1", "roc_auc")
 _OF_NUMBERS = ("r2", "mae", "mse")
+_OF_TOKENS = ("accuracy", "top_5")
 
 
 def metrics_of(
@@ -116,12 +122,15 @@ def metrics_of(
     Errors of predicted numbers are in the units of the data. Raises TensorgradError, before
     anything is trained, for a figure that is unknown or of the other task.
     """
-    known = _OF_CLASSES if problem.classes is not None else _OF_NUMBERS
+    known: Sequence[str] = _OF_CLASSES if problem.classes is not None else _OF_NUMBERS
     usual = ["accuracy"] if problem.classes is not None else ["r2", "mae"]
+    if problem.classes is None and problem.is_text:
+        known, usual = _OF_TOKENS, []
     names = settings["metrics"] if default is None else default
     wrong = [name for name in names or () if name not in known]
     if wrong:
         what = "classes" if problem.classes is not None else "numbers"
+        what = "tokens" if problem.is_text else what
         raise TensorgradError(
             f"unknown metric {wrong[0]!r}; for a target of {what} there are {', '.join(known)} "
             "(--metrics)"
@@ -180,7 +189,8 @@ def load_run(path: str | Path, device: str) -> Run:
     found = load_checkpoint(file)
     config = dict(found.config)
     about = config.pop("problem", None)
-    if not isinstance(about, dict) or {"columns": [], **about}.keys() != set(Problem._fields):
+    required = set(Problem._fields) - set(Problem._field_defaults)
+    if not isinstance(about, dict) or not required <= set(about) <= set(Problem._fields):
         raise TensorgradError(
             f"{file} was not written by tensorgrad train; load it with training.load_checkpoint"
         )

@@ -16,6 +16,8 @@ from tensorgrad.cli.settings import (
     OPTIONS,
     as_text,
     count,
+    line,
+    not_negative,
     port,
     positive,
     seed,
@@ -101,9 +103,9 @@ _CONFIG = _argument(
     help="settings from a TOML file, as config.toml of a run; options given here go before",
 )  # fmt: skip
 _NOT_OF_FOLDS = (
-    "model", "hidden", "channels", "depth", "test", "validation_share", "patience", "refit",
-    "metrics", "checkpoint_steps", "checkpoint_minutes", "keep", "gradient_norms", "tensorboard",
-    "live",
+    "model", "hidden", "channels", "depth", "width", "layers", "heads", "tokens", "context",
+    "test", "validation_share", "patience", "refit", "metrics", "checkpoint_steps",
+    "checkpoint_minutes", "keep", "gradient_norms", "tensorboard", "live",
 )  # fmt: skip
 
 _DEMOS = (
@@ -115,9 +117,9 @@ COMMANDS = (
     Command(
         "train",
         "train a network on handwritten digits, or on images, tables or arrays of your own",
-        "Trains a convolutional network on images and one of fully connected layers on all else,\n"
-        "or the one of --model, and leaves in one folder its weights, a checkpoint to resume\n"
-        "from, its history, a picture of its curves, and its settings.",
+        "Trains a convolutional network on images, a small GPT on text, one of fully connected\n"
+        "layers on all else, or the one of --model, and leaves in one folder its weights, a\n"
+        "checkpoint to resume from, its history, a picture of its curves, and its settings.",
         """\
   tensorgrad train
       train a small network on the 1,797 handwritten digits that come along
@@ -127,6 +129,8 @@ COMMANDS = (
       the four IDX files of MNIST, or of a relative of it, in the folder mnist
   tensorgrad train --data photos --image-size 32x32 --model resnet --depth 20
       a residual network in place of the small convolutional one
+  tensorgrad train --data plays.txt
+      a small GPT that learns to write as the text is written; see tensorgrad generate
   tensorgrad train --data vowels.csv --features f1,f2 --target vowel
       columns of a table; a target of numbers makes it a regression
   tensorgrad train --hidden 30 --activation sigmoid --optimizer sgd --lr 0.5 --momentum 0.9
@@ -200,6 +204,27 @@ COMMANDS = (
             _argument("inputs", "FILE", nargs="+", help="images, .csv or .npz"),
             _argument("--out", "FILE", help="a CSV file in place of the screen"),
             *_as_for_train("device", "image_size"),
+        ),
+    ),
+    Command(
+        "generate",
+        "let a network that was trained on text go on with a text",
+        "Prints the prompt and what the network writes after it, drawn token by token.",
+        "  tensorgrad generate runs/plays-1\n"
+        "  tensorgrad generate runs/plays-1 --prompt 'To be, ' --length 200 --temperature 0.5\n",
+        "generate.generate",
+        (
+            _RUN,
+            _argument("--prompt", "TEXT", type=line, default="", help="what to go on with"),
+            _argument("--length", "N", type=count, default=500,
+                      help="how many tokens to write (default 500)"),
+            _argument(
+                "--temperature", "T", type=not_negative, default=0.8,
+                help="below 1 likely tokens become likelier, 0 takes the likeliest (default 0.8)",
+            ),
+            _argument("--top-k", "N", type=count, help="draw from the N likeliest alone"),
+            _argument("--seed", "N", type=seed, default=0, help="of what is drawn (default 0)"),
+            *_as_for_train("device"),
         ),
     ),
     Command(

@@ -63,6 +63,12 @@ class Problem(NamedTuple):
     target_mean: list[float]
     target_std: list[float]
     columns: list[list[Any]] = []  # noqa: RUF012 - each a ``Column``, where inputs are codes
+    vocabulary: list[str] | None = None  # of a text: its characters in order; none if bytes
+
+    @property
+    def is_text(self) -> bool:
+        """Whether inputs are stretches of a text, and what is wanted is the token after each."""
+        return self.vocabulary is not None
 
     @property
     def inputs(self) -> int:
@@ -87,6 +93,8 @@ class Problem(NamedTuple):
     @property
     def outputs(self) -> int:
         """The number of outputs that the network has."""
+        if self.vocabulary is not None:
+            return len(self.vocabulary) or 256
         return len(self.target_mean) if self.classes is None else max(2, len(self.classes))
 
     def preparation(self) -> list[dict[str, Any]]:
@@ -449,7 +457,7 @@ def load(settings: Settings, device: str) -> Data:
         labels,
         (*raw.notes, *_unbalanced(raw)),
         raw.target,
-        _digest(divided),
+        digest(divided),
     )
 
 
@@ -469,13 +477,13 @@ def _unbalanced(raw: Raw) -> list[str]:
     ]
 
 
-def _digest(arrays: Sequence[Array]) -> str:
+def digest(arrays: Sequence[Array]) -> str:
     """SHA-256 of arrays, with their dtypes and shapes."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+        found.update(f"{array.dtype.str} {array.shape};".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 #: The settings that say where data is.

@@ -15,13 +15,14 @@ from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli import tables
 from tensorgrad.cli.build import Run, Settings, build_loss, load_run, metrics_of
-from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, load, located, read
+from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, located, read
 from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
-from tensorgrad.cli.train import check_kind
+from tensorgrad.cli.text import Windows, decoded, encoded, figures, load, read_text
+from tensorgrad.cli.train import check_kind, loader_of
 from tensorgrad.data import (
     DataFileError,
-    DataLoader,
+    Subset,
     read_image,
     write_atomically,
 )
@@ -64,27 +65,30 @@ def evaluate(
     if data is None:
         parts = expect(load(settings, place), problem, found.settings, run, settings["data"])
         examples = getattr(parts, part or "test")
+    elif problem.is_text:
+        examples = _windows(problem, settings, Path(data))
     else:
         raw = read(data, settings, tuple(problem.classes or ()), problem)
         examples = dataset_of(problem, raw, place)
+    usual = ("r2", "mae", "mse") if problem.classes is None else _FIGURES
     trainer = Trainer(
         found.model,
         SGD(found.model.parameters()),
         build_loss(problem, settings),
-        prepare=problem.prepare(),
-        metrics=metrics_of(
-            problem, settings, ("r2", "mae", "mse") if problem.classes is None else _FIGURES
-        ),
+        prepare=None if problem.is_text else problem.prepare(),
+        metrics=metrics_of(problem, settings, ("accuracy",) if problem.is_text else usual),
         precision=settings["precision"],
     )
     if problem.classes is not None:
         trainer.metrics["confusion"] = ConfusionMatrix()
-    figures = trainer.evaluated(DataLoader(examples, 1000, device=place))
-    values = figures.compute()
+    measured = trainer.evaluated(loader_of(examples, settings))
+    values = measured.compute()
     values.pop("confusion", None)
+    if problem.is_text:
+        values.update(figures(problem, values["loss"], examples))
     matrix = None
     if problem.classes is not None:
-        confusion = figures.metric("confusion")
+        confusion = measured.metric("confusion")
         assert isinstance(confusion, ConfusionMatrix)
         matrix = confusion.matrix()
     _print(values, matrix, problem, len(examples), json)
@@ -135,6 +139,9 @@ def predict(
     settings = {**found.settings, **how}
     if "image_size" in how and not any(Path(path).suffix.lower() in SUFFIXES for path in inputs):
         raise TensorgradError("--image-size is for image files, and there is none among the inputs")
+    if found.problem.is_text:
+        _write([["example", "next", "probability"], *_next(found, inputs, place)], out)
+        return
     rows = [row for path in inputs for row in _predicted(found, settings, Path(path), place)]
     problem = found.problem
     head = ["example"]
@@ -142,13 +149,42 @@ def predict(
         head += ["class", "probability"]
     else:
         head += ["value"] if problem.outputs == 1 else [f"value{i}" for i in range(problem.outputs)]
+    _write([head, *rows], out)
+
+
+def _write(rows: Iterable[Sequence[str]], out: str | None) -> None:
+    """As CSV, on the screen or into a file."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *rows])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     if out is None:
         sys.stdout.write(text.getvalue())
     else:
         write_atomically(out, text.getvalue().encode())
+
+
+def _windows(problem: Problem, settings: Settings, path: Path) -> Subset:
+    """Another text, for a network that was trained on ``problem``."""
+    tokens = encoded(problem, read_text(path, settings["tokens"]), path)
+    if len(tokens) <= problem.shape[0]:
+        raise TensorgradError(
+            f"{path}: {len(tokens)} {settings['tokens']} are fewer than the {problem.shape[0] + 1} "
+            "that the network looks at"
+        )
+    return Windows(tokens, problem.shape[0]).one_after_another()
+
+
+def _next(run: Run, paths: Sequence[str], device: str) -> Iterable[list[str]]:
+    """For each text its likeliest next token, and how likely that is."""
+    problem = run.problem
+    for path in paths:
+        tokens = encoded(problem, read_text(Path(path), run.settings["tokens"]), path)
+        if not len(tokens):
+            raise TensorgradError(f"{path}: there is no text; put some there")
+        recent = tokens[-problem.shape[0] :].astype(np.int64)
+        with no_grad():
+            shares = softmax(run.model(Tensor(recent[None], device=device))[0, -1]).cpu().numpy()
+        best = int(shares.argmax())
+        yield [cell(path), cell(decoded(problem, np.array([best]))), f"{shares[best]:.4f}"]
 
 
 def _predicted(run: Run, settings: Settings, path: Path, device: str) -> Iterable[list[str]]:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from tensorgrad import nn
 from tensorgrad.cli.data import Problem
+from tensorgrad.cli.language import RecurrentLanguageModel
 from tensorgrad.cli.settings import ACTIVATIONS, BY_NAME, DEFAULTS
+from tensorgrad.cli.text import TEXT_MODELS
 from tensorgrad.errors import TensorgradError
 from tensorgrad.nn import models
 from tensorgrad.tensor import Tensor
@@ -19,19 +21,20 @@ Settings = dict[str, Any]
 class Kind(NamedTuple):
     """A kind of network: the options that are its own, and the defaults of options that all have.
 
-    steps: about how many there are by default, whatever the number of examples; None where the
-    number of epochs is fixed.
+    data: "text", "images", or "rows" of any numbers. steps: about how many there are by default,
+    whatever the number of examples; None where the number of epochs is fixed.
     """
 
     build: Callable[[Problem, Mapping[str, Any]], nn.Module]
     options: tuple[str, ...]
+    data: str
     defaults: Mapping[str, Any] = {}
     steps: int | None = None
 
 
 def name_kind(settings: Settings, chosen: Collection[str]) -> None:
-    """Where the sizes of hidden layers are chosen and no network, it is the one that has them."""
-    if settings["model"] == "auto" and "hidden" in chosen:
+    """Where sizes of hidden layers are chosen and no network, it is mlp, but not for text."""
+    if settings["model"] == "auto" and "hidden" in chosen and settings["context"] is None:
         settings["model"] = "mlp"
 
 
@@ -46,14 +49,11 @@ def settle_network(
     """
     images = image_shape(problem)
     if settings["model"] == "auto":
-        settings["model"] = "mlp" if images is None else "cnn"
+        other = "mlp" if images is None else "cnn"
+        settings["model"] = "transformer" if problem.is_text else other
     name = settings["model"]
-    if name != "mlp" and images is None:
-        raise TensorgradError(
-            f"--model {name} is for images, with sides of {_LEAST} pixels at least; inputs have "
-            f"shape {tuple(problem.shape)}. Take --model mlp"
-        )
     kind = KINDS[name]
+    _refuse_other_data(name, problem, images)
     for option in _OWN:
         if option in kind.options:
             continue
@@ -64,10 +64,30 @@ def settle_network(
             )
         settings[option] = 0.0 if option == "dropout" else None
     settings.update({k: v for k, v in kind.defaults.items() if k not in chosen})
-    if images is not None and name != "mlp":
+    if images is not None and kind.data == "images":
         _settle_channels(settings, images)
+    if name == "transformer" and settings["width"] % settings["heads"]:
+        raise TensorgradError(
+            f"--heads must divide --width; {settings['heads']} does not divide {settings['width']}"
+        )
     if kind.steps is not None:
         _settle_length(settings, examples, chosen, kind.steps)
+
+
+def _refuse_other_data(name: str, problem: Problem, images: tuple[int, int, int] | None) -> None:
+    """Raise TensorgradError where the data is not what the network is for."""
+    data = KINDS[name].data
+    if problem.is_text != (data == "text"):
+        raise TensorgradError(
+            f"--model {name} is not for text; take one of {', '.join(TEXT_MODELS)}"
+            if problem.is_text
+            else f"--model {name} is for text, a .txt file or a folder of such; take auto"
+        )
+    if data == "images" and images is None:
+        raise TensorgradError(
+            f"--model {name} is for images, with sides of {_LEAST} pixels at least; inputs have "
+            f"shape {tuple(problem.shape)}. Take --model mlp"
+        )
 
 
 def _settle_channels(settings: Settings, images: tuple[int, int, int]) -> None:
@@ -91,7 +111,7 @@ def _settle_channels(settings: Settings, images: tuple[int, int, int]) -> None:
 
 def _settle_length(settings: Settings, examples: int, chosen: Collection[str], steps: int) -> None:
     """About so many steps, and batches that leave some of them for an epoch of little data."""
-    if "batch_size" not in chosen:
+    if "batch_size" not in chosen and settings["context"] is None:
         settings["batch_size"] = next(n for n in (64, 32, 16, 8) if examples >= 20 * n or n == 8)
     batch = examples if settings["batch_size"] == "full" else settings["batch_size"]
     if "epochs" not in chosen:
@@ -225,16 +245,45 @@ def _resnet(problem: Problem, settings: Mapping[str, Any]) -> nn.Module:
     return nn.Sequential(*layers, network)
 
 
+def _transformer(problem: Problem, settings: Mapping[str, Any]) -> nn.Module:
+    """GPT: blocks of attention to what came before."""
+    return models.GPT(
+        problem.outputs, problem.shape[0], settings["layers"], settings["heads"],
+        settings["width"], settings["dropout"],
+    )  # fmt: skip
+
+
+def _recurrent(problem: Problem, settings: Mapping[str, Any]) -> nn.Module:
+    """A state that goes from token to token."""
+    core = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[settings["model"]]
+    return RecurrentLanguageModel(
+        core, problem.outputs, settings["width"], settings["layers"], settings["dropout"]
+    )
+
+
+_OF_IMAGES = {"schedule": "one-cycle"}
+_OF_TEXT = {
+    "optimizer": "adamw", "schedule": "warmup", "clip_norm": 1.0, "batch_size": 32, "dropout": 0.0,
+}  # fmt: skip
+_RECURRENT = Kind(
+    _recurrent, ("width", "layers", "dropout"), "text",
+    {**_OF_TEXT, "width": 256, "layers": 1}, steps=2000,
+)  # fmt: skip
 #: Name on the command line -> the network.
 KINDS = {
-    "mlp": Kind(_mlp, ("hidden", "activation", "init", "dropout")),
+    "mlp": Kind(_mlp, ("hidden", "activation", "init", "dropout"), "rows"),
     "cnn": Kind(
-        _cnn,
-        ("channels", "hidden", "activation", "init", "dropout"),
-        {"schedule": "one-cycle"},
+        _cnn, ("channels", "hidden", "activation", "init", "dropout"), "images", _OF_IMAGES,
         steps=4000,
     ),
-    "resnet": Kind(_resnet, ("channels", "depth"), {"schedule": "one-cycle"}, steps=4000),
-}
-_SIZES = ("depth", "channels", "hidden")
+    "resnet": Kind(_resnet, ("channels", "depth"), "images", _OF_IMAGES, steps=4000),
+    "rnn": _RECURRENT,
+    "lstm": _RECURRENT,
+    "gru": _RECURRENT,
+    "transformer": Kind(
+        _transformer, ("width", "layers", "heads", "dropout"), "text",
+        {**_OF_TEXT, "width": 128, "layers": 4, "heads": 4}, steps=2000,
+    ),
+}  # fmt: skip
+_SIZES = ("depth", "channels", "hidden", "layers", "heads", "width", "context")
 _OWN = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options))

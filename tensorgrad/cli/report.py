@@ -51,7 +51,7 @@ def report(run: str, out: str | None = None) -> None:
         ("Decision regions", _regions(found)),
         ("First layer", _units(found)),
         ("Gradient norms", _norms(found.folder / "gradients.csv")),
-        ("Network", f"<pre>{escape(str(found.model.summary((1, found.problem.inputs))))}</pre>"),
+        ("Network", f"<pre>{escape(_network(found))}</pre>"),
         ("Settings", _table((name, found.settings[name]) for name in sorted(DEFAULTS))),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
@@ -64,6 +64,13 @@ def report(run: str, out: str | None = None) -> None:
     path = Path(out) if out is not None else found.folder / "report.html"
     write_atomically(path, page.encode())
     print(f"written to {path}")
+
+
+def _network(run: Run) -> str:
+    """Its layers."""
+    if run.problem.is_text:  # what they give depends on which tokens there are
+        return str(run.model)
+    return str(run.model.summary((1, run.problem.inputs)))
 
 
 def _numbers(path: Path, count: str) -> list[dict[str, float]]:

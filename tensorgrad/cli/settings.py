@@ -147,7 +147,8 @@ INITS = (
     "he", "xavier", "small-uniform", "lecun-normal", "lecun-uniform", "orthogonal", "trunc-normal",
     "he-uniform", "xavier-normal",
 )  # fmt: skip
-MODELS = ("auto", "mlp", "cnn", "resnet")
+MODELS = ("auto", "mlp", "cnn", "resnet", "rnn", "lstm", "gru", "transformer")
+TOKENS = ("characters", "bytes")
 SCHEDULES = (
     "constant",
     "step",
@@ -184,7 +185,8 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("data", "data", None, "PATH", line,
            "a folder with a folder of images for each class, the four IDX files of MNIST or a "
-           "relative, an .npz or .csv file, or a .txt list of images; in place of the digits"),
+           "relative, an .npz or .csv file, a .txt list of images, a text (.txt) or a folder of "
+           "such; in place of the digits"),
     Option("data", "test", None, "PATH", line, "data to test with, of the same kind; else a part"),
     Option("data", "validation_share", 0.15, "P", share, "part of the data to validate with"),
     Option("data", "image_size", None, "HxW", image_size, "resize images to so many pixels"),
@@ -200,11 +202,15 @@ OPTIONS = (
     Option("data", "missing", "impute", "", str,
            "what is missing in a table gets the median, and an input that says so; or is refused",
            MISSING),
+    Option("data", "tokens", None, "", str, "what a text is made of (default characters)", TOKENS),
+    Option("data", "context", None, "N", count,
+           "how many tokens of a text are learnt from at a time (default 64)"),
     Option("data", "batch_size", None, "N", batch_size,
-           'examples per step, or "full" (default 32; 16 below 500 examples)'),
+           'examples per step, or "full" (default 32; 16 below 500 examples; 8 to 64 of images)'),
     Option("network", "model", "auto", "", str,
-           "mlp has fully connected layers, cnn convolutions, resnet many of them; auto: cnn for "
-           "images, else mlp, as where only --hidden is given", MODELS),
+           "mlp has fully connected layers, cnn convolutions, resnet many of them; transformer "
+           "(GPT), rnn, lstm and gru are for text; auto: transformer for text, cnn for images, "
+           "else mlp, as where --hidden is given", MODELS),
     Option("network", "hidden", [128], "SIZES", sizes,
            'sizes of the hidden layers of mlp, and of cnn behind its convolutions, as 64,32, or '
            '"none"'),
@@ -212,6 +218,11 @@ OPTIONS = (
            "of the stages of cnn, each of which halves the images (default 16,32, and more for "
            "large images); of the first stage of resnet (default 16)"),
     Option("network", "depth", None, "N", count, "layers of resnet, 6 n + 2 (default 20)"),
+    Option("network", "width", None, "N", count,
+           "numbers that stand for a token in transformer (default 128), rnn, lstm and gru (256)"),
+    Option("network", "layers", None, "N", count,
+           "of transformer (default 4), rnn, lstm and gru (1)"),
+    Option("network", "heads", None, "N", count, "of attention in transformer (default 4)"),
     Option("network", "activation", "relu", "", str, "of the hidden layers", tuple(ACTIVATIONS)),
     Option("network", "init", "he", "", str, "distribution of the first weights", INITS),
     Option("network", "dropout", None, "P", share,

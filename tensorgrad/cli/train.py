@@ -22,10 +22,11 @@ from tensorgrad.cli.build import (
     build_schedule,
     metrics_of,
 )
-from tensorgrad.cli.data import PLACES, Data, Problem, expect, load, located
+from tensorgrad.cli.data import PLACES, Data, Problem, expect, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.networks import build_model, described, name_kind, settle_network
 from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
+from tensorgrad.cli.text import Shifted, figures, load, prefer, windows_of
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.data.datasets import Dataset
 from tensorgrad.errors import TensorgradError
@@ -87,6 +88,7 @@ def train(**given: Any) -> None:
         return
     chosen = {**({} if config is None else read_toml(config)), **given}
     settings = {**DEFAULTS, **chosen}
+    prefer(settings, chosen)
     name_kind(settings, chosen)
     check(settings, given)
     settings["device"] = device = backend.normalize(settings["device"])
@@ -232,13 +234,17 @@ def settle(settings: Settings, data: Data, given: Collection[str]) -> None:
 
     given: the options of the command line.
     """
-    if data.problem.classes is None:
+    if data.problem.is_text:
+        if settings["loss"] != "cross-entropy":
+            raise TensorgradError(f"--loss {settings['loss']} is not for text")
+    elif data.problem.classes is None:
         if "loss" in given and settings["loss"] == "cross-entropy":
             raise TensorgradError(
                 "--loss cross-entropy is for classes; a target of numbers takes squared-error"
             )
         settings["loss"] = "squared-error"
-    settle_amounts(settings, len(data.train), len(data.problem.shape) == 1)
+    of_rows = len(data.problem.shape) == 1 and not data.problem.is_text
+    settle_amounts(settings, len(data.train), of_rows)
     batch = len(data.train)
     if settings["batch_size"] != "full":
         batch = min(batch, settings["batch_size"])
@@ -268,7 +274,7 @@ def new_trainer(
         model,
         optimizer,
         build_loss(data.problem, settings),
-        prepare=data.problem.prepare(),
+        prepare=None if data.problem.is_text else data.problem.prepare(),
         penalty=build_penalty(model, settings),
         metrics=metrics_of(data.problem, settings),
         scheduler=scheduler,
@@ -285,7 +291,28 @@ def new_trainer(
 def loader_of(part: Dataset, settings: Settings, training: bool = False) -> DataLoader:
     """The batches of a part of the data."""
     size = settings["batch_size"] if training else 1000
+    windows = windows_of(part)
+    if windows is not None and training:
+        order = Shifted(windows)
+        # A last batch that is smaller would be a program of its own.
+        how: dict[str, Any] = {"sampler": order, "drop_last": len(order) >= size}
+        return DataLoader(windows, size, **how, seed=settings["seed"], device=settings["device"])
+    if windows is not None:
+        size = max(1, 32768 // windows.context)
     return DataLoader(part, size, training, seed=settings["seed"], device=settings["device"])
+
+
+def _announced(data: Data, trainer: Trainer, settings: Settings) -> str:
+    """What is trained on what."""
+    counts = [len(part) for part in (data.train, data.validation, data.test)]
+    what = "examples"
+    if data.problem.is_text:
+        what, counts = settings["tokens"], [n * settings["context"] for n in counts]
+    return (
+        f"{data.problem.name}: {counts[0]:,} training, {counts[1]:,} validation and {counts[2]:,} "
+        f"test {what}; network {described(trainer.model, data.problem, settings)} on "
+        f"{settings['device']}"
+    )
 
 
 def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoint | None) -> None:
@@ -320,14 +347,10 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     warned = _Warnings()
     trainer = new_trainer(data, settings, [*callbacks, warned, checkpoints], len(train_loader))
     # The loss of numbers is not chosen: these settings may be taken for classes too.
-    chosen = settings if problem.classes is not None else {**settings, "loss": None}
+    fixed = problem.classes is None and not problem.is_text
+    chosen = {**settings, "loss": None} if fixed else settings
     write_atomically(folder / "config.toml", write_toml(chosen, versions()).encode())
-    print(
-        f"{problem.name}: {len(data.train):,} training, {len(data.validation):,} validation and "
-        f"{len(data.test):,} test examples; network "
-        f"{described(trainer.model, problem, settings)} on {settings['device']}",
-        flush=True,
-    )
+    print(_announced(data, trainer, settings), flush=True)
     if resumed is not None:
         trainer.load_state_dict(resumed.state)
     try:
@@ -404,11 +427,13 @@ def _finish(
     classes = data.problem.classes
     if classes is not None:
         trainer.metrics["confusion"] = ConfusionMatrix()
-    figures = trainer.evaluated(loader_of(data.test, settings))
-    values = figures.compute()
+    found = trainer.evaluated(loader_of(data.test, settings))
+    values = found.compute()
+    if data.problem.is_text:
+        values.update(figures(data.problem, values["loss"], data.test))
     result: dict[str, Any] = {f"test_{k}": v for k, v in values.items() if k != "confusion"}
     if classes is not None:
-        matrix = _confusion(figures.metric("confusion"))
+        matrix = _confusion(found.metric("confusion"))
         result["confusion"] = matrix
     result.update(epochs=trainer.epoch, best_epoch=stopping.best_epoch, steps=trainer.steps)
     save_checkpoint(folder / MODEL, trainer.model.state_dict(), config)

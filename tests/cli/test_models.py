@@ -88,7 +88,7 @@ def test_what_is_taken_by_itself() -> None:
     config = read_toml("cnn/config.toml")
     assert (config["channels"], config["hidden"]) == ([16, 32], [128])
     assert (config["schedule"], config["batch_size"]) == ("one-cycle", 8)
-    assert read_toml("mlp/config.toml")["batch_size"] == 32
+    assert read_toml("mlp/config.toml")["batch_size"] == 16
 
 
 def test_epochs_follow_the_number_of_steps() -> None:
@@ -98,6 +98,7 @@ def test_epochs_follow_the_number_of_steps() -> None:
 
     class Images:
         shape = (28, 28)
+        is_text = False
 
     def settled(examples: int, **chosen: Any) -> dict[str, Any]:
         settings = {**DEFAULTS, **chosen}

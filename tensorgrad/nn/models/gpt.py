@@ -121,7 +121,7 @@ class GPT(Module):
             recent = tokens[:, -self.block_size :]
             for _ in range(max_new_tokens):
                 logits = self.lm_head(self.transformer(recent, caches)[:, -1])
-                new = _drawn(logits, temperature, top_k, generator or default_generator)
+                new = drawn_tokens(logits, temperature, top_k, generator or default_generator)
                 new = new.to(tokens.dtype)
                 tokens = concat([tokens, new], axis=1)
                 if tokens.shape[1] <= self.block_size:
@@ -133,8 +133,10 @@ class GPT(Module):
         return tokens
 
 
-def _drawn(logits: Tensor, temperature: float, top_k: int | None, generator: Generator) -> Tensor:
-    """(N, C) -> (N, 1): one number for each row."""
+def drawn_tokens(
+    logits: Tensor, temperature: float, top_k: int | None, generator: Generator
+) -> Tensor:
+    """(N, C) -> (N, 1): one number for each row, with the options of ``GPT.generate``."""
     if temperature == 0:
         return argmax(logits, axis=-1, keepdims=True)
     logits = logits / temperature
