@@ -163,6 +163,22 @@ def test_a_lesson_shows_what_it_says(number: int) -> None:
         assert norms[0] < norms[-1] / 100
 
 
+@pytest.mark.parametrize(
+    ("fragment", "steps", "least", "most"),
+    [
+        ("lesson=1&features=x,y,xy", 2000, 0.0, 0.05),
+        ("lesson=2&layers=2", 3000, 0.15, 0.35),
+        ("lesson=5&activation=tanh", 3000, 0.0, 0.05),
+    ],
+)
+def test_what_a_lesson_tells_to_change_does_what_it_says(
+    fragment: str, steps: int, least: float, most: float
+) -> None:
+    own = Session(from_fragment(fragment))
+    own.step(steps)
+    assert least <= own.frame()["train_loss"] <= most
+
+
 def test_curves_stay_within_a_bound_and_depend_on_the_epochs_alone() -> None:
     curve = Curve()
     curve.note(0, 2.0, None)
