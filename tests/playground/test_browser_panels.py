@@ -20,6 +20,8 @@ def test_tables_functions_and_more_classes(page: Play, tmp_path: Path) -> None:
     page.becomes("classes", 3)
     page.says("#map-readout", "x: height, y: width")
     page.says("#class-legend", "b")
+    names = "return stage.results.map((unit) => unit.dataset.name).join()"
+    until(lambda: page.js(names) == "a,b,c", "outputs with the names of their classes")
     page.choose("#column-x", "depth")
     page.says("#map-readout", "x: depth, y: width")
     page.choose("#column-y", "height")
