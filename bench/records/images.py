@@ -1,8 +1,8 @@
 """MNIST and Fashion-MNIST: images of 28 x 28 in ten classes, until enough of the test set is right.
 
 Every network is trained by Adam for a number of epochs given before, whose rate rises over the
-first quarter and falls to zero over the rest; after each quarter of an epoch of the second half it
-is tested, until the goal is reached.
+first quarter and falls to zero over the rest; in the last quarter it is tested after each quarter of an
+epoch, until the goal is reached.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def run(make: Maker, folder: Path, seed: int, clock: Clock, recipe: Recipe) -> d
         value = training.step(rate(recipe, k / steps), images[chosen], labels[chosen])
         if not k:
             first_loss = float(value)
-        if k + 1 == steps or (k + 1 > steps // 2 and (k + 1) % max(1, each // 4) == 0):
+        if k + 1 == steps or (k + 1 > steps * 3 // 4 and (k + 1) % max(1, each // 4) == 0):
             reached = score()
             if reached >= recipe.goal:
                 break
