@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR",
-        help="the folder that holds the folders mnist, fashion-mnist, names, tinyshakespeare",
+        help="the folder that holds the folders mnist, fashion-mnist and names",
     )  # fmt: skip
     parser.add_argument(
         "--only", action="append", choices=RECORDS, metavar="NAME",

@@ -1,8 +1,8 @@
 """MNIST and Fashion-MNIST: images of 28 x 28 in ten classes, until enough of the test set is right.
 
 Every network is trained by Adam for a number of epochs given before, whose rate rises over the
-first quarter and falls to zero over the rest; in the last quarter it is tested after each quarter of an
-epoch, until the goal is reached.
+first quarter and falls to zero over the rest; in the last quarter it is tested after each quarter
+of an epoch, until the goal is reached.
 """
 
 from __future__ import annotations
