@@ -270,7 +270,6 @@ _OF_MODULES = {
     "IterableDataset": "any iterable of batches, which Trainer.fit takes",
     "random_split": "tg.data.random_split",
     "ImageFolder": "tg.data.image_folder",
-    "read_table": "tg.data.read_csv",
     "ModelCheckpoint": "tg.training.Checkpointing",
 }  # fmt: skip
 

@@ -201,7 +201,7 @@ COMMANDS = (
         "evaluate.predict",
         (
             _RUN,
-            _argument("inputs", "FILE", nargs="+", help="images, .csv or .npz"),
+            _argument("inputs", "FILE", nargs="+", help="images, tables or .npz"),
             _argument("--out", "FILE", help="a CSV file in place of the screen"),
             *_as_for_train("device", "image_size"),
         ),

@@ -27,6 +27,7 @@ from tensorgrad.data import (
 )
 from tensorgrad.data.datasets import Dataset
 from tensorgrad.data.preparation import Column, expanded, fitted, recoded
+from tensorgrad.data.spreadsheets import TABLES
 from tensorgrad.data.transforms import Normalize
 from tensorgrad.errors import TensorgradError
 from tensorgrad.tensor import Tensor
@@ -238,14 +239,14 @@ def _read(
         return Raw(*folder.load(), folder.classes)
     if place.suffix == ".npz":
         return _npz(place, classes)
-    if place.suffix in (".csv", ".tsv", ".data"):
+    if place.suffix in TABLES:
         return _table(place, settings, classes, problem)
     if place.suffix in (".txt", ".list"):
         images_of = image_list(place, settings["image_root"], settings["label_pattern"], **pixels)
         return Raw(*images_of.load(), images_of.classes)
     raise TensorgradError(
-        f"{place}: unknown kind of data; give a folder, or a file that ends in .npz, .csv, .tsv, "
-        ".data, or .txt (a list of images)"
+        f"{place}: unknown kind of data; give a folder, or a file that ends in .npz, "
+        f"{', '.join(TABLES)}, or .txt (a list of images)"
     )
 
 

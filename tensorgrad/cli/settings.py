@@ -185,8 +185,8 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("data", "data", None, "PATH", line,
            "a folder with a folder of images for each class, the four IDX files of MNIST or a "
-           "relative, an .npz or .csv file, a .txt list of images, a text (.txt) or a folder of "
-           "such; in place of the digits"),
+           "relative, an .npz file, a table (.csv, .parquet, .xlsx), a .txt list of images, a text "
+           "(.txt) or a folder of such; in place of the digits"),
     Option("data", "test", None, "PATH", line, "data to test with, of the same kind; else a part"),
     Option("data", "validation_share", 0.15, "P", share, "part of the data to validate with"),
     Option("data", "image_size", None, "HxW", image_size, "resize images to so many pixels"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorgrad.data import DataFileError, read_csv, table_examples
+from tensorgrad.data import DataFileError, read_table, table_examples
 from tensorgrad.data.preparation import Column, coded, columns_of
 from tensorgrad.data.tables import is_affixed
 from tensorgrad.errors import TensorgradError
@@ -50,7 +50,7 @@ def read(
     place = -1 if target is None else target
     impute = settings["missing"] == "impute" and (not features or bool(known) or classes is None)
     try:
-        columns = read_csv(
+        columns = read_table(
             path,
             columns=None if features is None else [*features, place],
             texts=[place] if classes else (),
@@ -90,7 +90,7 @@ def rows_of(path: Path, features: Sequence[str], known: Sequence[Column]) -> Arr
 
     Raises DataFileError for one that is not.
     """
-    columns = read_csv(path, columns=features, missing=bool(known))
+    columns = read_table(path, columns=features, missing=bool(known))
     try:
         if known:
             return coded(columns, known)

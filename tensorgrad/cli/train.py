@@ -29,6 +29,7 @@ from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_to
 from tensorgrad.cli.text import Shifted, figures, load, prefer, windows_of
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.data.datasets import Dataset
+from tensorgrad.data.spreadsheets import TABLES
 from tensorgrad.errors import TensorgradError
 from tensorgrad.ops.random import default_generator
 from tensorgrad.training import (
@@ -53,12 +54,12 @@ from tensorgrad.training.checkpoint import kept, versions
 from tensorgrad.training.metrics import EpochMetric
 
 Settings = dict[str, Any]
-_TABLES, _LISTS = (".csv", ".tsv", ".data"), (".txt", ".list")
+_TABLES, _LISTS = TABLES, (".txt", ".list")
 #: Option -> the endings of --data for which it does something, and what they are.
 _ONLY_FOR = {
-    "target": (_TABLES, "tables (.csv, .tsv, .data)"),
-    "features": (_TABLES, "tables (.csv, .tsv, .data)"),
-    "task": (_TABLES, "tables (.csv, .tsv, .data)"),
+    "target": (_TABLES, f"tables ({', '.join(TABLES)})"),
+    "features": (_TABLES, f"tables ({', '.join(TABLES)})"),
+    "task": (_TABLES, f"tables ({', '.join(TABLES)})"),
     "image_root": (_LISTS, "lists of images (.txt, .list)"),
     "label_pattern": (_LISTS, "lists of images (.txt, .list)"),
     "image_size": (("", *_LISTS), "image files"),

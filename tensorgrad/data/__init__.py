@@ -12,6 +12,7 @@ from tensorgrad.data.loader import DataLoader
 from tensorgrad.data.npz import read_npz
 from tensorgrad.data.samplers import Sampler, StratifiedSampler, WeightedSampler
 from tensorgrad.data.splits import k_fold, random_split
+from tensorgrad.data.spreadsheets import read_table
 from tensorgrad.data.tables import Examples, read_csv, table_examples
 from tensorgrad.data.wordpiece import WordPieceTokenizer
 from tensorgrad.files import DataFileError, write_atomically
@@ -22,7 +23,7 @@ __all__ = [
     "IdxError", "IdxFolder", "ImageFiles", "Sampler", "StratifiedSampler", "Subset",
     "TensorDataset", "WeightedSampler", "WordPieceTokenizer", "digits", "idx_folder",
     "image_folder", "image_list", "k_fold", "random_split", "read_csv", "read_idx", "read_image",
-    "read_npz", "table_examples", "transforms", "write_atomically", "write_idx",
+    "read_npz", "read_table", "table_examples", "transforms", "write_atomically", "write_idx",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:

@@ -86,6 +86,22 @@ def read_csv(
         ) from error
     separator = _separator(text) if separator is None else separator
     rows, lines = _rows(path, text, separator)
+    if separator != ",":
+        rows = list(map(list, zip(*(_with_points(list(cells)) for cells in zip(*rows)))))
+    return columns_of_cells(path, rows, lines, header, columns, texts, missing, complete)
+
+
+def columns_of_cells(
+    path: Path,
+    rows: list[list[str]],
+    lines: list[int],
+    header: bool | None,
+    columns: Sequence[str | int] | None,
+    texts: Sequence[str | int],
+    missing: bool,
+    complete: Sequence[str | int],
+) -> Columns:
+    """The columns of a table of cells, as ``read_csv`` describes them; lines: those of the rows."""
     if header is None:
         header = bool(rows) and (_holds(rows[0], columns) or _is_header(rows[0], rows[1:]))
     names = [str(i) for i in range(len(rows[0]))] if rows else []
@@ -108,19 +124,19 @@ def read_csv(
     found = {}
     for i in chosen:
         cells = [row[i] for row in rows]
-        if separator != ",":
-            cells = _with_points(cells)
         found[names[i]] = _column(path, names[i], cells, lines, i in as_text, i not in whole)
     return found
 
 
 def _with_points(cells: list[str]) -> list[str]:
-    """Cells that are all numbers, some with a decimal comma, with a point in its place."""
-    there = [cell for cell in cells if not _is_missing(cell)]
+    """A column, in which numbers with a decimal comma get a point; the first cell may be a name."""
+    there = [cell for cell in cells[1:] if not _is_missing(cell)]
     if not any("," in cell for cell in there) or not all(map(_COMMA.fullmatch, there)):
         return cells
-    return [
-        cell if _is_missing(cell) else cell.replace(".", "").replace(",", ".") for cell in cells
+    named = not _COMMA.fullmatch(cells[0])
+    return cells[:named] + [
+        cell if _is_missing(cell) else cell.replace(".", "").replace(",", ".")
+        for cell in cells[named:]
     ]
 
 
