@@ -224,6 +224,7 @@ def test_a_record_is_run_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(run["found"]["steps"] == 1_000 for run in record["runs"])
     assert record["figures"].keys() == {"first", "again", "1,000 further steps"}
     assert about["versions"].keys() == {"tensorgrad"}
+    assert str(tmp_path) not in file.read_text()
     printed = capsys.readouterr().out
     assert "## microgpt padded" in printed
     assert "1,000 further steps, seconds of processors" in printed

@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"there is no file {file}")
     drop_disguises()
     results: dict[str, Any] = environment(options.threads)
-    results["command"][2] = "bench.records"
+    given = sys.argv[1:] if arguments is None else arguments
+    # Where things lie on this machine tells nobody anything.
+    results["command"] = ["python", "-m", "bench.records", *(Path(a).name for a in given)]
     machine = results["machine"]
     print(
         f"{machine['cpu']}, {machine['cores']} cores, {options.threads} threads, "
