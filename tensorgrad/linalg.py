@@ -13,6 +13,7 @@ from tensorgrad.ops import (
     factorizations,
     least_squares,
     linear_systems,
+    low_rank,
     matrix_functions,
     spectra,
 )
@@ -25,6 +26,7 @@ from tensorgrad.ops.linear_algebra import matmul as matmul
 from tensorgrad.ops.linear_algebra import tensordot as tensordot
 from tensorgrad.ops.linear_algebra import vecdot as vecdot
 from tensorgrad.ops.linear_systems import *
+from tensorgrad.ops.low_rank import *
 from tensorgrad.ops.matrix_functions import *
 from tensorgrad.ops.shaping import matrix_transpose as matrix_transpose
 from tensorgrad.ops.spectra import *
@@ -33,7 +35,7 @@ if not TYPE_CHECKING:  # mypy reads no sum of lists; it goes by the imports, whi
     __getattr__ = _unknown_names(__name__)
     __all__ = ["LinAlgError", "kron", "matmul", "matrix_transpose", "tensordot", "vecdot"]
     for _module in (
-        determinants, eigenvalues, factorizations, least_squares, linear_systems, matrix_functions,
-        spectra,
+        determinants, eigenvalues, factorizations, least_squares, linear_systems, low_rank,
+        matrix_functions, spectra,
     ):  # fmt: skip
         __all__ += _module.__all__

@@ -318,6 +318,7 @@ silu = elementwise(
     reference=lambda x: x * sigmoid_reference(x),
     torch="nn.functional.silu",
     kernel="silu",
+    complex=True,
 )
 
 

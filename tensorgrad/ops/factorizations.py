@@ -49,7 +49,7 @@ from tensorgrad.tape import Primitive, apply, cast, real_part
 if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
-__all__ = ["cholesky", "householder_product", "lu", "lu_factor", "lu_solve", "qr"]
+__all__ = ["cholesky", "geqrf", "householder_product", "lu", "lu_factor", "lu_solve", "qr"]
 
 
 class QRResult(NamedTuple):
@@ -57,6 +57,13 @@ class QRResult(NamedTuple):
 
     Q: Tensor
     R: Tensor
+
+
+class Reflections(NamedTuple):
+    """``R`` with vectors of reflections below its diagonal, and their factors."""
+
+    a: Tensor
+    tau: Tensor
 
 
 class LUResult(NamedTuple):
@@ -208,6 +215,28 @@ def qr(x: Any, /, mode: str = "reduced") -> QRResult | Tensor:
         q, first = _qr_parts(y, (m, m), False)
         r = concat([first, matmul(adjoint(q), columns(x, m, None))], axis=-1)
     return r if mode == "r" else QRResult(q, r)
+
+
+def _geqrf_value(xp: Any, x: Any) -> Any:
+    left_to_lapack(xp)
+    *batch, m, n = x.shape
+    k = builtins.min(m, n)
+    size = int(np.prod(batch))
+    a, tau = xp.empty((size, m, n), x.dtype), xp.empty((size, 1, k), x.dtype)
+    for i, one in enumerate(x.reshape(size, m, n)):
+        turned, tau[i, 0] = xp.linalg.qr(one, mode="raw")
+        a[i] = turned.T
+    return packed(xp, a.reshape(x.shape), tau.reshape(*batch, 1, k))
+
+
+_GEQRF: Primitive = factorization("geqrf", _geqrf_value, {"x": None})
+
+
+def geqrf(x: Any, /) -> Reflections:
+    """``R`` and the reflections whose product is ``Q``, as LAPACK gives them and
+    ``householder_product`` takes them; nothing is recorded."""
+    m, n = matrix_shape("geqrf", x)[-2:]
+    return Reflections(*unpacked(apply(_GEQRF, (x,)), (m, n), (builtins.min(m, n),)))
 
 
 def householder_product(x: Any, tau: Any, /) -> Tensor:

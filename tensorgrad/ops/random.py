@@ -6,6 +6,7 @@ A generator is a 64-bit key and a position. Every draw is a pure function of the
 
 from __future__ import annotations
 
+import builtins
 import math
 import os
 from contextvars import ContextVar
@@ -21,10 +22,15 @@ from tensorgrad.errors import DtypeError, ShapeError
 from tensorgrad.hints import unknown_names as _unknown_names
 from tensorgrad.observers import current_mode
 from tensorgrad.ops.complex_parts import complex as complex_of_parts
-from tensorgrad.ops.creation import Shape, sizes_of
+from tensorgrad.ops.creation import Shape, asarray, sizes_of
+from tensorgrad.ops.elementwise import log1p, minimum, where
 from tensorgrad.ops.indexing import take
 from tensorgrad.ops.numbers import number
+from tensorgrad.ops.numpy_forms import at_hand
+from tensorgrad.ops.scans import cumulative_sum
 from tensorgrad.ops.shaping import shape_of
+from tensorgrad.ops.sign_bits import nextafter
+from tensorgrad.ops.sorting import argsort, searchsorted
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply, cast, wrap
 
@@ -32,8 +38,8 @@ if TYPE_CHECKING:
     from tensorgrad.tensor import Tensor
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "dropout", "normal", "permutation", "randint",
-    "seed", "uniform",
+    "Generator", "bernoulli", "default_generator", "dropout", "multinomial", "normal",
+    "permutation", "randint", "seed", "uniform",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:
@@ -401,6 +407,38 @@ bernoulli = default_generator.bernoulli
 def seed(seed: int | None = None) -> Generator:
     """Start the default generator again from ``seed``; fresh entropy if ``None``."""
     return default_generator.seed(seed)
+
+
+def multinomial(
+    weights: Any, n: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """``n`` integers for each row of ``weights``, each with a probability in proportion to its one.
+
+    weights: shape (k,) or (..., k), not negative. replacement: whether an integer may come again.
+    Gives int64 of shape (n,) or (..., n).
+
+    Raises ValueError for a row with too few weights that are not 0.
+    """
+    given = generator or default_generator
+    w = cast(asarray(weights).detach(), np.dtype(np.float64))
+    shape = shape_of(w)
+    numbers = at_hand(w)
+    if numbers is not None:
+        needed = builtins.min(n, 1) if replacement else n
+        enough = (numbers > 0).sum(-1).min(initial=needed) >= needed
+        if not (enough and np.isfinite(numbers).all() and (numbers >= 0).all()):
+            raise ValueError(
+                f"multinomial: weights must be finite, not negative, and at least {needed} in each "
+                "row not 0"
+            )
+    if not replacement:  # the first in a race of exponential variables (Efraimidis, Spirakis 2006)
+        u = given.uniform(shape, dtype=np.float64, device=w.device)
+        times = where(w > 0.0, -log1p(-u) / where(w > 0.0, w, 1.0), math.inf)
+        return argsort(times, axis=-1)[..., :n]
+    sums = cumulative_sum(w, axis=-1)
+    u = given.uniform((*shape[:-1], n), dtype=np.float64, device=w.device)
+    total = sums[..., -1:]
+    return searchsorted(sums, minimum(u * total, nextafter(total, 0.0)), side="right")
 
 
 # --- dropout --------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorgrad.ops.indexing import GATHER, gathered, take
+from tensorgrad.backend.namespace import Namespace
+from tensorgrad.errors import ShapeError
+from tensorgrad.ops.indexing import GATHER, gathered, take, take_along_axis
 from tensorgrad.ops.shaping import along, normalize_axis, shape_of, sliced
 from tensorgrad.ops.table import operation
 from tensorgrad.tape import Primitive, apply
@@ -105,13 +108,34 @@ def topk(x: Any, /, k: int, axis: int = -1, largest: bool = True) -> tuple[Tenso
     return gathered(x, order, place, distinct=True), order
 
 
+def _searchsorted_value(xp: Any, x: Any, values: Any, side: str) -> Any:
+    if x.ndim == 1:
+        return xp.searchsorted(x, values, side)
+    if isinstance(xp, Namespace):
+        xp.refuse("rows are searched one after the other")
+    rows = math.prod(x.shape[:-1])
+    found = xp.zeros((rows, values.shape[-1]), np.int64)
+    pairs = zip(x.reshape(rows, x.shape[-1]), values.reshape(found.shape), strict=True)
+    for k, (row, some) in enumerate(pairs):
+        found[k] = xp.searchsorted(row, some, side)
+    return found.reshape(values.shape)
+
+
 _SEARCHSORTED = Primitive(
     "searchsorted",
-    lambda xp, x, values, side: xp.searchsorted(x, values, side),
+    _searchsorted_value,
     {"x": None, "values": None},
     promotion="same",
     half_in_float32=True,
 )
+
+
+def _searchsorted_reference(x: Any, values: Any, side: str = "left", sorter: Any = None) -> Any:
+    if x.ndim == 1:
+        return np.searchsorted(x, values, side, sorter)  # type: ignore[call-overload]
+    return np.stack([_searchsorted_reference(*pair, side) for pair in zip(x, values, strict=True)])
+
+
 _UNIQUE = Primitive(
     "unique_values",
     lambda xp, x, equal_nan: xp.unique(x, equal_nan=equal_nan),
@@ -127,7 +151,9 @@ _UNIQUE = Primitive(
         lambda s: s(np.sort(s.distinct(5)), s.real(3)),
         lambda s: s(np.arange(5.0), np.array([[0.0, 2.0], [4.5, -1.0]]), side="right"),
         lambda s: s(np.array([2.0, 0.0, 1.0]), s.real(3), sorter=np.array([1, 2, 0])),
+        lambda s: s(np.sort(s.distinct(2, 5)), s.real(2, 3), side="right"),
     ],
+    reference=_searchsorted_reference,
     gradient=False,
     method=False,
     primitive=_SEARCHSORTED,
@@ -136,14 +162,20 @@ _UNIQUE = Primitive(
 def searchsorted(x: Any, values: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
     """Where ``values`` would go into the sorted vector ``x``: before ("left") or after equals.
 
+    x: a vector, or many in the last axis; then ``values`` has the same axes before its last one.
     sorter: the integers that put ``x`` in order, as from ``argsort``, where it is not.
+
+    Raises ValueError for another side, ShapeError if the axes before the last differ.
     """
+    if side not in ("left", "right"):
+        raise ValueError(f'searchsorted: side must be "left" or "right"; got {side!r}')
     if sorter is not None:
-        x = take(x, sorter, axis=0)
-    if len(shape_of(x)) != 1 or side not in ("left", "right"):
-        raise ValueError(
-            f'searchsorted: x must be a vector and side "left" or "right"; got shape '
-            f"{shape_of(x)} and {side!r}"
+        x = take(x, sorter, axis=0) if len(shape_of(x)) == 1 else take_along_axis(x, sorter)
+    rows = shape_of(x)[:-1]
+    if not shape_of(x) or (rows and rows != shape_of(values)[:-1]):
+        raise ShapeError(
+            "searchsorted: x must be a vector, or have the axes of the values but for the last; "
+            f"got shapes {shape_of(x)} and {shape_of(values)}"
         )
     return apply(_SEARCHSORTED, (x, values), {"side": side})
 

@@ -197,6 +197,7 @@ def _others() -> None:
 
 def _matrices() -> None:
     apply(eigenvalues.EIG, (Tensor(np.eye(2)),), {})
+    linalg.geqrf(Tensor(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])))
     for name, call in CALLS.items():
         if name in ("eig", "eigvals"):
             continue
