@@ -14,15 +14,16 @@ import numpy as np
 
 from tensorgrad import nn
 from tensorgrad.cli.build import Run, load_run
-from tensorgrad.cli.data import expect, load, located
+from tensorgrad.cli.data import Data, expect, load, located
 from tensorgrad.cli.folder import read_json
-from tensorgrad.cli.settings import DEFAULTS
+from tensorgrad.cli.report_examples import mistakes, predicted_against_true
+from tensorgrad.cli.settings import DEFAULTS, OPTIMIZERS
 from tensorgrad.cli.terminal import printable
 from tensorgrad.data import write_atomically
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import DataFileError, read_whole
 from tensorgrad.training.curves import draw_curves, draw_norms
-from tensorgrad.training.regions import draw_regions
+from tensorgrad.training.regions import colour_of, draw_regions
 from tensorgrad.viz.pictures import png
 
 _STYLE = (
@@ -48,11 +49,11 @@ def report(run: str, out: str | None = None) -> None:
         ("Result", _result(found, result)),
         ("Curves", f'<div class="scroll">{draw_curves(history)}</div>'),
         ("Confusion", _confusion(found, result)),
-        ("Decision regions", _regions(found)),
+        *_of_examples(found),
         ("First layer", _units(found)),
         ("Gradient norms", _norms(found.folder / "gradients.csv")),
         ("Network", f"<pre>{escape(_network(found))}</pre>"),
-        ("Settings", _table((name, found.settings[name]) for name in sorted(DEFAULTS))),
+        ("Settings", _settings(found)),
     ]
     body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
     name = _text(found.folder.name)
@@ -150,23 +151,47 @@ def _confusion(run: Run, result: Mapping[str, Any]) -> str:
     )
 
 
-def _regions(run: Run) -> str:
+def _settings(run: Run) -> str:
+    """All settings, with the learning rate that was used if none was chosen."""
+    used = dict(run.settings)
+    if used["lr"] is None:
+        used["lr"] = OPTIMIZERS[used["optimizer"]][1]
+    return _table((name, used[name]) for name in sorted(DEFAULTS))
+
+
+def _of_examples(run: Run) -> list[tuple[str, str]]:
+    """What shows examples of the data, where it is still there and the same."""
+    if run.problem.is_text:
+        return []
+    try:
+        where = located(run.settings, run.folder)
+        data = load({**run.settings, **where, "device": "cpu"}, "cpu")
+        data = expect(data, run.problem, run.settings, run.folder, where.get("data"))
+    except (TensorgradError, OSError):
+        return [("Examples", "<p>The data is no longer there, or is not the same.</p>")]
+    return [
+        ("Predicted against true", predicted_against_true(run, data)),
+        ("Mistakes", mistakes(run, data, png)),
+        ("Decision regions", _regions(run, data)),
+    ]
+
+
+def _regions(run: Run, data: Data) -> str:
     """For two features: which class goes where."""
     problem = run.problem
     if problem.inputs != 2 or problem.classes is None:
         return ""
-    try:
-        where = located(run.settings, run.folder)
-        data = load({**run.settings, **where, "device": "cpu"}, "cpu")
-        expect(data, problem, run.settings, run.folder, where.get("data"))
-    except (TensorgradError, OSError):
-        return "<p>The data is no longer there, or is not the same.</p>"
     places, labels = data.whole.take(np.arange(min(len(data.whole), _MOST_POINTS)))
     picture = draw_regions(run.model, places, labels, title="Decision regions")
-    names = problem.features or ["first", "second"]
+    names = problem.input_names or ["first", "second"]
+    legend = "".join(
+        f'<span style="margin-right:1em"><span style="color:{colour_of(i)}">&#9679;</span> '
+        f"{_text(name)}</span>"
+        for i, name in enumerate(problem.classes)
+    )
     return (
         f"<p>Across: {_text(names[0])}, up: {_text(names[1])}, both scaled. Points: the data.</p>"
-        + picture
+        f"<p>{legend}</p>{picture}"
     )
 
 

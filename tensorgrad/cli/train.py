@@ -354,6 +354,9 @@ def _train(folder: Path, settings: Settings, data: Data, resumed: LoadedCheckpoi
     print(_announced(data, trainer, settings), flush=True)
     if resumed is not None:
         trainer.load_state_dict(resumed.state)
+        print(
+            f"goes on after epoch {trainer.epoch} of {settings['epochs']}, {trainer.steps:,} steps"
+        )
     try:
         if resumed is None:
             trainer.attach(train_loader)

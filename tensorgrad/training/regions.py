@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
@@ -78,7 +79,7 @@ def draw_regions(
     for (x, y), number in zip((places - low) / (high - low), classes.tolist()):
         parts.append(
             f'<circle cx="{_MARGIN + x * _SIDE:.1f}" cy="{_MARGIN + (1 - y) * _SIDE:.1f}" r="6" '
-            f'fill="{_colour(number, 1)}" stroke="#ffffff" stroke-width="1.5"/>'
+            f'fill="{colour_of(number)}" stroke="#ffffff" stroke-width="1.5"/>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -97,5 +98,14 @@ def decisions(model: Callable[[Tensor], Tensor], places: Any) -> Any:
     return scores.argmax(axis=1)
 
 
+def colour_of(number: int) -> str:
+    """The colour of the points of a class, as #1d4ed8; each class has its own."""
+    return _colour(number, 1)
+
+
 def _colour(number: int, which: int) -> str:
-    return _COLOURS[number % len(_COLOURS)][which]
+    if number < len(_COLOURS):
+        return _COLOURS[number][which]
+    hue = number * 0.381966 % 1  # the golden section: far from those before
+    shades = colorsys.hls_to_rgb(hue, (0.9, 0.36)[which], (0.6, 0.65)[which])
+    return "#" + "".join(f"{round(255 * shade):02x}" for shade in shades)
