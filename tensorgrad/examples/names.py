@@ -100,10 +100,9 @@ def sample(model: nn.Module, names: Names, count: int, seed: int) -> list[str]:
     """``count`` names that the network draws, letter by letter, all of them side by side."""
     rng = np.random.default_rng(seed)
     rows = np.full((count, names.inputs.shape[1] + 1), _MARK)
-    forward = tg.compile(model)
     with tg.no_grad():
         for k in range(rows.shape[1] - 1):
-            logits = forward(tg.tensor(rows[:, :-1])).numpy()[:, k]
+            logits = model(tg.tensor(rows[:, :-1])).numpy()[:, k]
             # The largest of logits with Gumbel's noise is distributed as their softmax.
             rows[:, k + 1] = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
     words = ("".join(names.alphabet[k] for k in row[1:]) for row in rows)

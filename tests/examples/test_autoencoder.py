@@ -20,7 +20,7 @@ def test_two_numbers_say_more_than_principal_components() -> None:
     plane = autoencoder.error_of_pca(train, test)
     for kind in (autoencoder.Autoencoder, autoencoder.VAE):
         tg.manual_seed(0)
-        model = kind(64, 128)
+        model = kind(64)
         autoencoder.fit(model, train, 60, 0)
         assert autoencoder.error(model, test) < 0.9 * plane
     assert isinstance(model, autoencoder.VAE)
@@ -45,10 +45,10 @@ def test_the_command_takes_idx_files(capsys: pytest.CaptureFixture[str]) -> None
     rng = np.random.default_rng(0)
     Path("data").mkdir()
     for part in ("train", "t10k"):
-        write_idx(f"data/{part}-images-idx3-ubyte", rng.integers(0, 256, (200, 6, 5), np.uint8))
+        write_idx(f"data/{part}-images-idx3-ubyte", rng.integers(0, 256, (200, 8, 8), np.uint8))
         write_idx(f"data/{part}-labels-idx1-ubyte", np.zeros(200, np.uint8))
     assert main(["demo", "autoencoder", "--data", "data", "--out", "run"]) == 0
-    assert "200 pictures of 6 x 5 pixels" in capsys.readouterr().out
+    assert "200 pictures of 8 x 8 pixels" in capsys.readouterr().out
     for name in ("given-back.png", "plane.png"):
         assert Path("run", name).read_bytes().startswith(b"\x89PNG")
     assert main(["demo", "autoencoder", "--data", "nowhere", "--out", "other"]) == 2

@@ -73,7 +73,7 @@ def test_values_go_towards_the_rewards_of_the_target_network() -> None:
 def test_it_learns_to_balance() -> None:
     """By 3,000 steps at least four times as long as by chance."""
     tg.manual_seed(0)
-    agent = cartpole.Agent(width=64)
+    agent = cartpole.Agent()
     environments = [cartpole.CartPole() for _ in range(20)]
     before = cartpole.score(agent, environments, 0)
     report = cartpole.train(agent, 0, steps=3000, at_random=1500)

@@ -72,7 +72,7 @@ def test_a_step_of_runge_and_kutta_is_of_fourth_order() -> None:
 def test_a_law_is_learned_from_what_was_seen() -> None:
     """A new motion is foretold for 40 steps, four times as far as while it learned."""
     tg.manual_seed(0)
-    model = neural_ode.law(32)
+    model = neural_ode.law()
     start = np.array([[1.0, 1.0], [-2.0, 0.5]])
     found, truth = neural_ode.foretold(model, start, 40)
     before = np.sqrt(np.mean((found - truth) ** 2))
