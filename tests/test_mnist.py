@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tensorgrad import nn, optim
+from tensorgrad.cli import main
 from tensorgrad.data import DataLoader, IdxFolder, TensorDataset, idx_folder
 from tensorgrad.nn import functional
 from tensorgrad.ops.random import default_generator
@@ -103,3 +105,10 @@ def test_e1_sigmoid() -> None:
 def test_e1_relu() -> None:
     """A ReLU network: at least 98 %."""
     assert accuracy_after(relu_network(400, dropout=0.25), 60_000, 15, 64) >= 0.98
+
+
+@pytest.mark.slow
+def test_the_command_line_reaches_99_percent(tmp_path: Path) -> None:
+    """By its defaults: a small convolutional network."""
+    assert main(["train", "--data", str(folder()), "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run/result.json").read_text())["test_accuracy"] >= 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from tensorgrad import backend
 from tensorgrad.cli.build import load_run
 from tensorgrad.cli.text import decoded, encoded
 from tensorgrad.errors import TensorgradError
+from tensorgrad.nn.models import GPT
 from tensorgrad.ops.random import Generator
+from tensorgrad.ops.shaping import concat
 from tensorgrad.tensor import Tensor
 
 
@@ -41,11 +43,32 @@ def generate(
         text = str(text).encode()
     tokens = encoded(problem, text, "--prompt").astype(np.int64)
     network: Any = found.model[0]
-    written = network.generate(
-        Tensor(tokens[None], device=place), length, temperature, top_k, Generator(seed)
-    )
+    written = _continued(
+        network, Tensor(tokens[None], device=place), length, problem.shape[0],
+        (temperature, top_k, Generator(seed)),
+    )  # fmt: skip
     new = written.cpu().numpy()[0, len(tokens) :]
     sys.stdout.write(prompt + decoded(problem, new) + "\n")
+
+
+def _continued(
+    network: Any, tokens: Tensor, length: int, context: int, how: tuple[Any, ...]
+) -> Tensor:
+    """``tokens`` (1, T) and ``length`` more; how: the further arguments of ``generate``.
+
+    A GPT whose positions are used up goes on from the last half of them: keys and values of those
+    are computed anew once, and not all of them for each token.
+    """
+    if not isinstance(network, GPT):
+        return cast(Tensor, network.generate(tokens, length, *how))
+    kept = max(1, context // 2)
+    while length:
+        recent = tokens[:, -kept:]
+        count = min(length, max(1, context - recent.shape[1]))
+        grown = network.generate(recent, count, *how)
+        tokens = concat([tokens, grown[:, recent.shape[1] :]], axis=1)
+        length -= count
+    return tokens
 
 
 def _beginning(vocabulary: list[str] | None) -> str:

@@ -63,7 +63,10 @@ def settle_network(
                 f"{BY_NAME[option].flag} is for --model {fit}; the network here is {name}"
             )
         settings[option] = 0.0 if option == "dropout" else None
-    settings.update({k: v for k, v in kind.defaults.items() if k not in chosen})
+    open_ = {k: v for k, v in kind.defaults.items() if k not in chosen}
+    if "optimizer" in chosen:  # whose own learning rate counts
+        open_.pop("lr", None)
+    settings.update(open_)
     if images is not None and kind.data == "images":
         _settle_channels(settings, images)
     if name == "transformer" and settings["width"] % settings["heads"]:
@@ -261,9 +264,10 @@ def _recurrent(problem: Problem, settings: Mapping[str, Any]) -> nn.Module:
     )
 
 
-_OF_IMAGES = {"schedule": "one-cycle"}
+_OF_IMAGES = {"schedule": "one-cycle", "lr": 3e-3}
 _OF_TEXT = {
-    "optimizer": "adamw", "schedule": "warmup", "clip_norm": 1.0, "batch_size": 32, "dropout": 0.0,
+    "optimizer": "adamw", "lr": 3e-3, "schedule": "warmup", "clip_norm": 1.0, "batch_size": 32,
+    "dropout": 0.0,
 }  # fmt: skip
 _RECURRENT = Kind(
     _recurrent, ("width", "layers", "dropout"), "text",
@@ -274,7 +278,7 @@ KINDS = {
     "mlp": Kind(_mlp, ("hidden", "activation", "init", "dropout"), "rows"),
     "cnn": Kind(
         _cnn, ("channels", "hidden", "activation", "init", "dropout"), "images", _OF_IMAGES,
-        steps=4000,
+        steps=3000,
     ),
     "resnet": Kind(_resnet, ("channels", "depth"), "images", _OF_IMAGES, steps=4000),
     "rnn": _RECURRENT,

@@ -292,15 +292,19 @@ def new_trainer(
 def loader_of(part: Dataset, settings: Settings, training: bool = False) -> DataLoader:
     """The batches of a part of the data."""
     size = settings["batch_size"] if training else 1000
+    how: dict[str, Any] = {"seed": settings["seed"], "device": settings["device"]}
     windows = windows_of(part)
-    if windows is not None and training:
-        order = Shifted(windows)
-        # A last batch that is smaller would be a program of its own.
-        how: dict[str, Any] = {"sampler": order, "drop_last": len(order) >= size}
-        return DataLoader(windows, size, **how, seed=settings["seed"], device=settings["device"])
-    if windows is not None:
-        size = max(1, 32768 // windows.context)
-    return DataLoader(part, size, training, seed=settings["seed"], device=settings["device"])
+    if not training:
+        return DataLoader(
+            part, size if windows is None else max(1, 32768 // windows.context), **how
+        )
+    # A last batch that is smaller is a program of its own, which takes longer to compile than it
+    # teaches, where there are many others.
+    if windows is None:
+        whole = settings["model"] != "mlp" and size != "full" and len(part) >= 20 * size
+        return DataLoader(part, size, shuffle=True, drop_last=whole, **how)
+    order = Shifted(windows)
+    return DataLoader(windows, size, sampler=order, drop_last=len(order) >= size, **how)
 
 
 def _announced(data: Data, trainer: Trainer, settings: Settings) -> str:

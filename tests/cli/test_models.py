@@ -106,7 +106,7 @@ def test_epochs_follow_the_number_of_steps() -> None:
         return settings
 
     long = settled(51_000)
-    assert (long["epochs"], long["batch_size"], long["patience"]) == (5, 64, 10)
+    assert (long["epochs"], long["batch_size"], long["patience"]) == (4, 64, 10)
     short = settled(100)
     assert (short["epochs"], short["batch_size"], short["patience"]) == (100, 8, 25)
     own = settled(100, epochs=7, batch_size=50, schedule="constant")
