@@ -129,19 +129,53 @@ def _i_slope(k: int) -> Value:
     return value
 
 
-_i0e_slope = _hidden("i0e_slope", _i_slope(0), lambda g, x, y: g * (_i1e_slope(x) - sign(x) * y))
-_i1e_slope = _hidden(
-    "i1e_slope",
-    _i_slope(1),
-    lambda g, x, y: g * ((_i0e_slope(x) + _i2e_slope(x)) * 0.5 - sign(x) * y),
+def _i_bend(k: int) -> Value:
+    """The second derivative of ``exp(-abs(x)) I_k(x)``, k being 0, 1 or 2; see ``_i_slope``."""
+
+    def value(xp: Any, x: Any) -> Any:
+        def near(x: Any) -> Any:
+            y, one = _i_near(k, x), _i_near(1, x)
+            slope = _i_near(k - 1, x) - _i_over_x(k, x) * float(k) if k else one
+            if k == 2:
+                bend = y + polynomial(_I_NEAR[2], x * x * 0.25) * 1.5 - _i_over_x(1, x)
+            else:
+                bend = one - _i_over_x(2, x) if k else y - _i_over_x(1, x)
+            return (bend + y - 2.0 * xp.sign(x) * slope) * xp.exp(-xp.abs(x))
+
+        def far(x: Any) -> Any:
+            s = 1.0 / xp.abs(x)
+            t, first = s - 0.02, _derivative(_I_FAR[k])
+            y = polynomial(_I_FAR[k], t) * 0.75 + s * polynomial(first, t) * 3.0
+            y = (y + s * s * polynomial(_derivative(first), t)) * s * s * xp.sqrt(s)
+            return xp.where(x < 0, -y, y) if k == 1 else y
+
+        return by_cases(xp, (x,), [(xp.abs(x) < _I_EDGE, near)], far)
+
+    return value
+
+
+_i0e_slope = _hidden("i0e_slope", _i_slope(0), lambda g, x: g * _i0e_bend(x))
+_i1e_slope = _hidden("i1e_slope", _i_slope(1), lambda g, x: g * _i1e_bend(x))
+_i0e_bend = _hidden("i0e_bend", _i_bend(0), lambda g, x, y: g * (_i1e_bend(x) - sign(x) * y))
+_i1e_bend = _hidden(
+    "i1e_bend",
+    _i_bend(1),
+    lambda g, x, y: g * ((_i0e_bend(x) + _i2e_bend(x)) * 0.5 - sign(x) * y),
 )
-_i2e_slope = _hidden(
-    "i2e_slope",
-    _i_slope(2),
-    lambda g, x, y: (
-        g * (_i1e_slope(x) - 2.0 * _over_itself(y - _over_itself(_i2e(x), x), x) - sign(x) * y)
-    ),
+_i2e_slope = _hidden("i2e_slope", _i_slope(2), lambda g, x: g * _i2e_bend(x))
+
+_i2e_bend = _hidden(
+    "i2e_bend",
+    _i_bend(2),
+    lambda g, x, y: g * (_i1e_bend(x) - 2.0 * _i2e_over_x_bend(x, y) - sign(x) * y),
 )
+
+
+def _i2e_over_x_bend(x: Any, bend: Any) -> Any:
+    slope = _over_itself(_i2e_slope(x) - _over_itself(_i2e(x), x), x)
+    return _over_itself(bend - 2.0 * slope, x)
+
+
 _i2 = _hidden("i2", _i(2, False), lambda g, x, y: g * (i1(x) - 2.0 * _over_itself(y, x)))
 _i2e = _hidden("i2e", _i(2, True), lambda g, x, y: g * _i2e_slope(x))
 i0 = elementwise(

@@ -190,7 +190,7 @@ def _others() -> None:
     (slope,) = grad(tg.special.gammainc(a, a * 2.0).sum(), a, create_graph=True)
     grad(slope.sum(), a, create_graph=True)
     y = tg.special.i1e(a)
-    for _ in range(3):
+    for _ in range(4):
         (y,) = grad(y.sum(), a, create_graph=True)
     _pools_of_programs(x.detach())
 

@@ -177,7 +177,7 @@ def compare(row: Operation, given: Call) -> None:
 #: where PyTorch has no derivative for complex numbers
 WITHOUT_PYTORCH = {
     "bilinear", "embedding", "fold", "max_unpool1d", "max_unpool2d", "max_unpool3d", "round",
-    "unfold",
+    "silu", "unfold",
 }  # fmt: skip
 GRADIENTS = cases(lambda row: row.complex and row.gradient)
 

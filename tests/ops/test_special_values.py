@@ -257,6 +257,23 @@ def test_slopes_of_scaled_bessel_functions_are_right_for_large_numbers(
         np.testing.assert_allclose(found.item(), exact, rtol=bound)
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_second_slopes_of_scaled_bessel_functions_are_right_for_large_numbers(order: int) -> None:
+    for x in (-1e6, -30.0, -0.5, 1e-3, 0.5, 3.3, 7.6, 7.75, 12.0, 1e2, 1e4, 1e6, 1e9):
+        at = Tensor(x, dtype="float64", requires_grad=True)
+        (first,) = grad(getattr(special, f"i{order}e")(at), at, create_graph=True)
+        (second,) = grad(first, at, create_graph=True)
+        (third,) = grad(second, at)
+        with mp.workdps(50):
+            near, sign = mp.mpf(x), mp.sign(x)
+            y, one, two, three = (mp.besseli(order, near, derivative=k) for k in range(4))
+            bend = two - 2 * sign * one + y
+            further = three - 3 * sign * two + 3 * one - sign * y
+            exact = [float(mp.exp(-abs(near)) * d) for d in (bend, further)]
+        np.testing.assert_allclose(second.item(), exact[0], rtol=1e-12)
+        np.testing.assert_allclose(third.item(), exact[1], rtol=1e-11 + 1e-15 * abs(x))
+
+
 def test_where_there_is_no_gradient_an_error_says_so() -> None:
     x, q = (Tensor(v, dtype="float64", requires_grad=True) for v in (2.5, 1.5))
     y = special.zeta(x, q)
