@@ -29,7 +29,16 @@ Array = np.ndarray[Any, Any]
 TEXT_MODELS = ("rnn", "lstm", "gru", "transformer")
 #: What a run on text takes where nothing is chosen.
 _DEFAULTS = {"tokens": "characters", "context": 64, "validation_share": 0.05}
-_NOT_FOR_TEXT = ("image_size", "grey", "image_root", "label_pattern", "target", "features", "task")
+_NOT_FOR_TEXT = (
+    "image_size",
+    "grey",
+    "image_root",
+    "label_pattern",
+    "target",
+    "features",
+    "task",
+    "refit",
+)
 _AN_IMAGE = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})(\s*$|[\s,])", re.IGNORECASE)
 
 

@@ -197,6 +197,7 @@ def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ([*train, "--heads", "3"], "--heads must divide --width; 3 does not divide 128"),
         ([*train, "--target", "a"], "--target is not for text"),
         ([*train, "--grey"], "--grey is not for text"),
+        ([*train, "--refit"], "--refit is not for text"),
         ([*train, "--batch-size", "full"], "--batch-size full is not for text"),
         ([*train, "--loss", "squared-error"], "--loss squared-error is not for text"),
         ([*train, "--metrics", "f1"], "for a target of tokens there are accuracy, top_5"),
