@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from examples.speech_detection import chunks_of
-from examples.vowels import made_sound
-from examples.weights import folder_of
+from tensorgrad.examples.speech_detection import chunks_of
+from tensorgrad.examples.vowels import made_sound
+from tensorgrad.examples.weights import folder_of
 
 FILE = Path(__file__).with_name("real_weights.npz")
 SENTENCES = (

