@@ -291,7 +291,8 @@ def new_trainer(
 
 def loader_of(part: Dataset, settings: Settings, training: bool = False) -> DataLoader:
     """The batches of a part of the data."""
-    size = settings["batch_size"] if training else 1000
+    # What layers of convolutions leave of 1,000 images is beyond caches: a quarter of the speed.
+    size = settings["batch_size"] if training else 1000 if settings["model"] == "mlp" else 100
     how: dict[str, Any] = {"seed": settings["seed"], "device": settings["device"]}
     windows = windows_of(part)
     if not training:
