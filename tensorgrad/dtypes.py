@@ -8,6 +8,7 @@ the rules are those of the Python array API.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from typing import Any
 
@@ -84,6 +85,11 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     if found in _SINGLE:
         return _SINGLE[found]
     raise DtypeError(f"dtype {found} is not supported; known are {names()}")
+
+
+def is_single(dtype: np.dtype[Any]) -> builtins.bool:
+    """Whether this is what ``as_dtype`` gives: a dtype of tensorgrad, and the very object."""
+    return _SINGLE.get(dtype) is dtype
 
 
 def names() -> str:

@@ -85,28 +85,16 @@ class Tensor:
         copy: bool | None = True,
     ) -> None:
         source = data
-        if isinstance(data, Tensor):
-            data = data.data
-        elif not is_array(data) and hasattr(data, "__cuda_array_interface__"):
-            # PyTorch's, Numba's, or the first array of CuPy that we meet: shared, as asarray does.
-            data = backend.cuda_backend().xp.asarray(data)
-        wanted = None if dtype is None else dtypes.as_dtype(dtype)
-        if device is None:
-            on_gpu = is_array(data) and type(data) is not ndarray
-            place = backend.of(data).device_of(data) if on_gpu else backend.default_device()
+        if (
+            type(data) is ndarray
+            and dtype is None
+            and device is None
+            and dtypes.is_single(data.dtype)
+            and backend.default_device() == "cpu"
+        ):  # what most tensors are made of in a loop over batches; as below, in half the time
+            self.data = np.array(data, copy=True, order="K") if copy else data
         else:
-            place = backend.normalize(device)
-        if type(data) is not ndarray and not isinstance(getattr(data, "dtype", None), np.dtype):
-            data, wanted = _from_python(data, wanted)
-            _check_parts(data, wanted)
-        else:
-            _refuse_masked(data)
-            if data.dtype.kind in "SU" or (data.dtype.kind == "O" and wanted is None):
-                raise _no_number(data.reshape(-1).tolist(), data)
-            if wanted is None:
-                wanted = dtypes.as_dtype(data.dtype)
-            _check_parts(data, wanted)
-        self.data = backend.backend_for(place).asarray(data, wanted, place, copy)
+            self.data = _array_of(data, dtype, device, copy)
         self.node = None
         for observer in current_mode().observers:
             observer.created(self, source)
@@ -777,6 +765,32 @@ def _from_python(data: Any, dtype: np.dtype[Any] | None) -> tuple[Any, np.dtype[
         else:
             dtype = dtypes.as_dtype(found.dtype)
     return found, dtype
+
+
+def _array_of(data: Any, dtype: Any, device: str | None, copy: bool | None) -> Array:
+    """The array of a tensor that is made of ``data``; see ``Tensor``."""
+    if isinstance(data, Tensor):
+        data = data.data
+    elif not is_array(data) and hasattr(data, "__cuda_array_interface__"):
+        # PyTorch's, Numba's, or the first array of CuPy that we meet: shared, as asarray does.
+        data = backend.cuda_backend().xp.asarray(data)
+    wanted = None if dtype is None else dtypes.as_dtype(dtype)
+    if device is None:
+        on_gpu = is_array(data) and type(data) is not ndarray
+        place = backend.of(data).device_of(data) if on_gpu else backend.default_device()
+    else:
+        place = backend.normalize(device)
+    if type(data) is not ndarray and not isinstance(getattr(data, "dtype", None), np.dtype):
+        data, wanted = _from_python(data, wanted)
+        _check_parts(data, wanted)
+    else:
+        _refuse_masked(data)
+        if data.dtype.kind in "SU" or (data.dtype.kind == "O" and wanted is None):
+            raise _no_number(data.reshape(-1).tolist(), data)
+        if wanted is None:
+            wanted = dtypes.as_dtype(data.dtype)
+        _check_parts(data, wanted)
+    return backend.backend_for(place).asarray(data, wanted, place, copy)
 
 
 def _check_parts(data: Array, wanted: np.dtype[Any]) -> None:

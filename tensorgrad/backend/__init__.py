@@ -25,6 +25,8 @@ __all__ = [
 BACKENDS: dict[type, Backend] = {CPU.array_type: CPU}
 
 _default: str | None = None
+# TENSORGRAD_DEVICE, as the dict behind os.environ has it.
+_VARIABLE = os.environ.encodekey("TENSORGRAD_DEVICE")
 
 
 def of(array: Array) -> Backend:
@@ -94,6 +96,10 @@ def default_device() -> str:
     """The device of new tensors: set_default_device, else TENSORGRAD_DEVICE, else "cpu"."""
     if _default is not None:
         return _default
+    # The dict that os.environ looks names up in: to be told by itself that a name is missing takes
+    # a microsecond, and every tensor that is made asks.
+    if _VARIABLE not in getattr(os.environ, "_data", (_VARIABLE,)):
+        return "cpu"
     return normalize(os.environ.get("TENSORGRAD_DEVICE") or "cpu")
 
 
