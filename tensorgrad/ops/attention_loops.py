@@ -28,6 +28,8 @@ _FLOATS = 1 << 16
 _FEATURES = 256
 # Fewer queries than this are no tile: most of its work would be in vain.
 _QUERIES = 4
+# Features and keys for which ``program/c/narrow_attention.h`` is quicker.
+_FEW_FEATURES, _FEW_KEYS = 8, 128
 # Work, in additions, that is worth a piece of its own.
 _PIECE = 1 << 17
 
@@ -50,6 +52,12 @@ def _has_routine(xp: Any, q: Any, k: Any, v: Any, mask: Any) -> bool:
 
 def _heads(*arrays: Any) -> tuple[int, ...]:
     return np.broadcast_shapes(*[x.shape[:-2] for x in arrays if x is not None])
+
+
+def _is_narrow(v: Any, d: int, mask: Any, drop: Any) -> bool:
+    """Whether a routine takes queries as lanes."""
+    few = max(d, v.shape[-1]) <= _FEW_FEATURES and v.shape[-2] <= _FEW_KEYS
+    return few and mask is None and drop is None
 
 
 def _lies(x: Any, heads: Sequence[int]) -> tuple[int, ...]:
@@ -127,8 +135,10 @@ def _value_routine(
     lies = (0,) * (3 - len(heads)) + (*[steps[place] for place in back], 1)
     items = math.prod(heads) * -(-rows // high)
     cost = math.prod(shape) * keys * (16 + d + e) // 8
+    narrow = _is_narrow(v, d, mask, drop)
     y, level = xp.routine(
-        "attention.attention_value", _sizes(q, k, v, mask, causal, scale, drop, block) + lies,
+        "narrow_attention.narrow_value" if narrow else "attention.attention_value",
+        _sizes(q, k, v, mask, causal, scale, drop, block) + lies,
         [q, k, v, q if mask is None else mask, *_stream(xp, drop, q)],
         [((*[shape[axis] for axis in order], e), float32), ((*shape, 1), float32)],
         items, _piece(items, cost), cost,
@@ -184,8 +194,9 @@ def _gradient_routine(
         lies = [(0,) * (5 - len(shape)) + _strides_of(shape) for shape in shapes]
         places = (sizes[0], sizes[0] + sizes[1])
     cost = count * rows * keys * (24 + 3 * d + 2 * e) // 8
+    narrow = _is_narrow(v, d, mask, drop)
     (found,) = xp.routine(
-        "attention.attention_gradient",
+        "narrow_attention.narrow_gradient" if narrow else "attention.attention_gradient",
         (
             *_sizes(q, k, v, mask, causal, scale, drop, block), *_lies(g, heads), *_lies(y, heads),
             *lies[0], *lies[1], *lies[2], *places,

@@ -265,7 +265,7 @@ def test_a_gpt_learns_as_in_eager_mode() -> None:
     losses: list[list[float]] = []
     for compiled in (True, False):
         tg.manual_seed(1)
-        model = GPT(30, 40, n_layer=1, n_head=4, n_embd=32)
+        model = GPT(30, 40, n_layer=1, n_head=2, n_embd=32)
         optimizer = AdamW(model.parameters(), lr=1e-2)
 
         def step(x: Tensor, t: Tensor, model: Any = model, optimizer: Any = optimizer) -> Tensor:
