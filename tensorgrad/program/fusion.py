@@ -35,9 +35,10 @@ def fuse(program: Program) -> Program:
 def _fuse_pools(program: Program) -> Program:
     """Pools over tiles say which element of its window each largest one was.
 
-    Where the gradient is wanted, that replaces the search for places and the scatter. And a ReLU
-    before the pool comes after it, where there is less of it: both keep the order of numbers, and
-    where the largest is not positive no gradient passes.
+    Where the gradient is wanted, that replaces the search for places and the scatter; where it is
+    not, the pool becomes a part of the convolution before it. And a ReLU before the pool comes
+    after it, where there is less of it: both keep the order of numbers, and where the largest is
+    not positive no gradient passes.
     """
     from tensorgrad.ops import tiled_pooling  # loaded with nn only
 
@@ -47,8 +48,12 @@ def _fuse_pools(program: Program) -> Program:
         if pool.op.name != "max_pool" or pool.outputs[0].dtype not in _FLOATS:
             continue
         chains = _gradients(uses, pool)
-        if chains and tiled_pooling.fits(pool.attrs["windows"]):
+        if not tiled_pooling.fits(pool.attrs["windows"]):
+            continue
+        if chains:
             _with_numbers(uses, pool, chains, changed)
+        elif program.on_host and _follows_convolution(uses, pool):
+            _with_numbers(uses, pool, [], changed)
     if not changed:
         return program
     return program.copy([new for i in program for new in changed.get(i, [i])])
@@ -80,6 +85,23 @@ def _gradients(uses: Uses, pool: Instruction) -> list[list[Instruction]]:
             return []
         found.append(chain)
     return found
+
+
+def _follows_convolution(uses: Uses, pool: Instruction) -> bool:
+    """Whether nobody else reads what comes before ``pool``: a convolution, or its ReLU."""
+    x = pool.inputs[0]
+    if x in uses.kept or uses.readers[x] != [pool]:
+        return False
+    i = uses.maker.get(x)
+    if i is not None and i.op is OPERATIONS["relu"].primitive:
+        x = i.inputs[0]
+        i = uses.maker.get(x) if uses.only(x, "relu") is not None else None
+    return (
+        i is not None
+        and i.op.name == "convolution"
+        and i.attrs["groups"] == 1
+        and _is_pooled(pool, i.attrs["size"], i.outputs[0])
+    )
 
 
 def _with_numbers(

@@ -243,6 +243,32 @@ def test_masks_and_sums_of_gradients_behind_a_pool_are_a_part_of_them(
             np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=1e-3, atol=1e-3)
 
 
+def test_a_pool_is_a_part_of_the_convolution_in_evaluation_too() -> None:
+    """With a ReLU between them or without, where nobody else reads what is between."""
+    rng = np.random.default_rng(9)
+    given = [rng.standard_normal(shape) for shape in ((3, 2, 9, 8), (20, 2, 3, 3), (20,))]
+
+    def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
+        y = conv2d(x * 3.0, w, b, padding=1)
+        return [
+            max_pool2d(tg.relu(conv2d(x, w, b, padding=1)), 2),
+            max_pool2d(conv2d(x * 2.0, w, b, padding=1), 2),
+            max_pool2d(tg.relu(y), 2) + y[0, 0, 0, 0],
+        ]
+
+    for bad in (None, np.nan, np.inf):
+        if bad is not None:
+            given[0][1, 1, 4, 5] = bad
+        singles = [t.detach() for t in tensors(given)]
+        with np.errstate(invalid="ignore"):
+            program = Captured(step, singles)
+            for a, b in zip(program(*singles), step(*singles), strict=True):
+                np.testing.assert_allclose(np.asarray(a), b.numpy(), rtol=1e-5, atol=1e-5)
+        names = [i.op.name for i in program.program]
+        assert names.count("convolution_pooled") == 2
+        assert names.count("max_pool") == 1
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_pooled_convolutions_of_one_channel_give_the_weights_of_float64(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -392,7 +418,7 @@ def test_many_taps_and_channels_are_packed_and_summed_in_pieces(channels: tuple[
 
 def test_a_pool_whose_convolution_is_seen_keeps_it() -> None:
     def step(x: Tensor, w: Tensor, b: Tensor) -> list[Tensor]:
-        y = conv2d(x, w, b, padding=1)
+        y = conv2d(x * 3.0, w, b, padding=1)
         z = max_pool2d(y, 2)
         return [y.detach(), *tg.autograd.grad(tg.sum(z * z), [x, w, b])]
 
