@@ -157,8 +157,9 @@ def device(place: str) -> Iterator[str]:
 
 
 def marks(run: Run, place: str) -> Any:
-    """150 layers take the stand-in and the emulator's compiler long; BERT's parts are GPT's."""
-    return pytest.mark.slow if run.name in ("BERT", "ResNet-152") and place == "cuda" else ()
+    """150 layers take the stand-in and the emulator's compiler long; the parts of BERT and ViT
+    are GPT's."""
+    return pytest.mark.slow if run.name in ("BERT", "ViT", "ResNet-152") and place == "cuda" else ()
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
