@@ -46,7 +46,7 @@ def shown_nests(
     The elements are overwritten by one nest only, and no later unit looks at them.
     """
     found: dict[int, Written] = {}
-    uses = _uses(schedule, values)
+    uses = _uses(schedule, values) if shared else {}
     for at, (nest, step) in shared.items():
         outside = [m for m in nest.stored if m.out.storage.role != "temporary"]
         written: Written = []
