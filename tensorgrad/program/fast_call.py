@@ -24,6 +24,7 @@ from tensorgrad.program.capture import Drawn, Options
 from tensorgrad.program.executors.base import Executor, FastRun
 from tensorgrad.program.guards import (
     MISSING,
+    Frozen,
     Guard,
     Guards,
     Place,
@@ -161,7 +162,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
     if sharing.layouts is not None and any(x is not None for x in sharing.layouts):
         return None  # C takes only arguments that lie in order
     lists: dict[str, list[Any]] = {
-        name: [] for name in ("cells", "dicts", "sizes", "items", "attributes", "functions")
+        name: []
+        for name in ("cells", "dicts", "sizes", "items", "attributes", "functions", "contents")
     }
     classes: dict[type, None] = {}
     rest: list[Guard] = []
@@ -184,6 +186,8 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
             lists["attributes"].append(_item(g.holder, "__dict__", g.value))
         elif g.kind == "function":
             lists["functions"].append(_item(g.holder, g.value))
+        elif g.kind in ("content", "entries") and _is_flat(g.holder, g.value):
+            lists["contents"].append(_item(g.holder, g.value.parts))
         else:
             rest.append(g)
     modules: list[Any] = []
@@ -268,6 +272,18 @@ def _conditions(guards: Guards, tensors: Sequence[Tensor], mode: Any) -> dict[st
         "rest": functools.partial(_all_hold, rest) if rest else None,
         **lists,
     }
+
+
+def _is_flat(holder: Any, content: Any) -> bool:
+    """Whether C can compare a container with its content: no entry has a content of its own."""
+    kind = type(holder)
+    return (
+        kind in (dict, list, tuple)
+        and type(content) is Frozen
+        and content.kind is kind
+        and content.owner in (None, holder)
+        and not any(type(part) is Frozen for part in content.parts)
+    )
 
 
 def _all_hold(guards: Sequence[Guard]) -> bool:

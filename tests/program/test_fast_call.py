@@ -346,3 +346,45 @@ def test_what_a_function_read_counts_for_all_its_shapes() -> None:
     assert run(short).tolist() == [3.0]
     assert run(long).tolist() == [3.0, 3.0]
     assert run(short).tolist() == [3.0]
+
+
+def test_contents_of_containers_are_compared_without_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of dicts, lists and tuples whose entries have no content of their own; in their order."""
+    asked: list[Any] = []
+    monkeypatch.setattr(fast_call, "_all_hold", asked.append)
+    options, factors = {"a": 2.0, "b": 3.0}, [1.5, 0.5]
+    weights = {name: Tensor(np.full(3, k, np.float32)) for k, name in enumerate("uvw")}
+    pair: Any = (2.0, 7.0)
+
+    def step(x: Tensor) -> Tensor:
+        for number in [*options.values(), *factors, *pair]:
+            x = x * number + 1.0
+        for w in weights.values():
+            x = x * w + 1.0
+        return x
+
+    x = Tensor(np.arange(3, dtype=np.float32))
+    call = made_fast(step, x)
+    call(x)
+    assert not asked
+
+    def other_order() -> None:
+        options["a"] = options.pop("a")
+
+    def other_tuple() -> None:
+        nonlocal pair
+        pair = (7.0, 2.0)
+
+    changes: list[Callable[[], Any]] = [
+        lambda: options.update(b=4.0), other_order, lambda: options.update(c=1.0),
+        lambda: factors.append(2.0), lambda: factors.reverse(), lambda: factors.pop(), other_tuple,
+        lambda: weights.update(v=Tensor(np.full(3, 9, np.float32))), lambda: weights.pop("u"),
+        lambda: weights.update(t=Tensor(np.full(3, 5, np.float32))),
+    ]  # fmt: skip
+    for change in changes:
+        change()
+        np.testing.assert_array_equal(call(x).numpy(), step(x).numpy())
+        for _ in range(5):  # so that the next change meets a fast call
+            call(x)

@@ -47,8 +47,8 @@ typedef struct {
     PyObject *keep; /* the specification: holds references to everything below */
     Argument *arguments;
     Py_ssize_t argument_count;
-    Items tensors, hooks, cells, dicts, sizes, items, attributes, functions, leaves, modules, classes,
-        rates, draws, words, gradients, results, overwritten, segments, places;
+    Items tensors, hooks, cells, dicts, sizes, items, attributes, functions, contents, leaves, modules,
+        classes, rates, draws, words, gradients, results, overwritten, segments, places;
     PyTypeObject *tensor_type;
     Py_ssize_t data_at, node_at, grad_at, hooks_at;
     PyObject *mode_var, *mode, *active, *next_position, *versions_dict;
@@ -118,6 +118,29 @@ static int same_attributes(Item *m) {
 #endif
 }
 
+/* An entry of a container as ``guards.matches`` has it: the class of tensors stands for any tensor. */
+static int same_entry(Entry *e, PyObject *now, PyObject *then) {
+    return same(now, then) ||
+           (then == (PyObject *)e->tensor_type && PyObject_TypeCheck(now, e->tensor_type));
+}
+
+/* Whether a dict, a list or a tuple has these entries, in order; of a dict they are keys and values. */
+static int same_content(Entry *e, PyObject *now, PyObject *then) {
+    Py_ssize_t count = PyTuple_GET_SIZE(then), at = 0, k = 0;
+    if (PyDict_CheckExact(now)) {
+        PyObject *key, *value;
+        for (; PyDict_Next(now, &at, &key, &value); k += 2)
+            if (k >= count || !same_entry(e, key, PyTuple_GET_ITEM(then, k)) ||
+                !same_entry(e, value, PyTuple_GET_ITEM(then, k + 1)))
+                return 0;
+        return k == count;
+    }
+    if (PySequence_Fast_GET_SIZE(now) != count) return 0;
+    for (; k < count; k++)
+        if (!same_entry(e, PySequence_Fast_GET_ITEM(now, k), PyTuple_GET_ITEM(then, k))) return 0;
+    return 1;
+}
+
 /* Whether everything is as it was when the program was captured. */
 static int holds(Entry *e) {
     PyObject *mode = NULL;
@@ -183,6 +206,8 @@ static int holds(Entry *e) {
         if ((defaults ? defaults : none) != PyTuple_GET_ITEM(f->b, 1)) return 0;
         if ((keywords ? keywords : none) != PyTuple_GET_ITEM(f->b, 2)) return 0;
     }
+    for (Py_ssize_t k = 0; k < e->contents.count; k++)
+        if (!same_content(e, e->contents.items[k].a, e->contents.items[k].b)) return 0;
     for (Py_ssize_t k = 0; k < e->leaves.count; k++) {
         Item *l = &e->leaves.items[k];
         if ((SLOT(l->a, e->grad_at) == Py_None) != l->n) return 0;
@@ -439,6 +464,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ITEMS(items);
     ITEMS(attributes);
     ITEMS(functions);
+    ITEMS(contents);
     ITEMS(leaves);
     ITEMS(modules);
     ITEMS(classes);
@@ -522,8 +548,8 @@ static void entry_dealloc(PyObject *self) {
     Entry *e = (Entry *)self;
     PyObject_GC_UnTrack(self);
     Items *all[] = {&e->tensors, &e->hooks, &e->cells, &e->dicts, &e->sizes, &e->items, &e->attributes,
-                    &e->functions, &e->leaves, &e->modules, &e->classes, &e->rates, &e->draws, &e->words,
-                    &e->gradients, &e->results, &e->overwritten, &e->segments, &e->places};
+                    &e->functions, &e->contents, &e->leaves, &e->modules, &e->classes, &e->rates,
+                    &e->draws, &e->words, &e->gradients, &e->results, &e->overwritten, &e->segments, &e->places};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) PyMem_Free(all[k]->items);
     PyMem_Free(e->arguments);
     PyMem_Free(e->ranges);
