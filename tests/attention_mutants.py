@@ -12,6 +12,7 @@ SELECTIONS: dict[str, Selection] = {
     ),
     "attention in programs": Selection("tests/nn/test_attention.py -k 'programs'", 6),
     "attention's routines": Selection("tests/program/test_attention.py", 12),
+    "narrow attention": Selection("tests/program/test_narrow_attention.py", 6),
     "memory of attention": Selection("tests/nn/test_attention.py -k 'memory or cut'", 2),
     "rotary positions": Selection("tests/ops/test_table.py -k 'rotary'", 2),
     "transformers": Selection("tests/nn/test_transformer.py -k 'not training'", 8),
@@ -23,6 +24,7 @@ _HEADS = "tensorgrad/ops/multi_head_attention.py"
 _NN = "tensorgrad/nn/attention.py"
 _LOOPS = "tensorgrad/ops/attention_loops.py"
 _C = "tensorgrad/program/c/attention.h"
+_NARROW = "tensorgrad/program/c/narrow_attention.h"
 
 MUTANTS: list[Mutant] = [
     Mutant(
@@ -249,5 +251,33 @@ MUTANTS: list[Mutant] = [
         "        apart = first\n",
         "        apart = 1\n",
         "attention's routines",
+    ),
+    Mutant(
+        "a vector of queries sees one key more",
+        _NARROW,
+        "if (s->causal) score = tg_pick(tg_before(from, j), ",
+        "if (s->causal) score = tg_pick(tg_before(from + 1, j), ",
+        "narrow attention",
+    ),
+    Mutant(
+        "keys that a vector's first queries do not see have weights in gradients",
+        _NARROW,
+        "            weight = tg_pick(hidden, (tg_vec){0}, weight), d = tg_pick(hidden, (tg_vec){0}, d);\n",
+        "",
+        "narrow attention",
+    ),
+    Mutant(
+        "gradients of keys are those of the last queries",
+        _NARROW,
+        "tg_vec sum = tg_load(sums + c * TG_L);",
+        "tg_vec sum = (tg_vec){0};",
+        "narrow attention",
+    ),
+    Mutant(
+        "gradients of queries are not scaled",
+        _NARROW,
+        "w.dq[c] * s->scale);",
+        "w.dq[c]);",
+        "narrow attention",
     ),
 ]
