@@ -47,8 +47,8 @@ def read_image(
     grey: convert colours to intensities (ITU-R 601-2 luma).
 
     Returns [height, width] for an image in shades of grey, [3, height, width] in colours, upright
-    as its EXIF data says. A transparent image is laid on black; 16 bits a pixel, and floats from 0
-    to 1, are brought to 8.
+    as its EXIF data says. What is transparent is laid on white, the usual ground of drawings and of
+    pages; 16 bits a pixel, and floats from 0 to 1, are brought to 8.
 
     Raises OSError if the file cannot be opened, DataFileError for one that is torn, altered, no
     image, larger than 2**26 pixels (which is known before they are decoded), or of 32-bit numbers
@@ -98,7 +98,7 @@ def _pixels(
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _eight_bits(path, picture)
     elif picture.has_transparency_data:
-        picture = _on_black(picture)
+        picture = _on_white(picture)
     picture = _in_mode(picture, "L" if grey or picture.mode in ("1", "L") else "RGB")
     if turn is not None:
         picture = picture.transpose(_library().Transpose[turn])
@@ -146,7 +146,7 @@ def _eight_bits(path: Path, picture: Any) -> Any:
             found[start : start + 64] = rows * 255 + 0.5
         elif picture.mode != "F" and deep:
             found[start : start + 64] = np.where(
-                rows == (-1 if clear is None else clear), 0, (rows.astype(np.int64) + 128) // 257
+                rows == (-1 if clear is None else clear), 255, (rows.astype(np.int64) + 128) // 257
             )
         else:
             raise DataFileError(
@@ -158,15 +158,17 @@ def _eight_bits(path: Path, picture: Any) -> Any:
     return _library().fromarray(found)
 
 
-def _on_black(picture: Any) -> Any:
-    """A transparent image laid on black."""
+def _on_white(picture: Any) -> Any:
+    """A transparent image laid on white: c a + 255 (1 - a)."""
     from PIL import ImageChops
 
     shades = picture.mode in ("1", "L", "LA", "La")
     picture = _in_mode(picture, "LA" if shades else "RGBA")
     alpha = picture.getchannel("A")
+    ground = ImageChops.invert(alpha)
     bands = [
-        ImageChops.multiply(picture.getchannel(name), alpha) for name in picture.getbands()[:-1]
+        ImageChops.add(ImageChops.multiply(picture.getchannel(name), alpha), ground)
+        for name in picture.getbands()[:-1]
     ]
     return bands[0] if shades else _library().merge("RGB", bands)
 

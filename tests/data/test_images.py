@@ -65,7 +65,7 @@ def test_other_modes(tmp_path: Path) -> None:
     assert read_image(tmp_path / "two.png").tolist() == ((GREY > 128) * 255).tolist()
     clear = np.concatenate([COLOUR, np.zeros((5, 4, 1), np.uint8)], axis=2)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert not read_image(tmp_path / "clear.png").any()
+    assert (read_image(tmp_path / "clear.png") == 255).all()
 
 
 def test_size(tmp_path: Path) -> None:
@@ -263,41 +263,57 @@ def test_orientation_behind_the_pixels_or_damaged(tmp_path: Path) -> None:
 
 
 def test_transparency(tmp_path: Path) -> None:
-    """Laid on black, whatever says what is transparent; grey stays grey."""
+    """Laid on white, whatever says what is transparent; grey stays grey."""
     grey_and_alpha = np.array([[[200, 255], [200, 0]], [[100, 128], [7, 255]]], np.uint8)
     Image.fromarray(grey_and_alpha).save(tmp_path / "la.png")
-    assert read_image(tmp_path / "la.png").tolist() == [[200, 0], [50, 7]]
+    assert read_image(tmp_path / "la.png").tolist() == [[200, 255], [177, 7]]
     colours = np.dstack([grey_and_alpha[..., :1]] * 3 + [grey_and_alpha[..., 1:]])
     for ending in (".png", ".tiff"):
         Image.fromarray(colours).save(tmp_path / f"rgba{ending}")
         found = read_image(tmp_path / f"rgba{ending}")
-        assert found.tolist() == [[[200, 0], [50, 7]]] * 3
-        assert read_image(tmp_path / f"rgba{ending}", grey=True).tolist() == [[200, 0], [50, 7]]
+        assert found.tolist() == [[[200, 255], [177, 7]]] * 3
+        assert read_image(tmp_path / f"rgba{ending}", grey=True).tolist() == [[200, 255], [177, 7]]
     of_grey = png(
         tmp_path / "grey.png", (1, 3), bytes([0, 200, 7, 9]), extra=(b"tRNS", bytes([0, 7]))
     )
-    assert read_image(of_grey).tolist() == [[200, 0, 9]]
+    assert read_image(of_grey).tolist() == [[200, 255, 9]]
     of_colours = png(
         tmp_path / "colours.png", (1, 2), bytes([0, 1, 2, 3, 4, 5, 6]), colour=2,
         extra=(b"tRNS", bytes([0, 4, 0, 5, 0, 6])),
     )  # fmt: skip
-    assert read_image(of_colours).tolist() == [[[1, 0]], [[2, 0]], [[3, 0]]]
+    assert read_image(of_colours).tolist() == [[[1, 255]], [[2, 255]], [[3, 255]]]
     deep = png(
         tmp_path / "deep.png", (1, 2), b"\0" + struct.pack(">2H", 65535, 514), 16,
         extra=(b"tRNS", struct.pack(">H", 65535)),
     )  # fmt: skip
-    assert read_image(deep).tolist() == [[0, 2]]
+    assert read_image(deep).tolist() == [[255, 2]]
     two = png(
-        tmp_path / "two.png", (1, 8), bytes([0, 0b11110000]), 1, extra=(b"tRNS", bytes([0, 1]))
+        tmp_path / "two.png", (1, 8), bytes([0, 0b11110000]), 1, extra=(b"tRNS", bytes([0, 0]))
     )
-    assert not read_image(two).any()
+    assert (read_image(two) == 255).all()
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.putdata([0, 1])
     for ending in (".png", ".gif"):
         palette.save(tmp_path / f"p{ending}", transparency=1)
         found = read_image(tmp_path / f"p{ending}")
-        assert found.tolist() == [[[10, 0]], [[20, 0]], [[30, 0]]]
+        assert found.tolist() == [[[10, 255]], [[20, 255]], [[30, 255]]]
+
+
+def test_black_strokes_on_a_transparent_ground_are_seen(tmp_path: Path) -> None:
+    """Not black on black, whether they are grey, in colours or of a palette."""
+    strokes = np.zeros((5, 4, 4), np.uint8)
+    strokes[1:4, 2, 3] = 255
+    drawing = Image.fromarray(strokes)
+    palette = Image.new("P", (4, 5), 1)
+    palette.putpalette([0, 0, 0, 0, 0, 0])
+    palette.paste(0, (2, 1, 3, 4))
+    drawing.save(tmp_path / "rgba.png")
+    drawing.convert("LA").save(tmp_path / "la.png")
+    palette.save(tmp_path / "p.png", transparency=1)
+    for name in ("rgba.png", "la.png", "p.png"):
+        found = read_image(tmp_path / name, grey=True)
+        np.testing.assert_array_equal(found, 255 - strokes[..., 3])
 
 
 @pytest.mark.parametrize("dtype", ["<i4", "<u4", "<i2", "<f4"])
