@@ -440,6 +440,9 @@ class Compiled:
         #: nothing else try it at once
         self._by_shapes: dict[Any, tuple[Any, CapturedProgram]] = {}
         self._misses: OrderedDict[Any, int] = OrderedDict()
+        #: calls whose programs went since there were too many, and how often such came again
+        self._let_go: OrderedDict[Any, None] = OrderedDict()
+        self._returned = 0
         self._plain: OrderedDict[Any, str] = OrderedDict()  # calls that run as they are
         self._lock = threading.RLock()
         #: how often the function was captured
@@ -547,6 +550,17 @@ class Compiled:
                 self._note_plain(key, why)
                 _warn_once(self, why)
                 return self.function(*args, **kwargs)
+            if broken is None and key in self._let_go:
+                self._returned += 1
+                if self._returned > 2 * self._limit:
+                    self._give_up(
+                        key,
+                        f"more than {self._limit} programs are wanted in turn, and each went "
+                        "before it was wanted again; give compile(limit=...) as many as there are shapes "
+                        "and modes, or pad the arguments to the same shape",
+                    )
+                    return self.function(*args, **kwargs)
+                return self._capture(key, tensors, args, kwargs)
             misses = self._misses[key] = self._misses.pop(key, 0) + 1
             _bound(self._misses)
             if misses > _PATIENCE:
@@ -718,6 +732,8 @@ class Compiled:
         while sum(map(len, self._entries.values())) > self._limit:
             oldest = next(iter(self._entries))
             self._forget(self._entries[oldest].pop())
+            self._let_go[oldest] = None
+            _bound(self._let_go)
             if not self._entries[oldest]:
                 del self._entries[oldest]
         return result
@@ -997,7 +1013,9 @@ def compile(
     executor: "numpy" (call by call), "native" (C, needs a compiler), or "auto" for the best that is
         there. On a GPU the latter two mean the executor for CUDA.
     verify: n compares every n-th replay with the function itself (True: each one).
-    limit: how many programs are kept; the oldest goes first.
+    limit: how many programs are kept, of other shapes, modes or constants; the one that was used
+        longest ago goes first. Where more are wanted in turn, the rest runs as it is, with a
+        warning.
 
     Raises CompileError if something in the function cannot be captured, and says where.
     """

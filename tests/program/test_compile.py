@@ -499,6 +499,23 @@ def test_shapes_dtypes_and_constants_are_programs_of_their_own(executor: str) ->
                         np.testing.assert_allclose(out, wanted, rtol=1e-5)
 
 
+def test_more_shapes_than_programs_are_kept() -> None:
+    """Those that are too many run as they are, and say so; the others are not captured again."""
+    call = compile(lambda x: (x * 2.0).sum(), limit=3, executor="numpy")
+    made = []
+
+    def in_turn() -> None:
+        for _ in range(12):
+            for n in range(1, 6):
+                assert call(Tensor(np.full(n, 1.5))).item() == 3.0 * n
+            made.append(call.captures)
+
+    with pytest.warns(UserWarning, match="more than 3 programs are wanted in turn"):
+        in_turn()
+    assert made[-1] == made[-6]
+    assert "more than 3 programs" in call.report()
+
+
 def test_oldest_program_is_dropped() -> None:
     call = compile(lambda x: x + 1.0, limit=2, executor="numpy")
     for n in (1, 2, 3):
