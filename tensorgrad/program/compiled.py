@@ -556,8 +556,8 @@ class Compiled:
                     self._give_up(
                         key,
                         f"more than {self._limit} programs are wanted in turn, and each went "
-                        "before it was wanted again; give compile(limit=...) as many as there are shapes "
-                        "and modes, or pad the arguments to the same shape",
+                        "before it was wanted again; give compile(limit=...) as many as there are "
+                        "shapes and modes, or pad the arguments to the same shape",
                     )
                     return self.function(*args, **kwargs)
                 return self._capture(key, tensors, args, kwargs)
