@@ -47,6 +47,7 @@ class Raw(NamedTuple):
     test: tuple[Array, Array] | None = None  # inputs and targets that come with it to test with
     columns: tuple[Column, ...] = ()  # of a table whose inputs are codes of them
     notes: tuple[str, ...] = ()  # what the person should know
+    decimal: str | None = None  # the sign in the numbers of a table, if one shows
 
 
 class Problem(NamedTuple):
@@ -65,6 +66,7 @@ class Problem(NamedTuple):
     target_std: list[float]
     columns: list[list[Any]] = []  # noqa: RUF012 - each a ``Column``, where inputs are codes
     vocabulary: list[str] | None = None  # of a text: its characters in order; none if bytes
+    decimal: str | None = None  # the sign in the numbers of a table, if one shows
 
     @property
     def is_text(self) -> bool:
@@ -379,12 +381,13 @@ def _table(
 ) -> Raw:
     if problem is None:
         features, known = settings["features"], settings.get("columns", ())
+        decimal = settings.get("decimal")
     else:
-        features, known = problem.features, problem.prepared
-    found = tables.read(path, settings, classes, features, known)
+        features, known, decimal = problem.features, problem.prepared, problem.decimal
+    found = tables.read(path, settings, classes, features, known, decimal)
     return Raw(
         found.inputs, found.targets, found.classes, found.features, target=found.target,
-        columns=found.columns, notes=found.notes,
+        columns=found.columns, notes=found.notes, decimal=found.decimal,
     )  # fmt: skip
 
 
@@ -392,7 +395,7 @@ def _other_test(raw: Raw, settings: Settings) -> tuple[Array, Array]:
     """Inputs and targets of the data to test with, if they are like those to train on."""
     names = {
         "features": raw.features or settings["features"], "target": raw.target,
-        "columns": raw.columns,
+        "columns": raw.columns, "decimal": raw.decimal,
     }  # fmt: skip
     other = read(settings["test"], {**settings, **names}, raw.classes or ())
     if (raw.classes is None) != (other.classes is None):
@@ -523,6 +526,8 @@ def expect(
     Raises TensorgradError if it is not what the run was trained on.
     """
     own = data._replace(problem=data.problem._replace(name=problem.name))
+    if problem.decimal is None:  # as in a run that was saved before this was kept
+        own = own._replace(problem=own.problem._replace(decimal=None))
     if own.problem != problem or own.digest != saved.get("digest", own.digest):
         raise TensorgradError(
             f"the data at {place or '(the digits)'} is not what {run} was trained on; put it back, "
@@ -601,6 +606,7 @@ def _problem(path: str | None, raw: Raw, train: Array) -> Problem:
         target_mean.tolist(),
         target_std.tolist(),
         [[*c[:4], list(c.levels), list(c.parts), c.order] for c in columns],
+        decimal=raw.decimal,
     )
 
 

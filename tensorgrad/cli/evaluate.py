@@ -69,6 +69,8 @@ def evaluate(
         examples = _windows(problem, settings, Path(data))
     else:
         raw = read(data, settings, tuple(problem.classes or ()), problem)
+        for note in raw.notes:
+            print(note, file=sys.stderr)
         examples = dataset_of(problem, raw, place)
     usual = ("r2", "mae", "mse") if problem.classes is None else _FIGURES
     trainer = Trainer(
@@ -243,5 +245,7 @@ def _inputs(problem: Problem, settings: Settings, path: Path) -> tuple[list[str]
         raise DataFileError(
             path, "the network wants images or arrays", "give a file of the kind it was trained on"
         )
-    rows = tables.rows_of(path, problem.features, problem.prepared)
+    rows, notes = tables.rows_of(path, problem.features, problem.prepared, problem.decimal)
+    for note in notes:
+        print(f"{path}: {note}", file=sys.stderr)
     return [f"{path}:{i + 1}" for i in range(len(rows))], rows

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorgrad.data import DataFileError, read_table, table_examples
+from tensorgrad.data import DataFileError, table_examples
 from tensorgrad.data.preparation import Column, coded, columns_of
+from tensorgrad.data.spreadsheets import read_any
 from tensorgrad.data.tables import is_affixed
 from tensorgrad.errors import TensorgradError
 
@@ -30,6 +31,7 @@ class Table(NamedTuple):
     target: str
     columns: tuple[Column, ...]  # () where all are numbers and nothing is missing
     notes: tuple[str, ...]  # what the person should know
+    decimal: str | None  # the sign in its numbers, as ``Reading`` has it
 
 
 def read(
@@ -38,11 +40,13 @@ def read(
     classes: tuple[str, ...] | None,
     features: Sequence[str] | None,
     known: Sequence[Column],
+    decimal: str | None = None,
 ) -> Table:
     """The table at ``path``.
 
     classes: as for ``cli.data.read``. features: the names of the columns to predict from; all that
-    serve if None. known: how they were coded, where that is known.
+    serve if None. known: how they were coded, where that is known. decimal: the decimal sign, where
+    it is known.
 
     Raises DataFileError, or TensorgradError naming the option that helps.
     """
@@ -50,28 +54,33 @@ def read(
     place = -1 if target is None else target
     impute = settings["missing"] == "impute" and (not features or bool(known) or classes is None)
     try:
-        columns = read_table(
+        reading = read_any(
             path,
             columns=None if features is None else [*features, place],
             texts=[place] if classes else (),
             missing=impute,
             complete=[place],
+            decimal=decimal,
         )
+        columns = reading.columns
         target = list(columns)[-1] if target is None else target
         if target not in columns:
             table_examples(columns, target, features, classes)  # says what there is
         values = {target: columns[target]}
         rest = {name: column for name, column in columns.items() if name != target}
-        notes: tuple[str, ...] = ()
+        notes = reading.notes
         if features is None:
-            rest, notes = _that_serve(rest)
+            rest, left_out = _that_serve(rest)
+            notes += left_out
         else:
             rest = {name: rest[name] for name in features if name in rest}
         if not known and _is_plain(rest):
             found = table_examples(
                 {**rest, **values}, target, features, classes, task=settings["task"]
             )
-            return Table(*found[:2], found.classes, found.features, target, (), notes)
+            return Table(
+                *found[:2], found.classes, found.features, target, (), notes, reading.decimal
+            )
         columns_now = tuple(known) or columns_of(rest)
         _refuse_units(rest, columns_now if not known else ())
         inputs = coded(rest, columns_now)
@@ -82,18 +91,24 @@ def read(
         raise
     except ValueError as error:
         raise TensorgradError(f"{path}: {error} (--target, --features)") from error
-    return Table(inputs, one.targets, one.classes, tuple(rest), target, columns_now, notes)
+    return Table(
+        inputs, one.targets, one.classes, tuple(rest), target, columns_now, notes, reading.decimal
+    )
 
 
-def rows_of(path: Path, features: Sequence[str], known: Sequence[Column]) -> Array:
-    """The rows to predict from in a file like the one that was trained on.
+def rows_of(
+    path: Path, features: Sequence[str], known: Sequence[Column], decimal: str | None
+) -> tuple[Array, tuple[str, ...]]:
+    """The rows to predict from in a file like the one that was trained on, and notes on them.
+
+    decimal: the sign in the numbers of that one.
 
     Raises DataFileError for one that is not.
     """
-    columns = read_table(path, columns=features, missing=bool(known))
+    columns, _, notes = read_any(path, features, (), bool(known), (), decimal)
     try:
         if known:
-            return coded(columns, known)
+            return coded(columns, known), notes
     except ValueError as error:
         raise DataFileError(path, str(error), "write it as in the table trained on") from error
     rows = np.stack([columns[name] for name in features], axis=1)
@@ -101,7 +116,7 @@ def rows_of(path: Path, features: Sequence[str], known: Sequence[Column]) -> Arr
         raise DataFileError(path, "the features must be numbers", "correct the columns")
     with np.errstate(over="ignore"):  # an infinity is refused with what is too far from the rest
         found: Array = rows.astype(np.float32)
-    return found
+    return found, notes
 
 
 def _is_plain(columns: Mapping[str, Array]) -> bool:

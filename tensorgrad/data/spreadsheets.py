@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorgrad.data.tables import Columns, columns_of_cells, read_csv
+from tensorgrad.data.tables import Columns, Reading, columns_of_cells, read_text
 from tensorgrad.errors import TensorgradError
 from tensorgrad.files import DataFileError
 
@@ -35,9 +35,20 @@ def read_table(
     Raises as ``read_csv``, DataFileError for a file that its library cannot read, and
     TensorgradError if the library is not installed.
     """
-    path = Path(path)
+    return read_any(Path(path), columns, texts, missing, complete).columns
+
+
+def read_any(
+    path: Path,
+    columns: Sequence[str | int] | None,
+    texts: Sequence[str | int],
+    missing: bool,
+    complete: Sequence[str | int],
+    decimal: str | None = None,
+) -> Reading:
+    """As ``read_table``, with what was concluded of a text; decimal: as for ``read_text``."""
     if path.suffix not in (*_ARROW, *_SHEETS):
-        return read_csv(path, None, None, columns, texts, missing, complete)
+        return read_text(path, None, None, columns, texts, missing, complete, decimal)
     if not path.is_file():
         raise DataFileError(path, "there is no such file", "check the name")
     header = True if path.suffix in _ARROW else None
@@ -45,7 +56,8 @@ def read_table(
     cells = [[_text(path, value).strip() for value in row] for row in rows]
     lines = [i + 1 for i, row in enumerate(cells) if any(row)]
     cells = [row for row in cells if any(row)]
-    return columns_of_cells(path, cells, lines, header, columns, texts, missing, complete)
+    found = columns_of_cells(path, cells, lines, header, columns, texts, missing, complete)
+    return Reading(found)
 
 
 def _of_arrow(path: Path) -> list[list[Any]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from tensorgrad.data.numerals import MISSING, is_missing, with_points
 from tensorgrad.files import DataFileError, read_whole
 
 Columns = dict[str, ndarray[Any, Any]]
@@ -23,13 +24,19 @@ Columns = dict[str, ndarray[Any, Any]]
 _SEPARATORS = ",;\t"
 # Narrower than float(), which takes 1_0, nan and the digits of any script.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_COMMA = re.compile(r"[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]*)(?:,[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _CODE = re.compile(r"[0-9]+(?:[eE][0-9]+)?")  # what may be a number or a label
 _YEAR = re.compile(r"1[5-9][0-9]{2}|2[01][0-9]{2}")
-_MISSING = re.compile(r"[+-]?(?:nan|inf(?:inity)?)|#?n/?a|<na>|null|none|nil|[?.-]", re.IGNORECASE)
 _UNNAMED = re.compile(r"(?:Unnamed: [0-9]+)?")  # the second form is how pandas reads the first
 _LOOKED_AT = 1000  # rows, to find out what a table is like
 _AFFIXED = re.compile(r"([^\w.+-]*)[+-]?[0-9][0-9., ']*(\D*)")  # a number, a sign and a unit
+
+
+class Reading(NamedTuple):
+    """The columns of a table, and what was found out about how it writes numbers."""
+
+    columns: Columns
+    decimal: str | None = None  #: the sign "." or ","; None if no number shows it
+    notes: tuple[str, ...] = ()  #: what was concluded of numbers that may be read in two ways
 
 
 class Examples(NamedTuple):
@@ -69,7 +76,9 @@ def read_csv(
     A column of numbers becomes float64, any other a column of texts; so does one of labels of
     which most are whole numbers, as 0 to 9 and A to F, if two cells or more, and one in twenty,
     are none. Where it does not part cells, a comma may stand for the decimal point, and points
-    between thousands. Passed over are spaces around cells, a byte order mark, empty lines, empty
+    between thousands; which of the two is one for the whole table, so that 1.234 is 1234 where
+    another column holds 8622,5. Where nothing shows it, 1.234 has a decimal point, and 1,234 a
+    decimal comma. Passed over are spaces around cells, a byte order mark, empty lines, empty
     cells at the end of lines, and a first column without a name whose cells all differ: the row
     numbers of pandas and R. Cells may be quoted. The text is UTF-8.
 
@@ -77,7 +86,23 @@ def read_csv(
     naming the line, for rows of different lengths, no rows, equal names, a column that is not
     there, a cell that is empty, or one that is neither a finite number nor in a column of texts.
     """
-    path = Path(path)
+    return read_text(Path(path), separator, header, columns, texts, missing, complete).columns
+
+
+def read_text(
+    path: Path,
+    separator: str | None,
+    header: bool | None,
+    columns: Sequence[str | int] | None,
+    texts: Sequence[str | int],
+    missing: bool,
+    complete: Sequence[str | int],
+    decimal: str | None = None,
+) -> Reading:
+    """As ``read_csv``, with what it concluded; decimal: the decimal sign, where it is known.
+
+    Raises DataFileError besides, naming the cell, for a number that contradicts ``decimal``.
+    """
     try:
         text = read_whole(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,9 +111,12 @@ def read_csv(
         ) from error
     separator = _separator(text) if separator is None else separator
     rows, lines = _rows(path, text, separator)
-    if separator != ",":
-        rows = list(map(list, zip(*(_with_points(list(cells)) for cells in zip(*rows)))))
-    return columns_of_cells(path, rows, lines, header, columns, texts, missing, complete)
+    notes: tuple[str, ...] = ()
+    if rows:
+        used = [i for i, name in enumerate(rows[0]) if columns is None or name in columns]
+        rows, decimal, notes = with_points(path, rows, lines, separator, decimal, used)
+    found = columns_of_cells(path, rows, lines, header, columns, texts, missing, complete)
+    return Reading(found, decimal, notes)
 
 
 def columns_of_cells(
@@ -126,22 +154,6 @@ def columns_of_cells(
         cells = [row[i] for row in rows]
         found[names[i]] = _column(path, names[i], cells, lines, i in as_text, i not in whole)
     return found
-
-
-def _with_points(cells: list[str]) -> list[str]:
-    """A column, in which numbers with a decimal comma get a point; the first cell may be a name."""
-    there = [cell for cell in cells[1:] if not _is_missing(cell)]
-    if not any("," in cell for cell in there) or not all(map(_COMMA.fullmatch, there)):
-        return cells
-    named = not _COMMA.fullmatch(cells[0])
-    return cells[:named] + [
-        cell if _is_missing(cell) else cell.replace(".", "").replace(",", ".")
-        for cell in cells[named:]
-    ]
-
-
-def _is_missing(cell: str) -> bool:
-    return not cell or (_MISSING.fullmatch(cell) is not None and "inf" not in cell.lower())
 
 
 def _rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
@@ -217,7 +229,7 @@ def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if not all(map(len, below)):
         return False
     if all(_CODE.fullmatch(first[i]) for i in numbers) and any(
-        cell and i not in numbers and not _MISSING.fullmatch(cell) and all(map(_is_number, under))
+        cell and i not in numbers and not MISSING.fullmatch(cell) and all(map(_is_number, under))
         for i, (cell, under) in enumerate(zip(first, below))
     ):
         return True
@@ -278,7 +290,7 @@ def _column(
 ) -> Any:
     """Numbers or texts, as ``read_csv`` describes it; gaps: whether something may be missing."""
     if gaps:
-        cells = ["" if _is_missing(cell) else cell for cell in cells]
+        cells = ["" if is_missing(cell) else cell for cell in cells]
         there = [cell for cell in cells if cell]
     else:
         there = list(cells)
@@ -307,9 +319,7 @@ def _column(
 def _are_texts(cells: Sequence[str], numeric: Sequence[bool]) -> bool:
     """Whether cells, not all of which are numbers, are texts, and not numbers with a mistake."""
     numbers = sum(numeric)
-    others = sum(
-        not number and not _MISSING.fullmatch(cell) for cell, number in zip(cells, numeric)
-    )
+    others = sum(not number and not MISSING.fullmatch(cell) for cell, number in zip(cells, numeric))
     if not numbers or numbers <= others:
         return True
     codes = all(_CODE.fullmatch(cell) for cell, number in zip(cells, numeric) if number)

@@ -111,3 +111,29 @@ def test_what_a_table_says_of_itself(capsys: pytest.CaptureFixture[str]) -> None
     Path("u.csv").write_text("a,t\n" + "".join(f"{i} km,{'yn'[i % 2]}\n" for i in range(60)))
     assert main([*SHORT, "two", "--data", "u.csv"]) == 2
     assert "column 'a' holds numbers with a sign or unit, as '0 km'" in capsys.readouterr().err
+
+
+def german(name: str, *lines: str) -> str:
+    """A file of these lines."""
+    Path(name).write_text("\n".join(lines) + "\n")
+    return name
+
+
+def test_the_decimal_sign_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the whole table trained on counts for files to predict from and to evaluate."""
+    lines = [f"{i % 9 + 1}.{i:03};{2 * i},5" for i in range(60)]
+    assert main([*SHORT, "run", "--data", german("t.csv", "income;y", *lines)]) == 0
+    err = capsys.readouterr().err
+    assert "with a decimal comma, as 0,5 in column y shows: 1.000 in column income is 1000" in err
+    answers = []
+    for cell in ("1.234", "1234", "1.234,0"):
+        assert main(["predict", "run", german("p.csv", "income;y", f"{cell};0")]) == 0
+        answers.append(capsys.readouterr().out)
+    assert len(set(answers)) == 1
+    assert main(["evaluate", "run", "--data", german("e.csv", "income;y", "1.234;7", "5;6")]) == 0
+    capsys.readouterr()
+    for row in ("income;y", "1234.00;0"), ("income,y", "1234.00,0"):
+        assert main(["predict", "run", german("p.csv", *row)]) == 2
+        err = capsys.readouterr().err
+        assert "line 2, column income: '1234.00' has a decimal point" in err
+    assert main(["evaluate", "run"]) == 0
