@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorgrad import backend, nn, optim
-from tensorgrad.cli.data import Problem
+from tensorgrad.cli.data import Problem, grey_of
 from tensorgrad.cli.folder import CHECKPOINT, MODEL
 from tensorgrad.cli.networks import build_model
 from tensorgrad.cli.settings import DEFAULTS, OPTIMIZERS
@@ -196,6 +196,7 @@ def load_run(path: str | Path, device: str) -> Run:
         )
     problem = Problem(**about)
     settings = {**DEFAULTS, "model": "mlp", **config}  # of before there were others
+    settings["grey"] = grey_of(settings, problem.shape)
     model = build_model(problem, settings)
     model.load_state_dict(found.state)
     model.to(device)

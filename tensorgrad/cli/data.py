@@ -217,9 +217,10 @@ def _read(
 ) -> Raw:
     size = settings["image_size"]
     pixels: dict[str, Any] = {
-        "size": None if size is None else tuple(size), "grey": settings["grey"],
+        "size": None if size is None else tuple(size),
+        "grey": settings["grey"] if problem is None else len(problem.shape) == 2,
         "classes": classes or None,
-    }  # fmt: skip
+    }
     if not place.exists():
         raise TensorgradError(f"{place}: there is no such file or folder")
     if place.is_dir():
@@ -492,6 +493,15 @@ def digest(arrays: Sequence[Array]) -> str:
 
 #: The settings that say where data is.
 PLACES = ("data", "test", "image_root")
+
+
+def grey_of(settings: Settings, shape: Sequence[int]) -> bool | None:
+    """The setting ``grey`` as it was saved with a run on inputs of this shape.
+
+    False once meant what None does now, images as they are; all in colours have three axes.
+    """
+    grey: bool | None = settings["grey"]
+    return None if grey is False and len(shape) == 2 else grey
 
 
 def located(settings: Settings, folder: Path) -> dict[str, str]:

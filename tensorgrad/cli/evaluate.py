@@ -229,8 +229,7 @@ def _inputs(problem: Problem, settings: Settings, path: Path) -> tuple[list[str]
         size = settings["image_size"]
         if size is None and len(problem.shape) >= 2:
             size = problem.shape[-2:]
-        grey = settings["grey"] or len(problem.shape) == 2
-        return [str(path)], read_image(path, size, grey)[None]
+        return [str(path)], read_image(path, size, grey=len(problem.shape) == 2)[None]
     if path.suffix == ".npz":
         arrays = arrays_of(path)
         found = next((arrays[n] for n in ("x", "x_test", "inputs", "images") if n in arrays), None)

@@ -22,7 +22,7 @@ from tensorgrad.cli.build import (
     build_schedule,
     metrics_of,
 )
-from tensorgrad.cli.data import PLACES, Data, Problem, expect, located
+from tensorgrad.cli.data import PLACES, Data, Problem, expect, grey_of, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.networks import build_model, described, name_kind, settle_network
 from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
@@ -167,6 +167,7 @@ def _going_on(folder: Path, checkpoint: LoadedCheckpoint, given: Mapping[str, An
             "it with training.load_checkpoint"
         )
     saved = {name: config[name] for name in DEFAULTS}
+    saved["grey"] = grey_of(saved, config["problem"]["shape"])
     for name in PLACES:
         if name in given and saved[name] is None:
             raise TensorgradError(

@@ -39,12 +39,13 @@ _MOST_PIXELS = 1 << 26  # of one image; a header that claims more is not believe
 def read_image(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
-    grey: bool = False,
+    grey: bool | None = None,
 ) -> ndarray[Any, Any]:
     """The image in a file (PNG, JPEG, PGM and what else Pillow reads), uint8.
 
     size: (height, width) in pixels to which it is resized; its own if None.
-    grey: convert colours to intensities (ITU-R 601-2 luma).
+    grey: True converts colours to intensities (ITU-R 601-2 luma), False shades of grey to colours;
+        None takes the image as it is.
 
     Returns [height, width] for an image in shades of grey, [3, height, width] in colours, upright
     as its EXIF data says. What is transparent is laid on white, the usual ground of drawings and of
@@ -92,14 +93,15 @@ def _library() -> Any:
 
 
 def _pixels(
-    path: Path, picture: Any, size: tuple[int, int] | None, grey: bool
+    path: Path, picture: Any, size: tuple[int, int] | None, grey: bool | None
 ) -> ndarray[Any, Any]:
     turn = _TURNS.get(_orientation(picture))
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _eight_bits(path, picture)
     elif picture.has_transparency_data:
         picture = _on_white(picture)
-    picture = _in_mode(picture, "L" if grey or picture.mode in ("1", "L") else "RGB")
+    shades = picture.mode in ("1", "L") if grey is None else grey
+    picture = _in_mode(picture, "L" if shades else "RGB")
     if turn is not None:
         picture = picture.transpose(_library().Transpose[turn])
     if size is not None and (picture.height, picture.width) != tuple(size):
@@ -228,7 +230,7 @@ class ImageFiles:
         labels: Any,
         classes: Sequence[str],
         size: tuple[int, int] | None = None,
-        grey: bool = False,
+        grey: bool | None = None,
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.labels: ndarray[Any, Any] = np.array(labels, np.int64)
@@ -281,8 +283,8 @@ class ImageFiles:
                     self.paths[index],
                     f"{_shape_text(pixels.shape)}, but {self.paths[indices[0]].name} is "
                     f"{_shape_text(found.shape[1:])}",
-                    "give a common size (size=, --image-size), or grey=True (--grey) if only the "
-                    "colours differ",
+                    "give a common size (size=, --image-size); if only the colours differ, "
+                    "grey=True (--grey) or grey=False (--no-grey, all in colours)",
                 )
             found[row] = pixels
         return np.empty((0, *self._read(0).shape), np.uint8) if found is None else found
@@ -299,7 +301,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 def image_folder(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
-    grey: bool = False,
+    grey: bool | None = None,
     classes: Sequence[str] | None = None,
 ) -> ImageFiles:
     """The images in a folder with one folder for each class, which gives the class its name.
@@ -389,7 +391,7 @@ def image_list(
     root: str | os.PathLike[str] | None = None,
     pattern: str | None = None,
     size: tuple[int, int] | None = None,
-    grey: bool = False,
+    grey: bool | None = None,
     classes: Sequence[str] | None = None,
 ) -> ImageFiles:
     """The images named in a text file, one in a line.

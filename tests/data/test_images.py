@@ -133,9 +133,10 @@ def test_folder_refused(folder: Path, tmp_path: Path) -> None:
         image_folder(folder).load()
     assert image_folder(folder, size=(6, 6)).load()[0].shape == (7, 6, 6)
     Image.fromarray(COLOUR).save(folder / "bird" / "x.png")
-    with pytest.raises(DataFileError, match="grey=True"):
+    with pytest.raises(DataFileError, match=r"grey=True \(--grey\) or grey=False \(--no-grey"):
         image_folder(folder, size=(4, 3)).load()
     assert image_folder(folder, (4, 3), grey=True).load()[0].shape == (7, 4, 3)
+    assert image_folder(folder, (4, 3), grey=False).load()[0].shape == (7, 3, 4, 3)
 
 
 def test_list(folder: Path, tmp_path: Path) -> None:
