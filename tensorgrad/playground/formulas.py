@@ -39,11 +39,12 @@ def parse_formula(text: Any) -> Formula:
         raise PlaygroundError(
             f"a formula must be a text of 1 to {_LONGEST} characters; got {shown(text)}"
         )
+    source = text.strip().replace("^", "**")
     try:
-        tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
+        tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlaygroundError(f"a formula may have {_KNOWN}; got {shown(text)}") from error
-    _check(tree, text, 0)
+    _check(tree, source, 0)
 
     def formula(x: Array, y: Array) -> Array:
         """The value."""
@@ -67,12 +68,17 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         name, count = node.func.id, len(node.args)
         if name not in _FUNCTIONS or node.keywords or count != (2 if name in _OF_TWO else 1):
-            raise PlaygroundError(f"a formula may have {_KNOWN}; got {shown(ast.unparse(node))}")
+            raise PlaygroundError(f"a formula may have {_KNOWN}; got {_written(node, text)}")
         inner = list(node.args)
     elif not _is_plain(node):
-        raise PlaygroundError(f"a formula may have {_KNOWN}; got {shown(ast.unparse(node))}")
+        raise PlaygroundError(f"a formula may have {_KNOWN}; got {_written(node, text)}")
     for one in inner:
         _check(one, text, depth + 1)
+
+
+def _written(node: ast.AST, text: str) -> str:
+    """A part of a formula as it stands there; ``ast.unparse`` makes 1e309 of 1e400."""
+    return shown(ast.get_source_segment(text, node) or ast.unparse(node))
 
 
 def _is_plain(node: ast.AST) -> bool:

@@ -6,13 +6,16 @@ under another name of the host, from pages of other origins, or without the cook
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Generator
+from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Protocol
@@ -22,8 +25,11 @@ from tensorgrad.errors import TensorgradError
 
 MOST_BYTES = 4 << 20  # of a body
 _MOST_CONNECTIONS = 100
+_MOST_STRANGERS = 30  # of them: those that have not shown the cookie
+_STRANGER_SECONDS = 5.0  # which they have to show it
 _FIELDS = 20  # of an address
 _READ_SECONDS, _WRITE_SECONDS = 30.0, 2.0
+_REST_BYTES, _REST_SECONDS = 64 << 20, 2.0  # of a request that is refused, read all the same
 _UNREAD = 1 << 18  # bytes of a stream that are under way: more would be old news
 
 Stream = Generator[bytes, None, None]
@@ -65,10 +71,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = _MOST_CONNECTIONS
 
     def __init__(self, site: Site, port: int = 0) -> None:
         self.site = site
         self.token, self.key = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        self._strangers: dict[Any, float] = {}  # connection -> when it ends; the eldest first
+        self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         super().__init__(("127.0.0.1", port), _Handler)
         self.cookie = f"tensorgrad_{self.server_port}"
@@ -79,13 +88,24 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/?token={self.token}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, unless there are too many."""
+        """Answer in a thread of its own, unless there are too many.
+
+        A stranger takes the place of the eldest one, so that the owner, who comes as a stranger,
+        gets in however many of them wait.
+        """
+        with self._lock:
+            eldest = next(iter(self._strangers), None)
+            if eldest is not None and len(self._strangers) >= _MOST_STRANGERS:
+                self._end(eldest)
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._strangers[request] = time.monotonic() + _STRANGER_SECONDS
         try:
             super().process_request(request, client_address)
         except BaseException:
+            self.know(request)
             self._free.release()
             raise
 
@@ -94,7 +114,25 @@ class Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.know(request)
             self._free.release()
+
+    def know(self, request: Any) -> None:
+        """A connection is no stranger's, or has ended."""
+        with self._lock:
+            self._strangers.pop(request, None)
+
+    def service_actions(self) -> None:
+        """End what strangers have not brought to an end in time."""
+        now = time.monotonic()
+        with self._lock:
+            for request in [one for one, end in self._strangers.items() if end < now]:
+                self._end(request)
+
+    def _end(self, stranger: Any) -> None:
+        del self._strangers[stranger]
+        with contextlib.suppress(OSError):  # it has gone
+            stranger.shutdown(socket.SHUT_RDWR)  # its thread wakes, and closes it
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error; anything else is said in a line."""
@@ -120,6 +158,29 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: requests are many, and addresses may hold the token."""
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request as all else, where the base would send a page of HTML."""
+        self.close_connection = True
+        self.request_version = self.protocol_version  # the base takes garbage for HTTP/0.9
+        reply = _said(code, (message or HTTPStatus(code).phrase)[:200])
+        self._send(reply._replace(body=b"") if self.command == "HEAD" else reply)
+        self._read_rest()
+
+    def _read_rest(self) -> None:
+        """Read what is still sent, within limits.
+
+        Closing with bytes unread resets the connection, and the answer could be lost on the way.
+        """
+        end, left = time.monotonic() + _REST_SECONDS, _REST_BYTES
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_REST_SECONDS)
+            while left > 0 and time.monotonic() < end:
+                found = self.connection.recv(1 << 16)
+                if not found:
+                    break
+                left -= len(found)
+
     def _answer(self) -> None:
         try:
             reply = self._reply()
@@ -136,6 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             reply = _said(500, f"{type(error).__name__}: {error}")
         if isinstance(reply, Reply):
             self._send(reply)
+            if reply.status >= 400 and self.close_connection:
+                self._read_rest()
         else:
             self._stream(reply)
 
@@ -162,6 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(
                 403, "a cookie must be sent; open the address that was printed at the start"
             )
+        self.server.know(self.connection)
         body = self._body()
         try:
             return self.server.site.reply(self.command, address.path, query, body)

@@ -28,8 +28,8 @@ def read_table(text: Any, columns: Any = None, target: Any = None) -> Table:
     """
     if not isinstance(text, str) or not text.strip():
         raise PlaygroundError(f"text must be that of a CSV table; got {shown(text)}")
-    rows = text.count("\n") + (not text.endswith("\n"))
-    if rows > MOST_ROWS + 1:
+    rows = text.count("\n") + (not text.endswith("\n")) - 1  # without the header
+    if rows > MOST_ROWS:
         raise PlaygroundError(f"a table may have up to {MOST_ROWS:,} rows; got {rows:,}")
     chosen = None if columns is None else _pair(columns)
     with tempfile.TemporaryDirectory() as folder:

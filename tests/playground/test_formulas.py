@@ -54,3 +54,9 @@ def test_powers_of_powers_are_numbers_of_64_bits() -> None:
 def test_a_formula_is_a_text(value: object) -> None:
     with pytest.raises(PlaygroundError):
         parse_formula(value)
+
+
+@pytest.mark.parametrize(("text", "part"), [("x + 1e400", "1e400"), ("y * sin(x , 0x1)", "0x1")])
+def test_what_is_refused_is_named_as_it_was_written(text: str, part: str) -> None:
+    with pytest.raises(PlaygroundError, match=part):
+        parse_formula(text)

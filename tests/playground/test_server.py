@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -262,6 +263,82 @@ def test_a_browser_that_takes_nothing_is_left_and_others_are_served(
         assert site.ended.wait(60)
         assert browser.send("GET", "/")[1] == b"here"
         connection.close()
+
+
+def idle(server: Server, n: int) -> list[socket.socket]:
+    """Connections that say nothing."""
+    return [socket.create_connection(("127.0.0.1", server.server_port), 60) for _ in range(n)]
+
+
+def test_connections_that_say_nothing_do_not_keep_the_owner_out(browser: Browser) -> None:
+    silent = idle(browser.server, 150)  # more than there may be of all kinds
+    answer, _ = browser.send("POST", "/command", '{"type": "pause"}')
+    assert answer.status == 200
+    assert browser.send("GET", f"/?token={browser.server.token}", cookie=False)[0].status == 303
+    for one in silent:
+        one.close()
+
+
+def test_strangers_are_left_after_a_while_however_slowly_they_speak(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all, not for each byte; who has shown the cookie is not hurried."""
+    monkeypatch.setattr("tensorgrad.playground.server._STRANGER_SECONDS", 0.2)
+    known = http.client.HTTPConnection("127.0.0.1", browser.server.server_port, timeout=60)
+    cookie = {"Cookie": browser.set_cookie.split(";")[0]}
+    known.request("GET", "/", headers=cookie)
+    known.getresponse().read()
+    [slow] = idle(browser.server, 1)
+
+    def ended() -> bool:
+        try:
+            slow.sendall(b"G")
+            slow.settimeout(0.01)
+            return slow.recv(1) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+    assert until(ended)
+    slow.close()
+    known.request("GET", "/", headers=cookie)
+    assert known.sock is not None
+    assert known.getresponse().status == 200
+    known.close()
+
+
+def test_the_answer_to_a_body_that_is_too_large_arrives(browser: Browser) -> None:
+    """Though all of it is sent first."""
+    answer, body = browser.send("POST", "/command", b"x" * (MOST_BYTES + (1 << 23)))
+    assert answer.status == 413
+    assert f"{MOST_BYTES:,}" in error_of(body)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"PUT / HTTP/1.1\r\n\r\n", 501),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", 431),
+        (b"HEAD / HTTP/1.1\r\n\r\n", 501),
+    ],
+)
+def test_what_is_no_request_is_refused_as_all_else(
+    browser: Browser, sent: bytes, status: int
+) -> None:
+    [connection] = idle(browser.server, 1)
+    with closing(connection):
+        connection.sendall(sent)
+        answer = http.client.HTTPResponse(connection, method=sent.split()[0].decode("latin-1"))
+        answer.begin()
+        assert answer.status == status
+        assert answer.getheader("Content-Type") == "application/json"
+        body = answer.read()
+        if not sent.startswith(b"HEAD"):
+            error_of(body)
 
 
 def until(holds: Any) -> bool:
