@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from tensorgrad.tape import Primitive
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_COMMANDS = os.path.join(_PACKAGE, "cli", "main.py")
 
 
 def user_line() -> str:
-    """The line outside this package that led here: "file:12: z = log(x)"."""
+    """The line outside this package that led here: "file:12: z = log(x)".
+
+    Where a command led here there is none, but the script that starts all commands.
+    """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code.co_filename == _COMMANDS:
+            return "a line of tensorgrad itself"
         frame = frame.f_back
     name, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(name, number).strip()

@@ -53,6 +53,17 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def read_utf8(path: str | os.PathLike[str], remedy: str = "save it so") -> str:
+    """The text in a file, without a byte order mark; raises as ``open_regular``.
+
+    Raises DataFileError, with the remedy, for one that is not UTF-8.
+    """
+    try:
+        return read_whole(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataFileError(path, f"not UTF-8 (byte {error.start:,})", remedy) from error
+
+
 def read_at_most(file: BinaryIO, wanted: int) -> bytearray:
     """Up to ``wanted`` bytes, in pieces, so that memory grows only as the data really comes."""
     content = bytearray()

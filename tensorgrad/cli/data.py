@@ -229,15 +229,19 @@ def _read(
             train = image_folder(place / "train", **pixels)
             test = image_folder(place / "test", **{**pixels, "classes": train.classes})
             return Raw(*train.load(), train.classes, test=test.load())
-        if any("ubyte" in name for name in names) or not any(
-            entry.is_dir() for entry in place.iterdir()
-        ):
+        if any("ubyte" in name for name in names):
             if size is not None or settings["grey"]:
                 raise TensorgradError(
                     f"--{'grey' if size is None else 'image-size'} is for image files; {place} "
                     "holds IDX files"
                 )
             return _idx(place, classes)
+        if not any(entry.is_dir() for entry in place.iterdir()):
+            raise TensorgradError(
+                f"{place}: holds {', '.join(sorted(names)[:5]) or 'nothing'}, and no folders; put "
+                "images into a folder for each class, as cat/1.png and dog/1.png, or give the "
+                "four IDX files of MNIST or a relative"
+            )
         folder = image_folder(place, **pixels)
         return Raw(*folder.load(), folder.classes)
     if place.suffix == ".npz":

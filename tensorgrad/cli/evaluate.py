@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from tensorgrad import backend
 from tensorgrad.autograd.modes import no_grad
 from tensorgrad.cli import tables
 from tensorgrad.cli.build import Run, Settings, build_loss, load_run, metrics_of
-from tensorgrad.cli.data import Problem, arrays_of, dataset_of, expect, located, read
+from tensorgrad.cli.data import PLACES, Problem, arrays_of, dataset_of, expect, located, read
 from tensorgrad.cli.folder import json_text
 from tensorgrad.cli.terminal import cell, printable
 from tensorgrad.cli.text import Windows, decoded, encoded, figures, load, read_text
@@ -34,6 +35,7 @@ from tensorgrad.tensor import Tensor
 from tensorgrad.training import ConfusionMatrix, Trainer
 
 _FIGURES = ("accuracy", "precision", "recall", "f1", "roc_auc")
+_SAVE_SO = "save it so: the network was trained on characters"
 _MOST_CLASSES = 20  # whose confusion matrix is printed
 Array = np.ndarray[Any, Any]
 
@@ -63,6 +65,7 @@ def evaluate(
     settings = {**found.settings, **where, **how, "device": place}
     problem = found.problem
     if data is None:
+        _require_there(settings, found.folder)
         parts = expect(load(settings, place), problem, found.settings, run, settings["data"])
         examples = getattr(parts, part or "test")
     elif problem.is_text:
@@ -94,6 +97,20 @@ def evaluate(
         assert isinstance(confusion, ConfusionMatrix)
         matrix = confusion.matrix()
     _print(values, matrix, problem, len(examples), json)
+
+
+def _require_there(settings: Settings, folder: Path) -> None:
+    """Refuse to look for data of a run that has been moved away from it."""
+    for name in PLACES:
+        place = settings[name]
+        if place is None or os.path.exists(place):
+            continue
+        remedy = "put it back, or name what to evaluate on with --data"
+        if name == "image_root":
+            remedy = "say where it is now with --image-root"
+        raise TensorgradError(
+            f"{place}: there is no such file or folder, nor beside {folder}; {remedy}"
+        )
 
 
 def _print(
@@ -166,7 +183,7 @@ def _write(rows: Iterable[Sequence[str]], out: str | None) -> None:
 
 def _windows(problem: Problem, settings: Settings, path: Path) -> Subset:
     """Another text, for a network that was trained on ``problem``."""
-    tokens = encoded(problem, read_text(path, settings["tokens"]), path)
+    tokens = encoded(problem, read_text(path, settings["tokens"], _SAVE_SO), path)
     if len(tokens) <= problem.shape[0]:
         raise TensorgradError(
             f"{path}: {len(tokens)} {settings['tokens']} are fewer than the {problem.shape[0] + 1} "
@@ -179,7 +196,7 @@ def _next(run: Run, paths: Sequence[str], device: str) -> Iterable[list[str]]:
     """For each text its likeliest next token, and how likely that is."""
     problem = run.problem
     for path in paths:
-        tokens = encoded(problem, read_text(Path(path), run.settings["tokens"]), path)
+        tokens = encoded(problem, read_text(Path(path), run.settings["tokens"], _SAVE_SO), path)
         if not len(tokens):
             raise TensorgradError(f"{path}: there is no text; put some there")
         recent = tokens[-problem.shape[0] :].astype(np.int64)

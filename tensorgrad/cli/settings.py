@@ -236,9 +236,12 @@ OPTIONS = (
     Option("learning", "optimizer", "adam", "", str, "update rule", tuple(OPTIMIZERS)),
     Option("learning", "lr", None, "RATE", positive,
            "learning rate (default " + ", ".join(
-               f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items()) + ")"),
+               f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items())
+           + "; 0.003 for images and text where no optimizer is chosen)"),
     Option("learning", "momentum", None, "A", share, "for sgd and rmsprop"),
-    Option("learning", "schedule", None, "", str, "of the learning rate", SCHEDULES),
+    Option("learning", "schedule", None, "", str,
+           "of the learning rate (default one-cycle for images, warmup for text, else constant)",
+           SCHEDULES),
     Option("learning", "l1", 0.0, "FACTOR", not_negative, "penalty on the size of the weights"),
     Option("learning", "l2", 0.0, "FACTOR", not_negative, "penalty on the squares of the weights"),
     Option("learning", "clip_norm", None, "N", positive, "largest norm of all gradients together"),

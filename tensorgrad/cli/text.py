@@ -19,7 +19,7 @@ from tensorgrad.data import DataFileError, Subset, TensorDataset
 from tensorgrad.data.datasets import Dataset
 from tensorgrad.data.images import SUFFIXES
 from tensorgrad.errors import TensorgradError
-from tensorgrad.files import read_whole
+from tensorgrad.files import read_utf8, read_whole
 from tensorgrad.ops.random import Generator
 
 Settings = Mapping[str, Any]
@@ -184,24 +184,22 @@ def load(settings: Settings, device: str) -> Data:
     )  # fmt: skip
 
 
-def read_text(path: Path, tokens: str) -> str | bytes:
+def read_text(
+    path: Path, tokens: str, remedy: str = "save it so, or take --tokens bytes"
+) -> str | bytes:
     """A file, or the .txt files in a folder one after another: a text, or bytes.
 
-    Raises OSError if there is none, DataFileError for characters that are not UTF-8.
+    Raises OSError if there is none, DataFileError, with the remedy, for characters that are not
+    UTF-8.
     """
     if not path.exists():
         raise TensorgradError(f"{path}: there is no such file or folder")
     found = []
     for file in _files(path) if path.is_dir() else [path]:
-        content = read_whole(file)
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            if tokens != "bytes":
-                raise DataFileError(
-                    file, f"not UTF-8 (byte {error.start:,})", "save it so, or take --tokens bytes"
-                ) from error
-        found.append(content if tokens == "bytes" else text.replace("\r\n", "\n").encode())
+        if tokens == "bytes":
+            found.append(read_whole(file))
+        else:
+            found.append(read_utf8(file, remedy).replace("\r\n", "\n").encode())
     whole = b"\n".join(found)
     return whole if tokens == "bytes" else whole.decode()
 

@@ -9,7 +9,7 @@ is brought up to date only now and then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -181,12 +181,20 @@ class Report(NamedTuple):
     score: float
 
 
-def train(agent: Agent, seed: int, steps: int = 100_000, at_random: int = 4000) -> Report:
+def train(
+    agent: Agent,
+    seed: int,
+    steps: int = 100_000,
+    at_random: int = 4000,
+    *,
+    watch: Callable[[list[float]], None] | None = None,
+) -> Report:
     """Play and learn until 100 episodes score ``SOLVED``, or for so many ``steps``.
 
     At first actions are drawn at random; fewer and fewer of them, until it is one in twenty after
     the steps ``at_random``. Whenever an episode of training lasts to its end, the agent is put to
-    the test, without random actions and on other episodes.
+    the test, without random actions and on other episodes. watch: told the returns so far after
+    each episode.
     """
     rng = np.random.default_rng(seed)
     environment, memory = make_environment(), Memory(50_000)
@@ -208,6 +216,8 @@ def train(agent: Agent, seed: int, steps: int = 100_000, at_random: int = 4000) 
             agent.follow()
         if ended or cut:
             returns.append(total)
+            if watch is not None:
+                watch(returns)
             state, _ = environment.reset()
             if total >= SOLVED and (found := score(agent, tests, 1000 * (seed + 1))) >= SOLVED:
                 break
@@ -215,16 +225,20 @@ def train(agent: Agent, seed: int, steps: int = 100_000, at_random: int = 4000) 
     return Report(returns, step, found)
 
 
+def _say_mean(returns: list[float]) -> None:
+    """A line for every 20 episodes, while they are played."""
+    done = len(returns)
+    if done % 20 == 0:
+        print(f"{done - 19:>4} to {done:<4}{np.mean(returns[-20:]):>12.1f}", flush=True)
+
+
 def run(folder: Path, seed: int) -> None:
     """Learn to balance; print when it is solved, and leave the curve and the weights."""
     tg.manual_seed(seed)
     agent = Agent()
-    report = train(agent, seed)
+    print(f"{'episodes':<12}{'mean return':>12}", flush=True)
+    report = train(agent, seed, watch=_say_mean)
     episodes = len(report.returns)
-    print(f"{'episodes':<12}{'mean return':>12}")
-    for first in range(0, episodes, max(1, episodes // 8)):
-        part = report.returns[first : first + max(1, episodes // 8)]
-        print(f"{first + 1:>4} to {first + len(part):<4}{np.mean(part):>12.1f}")
     solved = "solved" if report.score >= SOLVED else "not solved"
     print(f"{report.steps:,} steps; then {EPISODES} new episodes without random actions:")
     print(f"mean return {report.score:.1f} of at most {LONGEST}: {solved} (from {SOLVED:g})")

@@ -17,7 +17,7 @@ import numpy as np
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.data import DataFileError
-from tensorgrad.files import read_whole
+from tensorgrad.files import read_utf8
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +46,7 @@ class Names:
     """
 
     def __init__(self, path: str) -> None:
-        text = read_whole(path).decode("utf-8-sig", "replace")
+        text = read_utf8(path)
         names = [line.strip().lower() for line in text.splitlines() if line.strip()]
         if len(names) < 20:
             raise DataFileError(path, f"{len(names)} names", "give 20 or more, one in each line")

@@ -19,7 +19,7 @@ import numpy as np
 import tensorgrad as tg
 from tensorgrad import nn, optim
 from tensorgrad.data import DataFileError
-from tensorgrad.files import read_whole
+from tensorgrad.files import read_utf8
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ class Text:
     """
 
     def __init__(self, path: str, least: int = 5) -> None:
-        text = read_whole(path).decode("utf-8-sig", "replace").lower()
+        text = read_utf8(path).lower()
         found = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
         frequent = [(w, n) for w, n in Counter(found).most_common() if n >= least]
         if len(frequent) < 20:

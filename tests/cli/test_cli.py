@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "momentum": (["train", "--momentum", "0.9"], "adam does not take it"),
     "device": (["train", "--device", "gpu"], "unknown device 'gpu'"),
     "no folder": (["train", "--data", "nowhere"], "no such file or folder"),
-    "empty folder": (["train", "--data", "."], "missing train-images-idx3-ubyte[.gz]"),
+    "empty folder": (["train", "--data", "."], "images into a folder for each class"),
     "no run": (["train", "--resume", "nowhere"], "holds no checkpoint.safetensors"),
     "resume with": (["train", "--resume", "x", "--lr", "1"], "--lr cannot be given"),
 }

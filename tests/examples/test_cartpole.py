@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,7 @@ def test_the_command_says_whether_it_is_solved(
     assert main(["demo", "cartpole", "--out", "run"]) == 0
     out = capsys.readouterr().out
     assert "700 steps" in out
+    assert re.search(r"\n   1 to 20 +\d+\.\d\n", out)
     assert "not solved (from 475)" in out
     assert {"returns.svg", "model.safetensors"} <= {p.name for p in Path("run").iterdir()}
     assert main(["demo", "cartpole", "--out", "other", "--data", "x"]) == 2
