@@ -228,6 +228,9 @@ _OF_MODULES = {
     # files
     "save": "tg.nn.save_safetensors(model, path), or tg.training.save_checkpoint",
     "load": "tg.nn.load_safetensors(model, path), or tg.training.load_checkpoint",
+    # other libraries, which have a module of that name in places
+    "keras": "tg.nn for layers, tg.optim for optimizers, and tg.training.Trainer for model.fit",
+    "jax": "tg for jax.numpy, tg.autograd.grad for jax.grad, tg.compile for jax.jit",
     # layers, by the names of Keras, Flax and others
     "Dense": "tg.nn.Linear(inputs, outputs)",
     "LazyLinear": "tg.nn.Linear(inputs, outputs)",

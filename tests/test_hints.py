@@ -55,6 +55,8 @@ ASKED = [
     (nn, "Conv2D", "did you mean 'Conv2d'?"),
     (nn, "GlobalAveragePooling2D", "tg.nn.AdaptiveAvgPool2d(1)"),
     (tg, "reduce_sum", "tg.sum"),
+    (tg, "keras", "tg.training.Trainer for model.fit"),
+    (tg, "jax", "tg.compile for jax.jit"),
     # misspelt
     (tg, "zerros", "did you mean 'zeros'?"),
     (tg.linalg, "eihg", "'eigh'"),

@@ -4,6 +4,8 @@ session behind it. Needs Chromium and selenium.
 
 from __future__ import annotations
 
+from functools import partial
+
 from browser import Play, field, until
 
 from tensorgrad.playground import from_fragment
@@ -177,6 +179,14 @@ def test_everybody_can_use_it(page: Play) -> None:
     page.browser.set_window_size(500, 900)
     until(lambda: page.js("return innerWidth") < 600, "a narrow window")
     assert page.js("return document.documentElement.scrollWidth <= innerWidth")
+    for width in (420, 320):  # narrower than a window can be
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        until(partial(page.js, f"return innerWidth === {width}"), "a narrow screen")
+        for tab in page.all("[role=tab]"):
+            page.js("arguments[0].click()", tab)
+            assert page.js("return document.documentElement.scrollWidth") <= width
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.browser.set_window_size(1440, 1100)
     page.keys("#more-layers", "\ue007")
     page.becomes("layers", (2, 2, 2))
