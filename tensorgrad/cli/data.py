@@ -389,7 +389,8 @@ def _table(
         decimal = settings.get("decimal")
     else:
         features, known, decimal = problem.features, problem.prepared, problem.decimal
-    found = tables.read(path, settings, classes, features, known, decimal)
+    complete = () if problem is None else tables.complete_of(known)
+    found = tables.read(path, settings, classes, features, known, decimal, complete)
     return Raw(
         found.inputs, found.targets, found.classes, found.features, target=found.target,
         columns=found.columns, notes=found.notes, decimal=found.decimal,
@@ -482,7 +483,8 @@ def _unbalanced(raw: Raw) -> list[str]:
     return [
         f"classes are unbalanced: {least:,} of {raw.classes[int(np.where(sizes == least)[0][0])]}, "
         f"{most:,} of {raw.classes[int(sizes.argmax())]}, which alone gives an accuracy of "
-        f"{share * 100:.0f} %; look at --metrics f1,recall, and evaluate's confusion"
+        f"{math.floor(share * 1e4) / 100:g} %; look at --metrics f1,recall, and evaluate's "
+        "confusion"
     ]
 
 

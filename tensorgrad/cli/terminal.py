@@ -86,3 +86,8 @@ def _divert(stream: Any) -> None:
         os.close(nowhere)
     except (OSError, ValueError, AttributeError):
         return  # not a file: nothing of it is left to be written
+
+
+def counted(n: int, what: str) -> str:
+    """So many of a thing, as "1 epoch" or "2 epochs"."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")

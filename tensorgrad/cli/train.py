@@ -26,6 +26,7 @@ from tensorgrad.cli.data import PLACES, Data, Problem, expect, grey_of, located
 from tensorgrad.cli.folder import CHECKPOINT, MODEL, locked, new_results, write_json
 from tensorgrad.cli.networks import build_model, described, name_kind, settle_network
 from tensorgrad.cli.settings import BY_NAME, DEFAULTS, line, read_toml, write_toml
+from tensorgrad.cli.terminal import counted
 from tensorgrad.cli.text import Shifted, figures, load, prefer, windows_of
 from tensorgrad.data import DataLoader, write_atomically
 from tensorgrad.data.datasets import Dataset
@@ -175,9 +176,10 @@ def _going_on(folder: Path, checkpoint: LoadedCheckpoint, given: Mapping[str, An
             )
     settings = {**saved, **located(config, folder), **given, "out": str(folder)}
     if settings["epochs"] < checkpoint.state["epoch"]:
+        done = checkpoint.state["epoch"]
         raise TensorgradError(
-            f"{checkpoint.state['epoch']} epochs of {folder} are done already; --epochs is the "
-            f"number in total, so give a larger one than {settings['epochs']}"
+            f"{counted(done, 'epoch')} of {folder} {'is' if done == 1 else 'are'} done already; "
+            f"--epochs is the number in total, so give a larger one than {settings['epochs']}"
         )
     settings["device"] = backend.normalize(settings["device"])
     for name in PLACES:
@@ -387,7 +389,8 @@ def _refit(data: Data, settings: Settings, trainer: Trainer, epochs: int) -> Non
     """
     together = np.concatenate([data.train.indices, data.validation.indices])
     print(
-        f"once more for {epochs} epochs, with the {len(data.validation)} validation examples",
+        f"once more for {counted(epochs, 'epoch')}, with the "
+        f"{counted(len(data.validation), 'validation example')}",
         file=sys.stderr,
         flush=True,
     )
@@ -456,7 +459,9 @@ def _finish(
     )  # fmt: skip
     weights = f"weights of epoch {stopping.best_epoch} of {trainer.epoch}"
     if settings["refit"]:
-        weights = f"weights of {stopping.best_epoch} epochs on training and validation part"
+        weights = (
+            f"weights of {counted(stopping.best_epoch, 'epoch')} on training and validation part"
+        )
     print(
         f"{weights}, where the validation loss was lowest\n"
         f"test {shown or 'loss ' + format(values['loss'], '.4f')}\nwritten to {folder}: "

@@ -34,6 +34,12 @@ def is_missing(cell: str) -> bool:
     return not cell or (MISSING.fullmatch(cell) is not None and "inf" not in cell.lower())
 
 
+def unlike(text: str) -> str:
+    """What a number has that keeps it from being read as one."""
+    by_sign = any(pattern.fullmatch(text) for pattern in _BY.values())
+    return "a comma" if "," in text and by_sign else "a sign or unit"
+
+
 def with_points(
     path: Path,
     rows: Sequence[Sequence[str]],

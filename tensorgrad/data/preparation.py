@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from tensorgrad.data.numerals import unlike
+
 Array = ndarray[Any, Any]
 
 _MOST_LEVELS = 50  # of a category that have an input of their own
@@ -88,7 +90,10 @@ def coded(columns: Mapping[str, Array], known: Sequence[Column]) -> Array:
         elif values.dtype.kind == "U" and (values != "").any():
             if column.kind == "number":
                 wrong = next(text for text in values.tolist() if text)
-                raise ValueError(f"column {column.name!r} must hold numbers, not {wrong[:20]!r}")
+                raise ValueError(
+                    f"column {column.name!r} must hold numbers, not {wrong[:20]!r}"
+                    + (", which has a comma" if unlike(wrong) == "a comma" else "")
+                )
             found[:, i] = _seconds(column, values.tolist())
         else:
             found[:, i] = math.nan if values.dtype.kind == "U" else values
@@ -205,6 +210,14 @@ def _date_order(texts: Sequence[str]) -> str | None:
     except (ValueError, OverflowError):
         return None
     return order
+
+
+def may_be_dates(texts: Sequence[str]) -> bool:
+    """Whether texts are dates of which the order of day and month does not show."""
+    found = [_OTHER.fullmatch(text) for text in texts if text]
+    rows = [match.groups() for match in found if match]
+    days = all(len(row[3]) == 4 and int(row[0]) <= 12 and int(row[2]) <= 12 for row in rows)
+    return bool(rows) and len(rows) == len(found) and days and _date_order(texts) is None
 
 
 def _moment(text: str, order: str) -> float:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from tensorgrad.data.numerals import MISSING, is_missing, with_points
+from tensorgrad.data.numerals import MISSING, is_missing, unlike, with_points
 from tensorgrad.files import DataFileError, read_whole
 
 Columns = dict[str, ndarray[Any, Any]]
@@ -310,7 +310,7 @@ def _column(
             raise DataFileError(
                 path,
                 f"line {line}, column {name}: {cell[:40]!r} is not a finite number, as most of "
-                "the column is",
+                "the column is" + (", but has a comma" if unlike(cell) == "a comma" else ""),
                 "correct it, leave the line out, or do not use the column",
             )
     return np.array(values)
@@ -360,8 +360,8 @@ def _numbered(
     if classes is None:
         if are_texts and len(found) > _most_classes(len(values)) and is_affixed(found):
             raise ValueError(
-                f"column {target!r} holds {len(found)} different numbers with a sign or unit, as "
-                f"{found[0][:20]!r}, which would be a class each; write them without"
+                f"column {target!r} holds {len(found)} different numbers with {unlike(found[0])}, "
+                f"as {found[0][:20]!r}, which would be a class each; write them without"
             )
         order = found
     else:
@@ -410,7 +410,7 @@ def table_examples(
     target = names[-1] if target is None else target
     chosen = [name for name in names if name != target] if features is None else list(features)
     _refuse_columns(columns, target, chosen)
-    inputs = np.stack([_float32(name, columns[name]) for name in chosen], axis=1)
+    inputs = np.stack([in_float32(name, columns[name]) for name in chosen], axis=1)
     values = np.asarray(columns[target])
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
         values = values.astype(np.str_)
@@ -418,7 +418,7 @@ def table_examples(
     if classes is None and task == "regression":
         classes = ()
     if not are_texts:
-        numbers = _float32(target, values)
+        numbers = in_float32(target, values)
         as_classes = task == "classification" or _looks_like_classes(values)
         if not (as_classes if classes is None else classes):
             return Examples(inputs, numbers[:, None], tuple(chosen), None)
@@ -428,23 +428,27 @@ def table_examples(
     return Examples(inputs, labels, tuple(chosen), order)
 
 
-def _float32(name: str, values: Any) -> ndarray[Any, Any]:
-    """A column as float32. Raises ValueError for a number that is none then."""
+def in_float32(name: str, values: Any, gaps: bool = False) -> ndarray[Any, Any]:
+    """A column as float32. Raises ValueError for a number that is none then.
+
+    gaps: whether something may be missing, which is NaN.
+    """
     values = np.asarray(values)
     with np.errstate(over="ignore"):
         found: ndarray[Any, Any] = values.astype(np.float32)
-    unfit = np.flatnonzero(~np.isfinite(found))
+    unfit = np.flatnonzero(np.isinf(found) if gaps else ~np.isfinite(found))
     if len(unfit):
         raise ValueError(
             f"column {name!r}, row {unfit[0] + 1}: {values[unfit[0]]} is not a number that float32 "
             "can hold (up to 3.4e38); correct it, or scale the column"
         )
     if len(values) and values.dtype.kind in "fiu":
-        step = np.spacing(abs(found).max())
-        if 0 < np.std(values, dtype=np.float64) < step:
+        there = values[~np.isnan(values)]
+        step = np.spacing(abs(found).max(where=~np.isnan(found), initial=0))
+        if len(there) and 0 < np.std(there, dtype=np.float64) < step:
             raise ValueError(
                 f"column {name!r}: float32 cannot tell its numbers apart, which lie {step:.3g} and "
-                f"less around {values[0]}; subtract that from them"
+                f"less around {there[0]}; subtract that from them"
             )
     return found
 

@@ -75,7 +75,7 @@ def draw_curves(history: Sequence[Record]) -> str:
         )
     )
     width = _WIDTH * max(1, len(names))
-    parts = _opening(width, f"Training curves, {len(history)} epochs")
+    parts = _opening(width, f"Training curves, {len(history)} epoch" + "s" * (len(history) != 1))
     for i, name in enumerate(names):
         lines = {part: _points(history, f"{part}_{name}") for part in _LINES}
         parts += [f'<g transform="translate({i * _WIDTH} 0)">', *_panel(name, lines), "</g>"]
