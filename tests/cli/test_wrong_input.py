@@ -303,6 +303,7 @@ def test_options_and_data_that_would_do_nothing(
     table("percent.csv", "{i}%")
     table("each.csv", "{i}x{a}")
     Path("idx").mkdir()
+    Path("idx/train-images-idx3-ubyte").write_bytes(b"")
     np.savez("twice.npz", x=np.ones((4, 1)), X=np.ones((4, 2)), y=np.arange(4) % 2)
     np.savez("zero.npz", x=np.zeros((40, 0)), y=np.arange(40) % 2)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
