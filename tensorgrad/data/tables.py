@@ -27,6 +27,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CODE = re.compile(r"[0-9]+(?:[eE][0-9]+)?")  # what may be a number or a label
 _YEAR = re.compile(r"1[5-9][0-9]{2}|2[01][0-9]{2}")
 _UNNAMED = re.compile(r"(?:Unnamed: [0-9]+)?")  # the second form is how pandas reads the first
+_EXACT = 2**53  # up to which float64 holds every whole number
 _LOOKED_AT = 1000  # rows, to find out what a table is like
 _AFFIXED = re.compile(r"([^\w.+-]*)[+-]?[0-9][0-9., ']*(\D*)")  # a number, a sign and a unit
 
@@ -313,7 +314,24 @@ def _column(
                 "the column is" + (", but has a comma" if unlike(cell) == "a comma" else ""),
                 "correct it, leave the line out, or do not use the column",
             )
+    _refuse_lost_digits(path, name, cells, lines, values)
     return np.array(values)
+
+
+def _refuse_lost_digits(
+    path: Path, name: str, cells: Sequence[str], lines: Sequence[int], values: Sequence[float]
+) -> None:
+    """Raise DataFileError for a column of different whole numbers that are equal as floats."""
+    if not values or not abs(values[0]) > _EXACT or any(v != values[0] for v in values):
+        return
+    other = next((i for i, cell in enumerate(cells) if cell != cells[0]), None)
+    if other is not None and cells[0].isdecimal() and cells[other].isdecimal():
+        raise DataFileError(
+            path,
+            f"line {lines[other]}, column {name}: {cells[other][:40]} cannot be told from "
+            f"{cells[0][:40]}, as floats hold 15 digits",
+            "subtract what they have in common, or do not use the column",
+        )
 
 
 def _are_texts(cells: Sequence[str], numeric: Sequence[bool]) -> bool:

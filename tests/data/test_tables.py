@@ -269,3 +269,13 @@ def test_npz(tmp_path: Path) -> None:
             assert found[name].shape == array.shape
             assert found[name].dtype == array.dtype.newbyteorder("=")
             assert found[name].flags.writeable
+
+
+def test_whole_numbers_that_floats_cannot_tell_apart(tmp_path: Path) -> None:
+    """Are refused where that leaves one number of a column; equal ones are not."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"a,b\n{10**25 + 75},1\n{10**25 + 56},2\n")
+    with pytest.raises(DataFileError, match=r"line 3, column a: .* cannot be told from"):
+        read_csv(path)
+    path.write_text(f"a,b\n{10**25},1\n{10**25},2\n")
+    assert read_csv(path)["a"].tolist() == [1e25, 1e25]
