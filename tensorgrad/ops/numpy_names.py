@@ -16,6 +16,7 @@ import numpy as np
 
 from tensorgrad import ops
 from tensorgrad.dtypes import INEXACT, as_dtype
+from tensorgrad.errors import DtypeError
 from tensorgrad.ops import numpy_modules, numpy_reductions, padding_modes, products, ranges
 from tensorgrad.ops.choosing import in_range
 from tensorgrad.ops.numpy_forms import as_array, placed
@@ -65,6 +66,12 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
 def _einsum(*operands: Any, dtype: Any = None) -> Any:
     if dtype is not None:
         wanted = as_dtype(dtype)
+        for x in operands:
+            if hasattr(x, "shape") and x.dtype in INEXACT and wanted not in INEXACT:
+                raise DtypeError(
+                    f"einsum: dtype={wanted} would cut off what operands of {x.dtype} have beyond "
+                    "whole numbers; convert them yourself, x.astype(...)"
+                )
         operands = tuple(cast(x, wanted) if hasattr(x, "shape") else x for x in operands)
     return of_truth_values(ops.einsum(*operands), *[x for x in operands if hasattr(x, "dtype")])
 

@@ -16,6 +16,7 @@ import pytest
 from tensorgrad.cli.main import main
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text(
         "a,b,c\n" + "".join(f"{k},{k % 5},{k}.5\n" for k in range(20))

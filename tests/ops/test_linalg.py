@@ -75,6 +75,7 @@ def close(found: Any, wanted: Any, rtol: float = 1e-9, atol: float = 1e-11) -> N
 
 def test_every_function_is_called() -> None:
     elsewhere = {"LinAlgError", "kron", "matmul", "matrix_transpose", "tensordot", "vecdot"}
+    elsewhere |= {"geqrf", "pca_lowrank", "svd_lowrank"}  # in test_low_rank.py
     called = {name.partition("-")[0] for name in CALLS} | {"lu_factor", "matrix_norm"}
     assert called == set(vars(linalg)["__all__"]) - elsewhere
 
