@@ -229,7 +229,7 @@ _OF_MODULES = {
     "save": "tg.nn.save_safetensors(model, path), or tg.training.save_checkpoint",
     "load": "tg.nn.load_safetensors(model, path), or tg.training.load_checkpoint",
     # other libraries, which have a module of that name in places
-    "keras": "tg.nn for layers, tg.optim for optimizers, and tg.training.Trainer for model.fit",
+    "keras": "tg.nn for layers, tg.optim for optimizers, and tg.training.Trainer to fit a model",
     "jax": "tg for jax.numpy, tg.autograd.grad for jax.grad, tg.compile for jax.jit",
     # layers, by the names of Keras, Flax and others
     "Dense": "tg.nn.Linear(inputs, outputs)",

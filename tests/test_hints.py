@@ -55,7 +55,7 @@ ASKED = [
     (nn, "Conv2D", "did you mean 'Conv2d'?"),
     (nn, "GlobalAveragePooling2D", "tg.nn.AdaptiveAvgPool2d(1)"),
     (tg, "reduce_sum", "tg.sum"),
-    (tg, "keras", "tg.training.Trainer for model.fit"),
+    (tg, "keras", "tg.training.Trainer to fit a model"),
     (tg, "jax", "tg.compile for jax.jit"),
     # misspelt
     (tg, "zerros", "did you mean 'zeros'?"),
