@@ -31,6 +31,8 @@ class Numerals(NamedTuple):
 
 def is_missing(cell: str) -> bool:
     """Whether nothing is in a cell, or a word for it."""
+    if cell[-1:].isdigit():  # most are numbers, and no word ends so
+        return False
     return not cell or (MISSING.fullmatch(cell) is not None and "inf" not in cell.lower())
 
 
@@ -74,7 +76,8 @@ def with_points(
         if shown[i]:
             commas = "," if any("," in cell for cell in cells if _is_open(cell)) else "."
             own = shown[i] if shown[i] in _OTHER else decimal or commas
-            columns[i] = [_plain(cell, own) for cell in cells]
+            if own == "," or any("," in cell for cell in cells):
+                columns[i] = [_plain(cell, own) for cell in cells]
     return Numerals(list(map(list, zip(*columns))), decimal, notes)
 
 
