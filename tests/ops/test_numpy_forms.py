@@ -15,6 +15,7 @@ from ops.numpy_calls import DIFFERENTIABLE, MADE, NUMPY_ALONE, PLAIN, arguments
 from sampler import LAYOUTS, Array, host, outputs
 
 import tensorgrad as tg
+import tensorgrad.ops.numpy_linalg  # (or its first use is captured once more)
 from tensorgrad import Tensor
 from tensorgrad.ops import numpy_modules
 
