@@ -23,8 +23,8 @@ def test_all_files_and_many_kinds() -> None:
     assert all((TESTS / "kernels" / test).exists() for tests in TESTS_OF.values() for test in tests)
 
 
-def test_parts_have_all_mutants_and_the_first_one_of_every_file() -> None:
-    parts = [part(MUTANTS, k) for k in range(1, 33)]
+def test_parts_have_all_mutants_and_are_of_many_files() -> None:
+    parts = [part(MUTANTS, k) for k in range(1, 21)]
     assert sorted(m for some in parts for m in some) == sorted(MUTANTS)
-    assert {m.file for m in parts[0]} == {m.file for m in MUTANTS}
-    assert max(map(len, parts)) - min(map(len, parts)) <= len(TESTS_OF)
+    assert all(len({m.file for m in some}) > len(some) // 2 for some in parts)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
