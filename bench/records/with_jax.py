@@ -75,8 +75,15 @@ def _updated(state: Any, gradients: Any, rate: Any, adam: Adam) -> Any:
 
 
 class _Training:
+    """By ``jit``, which keeps what it makes for all shapes, however many ``programs``."""
+
     def __init__(
-        self, parameters: Parameters, loss: Function, outputs: Function, adam: Adam
+        self,
+        parameters: Parameters,
+        loss: Function,
+        outputs: Function,
+        adam: Adam = Adam(),  # noqa: B008
+        programs: int = 8,
     ) -> None:
         def step(state: Any, rate: Any, *batch: Any) -> Any:
             value, gradients = jax.value_and_grad(lambda p: loss(OPS, p, *batch))(state[1])
@@ -103,15 +110,7 @@ class _Training:
         self._state = count, {name: jnp.asarray(a) for name, a in values.items()}, m, v
 
 
-def training(
-    parameters: Parameters,
-    loss: Function,
-    outputs: Function,
-    adam: Adam = Adam(),  # noqa: B008
-    programs: int = 8,
-) -> _Training:
-    """By ``jit``, which keeps what it makes for all shapes."""
-    return _Training(parameters, loss, outputs, adam)
+training = _Training
 
 
 def graph(make: Maker, of: Graph) -> Callable[[], Any]:

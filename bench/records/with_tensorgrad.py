@@ -26,8 +26,15 @@ OPS = SimpleNamespace(
 
 
 class _Training:
+    """Compiled; ``programs`` is how many are kept."""
+
     def __init__(
-        self, parameters: Parameters, loss: Function, outputs: Function, adam: Adam, programs: int
+        self,
+        parameters: Parameters,
+        loss: Function,
+        outputs: Function,
+        adam: Adam = Adam(),  # noqa: B008
+        programs: int = 8,
     ) -> None:
         p = {name: nn.Parameter(tg.tensor(a)) for name, a in parameters.items()}
         betas = adam.beta1, adam.beta2
@@ -61,15 +68,7 @@ class _Training:
                 x.copy_(Tensor(values[name], copy=None))
 
 
-def training(
-    parameters: Parameters,
-    loss: Function,
-    outputs: Function,
-    adam: Adam = Adam(),  # noqa: B008
-    programs: int = 8,
-) -> _Training:
-    """Compiled."""
-    return _Training(parameters, loss, outputs, adam, programs)
+training = _Training
 
 
 def graph(make: Maker, of: Graph) -> Callable[[], Any]:

@@ -28,12 +28,16 @@ OPS = SimpleNamespace(
 
 
 class _Training:
+    """programs: not asked for; ``torch.compile`` makes shapes that vary symbolic by itself."""
+
     def __init__(
         self,
         parameters: Parameters,
         loss: Function,
         outputs: Function,
-        adam: Adam,
+        adam: Adam = Adam(),  # noqa: B008
+        programs: int = 8,
+        *,
         fused: bool | None = True,
         compiles: bool = False,
     ) -> None:
@@ -69,37 +73,17 @@ class _Training:
                 x.copy_(torch.from_numpy(values[name]))
 
 
-def training(
-    parameters: Parameters,
-    loss: Function,
-    outputs: Function,
-    adam: Adam = Adam(),  # noqa: B008
-    programs: int = 8,
-) -> _Training:
+def training(*given: Any, **options: Any) -> _Training:
     """Eager, as it comes."""
-    return _Training(parameters, loss, outputs, adam, fused=None)
+    return _Training(*given, fused=None, **options)
 
 
-def fused(
-    parameters: Parameters,
-    loss: Function,
-    outputs: Function,
-    adam: Adam = Adam(),  # noqa: B008
-    programs: int = 8,
-) -> _Training:
-    """Eager, with the fused Adam."""
-    return _Training(parameters, loss, outputs, adam)
+fused = _Training  # eager, with the fused Adam
 
 
-def compiled(
-    parameters: Parameters,
-    loss: Function,
-    outputs: Function,
-    adam: Adam = Adam(),  # noqa: B008
-    programs: int = 8,
-) -> _Training:
-    """With ``torch.compile``, which makes shapes that vary symbolic by itself."""
-    return _Training(parameters, loss, outputs, adam, compiles=True)
+def compiled(*given: Any, **options: Any) -> _Training:
+    """With ``torch.compile``, and the fused Adam."""
+    return _Training(*given, compiles=True, **options)
 
 
 def graph(make: Maker, of: Graph) -> Callable[[], Any]:
