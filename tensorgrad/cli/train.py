@@ -61,6 +61,7 @@ _ONLY_FOR = {
     "target": (_TABLES, f"tables ({', '.join(TABLES)})"),
     "features": (_TABLES, f"tables ({', '.join(TABLES)})"),
     "task": (_TABLES, f"tables ({', '.join(TABLES)})"),
+    "missing": (_TABLES, f"tables ({', '.join(TABLES)})"),
     "image_root": (_LISTS, "lists of images (.txt, .list)"),
     "label_pattern": (_LISTS, "lists of images (.txt, .list)"),
     "image_size": (("", *_LISTS), "image files"),
@@ -216,18 +217,18 @@ def check(settings: Settings, given: Collection[str]) -> None:
                     f"--{name} is for hidden layers, and with --hidden none there are none"
                 )
         settings.update(activation=None, dropout=0.0)
-    check_kind(settings, settings["data"])
+    check_kind(settings, settings["data"], given)
 
 
-def check_kind(settings: Mapping[str, Any], path: str | None) -> None:
-    """Refuse options that are for another kind of data than that at ``path``."""
+def check_kind(settings: Mapping[str, Any], path: str | None, given: Collection[str] = ()) -> None:
+    """Refuse options that are for another kind of data than that at ``path``: those ``given`` on
+    the command line, and those of a file that are not as they are by default."""
     ending = "" if path is None else Path(path).suffix
     for name, (endings, what) in _ONLY_FOR.items():
         # A folder has no ending, or any: whether it holds images shows when it is read.
         folder = path is not None and "" in endings and Path(path).is_dir()
-        if settings.get(name) not in (None, False) and (
-            path is None or (ending not in endings and not folder)
-        ):
+        wanted = name in given or settings.get(name) not in (None, False, DEFAULTS[name])
+        if wanted and (path is None or (ending not in endings and not folder)):
             raise TensorgradError(
                 f"{BY_NAME[name].flag} is for {what}; got --data {path or '(the digits)'}"
             )

@@ -508,6 +508,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "target not finite": (["train", "--data", "nan.npz"], "y has values that are not finite"),
     "size of digits": (["train", "--image-size", "9x9"], "--image-size is for image files"),
     "grey table": (["train", "--data", "t.csv", "--grey"], "--grey is for image files"),
+    "colours of digits": (["train", "--no-grey"], "--grey is for image files"),
+    "gaps of digits": (["train", "--missing", "impute"], "--missing is for tables"),
     "numbers with units": (["train", "--data", "unit.csv"], "numbers with a sign or unit"),
     "config and resume": (["train", "--resume", "x", "--config", "y"], "cannot be given with"),
     "no config": (["train", "--config", "nowhere.toml"], "No such file"),
