@@ -70,6 +70,11 @@ def _least_squares(a: Any, b: Any, driver: str = "gelsy") -> Any:
     return found.x, residuals, rank, s
 
 
+def _principal(a: Any, b: Any, **options: Any) -> Any:
+    found = linalg.pca_lowrank(a @ b.mT, **options)
+    return found.U, found.S, _Adjoint(tg.conj(found.V.mT))
+
+
 def _old_svd(x: Any, some: bool = True) -> Any:
     u, s, vh = linalg.svd(x, full_matrices=not some)
     return u, s, _Adjoint(vh)
@@ -145,6 +150,8 @@ CALLS: dict[str, Function] = {
     "linalg.lstsq grad_oriented": lambda a, b, driver: _least_squares(a, b, driver)[:2],
     "linalg.lu": lambda x, pivot=True: linalg.lu(x),
     "linalg.lu_factor": _factored,
+    "geqrf": linalg.geqrf,
+    "pca_lowrank": _principal,
     "linalg.lu_solve": _lu_solved,
     "linalg.matrix_power": lambda x, n: linalg.matrix_power(x, n),
     "linalg.matrix_rank": _rank,
