@@ -6,7 +6,6 @@ Nothing is looked up before somebody reads the error, so that asking whether a n
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from types import ModuleType
@@ -317,6 +316,8 @@ def _hint(where: str | type, name: str) -> str:
     if not found and hasattr(np, name):
         return f"it is NumPy's alone, for arrays: np.{name}"
     if not found:
+        import difflib  # which takes a millisecond, and is seldom wanted
+
         near = difflib.get_close_matches(name.lower(), lower, 3, 0.66)
         found = [repr(lower[other]) for other in near]
     return f"did you mean {' or '.join(found)}?" if found else ""
