@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from engine_mutants import MUTANTS, SELECTIONS
+from kernels.mutants import MUTANTS as KERNELS
 from library_mutants import MUTANTS as LIBRARY
 from mutate_engine import ROOT, part
-from mutation import Mutant, first_failure, judged, planted
+from mutation import Mutant, first_failure, judged, planted, too_many_explained
 
 _ENGINE = (
     "tensorgrad/program/", "tensorgrad/tape.py", "tensorgrad/backward.py", "tensorgrad/versions.py",
@@ -30,6 +31,15 @@ def test_enough_of_them_in_the_compiler_and_the_backward_pass() -> None:
     engine = [m for m in MUTANTS if m.file.startswith(_ENGINE)]
     assert len(engine) >= 50
     assert len({(m.file, m.old, m.new) for m in MUTANTS}) == len(MUTANTS)
+
+
+def test_few_have_an_explanation() -> None:
+    missed = Mutant("missed", "file", "c", "d")
+    explained = missed._replace(survives="it changes nothing")
+    assert not too_many_explained([*[missed] * 39, *[explained] * 2])
+    assert too_many_explained([*[missed] * 39, *[explained] * 3])
+    assert not too_many_explained(MUTANTS)
+    assert not too_many_explained(KERNELS)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,11 @@ def test_survivors_need_an_explanation(capsys: pytest.CaptureFixture[str]) -> No
     assert "no test finds: file: 'c' -> 'd'" in capsys.readouterr().out
     explained = missed._replace(survives="it changes nothing")
     assert judged([*found, explained], trial, 2, "{m.kind}") == 0
-    assert judged([*found, *[explained] * 3], trial, 2, "{m.kind}") == 1  # 93 %
+    assert judged([*found[:12], explained], trial, 2, "{m.kind}") == 0  # one in a small part
+    assert "12 of 13 killed, 1 survived as explained" in capsys.readouterr().out
+    several = [*found, *[missed] * 3]  # 93 %
+    assert judged(several, trial, 2, "{m.kind}", 0.9, explained=False) == 0
+    assert judged(several, trial, 2, "{m.kind}", 0.95, explained=False) == 1
     assert judged([], trial, 2, "{m.kind}") == 1
 
 
