@@ -416,6 +416,10 @@ def _general(
             valid = labels != ignored
             labels = where(valid, labels, 0)
             logits = where(reshape(valid, (-1, 1)), logits, 0.0)
+            if weight is None and not smoothing:
+                compute = _nll_of_logarithms if name == "nll_loss" else _cross_entropy
+                each = where(valid, compute(logits, labels, REDUCTIONS["none"]), 0.0)
+                return _reduced(name, each, valid.astype(each.dtype), reduction, batch)
         wanted = one_hot(labels, classes, dtype=input.dtype)
         counted = total(wanted if weight is None else wanted * weight, axis=1)
         if valid is not None:
@@ -428,6 +432,13 @@ def _general(
     each = -total(weighted(log_p, wanted), axis=1)
     if valid is not None:
         each = where(valid, each, 0.0)
+    return _reduced(name, each, counted, reduction, batch)
+
+
+def _reduced(
+    name: str, each: Tensor, counted: Tensor | None, reduction: str, batch: tuple[int, ...]
+) -> Tensor:
+    """The losses of the rows together; counted: how much each counts in a mean (None: one)."""
     if reduction == "none":
         return reshape(each, batch)
     if reduction == "sum":

@@ -31,6 +31,8 @@ FUNCTIONS: dict[str, tuple[Any, float]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 4.0),
     "erf": (lambda x: special.erf(np, x), 1.0),
     "erf_beside_exp": (lambda x: special.erf(np, x), 1.1),
+    **{f"pow_{k}": (lambda x, k=k: np.power(x, k / 2), 0.51) for k in (1, 3)},
+    **{f"pow_minus_{k}": (lambda x, k=k: np.power(x, -k / 2), 0.51) for k in (1, 3)},
 }
 # the same for vectors, of c/vectors.h; the second takes what is not above zero
 VECTORS: dict[str, tuple[Any, float]] = {
@@ -45,10 +47,12 @@ VECTORS: dict[str, tuple[Any, float]] = {
 def library() -> ctypes.CDLL:
     lines = ['#include "support.h"']
     for name in FUNCTIONS:
-        called = name if name.endswith("_exp") else f"{name}_f"
+        called = f"{name}(x[i])" if name.endswith("_exp") else f"{name}_f(x[i])"
+        if name.startswith("pow"):  # a power of so many halves
+            called = f"pow_f(x[i], {'-' if 'minus' in name else ''}{name[-1]} * 0.5f)"
         lines.append(
             f"void run_{name}(const float *x, float *y, long n) {{\n#pragma omp simd\n"
-            f"    for (long i = 0; i < n; i++) y[i] = tg_{called}(x[i]);\n}}"
+            f"    for (long i = 0; i < n; i++) y[i] = tg_{called};\n}}"
         )
     lines.append(
         "void run_words(int64_t key, int64_t start, uint32_t *y, long n) {\n"

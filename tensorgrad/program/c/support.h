@@ -85,7 +85,6 @@ TG float tg_power_of_2(int32_t n) { return tg_bits((n + 127) << 23); }
     TG T tg_exp2_##s(T x) { return exp2##e(x); }                                                   \
     TG T tg_log2_##s(T x) { return log2##e(x); }                                                   \
     TG T tg_log10_##s(T x) { return log10##e(x); }                                                 \
-    TG T tg_pow_##s(T x, T y) { return pow##e(x, y); }                                             \
     /* The remainder has the sign of y, as Python's has; the quotient is a whole number. */        \
     TG T tg_remainder_##s(T x, T y) {                                                              \
         T m = fmod##e(x, y);                                                                       \
@@ -104,6 +103,19 @@ TG float tg_power_of_2(int32_t n) { return tg_bits((n + 127) << 23); }
 TG_BOTH(float, f, f)
 TG_BOTH(double, d, )
 
+/* 0.51 ulp where y is a constant of -1.5, -0.5, 0.5 or 1.5, as in norms: a root in double. */
+TG float tg_pow_f(float x, float y) {
+    const float size = y < 0 ? -y : y;
+    if (!__builtin_constant_p(y) || (size != 0.5f && size != 1.5f)) return powf(x, y);
+    if (y == 0.5f) return sqrtf(x); /* NumPy's way with -0 and -infinity too */
+    const double z = (double)x + 0.0; /* -0 is taken as 0 */
+    double power = sqrt(z);
+    power = size == 1.5f ? power * z : power;
+    power = y < 0 ? 1.0 / power : power;
+    return x == -INFINITY ? (y < 0 ? 0.0f : INFINITY) : (float)power;
+}
+
+TG double tg_pow_d(double x, double y) { return pow(x, y); }
 TG double tg_exp_d(double x) { return exp(x); }
 TG double tg_expm1_d(double x) { return expm1(x); }
 TG double tg_log_d(double x) { return log(x); }
