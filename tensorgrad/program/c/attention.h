@@ -37,7 +37,7 @@ TG void tg_put(float *to, tg_vec x, long n) {
 
 /* Scores [TG_TILE][wide]: of rows of d numbers with the first ``keys`` of the packed ones, which
  * makes whole vectors. */
-TG void tg_products(long keys, long wide, long d, const float *a, const float *panels, float *c) {
+TG_LARGE void tg_products(long keys, long wide, long d, const float *a, const float *panels, float *c) {
     const long padded = tg_rounded(d, TG_L);
     long j = 0;
     for (; j + TG_L < keys; j += TG_PANEL)
@@ -61,7 +61,7 @@ TG long tg_seen(const tg_attention *s, long row, long first, long n) {
 }
 
 /* The mask, at its element for the row and the first key, on n scores. */
-TG void tg_hide(const tg_attention *s, const void *mask, long at, long n, float *x) {
+TG_LARGE void tg_hide(const tg_attention *s, const void *mask, long at, long n, float *x) {
     if (s->mask == 1) {
         const char *seen = (const char *)mask + at;
         for (long j = 0; j < n; j++) x[j] = seen[j * s->m.column] ? x[j] : -INFINITY;
@@ -72,14 +72,14 @@ TG void tg_hide(const tg_attention *s, const void *mask, long at, long n, float 
 }
 
 /* What dropout multiplies the weights of n keys with, of which the first has word ``word``. */
-TG void tg_kept(const tg_attention *s, int64_t key, int64_t word, long n, float *kept) {
+TG_LARGE void tg_kept(const tg_attention *s, int64_t key, int64_t word, long n, float *kept) {
 #pragma omp simd
     for (long j = 0; j < n; j++)
         kept[j] = tg_word(key, word + j) >= (uint32_t)s->least ? s->factor : 0.0f;
 }
 
 /* The largest of n scores, in vectors; those behind them in their vector become -inf. */
-TG tg_vec tg_most(float *x, long n) {
+TG_LARGE tg_vec tg_most(float *x, long n) {
     tg_vec top = tg_splat(-INFINITY);
     long j = 0;
     for (; j + TG_L <= n; j += TG_L) top = tg_larger(top, tg_load(x + j));
@@ -92,13 +92,13 @@ TG tg_vec tg_most(float *x, long n) {
 }
 
 /* Of TG_TILE vectors the largest number, no NaN, and the sum of each. */
-TG tg_vec tg_largest_of(tg_vec *x) {
+TG_LARGE tg_vec tg_largest_of(tg_vec *x) {
     tg_transpose(x);
     TG_UNROLL for (int w = TG_L / 2; w; w /= 2)
         TG_UNROLL for (int i = 0; i < w; i++) x[i] = tg_larger(x[i], x[i + w]);
     return x[0];
 }
-TG tg_vec tg_total_of(tg_vec *x) {
+TG_LARGE tg_vec tg_total_of(tg_vec *x) {
     tg_transpose(x);
     TG_UNROLL for (int w = TG_L / 2; w; w /= 2)
         TG_UNROLL for (int i = 0; i < w; i++) x[i] += x[i + w];
@@ -108,8 +108,8 @@ TG tg_vec tg_total_of(tg_vec *x) {
 /* Scores of TG_TILE queries become exponentials, n of each row and zeros up to ``end``; ``top`` and
  * ``sum`` go on. ``shrink``: what has to be multiplied with what was summed before. Rows go side by
  * side, as each step waits for the one before. */
-TG void tg_softmax(float *x, long wide, const long *n, long end, float *top, float *sum,
-                   float *shrink) {
+TG_LARGE void tg_softmax(float *x, long wide, const long *n, long end, float *top, float *sum,
+                         float *shrink) {
     tg_vec found[TG_L] = {{0}};
     float low[TG_L];
     TG_UNROLL for (int r = 0; r < TG_TILE; r++) found[r] = tg_most(x + r * wide, n[r]);
@@ -143,7 +143,7 @@ typedef struct {
     float *keys, *values, *query, *x, *kept, *y, *top, *sum;
 } tg_forward;
 
-TG tg_forward tg_forward_rows(const tg_attention *s) {
+TG_LARGE tg_forward tg_forward_rows(const tg_attention *s) {
     const long padded = tg_rounded(s->e, TG_L);
     tg_forward w;
     w.keys = tg_rows(0);
@@ -158,9 +158,9 @@ TG tg_forward tg_forward_rows(const tg_attention *s) {
 }
 
 /* TG_TILE queries from ``row`` on, of which ``count`` are there, and n keys from ``first`` on. */
-TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, int64_t key,
-                  int64_t word, long row, long count, long first, long n, const float *v, long ldv,
-                  float *y, float *top, float *sum) {
+TG_LARGE void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, int64_t key,
+                        int64_t word, long row, long count, long first, long n, const float *v,
+                        long ldv, float *y, float *top, float *sum) {
     const long end = tg_rounded(n, TG_L), padded = tg_rounded(s->e, TG_L);
     long seen[TG_TILE];
     float shrink[TG_L];
@@ -181,8 +181,8 @@ TG void tg_attend(const tg_attention *s, const tg_forward *w, const void *mask, 
 }
 
 /* The results of ``count`` queries and the logarithms of their sums. */
-TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float *y, tg_layout out,
-                  float *r) {
+TG_LARGE void tg_finish(const tg_attention *s, const tg_forward *w, long count, float *y, tg_layout out,
+                        float *r) {
     const long padded = tg_rounded(s->e, TG_L);
 #pragma omp simd
     for (long i = 0; i < count; i++) {
@@ -199,9 +199,9 @@ TG void tg_finish(const tg_attention *s, const tg_forward *w, long count, float 
 }
 
 /* A block of queries from ``from`` on, of one head; the arrays begin with the head. */
-TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, const float *v,
-                        const void *mask, int64_t key, int64_t word, long from, float *y,
-                        tg_layout out, float *r) {
+TG_LARGE void tg_attend_block(const tg_attention *s, const float *q, const float *k, const float *v,
+                              const void *mask, int64_t key, int64_t word, long from, float *y,
+                              tg_layout out, float *r) {
     const long padded = tg_rounded(s->e, TG_L), count = tg_smaller(s->high, s->rows - from);
     const tg_forward w = tg_forward_rows(s);
     const int lies = s->v.column == 1 && padded == s->e; /* values can be read where they are */
@@ -238,9 +238,10 @@ TG void tg_attend_block(const tg_attention *s, const float *q, const float *k, c
 
 /* Parts are blocks of queries of the heads. y: features side by side; level: [heads][rows]. key,
  * position: of the random words; not read without dropout, nor is the mask without one. */
-TG void tg_attention_value(TG_ATTENTION_SIZES, TG_LYING(y), const float *q_, const float *k_,
-                           const float *v_, const void *m_, const int64_t *key,
-                           const int64_t *position, float *y_, float *level, long begin, long end) {
+TG_LARGE void tg_attention_value(TG_ATTENTION_SIZES, TG_LYING(y), const float *q_, const float *k_,
+                                 const float *v_, const void *m_, const int64_t *key,
+                                 const int64_t *position, float *y_, float *level, long begin,
+                                 long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
     const tg_layout out = TG_LAYOUT(y);
     const long blocks = (rows + high - 1) / high;
@@ -263,7 +264,7 @@ typedef struct {
     float *across, *values, *keys, *dk, *dv, *query, *g, *dq, *p, *ds, *kept, *level, *lean;
 } tg_backward;
 
-TG tg_backward tg_backward_rows(const tg_attention *s) {
+TG_LARGE tg_backward tg_backward_rows(const tg_attention *s) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     tg_backward w;
     w.across = tg_rows(0);
@@ -283,8 +284,8 @@ TG tg_backward tg_backward_rows(const tg_attention *s) {
 }
 
 /* Weights and gradients of the scores of a query: of n keys, and zeros up to ``end``. */
-TG void tg_weigh(float *p, float *ds, const float *kept, long n, long end, float level,
-                 float lean) {
+TG_LARGE void tg_weigh(float *p, float *ds, const float *kept, long n, long end, float level,
+                       float lean) {
     long j = 0;
     for (; j < n; j += TG_L) {
         tg_vec y = tg_vexp_weight(tg_load(p + j) - level), d = tg_load(ds + j), weight = y;
@@ -306,8 +307,8 @@ TG void tg_weigh(float *p, float *ds, const float *kept, long n, long end, float
 /* The same for TG_TILE queries and so many vectors of keys from column j on, made of queries and
  * gradients of results in registers, where nothing is masked or dropped. ``seen``: of each query;
  * ``all``: whether each sees all of these keys. */
-TG void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const int vectors, long row,
-                      long j, const long *seen, int all) {
+TG_LARGE void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const int vectors, long row,
+                            long j, const long *seen, int all) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), at = row * s->wide + j;
     tg_vec x[TG_TILE][2];
     tg_clear_tile(vectors, x);
@@ -330,8 +331,8 @@ TG void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const int vec
 }
 
 /* The same for TG_TILE queries and n keys. */
-TG void tg_weigh_rows(const tg_attention *s, const tg_backward *w, long row, long n,
-                      const long *seen) {
+TG_LARGE void tg_weigh_rows(const tg_attention *s, const tg_backward *w, long row, long n,
+                            const long *seen) {
     long least = n;
     for (long r = 0; r < TG_TILE; r++) least = tg_smaller(least, seen[r]);
     for (long j = 0; j < n; j += TG_PANEL) {
@@ -342,9 +343,9 @@ TG void tg_weigh_rows(const tg_attention *s, const tg_backward *w, long row, lon
 }
 
 /* The queries of a block and the gradients of their results; zeros where a query sees no key. */
-TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float *q, const float *g,
-                        tg_layout of_g, const float *y, tg_layout of_y, const float *level,
-                        long count) {
+TG_LARGE void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float *q,
+                              const float *g, tg_layout of_g, const float *y, tg_layout of_y,
+                              const float *level, long count) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     tg_pack_rows(q, s->q.row, s->q.column, count, s->d, s->scale, s->high, w->query);
     tg_pack_rows(g, of_g.row, of_g.column, count, s->e, 1.0f, s->high, w->g);
@@ -366,9 +367,9 @@ TG void tg_pack_queries(const tg_attention *s, const tg_backward *w, const float
 
 /* Weights and gradients of scores of TG_TILE packed queries from ``at`` on, which are numbers
  * ``row`` and so on, and n keys from ``first`` on. */
-TG void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const void *mask,
-                           int64_t key, int64_t word, long row, long at, long count, long first,
-                           long n) {
+TG_LARGE void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const void *mask,
+                                 int64_t key, int64_t word, long row, long at, long count, long first,
+                                 long n) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), end = tg_rounded(n, TG_L);
     float *p = w->p + at * s->wide, *ds = w->ds + at * s->wide;
     long seen[TG_TILE];
@@ -391,8 +392,8 @@ TG void tg_softmax_weights(const tg_attention *s, const tg_backward *w, const vo
 
 /* ``count`` queries from ``row`` on, which are packed, and n keys from ``first`` on. What a causal
  * mask hides from a whole tile is in no product. */
-TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
-                       int64_t word, long row, long count, long first, long n) {
+TG_LARGE void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *mask, int64_t key,
+                             int64_t word, long row, long count, long first, long n) {
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     for (long i = 0; i < count; i += TG_TILE) {
         const long keys = tg_seen(s, row + i + TG_TILE - 1, first, n);
@@ -412,8 +413,8 @@ TG void tg_attend_back(const tg_attention *s, const tg_backward *w, const void *
 
 /* The gradient of a block of queries times the scale, which is set or added to; zero where a query
  * sees no key. */
-TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, int adds, float *dq,
-                       tg_layout at) {
+TG_LARGE void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, int adds,
+                             float *dq, tg_layout at) {
     const long d = tg_rounded(s->d, TG_L);
     for (long i = 0; i < count; i++)
         for (long j = 0; j < s->d; j += TG_L) {
@@ -426,7 +427,7 @@ TG void tg_put_queries(const tg_attention *s, const tg_backward *w, long count, 
         }
 }
 
-TG void tg_put_keys(const float *from, long n, long columns, float *to, tg_layout at) {
+TG_LARGE void tg_put_keys(const float *from, long n, long columns, float *to, tg_layout at) {
     const long padded = tg_rounded(columns, TG_L);
     for (long i = 0; i < n; i++)
         for (long j = 0; j < columns; j += TG_L)
@@ -440,10 +441,10 @@ typedef struct {
 } tg_gradient;
 
 /* One head; the arrays begin with it. */
-TG void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const float *q,
-                            const float *k, const float *v, const void *mask, const float *g,
-                            const float *y, const float *level, int64_t key, int64_t word,
-                            float *dq, float *dk, float *dv) {
+TG_LARGE void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const float *q,
+                                  const float *k, const float *v, const void *mask, const float *g,
+                                  const float *y, const float *level, int64_t key, int64_t word,
+                                  float *dq, float *dk, float *dv) {
     const tg_backward w = tg_backward_rows(s);
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L);
     for (long first = 0; first < s->keys; first += s->wide) {
@@ -470,11 +471,11 @@ TG void tg_attend_head_back(const tg_attention *s, const tg_gradient *lie, const
 
 /* Parts are heads. The gradients are those of the arrays broadcast to all heads; they are written
  * to one array, at these places. */
-TG void tg_attention_gradient(TG_ATTENTION_SIZES, TG_LYING(g), TG_LYING(y), TG_LYING(dq),
-                              TG_LYING(dk), TG_LYING(dv), long at_k, long at_v, const float *q_,
-                              const float *k_, const float *v_, const void *m_, const float *g_,
-                              const float *y_, const float *level, const int64_t *key,
-                              const int64_t *position, float *out, long begin, long end) {
+TG_LARGE void tg_attention_gradient(TG_ATTENTION_SIZES, TG_LYING(g), TG_LYING(y), TG_LYING(dq),
+                                    TG_LYING(dk), TG_LYING(dv), long at_k, long at_v, const float *q_,
+                                    const float *k_, const float *v_, const void *m_, const float *g_,
+                                    const float *y_, const float *level, const int64_t *key,
+                                    const int64_t *position, float *out, long begin, long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
     const tg_gradient lie = {TG_LAYOUT(g), TG_LAYOUT(y), TG_LAYOUT(dq), TG_LAYOUT(dk),
                              TG_LAYOUT(dv)};

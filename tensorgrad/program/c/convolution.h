@@ -26,7 +26,7 @@ TG long tg_least(long a, long b) { return a < b ? a : b; }
 typedef uint8_t tg_bytes __attribute__((vector_size(TG_L), aligned(1), may_alias));
 
 /* TG_L bytes as numbers of 32 bits; GCC takes them one by one. */
-TG tg_ivec tg_widened(const uint8_t *p) {
+TG_LARGE tg_ivec tg_widened(const uint8_t *p) {
 #if defined(__AVX2__)
     tg_ivec x;
     __asm__("vpmovzxbd %1, %0" : "=v"(x) : "m"(*(const tg_bytes *)p));
@@ -47,7 +47,7 @@ TG tg_bytes tg_narrowed(tg_ivec x) {
 #endif
 }
 /* count: a multiple of 16. */
-TG int tg_all_finite(const float *x, long count) {
+TG_LARGE int tg_all_finite(const float *x, long count) {
     tg_vec sum[4] = {{0}};
     const long whole = count / (4 * TG_L) * (4 * TG_L);
     for (long i = 0; i < whole; i += 4 * TG_L)
@@ -84,7 +84,8 @@ typedef struct {
 } tg_axis;
 
 /* Of the gradient for the input each `stride`-th position meets the same taps. */
-TG tg_axis tg_phase(long phase, long size, long kernel, long stride, long padding, long dilation) {
+TG_LARGE tg_axis tg_phase(long phase, long size, long kernel, long stride, long padding,
+                          long dilation) {
     if (stride == 1)
         return (tg_axis){size, 0, 1, padding - (kernel - 1) * dilation, 1, kernel, dilation, 0, 1};
     long first = -1, apart = stride;
@@ -100,7 +101,7 @@ TG tg_axis tg_phase(long phase, long size, long kernel, long stride, long paddin
     return (tg_axis){count, phase, stride, (phase + padding - last * dilation) / stride, 1, taps,
                      apart * dilation / stride, kernel - 1 - last, apart};
 }
-TG tg_axis tg_axis_of(const tg_conv c, int a, long phase) {
+TG_LARGE tg_axis tg_axis_of(const tg_conv c, int a, long phase) {
     if (c.stride[a] == 1) phase = 0; /* known before loops are written out */
     if (c.transposed)
         return tg_phase(phase, c.y_size[a], c.kernel[a], c.stride[a], c.padding[a], c.dilation[a]);
@@ -161,7 +162,7 @@ TG int tg_spares(const tg_conv c, const tg_axis columns) {
 
 /* Whether tiles leave out all products with zeros, so that a convolution reads the image where it lies:
  * tiles of one row, and between the first and the last tile of a row no tap is outside. */
-TG int tg_needs_no_zeros(const tg_conv c) {
+TG_LARGE int tg_needs_no_zeros(const tg_conv c) {
     const tg_axis a = tg_axis_of(c, 1, 0);
     const long P = tg_least(c.tile >> 8 & 255, a.count), last = a.count - P;
     const int plain = !c.pooled && !(c.transposed && c.stride[0] * c.stride[1] > 1);
@@ -171,13 +172,13 @@ TG int tg_needs_no_zeros(const tg_conv c) {
 }
 
 /* Ask the second cache for an image that is next, while the first one is full of this. */
-TG void tg_ask_second(const void *from, long bytes) {
+TG_LARGE void tg_ask_second(const void *from, long bytes) {
     for (long i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)from + i, 0, 2);
 }
 
 /* `count` positions of an image's row, channels last. */
-TG void tg_copy_positions(float *to, const float *x, long count, long channels, long channel,
-                          long step) {
+TG_LARGE void tg_copy_positions(float *to, const float *x, long count, long channels, long channel,
+                                long step) {
     if ((channel == 1 || channels == 1) && step == channels)
         memcpy(to, x, 4 * count * channels);
     else if (channel == 1)
@@ -188,8 +189,8 @@ TG void tg_copy_positions(float *to, const float *x, long count, long channels, 
 }
 
 /* A box of an image, zero where it reaches over the border, as [rows][columns][channels]. */
-TG void tg_copy_box(float *to, const float *x, const long size[2], long channels, long channel,
-                    const long step[2], long row, long rows, long column, long columns) {
+TG_LARGE void tg_copy_box(float *to, const float *x, const long size[2], long channels, long channel,
+                          const long step[2], long row, long rows, long column, long columns) {
     const long begin = tg_least(column < 0 ? -column : 0, columns);
     const long stop = column + columns > size[1] ? size[1] - column : columns;
     const long end = stop < begin ? begin : stop;
@@ -211,9 +212,9 @@ TG void tg_copy_box(float *to, const float *x, const long size[2], long channels
 
 /* Taps [t, stop) of channels [i, end) of one block: read as they lie, so all of one lane first. from, to:
  * of the block. zero: what each tap makes of zeros; these channels' is added. */
-TG void tg_pack_weights(long in, long in_step, long out_step, long tap_step, long lanes,
-                        const float *from, float *to, float *zero, long t, long stop, long i,
-                        long end) {
+TG_LARGE void tg_pack_weights(long in, long in_step, long out_step, long tap_step, long lanes,
+                              const float *from, float *to, float *zero, long t, long stop, long i,
+                              long end) {
     float turned[TG_AT_ONCE * 16];
     const long count = end - i;
     if (lanes < 16) memset(turned, 0, sizeof turned);
@@ -235,9 +236,10 @@ TG void tg_pack_weights(long in, long in_step, long out_step, long tap_step, lon
 /* Blocks [begin, end) of packed weights, of groups * blocks; the bias follows them all, and for each tap
  * what it makes of zeros: 0, or NaN if a weight is not finite. The steps are those of the weights: from
  * group to group, and so on; from tap to tap backwards for gradients. */
-TG void tg_convolution_pack(long groups, long in, long out, long taps, long group_step, long in_step,
-                            long out_step, long tap_step, long bias_step, const float *w,
-                            const float *bias, float *packed, long begin, long end) {
+TG_LARGE void tg_convolution_pack(long groups, long in, long out, long taps, long group_step,
+                                  long in_step, long out_step, long tap_step, long bias_step,
+                                  const float *w, const float *bias, float *packed, long begin,
+                                  long end) {
     const long blocks = tg_blocks(out), block = taps * in * 16;
     const long high = tg_least(taps, TG_AT_ONCE), wide = TG_AT_ONCE / high;
     for (long b = begin; b < end; b++) {
@@ -258,9 +260,9 @@ TG void tg_convolution_pack(long groups, long in, long out, long taps, long grou
 
 /* Blocks [begin, end) of what results are scaled by: for all channels, padded to blocks, what is taken
  * away first; then all factors, and all that is added, which is nothing unless `shifted`. */
-TG void tg_convolution_scales(long groups, long out, long shifted, const float *center,
-                              const float *scale, const float *shift, float *packed, long begin,
-                              long end) {
+TG_LARGE void tg_convolution_scales(long groups, long out, long shifted, const float *center,
+                                    const float *scale, const float *shift, float *packed, long begin,
+                                    long end) {
     const long blocks = tg_blocks(out), count = groups * blocks * 16;
     for (long b = begin; b < end; b++)
         for (long l = 0; l < 16; l++) {
@@ -276,9 +278,9 @@ TG void tg_convolution_scales(long groups, long out, long shifted, const float *
 
 /* Adds to the sums of R * P positions, V vectors of channels each, what `count` channels of a tap give
  * to positions [first, end) of each row. channel: from one to the next of the input's. */
-TG void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long count, long first,
-                    long end, long row, long column, long channel, const float *p, const float *q,
-                    long v, tg_vec *sum) {
+TG_LARGE void tg_conv_tap(const int R, const int P, const int V, const tg_conv c, long count,
+                          long first, long end, long row, long column, long channel, const float *p,
+                          const float *q, long v, tg_vec *sum) {
     const long block = c.kernel[0] * c.kernel[1] * c.in * 16;
     TG_ROLLED for (long i = 0; i < count; i++, p += channel, q += 16) {
         __asm__("" : "+r"(p)); /* GCC would keep what the next channels read, too, without room */
@@ -303,8 +305,8 @@ TG int tg_keeps_weights(const tg_conv c, int V) {
     return TG_L == 16 && plain && V == 1 && c.in == 1 && c.groups == 1 && !c.depthwise &&
            !c.transposed && c.kernel[0] * c.kernel[1] <= 9;
 }
-TG void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch, long place, const float *x,
-                     const float *w, tg_vec *sum) {
+TG_LARGE void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch, long place,
+                           const float *x, const float *w, tg_vec *sum) {
     const int A = c.kernel[0], B = c.kernel[1];
     tg_vec f[9];
     TG_UNROLL for (int t = 0; t < A * B; t++) f[t] = tg_load(w + t * 16);
@@ -319,9 +321,9 @@ TG void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch, long
 
 /* What a row of taps gives to R rows of P positions. at: the first position's column, if products with
  * zeros are left out, else -1. from, f: what the first tap meets, and its weights. */
-TG void tg_conv_line(const int R, const int P, const int V, const tg_conv c, const tg_axis columns,
-                     long row, long column, long place, long channel, const float *from,
-                     const float *f, long v, long at, tg_vec *sum) {
+TG_LARGE void tg_conv_line(const int R, const int P, const int V, const tg_conv c,
+                           const tg_axis columns, long row, long column, long place, long channel,
+                           const float *from, const float *f, long v, long at, tg_vec *sum) {
     const long right = columns.tap_step * c.in * 16, aside = columns.apart * place;
     /* whether channels of the next tap follow */
     const int merged = channel == 1 && aside == c.in && right == c.in * 16;
@@ -345,9 +347,9 @@ TG void tg_conv_line(const int R, const int P, const int V, const tg_conv c, con
 
 /* What all taps give; tap rows with `taps` alone, and of two rows from r on only those that they meet
  * inside of the image. at: as above. */
-TG void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                     const tg_axis columns, long pitch, long place, long channel, const float *x,
-                     const float *w, long v, const tg_range taps, long r, long at, tg_vec *sum) {
+TG_LARGE void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                           const tg_axis columns, long pitch, long place, long channel, const float *x,
+                           const float *w, long v, const tg_range taps, long r, long at, tg_vec *sum) {
     const float *const q = w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16;
     const long down = rows.tap_step * c.kernel[1] * c.in * 16, right = columns.tap_step * c.in * 16;
     const long row = rows.step * pitch, column = columns.step * place;
@@ -403,8 +405,8 @@ static __attribute__((noinline, noclone)) void tg_conv_zeros(long R, long P, lon
 
 /* Stores the first `lanes` channels of R * P positions; the next ones are others'. Loops, not written out
  * for each sum: that took long to compile. */
-TG void tg_store_part(const int R, const int P, const int V, const tg_vec *sum, float *y, long row,
-                      long column, long lanes) {
+TG_LARGE void tg_store_part(const int R, const int P, const int V, const tg_vec *sum, float *y,
+                            long row, long column, long lanes) {
     float part[TG_SUMS * TG_L];
     TG_UNROLL for (int i = 0; i < R * P * V; i++) tg_store(part + i * TG_L, sum[i]);
     TG_ROLLED for (long r = 0; r < R; r++) TG_ROLLED for (long j = 0; j < P; j++)
@@ -413,7 +415,7 @@ TG void tg_store_part(const int R, const int P, const int V, const tg_vec *sum, 
 }
 
 /* Of each 2 x 2 sums, none of which is NaN, the first of the largest ones, and its number. */
-TG tg_vec tg_pool_sums(const int P, const int V, const tg_vec *sum, tg_bytes *number) {
+TG_LARGE tg_vec tg_pool_sums(const int P, const int V, const tg_vec *sum, tg_bytes *number) {
     tg_vec best = sum[0];
     TG_UNROLL for (int q = 1; q < 4; q++) best = tg_larger(sum[(q / 2 * P + q % 2) * V], best);
     tg_ivec which = tg_isplat(3);
@@ -443,7 +445,7 @@ static __attribute__((noinline, noclone)) void tg_store_pooled_nan(
             number[r * pitch + j * out + l] = which;
         }
 }
-TG int tg_some_nan(tg_vec x) {
+TG_LARGE int tg_some_nan(tg_vec x) {
 #if defined(__AVX512F__)
     uint16_t found;
     __asm__("vcmpunordps %1, %1, %0" : "=Yk"(found) : "v"(x));
@@ -460,8 +462,8 @@ TG int tg_some_nan(tg_vec x) {
 #endif
 }
 
-TG void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, const tg_vec *sum,
-                        long v, float *y, uint8_t *number) {
+TG_LARGE void tg_store_pooled(const int R, const int P, const int V, const tg_conv c, const tg_vec *sum,
+                              long v, float *y, uint8_t *number) {
     const long pitch = c.y_size[1] / 2 * c.out, left = c.out - v * TG_L;
     tg_vec best[TG_SUMS / 4], all[4];
     tg_bytes bytes[TG_SUMS / 4];
@@ -497,8 +499,8 @@ typedef struct {
     long count;
 } tg_after;
 
-TG void tg_conv_after(const int R, const int P, const int V, const tg_conv c, const tg_after after,
-                      long v, long row, long column, tg_vec *sum) {
+TG_LARGE void tg_conv_after(const int R, const int P, const int V, const tg_conv c,
+                            const tg_after after, long v, long row, long column, tg_vec *sum) {
     TG_UNROLL for (int k = 0; k < V; k++) {
         const float *p = after.scales + (v + k) * TG_L;
         const tg_vec center = tg_load(p), scale = tg_load(p + after.count);
@@ -524,9 +526,9 @@ typedef struct {
 
 /* One tile, at row r and column j, and at vector v. x: what its first window begins at; y, number: where
  * its first position goes. spares: whether products with zeros beside rows are left out. */
-TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                     const tg_axis columns, const tg_source s, const float *x, long v, long r, long j,
-                     int spares, float *y, uint8_t *number) {
+TG_LARGE void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                           const tg_axis columns, const tg_source s, const float *x, long v, long r,
+                           long j, int spares, float *y, uint8_t *number) {
     float own[TG_SUMS * TG_L];
     const float *start = s.bias + v * TG_L;
     long step = 0;
@@ -558,9 +560,9 @@ TG void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, con
 }
 
 /* The tile at row r and column j. x: the first window of row q. */
-TG void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                        const tg_axis columns, tg_source s, const float *x, long q, long v,
-                        long r, long j, int spares, float *y, uint8_t *number) {
+TG_LARGE void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c,
+                              const tg_axis rows, const tg_axis columns, tg_source s, const float *x,
+                              long q, long v, long r, long j, int spares, float *y, uint8_t *number) {
     const float *from = x + (r - q) * rows.step * s.pitch + j * columns.step * s.place +
                         (c.depthwise ? v * TG_L : 0);
     const long to = c.pooled ? r / 2 * (c.y_size[1] / 2) + j / 2
@@ -574,8 +576,9 @@ TG void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c, 
 
 /* Rows [q, end) of one phase. What is left over at the end of an axis is computed by a tile that
  * overlaps with the last one. */
-TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_axis columns,
-                     const tg_source s, const float *x, float *y, uint8_t *number, long q, long end) {
+TG_LARGE void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_axis columns,
+                           const tg_source s, const float *x, float *y, uint8_t *number, long q,
+                           long end) {
     const long vectors = (c.out + TG_L - 1) / TG_L;
     const int P = tg_least(c.tile >> 8 & 255, columns.count), V = tg_least(c.tile & 255, vectors);
     const int spares = tg_spares(c, columns);
@@ -596,9 +599,9 @@ TG void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_
 }
 
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
-TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
-                      long place, long channel, const float *x, const float *w, int finite,
-                      const tg_after after, float *y, uint8_t *number, long q, long end) {
+TG_LARGE void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
+                            long place, long channel, const float *x, const float *w, int finite,
+                            const tg_after after, float *y, uint8_t *number, long q, long end) {
     const long blocks = tg_blocks(c.out), taps = c.kernel[0] * c.kernel[1], block = taps * c.in * 16;
     const int R = tg_least(c.tile >> 16, rows.count), one = c.pooled ? 2 : 1;
     const long stop = tg_least(end, rows.count);
@@ -618,8 +621,8 @@ TG void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns
 }
 
 /* Items [begin, end) of images * bands: y, channels last, of x and packed weights. */
-TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, const float *scales,
-                          const float *added, float *y, uint8_t *number, long begin, long end) {
+TG_LARGE void tg_convolution_of(const tg_conv c, const float *x, const float *w, const float *scales,
+                                const float *added, float *y, uint8_t *number, long begin, long end) {
     const long one = c.pooled ? 2 : 1, made = c.y_size[0] / one * (c.y_size[1] / one) * c.groups * c.out;
     const long channels = tg_channels(c), count = tg_count(c, 0);
     const long columns = tg_extent(c, 1, tg_count(c, 1));
@@ -653,13 +656,13 @@ TG void tg_convolution_of(const tg_conv c, const float *x, const float *w, const
     }
 }
 
-TG void tg_convolution(long images, long groups, long in, long out, long x_rows, long x_columns,
-                       long x_image, long x_channel, long x_row, long x_column, long y_rows,
-                       long y_columns, long kernel_rows, long kernel_columns, long stride_rows,
-                       long stride_columns, long padding_rows, long padding_columns,
-                       long dilation_rows, long dilation_columns, long transposed, long depthwise,
-                       long bands, long tile16, long tile8, long tile4, const float *x,
-                       const float *w, float *y, long begin, long end) {
+TG_LARGE void tg_convolution(long images, long groups, long in, long out, long x_rows, long x_columns,
+                             long x_image, long x_channel, long x_row, long x_column, long y_rows,
+                             long y_columns, long kernel_rows, long kernel_columns, long stride_rows,
+                             long stride_columns, long padding_rows, long padding_columns,
+                             long dilation_rows, long dilation_columns, long transposed, long depthwise,
+                             long bands, long tile16, long tile8, long tile4, const float *x,
+                             const float *w, float *y, long begin, long end) {
     const tg_conv c = {
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
@@ -669,15 +672,15 @@ TG void tg_convolution(long images, long groups, long in, long out, long x_rows,
 }
 
 /* The same of a convolution whose result is scaled, with `added`, if something is, in the order of y. */
-TG void tg_convolution_scaled(long images, long groups, long in, long out, long x_rows, long x_columns,
-                              long x_image, long x_channel, long x_row, long x_column, long y_rows,
-                              long y_columns, long kernel_rows, long kernel_columns,
-                              long stride_rows, long stride_columns, long padding_rows,
-                              long padding_columns, long dilation_rows, long dilation_columns,
-                              long depthwise, long bands, long tile16, long tile8, long tile4,
-                              long positive, long adds, const float *x, const float *w,
-                              const float *scales, const float *added, float *y, long begin,
-                              long end) {
+TG_LARGE void tg_convolution_scaled(long images, long groups, long in, long out, long x_rows,
+                                    long x_columns, long x_image, long x_channel, long x_row,
+                                    long x_column, long y_rows, long y_columns, long kernel_rows,
+                                    long kernel_columns, long stride_rows, long stride_columns,
+                                    long padding_rows, long padding_columns, long dilation_rows,
+                                    long dilation_columns, long depthwise, long bands, long tile16,
+                                    long tile8, long tile4, long positive, long adds, const float *x,
+                                    const float *w, const float *scales, const float *added, float *y,
+                                    long begin, long end) {
     const tg_conv c = {
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
@@ -688,14 +691,14 @@ TG void tg_convolution_scaled(long images, long groups, long in, long out, long 
 
 /* The same with the largest of 2 x 2 positions, and which of them it was: y_rows and y_columns are
  * those before, and even. */
-TG void tg_convolution_pooled(long images, long groups, long in, long out, long x_rows, long x_columns,
-                              long x_image, long x_channel, long x_row, long x_column, long y_rows,
-                              long y_columns, long kernel_rows, long kernel_columns,
-                              long stride_rows, long stride_columns, long padding_rows,
-                              long padding_columns, long dilation_rows, long dilation_columns,
-                              long bands, long tile16, long tile8, long tile4, long positive,
-                              const float *x, const float *w, float *y, uint8_t *number, long begin,
-                              long end) {
+TG_LARGE void tg_convolution_pooled(long images, long groups, long in, long out, long x_rows,
+                                    long x_columns, long x_image, long x_channel, long x_row,
+                                    long x_column, long y_rows, long y_columns, long kernel_rows,
+                                    long kernel_columns, long stride_rows, long stride_columns,
+                                    long padding_rows, long padding_columns, long dilation_rows,
+                                    long dilation_columns, long bands, long tile16, long tile8,
+                                    long tile4, long positive, const float *x, const float *w, float *y,
+                                    uint8_t *number, long begin, long end) {
     const tg_conv c = {
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
@@ -715,9 +718,9 @@ typedef struct {
 
 /* Adds to A kernel rows * Q rows of sums, V vectors of channels each, what a box of images * rows *
  * columns positions gives. A row of sums is a channel of the input, or a tap. */
-TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, long images,
-                       const tg_range rows, const tg_lie x_lie, const tg_lie y_lie, const float *x,
-                       const float *y, float *total, long v) {
+TG_LARGE void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, long images,
+                             const tg_range rows, const tg_lie x_lie, const tg_lie y_lie,
+                             const float *x, const float *y, float *total, long v) {
     const long block = c.kernel[0] * c.kernel[1] * c.in * 16, line = c.kernel[1] * c.in * 16;
     tg_vec sum[TG_SUMS];
     if (block * tg_blocks(c.out) > TG_MANY_SUMS)
@@ -753,9 +756,9 @@ TG void tg_weight_tile(const int A, const int Q, const int V, const tg_conv c, l
 
 /* All sums of one group, of rows [q, end) of the result. span: how many rows of sums lie one after the
  * other, `spans` times. whole: whether products with zeros above and below are computed. */
-TG void tg_weight_group(const tg_conv c, long span, long spans, long images, long q, long end,
-                        int whole, const tg_lie x_lie, const tg_lie y_lie, const float *x, const float *y,
-                        float *total) {
+TG_LARGE void tg_weight_group(const tg_conv c, long span, long spans, long images, long q, long end,
+                              int whole, const tg_lie x_lie, const tg_lie y_lie, const float *x,
+                              const float *y, float *total) {
     const int A = c.tile >> 16, Q = c.tile >> 8 & 255, V = c.tile & 255;
     for (long v = 0; v < (c.out + TG_L - 1) / TG_L; v += V)
         for (long a = 0; a < c.kernel[0]; a += A) {
@@ -778,8 +781,8 @@ TG void tg_weight_group(const tg_conv c, long span, long spans, long images, lon
 }
 
 /* Rows [q, end) of what a gradient after pooling 2 x 2 positions is before that. */
-TG void tg_spread_rows(float *restrict to, const tg_conv c, const float *restrict g, long channel,
-                       const long step[2], const uint8_t *restrict number, long q, long end) {
+TG_LARGE void tg_spread_rows(float *restrict to, const tg_conv c, const float *restrict g, long channel,
+                             const long step[2], const uint8_t *restrict number, long q, long end) {
     const long rows = c.y_size[0] / 2, columns = c.y_size[1] / 2;
     for (long r = q; r < end; r++)
         for (long j = 0; j < c.y_size[1]; j++, to += c.out) {
@@ -816,7 +819,7 @@ TG tg_vec tg_picked(tg_vec from, tg_ivec which) {
 }
 
 /* 16 places for each window of a row. x: the first one's. */
-TG void tg_window_places(const tg_conv c, const tg_lie lie, const float *x, float *to) {
+TG_LARGE void tg_window_places(const tg_conv c, const tg_lie lie, const float *x, float *to) {
     const long high = c.kernel[0] + 1, wide = c.kernel[1] + 1, count = c.y_size[1] / 2;
     for (long j = 0; j < count; j++) {
         const float *from = x + 2 * j * lie.place;
@@ -829,8 +832,8 @@ TG void tg_window_places(const tg_conv c, const tg_lie lie, const float *x, floa
 }
 
 /* Adds what a row of windows gives for 16 channels. places: 16 for each window. */
-TG void tg_picked_row(const tg_conv c, const float *places, const float *g, long g_column,
-                      const uint8_t *number, float *total) {
+TG_LARGE void tg_picked_row(const tg_conv c, const float *places, const float *g, long g_column,
+                            const uint8_t *number, float *total) {
     const long taps = c.kernel[0] * c.kernel[1], wide = c.kernel[1] + 1;
     tg_vec sum[16];
     TG_UNROLL for (int t = 0; t < taps; t++) sum[t] = tg_load(total + t * 16);
@@ -848,9 +851,9 @@ TG void tg_picked_row(const tg_conv c, const float *places, const float *g, long
 
 /* Rows [q, end) of an image; 0, having done nothing, if its places are not finite. x: the first one's.
  * room: for all windows' places; own: for sums. */
-TG int tg_weight_picked(const tg_conv c, const tg_lie lie, const float *x, const float *g,
-                        const long step[2], const uint8_t *number, float *room, float *total, long q,
-                        long end) {
+TG_LARGE int tg_weight_picked(const tg_conv c, const tg_lie lie, const float *x, const float *g,
+                              const long step[2], const uint8_t *number, float *room, float *total,
+                              long q, long end) {
     const long columns = c.y_size[1] / 2, block = c.kernel[0] * c.kernel[1] * 16;
     const long first = q / 2, stop = end / 2;
     for (long r = first; r < stop; r++)
@@ -870,8 +873,8 @@ TG int tg_weight_picked(const tg_conv c, const tg_lie lie, const float *x, const
 
 /* Whether rows of [q, end) that meet zeros above or below the image are finite: products with these
  * zeros are nothing then. y: of row q. */
-TG int tg_edges_finite(const tg_conv c, const tg_lie lie, const float *y, long images, long q,
-                       long end) {
+TG_LARGE int tg_edges_finite(const tg_conv c, const tg_lie lie, const float *y, long images, long q,
+                             long end) {
     const long made = c.groups * c.out, together = lie.place == made ? c.y_size[1] : 1;
     if (made % 16) return 0;
     TG_ROLLED for (long n = 0; n < images; n++) TG_ROLLED for (long r = q; r < end; r++) {
@@ -886,9 +889,9 @@ TG int tg_edges_finite(const tg_conv c, const tg_lie lie, const float *y, long i
 }
 
 /* One box: images from `image` on, rows [q, end) of the result, to be added to `total`. */
-TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
-                      const float *x, const float *y, const uint8_t *number, float *total,
-                      long images, long q, long end) {
+TG_LARGE void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long y_channel,
+                            const float *x, const float *y, const uint8_t *number, float *total,
+                            long images, long q, long end) {
     const long channels = tg_channels(c), columns = tg_extent(c, 1, c.y_size[1]), made = c.groups * c.out;
     const long height = tg_extent(c, 0, end - q), rows = end - q, inside = tg_inside(c);
     float *box = tg_rows(0);
@@ -934,9 +937,9 @@ TG void tg_weight_box(const tg_conv c, const long y_step[2], long y_image, long 
 
 /* Parts [begin, end) of the batch. Each has sums of its own, [group][block][tap][channel][16]. An item
  * is a band of rows of `together` images. */
-TG void tg_weight_parts(const tg_conv c, const long y_step[2], long y_image, long y_channel,
-                        long together, long parts, const float *x, const float *y,
-                        const uint8_t *number, float *sums, long begin, long end) {
+TG_LARGE void tg_weight_parts(const tg_conv c, const long y_step[2], long y_image, long y_channel,
+                              long together, long parts, const float *x, const float *y,
+                              const uint8_t *number, float *sums, long begin, long end) {
     const long one = c.groups * tg_blocks(c.out) * c.kernel[0] * c.kernel[1] * c.in * 16;
     const long items = (c.images + together - 1) / together * c.bands, height = c.y_size[0];
     const long pools = height / 2 * (c.y_size[1] / 2) * c.groups * c.out;
@@ -955,16 +958,16 @@ TG void tg_weight_parts(const tg_conv c, const long y_step[2], long y_image, lon
     }
 }
 
-TG void tg_convolution_weight(long images, long groups, long in, long out, long x_rows,
-                              long x_columns, long x_image, long x_channel, long x_row,
-                              long x_column, long y_rows, long y_columns, long kernel_rows,
-                              long kernel_columns, long stride_rows, long stride_columns,
-                              long padding_rows, long padding_columns, long dilation_rows,
-                              long dilation_columns, long depthwise, long bands, long tile16,
-                              long tile8, long tile4, long pooled, long y_image, long y_channel,
-                              long y_row, long y_column, long together, long parts, const float *x,
-                              const float *y, const uint8_t *number, float *sums, long begin,
-                              long end) {
+TG_LARGE void tg_convolution_weight(long images, long groups, long in, long out, long x_rows,
+                                    long x_columns, long x_image, long x_channel, long x_row,
+                                    long x_column, long y_rows, long y_columns, long kernel_rows,
+                                    long kernel_columns, long stride_rows, long stride_columns,
+                                    long padding_rows, long padding_columns, long dilation_rows,
+                                    long dilation_columns, long depthwise, long bands, long tile16,
+                                    long tile8, long tile4, long pooled, long y_image, long y_channel,
+                                    long y_row, long y_column, long together, long parts,
+                                    const float *x, const float *y, const uint8_t *number, float *sums,
+                                    long begin, long end) {
     const tg_conv c = {
         images, groups, in, out, {x_rows, x_columns}, x_image, x_channel, {x_row, x_column},
         {y_rows, y_columns}, {kernel_rows, kernel_columns}, {stride_rows, stride_columns},
@@ -976,8 +979,8 @@ TG void tg_convolution_weight(long images, long groups, long in, long out, long 
 
 /* Of taps [t, stop) and channels [i, end) the parts' sums added in order, first as they lie, then where
  * `lanes` channels of the result want them. from: of the first tap and channel of the block. */
-TG void tg_sum_parts(long in, long parts, long one, long in_step, long out_step, long lanes,
-                     const float *from, float *to, long t, long stop, long i, long end) {
+TG_LARGE void tg_sum_parts(long in, long parts, long one, long in_step, long out_step, long lanes,
+                           const float *from, float *to, long t, long stop, long i, long end) {
     float total[TG_AT_ONCE * 16];
     const long taps = stop - t;
     for (long a = t; a < stop; a++)
@@ -996,9 +999,9 @@ TG void tg_sum_parts(long in, long parts, long one, long in_step, long out_step,
 
 /* Blocks [begin, end) of groups * blocks; sums of parts are `one` numbers apart. The steps are those of
  * the weights' axes; those of groups follow each other. */
-TG void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long one,
-                                  long in_step, long out_step, const float *sums, float *w, long begin,
-                                  long end) {
+TG_LARGE void tg_convolution_weight_sum(long groups, long in, long out, long taps, long parts, long one,
+                                        long in_step, long out_step, const float *sums, float *w,
+                                        long begin, long end) {
     const long blocks = tg_blocks(out), block = taps * in * 16;
     const long high = tg_least(taps, TG_AT_ONCE), wide = TG_AT_ONCE / high;
     for (long b = begin; b < end; b++) {
@@ -1026,9 +1029,9 @@ typedef struct {
 
 /* The gradient of an image, [window][channel], zero where y is not positive if there is a y, and its sums
  * of channels. y: as `to`. */
-TG void tg_pooled_gradient(const tg_pooled c, const float *restrict g, long channel,
-                           const long step[2], const float *restrict y, float *restrict to,
-                           float *restrict sum) {
+TG_LARGE void tg_pooled_gradient(const tg_pooled c, const float *restrict g, long channel,
+                                 const long step[2], const float *restrict y, float *restrict to,
+                                 float *restrict sum) {
     const long columns = c.columns / 2, whole = channel == 1 ? c.out / TG_L * TG_L : 0;
     for (long r = 0; r < c.rows / 2; r++, g += step[0], to += columns * c.out) {
         const float *own = c.positive ? y + r * columns * c.out : to;
@@ -1055,7 +1058,7 @@ TG void tg_pooled_gradient(const tg_pooled c, const float *restrict g, long chan
 }
 
 /* For each window and channel the first place in the box that its gradient meets. */
-TG void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *places) {
+TG_LARGE void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *places) {
     const long whole = c.out / TG_L * TG_L;
     for (long r = 0; r < c.rows / 2; r++)
         for (long j = 0; j < c.columns / 2; j++, number += c.out, places += c.out) {
@@ -1072,8 +1075,9 @@ TG void tg_pooled_places(const tg_pooled c, const uint8_t *number, int32_t *plac
 
 /* What channel o of the result adds to the sums of one vector of the input's channels. x: the box; total:
  * of this channel and these, tap by tap. g, places: of this channel. Windows [begin, end). */
-TG void tg_pooled_weights(const int K0, const int K1, const tg_pooled c, const float *x, float *total,
-                          const float *g, const int32_t *places, long begin, long end) {
+TG_LARGE void tg_pooled_weights(const int K0, const int K1, const tg_pooled c, const float *x,
+                                float *total, const float *g, const int32_t *places, long begin,
+                                long end) {
     const long tap = c.out * 16;
     tg_vec s[TG_POOLED_TAPS]; /* sized by K0 they would not be in registers */
     TG_UNROLL for (int t = 0; t < K0 * K1; t++) s[t] = tg_splat(0.0f);
@@ -1089,7 +1093,7 @@ TG void tg_pooled_weights(const int K0, const int K1, const tg_pooled c, const f
 
 /* For each 64 channels of a window four sets of bits: those whose number is 0, 1, 2 and 3 and whose
  * gradient is not 0. */
-TG void tg_pooled_sets(const tg_pooled c, const uint8_t *number, const float *g, uint64_t *sets) {
+TG_LARGE void tg_pooled_sets(const tg_pooled c, const uint8_t *number, const float *g, uint64_t *sets) {
     for (long first = 0; first < c.out; first += 64, sets += 4) {
         long o = first;
         const long end = tg_least(c.out, first + 64);
@@ -1112,8 +1116,8 @@ TG void tg_pooled_sets(const tg_pooled c, const uint8_t *number, const float *g,
 
 /* Adds to the sums of the places that a window's taps meet what the channels of a set give, whose number
  * is q. w: of one vector of the input's channels. */
-TG void tg_pooled_set(const int K0, const int K1, const int q, const tg_pooled c, const float *w,
-                      const float *g, uint64_t set, tg_vec *sum) {
+TG_LARGE void tg_pooled_set(const int K0, const int K1, const int q, const tg_pooled c, const float *w,
+                            const float *g, uint64_t set, tg_vec *sum) {
     TG_ROLLED for (; set; set &= set - 1) {
         const long o = __builtin_ctzll(set);
         const tg_vec v = tg_splat(g[o]);
@@ -1125,8 +1129,8 @@ TG void tg_pooled_set(const int K0, const int K1, const int q, const tg_pooled c
 
 /* What a window adds to the gradient of one vector of the input's channels. rows: where the rows of its
  * places lie, of which those from `at` on are its. */
-TG void tg_pooled_window(const int K0, const int K1, const tg_pooled c, float *const *rows, long at,
-                         const float *w, const float *g, const uint64_t *sets) {
+TG_LARGE void tg_pooled_window(const int K0, const int K1, const tg_pooled c, float *const *rows,
+                               long at, const float *w, const float *g, const uint64_t *sets) {
     tg_vec sum[TG_POOLED_PLACES];
     TG_UNROLL for (int a = 0; a <= K0; a++) TG_UNROLL for (int b = 0; b <= K1; b++)
         sum[a * (K1 + 1) + b] = tg_load(rows[a] + at + b * c.in);
@@ -1138,8 +1142,8 @@ TG void tg_pooled_window(const int K0, const int K1, const tg_pooled c, float *c
 }
 
 /* What position (r, j) before pooling adds, at all its taps; inside: whether it is one. */
-TG void tg_pooled_place(const tg_pooled c, int inside, long r, long j, const float *x, float *d,
-                        const float *w, float *total, tg_vec value) {
+TG_LARGE void tg_pooled_place(const tg_pooled c, int inside, long r, long j, const float *x, float *d,
+                              const float *w, float *total, tg_vec value) {
     for (long a = 0; a < c.kernel[0]; a++)
         for (long b = 0; b < c.kernel[1]; b++) {
             if (r + a < 0 || r + a >= c.box[0] || j + b < 0 || j + b >= c.box[1]) continue;
@@ -1151,8 +1155,8 @@ TG void tg_pooled_place(const tg_pooled c, int inside, long r, long j, const flo
 }
 
 /* What an image adds to the sums for the weights, band by band. */
-TG void tg_pooled_sums(const int K0, const int K1, const tg_pooled c, const float *x, float *total,
-                       const float *g, const int32_t *places) {
+TG_LARGE void tg_pooled_sums(const int K0, const int K1, const tg_pooled c, const float *x,
+                             float *total, const float *g, const int32_t *places) {
     const long size = c.box[0] * c.box[1] * c.in, windows = c.rows / 2 * (c.columns / 2);
     const long bands = tg_least((size + TG_NEAR - 1) / TG_NEAR, tg_least(c.rows / 2, 64));
     for (long band = 0; band < bands; band++)
@@ -1165,8 +1169,8 @@ TG void tg_pooled_sums(const int K0, const int K1, const tg_pooled c, const floa
 
 /* Row r of the box of an image's gradient, if it is no border: what is stored of it, and its sums of
  * channels. */
-TG void tg_pooled_row(const tg_pooled c, const float *d, const float *x, long r, float *dx,
-                      float *sum) {
+TG_LARGE void tg_pooled_row(const tg_pooled c, const float *d, const float *x, long r, float *dx,
+                            float *sum) {
     const long columns = c.box[1] - 2 * c.padding[1], row = r - c.padding[0];
     if (row < 0 || row >= c.box[0] - 2 * c.padding[0]) return;
     d += c.padding[1] * c.in;
@@ -1186,9 +1190,9 @@ TG void tg_pooled_row(const tg_pooled c, const float *d, const float *x, long r,
 
 /* The gradient of an image. d: memory for the rows of the box that a row of windows meets, in turn;
  * sets: for the channels of a window by their numbers. */
-TG void tg_pooled_input(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
-                        const float *w, const float *g, const uint8_t *number, uint64_t *sets,
-                        float *dx, float *sum) {
+TG_LARGE void tg_pooled_input(const int K0, const int K1, const tg_pooled c, const float *x, float *d,
+                              const float *w, const float *g, const uint8_t *number, uint64_t *sets,
+                              float *dx, float *sum) {
     const long line = c.box[1] * c.in, block = K0 * K1 * c.out * 16;
     memset(d, 0, 4 * (K0 + 1) * line);
     for (long r = 0; r < c.rows / 2; r++) {
@@ -1232,12 +1236,15 @@ static __attribute__((noinline)) void tg_pooled_everything(
 /* Parts [begin, end) of the batch: the gradient for x, channels last, and sums: for the weights,
  * [block of channels of x][tap][channel of the result][16], as w is packed; then those of the gradient
  * after pooling and of that for x, of each channel. y: the result, if that is to be positive. */
-TG void tg_convolution_pooled_gradients(
-    long images, long in, long out, long x_rows, long x_columns, long x_image, long x_channel,
-    long x_row, long x_column, long rows, long columns, long kernel_rows, long kernel_columns,
-    long padding_rows, long padding_columns, long g_image, long g_channel, long g_row, long g_column,
-    long positive, long masked, long parts, const float *x, const float *w, const float *g,
-    const uint8_t *number, const float *y, float *dx, float *sums, long begin, long end) {
+TG_LARGE void tg_convolution_pooled_gradients( long images, long in, long out, long x_rows,
+                                              long x_columns, long x_image, long x_channel, long x_row,
+                                              long x_column, long rows, long columns, long kernel_rows,
+                                              long kernel_columns, long padding_rows,
+                                              long padding_columns, long g_image, long g_channel,
+                                              long g_row, long g_column, long positive, long masked,
+                                              long parts, const float *x, const float *w,
+                                              const float *g, const uint8_t *number, const float *y,
+                                              float *dx, float *sums, long begin, long end) {
     const tg_pooled c = {in, out, rows, columns, {kernel_rows, kernel_columns},
                          {padding_rows, padding_columns},
                          {rows + kernel_rows - 1, columns + kernel_columns - 1}, positive, masked};

@@ -11,26 +11,27 @@
 #define TG_FEATURES 8 /* at most; Python sees to it */
 
 /* Features of n queries from x on, a vector each, times a factor. */
-TG void tg_across(const float *x, tg_layout lie, long n, long features, float factor, tg_vec *to) {
+TG_LARGE void tg_across(const float *x, tg_layout lie, long n, long features, float factor,
+                        tg_vec *to) {
     for (long c = 0; c < features; c++)
         to[c] = tg_gathered(x + c * lie.column, lie.row, n) * factor;
 }
 /* And back: x is [features][TG_L]. */
-TG void tg_put_across(const float *x, long n, long features, float *to, long row) {
+TG_LARGE void tg_put_across(const float *x, long n, long features, float *to, long row) {
     for (long c = 0; c < features; c++)
         for (long l = 0; l < n; l++) to[l * row + c] = x[c * TG_L + l];
 }
 
 /* What vectors of features give with the numbers of one row. */
-TG tg_vec tg_along(const tg_vec *x, const float *row, long step, long features) {
+TG_LARGE tg_vec tg_along(const tg_vec *x, const float *row, long step, long features) {
     tg_vec sum = {0};
     TG_UNROLL for (long c = 0; c < features; c++) sum += x[c] * row[c * step];
     return sum;
 }
 
 /* Queries [from, from + n) of a head; the arrays begin with the head. */
-TG void tg_attend_across(const tg_attention *s, const float *q, const float *k, const float *v,
-                         long from, long n, float *y, tg_layout out, float *r) {
+TG_LARGE void tg_attend_across(const tg_attention *s, const float *q, const float *k, const float *v,
+                               long from, long n, float *y, tg_layout out, float *r) {
     tg_vec query[TG_FEATURES], sums[TG_FEATURES], top = tg_splat(-INFINITY), sum = {0};
     float *x = tg_rows(0), low[TG_L], total[TG_L], level[TG_L];
     const long keys = s->causal ? tg_smaller(s->keys, from + n) : s->keys;
@@ -61,9 +62,9 @@ TG void tg_attend_across(const tg_attention *s, const float *q, const float *k, 
 }
 
 /* As ``tg_attention_value``; mask and random words are not read. */
-TG void tg_narrow_value(TG_ATTENTION_SIZES, TG_LYING(y), const float *q_, const float *k_,
-                        const float *v_, const void *m_, const int64_t *key,
-                        const int64_t *position, float *y_, float *level, long begin, long end) {
+TG_LARGE void tg_narrow_value(TG_ATTENTION_SIZES, TG_LYING(y), const float *q_, const float *k_,
+                              const float *v_, const void *m_, const int64_t *key,
+                              const int64_t *position, float *y_, float *level, long begin, long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
     const tg_layout out = TG_LAYOUT(y);
     const long blocks = (rows + high - 1) / high;
@@ -86,9 +87,9 @@ typedef struct {
     float queries[TG_FEATURES * TG_L], gs[TG_FEATURES * TG_L];
 } tg_across_back;
 
-TG void tg_take_across(const tg_attention *s, const tg_gradient *lie, const float *q,
-                       const float *g, const float *y, const float *level, long n,
-                       tg_across_back *w) {
+TG_LARGE void tg_take_across(const tg_attention *s, const tg_gradient *lie, const float *q,
+                             const float *g, const float *y, const float *level, long n,
+                             tg_across_back *w) {
     tg_vec result[TG_FEATURES];
     float none[TG_L];
     for (long l = 0; l < TG_L; l++) none[l] = l < n ? level[l] : INFINITY;
@@ -111,7 +112,7 @@ TG void tg_take_across(const tg_attention *s, const tg_gradient *lie, const floa
 
 /* sums [features][TG_L] += what TG_L rows of weights, lanes being keys, give with the queries'
  * numbers [features][TG_L]. */
-TG void tg_add_across(const tg_vec *weights, const float *x, long features, float *sums) {
+TG_LARGE void tg_add_across(const tg_vec *weights, const float *x, long features, float *sums) {
     TG_UNROLL for (long c = 0; c < features; c++) {
         tg_vec sum = tg_load(sums + c * TG_L);
         TG_UNROLL for (int l = 0; l < TG_L; l++) sum += weights[l] * x[c * TG_L + l];
@@ -120,8 +121,8 @@ TG void tg_add_across(const tg_vec *weights, const float *x, long features, floa
 }
 
 /* Queries from ``from`` on and keys [first, first + n), TG_L at most, whose sums are at dk and dv. */
-TG void tg_attend_across_back(const tg_attention *s, const float *k, const float *v, long from,
-                              long first, long n, tg_across_back *w, float *dk, float *dv) {
+TG_LARGE void tg_attend_across_back(const tg_attention *s, const float *k, const float *v, long from,
+                                    long first, long n, tg_across_back *w, float *dk, float *dv) {
     tg_vec p[TG_L], ds[TG_L];
     TG_UNROLL for (int j = 0; j < TG_L; j++) p[j] = ds[j] = (tg_vec){0};
     for (long j = 0; j < n; j++) {
@@ -142,9 +143,9 @@ TG void tg_attend_across_back(const tg_attention *s, const float *k, const float
 }
 
 /* One head; the arrays begin with it. */
-TG void tg_attend_head_across(const tg_attention *s, const tg_gradient *lie, const float *q,
-                              const float *k, const float *v, const float *g, const float *y,
-                              const float *level, float *dq, float *dk, float *dv) {
+TG_LARGE void tg_attend_head_across(const tg_attention *s, const tg_gradient *lie, const float *q,
+                                    const float *k, const float *v, const float *g, const float *y,
+                                    const float *level, float *dq, float *dk, float *dv) {
     const long blocks = (s->keys + TG_L - 1) / TG_L;
     float *keys = tg_rows(0), *values = keys + blocks * s->d * TG_L;
     memset(keys, 0, sizeof(float) * blocks * (s->d + s->e) * TG_L);
@@ -171,11 +172,11 @@ TG void tg_attend_head_across(const tg_attention *s, const tg_gradient *lie, con
 }
 
 /* As ``tg_attention_gradient``. */
-TG void tg_narrow_gradient(TG_ATTENTION_SIZES, TG_LYING(g), TG_LYING(y), TG_LYING(dq), TG_LYING(dk),
-                           TG_LYING(dv), long at_k, long at_v, const float *q_, const float *k_,
-                           const float *v_, const void *m_, const float *g_, const float *y_,
-                           const float *level, const int64_t *key, const int64_t *position,
-                           float *out, long begin, long end) {
+TG_LARGE void tg_narrow_gradient(TG_ATTENTION_SIZES, TG_LYING(g), TG_LYING(y), TG_LYING(dq),
+                                 TG_LYING(dk), TG_LYING(dv), long at_k, long at_v, const float *q_,
+                                 const float *k_, const float *v_, const void *m_, const float *g_,
+                                 const float *y_, const float *level, const int64_t *key,
+                                 const int64_t *position, float *out, long begin, long end) {
     const tg_attention s = TG_ATTENTION_GIVEN;
     const tg_gradient lie = {TG_LAYOUT(g), TG_LAYOUT(y), TG_LAYOUT(dq), TG_LAYOUT(dk),
                              TG_LAYOUT(dv)};

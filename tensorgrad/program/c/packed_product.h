@@ -18,9 +18,9 @@
 #define TG_PACKED_SUM 512
 
 /* Some rows of two vectors of a panel's columns, of which `left` are there: `depth` terms of each. */
-TG void tg_packed_tile(const int rows, const int more, long depth, long row, long step,
-                       const float *restrict A, const float *restrict B, float *restrict C, long n,
-                       long left) {
+TG_LARGE void tg_packed_tile(const int rows, const int more, long depth, long row, long step,
+                             const float *restrict A, const float *restrict B, float *restrict C,
+                             long n, long left) {
     tg_vec s[TG_PACKED_ROWS][2];
     TG_UNROLL for (int r = 0; r < rows; r++) s[r][0] = s[r][1] = (tg_vec){0};
     for (long l = 0; l < depth; l++) {
@@ -47,8 +47,8 @@ TG void tg_packed_tile(const int rows, const int more, long depth, long row, lon
 }
 
 /* Rows [i, end) and two vectors of columns from j on. */
-TG void tg_packed_rows(const int more, long depth, long n, long row, long step, const float *A,
-                       const float *b, float *C, long i, long end, long j) {
+TG_LARGE void tg_packed_rows(const int more, long depth, long n, long row, long step, const float *A,
+                             const float *b, float *C, long i, long end, long j) {
     for (; i + TG_PACKED_ROWS <= end; i += TG_PACKED_ROWS)
         tg_packed_tile(TG_PACKED_ROWS, more, depth, row, step, A + i * row, b, C + i * n + j, n,
                        n - j);
@@ -59,8 +59,8 @@ TG void tg_packed_rows(const int more, long depth, long n, long row, long step, 
 }
 
 /* Rows [begin, end) of C [m, n] = A B. Elements of A are `row` and `step` apart; C is contiguous. */
-TG void tg_packed_product(long n, long k, long row, long step, const float *A, const float *B,
-                          float *C, long begin, long end) {
+TG_LARGE void tg_packed_product(long n, long k, long row, long step, const float *A, const float *B,
+                                float *C, long begin, long end) {
     for (long j = 0; j < n; j += 2 * TG_L) {
         const float *b = B + j / TG_PACKED * TG_PACKED * k + j % TG_PACKED;
         long l = k < TG_PACKED_SUM ? k : TG_PACKED_SUM;

@@ -33,7 +33,7 @@ TG long tg_smaller(long a, long b) { return a < b ? a : b; }
 #endif
 
 /* TG_L vectors as a matrix, transposed: each step puts its halves into each other. */
-TG void tg_transpose(tg_vec *x) {
+TG_LARGE void tg_transpose(tg_vec *x) {
     tg_vec y[TG_L];
     TG_UNROLL for (int step = 1; step < TG_L; step *= 2) {
         TG_UNROLL for (int i = 0; i < TG_L / 2; i++) {
@@ -45,7 +45,7 @@ TG void tg_transpose(tg_vec *x) {
 }
 
 /* n numbers from p on, ``step`` apart, and zeros. */
-TG tg_vec tg_gathered(const float *p, long step, long n) {
+TG_LARGE tg_vec tg_gathered(const float *p, long step, long n) {
     if (step == 1) return n >= TG_L ? tg_load(p) : tg_load_some(p, n);
     float a[TG_L] = {0};
     for (long i = 0; i < n && i < TG_L; i++) a[i] = p[i * step];
@@ -53,7 +53,8 @@ TG tg_vec tg_gathered(const float *p, long step, long n) {
 }
 
 /* Rows as columns, in panels: [panel][column][row of the panel]. Missing rows are zero. */
-TG void tg_pack_panels(const float *x, long down, long across, long rows, long columns, float *to) {
+TG_LARGE void tg_pack_panels(const float *x, long down, long across, long rows, long columns,
+                             float *to) {
     for (long i = 0; i < rows; i += TG_L) {
         float *panel = to + i / TG_PANEL * TG_PANEL * columns + i % TG_PANEL;
         for (long j = 0; j < columns; j += TG_L) {
@@ -78,8 +79,8 @@ TG void tg_pack_panels(const float *x, long down, long across, long rows, long c
 }
 
 /* Rows side by side, padded by zeros to whole vectors, times a factor; zeros up to row ``high``. */
-TG void tg_pack_rows(const float *x, long down, long across, long rows, long columns, float factor,
-                     long high, float *to) {
+TG_LARGE void tg_pack_rows(const float *x, long down, long across, long rows, long columns,
+                           float factor, long high, float *to) {
     const long padded = tg_rounded(columns, TG_L);
     for (long i = 0; i < rows; i++)
         for (long j = 0; j < columns; j += TG_L) {
@@ -91,7 +92,7 @@ TG void tg_pack_rows(const float *x, long down, long across, long rows, long col
 
 /* --- products --- */
 
-TG void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
+TG_LARGE void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
         TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] = (tg_vec){0};
 }
@@ -100,8 +101,8 @@ TG void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
 #define TG_AHEAD 12
 
 /* sum [TG_TILE][wide] += a b, where element (r, l) of a lies at r * across + l * along. */
-TG void tg_add_tile(const int wide, long depth, const float *a, long across, long along,
-                    const float *b, long ldb, tg_vec (*sum)[2]) {
+TG_LARGE void tg_add_tile(const int wide, long depth, const float *a, long across, long along,
+                          const float *b, long ldb, tg_vec (*sum)[2]) {
     for (long l = 0; l < depth; l++) {
         tg_vec w[2];
         TG_UNROLL for (int v = 0; v < wide; v++) {
@@ -124,8 +125,8 @@ typedef struct {
 } tg_epilogue;
 
 /* c [TG_TILE][wide vectors] = a b, or is added to; then the epilogue. */
-TG void tg_sum_tile_with(const int wide, long depth, const float *a, long across, long along,
-                         const float *b, long ldb, int adds, float *c, long ldc, tg_epilogue e) {
+TG_LARGE void tg_sum_tile_with(const int wide, long depth, const float *a, long across, long along,
+                               const float *b, long ldb, int adds, float *c, long ldc, tg_epilogue e) {
     tg_vec sum[TG_TILE][2];
     if (e.how && e.step)
         for (long r = 0; r < TG_TILE; r++)
@@ -141,15 +142,15 @@ TG void tg_sum_tile_with(const int wide, long depth, const float *a, long across
             tg_store(c + r * ldc + v * TG_L, sum[r][v]);
         }
 }
-TG void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
-                    const float *b, long ldb, int adds, float *c, long ldc) {
+TG_LARGE void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
+                          const float *b, long ldb, int adds, float *c, long ldc) {
     const tg_epilogue none = {0};
     tg_sum_tile_with(wide, depth, a, across, along, b, ldb, adds, c, ldc, none);
 }
 
 /* c [rows][columns] = a b, or is added to. b has whole vectors, and rows ldb apart. */
-TG void tg_sum_tiles(long rows, long columns, long depth, const float *a, long across, long along,
-                 const float *b, long ldb, int adds, float *c) {
+TG_LARGE void tg_sum_tiles(long rows, long columns, long depth, const float *a, long across, long along,
+                           const float *b, long ldb, int adds, float *c) {
     const long n = tg_rounded(columns, TG_L);
     for (long i = 0; i < rows; i += TG_TILE) {
         const float *p = a + i * across;
@@ -166,7 +167,7 @@ TG void tg_sum_tiles(long rows, long columns, long depth, const float *a, long a
 #define TG_DEPTH 256
 
 /* Columns of a block of B, ``depth`` elements each, as a panel. */
-TG void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns, float *to) {
+TG_LARGE void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns, float *to) {
     if (tb) {
         tg_pack_panels(b, ldb, 1, columns, depth, to);
         return;
@@ -177,9 +178,9 @@ TG void tg_pack_panel(const float *b, int tb, long ldb, long depth, long columns
 }
 
 /* Some rows, at most TG_TILE, and columns at the rim of C: added up in a tile beside it. */
-TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long across, long along,
-                   const float *panel, int adds, float *c, long ldc, float *beside,
-                   tg_epilogue e) {
+TG_LARGE void tg_sum_rim(long rows, long columns, long depth, const float *a, long across, long along,
+                         const float *panel, int adds, float *c, long ldc, float *beside,
+                         tg_epilogue e) {
     float *of_a = beside + TG_TILE * TG_PANEL;
     for (long r = 0; r < TG_TILE; r++)
         for (long l = 0; l < depth; l++)
@@ -197,9 +198,9 @@ TG void tg_sum_rim(long rows, long columns, long depth, const float *a, long acr
 
 /* Parts of C [m, n] = op(A) op(B), row-major, plus or times E; op transposes where flagged. Parts
  * are blocks of so many rows and columns, by rows. */
-TG void tg_product_with(long m, long n, long k, int ta, long lda, int tb, long ldb, long high,
-                        long wide, int how, long step, const float *A, const float *B,
-                        const float *E, float *C, long begin, long end) {
+TG_LARGE void tg_product_with(long m, long n, long k, int ta, long lda, int tb, long ldb, long high,
+                              long wide, int how, long step, const float *A, const float *B,
+                              const float *E, float *C, long begin, long end) {
     const long across = ta ? 1 : lda, along = ta ? lda : 1, blocks = (n + wide - 1) / wide;
     float *panel = tg_rows(0), *beside = panel + TG_DEPTH * TG_PANEL;
     for (long t = begin; t < end; t++) {
@@ -226,8 +227,8 @@ TG void tg_product_with(long m, long n, long k, int ta, long lda, int tb, long l
         }
     }
 }
-TG void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high, long wide,
-                   const float *A, const float *B, float *C, long begin, long end) {
+TG_LARGE void tg_product(long m, long n, long k, int ta, long lda, int tb, long ldb, long high,
+                         long wide, const float *A, const float *B, float *C, long begin, long end) {
     tg_product_with(m, n, k, ta, lda, tb, ldb, high, wide, 0, 0, A, B, 0, C, begin, end);
 }
 #endif

@@ -38,8 +38,8 @@ TG long tg_panel_width(const long gates, long units) {
 /* Weights as panels: [panel][k][vector][lane], zero behind the last unit. The number of unit u of
  * gate g at k is w[(g * units + u) * unit_step + k * k_step]. size: into how many parts this is
  * cut. */
-TG void tg_pack(long gates, long units, long depth, long unit_step, long k_step, long size,
-                const float *w, float *packed, long begin, long end) {
+TG_LARGE void tg_pack(long gates, long units, long depth, long unit_step, long k_step, long size,
+                      const float *w, float *packed, long begin, long end) {
     const long panels = tg_panels(gates, units), width = tg_panel_width(gates, units);
     for (long p = panels * begin / size; p < panels * end / size; p++)
         for (long v = 0; v < width; v++) {
@@ -62,8 +62,8 @@ TG void tg_pack(long gates, long units, long depth, long unit_step, long k_step,
 
 /* sum[r][v] += A[r, :] B[:, v] for some rows and vectors. Rows of A are lda apart; B is a panel.
  * The last vector belongs to sum[r][last]. */
-TG void tg_short_tile(const int rows, const int vectors, const int last, long depth, const float *a,
-                      long lda, const float *b, tg_vec (*sum)[4]) {
+TG_LARGE void tg_short_tile(const int rows, const int vectors, const int last, long depth,
+                            const float *a, long lda, const float *b, tg_vec (*sum)[4]) {
     for (long k = 0; k < depth; k++, b += vectors * TG_L) {
         tg_vec w[4];
         TG_UNROLL for (int v = 0; v < vectors; v++) {
@@ -82,8 +82,8 @@ TG void tg_short_tile(const int rows, const int vectors, const int last, long de
 /* The same for any depth: so many products are added in order, and what they give. */
 enum { TG_IN_ORDER = 256 };
 
-TG void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
-                long lda, const float *b, tg_vec (*sum)[4]) {
+TG_LARGE void tg_tile(const int rows, const int vectors, const int last, long depth, const float *a,
+                      long lda, const float *b, tg_vec (*sum)[4]) {
     if (depth <= TG_IN_ORDER) {
         tg_short_tile(rows, vectors, last, depth, a, lda, b, sum);
         return;
@@ -108,9 +108,9 @@ TG int tg_has_ended(const int64_t *lengths, long t, long row) {
 
 /* Y = D W, or Y += D W, for some rows of D, which has `depth` numbers; W as panels. Rows that have
  * ended keep theirs. */
-TG void tg_rows_tile(const int adds, const int rows, const int vectors, long depth,
-                           long units, long p, const float *d, const float *w,
-                           float *y, const int64_t *lengths, long t, long row) {
+TG_LARGE void tg_rows_tile(const int adds, const int rows, const int vectors, long depth, long units,
+                           long p, const float *d, const float *w, float *y, const int64_t *lengths,
+                           long t, long row) {
     tg_vec s[8][4];
     TG_UNROLL for (int k = 0; k < rows * vectors; k++) s[k / vectors][k % vectors] = (tg_vec){0};
     tg_tile(rows, vectors, vectors - 1, depth, d, depth, w + p * depth * vectors * TG_L, s);
@@ -129,9 +129,9 @@ TG void tg_rows_tile(const int adds, const int rows, const int vectors, long dep
     }
 }
 
-TG void tg_rows_product(const int adds, long batch, long depth, long units, const float *d,
-                        const float *w, float *y, const int64_t *lengths, long t, long begin,
-                        long end) {
+TG_LARGE void tg_rows_product(const int adds, long batch, long depth, long units, const float *d,
+                              const float *w, float *y, const int64_t *lengths, long t, long begin,
+                              long end) {
     const int vectors = tg_panel_width(1, units), rows = TG_ROWS_OF(vectors);
     for (long p = 0; p < tg_panels(1, units); p++) {
         long row = begin;
@@ -179,7 +179,7 @@ TG void tg_begin_state(float *to, const float *from, long units, long begin, lon
 /* --- LSTM: c = f c + i g, h = o tanh(c) ---
  *
  * Gates are kept as [step][row][i, f, o, g][unit], and cells. */
-TG void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
+TG_LARGE void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
     const long units = a->units, out = a->out, at = p * TG_L, width = 4 * TG_L;
     float *const h = a->inner ? a->inner + row * units : a->h + (t * a->batch + row) * units;
     const float *const before = a->before + (t * a->batch + row) * out;
@@ -216,7 +216,7 @@ TG void tg_lstm_tile(const tg_layer *a, const int rows, const long n, long p, lo
  *
  * Gates are kept as [step][row][r, z, n][unit], and what r multiplies. The bias has four vectors:
  * the candidate n has one for each of its products. */
-TG void tg_gru_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
+TG_LARGE void tg_gru_tile(const tg_layer *a, const int rows, const long n, long p, long t, long row) {
     const long units = a->units, at = p * TG_L, width = 3 * TG_L;
     float *const h = a->h + (t * a->batch + row) * units;
     const float *const before = a->before + (t * a->batch + row) * units;
@@ -244,8 +244,8 @@ TG void tg_gru_tile(const tg_layer *a, const int rows, const long n, long p, lon
 }
 
 /* --- h = tanh(W x + U h + b), or with ReLU; up to four vectors of units at a time --- */
-TG void tg_rnn_tile(const tg_layer *a, const int relu, const int rows, const int vectors, long p,
-                    long t, long row) {
+TG_LARGE void tg_rnn_tile(const tg_layer *a, const int relu, const int rows, const int vectors, long p,
+                          long t, long row) {
     const long units = a->units, width = vectors * TG_L;
     float *const h = a->h + (t * a->batch + row) * units;
     const float *const before = a->before + (t * a->batch + row) * units;
@@ -269,15 +269,15 @@ TG void tg_rnn_tile(const tg_layer *a, const int relu, const int rows, const int
 
 enum { TG_LSTM, TG_GRU, TG_RNN_TANH, TG_RNN_RELU };
 
-TG void tg_gates_tile(const tg_layer *a, const int kind, const int rows, const int vectors,
-                      const long n, long p, long t, long row) {
+TG_LARGE void tg_gates_tile(const tg_layer *a, const int kind, const int rows, const int vectors,
+                            const long n, long p, long t, long row) {
     if (kind == TG_LSTM) tg_lstm_tile(a, rows, n, p, t, row);
     else if (kind == TG_GRU) tg_gru_tile(a, rows, n, p, t, row);
     else tg_rnn_tile(a, kind == TG_RNN_RELU, rows, vectors, p, t, row);
 }
 
-TG void tg_panel_of_gates(const tg_layer *a, const int kind, const int vectors, const long n,
-                          long p, long t, long begin, long end) {
+TG_LARGE void tg_panel_of_gates(const tg_layer *a, const int kind, const int vectors, const long n,
+                                long p, long t, long begin, long end) {
     const int rows = TG_ROWS_OF(vectors);
     long row = begin;
     for (; row + rows <= end; row += rows) tg_gates_tile(a, kind, rows, vectors, n, p, t, row);
@@ -286,7 +286,7 @@ TG void tg_panel_of_gates(const tg_layer *a, const int kind, const int vectors, 
 }
 
 /* The state is what a projection makes of what it is without one. */
-TG void tg_project(const tg_layer *a, long t, long begin, long end) {
+TG_LARGE void tg_project(const tg_layer *a, long t, long begin, long end) {
     const long out = a->out, step = t * a->batch * out;
     for (long row = begin; row < end; row++)
         if (tg_has_ended(a->lengths, t, row))
@@ -296,8 +296,8 @@ TG void tg_project(const tg_layer *a, long t, long begin, long end) {
 }
 
 /* The first state and cell, or zeros, then rows [begin, end) of all steps. */
-TG void tg_layer_run(const tg_layer *a, const int kind, const float *h, const float *c, long begin,
-                     long end) {
+TG_LARGE void tg_layer_run(const tg_layer *a, const int kind, const float *h, const float *c,
+                           long begin, long end) {
     const long units = a->units, gated = kind <= TG_GRU, panels = tg_panels(gated ? 2 : 1, units);
     const long rest = gated ? units % TG_L : 0, whole = panels - (rest > 0);
     const int vectors = gated ? 4 : tg_panel_width(1, units);
@@ -313,12 +313,12 @@ TG void tg_layer_run(const tg_layer *a, const int kind, const float *h, const fl
     }
 }
 
-TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, long projects,
-                     long x_step, long x_row, long reverse, long has_h, long has_c,
-                     long has_lengths, const float *x, const float *px, const float *ph,
-                     const float *pr, const float *bias, const float *h, const float *c,
-                     const int64_t *lengths, float *value, float *gates, float *cells, long begin,
-                     long end) {
+TG_LARGE void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, long projects,
+                           long x_step, long x_row, long reverse, long has_h, long has_c,
+                           long has_lengths, const float *x, const float *px, const float *ph,
+                           const float *pr, const float *bias, const float *h, const float *c,
+                           const int64_t *lengths, float *value, float *gates, float *cells, long begin,
+                           long end) {
     tg_layer a = tg_layer_of(steps, batch, inputs, units, out, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = cells;
     a.lengths = has_lengths ? lengths : 0;
@@ -326,37 +326,37 @@ TG void tg_lstm_kept(long steps, long batch, long inputs, long units, long out, 
     tg_layer_run(&a, TG_LSTM, has_h ? h : 0, has_c ? c : 0, begin, end);
 }
 
-TG void tg_lstm(long steps, long batch, long inputs, long units, long out, long projects,
-                long x_step, long x_row, long reverse, long has_h, long has_c, long has_lengths,
-                const float *x, const float *px, const float *ph, const float *pr,
-                const float *bias, const float *h, const float *c, const int64_t *lengths,
-                float *value, long begin, long end) {
+TG_LARGE void tg_lstm(long steps, long batch, long inputs, long units, long out, long projects,
+                      long x_step, long x_row, long reverse, long has_h, long has_c, long has_lengths,
+                      const float *x, const float *px, const float *ph, const float *pr,
+                      const float *bias, const float *h, const float *c, const int64_t *lengths,
+                      float *value, long begin, long end) {
     tg_lstm_kept(steps, batch, inputs, units, out, projects, x_step, x_row, reverse, has_h, has_c,
                  has_lengths, x, px, ph, pr, bias, h, c, lengths, value, 0, 0, begin, end);
 }
 
-TG void tg_gru_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
-                    long reverse, long has_h, long has_lengths, const float *x, const float *px,
-                    const float *ph, const float *bias, const float *h, const int64_t *lengths,
-                    float *value, float *gates, float *states, long begin, long end) {
+TG_LARGE void tg_gru_kept(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                          long reverse, long has_h, long has_lengths, const float *x, const float *px,
+                          const float *ph, const float *bias, const float *h, const int64_t *lengths,
+                          float *value, float *gates, float *states, long begin, long end) {
     tg_layer a = tg_layer_of(steps, batch, inputs, units, units, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.gates = gates, a.kept = states;
     a.lengths = has_lengths ? lengths : 0;
     tg_layer_run(&a, TG_GRU, has_h ? h : 0, 0, begin, end);
 }
 
-TG void tg_gru(long steps, long batch, long inputs, long units, long x_step, long x_row,
-               long reverse, long has_h, long has_lengths, const float *x, const float *px,
-               const float *ph, const float *bias, const float *h, const int64_t *lengths,
-               float *value, long begin, long end) {
+TG_LARGE void tg_gru(long steps, long batch, long inputs, long units, long x_step, long x_row,
+                     long reverse, long has_h, long has_lengths, const float *x, const float *px,
+                     const float *ph, const float *bias, const float *h, const int64_t *lengths,
+                     float *value, long begin, long end) {
     tg_gru_kept(steps, batch, inputs, units, x_step, x_row, reverse, has_h, has_lengths, x, px, ph,
                 bias, h, lengths, value, 0, 0, begin, end);
 }
 
-TG void tg_rnn(long relu, long steps, long batch, long inputs, long units, long x_step, long x_row,
-               long reverse, long has_h, long has_lengths, const float *x, const float *px,
-               const float *ph, const float *bias, const float *h, const int64_t *lengths,
-               float *value, long begin, long end) {
+TG_LARGE void tg_rnn(long relu, long steps, long batch, long inputs, long units, long x_step,
+                     long x_row, long reverse, long has_h, long has_lengths, const float *x,
+                     const float *px, const float *ph, const float *bias, const float *h,
+                     const int64_t *lengths, float *value, long begin, long end) {
     tg_layer a = tg_layer_of(steps, batch, inputs, units, units, x_step, x_row, reverse, value);
     a.x = x, a.px = px, a.ph = ph, a.bias = bias, a.lengths = has_lengths ? lengths : 0;
     if (relu) tg_layer_run(&a, TG_RNN_RELU, has_h ? h : 0, 0, begin, end);
@@ -369,9 +369,9 @@ TG void tg_rnn(long relu, long steps, long batch, long inputs, long units, long 
  * those of the first state and cell, whose memory holds them on the way. */
 
 /* One row of one step, n units: what comes into the state is dh + g, or dh where there is no g. */
-TG void tg_lstm_back_cell(const long n, long units, const float *gates, const float *cell,
-                          const float *before, const float *g, float *dh, float *dc, float *d,
-                          const int ended) {
+TG_LARGE void tg_lstm_back_cell(const long n, long units, const float *gates, const float *cell,
+                                const float *before, const float *g, float *dh, float *dc, float *d,
+                                const int ended) {
     tg_vec shown = tg_load_some(dh, n), zero = {0};
     if (g) shown += tg_load_some(g, n);
     if (ended) { /* what comes in goes on to the step before */
@@ -391,9 +391,9 @@ TG void tg_lstm_back_cell(const long n, long units, const float *gates, const fl
 }
 
 /* Of a projection: dh += g, which is kept, and what comes into the state before it. */
-TG void tg_project_back(long batch, long units, long out, const float *g, const float *w, float *dh,
-                        float *projected, float *shown, const int64_t *lengths, long t, long begin,
-                        long end) {
+TG_LARGE void tg_project_back(long batch, long units, long out, const float *g, const float *w,
+                              float *dh, float *projected, float *shown, const int64_t *lengths, long t,
+                              long begin, long end) {
     for (long row = begin; row < end; row++) {
         const float alive = tg_has_ended(lengths, t, row) ? 0.0f : 1.0f;
         for (long i = row * out; i < (row + 1) * out; i++) {
@@ -405,9 +405,9 @@ TG void tg_project_back(long batch, long units, long out, const float *g, const 
 }
 
 /* Rows [begin, end) of one step: d, and the gradient of the cell before it. */
-TG void tg_lstm_back_rows(long units, const float *gates, const float *cells, const float *before,
-                          const float *g, float *dh, float *dc, float *d, const int64_t *lengths,
-                          long t, long begin, long end) {
+TG_LARGE void tg_lstm_back_rows(long units, const float *gates, const float *cells, const float *before,
+                                const float *g, float *dh, float *dc, float *d, const int64_t *lengths,
+                                long t, long begin, long end) {
     const long whole = units / TG_L * TG_L, rest = units - whole;
     for (long row = begin; row < end; row++) {
         const long at = row * units;
@@ -426,10 +426,10 @@ TG void tg_lstm_back_rows(long units, const float *gates, const float *cells, co
 
 /* g: the gradient of the value; w and pr: the weights of the state and of a projection as panels of
  * columns. */
-TG void tg_lstm_back(long steps, long batch, long units, long out, long projects, long reverse,
-                     long has_c, long has_lengths, const float *g, const float *c, const float *w,
-                     const float *pr, const int64_t *lengths, const float *gates,
-                     const float *cells, float *back, long begin, long end) {
+TG_LARGE void tg_lstm_back(long steps, long batch, long units, long out, long projects, long reverse,
+                           long has_c, long has_lengths, const float *g, const float *c, const float *w,
+                           const float *pr, const int64_t *lengths, const float *gates,
+                           const float *cells, float *back, long begin, long end) {
     const long state = batch * units, shown = batch * out;
     float *const dh = back + steps * state * 4, *const dc = dh + shown, *projected = dc + state;
     float *const own = (float *)tg_rows(0) - begin * units;
@@ -453,9 +453,9 @@ TG void tg_lstm_back(long steps, long batch, long units, long out, long projects
 }
 
 /* d: the gradients of what the input's product gave, inner: those of the state's. */
-TG void tg_gru_back_cell(const long n, long units, const float *gates, const float *state,
-                         const float *before, const float *g, float *dh, float *d, float *inner,
-                         const int ended) {
+TG_LARGE void tg_gru_back_cell(const long n, long units, const float *gates, const float *state,
+                               const float *before, const float *g, float *dh, float *d, float *inner,
+                               const int ended) {
     tg_vec shown = tg_load_some(dh, n) + tg_load_some(g, n), zero = {0};
     if (ended) {
         tg_store_some(dh, shown, n);
@@ -478,9 +478,9 @@ TG void tg_gru_back_cell(const long n, long units, const float *gates, const flo
 }
 
 /* value: that of the layer; see tg_lstm_back. */
-TG void tg_gru_back(long steps, long batch, long units, long reverse, long has_lengths,
-                    const float *g, const float *value, const float *w, const int64_t *lengths,
-                    const float *gates, const float *states, float *back, long begin, long end) {
+TG_LARGE void tg_gru_back(long steps, long batch, long units, long reverse, long has_lengths,
+                          const float *g, const float *value, const float *w, const int64_t *lengths,
+                          const float *gates, const float *states, float *back, long begin, long end) {
     const long state = batch * units, whole = units / TG_L * TG_L, rest = units - whole;
     float *const inner = back + steps * state * 3, *const dh = inner + steps * state * 3;
     const float *const gh = g + (reverse ? 0 : state), *const h = value + (reverse ? state : 0);
@@ -514,9 +514,9 @@ TG void tg_rnn_back_cell(const long n, const int relu, const float *h, const flo
     tg_store_some(d, slope * shown, n);
 }
 
-TG void tg_rnn_back(long relu, long steps, long batch, long units, long reverse, long has_lengths,
-                    const float *g, const float *value, const float *w, const int64_t *lengths,
-                    float *back, long begin, long end) {
+TG_LARGE void tg_rnn_back(long relu, long steps, long batch, long units, long reverse, long has_lengths,
+                          const float *g, const float *value, const float *w, const int64_t *lengths,
+                          float *back, long begin, long end) {
     const long state = batch * units, whole = units / TG_L * TG_L, rest = units - whole;
     float *const dh = back + steps * state;
     const float *const gh = g + (reverse ? 0 : state), *const h = value + (reverse ? 0 : state);
@@ -551,7 +551,7 @@ enum {
 };
 
 /* Some numbers of each row, [row][width]; zero behind the last. */
-TG void tg_copy_panel(const float *from, long step, long rows, long numbers, float *to) {
+TG_LARGE void tg_copy_panel(const float *from, long step, long rows, long numbers, float *to) {
     for (long k = 0; k < rows; k++, to += TG_WIDE, from += step) {
         if (numbers == TG_WIDE)
             TG_UNROLL for (int i = 0; i < TG_WIDE; i += TG_L) tg_store(to + i, tg_load(from + i));
@@ -561,8 +561,8 @@ TG void tg_copy_panel(const float *from, long step, long rows, long numbers, flo
 }
 
 /* Numbers of some rows as [four numbers][row][4]; sums: those of each number are added. */
-TG void tg_copy_fours(const float *from, long step, long rows, long numbers, float *to,
-                      double *sums) {
+TG_LARGE void tg_copy_fours(const float *from, long step, long rows, long numbers, float *to,
+                            double *sums) {
     const long whole = numbers / 4 * 4, up = (numbers + 3) / 4 * 4;
     float sum[TG_ACROSS] = {0};
     for (long k = 0; k < rows; k++, from += step) {
@@ -579,7 +579,7 @@ TG void tg_copy_fours(const float *from, long step, long rows, long numbers, flo
 }
 
 /* sum[c][:] += D[:, c] X over some rows, for four numbers of D. */
-TG void tg_outer_tile(long rows, const float *d, const float *x, long x_step, float *sum) {
+TG_LARGE void tg_outer_tile(long rows, const float *d, const float *x, long x_step, float *sum) {
     enum { V = TG_SUMS / 4 };
     tg_vec s[4][V];
     TG_UNROLL for (int k = 0; k < 4 * V; k++) s[k / V][k % V] = (tg_vec){0};
@@ -617,7 +617,7 @@ TG tg_columns tg_columns_of(long q, long inputs, long units, long x_step, const 
 }
 
 /* Ask for what the next block has of D, bit by bit: at place i of so many numbers. */
-TG void tg_ask_rows(const float *d, long across, long first, long rows, long i, long numbers) {
+TG_LARGE void tg_ask_rows(const float *d, long across, long first, long rows, long i, long numbers) {
     const long last = rows < first + TG_BLOCK ? rows : first + TG_BLOCK;
     const long some = (TG_BLOCK * 4 + TG_ACROSS - 1) / TG_ACROSS, from = first + i / 4 * some;
     for (long k = from; k < from + some && k < last; k++) tg_ask(d + k * across, 4 * numbers);
@@ -626,8 +626,8 @@ TG void tg_ask_rows(const float *d, long across, long first, long rows, long i, 
 /* D [rows, across], X [rows, inputs], whose rows are x_step apart, H [rows, units]. out: the
  * products [across, inputs] and [across, units], and the sums. A part of the work is TG_ACROSS
  * numbers of D. */
-TG void tg_weights(long rows, long across, long inputs, long units, long x_step, const float *d,
-                   const float *x, const float *h, float *out, long begin, long end) {
+TG_LARGE void tg_weights(long rows, long across, long inputs, long units, long x_step, const float *d,
+                         const float *x, const float *h, float *out, long begin, long end) {
     enum { GROUP = TG_GROUP / TG_WIDE };
     const long panels = (inputs + TG_WIDE - 1) / TG_WIDE + (units + TG_WIDE - 1) / TG_WIDE;
     float *const sum = tg_rows(0), *const some_d = sum + TG_ACROSS * TG_GROUP;

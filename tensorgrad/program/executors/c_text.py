@@ -62,4 +62,4 @@ def unit_text(calls: Sequence[str], given: str = "void **P") -> str:
 
 def part_text(call: str) -> str:
     """The function of a part of a unit's work."""
-    return f"static void @_part({BY_ROWS}) {{ {call} }}\n"
+    return f"static TG_FLATTEN void @_part({BY_ROWS}) {{ {call} }}\n"
