@@ -76,8 +76,12 @@ class State:
         self.values = {
             f"the {v.role} {v.label} {v!r} of shape {v.shape}": v for v in program.touched
         }
+        all_values = program.values()
         #: whether it adds to gradients from before, or reads them
-        self.reads_gradients = any(v.label == "gradient" for v in program.values())
+        self.reads_gradients = any(v.label == "gradient" for v in all_values)
+        overwritten = sum(v.nbytes for v in self.values.values())
+        #: whether it is worth some time to save memory: much is overwritten, or was recorded
+        self.is_large = overwritten >= _MUCH or sum(v.nbytes for v in all_values) >= _MUCH
 
     def fetch(self, v: Value) -> Any:
         """The array of a value from outside."""
@@ -133,12 +137,6 @@ class State:
         """Give memory of which nobody has need any more back to the system, if it is much."""
         if self.is_large:
             give_back()
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it is worth some time to save memory: much is overwritten, or was recorded."""
-        overwritten = sum(v.nbytes for v in self.values.values())
-        return overwritten >= _MUCH or sum(v.nbytes for v in self.program.values()) >= _MUCH
 
     def _note_generators(self, found: Snapshot) -> None:
         for k, (generator, _) in enumerate(self.words):
