@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.machine import ROOT
 from bench.records.contestants import COMPILERS
 from bench.records.table import RECORDS, Record
+from bench.workers import THREAD_VARIABLES
 
 #: A run that takes longer is ended, in seconds.
 LIMIT = 1800
@@ -43,7 +44,8 @@ def _environment(caches: str, threads: int) -> dict[str, str]:
         folder = Path(caches) / name.lower()
         folder.mkdir(mode=0o700, exist_ok=True)
         found[name] = str(folder)
-    found["TENSORGRAD_THREADS"] = str(threads)
+    # NumPy is there before a record says anything, and OpenBLAS makes its threads as it is loaded.
+    found |= dict.fromkeys(("TENSORGRAD_THREADS", *THREAD_VARIABLES), str(threads))
     # All that JAX compiles is kept, however small it is.
     found["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     found["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
