@@ -239,7 +239,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "what is added to a scaled convolution is that of its first position",
         f"{_PROGRAM}/c/convolution.h",
-        "    s.after.added += to * channels;\n",
+        ", after.added += to * channels",
         "",
         "scaled convolutions",
     ),

@@ -319,20 +319,29 @@ TG_LARGE void tg_conv_kept(const int R, const int P, const tg_conv c, long pitch
     }
 }
 
-/* What a row of taps gives to R rows of P positions. at: the first position's column, if products with
- * zeros are left out, else -1. from, f: what the first tap meets, and its weights. */
+/* Whether the taps of a row can be taken for one with so many times the channels. */
+TG int tg_merges_taps(const tg_conv c, const tg_axis columns, long place, long channel) {
+    const long right = columns.tap_step * c.in * 16, aside = columns.apart * place;
+    return channel == 1 && aside == c.in && right == c.in * 16;
+}
+
+/* What a row of taps gives to R rows of P positions. from, f: what the first tap meets, and its weights. */
 TG_LARGE void tg_conv_line(const int R, const int P, const int V, const tg_conv c,
                            const tg_axis columns, long row, long column, long place, long channel,
-                           const float *from, const float *f, long v, long at, tg_vec *sum) {
+                           const float *from, const float *f, long v, tg_vec *sum) {
     const long right = columns.tap_step * c.in * 16, aside = columns.apart * place;
-    /* whether channels of the next tap follow */
-    const int merged = channel == 1 && aside == c.in && right == c.in * 16;
-    if (at < 0) {
-        TG_ROLLED for (long b = 0; b < (merged ? 1 : columns.taps); b++)
-            tg_conv_tap(R, P, V, c, merged ? columns.taps * c.in : c.in, 0, P, row, column, channel,
-                        from + b * aside, f + b * right, v, sum);
-        return;
-    }
+    const int merged = tg_merges_taps(c, columns, place, channel);
+    TG_ROLLED for (long b = 0; b < (merged ? 1 : columns.taps); b++)
+        tg_conv_tap(R, P, V, c, merged ? columns.taps * c.in : c.in, 0, P, row, column, channel,
+                    from + b * aside, f + b * right, v, sum);
+}
+
+/* The same without the products with zeros. at: the first position's column. */
+TG_LARGE void tg_conv_line_at(const int R, const int P, const int V, const tg_conv c,
+                              const tg_axis columns, long row, long column, long place, long channel,
+                              const float *from, const float *f, long v, long at, tg_vec *sum) {
+    const long right = columns.tap_step * c.in * 16, aside = columns.apart * place;
+    const int merged = tg_merges_taps(c, columns, place, channel);
     const long first = tg_taps_within(columns, c.x_size[1], at).first;
     const long end = tg_taps_within(columns, c.x_size[1], at + P - 1).end;
     TG_UNROLL for (int b = 0; b < columns.taps; b++) { /* [first, end): those of all positions */
@@ -345,37 +354,61 @@ TG_LARGE void tg_conv_line(const int R, const int P, const int V, const tg_conv 
     }
 }
 
-/* What all taps give; tap rows with `taps` alone, and of two rows from r on only those that they meet
- * inside of the image. at: as above. */
+/* Where tiles lie from one tap and position to the next: weights, and numbers of the image. */
+typedef struct {
+    const float *w;
+    long down, row, column;
+} tg_pitches;
+
+TG tg_pitches tg_pitches_of(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
+                            long place, const float *w) {
+    return (tg_pitches){w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16,
+                        rows.tap_step * c.kernel[1] * c.in * 16, rows.step * pitch,
+                        columns.step * place};
+}
+
+/* What all taps give, of which tap rows with `taps` alone. */
 TG_LARGE void tg_conv_sums(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
                            const tg_axis columns, long pitch, long place, long channel, const float *x,
-                           const float *w, long v, const tg_range taps, long r, long at, tg_vec *sum) {
-    const float *const q = w + (rows.tap * c.kernel[1] + columns.tap) * c.in * 16;
-    const long down = rows.tap_step * c.kernel[1] * c.in * 16, right = columns.tap_step * c.in * 16;
-    const long row = rows.step * pitch, column = columns.step * place;
+                           const float *w, long v, const tg_range taps, tg_vec *sum) {
+    const tg_pitches lie = tg_pitches_of(c, rows, columns, pitch, place, w);
     if (tg_keeps_weights(c, V)) {
         tg_conv_kept(R, P, c, pitch, place, x, w + tg_vector_at(v, c.kernel[0] * c.kernel[1] * 16), sum);
         return;
     }
     if (c.in == 1 && c.kernel[0] * c.kernel[1] <= 9) { /* not worth a loop */
+        const long right = columns.tap_step * c.in * 16;
         TG_UNROLL for (int a = 0; a < rows.taps; a++) TG_UNROLL for (int b = 0; b < columns.taps; b++)
-            tg_conv_tap(R, P, V, c, 1, 0, P, row, column, channel,
+            tg_conv_tap(R, P, V, c, 1, 0, P, lie.row, lie.column, channel,
                         x + a * rows.apart * pitch + b * columns.apart * place,
-                        q + a * down + b * right, v, sum);
+                        lie.w + a * lie.down + b * right, v, sum);
         return;
     }
+    TG_ROLLED for (long a = taps.first; a < taps.end; a++)
+        tg_conv_line(R, P, V, c, columns, lie.row, lie.column, place, channel,
+                     x + a * rows.apart * pitch, lie.w + a * lie.down, v, sum);
+}
+
+/* The same at the end of a row, whose first position is at column `at`: products with the zeros beside
+ * it are left out. Of two rows from r on that are pooled, taps outside the image as well. */
+TG_LARGE void tg_conv_sums_at(const int R, const int P, const int V, const tg_conv c,
+                              const tg_axis rows, const tg_axis columns, long pitch, long place,
+                              long channel, const float *x, const float *w, long v,
+                              const tg_range taps, long r, long at, tg_vec *sum) {
+    const tg_pitches lie = tg_pitches_of(c, rows, columns, pitch, place, w);
     TG_ROLLED for (long a = taps.first; a < taps.end; a++) {
-        const float *from = x + a * rows.apart * pitch, *f = q + a * down;
-        if (c.pooled && R == 2 && at >= 0) {
+        const float *from = x + a * rows.apart * pitch, *f = lie.w + a * lie.down;
+        if (c.pooled && R == 2) {
             const tg_range m = tg_positions_within(rows, c.x_size[0], r, R, a);
             if (m.first && m.first < m.end)
-                tg_conv_line(1, P, V, c, columns, row, column, place, channel, from + row, f, v, at,
-                             sum + P * V);
+                tg_conv_line_at(1, P, V, c, columns, lie.row, lie.column, place, channel,
+                                from + lie.row, f, v, at, sum + P * V);
             if (m.first == 0 && m.end == 1)
-                tg_conv_line(1, P, V, c, columns, row, column, place, channel, from, f, v, at, sum);
+                tg_conv_line_at(1, P, V, c, columns, lie.row, lie.column, place, channel, from, f, v,
+                                at, sum);
             if (m.first || m.end < R) continue;
         }
-        tg_conv_line(R, P, V, c, columns, row, column, place, channel, from, f, v, at, sum);
+        tg_conv_line_at(R, P, V, c, columns, lie.row, lie.column, place, channel, from, f, v, at, sum);
     }
 }
 
@@ -524,11 +557,10 @@ typedef struct {
     tg_after after;
 } tg_source;
 
-/* One tile, at row r and column j, and at vector v. x: what its first window begins at; y, number: where
- * its first position goes. spares: whether products with zeros beside rows are left out. */
-TG_LARGE void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
-                           const tg_axis columns, const tg_source s, const float *x, long v, long r,
-                           long j, int spares, float *y, uint8_t *number) {
+/* What R * P positions from row r and column j on begin with. */
+TG_LARGE void tg_conv_begin(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                            const tg_axis columns, const tg_source s, long v, long r, long j,
+                            tg_vec *sum) {
     float own[TG_SUMS * TG_L];
     const float *start = s.bias + v * TG_L;
     long step = 0;
@@ -537,15 +569,21 @@ TG_LARGE void tg_conv_tile(const int R, const int P, const int V, const tg_conv 
                       c.kernel[0] * c.kernel[1], s.bias, s.zero, v, r, j, own);
         start = own, step = V * TG_L;
     }
-    tg_vec sum[TG_SUMS];
     TG_UNROLL for (int i = 0; i < R * P; i++, start += step) TG_UNROLL for (int k = 0; k < V; k++)
         sum[i * V + k] = tg_load(start + k * TG_L);
-    const tg_range taps = R == 1 ? tg_taps_within(rows, c.x_size[0], r) : (tg_range){0, rows.taps};
-    tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel, x, s.w, v, taps, r,
-                 spares ? j : -1, sum);
-    const long row = rows.to_step * c.y_size[1] * c.groups * c.out;
-    const long column = columns.to_step * c.groups * c.out, left = c.out - v * TG_L;
-    if (c.scaled) tg_conv_after(R, P, V, c, s.after, v, row, column, sum);
+}
+
+/* What becomes of their sums, at vector v; y, number: where the first position of the phase goes. */
+TG_LARGE void tg_conv_end(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                          const tg_axis columns, tg_after after, long v, long r, long j, float *y,
+                          uint8_t *number, tg_vec *sum) {
+    const long channels = c.groups * c.out, left = c.out - v * TG_L;
+    const long row = rows.to_step * c.y_size[1] * channels, column = columns.to_step * channels;
+    const long to = c.pooled ? r / 2 * (c.y_size[1] / 2) + j / 2
+                             : (rows.to + r * rows.to_step) * c.y_size[1] + columns.to +
+                                   j * columns.to_step;
+    y += to * channels, number += to * channels, after.added += to * channels;
+    if (c.scaled) tg_conv_after(R, P, V, c, after, v, row, column, sum);
     if (c.pooled) {
         tg_store_pooled(R, P, V, c, sum, v, y, number);
         return;
@@ -559,19 +597,38 @@ TG_LARGE void tg_conv_tile(const int R, const int P, const int V, const tg_conv 
             tg_store(y + r * row + j * column + k * TG_L + v * TG_L, sum[(r * P + j) * V + k]);
 }
 
-/* The tile at row r and column j. x: the first window of row q. */
+TG tg_range tg_tap_rows(const int R, const tg_conv c, const tg_axis rows, long r) {
+    return R == 1 ? tg_taps_within(rows, c.x_size[0], r) : (tg_range){0, rows.taps};
+}
+TG const float *tg_windows_at(const tg_conv c, const tg_axis rows, const tg_axis columns,
+                              const tg_source s, const float *x, long q, long v, long r, long j) {
+    return x + (r - q) * rows.step * s.pitch + j * columns.step * s.place +
+           (c.depthwise ? v * TG_L : 0);
+}
+
+/* One tile, at row r and column j, and at vector v. x: the first window of row q. */
+TG_LARGE void tg_conv_tile(const int R, const int P, const int V, const tg_conv c, const tg_axis rows,
+                           const tg_axis columns, const tg_source s, const float *x, long q, long v,
+                           long r, long j, float *y, uint8_t *number) {
+    tg_vec sum[TG_SUMS];
+    tg_conv_begin(R, P, V, c, rows, columns, s, v, r, j, sum);
+    tg_conv_sums(R, P, V, c, rows, columns, s.pitch, s.place, s.channel,
+                 tg_windows_at(c, rows, columns, s, x, q, v, r, j), s.w, v,
+                 tg_tap_rows(R, c, rows, r), sum);
+    tg_conv_end(R, P, V, c, rows, columns, s.after, v, r, j, y, number, sum);
+}
+
+/* The same at an end of a row. Both in one would be compiled twice, as constants show too late which. */
 TG_LARGE void tg_conv_tile_at(const int R, const int P, const int V, const tg_conv c,
-                              const tg_axis rows, const tg_axis columns, tg_source s, const float *x,
-                              long q, long v, long r, long j, int spares, float *y, uint8_t *number) {
-    const float *from = x + (r - q) * rows.step * s.pitch + j * columns.step * s.place +
-                        (c.depthwise ? v * TG_L : 0);
-    const long to = c.pooled ? r / 2 * (c.y_size[1] / 2) + j / 2
-                             : (rows.to + r * rows.to_step) * c.y_size[1] + columns.to +
-                                   j * columns.to_step;
-    const long channels = c.groups * c.out;
-    s.after.added += to * channels;
-    tg_conv_tile(R, P, V, c, rows, columns, s, from, v, r, j, spares, y + to * channels,
-                 number + to * channels);
+                              const tg_axis rows, const tg_axis columns, const tg_source s,
+                              const float *x, long q, long v, long r, long j, float *y,
+                              uint8_t *number) {
+    tg_vec sum[TG_SUMS];
+    tg_conv_begin(R, P, V, c, rows, columns, s, v, r, j, sum);
+    tg_conv_sums_at(R, P, V, c, rows, columns, s.pitch, s.place, s.channel,
+                    tg_windows_at(c, rows, columns, s, x, q, v, r, j), s.w, v,
+                    tg_tap_rows(R, c, rows, r), r, j, sum);
+    tg_conv_end(R, P, V, c, rows, columns, s.after, v, r, j, y, number, sum);
 }
 
 /* Rows [q, end) of one phase. What is left over at the end of an axis is computed by a tile that
@@ -587,15 +644,20 @@ TG_LARGE void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, con
         const long u = tg_least(v, vectors - V);
         TG_ROLLED for (long i = q; i < end; i += R) {
             const long r = tg_least(i, end - R);
-            if (spares)
-                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, 0, 1, y, number);
+            if (spares) tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, 0, y, number);
             TG_ROLLED for (long j = spares ? P : 0; j < last + (spares ? 0 : P); j += P)
-                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, tg_least(j, last), 0, y,
-                                number);
+                tg_conv_tile(R, P, V, c, rows, columns, s, x, q, u, r, tg_least(j, last), y, number);
             if (spares && last)
-                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, last, 1, y, number);
+                tg_conv_tile_at(R, P, V, c, rows, columns, s, x, q, u, r, last, y, number);
         }
     }
+}
+
+/* The same of fewer rows than a tile has: seldom, so that no sizes are constants. */
+static __attribute__((noinline, noclone)) void tg_conv_rest(
+    const tg_conv c, const tg_axis rows, const tg_axis columns, const tg_source s, const float *x,
+    float *y, uint8_t *number, long q, long end) {
+    tg_conv_band(c.pooled ? 2 : 1, c, rows, columns, s, x, y, number, q, end);
 }
 
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
@@ -616,7 +678,7 @@ TG_LARGE void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis c
         if (stop - q >= R)
             tg_conv_band(R, c, rows, columns, s, at, y + g * c.out, number, q, stop);
         else if (R > one && q < stop)
-            tg_conv_band(one, c, rows, columns, s, at, y + g * c.out, number, q, stop);
+            tg_conv_rest(c, rows, columns, s, at, y + g * c.out, number, q, stop);
     }
 }
 
