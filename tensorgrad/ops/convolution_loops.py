@@ -181,10 +181,13 @@ def _plain_tile(lanes: int, c: _Convolution, bands: int) -> int:
 
     best = (math.inf, 0, 0, 0)
     heights = [(k + 1) * rows // bands - k * rows // bands for k in range(bands)]
+    lowest = rows // bands
+    if c.transposed and bands > 1 and c.y_size[0] % c.stride[0]:
+        lowest = max(1, lowest - 1)  # the last band of some phases has a row less
     for v in range(1, min(4, vectors) + 1):
         for p in range(1, min(most // v, columns) + 1):
             begins = [min(at, columns - p) for at in range(0, columns, p)]
-            for r in range(1, min(most // (v * p), rows // bands) + 1):
+            for r in range(1, min(most // (v * p), lowest) + 1):
                 tiles = sum(-(-n // r) for n in heights)
                 each = sum(tile(r, p, v, at) for at in begins)
                 once = len(begins) * (40 + 2 * r * p * v) / c.inner

@@ -316,6 +316,19 @@ def test_images_too_large_for_the_memory_of_a_thread_are_cut_into_bands() -> Non
     assert_exact(program(*singles), pooling(*singles), pooling(*tensors(given, np.float64)))
 
 
+@pytest.mark.parametrize(("rows", "bands"), [(7, 2), (11, 2), (15, 2), (17, 3)])
+def test_the_last_band_of_a_gradient_may_have_fewer_rows_than_a_tile(
+    rows: int, bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stride, there is a row less of the positions that every second tap meets."""
+    monkeypatch.setattr(convolution_loops._Convolution, "bands", lambda *_: bands)
+    rng = np.random.default_rng(rows)
+    given = [rng.standard_normal(shape) for shape in ((2, 3, rows, 7), (40, 3, 3, 3))]
+    step, singles = step_of(2, {"stride": 2, "padding": 1}), tensors(given)
+    program = Captured(step, singles)
+    assert_exact(program(*singles), step(*singles), step(*tensors(given, np.float64)))
+
+
 @pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_spreads_as_in_eager_mode(which: int, bad: float) -> None:

@@ -631,8 +631,8 @@ TG_LARGE void tg_conv_tile_at(const int R, const int P, const int V, const tg_co
     tg_conv_end(R, P, V, c, rows, columns, s.after, v, r, j, y, number, sum);
 }
 
-/* Rows [q, end) of one phase. What is left over at the end of an axis is computed by a tile that
- * overlaps with the last one. */
+/* Rows [q, end) of one phase, R at least. What is left over at the end of an axis is computed by a tile
+ * that overlaps with the last one. */
 TG_LARGE void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, const tg_axis columns,
                            const tg_source s, const float *x, float *y, uint8_t *number, long q,
                            long end) {
@@ -653,19 +653,12 @@ TG_LARGE void tg_conv_band(const int R, const tg_conv c, const tg_axis rows, con
     }
 }
 
-/* The same of fewer rows than a tile has: seldom, so that no sizes are constants. */
-static __attribute__((noinline, noclone)) void tg_conv_rest(
-    const tg_conv c, const tg_axis rows, const tg_axis columns, const tg_source s, const float *x,
-    float *y, uint8_t *number, long q, long end) {
-    tg_conv_band(c.pooled ? 2 : 1, c, rows, columns, s, x, y, number, q, end);
-}
-
 /* All groups of one phase, in a band. x: place (0, 0) of the box, which begins at `lowest`. */
 TG_LARGE void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis columns, long pitch,
                             long place, long channel, const float *x, const float *w, int finite,
                             const tg_after after, float *y, uint8_t *number, long q, long end) {
     const long blocks = tg_blocks(c.out), taps = c.kernel[0] * c.kernel[1], block = taps * c.in * 16;
-    const int R = tg_least(c.tile >> 16, rows.count), one = c.pooled ? 2 : 1;
+    const int R = tg_least(c.tile >> 16, rows.count);
     const long stop = tg_least(end, rows.count);
     const float *from = x + (rows.taps ? rows.from - tg_lowest(c, 0) : 0) * pitch +
                         (columns.taps ? columns.from - tg_lowest(c, 1) : 0) * place;
@@ -675,10 +668,7 @@ TG_LARGE void tg_conv_phase(const tg_conv c, const tg_axis rows, const tg_axis c
                              finite ? 0 : zero, pitch, place, channel,
                              {after.scales + g * blocks * 16, after.added + g * c.out, after.count}};
         const float *at = from + g * c.in * channel;
-        if (stop - q >= R)
-            tg_conv_band(R, c, rows, columns, s, at, y + g * c.out, number, q, stop);
-        else if (R > one && q < stop)
-            tg_conv_rest(c, rows, columns, s, at, y + g * c.out, number, q, stop);
+        if (q < stop) tg_conv_band(R, c, rows, columns, s, at, y + g * c.out, number, q, stop);
     }
 }
 
