@@ -13,15 +13,16 @@ _FEW = 500  # examples: below, a half of the units is left out
 _REFITTED = 2000  # examples up to which a sixth more of them is worth twice the time
 _AVERAGE = 0.98  # of the weights: the mean of about 50 steps
 _FEW_UNITS = 32  # in a layer: each of them is needed
+_PENALTY = 0.01  # on the squares of the weights, where examples are few
 
 
 def settle_amounts(settings: dict[str, Any], examples: int, of_rows: bool) -> None:
-    """Set what is left open (None) of batch size, epochs, patience, dropout, average and refit.
+    """Set what is left open (None) of batch size, epochs, patience, dropout, l2, average and refit.
 
     An epoch of a small table is a few steps, so that the length of training and the patience are
     told in steps. Where an example is a row of numbers (of_rows), and not an image or a text, the
-    weights are averaged; and if there are few, they are trained on once more together with those
-    put aside to validate with. examples: to train on.
+    weights are averaged; and if there are few, large ones cost something, and they are trained on
+    once more together with those put aside to validate with. examples: to train on.
 
     Raises TensorgradError for refitting with a schedule that watches the validation loss.
     """
@@ -38,6 +39,8 @@ def settle_amounts(settings: dict[str, Any], examples: int, of_rows: bool) -> No
         narrow = min(settings["hidden"] or (), default=0) < _FEW_UNITS
         share = 0.2 if not of_rows else 0.5 if few else 0.1
         settings["dropout"] = 0.0 if narrow else share
+    if settings["l2"] is None:
+        settings["l2"] = _PENALTY if of_rows and few else 0.0
     if settings["average"] is None and of_rows:
         settings["average"] = _AVERAGE
     watching = settings["schedule"] == "plateau"

@@ -46,11 +46,12 @@ def test_what_holds_a_network_back_follows_the_number_of_examples() -> None:
     few, more = settled(100), settled(5000)
     assert (few["dropout"], few["batch_size"], few["refit"]) == (0.5, 16, True)
     assert (more["dropout"], more["batch_size"], more["refit"]) == (0.1, 32, False)
+    assert (few["l2"], more["l2"], settled(100, l2=0.0)["l2"]) == (0.01, 0, 0)
     assert settled(100, hidden=[128, 8])["dropout"] == 0
     assert settled(100, hidden=[])["dropout"] == 0
     assert settled(100, hidden=[8], dropout=0.3)["dropout"] == 0.3
     image = settled(100, of_rows=False)
-    assert (image["average"], image["refit"]) == (None, False)
+    assert (image["average"], image["refit"], image["l2"]) == (None, False, 0)
     assert settled(100, average=0.0)["average"] == 0
 
 
