@@ -81,7 +81,7 @@ def cross_validate(folds: int, **given: Any) -> None:
         rows = []
         for hidden in networks:
             own = {**settings, "hidden": hidden, "dropout": dropout}
-            settle_amounts(own, len(data.train), len(data.problem.shape) == 1)
+            settle_amounts(own, len(data.train), data.problem.kind)
             rows.append(_measured(data, own, folds))
             print(f"{rows[-1].name}: {rows[-1].mean:.4f}", file=sys.stderr, flush=True)
         figure = "accuracy" if data.problem.classes is not None else "r2"

@@ -74,6 +74,13 @@ class Problem(NamedTuple):
         return self.vocabulary is not None
 
     @property
+    def kind(self) -> str:
+        """What an example is: a "row" of numbers, an "image", or a "text"."""
+        if self.is_text:
+            return "text"
+        return "row" if len(self.shape) == 1 else "image"
+
+    @property
     def inputs(self) -> int:
         """The number of elements of an input, as the network gets it."""
         return len(self.mean) if self.columns else math.prod(self.shape)

@@ -248,8 +248,7 @@ def settle(settings: Settings, data: Data, given: Collection[str]) -> None:
                 "--loss cross-entropy is for classes; a target of numbers takes squared-error"
             )
         settings["loss"] = "squared-error"
-    of_rows = len(data.problem.shape) == 1 and not data.problem.is_text
-    settle_amounts(settings, len(data.train), of_rows)
+    settle_amounts(settings, len(data.train), data.problem.kind)
     batch = len(data.train)
     if settings["batch_size"] != "full":
         batch = min(batch, settings["batch_size"])

@@ -18,9 +18,9 @@ from tensorgrad.training import load_checkpoint
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
-def settled(examples: int, of_rows: bool = True, **given: Any) -> dict[str, Any]:
+def settled(examples: int, kind: str = "row", **given: Any) -> dict[str, Any]:
     settings = {**DEFAULTS, **given}
-    settle_amounts(settings, examples, of_rows)
+    settle_amounts(settings, examples, kind)
     return settings
 
 
@@ -50,8 +50,9 @@ def test_what_holds_a_network_back_follows_the_number_of_examples() -> None:
     assert settled(100, hidden=[128, 8])["dropout"] == 0
     assert settled(100, hidden=[])["dropout"] == 0
     assert settled(100, hidden=[8], dropout=0.3)["dropout"] == 0.3
-    image = settled(100, of_rows=False)
-    assert (image["average"], image["refit"], image["l2"]) == (None, False, 0)
+    image = settled(100, "image")
+    assert (image["average"], image["refit"], image["l2"]) == (0.98, False, 0)
+    assert settled(5000, "image")["average"] is settled(100, "text")["average"] is None
     assert settled(100, average=0.0)["average"] == 0
 
 
