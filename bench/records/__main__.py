@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR",
-        help="the folder that holds the folders mnist, fashion-mnist and names",
+        help="the folder that holds the folders mnist, fashion-mnist, names and tinyshakespeare",
     )  # fmt: skip
     parser.add_argument(
         "--only", action="append", choices=RECORDS, metavar="NAME",
@@ -92,14 +92,15 @@ def _about(name: str, runs: list[Run]) -> dict[str, Any]:
 def _text(name: str, about: dict[str, Any]) -> str:
     lines = [
         f"## {name}: {about['goal']}",
-        f"{'':36} {'seconds':>10} {'processor':>10} {'ratio':>7}",
+        f"{'':36} {'seconds':>10} {'processor':>10} {'ratio':>7} {'score':>8}",
     ]
     for what, those in about["figures"].items():
         ours = those.get("tensorgrad")
         for who, figure in those.items():
-            ratio = f"{figure['processor'] / ours['processor']:7.2f}" if ours else ""
+            ratio = f"{figure['processor'] / ours['processor']:7.2f}" if ours else " " * 7
             times = f"{figure['seconds']:10.3f} {figure['processor']:10.3f}"
-            lines.append(f"  {what + ', ' + who:34} {times} {ratio}")
+            score = "" if figure["score"] is None else f"{figure['score']:8.4f}"
+            lines.append(f"  {what + ', ' + who:34} {times} {ratio} {score}".rstrip())
     for bar in about["bars"]:
         verdict = "met" if bar["value"] <= bar["limit"] else "MISSED"
         lines.append(f"  {verdict}: {bar['what']}: {bar['value']:.4g}, bar {bar['limit']:.4g}")

@@ -97,11 +97,15 @@ def campaign(
 
 
 class Figure(NamedTuple):
-    """Medians over the rounds, in seconds; all of them, for the file."""
+    """Medians over the rounds, in seconds; all of them, for the file.
+
+    score: the median of those with which the goal was reached; None for a part.
+    """
 
     seconds: float
     processor: float
     all: list[list[float]]
+    score: float | None
 
 
 def figures(runs: list[Run], record: str) -> dict[str, dict[str, Figure]]:
@@ -110,6 +114,7 @@ def figures(runs: list[Run], record: str) -> dict[str, dict[str, Figure]]:
     Who missed the goal in a round has no figure for the way to it.
     """
     found: dict[str, dict[str, list[list[float]]]] = {}
+    scores: dict[tuple[str, str], list[float]] = {}
     missed = set()
     for run in runs:
         if run.record != record or "error" in run.found:
@@ -119,16 +124,20 @@ def figures(runs: list[Run], record: str) -> dict[str, dict[str, Figure]]:
         else:
             of_phase = found.setdefault(run.phase, {})
             of_phase.setdefault(run.contestant, []).append(run.found["reached"])
+            scores.setdefault((run.phase, run.contestant), []).append(run.found["score"])
         for part, times in run.found["parts"].items():
             found.setdefault(part, {}).setdefault(run.contestant, []).append(times)
     return {
         what: {
-            who: Figure(median(t[0] for t in times), median(t[1] for t in times), times)
+            who: Figure(
+                median(t[0] for t in times), median(t[1] for t in times), times,
+                median(scores[what, who]) if (what, who) in scores else None,
+            )
             for who, times in those.items()
             if (what, who) not in missed
         }
         for what, those in found.items()
-    }
+    }  # fmt: skip
 
 
 def verdicts(record: Record, found: dict[str, dict[str, Figure]]) -> list[tuple[str, float, float]]:

@@ -35,7 +35,7 @@ class Training(Protocol):
     """Parameters, and the compiled or plain functions of them."""
 
     def step(self, rate: float, *batch: Array) -> Any:
-        """One step of Adam. The loss before it, for ``float``."""
+        """One step of the optimizer. The loss before it, for ``float``."""
 
     def outputs(self, *inputs: Array) -> Array:
         """What the network says, without gradients."""
@@ -55,10 +55,13 @@ class Maker(Protocol):
         parameters: Parameters,
         loss: Function,
         outputs: Function,
-        adam: Adam = ...,
+        adam: Adam | None = ...,
         programs: int = ...,
     ) -> Training:
-        """programs: for how many shapes of batches a compiler should keep what it made."""
+        """adam: None for plain gradient descent.
+
+        programs: for how many shapes of batches a compiler should keep what it made.
+        """
 
 
 def maker(contestant: str) -> Maker:

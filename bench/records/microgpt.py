@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.records import turns
 from bench.records.clock import Clock
 from bench.records.contestants import Adam, Array, Maker
 
@@ -84,17 +85,4 @@ def run(make: Maker, folder: Path, seed: int, clock: Clock, padded: bool) -> dic
     start = parameters(seed)
     names = examples(folder, seed, padded)
     training = make(start, loss, logits, ADAM, LENGTHS)
-    losses = []
-    for turn in range(2):
-        before = clock.read()
-        for k, example in enumerate(names):
-            losses.append(float(training.step(RATE * (1 - k / STEPS), *example)))
-        if not turn:
-            reached = clock.read()
-    return {
-        "reached": reached,
-        "score": float(np.mean(losses[STEPS * 9 // 10 : STEPS])),
-        "first_loss": losses[0],
-        "steps": STEPS,
-        "parts": {"1,000 further steps": clock.read().since(before)},
-    }
+    return turns.run(training, names, lambda done: RATE * (1 - done), clock)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.records import cartpole, graphs, images, microgpt
+from bench.records import burtorch, cartpole, graphs, images, microgpt, shakespeare
 from bench.records.contestants import CONTESTANTS
 
 
@@ -25,7 +25,7 @@ class Bar(NamedTuple):
 class Record(NamedTuple):
     """goal: in words.
 
-    run: trains, given a maker, the folder of all data, a seed and a clock; see ``microgpt.run``.
+    run: trains, given a maker, the folder of all data, a seed and a clock; see ``turns.run``.
     folder: the data set it needs, or empty.
     agree: how far apart the first losses may be, relatively.
     """
@@ -44,6 +44,21 @@ FURTHER = "1,000 further steps"
 #: Of images: at most a third of the best peer's time, by processors.
 _THIRD = 1 / 3
 _MICROGPT = (Bar(FURTHER, seconds=0.5, eager=1 / 50),)
+
+
+def _mlp(units: int, batch: int) -> Record:
+    return Record(
+        f"1,000 steps of BurTorch's MLP on names, {1_755 + 1_052 * units:,} parameters",
+        partial(burtorch.mlp, units=units, batch=batch), "names",
+    )  # fmt: skip
+
+
+def _gpt(batch: int) -> Record:
+    return Record(
+        "1,000 steps of its GPT of 46,337 parameters on Tiny Shakespeare",
+        partial(burtorch.gpt, batch=batch), "tinyshakespeare",
+    )  # fmt: skip
+
 
 RECORDS: dict[str, Record] = {
     "MNIST dense": Record(
@@ -77,6 +92,15 @@ RECORDS: dict[str, Record] = {
     "small graph": Record(
         "20,000 gradients of the 32 scalars of its second one",
         partial(graphs.run, name="small"), "", who=_PLAIN,
+    ),
+    **{
+        f"names MLP {units}, batch {batch}": _mlp(units, batch)
+        for units in (4, 64, 1024) for batch in (1, 64)
+    },
+    **{f"small GPT, batch {batch}": _gpt(batch) for batch in (1, 64)},
+    "Shakespeare": Record(
+        "1.6 nats for a character of Tiny Shakespeare, by a GPT; scores are in bits",
+        shakespeare.run, "tinyshakespeare",
     ),
     "CartPole": Record(
         "a pole that is balanced over 475 of 500 steps, by deep Q-learning", cartpole.run, "",

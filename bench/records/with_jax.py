@@ -43,6 +43,12 @@ def _attention(q: Any, k: Any, v: Any, is_causal: bool = False) -> Any:
     return jax.nn.dot_product_attention(q, k, v, is_causal=is_causal).swapaxes(-3, -2)
 
 
+def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
+    """Over the last axis, whatever its ``shape``."""
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps) * weight + bias
+
+
 def _cross_entropy(y: Any, target: Any, ignore_index: int = -100) -> Any:
     counts = target != ignore_index
     rows = jnp.where(counts, target, 0)[:, None]
@@ -52,6 +58,8 @@ def _cross_entropy(y: Any, target: Any, ignore_index: int = -100) -> Any:
 
 OPS = SimpleNamespace(
     relu=jax.nn.relu,
+    tanh=jnp.tanh,
+    layer_norm=_layer_norm,
     linear=_linear,
     conv2d=_conv2d,
     max_pool2d=_max_pool2d,
@@ -63,15 +71,19 @@ OPS = SimpleNamespace(
 )
 
 
-def _updated(state: Any, gradients: Any, rate: Any, adam: Adam) -> Any:
-    count, p, m, v = state
+def _updated(state: Any, gradients: Any, rate: Any, adam: Adam | None) -> Any:
+    """state: the parameters, and what the optimizer remembers: of Adam the steps and both means."""
+    p, memory = state
+    if adam is None:
+        return jax.tree.map(lambda p, g: p - rate * g, p, gradients), memory
+    count, m, v = memory
     count = count + 1
     m = jax.tree.map(lambda m, g: adam.beta1 * m + (1 - adam.beta1) * g, m, gradients)
     v = jax.tree.map(lambda v, g: adam.beta2 * v + (1 - adam.beta2) * g * g, v, gradients)
     root = jnp.sqrt(1 - adam.beta2**count)
     rate = rate * root / (1 - adam.beta1**count)
     p = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + adam.epsilon * root), p, m, v)
-    return count, p, m, v
+    return p, (count, m, v)
 
 
 class _Training:
@@ -82,32 +94,31 @@ class _Training:
         parameters: Parameters,
         loss: Function,
         outputs: Function,
-        adam: Adam = Adam(),  # noqa: B008
+        adam: Adam | None = Adam(),  # noqa: B008
         programs: int = 8,
     ) -> None:
         def step(state: Any, rate: Any, *batch: Any) -> Any:
-            value, gradients = jax.value_and_grad(lambda p: loss(OPS, p, *batch))(state[1])
+            value, gradients = jax.value_and_grad(lambda p: loss(OPS, p, *batch))(state[0])
             return _updated(state, gradients, rate, adam), value
 
         self._step = jax.jit(step, donate_argnums=(0,))
         self._outputs = jax.jit(partial(outputs, OPS))
         p = {name: jnp.asarray(a) for name, a in parameters.items()}
         zeros = [{name: jnp.zeros_like(a) for name, a in p.items()} for _ in range(2)]
-        self._state = (jnp.float32(0), p, *zeros)
+        self._state = p, (() if adam is None else (jnp.float32(0), *zeros))
 
     def step(self, rate: float, *batch: Array) -> Any:
         self._state, value = self._step(self._state, rate, *batch)
         return value
 
     def outputs(self, *inputs: Array) -> Array:
-        return np.asarray(self._outputs(self._state[1], *inputs))
+        return np.asarray(self._outputs(self._state[0], *inputs))
 
     def values(self) -> dict[str, Array]:
-        return {name: np.array(a) for name, a in self._state[1].items()}
+        return {name: np.array(a) for name, a in self._state[0].items()}
 
     def take(self, values: Parameters) -> None:
-        count, _, m, v = self._state
-        self._state = count, {name: jnp.asarray(a) for name, a in values.items()}, m, v
+        self._state = {name: jnp.asarray(a) for name, a in values.items()}, self._state[1]
 
 
 training = _Training

@@ -14,6 +14,8 @@ from tensorgrad.nn import functional
 
 OPS = SimpleNamespace(
     relu=functional.relu,
+    tanh=functional.tanh,
+    layer_norm=functional.layer_norm,
     linear=functional.linear,
     conv2d=functional.conv2d,
     max_pool2d=functional.max_pool2d,
@@ -33,12 +35,16 @@ class _Training:
         parameters: Parameters,
         loss: Function,
         outputs: Function,
-        adam: Adam = Adam(),  # noqa: B008
+        adam: Adam | None = Adam(),  # noqa: B008
         programs: int = 8,
     ) -> None:
         p = {name: nn.Parameter(tg.tensor(a)) for name, a in parameters.items()}
-        betas = adam.beta1, adam.beta2
-        optimizer = optim.Adam(p.values(), betas=betas, eps=adam.epsilon)
+        optimizer: optim.Optimizer
+        if adam is None:
+            optimizer = optim.SGD(p.values())
+        else:
+            betas = adam.beta1, adam.beta2
+            optimizer = optim.Adam(p.values(), betas=betas, eps=adam.epsilon)
 
         def step(*batch: Tensor) -> Tensor:
             optimizer.zero_grad()

@@ -1,5 +1,5 @@
-"""PyTorch: eager as it comes; with its fused Adam, one call for all parameters; and besides with
-``torch.compile`` for the loss and its gradients.
+"""PyTorch: eager as it comes; with its fused optimizer, one call for all parameters; and besides
+with ``torch.compile`` for the loss and its gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from bench.records.graphs import Graph
 
 OPS = SimpleNamespace(
     relu=functional.relu,
+    tanh=torch.tanh,
+    layer_norm=functional.layer_norm,
     linear=functional.linear,
     conv2d=functional.conv2d,
     max_pool2d=functional.max_pool2d,
@@ -35,16 +37,21 @@ class _Training:
         parameters: Parameters,
         loss: Function,
         outputs: Function,
-        adam: Adam = Adam(),  # noqa: B008
+        adam: Adam | None = Adam(),  # noqa: B008
         programs: int = 8,
         *,
         fused: bool | None = True,
         compiles: bool = False,
     ) -> None:
         p = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in parameters.items()}
-        self._optimizer = torch.optim.Adam(
-            p.values(), betas=(adam.beta1, adam.beta2), eps=adam.epsilon, fused=fused
-        )
+        self._optimizer: torch.optim.Optimizer
+        if adam is None:
+            self._optimizer = torch.optim.SGD(p.values(), fused=fused)
+        else:
+            betas = adam.beta1, adam.beta2
+            self._optimizer = torch.optim.Adam(
+                p.values(), betas=betas, eps=adam.epsilon, fused=fused
+            )
         self._parameters = p
         self._loss: Any = lambda *batch: loss(OPS, p, *batch)
         self._outputs: Any = lambda *inputs: outputs(OPS, p, *inputs)
@@ -78,11 +85,11 @@ def training(*given: Any, **options: Any) -> _Training:
     return _Training(*given, fused=None, **options)
 
 
-fused = _Training  # eager, with the fused Adam
+fused = _Training  # eager, with the fused optimizer
 
 
 def compiled(*given: Any, **options: Any) -> _Training:
-    """With ``torch.compile``, and the fused Adam."""
+    """With ``torch.compile``, and the fused optimizer."""
     return _Training(*given, compiles=True, **options)
 
 
