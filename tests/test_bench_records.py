@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.records import cartpole, graphs, images, microgpt
+from bench.records import burtorch, cartpole, graphs, images, microgpt, shakespeare, transformer
 from bench.records.__main__ import main
 from bench.records.campaign import Run, disagreements, figures, verdicts
 from bench.records.clock import Clock, Reading
@@ -48,6 +48,14 @@ def write_images(folder: Path, count: int) -> None:
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
 
 
+def write_text(folder: Path, count: int) -> None:
+    """Characters of which each but every fourth follows from the one before."""
+    draw = random.Random(0)
+    words = ["abcd", "cdea", "bdac"]
+    (folder / "tinyshakespeare").mkdir()
+    (folder / "tinyshakespeare" / "input.txt").write_text("".join(draw.choices(words, k=count)))
+
+
 def clock() -> Clock:
     return Clock(time.monotonic())
 
@@ -67,6 +75,88 @@ def test_padding_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert own["steps"] == padded["steps"] == 6
     assert abs(own["score"] - padded["score"]) < 1e-5
     assert own["score"] < own["first_loss"]
+
+
+@pytest.mark.parametrize("units", [4, 16, 32, 64, 128, 512, 1024])
+def test_the_mlp_on_names_has_the_published_number_of_parameters(units: int) -> None:
+    published = {
+        4: 5_963, 16: 18_587, 32: 35_419, 64: 69_083, 128: 136_411, 512: 540_379, 1024: 1_079_003,
+    }  # fmt: skip
+    found = burtorch.mlp_parameters(np.random.default_rng(0), units)
+    assert sum(a.size for a in found.values()) == published[units]
+
+
+def test_the_small_gpt_has_46337_parameters() -> None:
+    found = transformer.parameters(np.random.default_rng(0), burtorch.GPT, 0.02)
+    assert sum(a.size for a in found.values()) == 46_337
+
+
+def test_contexts_hold_what_comes_before_each_letter(tmp_path: Path) -> None:
+    (tmp_path / "names").mkdir()
+    (tmp_path / "names" / "names.txt").write_text("ab\nc\n")
+    before, following = burtorch.contexts(tmp_path)
+    assert following.tolist() == [1, 2, 0, 3, 0]
+    assert before[:, -2:].tolist() == [[0, 0], [0, 1], [1, 2], [0, 0], [0, 3]]
+    assert not before[:, :-2].any()
+
+
+@pytest.mark.parametrize("who", ["tensorgrad", *PEERS])
+@pytest.mark.parametrize("name", ["names MLP 4, batch 64", "small GPT, batch 1"])
+def test_plain_gradient_descent_makes_the_same_steps(
+    name: str, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(who)
+    monkeypatch.setattr(burtorch, "STEPS", 6)
+    monkeypatch.setattr(burtorch, "GPT_RATE", 0.1)
+    write_names(tmp_path, 30, (3, 5))
+    write_text(tmp_path, 100)
+    found = RECORDS[name].run(maker(who), tmp_path, 0, clock())
+    wanted = RECORDS[name].run(maker("tensorgrad"), tmp_path, 0, clock())
+    assert found["steps"] == 6
+    assert found["parts"].keys() == {"6 further steps"}
+    np.testing.assert_allclose(found["first_loss"], wanted["first_loss"], rtol=1e-5)
+    np.testing.assert_allclose(found["score"], wanted["score"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("who", ["tensorgrad", *PEERS])
+def test_plain_gradient_descent_follows_the_slope(who: str) -> None:
+    """Of (w - 3)**2 / 2 from 1: at a rate of 1/4 a quarter of the way is left behind each time."""
+    pytest.importorskip(who)
+
+    def loss(ops: Any, p: Any, wanted: Any) -> Any:
+        return ((p["w"] - wanted) ** 2).sum() * 0.5
+
+    training = maker(who)({"w": np.ones(1, np.float32)}, loss, loss, None)
+    wanted = np.full(1, 3, np.float32)
+    for rate in (0.25, 0.25, 0.5):
+        training.step(rate, wanted)
+    np.testing.assert_allclose(training.values()["w"], 3 - 2 * 0.75**2 * 0.5)
+
+
+@pytest.mark.parametrize("who", ["tensorgrad", *PEERS])
+def test_shakespeare_is_learned_until_the_goal(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text in which each fourth character costs log 3, and the others next to nothing."""
+    pytest.importorskip(who)
+    write_text(tmp_path, 600)
+    sizes = shakespeare.SIZES._replace(context=8, width=16, layers=1)
+    settings = {"SIZES": sizes, "STEPS": 300, "RATE": 0.02, "STRETCHES": 8, "TESTED": 20}
+    for name, value in {**settings, "GOAL": 0.9}.items():
+        monkeypatch.setattr(shakespeare, name, value)
+    found = shakespeare.run(maker(who), tmp_path, 0, clock())
+    assert found["reached"] is not None
+    assert 0.3 < found["score"] <= 0.9 / np.log(2)
+    assert 240 < found["steps"] <= 300
+    start = shakespeare.parameters(0, sizes._replace(tokens=5))
+    assert abs(found["first_loss"] - np.log(5)) < 1
+    assert not start["pairs"].any()
+
+
+def test_costs_are_those_of_a_softmax() -> None:
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])) + 7
+    found = shakespeare.log_loss(logits, np.array([1, 2]))
+    assert abs(found + (np.log(0.25) + np.log(0.8)) / 2) < 1e-12
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -178,7 +268,8 @@ def test_the_clock_counts_children_that_ended() -> None:
 
 def run_of(who: str, processor: float | None, seed: int = 0, loss: float = 1.0) -> Run:
     reached = None if processor is None else Reading(2 * processor, processor)
-    found = {"reached": reached, "first_loss": loss, "parts": {"further": [1.0, 0.1]}}
+    parts = {"further": [1.0, 0.1]}
+    found = {"reached": reached, "first_loss": loss, "score": 2 * loss, "parts": parts}
     return Run("microgpt", who, "first", seed, found)
 
 
@@ -191,6 +282,8 @@ def test_figures_are_medians_of_those_who_arrived() -> None:
     assert found["first"]["tensorgrad"].processor == 2.0
     assert found["first"]["tensorgrad"].seconds == 4.0
     assert found["further"].keys() == {"tensorgrad", "torch"}
+    assert found["first"]["tensorgrad"].score == 2.0
+    assert found["further"]["torch"].score is None
 
 
 def test_bars_are_judged_by_processor_time() -> None:

@@ -1,18 +1,20 @@
 """The networks of BurTorch's tables, by plain gradient descent: 1,000 steps, and 1,000 more.
 
 K. Burlachenko and P. Richtárik, "BurTorch: revisiting training from first principles by coupling
-autodiff, math optimization, and systems", arXiv 2503.13795, 2025. Sizes and rates are those of the
-programs that go with it (github.com/burlachenkok/burtorch); so many seconds as the further steps
-take are as many milliseconds for one, which is what the tables have.
+autodiff, math optimization, and systems", arXiv 2503.13795, 2025. Sizes and rates are those of its
+programs (github.com/burlachenkok/burtorch), which also time 1 or 64 examples at once; as many seconds
+as the further steps take are milliseconds for one, which is what the tables have.
 
 - An MLP on names (Bengio and others, 2003): from the 16 characters before, each 64 numbers, by a
-  layer of tanh to the next of 27; 1,755 + 1,052 e parameters for e units. Weights are uniform up to
-  the root of one over the inputs, embeddings normal, as both there and in PyTorch; that nothing
-  follows the last layer is PyTorch's.
-- A GPT on Tiny Shakespeare: 8 characters, width 24, 6 layers of 6 heads. Here as in the program
-  for PyTorch, 46,337 parameters; that of BurTorch has no norm before the last layer.
+  layer of tanh to the next of 27; 1,755 + 1,052 e parameters for e units. An example is a character,
+  as there; the program for PyTorch takes whole names. Initial values are PyTorch's: the weights there
+  are uniform up to 1, whatever the inputs.
+- A GPT on Tiny Shakespeare: 8 characters, width 24, 6 layers of 6 heads, all from normal values of
+  deviation 0.02. This is the program for PyTorch, with 46,337 parameters; in that of BurTorch no norm
+  is before the last layer, and fewer parameters by 48.
 
-Examples are drawn with equal chances; how, differs among the programs.
+Not given there, and chosen here: that nothing follows the last layer of the MLP, and that examples
+are drawn independently.
 """
 
 from __future__ import annotations

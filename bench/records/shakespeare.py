@@ -1,9 +1,13 @@
-"""A GPT that learns Tiny Shakespeare by its characters, until it is asked 1.6 nats for each.
+"""A GPT that learns Tiny Shakespeare by its characters, until each costs it 1.6 nats.
 
 Trained by Adam for a number of steps given before, whose rate rises over the first tenth and falls
 to zero over the rest. In the last fifth it is tested now and then, by stretches of the last tenth
 of the text, evenly spaced: what it says of each of their characters from those before in the
 stretch.
+
+Sizes, rate and initial values are the cheapest that were found. What counts most: places begin as
+sinusoids (Vaswani and others, 2017), in which the place before is a linear map, so that attention
+finds it at once; and pairs of characters have embeddings.
 """
 
 from __future__ import annotations
@@ -19,12 +23,25 @@ from bench.records.clock import Clock
 from bench.records.contestants import Adam, Array, Maker
 
 GOAL = 1.6  # nats for a character
-SIZES = transformer.Sizes(65, 128, 128, 4, 3)
-DEVIATION = 0.05
+SIZES = transformer.Sizes(65, 128, 128, 2, 3, pairs=True, squared=True)
+DEVIATION = 0.05  # of embeddings
 ADAM = Adam(0.9, 0.99, 1e-8)
-STEPS, BATCH, RATE = 3_000, 8, 5e-3
+STEPS, BATCH, RATE = 3_000, 8, 4e-3
 TESTED = 50  # steps between tests
 STRETCHES = 256  # of the validation
+
+
+def parameters(seed: int, sizes: transformer.Sizes) -> dict[str, Array]:
+    """As the roots of one over the inputs; blocks add nothing at first, nor do pairs."""
+    found = transformer.parameters(np.random.default_rng(seed), sizes, DEVIATION)
+    for name, a in found.items():
+        if name == "pairs" or name.endswith((" mix", " outer")):
+            a[:] = 0
+        elif name.endswith((" attend", " inner")):
+            a *= sizes.width**-0.5 / DEVIATION
+    angles = np.arange(sizes.context)[:, None] * 1000 ** -np.linspace(0, 1, sizes.width // 2)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)
+    return found | {"places": (math.sqrt(2) * DEVIATION * waves).astype(np.float32)}
 
 
 def rate(done: float) -> float:
@@ -43,9 +60,7 @@ def run(make: Maker, folder: Path, seed: int, clock: Clock) -> dict[str, Any]:
     """Train until the goal is reached, or to the end. The score is in bits for a character."""
     learned, kept, tokens = text.read(folder)
     sizes = SIZES._replace(tokens=tokens)
-    draw = np.random.default_rng(seed)
-    start = transformer.parameters(draw, sizes, DEVIATION)
-    training = transformer.training_of(make, sizes, start, ADAM)
+    training = transformer.training_of(make, sizes, parameters(seed, sizes), ADAM)
     starts = np.linspace(0, len(kept) - sizes.context - 1, STRETCHES).astype(np.int64)
     tests = [
         text.stretches(kept, starts[k : k + BATCH], sizes.context)
@@ -55,6 +70,7 @@ def run(make: Maker, folder: Path, seed: int, clock: Clock) -> dict[str, Any]:
     def found() -> float:
         return float(np.mean([log_loss(training.outputs(x), y.reshape(-1)) for x, y in tests]))
 
+    draw = np.random.default_rng(seed)
     first_loss, reached = 0.0, math.inf
     for k in range(STEPS):
         places = draw.integers(0, len(learned) - sizes.context, BATCH)

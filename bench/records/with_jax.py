@@ -61,6 +61,7 @@ OPS = SimpleNamespace(
     tanh=jnp.tanh,
     layer_norm=_layer_norm,
     linear=_linear,
+    concat=jnp.concatenate,
     conv2d=_conv2d,
     max_pool2d=_max_pool2d,
     attention=_attention,

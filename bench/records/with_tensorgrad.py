@@ -17,6 +17,7 @@ OPS = SimpleNamespace(
     tanh=functional.tanh,
     layer_norm=functional.layer_norm,
     linear=functional.linear,
+    concat=tg.concat,
     conv2d=functional.conv2d,
     max_pool2d=functional.max_pool2d,
     attention=functional.scaled_dot_product_attention,

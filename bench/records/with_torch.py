@@ -19,6 +19,7 @@ OPS = SimpleNamespace(
     tanh=torch.tanh,
     layer_norm=functional.layer_norm,
     linear=functional.linear,
+    concat=torch.cat,
     conv2d=functional.conv2d,
     max_pool2d=functional.max_pool2d,
     attention=functional.scaled_dot_product_attention,
