@@ -26,7 +26,7 @@ GOAL = 1.6  # nats for a character
 SIZES = transformer.Sizes(65, 128, 128, 2, 3, pairs=True, squared=True)
 DEVIATION = 0.05  # of embeddings
 ADAM = Adam(0.9, 0.99, 1e-8)
-STEPS, BATCH, RATE = 3_000, 8, 4e-3
+STEPS, BATCH, RATE = 5_000, 8, 3e-3
 TESTED = 50  # steps between tests
 STRETCHES = 256  # of the validation
 
