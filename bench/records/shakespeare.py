@@ -5,9 +5,10 @@ to zero over the rest. In the last fifth it is tested now and then, by stretches
 of the text, evenly spaced: what it says of each of their characters from those before in the
 stretch.
 
-Sizes, rate and initial values are the cheapest that were found. What counts most: places begin as
-sinusoids (Vaswani and others, 2017), in which the place before is a linear map, so that attention
-finds it at once; and pairs of characters have embeddings.
+A few trials of 1,024 characters a step led there, here with their nats in the validation. Places
+that begin as sinusoids (Vaswani and others, 2017), in which the place before is a linear map so
+that attention finds it at once: 2.11 after 300 steps, from 2.30. Embeddings of pairs of characters:
+1.68 after 1,500 steps, from 1.74. Half the context and twice the stretches: still 1.68.
 """
 
 from __future__ import annotations
