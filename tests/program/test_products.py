@@ -50,6 +50,16 @@ def test_products_are_exact_to_rounding(seed: int) -> None:
         np.testing.assert_allclose(y[:-1, :-1], exact[:-1, :-1], rtol=1e-5, atol=2e-6 * k)
 
 
+@pytest.mark.parametrize(("rows", "tiled"), [(1024, False), (1040, True)])
+def test_columns_that_lie_whole_pages_apart_are_left_to_blas(rows: int, tiled: bool) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((40, n)).astype(np.float32) for n in (rows, 50))
+    tensors = [Tensor(a), Tensor(b)]
+    captured = Captured(lambda x, y: [x.T @ y], tensors)
+    assert ("products.h" in captured.executor.source.text) is tiled
+    np.testing.assert_allclose(captured(*tensors)[0], a.T @ b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0)], ids=str)
 def test_any_vectors(width: int, transposed: tuple[int, int], tmp_path: Any) -> None:

@@ -16,6 +16,7 @@ _PACKED = 1 << 14  # and whose second factor has at most so many elements
 # Larger ones are made of tiles, unless a matrix has more elements than this; in so many parts,
 # unless these have fewer multiplications.
 _TILED = 1 << 21
+_PAGE = 1 << 10  # elements of float32
 _PARTS, _PART_OF_PRODUCT = 8, 1 << 21
 # What is one part takes two threads from so many on.
 _SHARED = 1 << 19
@@ -42,10 +43,16 @@ def is_small(op: Product) -> bool:
 
 def is_tiled(op: Product) -> bool:
     """Whether a product is left to the tiles of products.h: of larger ones BLAS packs more, and of
-    fewer rows packing takes the time."""
+    fewer rows packing takes the time. It packs the first factor too, which counts where columns are
+    whole pages apart: they all have their places in the same few lines of a cache."""
     _, m, k, n = product_of(op)
     largest = max(m * k, k * n, m * n)
-    return op.out.dtype == np.float32 and m >= 32 and n >= 16 and k >= 8 and largest <= _TILED
+    across = op.a.strides[-1]
+    return (
+        op.out.dtype == np.float32
+        and m >= 32 and n >= 16 and k >= 8 and largest <= _TILED
+        and (not across or across % _PAGE > 0)
+    )  # fmt: skip
 
 
 def blocks_of(op: Product) -> tuple[int, int]:
