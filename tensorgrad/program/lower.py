@@ -256,7 +256,11 @@ class Lowering:
         """The matrix product of two stacks; that of 16-bit floats is one of float32."""
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         dtype = float32 if a.dtype in HALVES else a.dtype
-        out = self.new((*batch, a.shape[-2], b.shape[-1]), dtype)
+        shape = (*batch, a.shape[-2], b.shape[-1])
+        if self.program.on_host and a.shape[-1] == 1 and a.dtype == dtype:
+            # An outer product adds up nothing: in a loop it is a part of what is done with it.
+            return self.map("multiply", (a.broadcast(shape), b.broadcast(shape)), dtype, shape)
+        out = self.new(shape, dtype)
         a, b = a.broadcast((*batch, *a.shape[-2:])), b.broadcast((*batch, *b.shape[-2:]))
         if self.program.on_host:
             a, b = (x if gemm.leading(x.shape, x.strides) else self.copy(x) for x in (a, b))

@@ -60,6 +60,21 @@ def test_columns_that_lie_whole_pages_apart_are_left_to_blas(rows: int, tiled: b
     np.testing.assert_allclose(captured(*tensors)[0], a.T @ b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outer_products_are_a_part_of_what_is_done_with_them(dtype: Any) -> None:
+    """Of one row a layer's gradient: no product is left, and no matrix between."""
+    rng = np.random.default_rng(0)
+    x, g, w = (rng.standard_normal(n).astype(dtype) for n in ((1, 50), (1, 70), (70, 50)))
+    x[0, 3], g[0, 5] = np.inf, np.nan
+    tensors = [Tensor(a) for a in (x, g, w)]
+    captured = Captured(lambda x, g, w: [w - (g.T @ x) * 0.1], tensors)
+    assert not any(word in captured.executor.source.text for word in ("gemm", "products.h"))
+    assert len(captured.executor.schedule.units) == 1
+    with np.errstate(invalid="ignore"):
+        wanted = w - g.T * x * dtype(0.1)
+    np.testing.assert_allclose(captured(*tensors)[0], wanted, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0)], ids=str)
 def test_any_vectors(width: int, transposed: tuple[int, int], tmp_path: Any) -> None:
