@@ -312,7 +312,7 @@ TG_LARGE void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const i
     const long d = tg_rounded(s->d, TG_L), e = tg_rounded(s->e, TG_L), at = row * s->wide + j;
     tg_vec x[TG_TILE][2];
     tg_clear_tile(vectors, x);
-    tg_add_tile(vectors, s->d, w->query + row * d, d, 1, w->across + j * s->d, TG_PANEL, x);
+    tg_add_tile(TG_TILE, vectors, s->d, w->query + row * d, d, 1, w->across + j * s->d, TG_PANEL, x);
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
         TG_UNROLL for (int v = 0; v < vectors; v++) {
             tg_vec y = tg_vexp_weight(x[r][v] - w->level[row + r]);
@@ -320,7 +320,7 @@ TG_LARGE void tg_weigh_tile(const tg_attention *s, const tg_backward *w, const i
             tg_store(w->p + at + r * s->wide + v * TG_L, y);
         }
     tg_clear_tile(vectors, x);
-    tg_add_tile(vectors, s->e, w->g + row * e, e, 1, w->values + j * s->e, TG_PANEL, x);
+    tg_add_tile(TG_TILE, vectors, s->e, w->g + row * e, e, 1, w->values + j * s->e, TG_PANEL, x);
     TG_UNROLL for (int r = 0; r < TG_TILE; r++)
         TG_UNROLL for (int v = 0; v < vectors; v++) {
             const long to = at + r * s->wide + v * TG_L;

@@ -8,8 +8,14 @@
 #define TG_PRODUCTS
 #include "vectors.h"
 
-/* Columns of a tile; it has TG_TILE rows. */
+/* Columns of a tile; it has TG_TILE rows, or TG_TALL: sums that a multiplication waits for are to be
+ * twelve where it takes five cycles, and two begin in each. */
 #define TG_PANEL (2 * TG_L)
+#if TG_L == 8
+#define TG_TALL 6
+#else
+#define TG_TALL TG_TILE
+#endif
 
 TG long tg_rounded(long n, long to) { return (n + to - 1) / to * to; }
 TG long tg_smaller(long a, long b) { return a < b ? a : b; }
@@ -100,9 +106,9 @@ TG_LARGE void tg_clear_tile(const int wide, tg_vec (*sum)[2]) {
 /* Steps of the inner axis by which rows that lie far apart are asked for ahead. */
 #define TG_AHEAD 12
 
-/* sum [TG_TILE][wide] += a b, where element (r, l) of a lies at r * across + l * along. */
-TG_LARGE void tg_add_tile(const int wide, long depth, const float *a, long across, long along,
-                          const float *b, long ldb, tg_vec (*sum)[2]) {
+/* sum [rows][wide] += a b, where element (r, l) of a lies at r * across + l * along. */
+TG_LARGE void tg_add_tile(const int rows, const int wide, long depth, const float *a, long across,
+                          long along, const float *b, long ldb, tg_vec (*sum)[2]) {
     for (long l = 0; l < depth; l++) {
         tg_vec w[2];
         TG_UNROLL for (int v = 0; v < wide; v++) {
@@ -110,7 +116,7 @@ TG_LARGE void tg_add_tile(const int wide, long depth, const float *a, long acros
             TG_IN_REGISTER(w[v]);
         }
         if (along > 4 * TG_PANEL) __builtin_prefetch(a + (l + TG_AHEAD) * along);
-        TG_UNROLL for (int r = 0; r < TG_TILE; r++) {
+        TG_UNROLL for (int r = 0; r < rows; r++) {
             const float f = a[r * across + l * along];
             TG_UNROLL for (int v = 0; v < wide; v++) sum[r][v] += w[v] * f;
         }
@@ -124,18 +130,19 @@ typedef struct {
     long step;
 } tg_epilogue;
 
-/* c [TG_TILE][wide vectors] = a b, or is added to; then the epilogue. */
-TG_LARGE void tg_sum_tile_with(const int wide, long depth, const float *a, long across, long along,
-                               const float *b, long ldb, int adds, float *c, long ldc, tg_epilogue e) {
-    tg_vec sum[TG_TILE][2];
+/* c [rows][wide vectors] = a b, or is added to; then the epilogue. */
+TG_LARGE void tg_sum_tile_with(const int rows, const int wide, long depth, const float *a, long across,
+                               long along, const float *b, long ldb, int adds, float *c, long ldc,
+                               tg_epilogue e) {
+    tg_vec sum[TG_TALL][2];
     if (e.how && e.step)
-        for (long r = 0; r < TG_TILE; r++)
+        for (long r = 0; r < rows; r++)
             for (long v = 0; v < wide * TG_L; v += 16) __builtin_prefetch(e.x + r * e.step + v);
-    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+    TG_UNROLL for (int r = 0; r < rows; r++)
         TG_UNROLL for (int v = 0; v < wide; v++)
             sum[r][v] = adds ? tg_load(c + r * ldc + v * TG_L) : (tg_vec){0};
-    tg_add_tile(wide, depth, a, across, along, b, ldb, sum);
-    TG_UNROLL for (int r = 0; r < TG_TILE; r++)
+    tg_add_tile(rows, wide, depth, a, across, along, b, ldb, sum);
+    TG_UNROLL for (int r = 0; r < rows; r++)
         TG_UNROLL for (int v = 0; v < wide; v++) {
             if (e.how == 1) sum[r][v] += tg_load(e.x + r * e.step + v * TG_L);
             if (e.how == 2) sum[r][v] *= tg_load(e.x + r * e.step + v * TG_L);
@@ -145,7 +152,7 @@ TG_LARGE void tg_sum_tile_with(const int wide, long depth, const float *a, long 
 TG_LARGE void tg_sum_tile(const int wide, long depth, const float *a, long across, long along,
                           const float *b, long ldb, int adds, float *c, long ldc) {
     const tg_epilogue none = {0};
-    tg_sum_tile_with(wide, depth, a, across, along, b, ldb, adds, c, ldc, none);
+    tg_sum_tile_with(TG_TILE, wide, depth, a, across, along, b, ldb, adds, c, ldc, none);
 }
 
 /* c [rows][columns] = a b, or is added to. b has whole vectors, and rows ldb apart. */
@@ -196,6 +203,12 @@ TG_LARGE void tg_sum_rim(long rows, long columns, long depth, const float *a, lo
         }
 }
 
+/* The rows of the next tile, where so many are left: as few as can be of those that are not tall. */
+TG long tg_tile_rows(long left, long columns) {
+    const int tall = left % TG_TALL == 0 || (left % 2 && left > TG_TALL);
+    return columns == TG_PANEL && tall ? TG_TALL : tg_smaller(TG_TILE, left);
+}
+
 /* Parts of C [m, n] = op(A) op(B), row-major, plus or times E; op transposes where flagged. Parts
  * are blocks of so many rows and columns, by rows. */
 TG_LARGE void tg_product_with(long m, long n, long k, int ta, long lda, int tb, long ldb, long high,
@@ -211,17 +224,23 @@ TG_LARGE void tg_product_with(long m, long n, long k, int ta, long lda, int tb, 
             for (long j = left; j < right; j += TG_PANEL) {
                 const long columns = tg_smaller(TG_PANEL, right - j);
                 tg_pack_panel(B + (tb ? j * ldb + l : l * ldb + j), tb, ldb, depth, columns, panel);
-                for (long i = top; i < bottom; i += TG_TILE) {
+                for (long i = top, rows; i < bottom; i += rows) {
                     const float *a = A + i * across + l * along;
                     float *c = C + i * n + j;
                     const int last = l + depth == k;
                     const tg_epilogue e = {last ? how : 0, how ? E + i * step + j : 0, step};
-                    if (i + TG_TILE <= bottom && columns == TG_PANEL)
-                        tg_sum_tile_with(2, depth, a, across, along, panel, TG_PANEL, l > 0, c, n,
-                                         e);
+                    rows = tg_tile_rows(bottom - i, columns);
+                    if (columns < TG_PANEL || rows < TG_TILE)
+                        tg_sum_rim(rows, columns, depth, a, across, along, panel, l > 0, c, n, beside,
+                                   e);
+#if TG_TALL != TG_TILE
+                    else if (rows == TG_TALL)
+                        tg_sum_tile_with(TG_TALL, 2, depth, a, across, along, panel, TG_PANEL, l > 0,
+                                         c, n, e);
+#endif
                     else
-                        tg_sum_rim(tg_smaller(TG_TILE, bottom - i), columns, depth, a, across,
-                                   along, panel, l > 0, c, n, beside, e);
+                        tg_sum_tile_with(TG_TILE, 2, depth, a, across, along, panel, TG_PANEL, l > 0,
+                                         c, n, e);
                 }
             }
         }
