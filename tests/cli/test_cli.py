@@ -45,7 +45,7 @@ def test_train_leaves_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(err.splitlines()) == 2
     config = read_toml(folder / "config.toml")
     in_use = {name for name, value in DEFAULTS.items() if value is not None}
-    by_the_data = {"batch_size", "epochs", "patience", "dropout", "l2", "refit"}
+    by_the_data = {"batch_size", "epochs", "patience", "dropout", "l2", "average", "refit"}
     assert set(config) == {*in_use, *by_the_data, "device"}
     assert config["hidden"] == [16]
     rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))

@@ -34,7 +34,7 @@ _FAR, _AHEAD, _ASKED = 1 << 18, 8, 1 << 9
 # Rows that are added in order, and elements of a row that are added as one sum: in float32 longer
 # sums would drift. Their sums are added in double precision.
 ROWS_IN_ORDER = 64
-_SUMMED = 2048
+_SUMMED = 1024
 
 
 @dataclass(slots=True)
