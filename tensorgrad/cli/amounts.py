@@ -22,7 +22,8 @@ def settle_amounts(settings: dict[str, Any], examples: int, kind: str) -> None:
     An epoch of a small table is a few steps, so that the length of training and the patience are
     told in steps. Where an example is a row of numbers, the weights are averaged; and if there are
     few, large ones cost something, and they are trained on once more together with those put aside
-    to validate with. Of few images the weights are averaged too.
+    to validate with. Of few images the weights are averaged too. A schedule that watches the
+    validation loss leaves out both.
 
     examples: to train on. kind: of an example, "row", "image" or "text".
 
@@ -43,9 +44,10 @@ def settle_amounts(settings: dict[str, Any], examples: int, kind: str) -> None:
         settings["dropout"] = 0.0 if narrow else share
     if settings["l2"] is None:
         settings["l2"] = _PENALTY if row and few else 0.0
-    if settings["average"] is None and (row or (kind == "image" and examples <= _REFITTED)):
+    watching = settings["schedule"] == "plateau"  # of an average a rate that is too high shows late
+    averaged = row or (kind == "image" and examples <= _REFITTED)
+    if settings["average"] is None and averaged and not watching:
         settings["average"] = _AVERAGE
-    watching = settings["schedule"] == "plateau"
     if settings["refit"] is None:
         settings["refit"] = row and examples <= _REFITTED and not watching
     elif settings["refit"] and watching:

@@ -251,7 +251,7 @@ OPTIONS = (
     Option("learning", "precision", "float32", "", str, "of matrix products", PRECISIONS),
     Option("learning", "average", None, "DECAY", share,
            "use a moving average of the weights (default 0.98 for rows of numbers, and for images "
-           "if at most 2,000 are trained on; 0: none)"),
+           "if at most 2,000 are trained on, but with --schedule plateau; 0: none)"),
     Option("learning", "patience", None, "N", count,
            "stop after N epochs without a lower validation loss (default 5, and 600 steps at "
            "least)"),

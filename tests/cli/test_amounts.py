@@ -57,7 +57,8 @@ def test_what_holds_a_network_back_follows_the_number_of_examples() -> None:
 
 
 def test_refitting_does_not_go_with_a_schedule_that_needs_the_part() -> None:
-    assert settled(100, schedule="plateau")["refit"] is False
+    watching = settled(100, schedule="plateau")
+    assert (watching["refit"], watching["average"]) == (False, None)
     with pytest.raises(TensorgradError, match="--refit trains on the validation part too"):
         settled(100, schedule="plateau", refit=True)
 

@@ -192,7 +192,8 @@ EVERY = [
                                        "adafactor", "lamb")
 ] + [["--init", name] for name in ("lecun-normal", "lecun-uniform", "orthogonal", "trunc-normal",
                                    "he-uniform", "xavier-normal")] + [
-    ["--precision", "bfloat16"], ["--precision", "float16"], ["--average", "0"],
+    ["--precision", "bfloat16"], ["--precision", "float16"],
+    ["--average", "0"], ["--average", "0.5"],
     ["--accumulate", "2"], ["--clip-norm", "0.5"], ["--metrics", "f1,top_5"],
     ["--checkpoint-steps", "3"], ["--loss", "squared-error"], ["--activation", "mish"],
     ["--validation-share", "0.3"],
@@ -236,7 +237,6 @@ def test_every_option_has_an_effect(options: list[str], plain: Path) -> None:
 def test_plateau() -> None:
     """A rate that is too high comes down after six epochs without a lower loss."""
     options = ["--schedule", "plateau", "--lr", "3", "--epochs", "20", "--patience", "30"]
-    options += ["--average", "0"]
     assert main(["train", "--hidden", "8", "--out", "run", *options]) == 0
     lines = Path("run/history.csv").read_text().splitlines()
     rates = [float(row["lr"]) for row in csv.DictReader(lines)]
